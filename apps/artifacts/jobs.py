@@ -17,4 +17,10 @@ class RunReplay(Job, name="artifacts.replay", lane=JobLane.REPLAY):
     replay_id: str
 
 
+class StepBisect(Job, name="artifacts.bisect", lane=JobLane.REPLAY):
+    """Request the next replays of a bisect, or end it."""
+
+    bisect_id: str
+
+
 RETENTION = Periodic("artifacts.retention", every_s=3600, at_s=17 * 60, lane=JobLane.CLEANING)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from django.db import models
 from django.utils import timezone
 
+from apps.artifacts.jobs import StepBisect
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.tenancy.actors import Actor
 from apps.tenancy.models import enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
-from byteor_cloud.engine.machines import ARTIFACT, REPLAY, ArtifactStatus, ReplayStatus
+from byteor_cloud.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
+from byteor_cloud.jobs import enqueue
 
 
 class Artifact(Stateful):
@@ -36,10 +42,14 @@ class Artifact(Stateful):
     size_bytes = models.BigIntegerField()
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    # What the upload said about its content (``declared_key``). The check may set the other columns, but not this one.
+    declared = models.CharField(max_length=150)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["environment", "content_hash"], name="artifacts_artifact_unique_content"),
+            models.UniqueConstraint(
+                fields=["environment", "content_hash", "declared"], name="artifacts_artifact_unique_upload"
+            ),
             one_of_constraint("status", ArtifactStatus, "artifacts_artifact_status"),
         ]
         indexes = [models.Index(fields=["content_hash"], name="artifacts_artifact_content")]
@@ -64,6 +74,33 @@ class UnreferencedBlob(models.Model):
         return self.content_hash
 
 
+class Bisect(Stateful):
+    """A search for the first version of a pipeline that a capture shows as bad."""
+
+    machine = BISECT
+    status = models.CharField(max_length=10, choices=enum_choices(BisectStatus), default=BisectStatus.QUEUED)
+    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="bisects")
+    # "diverges", "fails" or {"output_differs_from": the id of a replay}
+    predicate: models.JSONField[Any, Any] = models.JSONField()
+    exhaustive = models.BooleanField(default=False)
+    # [{"version_id", "number", "verdict", "replay_id"}] in the order of the versions
+    versions: models.JSONField[Any, Any] = models.JSONField()
+    outcome = models.CharField(max_length=20, null=True)
+    first_bad = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
+    last_good = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
+    diff: models.JSONField[Any, Any] = models.JSONField(null=True)  # from the last good to the first bad version
+    monotone = models.BooleanField(null=True)
+    error = models.TextField(null=True)
+    requested_by = models.CharField(max_length=300)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [one_of_constraint("status", BisectStatus, "artifacts_bisect_status")]
+
+    def __str__(self) -> str:
+        return f"bisect {self.pk}"
+
+
 class Replay(Stateful):
     """A deterministic run of an artifact's records through a version."""
 
@@ -78,12 +115,19 @@ class Replay(Stateful):
     mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
     journal_lane = models.CharField(max_length=200, null=True)
     last_n = models.PositiveIntegerField(null=True)
+    # The bundle whose stage parameters were asked for. Null: those of the capture or of its deployment.
+    config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
+    # The bisect that asked for it. The parameters are then the capture's, for stages of equal id and op.
+    bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
     # The approval was requested with the replay, or given before and sent with the request as an approval credential.
     approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
+    # Records of a running replay: those that are done, and all.
+    progress_done = models.BigIntegerField(default=0)
+    progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
     # The machine-readable reason of a failure.
     error_code = models.CharField(max_length=40, null=True)
@@ -95,3 +139,34 @@ class Replay(Stateful):
 
     def __str__(self) -> str:
         return f"replay {self.pk}"
+
+    def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
+        """Continue the bisect that asked for the replay, once it has ended."""
+        if self.bisect_id is not None and self.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+            organization = self.environment.project.organization_id
+            enqueue(StepBisect(bisect_id=str(self.bisect_id)), organization=organization)
+
+    @property
+    def progress(self) -> dict[str, int] | None:
+        """How many records of how many are done, while the replay runs."""
+        if self.status != ReplayStatus.RUNNING:
+            return None
+        return {"done": self.progress_done, "total": self.progress_total}
+
+    def stored_frames(self) -> dict[str, bytes | None]:
+        """Return the output frames of each egress; None for an egress with too much output to keep."""
+        kept = ReplayFrames.objects.filter(replay=self).first()
+        egress = (self.result or {}).get("egress", {})
+        if kept is None:
+            return dict.fromkeys(egress)
+        return {name: None if text is None else b64decode(text) for name, text in kept.frames.items()}
+
+
+class ReplayFrames(models.Model):
+    """The output frames of a replay, to compare it with another: base64 by egress, null for too much output."""
+
+    replay = models.OneToOneField(Replay, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    frames: models.JSONField[Any, Any] = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"frames of {self.replay_id}"

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from apps.artifacts import folders
 from apps.artifacts.models import Artifact, UnreferencedBlob
 from apps.fleet.models import Agent
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent
@@ -105,6 +106,7 @@ def _remove(content_hash: str) -> bool:
     is_needed = bool(_find_referenced([content_hash]))
     if not is_needed:
         blobs.delete(content_hash)
+        folders.forget(content_hash)
     # Delete the row last: if this transaction fails, the next run tries again, and deleting a blob twice does no harm.
     listed.delete()
     return not is_needed

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from apps.artifacts import retention
-from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay
-from apps.artifacts.services import replays, uploads
+from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
+from apps.artifacts.services import bisects, replays, uploads
 from apps.releases.jobs import ReplayDecided
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
@@ -28,6 +28,16 @@ def _fail_after_last_attempt(why: GivenUp, job: RunReplay) -> None:
 def replay(claim: Claim, job: RunReplay) -> None:
     """Run a replay. It fails after the last attempt, or at once if side effects may have been executed."""
     replays.run(job.replay_id, claim)
+
+
+def _fail_bisect(why: GivenUp, job: StepBisect) -> None:
+    bisects.give_up(job.bisect_id, why.error)
+
+
+@runs(StepBisect, gave_up=_fail_bisect)
+def step_bisect(job: StepBisect) -> None:
+    """Request the next replays of a bisect, or end it."""
+    bisects.step(job.bisect_id)
 
 
 @runs(ReplayDecided)

@@ -1,4 +1,4 @@
-"""The state machines of deployments, approvals, artifacts and replays, as tables of all permitted transitions."""
+"""The state machines of deployments, approvals, artifacts, replays and bisects: tables of permitted transitions."""
 
 from __future__ import annotations
 
@@ -156,7 +156,37 @@ REPLAY = StateMachine(
         _RE.FAIL: {_R.QUEUED: _R.FAILED, _R.RUNNING: _R.FAILED},
     },
 )
-MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY)
+
+
+class BisectStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BisectEvent(StrEnum):
+    START = "start"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+_B, _BE = BisectStatus, BisectEvent
+
+BISECT = StateMachine(
+    "bisect",
+    BisectStatus,
+    BisectEvent,
+    {
+        _BE.START: {_B.QUEUED: _B.RUNNING},
+        _BE.SUCCEED: {_B.RUNNING: _B.SUCCEEDED},
+        _BE.FAIL: {_B.QUEUED: _B.FAILED, _B.RUNNING: _B.FAILED},
+        _BE.CANCEL: {_B.RUNNING: _B.CANCELLED},
+    },
+)
+MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY, BISECT)
 
 
 class OfferAction(StrEnum):

@@ -47,6 +47,7 @@ class ReplayTarget:
     journal_lane: str | None = None
     last_n: int | None = None
     side_effects: tuple[str, ...] = ()
+    config_bundle_id: str | None = None
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -59,11 +60,12 @@ class ReplayTarget:
             stored.get("journal_lane"),
             stored.get("last_n"),
             tuple(stored.get("side_effects", ())),
+            stored.get("config_bundle_id"),
         )
 
     def stored(self) -> dict[str, Any]:
         """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
-        return {
+        stored = {
             "mode": self.mode,
             "last_n": self.last_n,
             "version_id": self.version_id,
@@ -72,6 +74,7 @@ class ReplayTarget:
             "journal_lane": self.journal_lane,
             "side_effects": list(self.side_effects),
         }
+        return stored | ({"config_bundle_id": self.config_bundle_id} if self.config_bundle_id else {})
 
 
 @dataclass(frozen=True, slots=True)

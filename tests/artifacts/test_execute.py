@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-import subprocess
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
+from apps.artifacts.effects import Executor
 from apps.artifacts.models import Replay
 from apps.releases.models import Approval
 from apps.tenancy.models import AuditEvent, Environment
@@ -143,7 +143,7 @@ def test_dry_run_executes_no_side_effect(world: World, receiver: Receiver, monke
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("a dry run reached outside")
 
-    for owner, name in ((socket, "socket"), (socket, "create_connection"), (subprocess, "Popen")):
+    for owner, name in ((socket, "socket"), (socket, "create_connection"), (Executor, "perform")):
         monkeypatch.setattr(owner, name, forbidden)
     run_jobs()
 

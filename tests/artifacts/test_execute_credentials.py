@@ -60,6 +60,7 @@ def test_credential_permits_only_the_approved_replay(world: World, receiver: Rec
     same_spec = create_version(world, environment, f"http_post:{receiver.origin}/hook")
     other_spec = create_version(world, environment, f"http_post:{receiver.origin}/hook", "identity")
     elsewhere = capture_incident(world, receiver, create_environment(world))
+    bundle = world.bundle(environment, version=same_spec)
     _, credential = request_approved_replay(world, artifact)
     flipped = credential[:-2] + ("A" if credential[-2] != "A" else "B") + credential[-1]
 
@@ -67,6 +68,7 @@ def test_credential_permits_only_the_approved_replay(world: World, receiver: Rec
     tries: list[tuple[Artifact, dict[str, Any], int, str]] = [
         (artifact, {"last_n": 1}, 409, "binding"),
         (artifact, {"journal_lane": "quotes_in"}, 409, "binding"),
+        (artifact, {"config_bundle_id": str(bundle.pk)}, 409, "binding"),
         (other_artifact, {}, 409, "binding"),
         (artifact, {"version_id": str(artifact.version_id)}, 409, "binding"),  # a newer version was approved
         (artifact, {"version_id": str(other_spec.pk)}, 400, "spec_hash"),

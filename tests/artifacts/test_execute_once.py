@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from apps.artifacts import effects
+from apps.artifacts import children, effects
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from byteor_cloud.engine.allowlist import parse_url_prefix
-from byteor_cloud.engine.replay import IncidentBundle
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.jobs import Claim
 from tests.artifacts.execute_steps import (
@@ -102,11 +101,11 @@ def test_two_workers_with_the_same_job_run_the_replay_once(
     both, unpacked = threading.Barrier(2), uploads.unpacked
 
     @contextmanager
-    def unpack_when_both_wait(artifact: Artifact) -> Iterator[IncidentBundle]:
+    def unpack_when_both_wait(artifact: Artifact) -> Iterator[Path]:
         """Wait until both workers have read the status ``queued``."""
-        with unpacked(artifact) as bundle:
+        with unpacked(artifact) as folder:
             both.wait(10)
-            yield bundle
+            yield folder
 
     monkeypatch.setattr(replays, "unpacked", unpack_when_both_wait)
 
@@ -136,7 +135,7 @@ def test_execute_replay_fails_at_once_after_an_unexpected_error(
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
 
-    monkeypatch.setattr(replays, "replay", broken)
+    monkeypatch.setattr(children, "run_apart", broken)
     with pytest.raises(ArithmeticError, match="finite"):
         replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 

@@ -28,7 +28,9 @@ SPEC_KV = str(compile_plan(PLAN).spec_kv)
 def _nothing_stays_unpacked(settings: Any, tmp_path: Path) -> Iterator[None]:
     settings.CONFIG = dataclasses.replace(settings.CONFIG, data_dir=tmp_path)
     yield
-    assert sorted(path.name for path in tmp_path.rglob("*")) in ([], ["scratch"])
+    assert list(tmp_path.glob("scratch/*")) == []
+    kept = {path.name for path in tmp_path.glob("captures/*")}
+    assert kept == {row.content_hash.removeprefix("sha256:") for row in Artifact.objects.filter(status="verified")}
 
 
 def test_valid_bundle_is_verified_and_linked_to_its_version(world: World) -> None:

@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import explanations
@@ -41,7 +41,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
         go_on.wait(PATIENCE_S)
         raise RuntimeError("the test is over")
 
-    monkeypatch.setattr(replays, "replay", block)
+    monkeypatch.setattr(children, "run_apart", block)
     yield begun
     go_on.set()
 

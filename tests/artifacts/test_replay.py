@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.artifacts import children
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud.engine import replay as engine
-from byteor_cloud.engine.replay import OutcomeStatus
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KINDS, Claim, GivenUp
 from tests.artifacts import incidents
@@ -176,12 +174,12 @@ def test_error_with_control_characters_is_stored(world: World, monkeypatch: pyte
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
 
-    def quoting(*arguments: Any, **options: Any) -> Any:
-        return replace(
-            engine.replay(*arguments, **options), status=OutcomeStatus.FAILED, error="stage said \0 and \ud800"
-        )
+    run_apart = children.run_apart
 
-    monkeypatch.setattr(replays, "replay", quoting)
+    def quoting(*arguments: Any, **options: Any) -> Any:
+        return {**run_apart(*arguments, **options), "status": "failed", "error": "stage said \0 and \ud800"}
+
+    monkeypatch.setattr(children, "run_apart", quoting)
 
     row = replayed(world, artifact)
 
@@ -210,6 +208,29 @@ def test_stage_parameters_come_from_the_bundle_or_else_from_the_deployment(world
     assert replayed(world, of_deployment).result["egress"] == egress(*KEPT)
     assert replayed(world, own).result["egress"] == egress(*EVERYTHING)
     assert replayed(world, none).result["egress"] == egress(*EVERYTHING[:2])
+
+
+def test_stage_parameters_come_from_the_named_config_bundle(world: World) -> None:
+    version = world.version()
+    bundle = world.bundle(version=version, stage_config=CHECK)
+    artifact = ingested(world, incident(version.spec_kv, stage_config={}))
+
+    row = replayed(world, artifact, config_bundle_id=str(bundle.pk))
+
+    assert (row.config_bundle, row.version, row.result["egress"]) == (bundle, version, egress(*KEPT))
+
+
+def test_config_bundle_refuses_another_version(world: World) -> None:
+    version = world.version()
+    bundle = world.bundle(version=version)
+    other = world.version(content=plan("other"))
+    artifact = ingested(world, incident(version.spec_kv))
+
+    answer = ask(world, artifact, config_bundle_id=str(bundle.pk), version_id=str(other.pk))
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/version_id"
+    assert not Replay.objects.exists()
 
 
 def test_replays_are_deterministic(world: World) -> None:
@@ -338,7 +359,7 @@ def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatc
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(replays, "replay", killed)
+        patched.setattr(children, "run_apart", killed)
         with pytest.raises(Killed):
             replays.run(str(row.pk))
     row.refresh_from_db()

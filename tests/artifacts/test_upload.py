@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, override
+from uuid import UUID
 
 import pytest
 from django.conf import settings as django_settings
@@ -104,13 +105,30 @@ def test_same_content_returns_the_same_artifact(world: World) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     first = upload(one_api, one, b"same")
 
-    again = upload(one_api, one, b"same", kind="snapshot")
+    again = upload(one_api, one, b"same", captured_at="2026-11-02T10:00:00Z")
     by_another = upload(two_api, two, b"same")
 
     assert [a.status_code for a in (first, again, by_another)] == [201, 200, 200]
     assert again.json() == by_another.json() == first.json()
     assert Artifact.objects.count() == 1
     assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
+
+
+def test_upload_with_a_wrong_field_can_be_made_again(world: World, run_jobs: Any) -> None:
+    agent, api = world.agent()
+    content = incidents.incident(world.version().spec_kv)
+    wrong_kind = upload(api, agent, content)
+    wrong_hash = upload(api, agent, content, kind="incident_bundle", spec_hash="sha256:" + "0" * 64)
+
+    right = upload(api, agent, content, kind="incident_bundle")
+    run_jobs()
+    again = upload(api, agent, content, kind="incident_bundle")
+
+    assert [a.status_code for a in (wrong_kind, wrong_hash, right, again)] == [201, 201, 201, 200]
+    assert again.json()["id"] == right.json()["id"]
+    ids = [answer.json()["id"] for answer in (wrong_kind, wrong_hash, right)]
+    statuses = dict(Artifact.objects.values_list("pk", "status"))
+    assert [statuses[UUID(id)] for id in ids] == ["verified", "rejected", "verified"]
 
 
 def test_same_content_in_another_environment_is_another_artifact(world: World) -> None:

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.fleet.models import Agent
 from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
@@ -119,4 +119,8 @@ def fill(world: World, suffix: str = "1") -> Filled:
         environment=environment, artifact=artifact, version=bundle.version, requested_by=world.operator.actor.display
     )
     job = dead_letter(StepRollout(deployment_id=str(deployment.pk)))
+    Bisect.objects.create(
+        environment=environment, artifact=artifact, predicate="fails", versions=[],
+        requested_by=world.operator.actor.display,
+    )  # fmt: skip
     return Filled(agent, agent_api, deployment, artifact, replay, job)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.releases.models import Approval
-from tests.artifacts.incidents import incident, ingested, upload
+from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, upload
 from tests.browser.filled import act, row_page, signed_in
 from tests.worlds import World, plan, run_jobs
 
@@ -89,3 +89,58 @@ def test_viewer_cannot_start_a_replay(world: World) -> None:
     assert signed_in(world.viewer.user).post(act(artifact, "execute"), YES).status_code == 403
 
     assert Replay.objects.count() == 0
+
+
+def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None:
+    first = world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
+    world.version(content=plan(egress="elsewhere", stages=[{"id": "copy", "op": "identity"}]))
+    artifact = ingested(world, incident(first.spec_kv, expected=frames((1, PAYLOADS[0]), (2, b"other"))))
+    client = signed_in(world.operator.user)
+    for _ in range(2):
+        client.post(act(artifact, "replay"), YES)
+    run_jobs()
+    one, two = Replay.objects.order_by("pk")
+
+    page = client.get(row_page(one)).content.decode()
+    traced = client.get(row_page(one), {"trace": "2"}).content.decode()
+    compared = client.get(row_page(one), {"compare": str(two.pk)}).content.decode()
+    hidden = signed_in(world.viewer.user).get(row_page(one), {"trace": "2"}).content.decode()
+    client.post(act(artifact, "bisect"), YES)
+    run_jobs()
+
+    assert "at egress quotes_out, sequence" in page
+    assert "Trace of sequence 2" in traced
+    assert "&quot;no&quot;" in traced
+    assert "The results are equal." in compared
+    assert "Trace of sequence" not in hidden
+    bisect = Bisect.objects.get()
+    shown = client.get(row_page(bisect)).content.decode()
+    assert bisect.status == "succeeded"
+    assert "v2" in shown
+
+
+def test_the_artifact_page_shows_files_and_journals_to_operators_only(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
+
+    listed = operator.get(row_page(artifact)).content.decode()
+    page = operator.get(row_page(artifact), {"lane": "quotes_in", "sequence": "2"}).content.decode()
+    hidden = viewer.get(row_page(artifact), {"lane": "quotes_in"}).content.decode()
+
+    assert "journal/quotes_in.bin" in listed
+    assert "3 records." in page
+    assert "&quot;no&quot;" in page
+    assert "journal/quotes_in.bin" not in hidden
+    assert "0987654321" not in hidden
+
+
+def test_a_queued_dry_run_is_cancelled_from_its_page(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    client = signed_in(world.operator.user)
+    client.post(act(artifact, "replay"), YES)
+    replay = Replay.objects.get()
+
+    client.post(act(replay, "cancel"), {**YES, "comment": "not needed"})
+
+    replay.refresh_from_db()
+    assert (replay.status, replay.error) == ("failed", "cancelled: not needed")

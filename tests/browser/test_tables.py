@@ -24,7 +24,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 # Copies and counts that no person writes or knows. The page of an agent shows its intervals.
-INTERNAL = {"fleet.pulse", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval"}
+INTERNAL = {"fleet.pulse", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval", "artifacts.replayframes"}
 
 
 def fill_operation(world: World, suffix: str = "1") -> None:
@@ -190,7 +190,7 @@ def test_row_links_to_its_child_rows(world: World) -> None:
     below = {title: count for title, count, _ in page.context["below"]}
     assert below == {
         "Drafts": 1, "Versions": 1, "Agents": 1, "Enrollment tokens": 1, "Config bundles": 1, "Approvals": 1,
-        "Deployments": 1, "Known bad": 1, "Artifacts": 1, "Replays": 1, "Webhooks": 0,
+        "Deployments": 1, "Known bad": 1, "Artifacts": 1, "Replays": 1, "Bisects": 1, "Webhooks": 0,
     }  # fmt: skip
     url = next(url for title, _, url in page.context["below"] if title == "Deployments")
     assert [row.pk for row in signed_in(world.admin.user).get(url).context["cl"].result_list] == [made.deployment.pk]

@@ -10,6 +10,8 @@ from typing import Any
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.viewsets import ViewSetMixin
 
+from apps.artifacts.models import Artifact
+from apps.artifacts.services import replays
 from apps.fleet import services as fleet
 from apps.releases.models import DeploymentAgent, KnownBad
 from apps.tenancy.credentials import Family
@@ -128,6 +130,13 @@ def _known_bad(tenants: Tenants) -> dict[str, Any]:
     bundle = tenants.home.place.bundle
     KnownBad.objects.create(environment=bundle.environment, config_hash=bundle.config_hash, reason="it failed")
     return {}
+
+
+def _queued_replay(tenants: Tenants) -> dict[str, Any]:
+    place = tenants.home.place
+    artifact = Artifact.objects.get(pk=str(place.ids["artifacts"]))
+    actor = tenants.home.operator.actor
+    return {"replays": replays.request(artifact, environment=place.environment, actor=actor).pk}
 
 
 def _drained(tenants: Tenants) -> dict[str, Any]:
@@ -278,8 +287,16 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", E + "/artifacts/{id}"): RETRIEVE,
     ("GET", E + "/artifacts/{id}/content"): RETRIEVE,
     ("POST", E + "/artifacts/{id}/replay"): Call(202, _body_of({"mode": "dry_run"})),
+    ("POST", E + "/artifacts/{id}/bisect"): Call(202, _body_of({"predicate": "fails", "pipeline": "history"})),
+    ("GET", E + "/bisects"): LIST,
+    ("GET", E + "/bisects/{id}"): RETRIEVE,
+    ("GET", E + "/artifacts/{id}/files"): RETRIEVE,
+    ("GET", E + "/artifacts/{id}/journal/{lane}"): RETRIEVE,
     ("GET", E + "/replays"): LIST,
     ("GET", E + "/replays/{id}"): RETRIEVE,
+    ("POST", E + "/replays/{id}/cancel"): Call(200, NOTE, _queued_replay),
+    ("GET", E + "/replays/{id}/compare"): Call(200, query=lambda s: f"?with={s.home.place.ids['replays']}"),
+    ("GET", E + "/replays/{id}/trace"): Call(200, query=lambda s: "?sequence=1"),
     ("GET", A): RETRIEVE,
     ("POST", A + "/heartbeat"): Call(200, _body_of({"status": "healthy", "agent_version": "0.1.0", "active": None})),
     ("POST", A + "/artifacts"): Call(201, _upload),

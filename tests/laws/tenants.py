@@ -13,7 +13,7 @@ from django.core.files.base import ContentFile
 from django.db import connection
 from django.utils import timezone
 
-from apps.artifacts.services import replays, uploads
+from apps.artifacts.services import bisects, replays, uploads
 from apps.fleet import enrollment, keys
 from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.releases.models import Deployment
@@ -64,6 +64,12 @@ class FilledEnvironment:
         artifact.refresh_from_db()
         replay = replays.request(artifact, environment=environment, actor=actor)
         run_jobs()
+        for name in ("a", "b"):
+            ring = {**RING, "name": "history"}
+            ring["single_ring"] = {**RING["single_ring"], "stages": [{"id": name, "op": "identity"}]}
+            world.version(environment, ring)
+        bisect = bisects.request(artifact, environment=environment, predicate="fails", pipeline="history", actor=actor)
+        run_jobs()
         self.pending = self.requested(name="third", env={"LEVEL": "3"})
         approval = self.pending.approval
         assert approval is not None
@@ -80,6 +86,8 @@ class FilledEnvironment:
             "approvals": approval.pk,
             "artifacts": artifact.pk,
             "replays": replay.pk,
+            "lane": "in",
+            "bisects": bisect.pk,
         }
 
     def requested(self, name: str = "first", **config: Any) -> Deployment:

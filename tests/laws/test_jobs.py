@@ -24,6 +24,7 @@ PRODUCT = sorted(
 USERS = [path for path in PRODUCT if "jobs import " in (text := path.read_text()) or "import jobs" in text]
 # Jobs with these names and arguments may wait in the queue of an installation during an upgrade.
 STORED = {
+    "artifacts.bisect": ["bisect_id"],
     "artifacts.ingest": ["artifact_id"],
     "artifacts.replay": ["replay_id"],
     "artifacts.replay_decided": ["approval_id"],

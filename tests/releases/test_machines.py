@@ -12,7 +12,7 @@ from django.apps import apps
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.releases.models import Approval, Deployment, TimelineEntry
 from apps.releases.services import bundles
 from apps.releases.tasks import sweep
@@ -52,12 +52,14 @@ def row(world: World, name: str) -> Stateful:
     )  # fmt: skip
     if name == "artifact":
         return artifact
+    if name == "bisect":
+        return Bisect.objects.create(environment=world.dev, artifact=artifact, predicate="fails", versions=[])
     return Replay.objects.create(environment=world.dev, artifact=artifact, version=world.version())
 
 
 def test_every_machine_governs_a_model() -> None:
     assert {machine.name for machine in MACHINES} == set(MODELS)
-    assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay}
+    assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect}
 
 
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))

@@ -200,4 +200,9 @@ def replay(story: Story, agent: Any) -> None:
     story.call("POST", story.environment_path() + f"/drafts/{draft['id']}/version", {})
     artifact = story.upload(agent, INCIDENT, kind="incident_bundle")
     story.await_status(f"/artifacts/{artifact['id']}", "verified")
-    story.send("replayArtifact", artifact["id"])
+    replay = story.send("replayArtifact", artifact["id"])
+    story.send("cancelReplay", replay["id"], reason="No longer needed")
+    later = {**RING, "single_ring": {**RING["single_ring"], "stages": [{"id": "later", "op": "identity"}]}}
+    draft = story.call("POST", story.environment_path() + "/drafts", {"name": "later", "plan": later})
+    story.call("POST", story.environment_path() + f"/drafts/{draft['id']}/version", {})
+    story.send("bisectArtifact", artifact["id"])

@@ -10,8 +10,8 @@ UPLOAD = Operations(
         "create": Operation(
             "uploadArtifact",
             "Upload an artifact",
-            "Called by an agent to upload an incident capture or telemetry. Uploading the same content again returns "
-            "the existing artifact (200).",
+            "Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the "
+            "same kind, spec hash and deployment returns the existing artifact (200).",
             example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
         ),
     },
@@ -42,6 +42,41 @@ ARTIFACT = Operations(
             "Refused with 422 if no version has the artifact's spec hash.",
             example={"mode": "dry_run"},
         ),
+        "bisect": Operation(
+            "bisectArtifact",
+            "Bisect an artifact",
+            "Searches the versions of a pipeline for the first that a verified incident bundle shows as bad. By "
+            "default only the two ends and some versions between them are replayed; `exhaustive` replays all.",
+            example={"predicate": "fails"},
+        ),
+    },
+)
+CAPTURE = Operations(
+    Tag.ARTIFACTS,
+    {
+        "files": Operation(
+            "listArtifactFiles",
+            "List or download the files of an artifact",
+            "Returns path, size and SHA-256 of each file of a verified incident bundle. With `path` it returns the "
+            "bytes of one file as an attachment.",
+        ),
+        "journal": Operation(
+            "readArtifactJournal",
+            "Read a journal of an artifact",
+            "Returns a page of the records of a lane, in sequence order. It begins after the position `after`, or at "
+            "the first record with at least this `sequence`, or at this `time` or later.",
+        ),
+    },
+)
+BISECT = Operations(
+    Tag.ARTIFACTS,
+    {
+        "list": Operation("listBisects", "List bisects", "Returns the environment's bisects, newest first."),
+        "retrieve": Operation(
+            "getBisect",
+            "Get a bisect",
+            "Returns the bisect with the verdicts so far, and its outcome once it has ended.",
+        ),
     },
 )
 REPLAY = Operations(
@@ -56,6 +91,24 @@ REPLAY = Operations(
             "getReplay",
             "Get a replay",
             "Returns the replay with its result, once it has ended.",
+        ),
+        "cancel": Operation(
+            "cancelReplay",
+            "Cancel a replay",
+            "Ends a queued or running dry run as `failed` with the error code `cancelled`.",
+            example={"reason": "The wrong version was chosen."},
+        ),
+        "compare": Operation(
+            "compareReplays",
+            "Compare two replays",
+            "Says where the results of two replays of the same records differ. In each pair the replay of the URL is "
+            "first and the one in `with` second.",
+        ),
+        "trace": Operation(
+            "traceRecord",
+            "Trace a record of a replay",
+            "Says what a record became at each stage and lane, why it was dropped, and which side effects it reached. "
+            "It is computed anew, and answers 503 when that takes longer than 2 s.",
         ),
     },
 )

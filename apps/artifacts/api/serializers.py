@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.pipelines.api.serializers import DiffSerializer
 from apps.pipelines.models import Version
+from apps.releases.models import ConfigBundle
 from apps.tenancy.api.fields import (
     EnvironmentRelatedField,
     HashField,
     IdField,
     JSONObjectField,
     ModelSerializer,
+    NameField,
     StrictSerializer,
     TextField,
     TimestampField,
 )
 from apps.tenancy.api.sizes import ListedJSONField
+from apps.tenancy.permissions import Permission
 from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.engine.replay import BisectOutcome, Predicate, Verdict
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
 
 MAX_METADATA_BYTES = 64 * 1024
@@ -133,19 +140,149 @@ class ReplayArtifactSerializer(StrictSerializer):
     version_id = EnvironmentRelatedField(
         source="version", queryset=Version.objects.all(), what="version", required=False
     )
+    config_bundle_id = EnvironmentRelatedField(
+        source="config_bundle",
+        queryset=ConfigBundle.objects.select_related("version"),
+        what="config bundle",
+        required=False,
+    )
     approval = TextField(source="credential", max_length=16 * 1024, required=False)
     descriptions = {
         "mode": "`dry_run` (default) performs no side effect; `execute` performs the side effects that are permitted.",
         "journal_lane": (
-            "The ingress whose journal is replayed. Required if the artifact has journals of several ingresses."
+            "The ingress whose journal is replayed. Default: all ingresses that have a journal, together."
         ),
         "last_n": "How many of the last records to replay. Default: all records.",
         "version_id": "The version to replay through, instead of the version that produced the artifact.",
+        "config_bundle_id": (
+            "The config bundle whose stage parameters are used, with its version. Default: the parameters in the "
+            "artifact, else those of its deployment, else none."
+        ),
         "approval": "The credential of an unused approval. Only with `execute`.",
     }
 
 
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "enum": ["diverges", "fails"]},
+            {
+                "type": "object",
+                "properties": {
+                    "output_differs_from": {
+                        "type": "string",
+                        "format": "uuid",
+                        "description": "The replay from whose output a bad version's output differs.",
+                    }
+                },
+                "required": ["output_differs_from"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+)
+class PredicateField(serializers.Field[Any, Any, Any, Any]):
+    """What makes a version bad."""
+
+    def to_internal_value(self, data: Any) -> str | UUID:
+        """Return the name of the predicate, or the id of the replay to compare with. Raises ValidationError."""
+        if isinstance(data, str) and data in {Predicate.DIVERGES, Predicate.FAILS}:
+            return data
+        if isinstance(data, dict) and data.keys() == {"output_differs_from"}:
+            try:
+                found: UUID = IdField().to_internal_value(data["output_differs_from"])
+            except serializers.ValidationError as error:
+                raise serializers.ValidationError({"output_differs_from": error.detail}) from None
+            return found
+        raise serializers.ValidationError('Must be "diverges", "fails" or {"output_differs_from": a replay\'s id}.')
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the stored form."""
+        return value
+
+
+class BisectArtifactSerializer(StrictSerializer):
+    """The request to bisect an artifact."""
+
+    predicate = PredicateField()
+    pipeline = NameField(required=False)
+    good = EnvironmentRelatedField(queryset=Version.objects.all(), what="version", required=False)
+    bad = EnvironmentRelatedField(queryset=Version.objects.all(), what="version", required=False)
+    exhaustive = serializers.BooleanField(required=False, default=False)
+    descriptions = {
+        "predicate": (
+            "What makes a version bad: its output `diverges` from the expected one, a stage `fails`, or its output "
+            "differs from that of a replay."
+        ),
+        "pipeline": "The name of the pipeline. Default: that of the version that produced the artifact.",
+        "good": "The version with which the search begins. Default: the first.",
+        "bad": "The version with which the search ends. Default: the last.",
+        "exhaustive": "Replay all versions, at most 256, to find out whether the history is monotone.",
+    }
+
+
+class BisectedVersionSerializer(serializers.Serializer[Any]):
+    version_id = serializers.UUIDField()
+    number = serializers.IntegerField()
+    verdict = serializers.ChoiceField([each.value for each in Verdict], allow_null=True)
+    replay_id = serializers.UUIDField(allow_null=True)
+    descriptions = {
+        "version_id": "The version.",
+        "number": "The number of the version.",
+        "verdict": "What the replay showed. Null if the version was not replayed, or not yet.",
+        "replay_id": "The replay of the version. Null if there is none.",
+    }
+
+
+class BisectSerializer(ModelSerializer):
+    predicate = PredicateField()
+    versions = BisectedVersionSerializer(many=True)
+    outcome = serializers.ChoiceField([each.value for each in BisectOutcome], allow_null=True)
+    first_bad = serializers.UUIDField(source="first_bad_id", allow_null=True)
+    last_good = serializers.UUIDField(source="last_good_id", allow_null=True)
+    diff = DiffSerializer(allow_null=True)
+    monotone = serializers.BooleanField(allow_null=True)
+    descriptions = {
+        "status": "The status of the bisect.",
+        "artifact_id": "The artifact that is replayed.",
+        "predicate": "What makes a version bad.",
+        "exhaustive": "Whether all versions are replayed.",
+        "outcome": "What was found. Null until the bisect has ended.",
+        "versions": "The versions in their order, with the verdicts so far.",
+        "first_bad": "The first bad version. Null if there is none.",
+        "last_good": "The last good version before it. Null if there is none.",
+        "diff": "The changes from the last good to the first bad version.",
+        "monotone": "Whether no good version follows a bad one. Null unless all versions were replayed.",
+        "error": "Why the bisect ended without an outcome.",
+        "finished_at": "When the bisect ended. Null until it has ended.",
+    }
+
+    class Meta:
+        model = Bisect
+        fields = [
+            "id", "environment_id", "status", "artifact_id", "predicate", "exhaustive", "outcome", "versions",
+            "first_bad", "last_good", "diff", "monotone", "error", "requested_by", "finished_at", "created_at",
+        ]  # fmt: skip
+
+
+class CancelSerializer(StrictSerializer):
+    """The request to cancel a replay."""
+
+    reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
+    descriptions = {"reason": "Why the replay is no longer wanted."}
+
+
+class ReplayProgressSerializer(serializers.Serializer[Any]):
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+    descriptions = {
+        "done": "How many records are done. 0 while the journals are still read.",
+        "total": "How many records are replayed, as far as known.",
+    }
+
+
 class ReplaySerializer(ModelSerializer):
+    progress = ReplayProgressSerializer(allow_null=True)
     result = serializers.DictField(allow_null=True)
     audit = serializers.DictField(allow_null=True)
     warnings = serializers.ListField(child=serializers.CharField())
@@ -155,8 +292,12 @@ class ReplaySerializer(ModelSerializer):
         "mode": "Whether side effects are performed.",
         "artifact_id": "The artifact that is replayed.",
         "version_id": "The version that the records run through. Null until it is known.",
-        "journal_lane": "The ingress whose journal is replayed.",
+        "journal_lane": "The ingress whose journal is replayed. Null if all that have a journal are replayed together.",
+        "config_bundle_id": (
+            "The config bundle that the request named. Null if the parameters are the artifact's or its deployment's."
+        ),
         "last_n": "How many of the last records are replayed. Null if all are replayed.",
+        "progress": "How far the replay is. Null unless it is running.",
         "result": (
             "The result: records and digests of each egress, counters of each stage, and the first divergence. Null "
             "until the replay has ended."
@@ -172,10 +313,20 @@ class ReplaySerializer(ModelSerializer):
         "finished_at": "When the replay ended. Null until it has ended.",
     }
 
+    def to_representation(self, instance: Replay) -> Any:
+        """Return the replay; whoever may not see captured records does not see the bytes of a divergence."""
+        shown = super().to_representation(instance)
+        view = self.context.get("view")
+        if view is not None and Permission.OPERATE_ENVIRONMENT not in view.granted_permissions:
+            divergence = (shown["result"] or {}).get("divergence")
+            if divergence is not None:
+                shown["result"] = {**shown["result"], "divergence": {**divergence, "diff": None}}
+        return shown
+
     class Meta:
         model = Replay
         fields = [
-            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n",
-            "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at",
-            "finished_at", "created_at",
+            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "config_bundle_id", "journal_lane",
+            "last_n", "approval_id", "progress", "result", "audit", "warnings", "error", "error_code", "requested_by",
+            "started_at", "finished_at", "created_at",
         ]  # fmt: skip

@@ -12,9 +12,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.artifacts.api import operations
+from apps.artifacts.api import reading as r
 from apps.artifacts.api import serializers as s
-from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays, uploads
+from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services import bisects, cancellation, captures, replays, uploads
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION
@@ -22,10 +23,28 @@ from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
-from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter, time_parameter
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+    sha256_parameter,
+    time_parameter,
+)
 from byteor_cloud.api.parsers import UploadParser
-from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, Unprocessable
+from byteor_cloud.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
+from byteor_cloud.engine.replay import BisectOutcome
+from byteor_cloud.errors import (
+    Conflict,
+    InsufficientStorage,
+    InvalidInput,
+    LengthRequired,
+    NotFound,
+    Unavailable,
+    Unprocessable,
+)
+
+_MAX_NUMBER = 2**63 - 1
 
 
 class UploadViewSet(AgentSelfViewSet):
@@ -81,13 +100,14 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         ),
         "captured_before": time_parameter("captured_at__lt", description="Only artifacts captured before this time."),
     }
-    errors = {"replay": (Conflict, Unprocessable)}
+    errors = {"replay": (Conflict, Unprocessable), "bisect": (Conflict, Unprocessable)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "retrieve": P.VIEW_ENVIRONMENT,
         # Captured records may contain data that operators may see and viewers may not.
         "content": P.OPERATE_ENVIRONMENT,
         "replay": P.OPERATE_ENVIRONMENT,
+        "bisect": P.OPERATE_ENVIRONMENT,
     }
 
     def get_serializer_class(self) -> type[s.ArtifactSerializer]:
@@ -119,6 +139,79 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         location = request.path.rsplit("/artifacts/", 1)[0] + f"/replays/{replay.pk}"
         return Response(s.ReplaySerializer(replay).data, status=202, headers={"Location": location})
 
+    @extend_schema(request=s.BisectArtifactSerializer, responses={202: s.BisectSerializer})
+    def bisect(self, request: Request, **kwargs: Any) -> Response:
+        """Request a bisect of the artifact's pipeline."""
+        artifact = self.get_object()
+        body = s.BisectArtifactSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        bisect = bisects.request(artifact, environment=self.environment, actor=self.actor, **body.validated_data)
+        location = request.path.rsplit("/artifacts/", 1)[0] + f"/bisects/{bisect.pk}"
+        return Response(s.BisectSerializer(bisect).data, status=202, headers={"Location": location})
+
+
+class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
+    """Bisects of an environment."""
+
+    operations = operations.BISECT
+    queryset = Bisect.objects.all()
+    serializer_class = s.BisectSerializer
+    filters = {
+        **BY_CREATION,
+        "status": choice_parameter(BisectStatus, "status"),
+        "outcome": choice_parameter(BisectOutcome, "outcome"),
+        "artifact_id": id_parameter("artifact_id"),
+    }
+    permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}
+
+
+class CaptureViewSet(EnvironmentViewSet):
+    """What a verified incident bundle holds."""
+
+    operations = operations.CAPTURE
+    queryset = Artifact.objects.all()
+    serializer_class = s.ArtifactSerializer
+    parameters = {
+        "files": {"path": line_parameter(max_length=1024, description="Download the file with this path.")},
+        "journal": {
+            "after": integer_parameter(0, _MAX_NUMBER, description="Begin after the record at this position."),
+            "sequence": integer_parameter(
+                0, _MAX_NUMBER, description="Begin at the first record with at least this sequence."
+            ),
+            "time": time_parameter(description="Begin at the first record at this time or later."),
+            "limit": integer_parameter(1, 200, description="The most records of a page.", default=50),
+        },
+    }
+    errors = {"files": (Conflict,), "journal": (Conflict, Unavailable)}
+    # Captured records may contain data that operators may see and viewers may not.
+    permissions = {"files": P.OPERATE_ENVIRONMENT, "journal": P.OPERATE_ENVIRONMENT}
+
+    @extend_schema(
+        responses={
+            (200, "application/json"): r.ArtifactFilesSerializer,
+            (200, "application/octet-stream"): OpenApiTypes.BINARY,
+        }
+    )
+    def files(self, request: Request, **kwargs: Any) -> Response | FileResponse:
+        """List the files, or return one as an attachment."""
+        artifact = self.get_object()
+        if (path := self.parameter_values.get("path")) is None:
+            return Response({"results": captures.list_files(artifact)})
+        return FileResponse(
+            captures.open_file(artifact, path),
+            as_attachment=True,
+            filename=path.rpartition("/")[2],
+            content_type="application/octet-stream",
+        )
+
+    @extend_schema(responses=r.JournalPageSerializer)
+    def journal(self, request: Request, **kwargs: Any) -> Response:
+        """Return a page of a journal."""
+        begins = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
+        if len(begins) > 1:
+            raise InvalidInput.at_parameter(begins[1], f"Send only one of {' and '.join(begins)}.")
+        return Response(captures.read_journal(self.get_object(), self.kwargs["lane"], **self.parameter_values))
+
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """Replays of an environment."""
@@ -133,4 +226,39 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "artifact_id": id_parameter("artifact_id"),
         "version_id": id_parameter("version_id"),
     }
-    permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}
+    parameters = {
+        "compare": {"with": id_parameter(required=True, description="The replay to compare with.")},
+        "trace": {
+            "sequence": integer_parameter(0, _MAX_NUMBER, required=True, description="The sequence of the record."),
+            "ingress": line_parameter(description="The ingress of the record. Default: all that are replayed."),
+        },
+    }
+    errors = {"cancel": (Conflict,), "compare": (Conflict,), "trace": (Conflict, Unavailable)}
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "cancel": P.OPERATE_ENVIRONMENT,
+        "compare": P.OPERATE_ENVIRONMENT,
+        "trace": P.OPERATE_ENVIRONMENT,
+    }
+
+    @extend_schema(request=s.CancelSerializer, responses=s.ReplaySerializer)
+    def cancel(self, request: Request, **kwargs: Any) -> Response:
+        """End a queued or running dry run."""
+        body = s.CancelSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        return self.represent(cancellation.cancel(self.get_object(), actor=self.actor, **body.validated_data))
+
+    @extend_schema(responses=r.ComparisonSerializer)
+    def compare(self, request: Request, **kwargs: Any) -> Response:
+        """Compare the result with another replay's."""
+        other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
+        if other is None:
+            raise NotFound("There is no replay to compare with.")
+        return Response(captures.compare_replays(self.get_object(), other))
+
+    @extend_schema(responses=r.TraceSerializer)
+    def trace(self, request: Request, **kwargs: Any) -> Response:
+        """Follow a record through the pipeline."""
+        values = self.parameter_values
+        return Response(captures.trace_record(self.get_object(), values["sequence"], values.get("ingress")))

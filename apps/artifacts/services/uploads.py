@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.files.base import File
 from django.db import IntegrityError, transaction
 
+from apps.artifacts import folders
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
@@ -24,9 +25,10 @@ from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
+from byteor_cloud.capture_files import build_capture
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
-from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_incident, validate_incident
+from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_incident
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
@@ -46,7 +48,9 @@ def receive(
     metadata: Mapping[str, Any] | None = None,
     actor: Actor,
 ) -> tuple[Artifact, bool]:
-    """Store an upload; return the artifact and whether it is new. An environment stores the same content once.
+    """Store an upload; return the artifact and whether it is new. The same upload is stored once in an environment.
+
+    The same content with another kind, spec hash or deployment is another upload, so that a mistake can be corrected.
 
     When this returns, the blob is stored, and it is kept as long as the artifact exists.
     """
@@ -58,8 +62,9 @@ def receive(
                 "/deployment_id", "There is no such deployment in the agent's environment.", code="does_not_exist"
             )
     # This only looks, so that a new file costs one transaction. A row that is there is looked at again under its lock.
-    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
-    if known.exists() and (existing := _existing(environment, content_hash)) is not None:
+    declared = declared_key(kind, spec_hash, deployment_id)
+    known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
+    if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
         return existing, False
     blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:
@@ -77,6 +82,7 @@ def receive(
                 spec_hash=spec_hash,
                 deployment=deployment,
                 metadata=dict(metadata or {}),
+                declared=declared,
                 content_hash=content_hash,
                 size_bytes=file.size,
             )
@@ -90,7 +96,7 @@ def receive(
             enqueue(IngestArtifact(artifact_id=str(artifact.pk)), organization=environment.project.organization_id)
     except IntegrityError:
         # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
-        if (existing := _existing(environment, content_hash)) is None:
+        if (existing := _existing(environment, content_hash, declared)) is None:
             raise Unavailable(
                 "Another copy was being removed at the same moment. Upload the file again.", retry_after=1
             ) from None
@@ -98,21 +104,43 @@ def receive(
     return artifact, True
 
 
+def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:
+    """Return the text that distinguishes uploads of the same content."""
+    return f"{kind}:{spec_hash or ''}:{deployment_id or ''}"
+
+
 @transaction.atomic
-def _existing(environment: Environment, content_hash: str) -> Artifact | None:
-    """Return the environment's artifact with this content. Waits for a transaction that is deleting it."""
-    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
+def _existing(environment: Environment, content_hash: str, declared: str) -> Artifact | None:
+    """Return the artifact of the same upload. Waits for a transaction that is deleting it."""
+    known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     return known.select_for_update(no_key=True).first()
 
 
 @contextmanager
-def unpacked(artifact: Artifact) -> Iterator[IncidentBundle]:
+def unpacked(artifact: Artifact) -> Iterator[Path]:
     """Unpack the artifact's incident bundle into a folder that exists until the block ends. Raises RejectedBundle."""
-    scratch = settings.CONFIG.data_dir / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, blobs.read(artifact.content_hash) as source:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage is typed as IO[bytes]
-        yield validate_incident(Path(folder))
+        yield Path(folder)
+
+
+@contextmanager
+def _built(artifact: Artifact) -> Iterator[IncidentBundle]:
+    """Check the artifact's incident bundle, and keep what it holds for readers. Raises RejectedBundle."""
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
+        capture = Path(folder, "capture")
+        capture.mkdir()
+        bundle = build_capture(cast("BinaryIO", source), capture)
+        if artifact.spec_hash in {None, bundle.spec_hash}:  # else it will be rejected
+            folders.keep(artifact.content_hash, capture)
+        yield bundle
+
+
+def scratch_folder() -> Path:
+    """Return the folder for temporary files."""
+    scratch: Path = settings.CONFIG.data_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return scratch
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
@@ -126,7 +154,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         return
     release_connection()
     try:
-        with unpacked(artifact) as bundle:
+        with _built(artifact) as bundle:
             spec_hash = bundle.spec_hash
     except RejectedBundle as rejected:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)

@@ -319,7 +319,11 @@ def _page_link(name: str, pk: Any) -> str:
 
 def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
     """Return the facts of the requested execute replay."""
-    pages = {"artifact_id": "artifacts_artifact", "version_id": "pipelines_version"}
+    pages = {
+        "artifact_id": "artifacts_artifact",
+        "version_id": "pipelines_version",
+        "config_bundle_id": "releases_configbundle",
+    }
     facts: list[tuple[str, Any]] = []
     for name, value in target.stored().items():
         label = name.removesuffix("_id").replace("_", " ").capitalize()

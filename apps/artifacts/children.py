@@ -1,0 +1,143 @@
+"""Starts ``byteor_cloud.capture_process``, and answers it until it has ended or is no longer wanted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from byteor_cloud.engine.replay import Cancelled, EffectFailed, Effects
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TICK_S = 0.5
+
+
+class ChildDied(RuntimeError):
+    """The child ended without an answer, or its answer says that something unexpected went wrong."""
+
+
+class TookTooLong(Exception):
+    """The child did not answer in time, and was killed."""
+
+
+class Refused(Exception):
+    """The capture or an argument cannot be used; the text says why."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How many records of how many are done."""
+
+    done: int = 0
+    total: int = 0
+
+
+def run_apart(
+    request: Mapping[str, Any],
+    *,
+    scratch: Path,
+    effects: Effects | None = None,
+    on_tick: Callable[[Progress], bool] = lambda _: True,
+    timeout_s: float | None = None,
+) -> Any:
+    """Run the request in a process of its own; return its outcome.
+
+    ``on_tick`` is called about twice a second; once it returns False the process is killed. Raises ``Cancelled`` then,
+    and otherwise Refused, TookTooLong or ChildDied.
+    """
+    environment = {"PYTHONPATH": str(_ROOT), "PATH": os.defpath, "LANG": "C.UTF-8", "TMPDIR": str(scratch)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=scratch, env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        return _converse(process, request, effects, on_tick, timeout_s)
+    except BrokenPipeError:
+        raise ChildDied("the process ended early") from None
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]  # both are pipes
+
+
+def _converse(
+    process: subprocess.Popen[bytes],
+    request: Mapping[str, Any],
+    effects: Effects | None,
+    on_tick: Callable[[Progress], bool],
+    timeout_s: float | None,
+) -> Any:
+    progress = Progress()
+    _send(process, request)
+    for message in _messages(process, timeout_s):
+        if message is None:
+            if not on_tick(progress):
+                raise Cancelled
+        elif "progress" in message:
+            progress.done, progress.total = message["progress"]
+        elif "effect" in message and effects is not None:
+            _send(process, _act(effects, **message["effect"]))
+        elif "outcome" in message:
+            return message["outcome"]
+        elif "refused" in message:
+            raise Refused(message["refused"])
+        else:
+            raise ChildDied(message.get("crashed", "an unknown message"))
+    raise ChildDied("the process ended without an answer")
+
+
+def _act(effects: Effects, stage: str, op: str, payload: str | None = None) -> dict[str, Any]:
+    if payload is None:
+        return {"decision": str(effects.decide(stage, op))}
+    try:
+        effects.perform(stage, op, base64.b64decode(payload))
+    except EffectFailed as error:
+        return {"failed": str(error)}
+    return {"failed": None}
+
+
+def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
+    assert process.stdin is not None  # noqa: S101  stdin is a pipe
+    process.stdin.write(json.dumps(message).encode() + b"\n")
+    process.stdin.flush()
+
+
+def _messages(process: subprocess.Popen[bytes], timeout_s: float | None) -> Iterator[dict[str, Any] | None]:
+    """Yield the messages, and None each time that a tick has passed. Raises TookTooLong."""
+    assert process.stdout is not None  # noqa: S101  stdout is a pipe
+    source = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    begun = ticked = time.monotonic()
+    pending: list[bytes] = []
+    while True:
+        now = time.monotonic()
+        if timeout_s is not None and now > begun + timeout_s:
+            raise TookTooLong
+        if now >= ticked + _TICK_S:
+            ticked = now
+            yield None
+        wait = _TICK_S if timeout_s is None else min(_TICK_S, max(0.0, begun + timeout_s - now) + 0.01)
+        if not poll.poll(wait * 1000):
+            continue
+        chunk = os.read(source, 1 << 20)
+        if not chunk:
+            return
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*pending, lines[0]])
+            pending = []
+        pending.append(rest)
+        for line in lines:
+            yield json.loads(line)

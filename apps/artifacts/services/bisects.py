@@ -1,0 +1,200 @@
+"""Bisects: find the first version of a pipeline that a capture shows as bad, by replaying it through versions."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.artifacts.jobs import StepBisect
+from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services import captures, replays
+from apps.artifacts.services.uploads import WORKER, storable
+from apps.pipelines.models import Version
+from apps.pipelines.services import diff_versions
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.state import advance, lock_row
+from byteor_cloud.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
+from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect
+from byteor_cloud.errors import Conflict, InvalidInput
+from byteor_cloud.jobs import enqueue
+
+MAX_EXHAUSTIVE = 256
+_ENDED = (ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED)
+
+
+def request(
+    artifact: Artifact,
+    *,
+    environment: Environment,
+    predicate: str | UUID,
+    pipeline: str | None = None,
+    good: Version | None = None,
+    bad: Version | None = None,
+    exhaustive: bool = False,
+    actor: Actor,
+) -> Bisect:
+    """Queue a bisect. ``predicate`` is ``diverges``, ``fails`` or the replay from which a bad output differs.
+
+    Raises Conflict, InvalidInput, or Unprocessable if the pipeline is not known.
+    """
+    replays.check_permitted(artifact, environment, Replay.Mode.DRY_RUN)
+    stored = _stored_predicate(artifact, predicate)
+    versions = _versions(environment, pipeline or replays.recorded_version(artifact).name, good, bad)
+    if exhaustive and len(versions) > MAX_EXHAUSTIVE:
+        raise InvalidInput.at("/exhaustive", f"There are more than {MAX_EXHAUSTIVE} versions.", code="too_many")
+    with transaction.atomic():
+        row = Bisect.objects.create(
+            environment=environment,
+            artifact=artifact,
+            predicate=stored,
+            exhaustive=exhaustive,
+            versions=[
+                {"version_id": str(pk), "number": number, "verdict": None, "replay_id": None} for pk, number in versions
+            ],
+            requested_by=actor.display,
+        )
+        audit.record(
+            "bisect.request",
+            actor=actor,
+            scope=environment,
+            resource=("bisect", row.pk),
+            changes={"artifact": str(artifact.pk), "predicate": stored, "versions": len(versions)},
+        )
+        enqueue(StepBisect(bisect_id=str(row.pk)), organization=environment.project.organization_id)
+    return row
+
+
+def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
+    """Queue a bisect of the artifact's pipeline, by its expected output or else by failing stages."""
+    has_expected = artifact.status == ArtifactStatus.VERIFIED and _has_expected(artifact)
+    predicate = Predicate.DIVERGES if has_expected else Predicate.FAILS
+    return request(artifact, environment=artifact.environment, predicate=predicate.value, actor=actor)
+
+
+def check_default(artifact: Artifact) -> None:
+    """Raise the error with which ``request_default`` would refuse the artifact."""
+    replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
+    _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
+
+
+def _has_expected(artifact: Artifact) -> bool:
+    return any(each["path"].startswith("expected/") for each in captures.list_files(artifact))
+
+
+def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
+    if isinstance(predicate, UUID):
+        other = Replay.objects.filter(pk=predicate, environment=artifact.environment_id).first()
+        if other is None:
+            raise InvalidInput.at(
+                "/predicate/output_differs_from", "There is no such replay in this environment.", code="does_not_exist"
+            )
+        if other.artifact_id != artifact.pk or other.journal_lane is not None or other.last_n is not None:
+            raise Conflict("That replay is not of all records of this artifact.", code="bisect.different_input")
+        if other.status not in _ENDED or other.result is None:
+            raise Conflict("That replay has no result.", code="bisect.not_ended")
+        return {Predicate.OUTPUT_DIFFERS_FROM.value: str(other.pk)}
+    if predicate == Predicate.DIVERGES and not _has_expected(artifact):
+        raise Conflict("The capture has no expected output to diverge from.", code="no_expected")
+    return predicate
+
+
+def _versions(
+    environment: Environment, pipeline: str, good: Version | None, bad: Version | None
+) -> list[tuple[UUID, int]]:
+    """Return id and number of the versions from the good to the bad one. Raises InvalidInput or Conflict."""
+    rows = Version.objects.filter(environment=environment, name=pipeline).order_by("number")
+    for pointer, end in (("/good", good), ("/bad", bad)):
+        if end is not None and end.name != pipeline:
+            raise InvalidInput.at(pointer, f"It is not a version of the pipeline {pipeline}.", code="other_pipeline")
+    if good is not None and bad is not None and good.number >= bad.number:
+        raise InvalidInput.at("/good", "The good version must be older than the bad one.", code="not_older")
+    if good is not None:
+        rows = rows.filter(number__gte=good.number)
+    if bad is not None:
+        rows = rows.filter(number__lte=bad.number)
+    versions = list(rows.values_list("pk", "number"))
+    if len(versions) < 2:
+        raise InvalidInput.at("/pipeline", "A bisect needs at least two versions.", code="too_few_versions")
+    return versions
+
+
+@transaction.atomic
+def step(bisect_id: str) -> None:
+    """Request the replays that are needed next, or end the bisect. Safe to run at any time and twice."""
+    found = Bisect.objects.filter(pk=bisect_id).first()
+    row = lock_row(found, related=("environment__project", "artifact")) if found is not None else None
+    if row is None or row.status not in {BisectStatus.QUEUED, BisectStatus.RUNNING}:
+        return
+    if row.environment.deleted_at or row.environment.project.deleted_at:
+        return
+    if row.status == BisectStatus.QUEUED:
+        row = advance(row, BisectEvent.START, actor=WORKER)
+    by_version = {str(each.version_id): each for each in Replay.objects.filter(bisect=row)}
+    if any(each.error_code == "cancelled" for each in by_version.values()):
+        _end(row, BisectEvent.CANCEL, error="a replay of it was cancelled")
+        return
+    verdicts = _verdicts(row, by_version)
+    plan = plan_bisect([each["version_id"] for each in row.versions], verdicts, exhaustive=row.exhaustive)
+    for version_id in plan.replay:
+        if version_id not in by_version:
+            by_version[version_id] = replays.request_for_bisect(row, version_id, actor=WORKER)
+    row.versions = [
+        each
+        | {
+            "verdict": verdicts.get(each["version_id"]),
+            "replay_id": str(by_version[each["version_id"]].pk) if each["version_id"] in by_version else None,
+        }
+        for each in row.versions
+    ]
+    row.save(update_fields=["versions"])
+    if plan.outcome is not None:
+        _succeed(row, plan)
+
+
+def _verdicts(row: Bisect, by_version: dict[str, Replay]) -> dict[str, Verdict]:
+    other, predicate = None, row.predicate
+    if isinstance(predicate, dict):
+        compared = Replay.objects.filter(pk=predicate[Predicate.OUTPUT_DIFFERS_FROM.value]).first()
+        predicate, other = Predicate.OUTPUT_DIFFERS_FROM, compared.result if compared else None
+    return {
+        version_id: judge(Predicate(predicate), each.result or {}, each.error_code, other)
+        for version_id, each in by_version.items()
+        if each.status in _ENDED
+    }
+
+
+def _succeed(row: Bisect, plan: BisectPlan) -> None:
+    named = Version.objects.in_bulk([each for each in (plan.first_bad, plan.last_good) if each is not None])
+    by_id = {str(pk): version for pk, version in named.items()}
+    first_bad, last_good = by_id.get(plan.first_bad or ""), by_id.get(plan.last_good or "")
+    diff = None
+    if first_bad is not None and last_good is not None:
+        diff = {"against": str(last_good.pk), **diff_versions(first_bad, against=last_good).to_json()}
+    _end(
+        row,
+        BisectEvent.SUCCEED,
+        outcome=plan.outcome,
+        first_bad=first_bad,
+        last_good=last_good,
+        monotone=plan.monotone,
+        diff=diff,
+    )
+
+
+def _end(row: Bisect, event: BisectEvent, **fields: Any) -> None:
+    shown = {name: str(fields[name]) for name in ("outcome", "error", "first_bad") if fields.get(name)}
+    advance(row, event, actor=WORKER, changes=shown, finished_at=timezone.now(), **fields)
+
+
+@transaction.atomic
+def give_up(bisect_id: str, error: str) -> None:
+    """Fail a bisect whose job became a dead letter."""
+    found = Bisect.objects.filter(pk=bisect_id).first()
+    row = lock_row(found) if found is not None else None
+    if row is not None and row.status in {BisectStatus.QUEUED, BisectStatus.RUNNING}:
+        _end(row, BisectEvent.FAIL, error=storable(error))

@@ -1,0 +1,150 @@
+"""Read captures: their files, pages of their journals, and what became of one record in a replay."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from apps.artifacts import children
+from apps.artifacts.folders import folder_of, forget, keep
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services.replays import child_request
+from apps.artifacts.services.uploads import scratch_folder
+from byteor_cloud import blobs
+from byteor_cloud.capture_files import build_capture, indexes_of, listed_files
+from byteor_cloud.database import release_connection
+from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
+from byteor_cloud.engine.replay import JournalIndex, RejectedBundle, StaleIndex, compare, journal_page
+from byteor_cloud.errors import Conflict, NotFound, Unavailable
+from byteor_cloud.offload import run_in_disk_thread
+
+TRACE_S = 2.0
+
+
+def check_readable(artifact: Artifact) -> None:
+    """Raise Conflict unless the artifact is a verified incident bundle."""
+    if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE or artifact.status != ArtifactStatus.VERIFIED:
+        raise Conflict(
+            f"Only verified incident bundles have files and journals. This is a {artifact.kind}, {artifact.status}.",
+            code="not_readable",
+        )
+
+
+def _opened(artifact: Artifact) -> Path:
+    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict."""
+    check_readable(artifact)
+    folder = folder_of(artifact.content_hash)
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        release_connection()
+        return run_in_disk_thread(_build, artifact.content_hash)
+    return folder
+
+
+def _build(content_hash: str) -> Path:
+    scratch = scratch_folder()
+    with tempfile.TemporaryDirectory(dir=scratch) as made:
+        capture = Path(made, "capture")
+        capture.mkdir()
+        try:
+            with blobs.read(content_hash) as source:
+                build_capture(cast("BinaryIO", source), capture)
+        except FileNotFoundError:
+            raise NotFound("The content of the artifact is not stored any more.") from None
+        except RejectedBundle as rejected:
+            raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
+        return keep(content_hash, capture)
+
+
+def list_files(artifact: Artifact) -> list[dict[str, Any]]:
+    """Return path, size and SHA-256 of each file of the capture."""
+    return run_in_disk_thread(listed_files, _opened(artifact))
+
+
+def open_file(artifact: Artifact, path: str) -> BinaryIO:
+    """Open a file of the capture. Raises NotFound for a path that is not listed."""
+    capture = _opened(artifact)
+    if not any(each["path"] == path for each in run_in_disk_thread(listed_files, capture)):
+        raise NotFound("The capture has no file with this path.")
+    return (capture / "files" / path).open("rb")
+
+
+def read_journal(artifact: Artifact, lane: str, *, time: datetime | None = None, **options: Any) -> dict[str, Any]:
+    """Return a page of a journal. Raises NotFound, or Conflict for a journal that is broken."""
+    capture = _opened(artifact)
+    names = {each["path"] for each in list_files(artifact)}
+    if f"journal/{lane}.bin" not in names:
+        raise NotFound("The capture has no journal of this lane.")
+    unix_ns = None if time is None else max(0, round(time.timestamp() * 1_000_000) * 1_000)
+
+    def read() -> dict[str, Any]:
+        with JournalIndex.open(capture / "files/journal" / f"{lane}.bin", capture / "indexes" / lane) as index:
+            return journal_page(index, lane, unix_ns=unix_ns, **options)
+
+    try:
+        page = run_in_disk_thread(read)
+    except FileNotFoundError:
+        raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken") from None
+    except StaleIndex:
+        forget(artifact.content_hash)
+        raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
+    for record in page["results"]:
+        record["time"] = shown_time(record["time"])
+    return page
+
+
+def shown_time(unix_ns: int) -> str:
+    """Return nanoseconds since 1970 as an RFC 3339 time."""
+    seconds, rest = divmod(unix_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def trace_record(replay: Replay, sequence: int, ingress: str | None) -> dict[str, Any]:
+    """Return what the records with this sequence became in the replay. Raises NotFound, Conflict or Unavailable."""
+    request = child_request(replay)
+    capture = _opened(replay.artifact)
+    request |= {
+        "kind": "trace",
+        "folder": str(capture / "files"),
+        "indexes": {lane: str(path) for lane, path in indexes_of(capture).items()},
+        "sequence": sequence,
+        "ingress": ingress or replay.journal_lane,
+    }
+    release_connection()
+    with _scratch() as scratch:
+        try:
+            found: dict[str, Any] = children.run_apart(request, scratch=scratch, timeout_s=TRACE_S)
+        except children.Refused as refused:
+            raise Conflict(f"The record cannot be traced: {refused}", code="trace.refused") from None
+        except children.ChildDied as died:
+            raise Unavailable("The trace ended early.", retry_after=5) from died
+        except children.TookTooLong:
+            raise Unavailable(f"The trace took longer than {TRACE_S:g} s.", retry_after=5) from None
+    if not found["records"]:
+        raise NotFound("No record of the replay's journals has this sequence.")
+    return found
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
+        yield Path(folder)
+
+
+def compare_replays(one: Replay, other: Replay) -> dict[str, Any]:
+    """Return how the results of two replays of the same records differ. Raises Conflict if they cannot be compared."""
+    for row in (one, other):
+        if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
+            raise Conflict("Only replays with a result can be compared.", code="compare.not_ended")
+    if (one.artifact_id, one.journal_lane, one.last_n) != (other.artifact_id, other.journal_lane, other.last_n):
+        raise Conflict("The replays are of different records.", code="compare.different_input")
+    sides = {"a": one, "b": other}
+    options = {f"actions_{side}": (row.audit or {}).get("actions", []) for side, row in sides.items()}
+    options |= {f"frames_{side}": row.stored_frames() for side, row in sides.items()}
+    return compare(one.result, other.result, **options)

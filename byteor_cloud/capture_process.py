@@ -1,0 +1,171 @@
+"""The child process that replays or traces one capture, without Django, secrets, network or programs.
+
+``python -m byteor_cloud.capture_process`` reads one JSON request from its first input line and writes JSON lines:
+``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused`` or ``crashed``. The
+process ends when its input is closed, so it never outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+from byteor_cloud.engine.compiler import Ops, PipelineSpec, decode
+from byteor_cloud.engine.replay import (
+    BadInput,
+    Decision,
+    EffectFailed,
+    IncidentBundle,
+    RejectedBundle,
+    ReplayMode,
+    Unsupported,
+    replay,
+    trace,
+    transfer_parameters,
+    validate_incident,
+)
+
+_PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
+# Audit events of what a stage must never do: side effects are performed by the parent process.
+_FORBIDDEN = (
+    "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "subprocess.Popen",
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
+)  # fmt: skip
+
+
+class Forbidden(RuntimeError):
+    """Something tried to reach out of this process."""
+
+
+def seal() -> None:
+    """Make connections and programs impossible from now on, also for ops of installed packages."""
+
+    def refuse(event: str, _: Any) -> None:
+        if event in _FORBIDDEN:
+            raise Forbidden(f"{event} is not permitted in a replay")
+
+    sys.addaudithook(refuse)
+
+
+class _Parent:
+    """The lines to and from the parent process."""
+
+    def __init__(self) -> None:
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        self._lock = Lock()
+        self._shown = -1
+        Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while line := sys.stdin.buffer.readline():
+            self._lines.put(line)
+        os._exit(1)  # the parent is dead or no longer wants the result
+
+    def receive(self) -> Any:
+        return json.loads(self._lines.get())
+
+    def send(self, **message: Any) -> None:
+        with self._lock:
+            sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+            sys.stdout.buffer.flush()
+
+    def progress(self, done: int, total: int) -> None:
+        step = done * _PROGRESS_STEPS // total if done and total else 0
+        if step != self._shown:
+            self._shown = step
+            self.send(progress=[done, total])
+
+    # -- the side effects, which the parent decides about and performs
+
+    def decide(self, stage: str, op: str) -> Decision:
+        self.send(effect={"stage": stage, "op": op})
+        return Decision(self.receive()["decision"])
+
+    def perform(self, stage: str, op: str, payload: bytes) -> None:
+        self.send(effect={"stage": stage, "op": op, "payload": base64.b64encode(payload).decode()})
+        if (failed := self.receive()["failed"]) is not None:
+            raise EffectFailed(failed)
+
+
+def main() -> None:
+    """Answer one request."""
+    parent = _Parent()
+    request = parent.receive()
+    try:
+        bundle = validate_incident(Path(request["folder"]))
+        spec = decode(request["spec_kv"])
+        config = _parameters(bundle, spec, request)
+        installed = Ops.installed()
+        ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
+        seal()
+        if request["kind"] == "trace":
+            outcome: Any = _trace(bundle, spec, config, ops, request)
+        else:
+            outcome = _replay(bundle, spec, config, ops, request, parent)
+        parent.send(outcome=outcome)
+    except (BadInput, RejectedBundle, Unsupported) as error:
+        parent.send(refused=str(error))
+    except Exception as error:
+        parent.send(crashed=f"{type(error).__name__}: {error}")
+
+
+def _parameters(bundle: IncidentBundle, spec: PipelineSpec, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the stage parameters: those of the request if they have precedence, else the bundle's, else the former."""
+    config: Mapping[str, Any] | None = request["stage_config"]
+    if not request["overrides"] and bundle.stage_config is not None:
+        config = bundle.stage_config
+    if request["only_fitting"]:
+        config = transfer_parameters(bundle.spec, config, spec)
+        if config is None:
+            raise BadInput("the captured parameters do not fit this version")
+    return config
+
+
+def _replay(
+    bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any], parent: _Parent
+) -> dict[str, Any]:
+    outcome = replay(
+        bundle,
+        created_unix_ms=request["created_unix_ms"],
+        bundle_dir=request["bundle_dir"],
+        policy_env=request["policy_env"],
+        spec=spec,
+        stage_config=config,
+        ops=ops,
+        mode=ReplayMode(request["mode"]),
+        effects=parent if request["performs"] else None,
+        approval_provided=request["approval_provided"],
+        journal_lane=request["journal_lane"],
+        last_n=request["last_n"],
+        progress=parent.progress,
+    )
+    named = {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}
+    frames = {
+        name: kept if kept is None else base64.b64encode(kept).decode() for name, kept in outcome.egress_frames.items()
+    }
+    return {**named, "stopped": None, "egress_frames": frames}
+
+
+def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any]) -> Any:
+    indexes = {lane: Path(path) for lane, path in request["indexes"].items()}
+    return trace(
+        bundle,
+        request["sequence"],
+        spec=spec,
+        stage_config=config,
+        ops=ops,
+        ingress=request["ingress"],
+        indexes=indexes,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""A bisect finds the first version of a pipeline that a capture shows as bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from apps.artifacts.jobs import StepBisect
+from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services import bisects, cancellation, replays
+from apps.artifacts.tasks import step_bisect
+from apps.pipelines.models import Version
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.ids import uuid7
+from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal
+from tests.worlds import World, plan, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+GOOD, BAD = "quotes_out", "elsewhere"
+CHECK = {"check": {"schema": {"type": "object", "required": ["id"]}}}
+
+
+def history(world: World, egresses: Sequence[str]) -> list[Version]:
+    """Create a version for each name of its egress. The name of the stage makes every spec another one."""
+    return [
+        world.version(content=plan(egress=egress, stages=[{"id": f"n{number}", "op": "identity"}]))
+        for number, egress in enumerate(egresses)
+    ]
+
+
+def post(world: World, artifact: Artifact, **body: Any) -> Any:
+    return world.operator.api.post(world.path(rest=f"/artifacts/{artifact.pk}/bisect"), {"predicate": "fails", **body})
+
+
+def bisected(world: World, artifact: Artifact, **body: Any) -> Any:
+    answer = post(world, artifact, **body)
+    assert answer.status_code == 202, answer.json()
+    assert answer["Location"].endswith(f"/bisects/{answer.json()['id']}")
+    assert answer.json()["status"] == "queued"
+    run_jobs()
+    return world.viewer.api.get(answer["Location"]).json()
+
+
+def code(answer: Any) -> tuple[int, str]:
+    body = answer.json()
+    return answer.status_code, (body.get("errors") or [{"pointer": body["type"].rpartition(":")[2]}])[0]["pointer"]
+
+
+def capture(world: World, version: Version, **options: Any) -> Artifact:
+    expected = frames(*enumerate(PAYLOADS, 1))
+    return ingested(world, incident(version.spec_kv, expected=expected, **options))
+
+
+def test_first_bad_version_is_found_with_its_diff(world: World) -> None:
+    versions = history(world, [GOOD] * 5 + [BAD] * 3)
+    artifact = ingested(
+        world,
+        incident(
+            versions[0].spec_kv,
+            expected=frames((1, b'{"b": 1}')),
+            quotes_in=journal([b'{"b": 1}']),
+        ),
+    )
+
+    found = bisected(world, artifact, predicate="diverges")
+
+    assert (found["status"], found["outcome"], found["monotone"]) == ("succeeded", "found", None)
+    assert (found["first_bad"], found["last_good"]) == (str(versions[5].pk), str(versions[4].pk))
+    assert found["diff"]["against"] == str(versions[4].pk)
+    assert Replay.objects.count() <= 5
+    verdicts = [each["verdict"] for each in found["versions"]]
+    assert (verdicts[0], verdicts[4], verdicts[5], verdicts[7]) == ("good", "good", "bad", "bad")
+    replay_ids = {each["replay_id"] for each in found["versions"]} - {None}
+    assert replay_ids == {str(pk) for pk in Replay.objects.values_list("pk", flat=True)}
+    assert AuditEvent.objects.filter(action="bisect.succeed").count() == 1
+
+
+def test_exhaustive_bisect_says_whether_the_history_is_monotone(world: World) -> None:
+    versions = history(world, [GOOD, BAD, GOOD, BAD])
+    artifact = ingested(
+        world,
+        incident(versions[0].spec_kv, expected=frames((1, b'{"b": 1}')), quotes_in=journal([b'{"b": 1}'])),
+    )
+
+    found = bisected(world, artifact, predicate="diverges", exhaustive=True)
+
+    assert [each["verdict"] for each in found["versions"]] == ["good", "bad", "good", "bad"]
+    assert (found["outcome"], found["monotone"], found["first_bad"]) == ("found", False, str(versions[1].pk))
+
+
+def test_output_is_compared_with_a_replay(world: World) -> None:
+    versions = history(world, [GOOD, GOOD, BAD])
+    artifact = ingested(world, incident(versions[0].spec_kv, quotes_in=journal([b'{"b": 1}'])))
+    row = replays.request(artifact, environment=world.dev, version=versions[0], actor=world.operator.actor)
+    run_jobs()
+
+    found = bisected(world, artifact, predicate={"output_differs_from": str(row.pk)})
+
+    assert (found["outcome"], found["first_bad"]) == ("found", str(versions[2].pk))
+    assert found["predicate"] == {"output_differs_from": str(row.pk)}
+
+
+def test_version_that_the_parameters_do_not_fit_is_untestable(world: World) -> None:
+    def version(op: str, extra: str) -> Version:
+        stages = [{"id": "check", "op": op}, {"id": extra, "op": "identity"}]
+        return world.version(content=plan(stages=stages))
+
+    first, _, _ = version("dataguard_check", "a"), version("identity", "b"), version("dataguard_check", "c")
+    artifact = ingested(world, incident(first.spec_kv, stage_config=CHECK))
+
+    found = bisected(world, artifact, exhaustive=True)
+
+    assert [each["verdict"] for each in found["versions"]] == ["good", "untestable", "good"]
+    assert found["outcome"] == "no_change"
+
+
+def test_cancelled_replay_cancels_the_bisect(world: World) -> None:
+    artifact = capture(world, history(world, [GOOD, GOOD])[0])
+    post(world, artifact)
+    row = Bisect.objects.get()
+    bisects.step(str(row.pk))
+    first = Replay.objects.first()
+    assert first is not None
+    cancellation.cancel(first, actor=world.operator.actor)
+    run_jobs()
+    row.refresh_from_db()
+
+    assert (row.status, row.outcome) == ("cancelled", None)
+
+
+def test_repeated_step_requests_nothing_twice(world: World) -> None:
+    artifact = capture(world, history(world, [GOOD, GOOD, GOOD])[0])
+    post(world, artifact)
+    row = Bisect.objects.get()
+
+    for _ in range(3):
+        step_bisect(StepBisect(bisect_id=str(row.pk)))
+    assert Replay.objects.count() == 2
+    run_jobs()
+    bisects.step(str(row.pk))
+
+    row.refresh_from_db()
+    assert (row.status, row.outcome, Replay.objects.count()) == ("succeeded", "no_change", 2)
+    assert AuditEvent.objects.filter(action="bisect.succeed").count() == 1
+
+
+def test_bisect_fails_when_its_job_is_given_up(world: World) -> None:
+    artifact = capture(world, history(world, [GOOD, GOOD])[0])
+    post(world, artifact)
+
+    for _ in range(2):
+        bisects.give_up(str(Bisect.objects.get().pk), "a \0 fault")
+
+    row = Bisect.objects.get()
+    assert (row.status, row.error) == ("failed", "a ? fault")
+    bisects.give_up(str(uuid7()), "gone")
+    bisects.step(str(uuid7()))
+
+
+def test_wrong_requests_are_refused(world: World) -> None:
+    one, two = history(world, [GOOD, GOOD])
+    other = world.version(content=plan("other", stages=[{"id": "s", "op": "identity"}]))
+    foreign = world.version(world.staging)
+    artifact = ingested(world, incident(one.spec_kv))
+    twin = ingested(world, incident(one.spec_kv, quotes_in=journal([b"{}"])))
+    last = replays.request(artifact, environment=world.dev, last_n=1, actor=world.operator.actor)
+    of_twin = replays.request(twin, environment=world.dev, actor=world.operator.actor)
+    queued = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+    ids = {"good": str(two.pk), "bad": str(one.pk)}
+
+    tries: list[tuple[dict[str, Any], tuple[int, str]]] = [
+        ({"predicate": "diverges"}, (409, "no_expected")),
+        ({"predicate": "odd"}, (400, "/predicate")),
+        ({"predicate": {"output_differs_from": "x"}}, (400, "/predicate/output_differs_from")),
+        ({"predicate": {"output_differs_from": str(uuid7())}}, (400, "/predicate/output_differs_from")),
+        ({"predicate": {"output_differs_from": str(last.pk)}}, (409, "bisect.different_input")),
+        ({"predicate": {"output_differs_from": str(of_twin.pk)}}, (409, "bisect.different_input")),
+        ({"predicate": {"output_differs_from": str(queued.pk)}}, (409, "bisect.not_ended")),
+        (ids, (400, "/good")),
+        ({"good": str(one.pk), "bad": str(one.pk)}, (400, "/good")),
+        ({"good": str(other.pk)}, (400, "/good")),
+        ({"bad": str(foreign.pk)}, (400, "/bad")),
+        ({"pipeline": "nothing"}, (400, "/pipeline")),
+        ({"bad": str(one.pk)}, (400, "/pipeline")),
+    ]
+    for body, expected in tries:
+        assert code(post(world, artifact, **body)) == expected, json.dumps(body)
+    assert not Bisect.objects.exists()
+
+
+def test_viewers_cannot_bisect(world: World) -> None:
+    artifact = capture(world, history(world, [GOOD, GOOD])[0])
+
+    answer = world.viewer.api.post(world.path(rest=f"/artifacts/{artifact.pk}/bisect"), {"predicate": "fails"})
+
+    assert answer.status_code == 403

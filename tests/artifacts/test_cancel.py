@@ -1,0 +1,179 @@
+"""A dry run can be cancelled, shows its progress, and runs in a process that reaches nothing outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.artifacts import children
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.replay import Cancelled
+from byteor_cloud.worker.process import Worker
+from tests.artifacts.incidents import incident, ingested, journal
+from tests.patience import PATIENCE_S, wait_until
+from tests.races import Race
+from tests.worlds import World, plan, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+LONG = 400_000  # records, which take seconds
+STAGES = [{"id": "copy", "op": "identity"}]
+
+
+def long_capture(world: World, records: int = LONG) -> Artifact:
+    version = world.version(content=plan(stages=STAGES))
+    return ingested(world, incident(version.spec_kv, quotes_in=journal([b'{"id":1}'] * records)))
+
+
+def cancel(world: World, row: Replay, **body: Any) -> Any:
+    return world.operator.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), body)
+
+
+def test_queued_dry_run_is_cancelled_and_does_not_run(world: World) -> None:
+    row = replays.request(long_capture(world, 1), environment=world.dev, actor=world.operator.actor)
+
+    answer = cancel(world, row, reason="wrong version")
+
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["error_code"]) == ("failed", "cancelled")
+    assert answer.json()["error"] == "cancelled: wrong version"
+    run_jobs()
+    row.refresh_from_db()
+    assert (row.status, row.started_at, row.result) == ("failed", None, None)
+    assert cancel(world, row).status_code == 409
+    assert AuditEvent.objects.filter(action="replay.fail").count() == 1
+
+
+@pytest.mark.parametrize("mode", ["dry_run", "execute"])
+def test_other_replays_cannot_be_cancelled(world: World, mode: str) -> None:
+    world.dev.settings["replay_policy"] = "allowed"
+    world.dev.save()
+    row = replays.request(long_capture(world, 1), environment=world.dev, mode=mode, actor=world.operator.actor)
+    if mode == "dry_run":
+        run_jobs()
+
+    answer = cancel(world, row)
+
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (
+        409,
+        "replay.ended" if mode == "dry_run" else "replay.not_dry_run",
+    )
+    assert row.status == Replay.objects.get().status or mode == "dry_run"
+
+
+def test_viewers_cannot_cancel(world: World) -> None:
+    row = replays.request(long_capture(world, 1), environment=world.dev, actor=world.operator.actor)
+
+    assert world.viewer.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), {}).status_code == 403
+
+
+def test_running_dry_run_shows_progress_and_ends_when_cancelled(at_once: Race) -> None:
+    world = World("acme")
+    row = replays.request(long_capture(world), environment=world.dev, actor=world.operator.actor)
+    path = world.path(rest=f"/replays/{row.pk}")
+    worker = threading.Thread(target=run_jobs)
+    worker.start()
+
+    wait_until(lambda: (world.viewer.api.get(path).json()["progress"] or {}).get("total"))
+    answer = cancel(world, row)
+    worker.join(PATIENCE_S)
+
+    assert not worker.is_alive()
+    assert answer.status_code == 200, answer.json()
+    assert world.viewer.api.get(path).json()["progress"] is None
+    row.refresh_from_db()
+    assert (row.status, row.error_code, row.result) == ("failed", "cancelled", None)
+
+
+def test_stopping_worker_ends_its_replay_which_runs_again_later(at_once: Race) -> None:
+    world = World("acme")
+    row = replays.request(long_capture(world), environment=world.dev, actor=world.operator.actor)
+    worker = Worker(grace_s=0.1)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: Replay.objects.get().status == "running")
+    worker.stop()
+    thread.join(PATIENCE_S)
+
+    assert not thread.is_alive()
+    assert Replay.objects.get().status == "running"
+    run_jobs()
+    row.refresh_from_db()
+    assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", LONG)
+    assert AuditEvent.objects.filter(action="replay.succeed").count() == 1
+
+
+# -- the process
+
+
+def request(tmp_path: Path) -> dict[str, Any]:
+    return {"kind": "replay", "folder": str(tmp_path)}
+
+
+def test_process_that_dies_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(children.ChildDied):
+        children.run_apart({"kind": "nothing"}, scratch=tmp_path)
+
+
+def test_unusable_capture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(children.Refused, match="missing_file"):
+        children.run_apart(request(tmp_path), scratch=tmp_path)
+
+
+def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        """Start a process that does not answer."""
+        started.append(real(*arguments, **options))
+        os.kill(started[-1].pid, signal.SIGSTOP)
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", stopped)
+    with pytest.raises(children.TookTooLong):
+        children.run_apart(request(tmp_path), scratch=tmp_path, timeout_s=0.1)
+    with pytest.raises(Cancelled):
+        children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
+
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
+
+
+def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == 1
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "import socket; socket.getaddrinfo('localhost', 9)",
+        "import subprocess; subprocess.run(['/bin/true'])",
+        "import os; os.system('true')",
+        "import os; os.fork()",
+        "import os; os.execv('/bin/true', ['true'])",
+        "import os; os.posix_spawn('/bin/true', ['true'], {})",
+    ],
+)
+def test_sealed_process_opens_no_connection_and_starts_no_program(act: str) -> None:
+    code = f"from byteor_cloud.capture_process import seal; seal()\n{act}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "Forbidden" in done.stderr

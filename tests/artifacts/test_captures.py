@@ -1,0 +1,236 @@
+"""Captures are read by file and by page, records are traced, and replays are compared."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from apps.artifacts import children, folders, retention
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import captures, replays
+from byteor_cloud.engine.replay import Record, encode_journal
+from byteor_cloud.ids import uuid7
+from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
+from tests.worlds import Api, World, plan, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+IDENTITY = plan(stages=[{"id": "copy", "op": "identity"}])
+CHECK = {"check": {"schema": {"type": "object", "required": ["id"]}}}
+
+
+def get(world: World, artifact: Artifact, rest: str, api: Api | None = None) -> Any:
+    return (api or world.operator.api).get(world.path(artifact.environment, f"/artifacts/{artifact.pk}{rest}"))
+
+
+def replayed(world: World, artifact: Artifact, **options: Any) -> Replay:
+    row = replays.request(artifact, environment=artifact.environment, actor=world.operator.actor, **options)
+    run_jobs()
+    row.refresh_from_db()
+    return row
+
+
+def on_replay(world: World, row: Replay, rest: str, api: Api | None = None) -> Any:
+    return (api or world.operator.api).get(world.path(rest=f"/replays/{row.pk}{rest}"))
+
+
+def code(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["type"].rpartition(":")[2]
+
+
+def test_files_are_listed_and_downloaded_as_attachments(world: World) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv))
+
+    listed = get(world, artifact, "/files").json()["results"]
+    file = get(world, artifact, "/files?path=journal/quotes_in.bin")
+
+    content = b"".join(file.streaming_content)
+    assert content == journal()
+    found = {each["path"]: (each["size"], each["sha256"]) for each in listed}
+    assert found["journal/quotes_in.bin"] == (len(content), "sha256:" + hashlib.sha256(content).hexdigest())
+    assert "spec.kv" in found
+    assert file["Content-Type"] == "application/octet-stream"
+    assert file["Content-Disposition"] == 'attachment; filename="quotes_in.bin"'
+
+
+@pytest.mark.parametrize("path", ["../list.json", "/etc/passwd", "journal", "journal/../spec.kv", "nothing"])
+def test_other_paths_are_not_found(world: World, path: str) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+
+    assert code(get(world, artifact, f"/files?path={path}")) == (404, "not_found")
+
+
+def test_journal_is_read_by_page(world: World) -> None:
+    records = [Record(sequence, 1_700_000_000_000_000_000 + sequence, b"%d" % sequence) for sequence in (3, 1, 2)]
+    records.append(Record(4, 1_700_000_000_000_000_000, b"\xff" * 70_000))
+    artifact = ingested(world, incident(world.version().spec_kv, quotes_in=encode_journal(records)))
+
+    def page(query: str) -> Any:
+        body = get(world, artifact, f"/journal/quotes_in?{query}").json()
+        assert (body["lane"], body["total"]) == ("quotes_in", 4)
+        return [each["sequence"] for each in body["results"]], body["next_after"]
+
+    assert page("limit=2") == ([1, 2], 1)
+    assert page("limit=2&after=1") == ([3, 4], None)
+    assert page("sequence=3") == ([3, 4], None)
+    assert page("time=2023-11-14T22:13:20Z&limit=1") == ([1], 0)
+    assert page("after=9") == ([], None)
+    first, *_, last = get(world, artifact, "/journal/quotes_in").json()["results"]
+    assert first == {
+        "position": 0, "sequence": 1, "time": "2023-11-14T22:13:20.000000001Z", "size": 1, "json": 1,
+        "payload_base64": None, "truncated": False,
+    }  # fmt: skip
+    assert (last["json"], last["size"], last["truncated"]) == (None, 70_000, True)
+    assert base64.b64decode(last["payload_base64"]) == b"\xff" * 65_536
+
+
+def test_unknown_lane_and_two_beginnings_are_refused(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+
+    assert code(get(world, artifact, "/journal/nothing")) == (404, "not_found")
+    assert code(get(world, artifact, "/journal/..%2Fspec")) == (404, "not_found")
+    answer = get(world, artifact, "/journal/quotes_in?after=1&sequence=1")
+    assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, "sequence")
+
+
+def test_broken_journal_cannot_be_read(world: World) -> None:
+    broken = bytearray(journal())
+    broken[40] ^= 1
+    artifact = ingested(world, incident(world.version().spec_kv, quotes_in=bytes(broken)))
+
+    assert artifact.status == "verified"
+    assert code(get(world, artifact, "/journal/quotes_in")) == (409, "journal.broken")
+
+
+def test_folder_is_built_again_when_it_is_missing_or_its_index_is_stale(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    folder = folders.folder_of(artifact.content_hash)
+    assert folder.is_dir()
+    (folder / "indexes/quotes_in").write_bytes(b"old")
+    assert get(world, artifact, "/journal/quotes_in").status_code == 503
+
+    answer = get(world, artifact, "/journal/quotes_in")
+
+    assert [each["json"] for each in answer.json()["results"]] == [json.loads(each) for each in PAYLOADS]
+
+
+def test_derived_folder_is_removed_with_the_artifact_and_when_there_are_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = world.version().spec_kv
+    artifact = ingested(world, incident(spec))
+    folder = folders.folder_of(artifact.content_hash)
+    Artifact.objects.all().delete()
+    retention.remove_unreferenced()
+    assert not folder.exists()
+
+    monkeypatch.setattr(folders, "MAX_CAPTURES", 1)
+    for number in range(3):
+        ingested(world, incident(spec, quotes_in=journal([b"%d" % number])))
+    assert len(list(Path(settings.CONFIG.data_dir, "captures").iterdir())) == 1
+
+
+def test_other_artifacts_have_no_files(world: World) -> None:
+    agent, api = world.agent()
+    upload(api, agent)
+    run_jobs()
+
+    assert code(get(world, Artifact.objects.get(), "/files")) == (409, "not_readable")
+
+
+@pytest.mark.parametrize("rest", ["/files", "/journal/quotes_in"])
+def test_viewers_see_no_captured_records(world: World, rest: str) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+
+    assert code(get(world, artifact, rest, world.viewer.api)) == (403, "forbidden")
+
+
+# -- traces
+
+
+def test_trace_follows_a_record(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv, stage_config=CHECK))
+    row = replayed(world, artifact)
+
+    (kept,) = on_replay(world, row, "/trace?sequence=1").json()["records"]
+    (dropped,) = on_replay(world, row, "/trace?sequence=2&ingress=quotes_in").json()["records"]
+
+    assert (kept["ingress"], kept["position"], kept["egress"]) == ("quotes_in", 0, ["quotes_out"])
+    assert kept["steps"][0]["json"] == json.loads(PAYLOADS[0])
+    assert dropped["steps"][-1]["dropped"] == "schema"
+    assert code(on_replay(world, row, "/trace?sequence=9")) == (404, "not_found")
+    assert code(on_replay(world, row, "/trace?sequence=1&ingress=nothing")) == (409, "trace.refused")
+    assert code(on_replay(world, row, "/trace?sequence=1", world.viewer.api)) == (403, "forbidden")
+
+
+def test_slow_trace_is_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    row = replayed(world, artifact)
+    monkeypatch.setattr(captures, "TRACE_S", 0.0)
+
+    answer = on_replay(world, row, "/trace?sequence=1")
+
+    assert code(answer) == (503, "unavailable")
+    assert "Retry-After" in answer
+
+
+def test_trace_of_a_process_that_dies_is_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    row = replayed(world, artifact)
+
+    def died(*_: Any, **__: Any) -> None:
+        raise children.ChildDied("killed")
+
+    monkeypatch.setattr(children, "run_apart", died)
+
+    assert code(on_replay(world, row, "/trace?sequence=1")) == (503, "unavailable")
+
+
+# -- comparisons
+
+
+def test_equal_and_different_replays_are_compared(world: World) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv))
+    one, two = replayed(world, artifact), replayed(world, artifact)
+    checked = replayed(world, artifact, config_bundle=world.bundle(version=version, stage_config=CHECK))
+
+    equal = on_replay(world, one, f"/compare?with={two.pk}").json()
+    different = on_replay(world, one, f"/compare?with={checked.pk}").json()
+
+    assert (equal["equal"], equal["first_difference"]) == (True, None)
+    assert different["equal"] is False
+    assert different["egress"]["quotes_out"]["records"] == [3, 2]
+    assert (different["first_difference"]["egress"], different["first_difference"]["sequence"]) == ("quotes_out", 2)
+
+
+def test_replays_of_other_records_cannot_be_compared(world: World) -> None:
+    spec = world.version().spec_kv
+    artifact = ingested(world, incident(spec))
+    one, last = replayed(world, artifact), replayed(world, artifact, last_n=1)
+    other = replayed(world, ingested(world, incident(spec, quotes_in=journal([b"{}"]))))
+    queued = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+
+    for row in (last, other):
+        assert code(on_replay(world, one, f"/compare?with={row.pk}")) == (409, "compare.different_input")
+    assert code(on_replay(world, one, f"/compare?with={queued.pk}")) == (409, "compare.not_ended")
+    assert code(on_replay(world, one, f"/compare?with={uuid7()}")) == (404, "not_found")
+
+
+def test_viewers_do_not_see_the_bytes_of_a_divergence(world: World) -> None:
+    spec = world.version(content=IDENTITY).spec_kv
+    row = replayed(world, ingested(world, incident(spec, expected=frames((1, b"other")))))
+
+    shown = [
+        on_replay(world, row, "", api).json()["result"]["divergence"] for api in (world.operator.api, world.viewer.api)
+    ]
+
+    assert shown[0]["diff"] is not None
+    assert shown[1] == {**shown[0], "diff": None}
