@@ -15,7 +15,7 @@ class Fleet:
 
     def __init__(self, installation: Installation, **settings: str) -> None:
         self.base = installation.base
-        made = installation.bootstrap(**settings)
+        made = installation.bootstrap("Fleet", **settings)
         self.token = made["token"]
         project = f"/api/v1/orgs/{made['org_id']}/projects"
         project += "/" + self.call("POST", project, {"name": "trading"})["id"]
