@@ -34,6 +34,14 @@ def long_capture(world: World, records: int = LONG) -> Artifact:
     return ingested(world, incident(version.spec_kv, quotes_in=journal([b'{"id":1}'] * records)))
 
 
+def slow_capture(world: World) -> Artifact:
+    """Ingest a capture whose replay takes far longer than a test needs to see its progress and to cancel it."""
+    version = world.version(content=plan(stages=[{"id": "slow", "op": "dataguard_redact"}]))
+    config = {"slow": {"rules": [f"field{number}:drop" for number in range(1000)]}}
+    records = journal([b'{"id":1}'] * 100_000)
+    return ingested(world, incident(version.spec_kv, stage_config=config, quotes_in=records))
+
+
 def cancel(world: World, row: Replay, **body: Any) -> Any:
     return world.operator.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), body)
 
@@ -78,7 +86,7 @@ def test_viewers_cannot_cancel(world: World) -> None:
 
 def test_running_dry_run_shows_progress_and_ends_when_cancelled(at_once: Race) -> None:
     world = World("acme")
-    row = replays.request(long_capture(world), environment=world.dev, actor=world.operator.actor)
+    row = replays.request(slow_capture(world), environment=world.dev, actor=world.operator.actor)
     path = world.path(rest=f"/replays/{row.pk}")
     worker = threading.Thread(target=run_jobs)
     worker.start()

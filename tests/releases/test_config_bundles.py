@@ -123,7 +123,7 @@ SECRETS = ["-----BEGIN PRIVATE KEY-----\nabc", "x -----BEGIN RSA PRIVATE KEY----
         ({"stage_config": {"nobody": {}}}, "/stage_config/nobody", "unknown_stage"),
         ({"stage_config": {"a/b~c": {}}}, "/stage_config/a~1b~0c", "unknown_stage"),
         ({"stage_config": {"check": 1}}, "/stage_config/check", "invalid"),
-        ({"stage_config": {"check": {}}}, "/stage_config/check/schema", "params.required"),
+        ({"stage_config": {"check": {"on_reject": "drop"}}}, "/stage_config/check/schema", "params.required"),
         (
             {"stage_config": {"check": {"schema": {}, "on_reject": "shrug"}}},
             "/stage_config/check/on_reject", "params.choice",
@@ -155,7 +155,7 @@ def test_bad_configurations_are_refused(world: World, body: dict[str, Any], poin
 
 
 def test_all_errors_are_reported_at_once(world: World) -> None:
-    answer = create(world, stage_config={"nobody": {}, "check": {}}, env={"KEY": SECRETS[0]})
+    answer = create(world, stage_config={"nobody": {}, "check": {"on_reject": "drop"}}, env={"KEY": SECRETS[0]})
 
     assert sorted(error["pointer"] for error in answer.json()["errors"]) == [
         "/env/KEY", "/stage_config/check/schema", "/stage_config/nobody",
