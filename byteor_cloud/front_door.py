@@ -72,7 +72,9 @@ class PacedSocket:
         self._reading = WaitBudget()
         self._writing = WaitBudget()
         self._is_hung_up = False
+        self._was_answered = False
         self.is_idle = True
+        self.is_handled = False  # whether the server works on a request of the client
         self._joins = False
         self._head = b""
 
@@ -100,6 +102,11 @@ class PacedSocket:
             self._reading.spend(time.monotonic() - began, len(data))
         self.is_idle = False
         return data
+
+    @property
+    def may_be_hung_up(self) -> bool:
+        """Whether the client waits for no response. It may still send the rest of a body that was refused."""
+        return self.is_idle or (self._was_answered and not self.is_handled)
 
     def hang_up(self) -> None:
         """End the connection while ``recv`` waits for the next request."""
@@ -136,7 +143,7 @@ class PacedSocket:
         if self._head:
             data, self._head = self._head + data, b""
         if not self._has_answered:
-            self._has_answered, self._writing = True, WaitBudget()
+            self._has_answered, self._was_answered, self._writing = True, True, WaitBudget()
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
@@ -193,7 +200,7 @@ util.write_error = write_error
 
 
 class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's gevent worker with a minimum rate for clients. Its stop does not wait for idle connections."""
+    """gunicorn's gevent worker with a minimum rate for clients. Its stop waits only for responses."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -210,11 +217,20 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
             self._clients.discard(paced)
 
     @override
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Handle one request of a connection."""
+        sock.is_handled = True
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.is_handled = False
+
+    @override
     def notify(self) -> None:
         """Tell the arbiter every second that this process is alive. While it stops, disconnect idle clients."""
         super().notify()
         if not self.alive:
             draining.begin()
             for client in list(self._clients):
-                if client.is_idle:
+                if client.may_be_hung_up:
                     client.hang_up()

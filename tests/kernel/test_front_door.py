@@ -139,6 +139,19 @@ def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) ->
     assert paced.recv(8192) == b""
 
 
+def test_client_is_hung_up_only_if_it_waits_for_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced = PacedSocket(Client(monkeypatch, size=100, seconds=0.1), keepalive_s=75)
+    assert paced.may_be_hung_up  # it has sent nothing
+    paced.recv(10)
+    assert not paced.may_be_hung_up  # it sends its first request
+    paced.is_handled = True
+    paced.sendall(b"x")
+    assert not paced.may_be_hung_up
+    paced.is_handled = False
+    paced.recv(10)
+    assert paced.may_be_hung_up  # it sends the rest of a body after the response
+
+
 def test_head_and_body_of_a_response_can_be_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1000, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
