@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 
-@extend_schema_field({"type": ["object", "array", "string", "number", "boolean", "null"]})
+@extend_schema_field({"type": ["object", "array", "string", "number", "boolean", "null"], "items": {}})
 class AnyJSONField(serializers.JSONField):
     """Any JSON value."""
 
