@@ -35,7 +35,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """How many records of how many are done."""
+    """How many of a replay's records are processed. Both numbers are 0 until the records are counted."""
 
     done: int = 0
     total: int = 0

@@ -68,7 +68,7 @@ class _Enrolled(admin.SimpleListFilter):
 
 
 class _Marked(admin.SimpleListFilter):
-    """Agents with a mark that the queryset annotates."""
+    """A filter by ``mark``, which names a true or false value that ``AgentQuerySet.with_state`` adds to each agent."""
 
     mark: str
 

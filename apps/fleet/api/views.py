@@ -90,7 +90,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
     pagination_class = NewestAgentsFirst
-    # The list is filtered and paged over pulses, see ``list``.
+    # ``list`` applies these to the agents' rows in the table of ``apps.fleet.models.Pulse``, and pages over those.
     filters = {
         **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
         "status": choice_parameter(Heartbeat.Status.values, "status"),

@@ -84,7 +84,7 @@ _UNREAD = object()
 
 
 class Message:
-    """A payload on its way through stages. Its value is read at most once, and must not be changed."""
+    """The payload of a record between two stages. Its JSON is parsed at most once; stages must not change the value."""
 
     __slots__ = ("_value", "payload")
 
