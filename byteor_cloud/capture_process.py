@@ -62,6 +62,9 @@ class _Parent:
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._lock = Lock()
         self._shown = -1
+        # What an op prints must neither mix with these lines nor show payloads in a log.
+        self._output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -74,8 +77,8 @@ class _Parent:
 
     def send(self, **message: Any) -> None:
         with self._lock:
-            sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
-            sys.stdout.buffer.flush()
+            self._output.write(json.dumps(message).encode() + b"\n")
+            self._output.flush()
 
     def progress(self, done: int, total: int) -> None:
         step = done * _PROGRESS_STEPS // total if done and total else 0

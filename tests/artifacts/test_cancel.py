@@ -167,6 +167,16 @@ def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 1
 
 
+def test_what_an_op_prints_does_not_reach_the_worker() -> None:
+    code = (
+        "from byteor_cloud.capture_process import _Parent\nparent = _Parent()\n"
+        "print('an op prints this', flush=True)\nparent.send(outcome=1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b'{"outcome": 1}\n'
+
+
 @pytest.mark.parametrize(
     "act",
     [
