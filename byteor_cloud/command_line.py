@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -43,4 +44,5 @@ def run(argv: Sequence[str]) -> int:
             # A server that is told to stop would wait for the connections of the pools.
             connections.close_all()
             embedded.release()
+        gc.freeze()  # so that the interpreter does not search all modules for garbage before it ends, which takes 0.3 s
     return 0

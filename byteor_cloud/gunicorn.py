@@ -6,6 +6,7 @@ application's, because the application, and with it Django's LOGGING, is loaded 
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 from typing import Any
@@ -37,8 +38,12 @@ _shared = counters.share_counters(load(os.environ).api_processes)  # this must p
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Reserve shared memory for the counters of a new process."""
+    """Reserve shared memory for the counters of a new process, and keep what is loaded shared with it.
+
+    A garbage collection writes to every object that it visits, so that the system must copy the object's memory.
+    """
     worker.counters = _shared.reserve_part()
+    gc.freeze()
 
 
 def post_fork(server: Any, worker: Any) -> None:

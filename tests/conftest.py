@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -28,6 +29,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
 # the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
 SLOWEST_FIRST = ("crash/", "system/test_serving", "system/", "releases/test_stateful", "browser/")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded to no later garbage collection, each of which would visit all of it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -36,6 +36,8 @@ def _prepare() -> None:
         return
     os.environ[_OWNER] = str(os.getpid())
     _keep_bytecode()
+    hiding = Path(__file__).with_name("not_installed")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(hiding), os.environ.get("PYTHONPATH")]))
     folder = Path(tempfile.mkdtemp(prefix="byteor-test-"))
     folder.chmod(0o711)  # the server's account must be able to pass
     (folder / "static").mkdir()  # whitenoise warns if the folder is missing
