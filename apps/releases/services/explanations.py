@@ -103,7 +103,7 @@ def _agent_facts(agent: Any) -> facts.AgentFacts:
         liveness=agent.liveness,
         labels=agent.labels,
         last_seen_at=beat.last_seen_at,
-        interval_s=agent.environment.effective_settings.heartbeat_interval_s,
+        interval_s=beat.next_heartbeat_s,
         offline_after=OFFLINE_AFTER,
         decommissioned_at=agent.decommissioned_at,
         drained_at=agent.drained_at,

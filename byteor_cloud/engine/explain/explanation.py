@@ -19,6 +19,11 @@ from byteor_cloud.engine.explain.wording import at, because, running_label
 
 # The sentences of these findings already say what the agent runs.
 _WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
+# What will replace, or would have replaced, a bundle that an agent runs rightly.
+_COMING = {
+    B.WAITS_FOR_APPROVAL, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.WAITS_FOR_WAVE,
+    B.BUILDING, B.OFFER_DUE, B.LATE_JOINER, B.ENDED_BEFORE,
+}  # fmt: skip
 
 
 def explain(facts: Facts) -> Explanation:
@@ -30,13 +35,14 @@ def explain(facts: Facts) -> Explanation:
     if not open_ended and not {event.code for event in events} - {N.HEARTBEAT}:
         events.append(NextEvent(N.NOTHING, "No change is planned. It keeps running as it is."))
     events.sort(key=lambda event: (event.at is None, event.at or facts.now))
-    return Explanation(_summary(facts, reasons[0]), reasons, tuple(events))
+    return Explanation(_summary(facts, reasons), reasons, tuple(events))
 
 
-def _summary(facts: Facts, main: Finding) -> str:
-    name = facts.agent.name
+def _summary(facts: Facts, reasons: tuple[Finding, ...]) -> str:
+    name, main = facts.agent.name, reasons[0]
     if main.code in _WHOLE:
-        return f"{name}{main.detail.removeprefix('It')}"
+        coming = [each.detail for each in reasons[1:2] if each.code in _COMING]
+        return " ".join([f"{name}{main.detail.removeprefix('It')}", *coming])
     return f"{name} runs {running_label(facts)}: {main.detail[0].lower()}{main.detail[1:]}"
 
 
@@ -51,9 +57,13 @@ def _statements(facts: Facts) -> Statements:
     offer = agent.offer
     offer_state = list(explain_missing_offer(facts) if offer is None else explain_offer(facts, offer))
     pending = [each for deployment in facts.deployments for each in explain_pending(facts, deployment)]
-    # Pending deployments come first, unless the agent has not completed its current offer.
-    settled = offer is None or (offer.progress in ARRIVED and is_running_offer(agent.running, offer))
-    yield from (*pending, *offer_state) if settled else (*offer_state, *pending)
+    if offer is None:
+        yield from (*pending, *offer_state)
+    elif offer.progress in ARRIVED and is_running_offer(agent.running, offer):
+        # It runs what it should. Say so first, and then what will change that.
+        yield from (offer_state[0], *pending, *offer_state[1:])
+    else:
+        yield from (*offer_state, *pending)
     if agent.drained_at is not None:
         yield Finding(
             B.DRAINED,
@@ -76,14 +86,15 @@ def _liveness(facts: Facts) -> Statements:
         last = f"it has sent no heartbeat since it was enrolled at {at(seen)}"
     if agent.liveness == "online":
         then = seen + timedelta(seconds=agent.interval_s)
-        overdue = "" if facts.now <= then else "over"
+        # A heartbeat takes some time to arrive, so it is late only when the one after it would be due.
+        overdue = "over" if facts.now > then + timedelta(seconds=agent.interval_s) else ""
         yield NextEvent(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
     elif agent.liveness == "stale":
-        yield Finding(B.STALE, f"It is silent: {last}, and one is due every {agent.interval_s} s.")
+        yield Finding(B.STALE, f"It is silent: {last}, and one is due every {agent.interval_s:g} s.")
         then = seen + timedelta(seconds=agent.interval_s * agent.offline_after)
         yield NextEvent(N.GOES_OFFLINE, "If it sends no heartbeat by then, it counts as offline.", then)
     else:
-        yield Finding(B.OFFLINE, f"It is offline: {last}, and one is due every {agent.interval_s} s.")
+        yield Finding(B.OFFLINE, f"It is offline: {last}, and one is due every {agent.interval_s:g} s.")
         yield NextEvent(
             N.COMES_BACK, "When it comes back, the response to its first heartbeat says what it should run."
         )

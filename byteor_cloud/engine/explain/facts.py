@@ -131,7 +131,7 @@ class FailureFacts:
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """The agent and its latest known state."""
+    """The agent and its latest known state. ``interval_s`` is the time to the next heartbeat that it was last told."""
 
     id: UUID
     name: str
@@ -139,7 +139,7 @@ class AgentFacts:
     liveness: str = "online"
     labels: Mapping[str, str] = field(default_factory=dict)
     last_seen_at: datetime | None = None
-    interval_s: int = 30
+    interval_s: float = 30
     offline_after: int = 10  # intervals without a heartbeat
     decommissioned_at: datetime | None = None
     drained_at: datetime | None = None

@@ -16,6 +16,7 @@ from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
     APPROVAL,
+    AS_IT_SHOULD,
     BEAT,
     BROKEN,
     GLASS,
@@ -257,10 +258,10 @@ ENDED = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: quotes/two would have reached it, but ended first (aborted by bob at 2026-01-01"
+            AS_IT_SHOULD + "quotes/two would have reached it, but ended first (aborted by bob at 2026-01-01"
             " 02:59:30 UTC: wrong bundle)."
         ),
-        (B.ENDED_BEFORE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (B.RUNS_DESIRED, B.ENDED_BEFORE, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
@@ -288,10 +289,10 @@ ENDED = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: quotes/two would have reached it, but ended first (threshold: 1 of 2 agents of"
+            AS_IT_SHOULD + "quotes/two would have reached it, but ended first (threshold: 1 of 2 agents of"
             " wave 1 failed)."
         ),
-        (B.ENDED_BEFORE, B.KNOWN_BAD, B.RUNS_DESIRED, B.TARGET_ALL),
+        (B.RUNS_DESIRED, B.ENDED_BEFORE, B.KNOWN_BAD, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(

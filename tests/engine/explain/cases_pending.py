@@ -15,6 +15,7 @@ from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from tests.engine.explain.facts import (
     APPROVAL,
+    AS_IT_SHOULD,
     BEAT,
     NEW,
     OLD,
@@ -101,11 +102,8 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        (
-            "agent-1 runs quotes/one: quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents"
-            " finished."
-        ),
-        (B.WAITS_FOR_WAVE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (AS_IT_SHOULD + "quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents finished."),
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
         (BEAT, (N.WAVE_ENDS, 500)),
     ),
     Case(
@@ -121,15 +119,15 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        "agent-1 runs quotes/one: quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
-        (B.WAITS_FOR_WAVE, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
         (BEAT, (N.WAVE_BEGINS, 180)),
     ),
     Case(
         "its wave is being offered",
         facts(new(strategy=WAVES, wave=1, enlistment=enlistment(P.PENDING, 1)), old(), **SETTLED),
-        "agent-1 runs quotes/one: quotes/two is due to be offered to it now.",
-        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "quotes/two is due to be offered to it now.",
+        (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
     Case(
@@ -146,22 +144,22 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        "agent-1 runs quotes/one: quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
-        (B.WAITS_FOR_WAVE, B.PAUSED, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.PAUSED, B.TARGET_ALL),
         (BEAT, (N.RESUME, None)),
     ),
     Case(
         "its build is held up",
         facts(new(S.BUILDING, held_up="The job releases.build waits: No space left on device."), old(), **SETTLED),
-        "agent-1 runs quotes/one: the bundle of quotes/two is being built.",
-        (B.BUILDING, B.HELD_UP, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "The bundle of quotes/two is being built.",
+        (B.RUNS_DESIRED, B.BUILDING, B.HELD_UP, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
     Case(
         "waits for approval",
         facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED),
-        "agent-1 runs quotes/one: the deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
-        (B.WAITS_FOR_APPROVAL, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "The deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_APPROVAL, B.TARGET_ALL),
         (BEAT, (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
@@ -173,27 +171,27 @@ PENDING = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits for the freeze window to end at"
+            AS_IT_SHOULD + "The deployment of quotes/two waits for the freeze window to end at"
             " 2026-01-01 03:10:00 UTC: the close."
         ),
-        (B.WAITS_FOR_FREEZE, B.RUNS_DESIRED, B.TARGET_ALL, B.FREEZE_WINDOW),
+        (B.RUNS_DESIRED, B.WAITS_FOR_FREEZE, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
         "the freeze is overridden",
         facts(new(S.APPROVED, freeze_override=True), old(), freeze=FreezeFacts("the close", ago(-600)), **SETTLED),
-        "agent-1 runs quotes/one: the deployment of quotes/two begins now.",
-        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL, B.FREEZE_WINDOW),
+        AS_IT_SHOULD + "The deployment of quotes/two begins now.",
+        (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.OFFER, None)),
     ),
     Case(
         "waits for its pipeline",
         facts(new(S.APPROVED), replace(new(), id=OTHER, bundle="before"), old(), **SETTLED),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits until quotes/before (deploying) has"
+            AS_IT_SHOULD + "The deployment of quotes/two waits until quotes/before (deploying) has"
             " ended: a pipeline has one deployment under way at a time."
         ),
-        (B.WAITS_FOR_TURN, B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
+        (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.LATE_JOINER, B.TARGET_ALL),
         (BEAT, (N.TURN, None), (N.OFFER, None)),
     ),
     Case(
@@ -205,10 +203,10 @@ PENDING = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) has ended:"
+            AS_IT_SHOULD + "The deployment of quotes/two waits until trades/first (deploying) has ended:"
             " at most 1 may be under way at once."
         ),
-        (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
+        (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
     Case(
@@ -220,24 +218,24 @@ PENDING = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (rolling back) has"
+            AS_IT_SHOULD + "The deployment of quotes/two waits until trades/first (rolling back) has"
             " ended: some of its agents may be in both."
         ),
-        (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
+        (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
     Case(
         "being built",
         facts(new(S.BUILDING), old(), **SETTLED),
-        "agent-1 runs quotes/one: the bundle of quotes/two is being built.",
-        (B.BUILDING, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "The bundle of quotes/two is being built.",
+        (B.RUNS_DESIRED, B.BUILDING, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
     Case(
         "joins one that is under way",
         facts(new(), old(), **SETTLED),
-        "agent-1 runs quotes/one: it matches the target of quotes/two, but joined after the deployment had begun.",
-        (B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "It matches the target of quotes/two, but joined after the deployment had begun.",
+        (B.RUNS_DESIRED, B.LATE_JOINER, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
 ]

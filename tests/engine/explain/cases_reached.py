@@ -11,6 +11,7 @@ from byteor_cloud.engine.explain.findings import BecauseCode as B
 from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
+    AS_IT_SHOULD,
     BEAT,
     NEW,
     OLD,
@@ -56,15 +57,15 @@ REACHED = [
             other(status=S.APPROVED, is_current=False),
             **SETTLED,
         ),
-        "agent-1 runs quotes/one: the deployment of quotes/two begins now.",
-        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_AGENTS, B.ANOTHER_PIPELINE, B.ANOTHER_PIPELINE),
+        AS_IT_SHOULD + "The deployment of quotes/two begins now.",
+        (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_AGENTS, B.ANOTHER_PIPELINE, B.ANOTHER_PIPELINE),
         (BEAT, (N.OFFER, None)),
     ),
     Case(
         "another pipeline takes it over",
         facts(other(status=S.APPROVED, is_current=False, take_over=True), old(), **SETTLED),
-        "agent-1 runs quotes/one: the deployment of trades/first begins now.",
-        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
+        AS_IT_SHOULD + "The deployment of trades/first begins now.",
+        (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
     Case(

@@ -70,7 +70,7 @@ def test_every_text_is_a_complete_sentence(case: Case) -> None:
 
 
 def test_findings_name_the_deployment_and_approval() -> None:
-    waiting = explain(facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED)).because[0]
+    waiting = explain(facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED)).because[1]
     bad = explain(facts(old(enlistment=None, known_bad="it failed", config_hash="sha256:1"))).because[1]
     local_rollback = explain(
         facts(new(enlistment=enlistment(P.FAILED)), old(), offer=offer(NEW, P.FAILED), **runs(OLD))
@@ -81,7 +81,7 @@ def test_findings_name_the_deployment_and_approval() -> None:
     assert (local_rollback.code, local_rollback.deployment_id) == (B.LOCAL_ROLLBACK, OLD)
 
 
-@pytest.mark.parametrize(("silent_s", "word"), [(29, "due"), (30, "due"), (31, "overdue")])
+@pytest.mark.parametrize(("silent_s", "word"), [(29, "due"), (31, "due"), (60, "due"), (61, "overdue")])
 def test_heartbeat_is_due_or_overdue(silent_s: int, word: str) -> None:
     explanation = explain(facts(old(), **SETTLED, last_seen_at=ago(silent_s)))
 
