@@ -28,7 +28,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
 # the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
-SLOWEST_FIRST = ("crash/", "system/test_serving", "system/", "releases/test_stateful", "browser/")
+SLOWEST_FIRST = ("crash/", "system/test_serving", "laws/", "system/", "releases/test_stateful", "browser/")
 
 
 def pytest_collection_finish() -> None:
@@ -46,9 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-# The files that share a running server run in one process. The others may run beside them.
+# The files that share a running server, or what was recorded once, run in one process. The others may run beside them.
 SHARING = {
     "tests/crash/": "crash",
+    "tests/laws/test_access.py": "tenants",
+    "tests/laws/test_bodies.py": "tenants",
+    "tests/laws/test_enforced.py": "tenants",
+    "tests/laws/test_lists.py": "tenants",
     "tests/system/test_agent_path.py": "running",
     "tests/system/test_examples.py": "running",
     "tests/system/test_serving.py": "running",

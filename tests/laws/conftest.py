@@ -1,4 +1,4 @@
-"""One ``Tenants`` per module, in one transaction. Each test (``django_db``) runs in a savepoint of it."""
+"""The rows of ``Tenants`` per module, in one transaction. Each test (``django_db``) runs in a savepoint of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 from django.db import transaction
 
 from tests.laws.tenants import Tenants
+from tests.recorded import Recorded
+
+_recorded_tenants = Recorded(Tenants)
 
 
 @pytest.fixture(scope="module")
 def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
     """Tenants with a real row behind every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
-        yield Tenants()
+        yield _recorded_tenants()
         transaction.set_rollback(True)
