@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from apps.artifacts import children
 from apps.artifacts.folders import folder_of, forget, keep
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services.replays import child_request
+from apps.artifacts.services.replay_runs import child_request
 from apps.artifacts.services.uploads import scratch_folder
 from byteor_cloud import blobs
 from byteor_cloud.capture_files import build_capture, indexes_of, listed_files
