@@ -53,3 +53,4 @@ def retain() -> None:
     retention.forget_agents()
     retention.list_stray_blobs()
     retention.remove_unreferenced()
+    retention.forget_derived()

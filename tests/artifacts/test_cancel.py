@@ -151,7 +151,7 @@ def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
 
     monkeypatch.setattr(subprocess, "Popen", stopped)
     with pytest.raises(children.TookTooLong):
-        children.run_apart(request(tmp_path), scratch=tmp_path, timeout_s=0.1)
+        children.run_apart(request(tmp_path), scratch=tmp_path, silence_s=0.1)
     with pytest.raises(Cancelled):
         children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
