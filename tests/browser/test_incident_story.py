@@ -47,9 +47,10 @@ def start_worker() -> threading.Thread:
 def history(world: World) -> None:
     """Make eight versions. Since the sixth, a stage drops what the others keep."""
     for number in range(1, 9):
-        stages = [{"id": f"copy-{number}", "op": "identity"}, {"id": "check", "op": "dataguard_check"}]
+        copy = {"id": f"copy-{number}", "op": "identity"}
+        stages = [copy, {"id": "check", "op": "dataguard_check", "depends_on": [copy["id"]]}]
         if number > 5:
-            stages.append({"id": "limit", "op": "dataguard_check"})
+            stages.append({"id": "limit", "op": "dataguard_check", "depends_on": ["check"]})
         world.version(content=plan(stages=stages))
 
 
