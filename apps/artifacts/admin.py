@@ -28,7 +28,7 @@ from apps.tenancy.console import (
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
+from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 
 
 def _requester(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
@@ -119,7 +119,12 @@ class _RunningAdmin(LiveAdmin):
     still_template = "console/records.html"
 
     def is_moving(self, row: Any) -> bool:
-        return row.finished_at is None and row.status not in {ReplayStatus.DENIED, BisectStatus.CANCELLED}
+        return row.finished_at is None
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what each of these pages begins with."""
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
+        return {**super().summary(request, row), **shown}
 
 
 @admin.register(Replay, site=site)
@@ -139,7 +144,6 @@ class ReplayAdmin(_RunningAdmin):
         return {
             **super().summary(request, row),
             "title": f"Replay through {row.version}",
-            "status": state_pill(row.status),
             "headline": pages.replay_headline(row),
             "bar": pages.progress_bar(row),
             "facts": pages.replay_facts(row),
@@ -176,6 +180,7 @@ class BisectAdmin(_RunningAdmin):
         "requested_by",
         "created_at",
     )
+    not_below = frozenset({"replay.bisect"})  # the page lists them already
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")
 
@@ -184,7 +189,6 @@ class BisectAdmin(_RunningAdmin):
         return {
             **super().summary(request, row),
             "title": "Bisect",
-            "status": state_pill(row.status),
             "headline": pages.bisect_headline(row),
             "bar": pages.verdict_strip(row),
             "facts": [

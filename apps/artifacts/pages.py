@@ -70,20 +70,21 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
     waits = row.status == ReplayStatus.PENDING_APPROVAL
     reproduced = (row.result or {}).get("reproduced")
     notes = [f"{note['code'].replace('_', ' ')}: {note['name']}" for note in (row.result or {}).get("notes", [])]
-    return [
+    facts = [
         ("Mode", row.get_mode_display()),
         ("Artifact", row_link(row.artifact)),
         ("Version", row_link(row.version)),
         ("Parameters of", row_link(row.config_bundle) if row.config_bundle else "the capture"),
         ("Requested by", row.requested_by),
-        ("Waits for approval" if waits else "Approval", row_link(row.approval)),
-        *([("Bisect", row_link(row.bisect))] if row.bisect else []),
+        ("Waits for approval" if waits else "Approval", row.approval and row_link(row.approval)),
+        ("Bisect", row.bisect and row_link(row.bisect)),
         ("Finished", relative_time(row.finished_at)),
-        ("Stopped as captured", {None: "not known", True: "yes", False: "no"}[reproduced]),
-        ("Error", row.error or "-"),
-        ("Notes", "; ".join(notes) or "-"),
-        ("Warnings", "; ".join(row.warnings) or "-"),
+        ("Stopped as captured", {None: "", True: "yes", False: "no"}[reproduced]),
+        ("Error", row.error),
+        ("Notes", "; ".join(notes)),
+        ("Warnings", "; ".join(row.warnings)),
     ]
+    return [(label, value) for label, value in facts if value]
 
 
 def replay_panels(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
@@ -127,16 +128,13 @@ def _divergence(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
     ]
     if may_read:
         diff = found["diff"]
-        rows += [("First byte that differs", f"{diff['offset']:,}")]
+        at = f", from byte {diff['offset']:,}" if found["kind"] == "changed" else ""
         rows += [
-            (
-                f"{label} from there",
-                format_html('<code class="payload">{}</code>', _text(bytes.fromhex(diff[f"{side}_hex"]))),
-            )
+            (f"{label} record{at}", _code(_text(bytes.fromhex(diff[f"{side}_hex"]))))
             for label, side in (("Captured", "expected"), ("Replayed", "actual"))
             if found[f"{side}_sha256"]
         ]
-    return [{"title": "Divergence", "rows": rows, "empty": ""}]
+    return [{"title": "Divergence", "wide": True, "rows": rows, "empty": ""}]
 
 
 def drops(row: Replay, *, may_trace: bool) -> dict[str, Any]:
@@ -162,11 +160,11 @@ def trace(row: Replay, sequence: int) -> dict[str, Any]:
     except DomainError as error:
         return {**panel, "empty": error.detail}
     rows = [
-        (record["ingress"], step["kind"], step["id"], _payload(step), _end_of(step))
+        (f"{step['kind']} {step['id']}", _payload(step), _end_of(step))
         for record in found["records"]
         for step in record["steps"]
     ]
-    return {**panel, "columns": ("Ingress", "Step", "Name", "Record after it", "Drop or side effects"), "rows": rows}
+    return {**panel, "columns": ("Step", "Record after it", "Drop or side effects"), "rows": rows}
 
 
 def _end_of(step: dict[str, Any]) -> str:
@@ -264,6 +262,7 @@ def records(row: Artifact, lane: str, *, after: int | None, sequence: int | None
     """Return the panel with a page of a journal."""
     panel: dict[str, Any] = {
         "id": _FOUND,
+        "wide": True,
         "title": f"Journal of {lane}",
         "rows": [],
         "empty": "There is no further record.",
@@ -279,12 +278,11 @@ def records(row: Artifact, lane: str, *, after: int | None, sequence: int | None
     if page["next_after"] is not None:
         links.append(query_link(row, "Next page", lane=lane, after=page["next_after"]))
     rows = [
-        (each["position"], each["sequence"], each["time"], f"{each['size']:,}", _payload(each))
+        (each["position"], each["sequence"], _payload(each), f"{each['size']:,}", each["time"])
         for each in page["results"]
     ]
-    panel["empty"] = "There is no further record."
     lead = format_html("{} records. {}", f"{page['total']:,}", format_html_join(" ", "{}", ((link,) for link in links)))
-    return {**panel, "lead": lead, "columns": ("Position", "Sequence", "Time", "Bytes", "Payload"), "rows": rows}
+    return {**panel, "lead": lead, "columns": ("Position", "Sequence", "Payload", "Bytes", "Time"), "rows": rows}
 
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
@@ -335,7 +333,7 @@ def verdicts(row: Bisect) -> dict[str, Any]:
         (
             f"v{each['number']}",
             format_html('<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "not known yet"),
-            row_link(by_id.get(each["replay_id"])),
+            row_link(by_id.get(each["replay_id"]), "Replay"),
         )
         for each in row.versions
         if each["replay_id"]
