@@ -160,17 +160,22 @@ def trace(row: Replay, sequence: int) -> dict[str, Any]:
     except DomainError as error:
         return {**panel, "empty": error.detail}
     rows = [
-        (f"{step['kind']} {step['id']}", _payload(step), _end_of(step))
+        (f"{step['kind']} {step['id']}", _after(step), "; ".join(_actions(step)) or "-")
         for record in found["records"]
         for step in record["steps"]
     ]
-    return {**panel, "columns": ("Step", "Record after it", "Drop or side effects"), "rows": rows}
+    return {**panel, "columns": ("Step", "Record after it", "Side effects"), "rows": rows}
 
 
-def _end_of(step: dict[str, Any]) -> str:
-    """Return why the record was dropped in this step, or the side effects that it reached there."""
-    reached = [f"{each['action']} {each['target']}: {each['decision']}" for each in step["actions"]]
-    return "; ".join([*([f"dropped: {step['dropped']}"] if step["dropped"] else []), *reached]) or "-"
+def _after(step: dict[str, Any]) -> str:
+    """Return what the record was after this step, or why it was dropped."""
+    if step["dropped"] is None:
+        return _payload(step)
+    return f"dropped: {step['dropped']}"
+
+
+def _actions(step: dict[str, Any]) -> list[str]:
+    return [f"{each['action']} {each['target']}: {each['decision']}" for each in step["actions"]]
 
 
 def _payload(shown: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ def test_incident_is_replayed_followed_and_bisected(
         ["ingress quotes_in", '{"id": 3, "card": "5678"}', "-"],
         ["stage copy-8", '{"id": 3, "card": "5678"}', "-"],
         ["stage check", '{"id": 3, "card": "5678"}', "-"],
-        ["stage limit", "-", "dropped: schema"],
+        ["stage limit", "dropped: schema", "-"],
     ]
     shot(page, "incident-traced", widths=BOTH, full_page=True)
 

@@ -22,7 +22,8 @@ HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}]
 def facts(world: World, replay: Replay) -> dict[str, Any]:
     page = signed_in(world.viewer.user).get(row_page(replay))
     assert page.status_code == 200
-    return dict(page.context["summary"]["facts"])
+    summary = page.context["summary"]
+    return {**dict(summary["facts"]), "Status": summary["status"]}
 
 
 def offered(world: World, artifact: Artifact) -> list[str]:
