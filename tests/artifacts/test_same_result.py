@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -47,8 +45,7 @@ def captured(world: World) -> Artifact:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_artifact_in_a_bucket(world: World, settings: Any, tmp_path: Path) -> None:
-    settings.CONFIG = dataclasses.replace(settings.CONFIG, data_dir=tmp_path)
+def test_artifact_in_a_bucket(world: World) -> None:
     artifact = captured(world)
     folder = folders.folder_of(artifact.content_hash)
     shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()

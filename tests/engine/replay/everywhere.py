@@ -61,7 +61,7 @@ def make() -> bytes:
     web = [Record(number + number // 40, 1_000 * (number % 50), _payload(number)) for number in range(100)]
     app = [Record(7 * number % 100, 500 * number, _payload(number + 1)) for number in range(100)]
     expected = encode_frame(Frame(0, _payload(0))) + encode_frame(Frame(1, b"captured otherwise"))
-    documents = {
+    documents: dict[str, dict[str, Any]] = {
         "spec_validation.json": {"ok": True, "description": None},
         "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
         "policy_audit.json": {

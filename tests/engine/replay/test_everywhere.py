@@ -25,7 +25,9 @@ AGENT = "from byteor_cloud.agent.cli import main; raise SystemExit(main())"
 
 def run(place: dict[str, str], *arguments: str, **options: Any) -> bytes:
     environment = {"PATH": os.defpath, "PYTHONPATH": os.getcwd(), **place}
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, check=False, **options)
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, check=False, **options
+    )
     assert done.stdout, done.stderr
     return done.stdout
 
