@@ -1,6 +1,7 @@
 """An op that tries to reach out of the process of a replay, as the payload says."""
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ ATTEMPTS: dict[bytes, Callable[[], object]] = {
     b"program": lambda: subprocess.run(["/bin/true"], check=False),
     b"fork": os.fork,
     b"print": lambda: print("a line of an op", flush=True),
-    b"read": lambda: sys.stdin.read() + os.read(0, 100).decode(),
+    b"read": lambda: sys.stdin.read() if select.select([sys.stdin], [], [], 0)[0] else "it would wait",
 }
 
 
