@@ -200,19 +200,6 @@ def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 1
 
 
-def test_op_reads_nothing_from_the_worker() -> None:
-    code = (
-        "import os, sys\nfrom byteor_cloud.capture_process import _Parent\nparent = _Parent()\n"
-        "read = [sys.stdin.read(), os.read(0, 100).decode()]\nparent.send(outcome=[*read, parent.receive()])"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b'{"decision": "Allow"}\n')
-        process.stdin.flush()
-        assert process.stdout.readline() == b'{"outcome": ["", "", {"decision": "Allow"}]}\n'
-
-
 def test_what_an_op_prints_does_not_reach_the_worker() -> None:
     code = (
         "from byteor_cloud.capture_process import _Parent\nparent = _Parent()\n"
