@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,11 @@ def test_dry_run_is_run_again_and_ends_once(workspace: Workspace) -> None:
     final = workspace.get(path)
     assert (final["status"], final["result"]["egress"]["quotes_out"]["records"]) == ("succeeded", 3)
     assert events(workspace, replay["id"]) == ["replay.request", "replay.start", "replay.succeed"]
+    # Without the files that the worker keeps, an API process unpacks the capture again.
+    shutil.rmtree(workspace.installation.data_dir / "captures")
+    (record,) = workspace.get(f"{path}/trace?sequence=2")["records"]
+    assert [step["json"] for step in record["steps"]][-1] == {"no": "id"}
+    assert len(workspace.get(f"{artifact}/journal/quotes_in")["results"]) == 3
 
 
 def test_bisect_ends_once_and_names_the_version(workspace: Workspace) -> None:
