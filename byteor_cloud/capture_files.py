@@ -37,6 +37,11 @@ def build_capture(archive: BinaryIO, into: Path) -> IncidentBundle:
     return bundle
 
 
+def size_of(capture: Path) -> int:
+    """Return how many bytes the folder's files have."""
+    return sum(path.stat().st_size for path in capture.rglob("*") if path.is_file())
+
+
 def listed_files(capture: Path) -> list[dict[str, Any]]:
     """Return path, size and SHA-256 of each file of the bundle."""
     listed: list[dict[str, Any]] = json.loads((capture / "list.json").read_text())

@@ -1,8 +1,9 @@
-"""The child process that replays or traces one capture, without Django, secrets, network or programs.
+"""The child process that unpacks, replays or traces one capture, without Django, secrets, network or programs.
 
 ``python -m byteor_cloud.capture_process`` reads one JSON request from its first input line and writes JSON lines:
 ``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused`` or ``crashed``. The
-process ends when its input is closed, so it never outlives the process that started it.
+process ends when its input is closed, so it never outlives the process that started it. If an op blocks all its
+threads, it ends when it has sent no message for ``SILENCE_S``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from byteor_cloud.capture_files import build_capture
 from byteor_cloud.engine.compiler import Ops, PipelineSpec, decode
 from byteor_cloud.engine.replay import (
     BadInput,
@@ -33,6 +36,7 @@ from byteor_cloud.engine.replay import (
     validate_incident,
 )
 
+SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
 _PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
 # Audit events of what a stage must never do: side effects are performed by the parent process.
 _FORBIDDEN = (
@@ -62,13 +66,17 @@ class _Parent:
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._lock = Lock()
         self._shown = -1
-        # What an op prints must neither mix with these lines nor show payloads in a log.
+        # What an op prints must neither mix with these lines nor show payloads in a log, and it must not read them.
         self._output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self._input = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.dup2(nothing, sys.stdin.fileno())
+        signal.alarm(SILENCE_S)  # the kernel ends the process, even if no Python code runs
         Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        while line := sys.stdin.buffer.readline():
+        while line := self._input.readline():
             self._lines.put(line)
         os._exit(1)  # the parent is dead or no longer wants the result
 
@@ -76,6 +84,7 @@ class _Parent:
         return json.loads(self._lines.get())
 
     def send(self, **message: Any) -> None:
+        signal.alarm(SILENCE_S)
         with self._lock:
             self._output.write(json.dumps(message).encode() + b"\n")
             self._output.flush()
@@ -103,21 +112,30 @@ def main() -> None:
     parent = _Parent()
     request = parent.receive()
     try:
-        bundle = validate_incident(Path(request["folder"]))
-        spec = decode(request["spec_kv"])
-        config = _parameters(bundle, spec, request)
-        installed = Ops.installed()
-        ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
-        seal()
-        if request["kind"] == "trace":
-            outcome: Any = _trace(bundle, spec, config, ops, request)
-        else:
-            outcome = _replay(bundle, spec, config, ops, request, parent)
-        parent.send(outcome=outcome)
+        answer = _build if request["kind"] == "build" else _run
+        parent.send(outcome=answer(request, parent))
     except (BadInput, RejectedBundle, Unsupported) as error:
         parent.send(refused=str(error))
     except Exception as error:
         parent.send(crashed=f"{type(error).__name__}: {error}")
+
+
+def _build(request: Mapping[str, Any], _: _Parent) -> Any:
+    seal()
+    with open(request["archive"], "rb") as source:
+        build_capture(source, Path(request["folder"]))
+
+
+def _run(request: Mapping[str, Any], parent: _Parent) -> Any:
+    bundle = validate_incident(Path(request["folder"]))
+    spec = decode(request["spec_kv"])
+    config = _parameters(bundle, spec, request)
+    installed = Ops.installed()
+    ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
+    seal()
+    if request["kind"] == "trace":
+        return _trace(bundle, spec, config, ops, request)
+    return _replay(bundle, spec, config, ops, request, parent)
 
 
 def _parameters(bundle: IncidentBundle, spec: PipelineSpec, request: Mapping[str, Any]) -> Mapping[str, Any] | None:

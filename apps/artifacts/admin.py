@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,12 +16,12 @@ from apps.artifacts.services import bisects, cancellation, replays
 from apps.tenancy.console import (
     Act,
     ActContext,
+    LiveAdmin,
     ReadOnlyAdmin,
     Tile,
     VisibleRowsFilter,
     relative_time,
     row_link,
-    short_id,
     site,
     state_pill,
 )
@@ -103,21 +102,36 @@ class ArtifactAdmin(ReadOnlyAdmin):
             ("Version", row_link(row.version)),
             ("Captured", relative_time(row.captured_at)),
         ]
-        panels = []
+        panels = [pages.runs(row)] if row.kind == Artifact.Kind.INCIDENT_BUNDLE else []
         is_capture = row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
         if is_capture and P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment):
             if lane := request.GET.get("lane"):
                 begin = {name: pages.number(request, name) for name in ("after", "sequence")}
-                panels.append(pages.records(row, lane, **begin))
+                panels.insert(0, pages.records(row, lane, **begin))
             panels.append(pages.files(row))
         return {"facts": facts, "panels": panels}
 
 
+class _RunningAdmin(LiveAdmin):
+    """A table of work that the worker does. Its pages show how far the work is."""
+
+    live_template = "console/running.html"
+    still_template = "console/records.html"
+
+    def is_moving(self, row: Any) -> bool:
+        return row.finished_at is None
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what each of these pages begins with."""
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
+        return {**super().summary(request, row), **shown}
+
+
 @admin.register(Replay, site=site)
-class ReplayAdmin(ReadOnlyAdmin):
+class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "replay"
-    related = ("environment__project__organization", "artifact", "version", "approval", "config_bundle")
+    related = ("environment__project__organization", "artifact", "version", "approval", "config_bundle", "bisect")
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
@@ -125,48 +139,25 @@ class ReplayAdmin(ReadOnlyAdmin):
     guarded = {"result": P.OPERATE_ENVIRONMENT}  # a divergence shows bytes of captured records
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """Show the outcome of the replay: its result and its side effects."""
-        waits = row.status == ReplayStatus.PENDING_APPROVAL
-        may_trace = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
-        facts = [
-            ("Status", state_pill(row.status)),
-            ("Mode", row.get_mode_display()),
-            ("Artifact", row_link(row.artifact)),
-            ("Version", row_link(row.version)),
-            ("Requested by", row.requested_by),
-            ("Waits for approval" if waits else "Approval", row_link(row.approval)),
-            ("Parameters of", row_link(row.config_bundle) if row.config_bundle else "the capture"),
-            ("Progress", f"{row.progress['done']:,} of {row.progress['total']:,} records" if row.progress else "-"),
-            ("Finished", relative_time(row.finished_at)),
-            ("Error", row.error or "-"),
-            ("Diverges", pages.divergence(row, may_trace=may_trace)),
-            ("Warnings", "; ".join(row.warnings) or "-"),
-        ]
-        egress = (row.result or {}).get("egress", {})
-        actions = Counter((a["action"], a["target"], a["decision"]) for a in (row.audit or {}).get("actions", []))
-        panels = [
-            {
-                "title": "Egress",
-                "columns": ("Name", "Records", "Digest"),
-                "rows": [(name, output["records"], short_id(output["sha256"])) for name, output in egress.items()],
-                "empty": "The replay has no result.",
-            },
-            {
-                "title": "Side effects",
-                "columns": ("Action", "Target", "Decision", "Records"),
-                "rows": [
-                    (action, target, state_pill(decision), count)
-                    for (action, target, decision), count in actions.items()
-                ],
-                "empty": "The replay reached no side effect.",
-            },
-        ]
-        panels.insert(1, pages.drops(row, may_trace=may_trace))
-        if may_trace:
-            panels += pages.comparisons(row, request.GET.get("compare", ""))
-            if (sequence := pages.number(request, "trace")) is not None:
-                panels.insert(0, pages.trace(row, sequence))
-        return {"facts": facts, "panels": panels}
+        """Show the progress or the outcome of the replay: its result and its side effects."""
+        may_read = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
+        return {
+            **super().summary(request, row),
+            "title": f"Replay through {row.version}",
+            "headline": pages.replay_headline(row),
+            "bar": pages.progress_bar(row),
+            "facts": pages.replay_facts(row),
+            "panels": pages.replay_panels(row, may_read=may_read),
+        }
+
+    def still(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
+        """Show to operators the record that they follow, and comparisons with other replays."""
+        if P.OPERATE_ENVIRONMENT not in console_user_of(request).permissions(row.environment):
+            return {}
+        panels = pages.comparisons(row, request.GET.get("compare", ""))
+        if (sequence := pages.number(request, "trace")) is not None:
+            panels.insert(0, pages.trace(row, sequence))
+        return {"panels": panels}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         diverged = self.get_queryset(request).filter(status=ReplayStatus.DIVERGED).count()
@@ -175,7 +166,7 @@ class ReplayAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Bisect, site=site)
-class BisectAdmin(ReadOnlyAdmin):
+class BisectAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "search_insights"
     related = ("environment__project__organization", "artifact", "first_bad", "last_good")
@@ -189,25 +180,29 @@ class BisectAdmin(ReadOnlyAdmin):
         "requested_by",
         "created_at",
     )
+    not_below = frozenset({"replay.bisect"})  # the page lists them already
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
         """Show what was found, and the verdict about each version."""
-        changes = [(each["kind"], each["path"]) for each in (row.diff or {}).get("changes", []) if "path" in each]
-        facts = [
-            ("Status", state_pill(row.status)),
-            ("Outcome", row.outcome or "-"),
-            ("First bad version", row_link(row.first_bad)),
-            ("Last good version", row_link(row.last_good)),
-            ("Monotone", {None: "not known", True: "yes", False: "no"}[row.monotone]),
-            ("Artifact", row_link(row.artifact)),
-            ("Error", row.error or "-"),
-        ]
-        panels = [pages.verdicts(row)]
-        if changes:
-            panels.append({"title": "Changes", "columns": ("Change", "At"), "rows": changes, "empty": ""})
-        return {"facts": facts, "panels": panels}
+        return {
+            **super().summary(request, row),
+            "title": "Bisect",
+            "headline": pages.bisect_headline(row),
+            "bar": pages.verdict_strip(row),
+            "facts": [
+                ("First bad version", row_link(row.first_bad)),
+                ("Last good version", row_link(row.last_good)),
+                ("Bad means", pages.predicate(row)),
+                ("Monotone", {None: "not known", True: "yes", False: "no"}[row.monotone]),
+                ("Artifact", row_link(row.artifact)),
+                ("Requested by", row.requested_by),
+                ("Finished", relative_time(row.finished_at)),
+            ],
+            "panels": [pages.verdicts(row)],
+            "diff": row.diff,
+        }
 
 
 @admin.register(UnreferencedBlob, site=site)

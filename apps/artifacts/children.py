@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byteor_cloud.capture_process import SILENCE_S
 from byteor_cloud.engine.replay import Cancelled, EffectFailed, Effects
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ class ChildDied(RuntimeError):
 
 
 class TookTooLong(Exception):
-    """The child did not answer in time, and was killed."""
+    """The child sent no message for too long, and was killed."""
 
 
 class Refused(Exception):
@@ -47,12 +48,13 @@ def run_apart(
     scratch: Path,
     effects: Effects | None = None,
     on_tick: Callable[[Progress], bool] = lambda _: True,
-    timeout_s: float | None = None,
+    silence_s: float = SILENCE_S,
 ) -> Any:
     """Run the request in a process of its own; return its outcome.
 
     ``on_tick`` is called about twice a second; once it returns False the process is killed. Raises ``Cancelled`` then,
-    and otherwise Refused, TookTooLong or ChildDied.
+    and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``. That guards against
+    an op that never ends. It cannot change a result, because then there is none.
     """
     environment = {"PYTHONPATH": str(_ROOT), "PATH": os.defpath, "LANG": "C.UTF-8", "TMPDIR": str(scratch)}
     process = subprocess.Popen(
@@ -60,7 +62,7 @@ def run_apart(
         cwd=scratch, env=environment, start_new_session=True,
     )  # fmt: skip
     try:
-        return _converse(process, request, effects, on_tick, timeout_s)
+        return _converse(process, request, effects, on_tick, silence_s)
     except BrokenPipeError:
         raise ChildDied("the process ended early") from None
     finally:
@@ -76,11 +78,11 @@ def _converse(
     request: Mapping[str, Any],
     effects: Effects | None,
     on_tick: Callable[[Progress], bool],
-    timeout_s: float | None,
+    silence_s: float,
 ) -> Any:
     progress = Progress()
     _send(process, request)
-    for message in _messages(process, timeout_s):
+    for message in _messages(process, silence_s):
         if message is None:
             if not on_tick(progress):
                 raise Cancelled
@@ -113,22 +115,22 @@ def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
     process.stdin.flush()
 
 
-def _messages(process: subprocess.Popen[bytes], timeout_s: float | None) -> Iterator[dict[str, Any] | None]:
+def _messages(process: subprocess.Popen[bytes], silence_s: float) -> Iterator[dict[str, Any] | None]:
     """Yield the messages, and None each time that a tick has passed. Raises TookTooLong."""
     assert process.stdout is not None  # noqa: S101  stdout is a pipe
     source = process.stdout.fileno()
     poll = select.poll()
     poll.register(source, select.POLLIN)
-    begun = ticked = time.monotonic()
+    heard = ticked = time.monotonic()
     pending: list[bytes] = []
     while True:
         now = time.monotonic()
-        if timeout_s is not None and now > begun + timeout_s:
-            raise TookTooLong
+        if now > heard + silence_s:
+            raise TookTooLong(f"the process of the replay sent nothing for {silence_s:g} s and was killed")
         if now >= ticked + _TICK_S:
             ticked = now
             yield None
-        wait = _TICK_S if timeout_s is None else min(_TICK_S, max(0.0, begun + timeout_s - now) + 0.01)
+        wait = min(_TICK_S, max(0.0, heard + silence_s - now) + 0.01)
         if not poll.poll(wait * 1000):
             continue
         chunk = os.read(source, 1 << 20)
@@ -141,3 +143,4 @@ def _messages(process: subprocess.Popen[bytes], timeout_s: float | None) -> Iter
         pending.append(rest)
         for line in lines:
             yield json.loads(line)
+        heard = time.monotonic()  # after the caller has performed a side effect, for which the child waits

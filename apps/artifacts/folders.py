@@ -1,7 +1,7 @@
 """The folders that are derived from incident bundles, below the data folder of each host.
 
-A folder is built when the artifact is verified, or when it is missing. It is removed with the blob, and the least
-recently used ones are removed when there are too many.
+A folder is built when the artifact is verified, or when it is missing. It is removed with the blob, on other hosts when
+they next clean up or build one, and the least recently used ones are removed when there are too many.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ MAX_CAPTURES = 64  # folders that are kept; each has at most 512 MiB and its ind
 def folder_of(content_hash: str) -> Path:
     """Return the folder that is derived from a blob."""
     return Path(settings.CONFIG.data_dir, "captures", content_hash.removeprefix("sha256:"))
+
+
+def list_kept() -> list[str]:
+    """Return the hashes of the blobs from which this host has a folder."""
+    with suppress(FileNotFoundError):
+        return [f"sha256:{each.name}" for each in folder_of("").iterdir()]
+    return []
 
 
 def forget(content_hash: str) -> None:

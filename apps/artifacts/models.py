@@ -40,6 +40,8 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
+    # The size of the files and indexes that are derived from an incident bundle (``folders``). It counts as usage.
+    derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
     # What the upload said about its content (``declared_key``). The check may set the other columns, but not this one.

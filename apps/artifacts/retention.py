@@ -112,6 +112,14 @@ def _remove(content_hash: str) -> bool:
     return not is_needed
 
 
+def forget_derived() -> None:
+    """Remove from this host what was derived from artifacts that are gone. Another host may have removed the blobs."""
+    kept = folders.list_kept()
+    needed = set(Artifact.objects.filter(content_hash__in=kept).values_list("content_hash", flat=True)) if kept else ()
+    for content_hash in set(kept).difference(needed):
+        folders.forget(content_hash)
+
+
 def _find_referenced(hashes: list[str]) -> set[str | None]:
     """Return the hashes that an artifact or a deployment refers to."""
     found: set[str | None] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.artifacts import retention
 from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
-from apps.artifacts.services import bisects, replays, uploads
+from apps.artifacts.services import bisects, replay_runs, replays, uploads
 from apps.releases.jobs import ReplayDecided
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
@@ -21,13 +21,13 @@ def ingest(claim: Claim, job: IngestArtifact) -> None:
 
 
 def _fail_after_last_attempt(why: GivenUp, job: RunReplay) -> None:
-    replays.give_up(job.replay_id, replays.INTERRUPTED if why.killed else why.error)
+    replay_runs.give_up(job.replay_id, replay_runs.INTERRUPTED if why.killed else why.error)
 
 
 @runs_claimed(RunReplay, gave_up=_fail_after_last_attempt)
 def replay(claim: Claim, job: RunReplay) -> None:
     """Run a replay. It fails after the last attempt, or at once if side effects may have been executed."""
-    replays.run(job.replay_id, claim)
+    replay_runs.run(job.replay_id, claim)
 
 
 def _fail_bisect(why: GivenUp, job: StepBisect) -> None:
@@ -53,3 +53,4 @@ def retain() -> None:
     retention.forget_agents()
     retention.list_stray_blobs()
     retention.remove_unreferenced()
+    retention.forget_derived()

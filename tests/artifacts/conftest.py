@@ -16,7 +16,8 @@ __all__ = ["at_once"]
 
 @pytest.fixture(autouse=True)
 def store(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give each test its own blob store, so that retention in one test cannot remove blobs of another."""
+    """Give each test its own data folder and blob store, so that retention in one test removes nothing of another."""
+    settings.CONFIG = dataclasses.replace(settings.CONFIG, data_dir=tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("store")
     default = settings.STORAGES["default"]
     settings.STORAGES = {

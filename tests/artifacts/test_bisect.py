@@ -14,6 +14,7 @@ from apps.artifacts.services import bisects, cancellation, replays
 from apps.artifacts.tasks import step_bisect
 from apps.pipelines.models import Version
 from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.compiler import compile_plan, encode, spec_hash
 from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal
 from tests.worlds import World, plan, run_jobs
@@ -77,6 +78,35 @@ def test_first_bad_version_is_found_with_its_diff(world: World) -> None:
     replay_ids = {each["replay_id"] for each in found["versions"]} - {None}
     assert replay_ids == {str(pk) for pk in Replay.objects.values_list("pk", flat=True)}
     assert AuditEvent.objects.filter(action="bisect.succeed").count() == 1
+
+
+def long_history(world: World, culprit: int, count: int = 64) -> list[Version]:
+    """Create versions of which those from the number ``culprit`` on send to another egress, without their drafts."""
+    rows = []
+    for number in range(1, count + 1):
+        content = plan(egress=BAD if number >= culprit else GOOD, stages=[{"id": f"n{number}", "op": "identity"}])
+        spec = compile_plan(content).spec
+        assert spec is not None
+        rows.append(
+            Version(
+                environment=world.dev, name=spec.name, number=number, plan=content, spec={}, spec_kv=encode(spec),
+                spec_hash=spec_hash(encode(spec)), compiler_version="1", created_by="test",
+            )
+        )  # fmt: skip
+    return Version.objects.bulk_create(rows)
+
+
+def test_culprit_among_64_versions_is_found_with_at_most_8_replays(world: World) -> None:
+    versions = long_history(world, culprit := 41)
+    one = journal([b'{"b": 1}'])
+    artifact = ingested(world, incident(versions[0].spec_kv, expected=frames((1, b'{"b": 1}')), quotes_in=one))
+
+    found = bisected(world, artifact, predicate="diverges")
+
+    assert (found["status"], found["outcome"]) == ("succeeded", "found")
+    assert (found["first_bad"], found["last_good"]) == (str(versions[culprit - 1].pk), str(versions[culprit - 2].pk))
+    assert Replay.objects.count() <= 8
+    assert len(found["versions"]) == 64
 
 
 def test_exhaustive_bisect_says_whether_the_history_is_monotone(world: World) -> None:

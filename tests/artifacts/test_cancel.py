@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays
+from apps.artifacts.services import replay_runs, replays
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.replay import Cancelled
 from byteor_cloud.worker.process import Worker
@@ -151,11 +152,43 @@ def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
 
     monkeypatch.setattr(subprocess, "Popen", stopped)
     with pytest.raises(children.TookTooLong):
-        children.run_apart(request(tmp_path), scratch=tmp_path, timeout_s=0.1)
+        children.run_apart(request(tmp_path), scratch=tmp_path, silence_s=0.1)
     with pytest.raises(Cancelled):
         children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
+
+
+def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replays.request(long_capture(world, 1), environment=world.dev, actor=world.operator.actor)
+    real, run_apart = subprocess.Popen, children.run_apart
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        process = real(*arguments, **options)
+        os.kill(process.pid, signal.SIGSTOP)
+        return process
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", stopped)
+        patch.setattr(children, "run_apart", partial(run_apart, silence_s=0.1))
+        with pytest.raises(children.TookTooLong, match="sent nothing for"):
+            replay_runs.run(str(row.pk))
+    row.refresh_from_db()
+    assert (row.status, row.result) == ("running", None)
+
+    run_jobs()  # the job is tried again
+
+    row.refresh_from_db()
+    assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", 1)
+
+
+def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() -> None:
+    code = (
+        "import re\nfrom byteor_cloud import capture_process\ncapture_process.SILENCE_S = 1\n"
+        "parent = capture_process._Parent()\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        assert process.wait(PATIENCE_S) == -signal.SIGALRM
 
 
 def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.artifacts import children, folders, retention
+from apps.artifacts import children, folders, retention, tasks
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import captures, replays
+from byteor_cloud import blobs
 from byteor_cloud.engine.replay import Record, encode_journal
 from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
@@ -119,6 +120,45 @@ def test_folder_is_built_again_when_it_is_missing_or_its_index_is_stale(world: W
     answer = get(world, artifact, "/journal/quotes_in")
 
     assert [each["json"] for each in answer.json()["results"]] == [json.loads(each) for each in PAYLOADS]
+
+
+def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    folders.forget(artifact.content_hash)
+
+    with captures._builds:
+        busy = get(world, artifact, "/files")
+    with monkeypatch.context() as patch:
+        patch.setattr(captures, "BUILD_S", 0.0)
+        slow = get(world, artifact, "/files")
+
+    assert [code(each) for each in (busy, slow)] == [(503, "unavailable")] * 2
+    assert "Retry-After" in busy
+    assert not folders.folder_of(artifact.content_hash).exists()
+    assert get(world, artifact, "/files").status_code == 200
+
+
+def test_content_that_is_gone_or_unreadable_is_a_clear_error(world: World) -> None:
+    spec = world.version().spec_kv
+    gone = ingested(world, incident(spec))
+    odd = ingested(world, incident(spec, quotes_in=journal([b"{}"])))
+    for artifact in (gone, odd):
+        folders.forget(artifact.content_hash)
+    blobs.delete(gone.content_hash)
+    Path(settings.STORAGES["default"]["OPTIONS"]["location"], blobs.storage_name(odd.content_hash)).write_bytes(b"odd")
+
+    assert code(get(world, gone, "/files")) == (404, "not_found")
+    assert code(get(world, odd, "/files")) == (409, "not_readable")
+
+
+def test_derived_folders_of_artifacts_that_another_host_removed_are_removed(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    other = folders.folder_of("sha256:" + "0" * 64)
+    other.mkdir(parents=True)
+
+    tasks.retain()
+
+    assert [folders.folder_of(artifact.content_hash).exists(), other.exists()] == [True, False]
 
 
 def test_derived_folder_is_removed_with_the_artifact_and_when_there_are_many(

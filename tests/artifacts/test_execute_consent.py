@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from apps.artifacts.services import replays
+from apps.artifacts.services import replay_runs
 from apps.releases.models import Approval
 from apps.releases.tasks import sweep
 from apps.tenancy.services import organizations
@@ -67,7 +67,7 @@ def test_replay_fails_when_its_approval_is_revoked_before_the_start(
     assert revoke(world, replay).status_code == 200
     if told_first:
         run_jobs()
-    replays.run(str(replay.pk))
+    replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), receiver.requests) == (("failed", "approval.revoked"), [])
     assert (replay.started_at, audit_actions(replay)[-1]) == (None, "replay.fail")
@@ -81,7 +81,7 @@ def test_replay_fails_when_its_approval_expires_before_the_start(
 
     with monkeypatch.context() as patched:
         patched.setattr(timezone, "now", lambda: later)
-        replays.run(str(replay.pk))
+        replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), receiver.requests) == (("failed", "approval.expired"), [])
     assert Approval.objects.get().used_at is None
@@ -93,7 +93,7 @@ def test_replay_obeys_the_policy_at_its_start(world: World, receiver: Receiver) 
     path = world.path(environment)
     assert world.admin.api.put(path, {"settings": {"replay_policy": "dry_run_only"}}).status_code == 200
 
-    replays.run(str(replay.pk))
+    replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), receiver.requests) == (("failed", "replay.dry_run_only"), [])
     assert Approval.objects.get().used_at is None
@@ -104,6 +104,6 @@ def test_replay_of_a_deleted_environment_does_not_run(world: World, receiver: Re
     replay = request_replay(world, capture_incident(world, receiver, environment))
     organizations.delete(environment, kind="environment", actor=world.admin.actor)
 
-    replays.run(str(replay.pk))
+    replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), receiver.requests) == (("queued", None), [])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays
+from apps.artifacts.services import replay_runs
 from apps.releases.models import Approval
 from apps.tenancy.models import OrganizationKey
 from tests.artifacts import incidents
@@ -41,7 +41,7 @@ def test_unused_credential_permits_another_equal_replay(world: World, receiver: 
     run_jobs()
     assert status_and_error(second) == ("succeeded", None)
     assert second.audit["policy"]["approval_provided"] is True
-    replays.run(str(first.pk))
+    replay_runs.run(str(first.pk))
     assert status_and_error(first) == ("failed", "approval.used")
     assert bodies(receiver) == PAYLOADS
     refused(post_replay(world, artifact, approval=credential), 409, "approval.used")

@@ -16,7 +16,7 @@ from django.db import connection
 from apps.artifacts import children, effects
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays, uploads
+from apps.artifacts.services import replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from byteor_cloud.engine.allowlist import parse_url_prefix
@@ -56,13 +56,13 @@ def test_interrupted_execute_replay_fails_and_does_not_run_again(
     with monkeypatch.context() as patched:
         patched.setattr(effects.Executor, "_post", die_after_the_first)
         with pytest.raises(Killed):
-            replays.run(str(replay.pk))
+            replay_runs.run(str(replay.pk))
     assert (status_and_error(replay), bodies(receiver)) == (("running", None), PAYLOADS[:1])
 
-    replays.run(str(replay.pk))
+    replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), bodies(receiver)) == (("failed", "interrupted"), PAYLOADS[:1])
-    replays.run(str(replay.pk))
+    replay_runs.run(str(replay.pk))
     assert len(receiver.requests) == 1
     assert audit_actions(replay) == ["replay.request", "replay.start", "replay.fail"]
 
@@ -88,7 +88,7 @@ def test_replay_is_running_and_its_approval_spent_before_the_first_side_effect(a
         replay, _ = request_approved_replay(
             world, capture_incident(world, watching, create_environment(world)), last_n=1
         )
-        replays.run(str(replay.pk))
+        replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), seen) == (("succeeded", None), [("running", True)])
 
@@ -107,9 +107,9 @@ def test_two_workers_with_the_same_job_run_the_replay_once(
             both.wait(10)
             yield folder
 
-    monkeypatch.setattr(replays, "unpacked", unpack_when_both_wait)
+    monkeypatch.setattr(replay_runs, "unpacked", unpack_when_both_wait)
 
-    assert at_once(*[lambda: replays.run(str(replay.pk))] * 2) == [None, None]
+    assert at_once(*[lambda: replay_runs.run(str(replay.pk))] * 2) == [None, None]
 
     assert (status_and_error(replay), bodies(receiver)) == (("succeeded", None), PAYLOADS)
     assert audit_actions(replay).count("replay.start") == 1
@@ -121,7 +121,7 @@ def test_only_one_of_two_concurrent_replays_uses_a_credential(at_once: Race, rec
     one, credential = request_approved_replay(world, artifact)
     two = request_replay(world, artifact, approval=credential)
 
-    at_once(lambda: replays.run(str(one.pk)), lambda: replays.run(str(two.pk)))
+    at_once(lambda: replay_runs.run(str(one.pk)), lambda: replay_runs.run(str(two.pk)))
 
     assert sorted([status_and_error(one), status_and_error(two)]) == [("failed", "approval.used"), ("succeeded", None)]
     assert bodies(receiver) == PAYLOADS
@@ -153,5 +153,5 @@ def test_unavailable_blob_store_does_not_spend_the_approval(world: World, receiv
 
     assert (status_and_error(replay), Approval.objects.get().used_at) == (("queued", None), None)
     store.with_name("away").rename(store)
-    replays.run(str(replay.pk))
+    replay_runs.run(str(replay.pk))
     assert status_and_error(replay) == ("succeeded", None)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
-from apps.artifacts.models import Artifact
-from apps.artifacts.services import uploads
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays, uploads
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.compiler import compile_plan
+from byteor_cloud.engine.replay import Record, encode_journal
 from tests.artifacts import incidents
-from tests.artifacts.incidents import archive, files_of, incident, ingested
+from tests.artifacts.incidents import archive, files_of, incident, ingested, journal
+from tests.engine.replay import everywhere
 from tests.releases import stories
-from tests.worlds import PLAN, World, plan
+from tests.worlds import PLAN, World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -25,11 +27,11 @@ SPEC_KV = str(compile_plan(PLAN).spec_kv)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays_unpacked(settings: Any, tmp_path: Path) -> Iterator[None]:
-    settings.CONFIG = dataclasses.replace(settings.CONFIG, data_dir=tmp_path)
+def _nothing_stays_unpacked(store: Path) -> Iterator[None]:
     yield
-    assert list(tmp_path.glob("scratch/*")) == []
-    kept = {path.name for path in tmp_path.glob("captures/*")}
+    data = Path(settings.CONFIG.data_dir)
+    assert list(data.glob("scratch/*")) == []
+    kept = {path.name for path in data.glob("captures/*")}
     assert kept == {row.content_hash.removeprefix("sha256:") for row in Artifact.objects.filter(status="verified")}
 
 
@@ -187,3 +189,21 @@ def test_ingest_of_a_deleted_artifact_does_nothing(world: World, run_jobs: Calla
     run_jobs()
 
     assert AuditEvent.objects.filter(action__in=["artifact.verify", "artifact.reject"]).count() == 0
+
+
+def test_odd_journals_are_replayed_in_order_or_refused_with_a_reason(world: World) -> None:
+    """Times run backwards, sequences repeat in both journals, and an egress has a journal."""
+    version = world.version(content=everywhere.PLAN)
+    web = encode_journal(Record(sequence, 9 - sequence, b'{"id":1}') for sequence in (1, 2, 2, 3))
+    app = encode_journal(Record(sequence, 9 - sequence, b'{"id":2}') for sequence in (3, 2, 1))
+    artifact = ingested(world, incident(version.spec_kv, web=web, app=app, clean=journal()))
+    for lane in (None, "clean"):
+        replays.request(artifact, environment=world.dev, journal_lane=lane, actor=world.operator.actor)
+
+    run_jobs()
+
+    both, egress = Replay.objects.order_by("id")
+    assert (both.status, both.result["egress"]["clean"]["records"]) == ("succeeded", 7)
+    assert both.warnings == ["journal/clean.bin is not replayed, because its lane is no ingress of the spec"]
+    assert (egress.status, egress.error_code) == ("failed", "bad_input")
+    assert "'clean' is no ingress of the spec" in (egress.error or "")

@@ -11,7 +11,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from apps.artifacts import children
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays, uploads
+from apps.artifacts.services import replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.ids import uuid7
@@ -361,14 +361,14 @@ def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(children, "run_apart", killed)
         with pytest.raises(Killed):
-            replays.run(str(row.pk))
+            replay_runs.run(str(row.pk))
     row.refresh_from_db()
     assert row.status == "running"
 
     run_jobs()
     row.refresh_from_db()
     assert (row.status, row.result["egress"]) == ("succeeded", egress(*EVERYTHING))
-    replays.run(str(row.pk))
+    replay_runs.run(str(row.pk))
     assert AuditEvent.objects.filter(action="replay.start").count() == 1
 
 

@@ -84,7 +84,7 @@ def test_upload_is_stored_and_returned(world: World) -> None:
     fetched = world.operator.api.get(f"{path}/content")
     assert b"".join(fetched.streaming_content) == content
     assert (fetched["Content-Type"], fetched["ETag"]) == ("application/octet-stream", f'"{hash_of(content)}"')
-    assert "attachment" in fetched["Content-Disposition"]
+    assert fetched["Content-Disposition"] == f'attachment; filename="{body["id"]}.bin"'
     assert world.viewer.api.get(f"{path}/content").status_code == 403
     event = AuditEvent.objects.get(action="artifact.receive")
     assert (event.actor_id, event.resource_id) == (str(agent.pk), body["id"])

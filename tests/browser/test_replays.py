@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
 
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.releases.models import Approval
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, upload
-from tests.browser.conftest import sign_in
 from tests.browser.filled import act, row_page, signed_in
+from tests.browser.waiting import live
 from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -24,7 +22,8 @@ HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}]
 def facts(world: World, replay: Replay) -> dict[str, Any]:
     page = signed_in(world.viewer.user).get(row_page(replay))
     assert page.status_code == 200
-    return dict(page.context["summary"]["facts"])
+    summary = page.context["summary"]
+    return {**dict(summary["facts"]), "Status": summary["status"]}
 
 
 def offered(world: World, artifact: Artifact) -> list[str]:
@@ -149,18 +148,19 @@ def test_a_queued_dry_run_is_cancelled_from_its_page(world: World) -> None:
     assert (replay.status, replay.error) == ("failed", "cancelled: not needed")
 
 
-@pytest.mark.browser
-def test_divergence_and_trace_in_the_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_fragments_show_viewers_no_captured_records(world: World) -> None:
     version = world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
-    artifact = ingested(world, incident(version.spec_kv, expected=frames((1, PAYLOADS[0]), (2, b"other"))))
-    signed_in(world.operator.user).post(act(artifact, "replay"), YES)
-    run_jobs()
+    artifact = ingested(world, incident(version.spec_kv, expected=frames((1, b"a captured secret"))))
+    operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
+    operator.post(act(artifact, "replay"), YES)
     replay = Replay.objects.get()
-    sign_in(page, world.operator.user)
+    waiting = viewer.get(live(replay)).text
+    run_jobs()
 
-    page.goto(row_page(artifact))
-    expect(page.get_by_text("quotes_in").first).to_be_visible()
-    shot(page, "artifact", full_page=True)
-    page.goto(f"{row_page(replay)}?trace=2")
-    expect(page.get_by_text("Trace of sequence 2")).to_be_visible()
-    shot(page, "replay", widths=(1440, 1000), full_page=True)
+    read, hidden = operator.get(live(replay)).text, viewer.get(live(replay)).text
+
+    assert 'data-moving="yes"' in waiting
+    assert all('data-moving="no"' in text for text in (read, hidden))
+    assert "a captured secret" in read
+    assert "a captured secret" not in hidden
+    assert "The output diverges at egress quotes_out, sequence 1." in hidden

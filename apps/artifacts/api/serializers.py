@@ -106,6 +106,7 @@ class ArtifactSerializer(ModelSerializer):
         "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",
+        "derived_bytes": "The size of the files and indexes that the server derived from an incident bundle.",
         "captured_at": "When the data was captured.",
         "metadata": "The information that the agent sent about the capture.",
     }
@@ -114,7 +115,7 @@ class ArtifactSerializer(ModelSerializer):
         model = Artifact
         fields = [
             "id", "environment_id", "kind", "status", "reasons", "agent_id", "deployment_id", "version_id", "spec_hash",
-            "content_hash", "size_bytes", "captured_at", "metadata", "created_at",
+            "content_hash", "size_bytes", "derived_bytes", "captured_at", "metadata", "created_at",
         ]  # fmt: skip
 
 

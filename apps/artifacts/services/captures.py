@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from apps.artifacts import children
 from apps.artifacts.folders import folder_of, forget, keep
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services.replays import child_request
+from apps.artifacts.retention import forget_derived
+from apps.artifacts.services.replay_runs import child_request
 from apps.artifacts.services.uploads import scratch_folder
 from byteor_cloud import blobs
-from byteor_cloud.capture_files import build_capture, indexes_of, listed_files
+from byteor_cloud.capture_files import indexes_of, listed_files
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.engine.replay import JournalIndex, RejectedBundle, StaleIndex, compare, journal_page
+from byteor_cloud.engine.replay import JournalIndex, StaleIndex, compare, journal_page
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.offload import run_in_disk_thread
 
 TRACE_S = 2.0
+BUILD_S = 60.0  # a capture of 512 MiB takes about ten seconds
 
 
 def check_readable(artifact: Artifact) -> None:
@@ -42,24 +46,36 @@ def _opened(artifact: Artifact) -> Path:
     try:
         os.utime(folder)
     except FileNotFoundError:
-        release_connection()
-        return run_in_disk_thread(_build, artifact.content_hash)
+        return _build(artifact.content_hash)
     return folder
 
 
+_builds = threading.Lock()
+
+
 def _build(content_hash: str) -> Path:
-    scratch = scratch_folder()
-    with tempfile.TemporaryDirectory(dir=scratch) as made:
-        capture = Path(made, "capture")
-        capture.mkdir()
-        try:
-            with blobs.read(content_hash) as source:
-                build_capture(cast("BinaryIO", source), capture)
-        except FileNotFoundError:
-            raise NotFound("The content of the artifact is not stored any more.") from None
-        except RejectedBundle as rejected:
-            raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
-        return keep(content_hash, capture)
+    """Build the folder in a process of its own. This process builds one at a time, and refuses others meanwhile."""
+    if not _builds.acquire(blocking=False):
+        raise Unavailable("Captures are being unpacked. Try again soon.", retry_after=2)
+    release_connection()
+    try:
+        with _scratch() as scratch:
+            archive, capture = scratch / "archive", scratch / "capture"
+            capture.mkdir()
+            with blobs.read(content_hash) as source, archive.open("wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+            request = {"kind": "build", "archive": str(archive), "folder": str(capture)}
+            children.run_apart(request, scratch=scratch, silence_s=BUILD_S)
+            forget_derived()
+            return keep(content_hash, capture)
+    except FileNotFoundError:
+        raise NotFound("The content of the artifact is not stored any more.") from None
+    except children.Refused as rejected:
+        raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
+    except (children.ChildDied, children.TookTooLong) as error:
+        raise Unavailable("The capture could not be unpacked in time.", retry_after=10) from error
+    finally:
+        _builds.release()
 
 
 def list_files(artifact: Artifact) -> list[dict[str, Any]]:
@@ -119,7 +135,7 @@ def trace_record(replay: Replay, sequence: int, ingress: str | None) -> dict[str
     release_connection()
     with _scratch() as scratch:
         try:
-            found: dict[str, Any] = children.run_apart(request, scratch=scratch, timeout_s=TRACE_S)
+            found: dict[str, Any] = children.run_apart(request, scratch=scratch, silence_s=TRACE_S)
         except children.Refused as refused:
             raise Conflict(f"The record cannot be traced: {refused}", code="trace.refused") from None
         except children.ChildDied as died:

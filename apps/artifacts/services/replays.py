@@ -1,25 +1,15 @@
-"""Request, approve and run replays. An execute replay runs at most once."""
+"""Request and approve replays. ``replay_runs`` runs them."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.utils import timezone
 
-from apps.artifacts import children
-from apps.artifacts.effects import TOTAL_S, Executor
 from apps.artifacts.jobs import RunReplay
-from apps.artifacts.models import Artifact, Bisect, Replay, ReplayFrames
-from apps.artifacts.services.uploads import WORKER, scratch_folder, storable, unpacked, version_for
+from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services.uploads import WORKER, version_for
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle
 from apps.releases.services import approvals
@@ -28,30 +18,12 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud.database import release_connection
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
-from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
-from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, validate_incident
 from byteor_cloud.engine.target import ReplayTarget
-from byteor_cloud.errors import Conflict, InvalidInput, NotFound, Unprocessable
-from byteor_cloud.jobs import Claim, enqueue, is_outage
-
-MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
-INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
-RELATED = (
-    "artifact__deployment__config_bundle",
-    "config_bundle",
-    "version",
-    "environment__project__organization",
-    "approval",
-)
-_OUTCOME = {
-    OutcomeStatus.SUCCEEDED: ReplayEvent.SUCCEED,
-    OutcomeStatus.DIVERGED: ReplayEvent.DIVERGE,
-    OutcomeStatus.FAILED: ReplayEvent.FAIL,
-}
+from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
+from byteor_cloud.jobs import enqueue
 
 
 @transaction.atomic
@@ -93,14 +65,14 @@ def request(
     )
     if credential is not None:
         row.approval = approvals.check_handed_in_credential(
-            credential, environment, _subject(row), is_needed=_needs_approval(row), actor=actor
+            credential, environment, approval_subject(row), is_needed=needs_approval(row), actor=actor
         )
-    elif _needs_approval(row):
+    elif needs_approval(row):
         row.status = ReplayStatus.PENDING_APPROVAL
         row.approval = approvals.request_approval(
             environment=environment,
             policy=environment.effective_settings.release,
-            subject=_subject(row),
+            subject=approval_subject(row),
             replay_id=row.pk,
             actor=actor,
         )
@@ -184,11 +156,12 @@ def _id(approval: Approval | None) -> str | None:
     return None if approval is None else str(approval.pk)
 
 
-def _needs_approval(row: Replay) -> bool:
+def needs_approval(row: Replay) -> bool:
+    """Tell whether somebody must consent to the replay before it runs."""
     return row.mode == Replay.Mode.EXECUTE and row.environment.posture != Posture.DEV
 
 
-def _subject(row: Replay) -> approvals.ApprovalSubject:
+def approval_subject(row: Replay) -> approvals.ApprovalSubject:
     """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in decode(version.spec_kv).stages]
@@ -226,174 +199,12 @@ def follow_approval(approval_id: str) -> None:
             advance(row, ReplayEvent.APPROVE, actor=WORKER)
             _enqueue(row)
         elif waits and approval.status != ApprovalStatus.PENDING:
-            _end(row, ReplayEvent.DENY, error=f"approval.{approval.status}")
+            end(row, ReplayEvent.DENY, error=f"approval.{approval.status}")
         elif row.status == ReplayStatus.QUEUED and approval.status == ApprovalStatus.REVOKED:
-            _end(row, ReplayEvent.FAIL, error=f"approval.{approval.status}")
+            end(row, ReplayEvent.FAIL, error=f"approval.{approval.status}")
 
 
-def _end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = "", **fields: Any) -> None:
+def end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = "", **fields: Any) -> None:
+    """End the replay without a result."""
     changes = {"error": error, "detail": detail} if error else {}
     advance(row, event, actor=WORKER, changes=changes, error=error, finished_at=timezone.now(), **fields)
-
-
-def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. If its worker was killed, only a dry run is run again, since it has no side effects."""
-    claim = claim or Claim()
-    row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
-    if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        return
-    if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
-        _end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
-        return
-    release_connection()
-    with unpacked(row.artifact) as folder:  # before the approval is spent: the blob store may fail
-        started = _start(row, claim)
-        if started is None:
-            return
-        try:
-            outcome = _replay(started, folder, claim)
-        except Cancelled:
-            return
-        except children.Refused as refused:
-            store = partial(_end, started, ReplayEvent.FAIL, error=storable(str(refused)), error_code="bad_input")
-        except Exception as error:
-            if row.mode == Replay.Mode.EXECUTE and not is_outage(error):
-                give_up(replay_id, f"{type(error).__name__}: {error}")
-            raise
-        else:
-            store = partial(_store, started, outcome)
-
-    @transaction.atomic
-    def store_outcome() -> None:
-        claim.confirm()
-        if lock_row(started).status == ReplayStatus.RUNNING:  # else it was cancelled meanwhile
-            store()
-
-    # Side effects must not be executed again, so their result must not get lost with a database connection.
-    with suppress(NotFound):  # it was deleted meanwhile
-        claim.retry_until_stored(store_outcome)
-
-
-def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
-    kept = 0
-    frames: dict[str, str | None] = {}
-    for name, text in outcome["egress_frames"].items():
-        kept += len(text or "")
-        frames[name] = text if kept <= MAX_FRAMES else None
-    ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": frames})
-    counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
-    advance(
-        row,
-        _OUTCOME[OutcomeStatus(outcome["status"])],
-        actor=WORKER,
-        changes={"actions": dict(counts)} if counts else {},
-        result=outcome["result"],
-        audit=outcome["audit"],
-        warnings=outcome["warnings"],
-        error=None if outcome["error"] is None else storable(outcome["error"]),
-        error_code=outcome["error_code"],
-        finished_at=timezone.now(),
-    )
-
-
-@transaction.atomic
-def _start(found: Replay, claim: Claim) -> Replay | None:
-    """Set the status ``running`` and spend the approval. Returns None if the replay must not run."""
-    row = lock_row(found, related=RELATED)
-    claim.confirm()
-    if row.environment.deleted_at or row.environment.project.deleted_at:
-        return None
-    if row.status == ReplayStatus.RUNNING and row.mode == Replay.Mode.DRY_RUN:
-        return row
-    if row.status != ReplayStatus.QUEUED:
-        return None
-    if row.mode == Replay.Mode.EXECUTE:
-        if row.environment.effective_settings.replay_policy != ReplayPolicy.ALLOWED:
-            _end(row, ReplayEvent.FAIL, error="replay.dry_run_only")
-            return None
-        if _needs_approval(row) or row.approval is not None:
-            try:
-                credential = (row.approval and row.approval.credential) or ""
-                approvals.spend_credential(credential, row.environment, _subject(row))
-            except Refused as refused:
-                _end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
-                return None
-    advance(row, ReplayEvent.START, actor=WORKER, started_at=timezone.now())
-    return lock_row(row, related=RELATED)
-
-
-def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
-    """Run the replay in a process of its own. Raises Cancelled if the replay ended or was deleted meanwhile."""
-    request = {
-        **child_request(row),
-        "kind": "replay",
-        "folder": str(capture),
-        "created_unix_ms": int((row.started_at or row.created_at).timestamp() * 1000),
-        "bundle_dir": f"artifacts/{row.artifact_id}",
-        "policy_env": row.environment.posture,
-        "mode": row.mode,
-        "performs": row.mode == Replay.Mode.EXECUTE,
-        "approval_provided": row.approval is not None,
-        "journal_lane": row.journal_lane,
-        "last_n": row.last_n,
-    }
-    release_connection()
-
-    def on_tick(progress: children.Progress) -> bool:
-        """Store the progress. A database that is unavailable for a moment does not end the replay."""
-        claim.ensure()
-        running = Replay.objects.filter(pk=row.pk, status=ReplayStatus.RUNNING)
-        try:
-            return bool(running.update(progress_done=progress.done, progress_total=progress.total))
-        except DatabaseError as error:
-            if not is_outage(error):
-                raise
-            return True
-        finally:
-            release_connection()
-
-    scratch = scratch_folder()
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        gate = Gate(
-            urls=settings.CONFIG.replay_http_allowlist,
-            programs=settings.CONFIG.replay_exec_allowlist,
-            stage_config=_consented_config(row, capture),
-            consented=row.approval is not None or not _needs_approval(row),
-        )
-        executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S, may_act=claim.ensure)
-        return children.run_apart(
-            request,
-            scratch=Path(folder),
-            effects=executor if row.mode == Replay.Mode.EXECUTE else None,
-            on_tick=on_tick if row.mode == Replay.Mode.DRY_RUN else lambda _: True,
-        )
-
-
-def child_request(row: Replay) -> dict[str, Any]:
-    """Return the part of a request to a child process that says which spec and parameters are used."""
-    of_deployment = row.artifact.deployment.config_bundle if row.artifact.deployment else None
-    bundle = row.config_bundle or of_deployment
-    return {
-        "spec_kv": row.version.spec_kv,
-        "stage_config": bundle.stage_config if bundle else None,
-        "overrides": row.config_bundle is not None,
-        "only_fitting": row.bisect_id is not None,
-    }
-
-
-def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
-    """Return the stage parameters that may restrict the side effects of an execute replay."""
-    if row.mode != Replay.Mode.EXECUTE:
-        return {}
-    given = child_request(row)
-    own = None if given["overrides"] else validate_incident(capture).stage_config
-    return own if own is not None else given["stage_config"] or {}
-
-
-@transaction.atomic
-def give_up(replay_id: str, error: str) -> None:
-    """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
-    found = Replay.objects.filter(pk=replay_id).first()
-    row = lock_row(found) if found is not None else None
-    if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        _end(row, ReplayEvent.FAIL, error=storable(error), error_code="interrupted")

@@ -25,10 +25,10 @@ from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
-from byteor_cloud.capture_files import build_capture
+from byteor_cloud.capture_files import build_capture, size_of
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
-from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_incident
+from byteor_cloud.engine.replay import RejectedBundle, extract_incident
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
@@ -124,16 +124,19 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextmanager
-def _built(artifact: Artifact) -> Iterator[IncidentBundle]:
-    """Check the artifact's incident bundle, and keep what it holds for readers. Raises RejectedBundle."""
+def _built(artifact: Artifact) -> tuple[str, int]:
+    """Check the artifact's incident bundle, and keep what it holds for readers. Raises RejectedBundle.
+
+    Returns its spec hash, and the size of what is kept.
+    """
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
         capture = Path(folder, "capture")
         capture.mkdir()
         bundle = build_capture(cast("BinaryIO", source), capture)
+        size = size_of(capture)
         if artifact.spec_hash in {None, bundle.spec_hash}:  # else it will be rejected
             folders.keep(artifact.content_hash, capture)
-        yield bundle
+        return bundle.spec_hash, size
 
 
 def scratch_folder() -> Path:
@@ -154,8 +157,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         return
     release_connection()
     try:
-        with _built(artifact) as bundle:
-            spec_hash = bundle.spec_hash
+        spec_hash, derived_bytes = _built(artifact)
     except RejectedBundle as rejected:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
@@ -164,7 +166,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         _reject(artifact, [{"code": "spec_hash", "detail": detail}], claim)
         return
     version = version_for(artifact, spec_hash)
-    _verify(artifact, claim, spec_hash=spec_hash, version=version)
+    _verify(artifact, claim, spec_hash=spec_hash, version=version, derived_bytes=derived_bytes)
 
 
 def storable(text: str) -> str:

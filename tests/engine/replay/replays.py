@@ -1,10 +1,15 @@
 """Helpers of tests that run replays."""
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from byteor_cloud.engine.compiler import PipelineSpec
+from byteor_cloud.engine.compiler import PipelineSpec, encode
 from byteor_cloud.engine.replay import (
     Frame,
     IncidentBundle,
@@ -41,3 +46,22 @@ def frames(*items: Frame) -> bytes:
 
 def sha(payload: bytes) -> str:
     return f"sha256:{sha256(payload).hexdigest()}"
+
+
+def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str]) -> Any:
+    """Replay an unpacked bundle in the process that a worker starts; return its last message."""
+    request = {
+        "kind": "replay", "folder": str(folder), "spec_kv": encode(spec), "stage_config": None, "overrides": False,
+        "only_fitting": False, "created_unix_ms": 0, "bundle_dir": "", "policy_env": "dev", "mode": "dry_run",
+        "performs": False, "approval_provided": False, "journal_lane": None, "last_n": None,
+    }  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "byteor_cloud.capture_process"], env={"PATH": os.defpath, **environment},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        *_, last = process.stdout  # before the input is closed, which would end the process
+    return json.loads(last)

@@ -1,0 +1,209 @@
+"""Run replays. An execute replay runs at most once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from apps.artifacts import children
+from apps.artifacts.effects import TOTAL_S, Executor
+from apps.artifacts.models import Replay, ReplayFrames
+from apps.artifacts.services.replays import approval_subject, end, needs_approval
+from apps.artifacts.services.uploads import WORKER, scratch_folder, storable, unpacked
+from apps.releases.services import approvals
+from apps.tenancy.policy import ReplayPolicy
+from apps.tenancy.state import advance, lock_row
+from byteor_cloud.database import release_connection
+from byteor_cloud.engine.delivery.refusals import Refused
+from byteor_cloud.engine.machines import ReplayEvent, ReplayStatus
+from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, validate_incident
+from byteor_cloud.errors import NotFound
+from byteor_cloud.jobs import Claim, is_outage
+
+MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
+INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
+RELATED = (
+    "artifact__deployment__config_bundle",
+    "config_bundle",
+    "version",
+    "environment__project__organization",
+    "approval",
+)
+_OUTCOME = {
+    OutcomeStatus.SUCCEEDED: ReplayEvent.SUCCEED,
+    OutcomeStatus.DIVERGED: ReplayEvent.DIVERGE,
+    OutcomeStatus.FAILED: ReplayEvent.FAIL,
+}
+
+
+def run(replay_id: str, claim: Claim | None = None) -> None:
+    """Run a queued replay. If its worker was killed, only a dry run is run again, since it has no side effects."""
+    claim = claim or Claim()
+    row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
+    if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+        return
+    if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
+        end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
+        return
+    release_connection()
+    with unpacked(row.artifact) as folder:  # before the approval is spent: the blob store may fail
+        started = _start(row, claim)
+        if started is None:
+            return
+        try:
+            outcome = _replay(started, folder, claim)
+        except Cancelled:
+            return
+        except children.Refused as refused:
+            store = partial(end, started, ReplayEvent.FAIL, error=storable(str(refused)), error_code="bad_input")
+        except Exception as error:
+            if row.mode == Replay.Mode.EXECUTE and not is_outage(error):
+                give_up(replay_id, f"{type(error).__name__}: {error}")
+            raise
+        else:
+            store = partial(_store, started, outcome)
+
+    @transaction.atomic
+    def store_outcome() -> None:
+        claim.confirm()
+        if lock_row(started).status == ReplayStatus.RUNNING:  # else it was cancelled meanwhile
+            store()
+
+    # Side effects must not be executed again, so their result must not get lost with a database connection.
+    with suppress(NotFound):  # it was deleted meanwhile
+        claim.retry_until_stored(store_outcome)
+
+
+def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
+    kept = 0
+    frames: dict[str, str | None] = {}
+    for name, text in outcome["egress_frames"].items():
+        kept += len(text or "")
+        frames[name] = text if kept <= MAX_FRAMES else None
+    ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": frames})
+    counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
+    advance(
+        row,
+        _OUTCOME[OutcomeStatus(outcome["status"])],
+        actor=WORKER,
+        changes={"actions": dict(counts)} if counts else {},
+        result=outcome["result"],
+        audit=outcome["audit"],
+        warnings=outcome["warnings"],
+        error=None if outcome["error"] is None else storable(outcome["error"]),
+        error_code=outcome["error_code"],
+        finished_at=timezone.now(),
+    )
+
+
+@transaction.atomic
+def _start(found: Replay, claim: Claim) -> Replay | None:
+    """Set the status ``running`` and spend the approval. Returns None if the replay must not run."""
+    row = lock_row(found, related=RELATED)
+    claim.confirm()
+    if row.environment.deleted_at or row.environment.project.deleted_at:
+        return None
+    if row.status == ReplayStatus.RUNNING and row.mode == Replay.Mode.DRY_RUN:
+        return row
+    if row.status != ReplayStatus.QUEUED:
+        return None
+    if row.mode == Replay.Mode.EXECUTE:
+        if row.environment.effective_settings.replay_policy != ReplayPolicy.ALLOWED:
+            end(row, ReplayEvent.FAIL, error="replay.dry_run_only")
+            return None
+        if needs_approval(row) or row.approval is not None:
+            try:
+                credential = (row.approval and row.approval.credential) or ""
+                approvals.spend_credential(credential, row.environment, approval_subject(row))
+            except Refused as refused:
+                end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
+                return None
+    advance(row, ReplayEvent.START, actor=WORKER, started_at=timezone.now())
+    return lock_row(row, related=RELATED)
+
+
+def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
+    """Run the replay in a process of its own. Raises Cancelled if the replay ended or was deleted meanwhile."""
+    request = {
+        **child_request(row),
+        "kind": "replay",
+        "folder": str(capture),
+        "created_unix_ms": int((row.started_at or row.created_at).timestamp() * 1000),
+        "bundle_dir": f"artifacts/{row.artifact_id}",
+        "policy_env": row.environment.posture,
+        "mode": row.mode,
+        "performs": row.mode == Replay.Mode.EXECUTE,
+        "approval_provided": row.approval is not None,
+        "journal_lane": row.journal_lane,
+        "last_n": row.last_n,
+    }
+    release_connection()
+
+    def on_tick(progress: children.Progress) -> bool:
+        """Store the progress. A database that is unavailable for a moment does not end the replay."""
+        claim.ensure()
+        running = Replay.objects.filter(pk=row.pk, status=ReplayStatus.RUNNING)
+        try:
+            return bool(running.update(progress_done=progress.done, progress_total=progress.total))
+        except DatabaseError as error:
+            if not is_outage(error):
+                raise
+            return True
+        finally:
+            release_connection()
+
+    scratch = scratch_folder()
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        gate = Gate(
+            urls=settings.CONFIG.replay_http_allowlist,
+            programs=settings.CONFIG.replay_exec_allowlist,
+            stage_config=_consented_config(row, capture),
+            consented=row.approval is not None or not needs_approval(row),
+        )
+        executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S, may_act=claim.ensure)
+        return children.run_apart(
+            request,
+            scratch=Path(folder),
+            effects=executor if row.mode == Replay.Mode.EXECUTE else None,
+            on_tick=on_tick if row.mode == Replay.Mode.DRY_RUN else lambda _: True,
+        )
+
+
+def child_request(row: Replay) -> dict[str, Any]:
+    """Return the part of a request to a child process that says which spec and parameters are used."""
+    of_deployment = row.artifact.deployment.config_bundle if row.artifact.deployment else None
+    bundle = row.config_bundle or of_deployment
+    return {
+        "spec_kv": row.version.spec_kv,
+        "stage_config": bundle.stage_config if bundle else None,
+        "overrides": row.config_bundle is not None,
+        "only_fitting": row.bisect_id is not None,
+    }
+
+
+def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
+    """Return the stage parameters that may restrict the side effects of an execute replay."""
+    if row.mode != Replay.Mode.EXECUTE:
+        return {}
+    given = child_request(row)
+    own = None if given["overrides"] else validate_incident(capture).stage_config
+    return own if own is not None else given["stage_config"] or {}
+
+
+@transaction.atomic
+def give_up(replay_id: str, error: str) -> None:
+    """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
+    found = Replay.objects.filter(pk=replay_id).first()
+    row = lock_row(found) if found is not None else None
+    if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+        end(row, ReplayEvent.FAIL, error=storable(error), error_code="interrupted")

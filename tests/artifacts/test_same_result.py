@@ -1,0 +1,78 @@
+"""One artifact has an equal result with one worker and with four, in a folder and in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from apps.artifacts import folders, retention
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays
+from apps.tenancy.models import AuditEvent
+from byteor_cloud import blobs
+from byteor_cloud.worker.process import Worker
+from tests.artifacts.incidents import ingested
+from tests.engine.replay import everywhere
+from tests.races import Race
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+BUCKET = "byteor-same-result"
+
+
+@pytest.fixture
+def bucket(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Store blobs in a bucket."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        store = {
+            "BACKEND": "storages.backends.s3.S3Storage",
+            "OPTIONS": {"bucket_name": BUCKET, "region_name": "us-east-1"},
+        }
+        settings.STORAGES = {**settings.STORAGES, "default": store}
+        yield
+
+
+def captured(world: World) -> Artifact:
+    world.version(content=everywhere.PLAN)
+    return ingested(world, everywhere.BUNDLE.read_bytes())
+
+
+@pytest.mark.usefixtures("bucket")
+def test_artifact_in_a_bucket(world: World) -> None:
+    artifact = captured(world)
+    folder = folders.folder_of(artifact.content_hash)
+    shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()
+    replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+    run_jobs()
+
+    assert Replay.objects.get().result == everywhere.expected_result()
+    # What is derived counts as usage, is built again from the bucket, and goes with the artifact.
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    assert shown["derived_bytes"] == sum(sizes) > shown["size_bytes"]
+    folders.forget(artifact.content_hash)
+    listed = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files")).json()["results"]
+    assert "journal/app.bin" in {each["path"] for each in listed}
+    assert folder.is_dir()
+    Artifact.objects.all().delete()
+    retention.remove_unreferenced()
+    assert not blobs.is_stored(artifact.content_hash)
+    assert not folder.exists()
+
+
+def test_four_replays_by_four_workers(at_once: Race) -> None:
+    world = World("acme")
+    artifact = captured(world)
+    for _ in range(4):
+        replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+
+    at_once(*[lambda: Worker(has_clock=False).run(until_idle=True)] * 4)
+
+    assert [row.result for row in Replay.objects.all()] == [everywhere.expected_result()] * 4
+    assert AuditEvent.objects.filter(action="replay.diverge").count() == 4

@@ -1,0 +1,147 @@
+"""An incident in a real browser: captured, replayed, understood, and traced to the version that brought the fault."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.artifacts import children
+from apps.artifacts.models import Bisect, Replay
+from apps.pipelines.models import Version
+from tests.artifacts.incidents import frames, incident, journal, upload
+from tests.browser.conftest import sign_in
+from tests.browser.filled import row_page
+from tests.patience import PATIENCE_S
+from tests.worlds import World, plan, run_jobs
+
+pytestmark = pytest.mark.browser
+BOTH = (1440, 390)
+RECORDS = [b'{"id": 1, "card": "1234"}', b'{"no": "id"}', b'{"id": 3, "card": "5678"}']
+CONFIG = {"check": {"schema": {"required": ["id"]}}, "limit": {"schema": {"properties": {"id": {"maximum": 2}}}}}
+
+
+class Held:
+    """Lets each replay report progress, and begin only when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = threading.Event()
+        self._real = children.run_apart
+        monkeypatch.setattr(children, "run_apart", self._run)
+
+    def _run(self, request: Any, **options: Any) -> Any:
+        if request["kind"] == "replay":
+            assert options["on_tick"](children.Progress(1_000, 4_000))
+            assert self.go_on.wait(PATIENCE_S)
+        return self._real(request, **options)
+
+
+def start_worker() -> threading.Thread:
+    worker = threading.Thread(target=run_jobs)
+    worker.start()
+    return worker
+
+
+def history(world: World) -> None:
+    """Make eight versions. Since the sixth, a stage drops what the others keep."""
+    for number in range(1, 9):
+        copy = {"id": f"copy-{number}", "op": "identity"}
+        stages = [copy, {"id": "check", "op": "dataguard_check", "depends_on": [copy["id"]]}]
+        if number > 5:
+            stages.append({"id": "limit", "op": "dataguard_check", "depends_on": ["check"]})
+        world.version(content=plan(stages=stages))
+
+
+def test_incident_is_replayed_followed_and_bisected(
+    world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(world)
+    captured = incident(
+        Version.objects.get(number=8).spec_kv,
+        stage_config=CONFIG,
+        expected=frames((1, RECORDS[0]), (3, RECORDS[2])),
+        quotes_in=journal(RECORDS),
+    )
+    agent, api = world.agent(name="edge-1")
+    assert upload(api, agent, captured, kind="incident_bundle").status_code == 201
+    run_jobs()
+    held = Held(monkeypatch)
+    sign_in(page, world.operator.user)
+
+    # The incident arrives, and is replayed.
+    page.goto("/admin/artifacts/artifact/")
+    page.get_by_role("link", name="incident_bundle").first.click()
+    page.get_by_role("link", name="journal/quotes_in.bin").click()
+    expect(page.locator("#found")).to_contain_text("3 records.")
+    shot(page, "incident-artifact", widths=BOTH, full_page=True)
+    page.get_by_role("link", name="replay Replay", exact=True).click()
+    page.get_by_role("button", name="Replay").click()
+    page.get_by_role("link", name="Replay through quotes v8").click()
+
+    # Its page shows where it stands and the progress, without a reload.
+    headline = page.locator("#headline [role=status]")
+    expect(headline).to_have_text("Waits for a worker.")
+    page.evaluate("document.body.dataset.loaded = 'once'")
+    worker = start_worker()
+    expect(headline).to_have_text("1,000 of 4,000 records are replayed.")
+    expect(page.get_by_role("img", name="1,000 of 4,000 records")).to_be_visible()
+    expect(page.get_by_role("link", name="Cancel")).to_be_visible()
+    shot(page, "incident-running", widths=BOTH, full_page=True)
+    held.go_on.set()
+    expect(headline).to_have_text("The output diverges at egress quotes_out, sequence 3.")
+    worker.join(PATIENCE_S)
+    assert page.evaluate("document.body.dataset.loaded") == "once"
+    expect(page.locator(".live")).to_have_attribute("data-moving", "no")
+
+    # The divergence and the record are readable.
+    panel = page.locator(".panel", has_text="Divergence")
+    expect(panel).to_contain_text("missing here")
+    expect(panel).to_contain_text('{"id": 3, "card": "5678"}')
+    shot(page, "incident-diverged", widths=BOTH, full_page=True)
+    panel.get_by_role("link", name="3", exact=True).click()
+    steps = page.locator("#found tbody tr")
+    expect(steps).to_have_count(4)
+    assert [[cell.strip() for cell in row.split("\t")] for row in steps.all_inner_texts()] == [
+        ["ingress quotes_in", '{"id": 3, "card": "5678"}', "-"],
+        ["stage copy-8", '{"id": 3, "card": "5678"}', "-"],
+        ["stage check", '{"id": 3, "card": "5678"}', "-"],
+        ["stage limit", "dropped: schema", "-"],
+    ]
+    shot(page, "incident-traced", widths=BOTH, full_page=True)
+
+    # A bisect names the version, and shows what it changed.
+    page.locator(".facts").get_by_role("link", name="incident_bundle").click()
+    page.get_by_role("link", name="search_insights Bisect", exact=True).first.click()
+    page.get_by_role("button", name="Bisect").click()
+    page.locator(".panel", has_text="Replays and bisects").get_by_role("link", name="Bisect").click()
+    held.go_on.clear()
+    worker = start_worker()
+    expect(page.locator(".panel", has_text="Replayed versions")).to_contain_text("v8")
+    expect(headline).to_have_text("0 of 8 versions have a verdict.")
+    page.evaluate("document.body.dataset.loaded = 'once'")
+    shot(page, "incident-bisecting", widths=BOTH, full_page=True)
+    held.go_on.set()
+    expect(headline).to_have_text("quotes v6 is the first bad version.")
+    worker.join(PATIENCE_S)
+    assert page.evaluate("document.body.dataset.loaded") == "once"
+    expect(page.locator(".live")).to_have_attribute("data-moving", "no")
+    bad = page.locator(".panel", has_text="Replayed versions").get_by_role("row", name="v6")
+    expect(bad).to_contain_text("bad")
+    expect(page.locator("#diff")).to_contain_text("Changes from quotes v5 to quotes v6")
+    expect(page.locator("#diff tr.added", has_text="limit").first).to_contain_text("dataguard_check")
+    shot(page, "incident-bisected", widths=BOTH, full_page=True)
+    assert Replay.objects.filter(bisect__isnull=False).count() <= 5
+
+    # An ended page asks for nothing more, and fits into a narrow window.
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.clock.install()
+    page.set_viewport_size({"width": 390, "height": 900})
+    for row in (Bisect.objects.get(), Replay.objects.earliest("id")):
+        page.goto(row_page(row))
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.clock.fast_forward(60_000)
+    assert not [url for url in requests if "/live/" in url]

@@ -1,0 +1,44 @@
+"""One artifact has an equal result with every hash seed, time zone and locale. The oldest Python runs this too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from byteor_cloud.engine.compiler import compile_plan
+from byteor_cloud.engine.replay import extract_incident
+from tests.engine.replay import everywhere
+from tests.engine.replay.replays import replay_apart
+
+PLACES = [
+    {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C", "PYTHONUTF8": "0"},
+    {"PYTHONHASHSEED": "4242", "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
+]
+places = pytest.mark.parametrize("place", PLACES, ids=["utc", "kiritimati"])
+AGENT = "from byteor_cloud.agent.cli import main; raise SystemExit(main())"
+
+
+@places
+def test_result_of_the_agent(place: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT, "replay", everywhere.BUNDLE], env={"PATH": os.defpath, **place},
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+    assert json.loads(done.stdout) == everywhere.expected_result(), done.stderr
+
+
+@places
+def test_result_of_the_process_of_a_replay(place: dict[str, str], tmp_path: Path) -> None:
+    with everywhere.BUNDLE.open("rb") as source:
+        extract_incident(source, tmp_path)
+    spec = compile_plan(everywhere.PLAN).spec
+    assert spec is not None
+    told = replay_apart(tmp_path, spec, place)
+
+    assert told["outcome"]["result"] == everywhere.expected_result()
