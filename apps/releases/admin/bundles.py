@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Exists, OuterRef, QuerySet
+from django.core.exceptions import PermissionDenied
+from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from unfold.enums import ActionVariant
 
-from apps.releases.models import ConfigBundle, KnownBad
-from apps.releases.services import bundles
-from apps.tenancy.console import Act, ReadOnlyAdmin, VisibleRowsFilter, site, state_pill
-from apps.tenancy.console.console_user import ConsoleUser
+from apps.pipelines.models import Version
+from apps.releases.admin.changes import Changes, find_current
+from apps.releases.admin.deploying import Deploy, Outlook, foresee
+from apps.releases.admin.new_bundle import NewConfigBundle, start_from
+from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
+from apps.releases.models import ConfigBundle, Deployment, KnownBad
+from apps.releases.services import bundles, deployments
+from apps.tenancy import audit
+from apps.tenancy.console import (
+    Act,
+    ReadOnlyAdmin,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    site,
+    state_pill,
+)
+from apps.tenancy.console.console_user import ConsoleUser, actor_of, console_user_of
+from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.permissions import Role
+from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
+
+_SHOWN = 10
+
+
+def may_operate(request: HttpRequest, environment: Environment) -> bool:
+    """Return whether the person may create config bundles and deploy in the environment."""
+    return P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(environment)
+
+
+def check_may_operate(request: HttpRequest, environment: Environment, action: str) -> None:
+    """Raise PermissionDenied, and count the denial, unless the person may operate the environment."""
+    if not may_operate(request, environment):
+        organization_id = environment.project.organization_id
+        audit.count_denial(f"console.{action}", actor=actor_of(request), organization_id=organization_id)
+        raise PermissionDenied
+
+
+def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
+    person = console_user_of(request)
+    roles = person.roles.get(environment.project.organization_id)
+    return person.is_superuser or (roles is not None and roles.org is Role.ORG_ADMIN)
 
 
 @admin.register(ConfigBundle, site=site)
@@ -38,6 +82,126 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
         return super().narrow(queryset, console_user).annotate(known_bad=Exists(bad))  # type: ignore[no-any-return]
+
+    # -- creating and deploying ---------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        """Add the pages that create a config bundle and deploy it."""
+        new, deploy = self.admin_site.admin_view(self.new_view), self.admin_site.admin_view(self.deploy_view)
+        return [
+            path("new/<uuid:version_id>/", new, name="releases_configbundle_new"),
+            path("<uuid:pk>/deploy/", deploy, name="releases_configbundle_deploy"),
+            *super().get_urls(),
+        ]
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        if not may_operate(request, row.environment):
+            return super()._buttons(request, row)
+        url = reverse("admin:releases_configbundle_deploy", args=[row.pk])
+        deploy = {
+            "title": "Deploy",
+            "icon": "rocket_launch",
+            "variant": ActionVariant.PRIMARY,
+            "attrs": {},
+            "path": url,
+        }
+        return [deploy, *super()._buttons(request, row)]
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the config bundles of a version on the version's page."""
+        if not isinstance(row, Version):
+            return []
+        mine = self.get_queryset(request).filter(version=row).order_by("-pk")[:_SHOWN]
+        panel = {
+            "title": "Config bundles",
+            "columns": ("Config bundle", "Tuning profile", "Created by", "Created"),
+            "rows": [
+                (row_link(each), each.tuning_profile, each.created_by, relative_time(each.created_at)) for each in mine
+            ],
+            "empty": "This version has no config bundle yet. A config bundle can be deployed.",
+        }
+        if may_operate(request, row.environment):
+            panel |= {
+                "url": reverse("admin:releases_configbundle_new", args=[row.pk]),
+                "link": "Create a config bundle",
+            }
+        return [panel]
+
+    def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
+        """Create a config bundle of a version, after showing what it changes."""
+        version = site.get_model_admin(Version).get_object(request, str(version_id))
+        if version is None:
+            raise Http404
+        check_may_operate(request, version.environment, "config_bundle")
+        current = find_current(version.environment_id, version.name)
+        running = current.config_bundle if current else None
+        form = NewConfigBundle(version, request.POST or None)
+        config = None
+        if request.method == "POST" and form.is_valid():
+            config = form.send(
+                ConfigBundleSerializer, form.body(), version.environment,
+                lambda data: self._check_or_create(request, version, data),
+            )  # fmt: skip
+            if isinstance(config, ConfigBundle):
+                return HttpResponseRedirect(reverse("admin:releases_configbundle_change", args=[config.pk]))
+        elif request.method != "POST":
+            form.initial = start_from(running, form)
+        context = {
+            "form": form,
+            "version": version,
+            "current": current,
+            "changes": config and Changes(
+                current, None, diff_configurations(bundles.runtime_config(running) if running else None, config)
+            ),
+        }  # fmt: skip
+        return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
+
+    @staticmethod
+    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> ConfigBundle | RuntimeConfig:
+        if "_create" in request.POST:
+            return bundles.create_config_bundle(environment=version.environment, actor=actor_of(request), **data)
+        return bundles.check_configuration(
+            version, **{name: value for name, value in data.items() if name not in {"name", "version"}}
+        )
+
+    def deploy_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Request a deployment of a config bundle, after showing what it would do."""
+        bundle = self.get_object(request, str(pk))
+        if bundle is None:
+            raise Http404
+        check_may_operate(request, bundle.environment, "deploy")
+        is_org_admin = _is_org_admin(request, bundle.environment)
+        form = Deploy(bundle, request.POST or None, is_org_admin=is_org_admin)
+        outlook = made = None
+        if request.method == "POST" and form.is_valid() and (body := form.body()) is not None:
+            reason = request.POST.get("break_glass_reason", "").strip() if "_break_glass" in request.POST else None
+            if reason:
+                body["break_glass"] = {"reason": reason}
+
+            def use(asked: dict[str, Any]) -> Deployment | Outlook:
+                if "_create" not in request.POST and not reason:
+                    return foresee(bundle, asked, request.user)
+                return deployments.create_deployment(
+                    environment=bundle.environment, is_org_admin=is_org_admin, actor=actor_of(request), **asked
+                )
+
+            made = form.send(DeploymentSerializer, body, bundle.environment, use)
+            if isinstance(made, Deployment):
+                return HttpResponseRedirect(reverse("admin:releases_deployment_change", args=[made.pk]))
+            outlook = made
+        policy = bundle.environment.effective_settings.release
+        context = {
+            "form": form,
+            "bundle": bundle,
+            "outlook": outlook,
+            "may_break_glass": is_org_admin and policy.approvals_required,
+            "is_breaking_glass": "_break_glass" in request.POST and not form.errors,
+        }
+        return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
+
+    def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
+        shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
+        return TemplateResponse(request, template, shown)
 
     @admin.display(description="Known bad")
     def bad(self, row: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
-from apps.releases.models import Deployment
+from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.bundles import runtime_config
 from byteor_cloud.engine.compiler import SpecDiff, decode, diff_specs
 from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
@@ -24,7 +25,11 @@ class Changes:
 
 def find_changes(deployment: Deployment) -> Changes:
     """Compare the deployment with what it replaces."""
-    base, new = find_base(deployment), deployment.config_bundle
+    return compare(find_base(deployment), deployment.config_bundle)
+
+
+def compare(base: Deployment | None, new: ConfigBundle) -> Changes:
+    """Compare a config bundle with the deployment that it would replace."""
     if base is None:
         return Changes(None, None, diff_configurations(None, runtime_config(new)))
     old = base.config_bundle
@@ -47,6 +52,10 @@ def find_base(deployment: Deployment) -> Deployment | None:
         replaced = others.filter(pk=deployment.restores_id).first()
     if replaced is not None:
         return replaced
-    return others.filter(
-        environment=deployment.environment_id, pipeline=deployment.pipeline, is_current=True
-    ).first()  # fmt: skip
+    return find_current(deployment.environment_id, deployment.pipeline)
+
+
+def find_current(environment_id: UUID, pipeline: str) -> Deployment | None:
+    """Return the pipeline's current deployment in the environment."""
+    current = Deployment.objects.filter(environment=environment_id, pipeline=pipeline, is_current=True)
+    return current.select_related("config_bundle__version").first()

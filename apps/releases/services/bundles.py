@@ -92,21 +92,17 @@ def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]
     return errors
 
 
-@transaction.atomic
-def create_config_bundle(
-    *,
-    environment: Environment,
-    name: str,
+def check_configuration(
     version: Version,
+    *,
     tuning_profile: str = "default",
     wait: str | None = None,
     stage_config: Mapping[str, Any] | None = None,
     adapters: Mapping[str, Any] | None = None,
     env: Mapping[str, Any] | None = None,
     snapshot: Mapping[str, Any] | None = None,
-    actor: Actor,
-) -> ConfigBundle:
-    """Create a config bundle of a version and its runtime configuration. Raises InvalidInput with all errors."""
+) -> RuntimeConfig:
+    """Return the runtime configuration of a version, completed by the defaults. Raises InvalidInput with all errors."""
     config = RuntimeConfig(
         tuning_profile=tuning_profile,
         wait=wait or WAIT_BY_PROFILE[tuning_profile],
@@ -123,6 +119,18 @@ def create_config_bundle(
     ]
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
+    return config
+
+
+@transaction.atomic
+def create_config_bundle(
+    *, environment: Environment, name: str, version: Version, actor: Actor, **configuration: Any
+) -> ConfigBundle:
+    """Create a config bundle of a version and its runtime configuration, the arguments of ``check_configuration``.
+
+    Raises InvalidInput with all errors.
+    """
+    config = check_configuration(version, **configuration)
     ops = {split_op(op)[0] for _, op in decode(version.spec_kv).stages}
     capabilities = sorted({"deploy", *(f"side_effect:{op}" for op in ops & SIDE_EFFECTS)})
     hashed = {"spec_hash": version.spec_hash, **config.document(), "required_capabilities": capabilities}

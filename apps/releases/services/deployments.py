@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ from byteor_cloud.engine.machines import (
 from byteor_cloud.engine.release_policy import ReleasePolicy
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
-from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
@@ -67,8 +68,7 @@ def create_deployment(
     policy = locked.effective_settings.release
     _check_freeze(locked, override_freeze, may_override=is_org_admin)
     _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
-    if bundles.is_known_bad(locked.pk, config_bundle.config_hash):
-        raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
+    _check_known_bad(locked, config_bundle)
     _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
     agents = fleet.select_agents(locked, target)
@@ -132,6 +132,29 @@ def create_deployment(
     return deployment
 
 
+def find_obstacles(
+    environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
+) -> list[DomainError]:
+    """Return the errors with which a request for this deployment would be refused now. Changes nothing."""
+    agents = fleet.select_agents(environment, target)
+    checks: list[Callable[[], object]] = [
+        lambda: _check_target(environment, target, agents),
+        lambda: _check_known_bad(environment, config_bundle),
+        lambda: _check_in_flight(environment, environment.effective_settings.release.max_in_flight_deployments),
+    ]
+    if not override_freeze:
+        checks.append(lambda: _check_freeze(environment, None, may_override=False))
+    if not take_over:
+        checks.append(lambda: _check_other_pipelines(environment, agents, config_bundle.version.name))
+    found = []
+    for check in checks:
+        try:
+            check()
+        except DomainError as error:
+            found.append(error)
+    return found
+
+
 def _break_glass_record(
     break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor
 ) -> BreakGlass | None:
@@ -159,11 +182,18 @@ def _record_event(deployment: Deployment, event: str, changes: Mapping[str, Any]
 
 
 def _check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    window = freeze.active_window(environment.effective_settings.freeze_windows, timezone.now())
+    open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
-    if window and not override:
-        raise Conflict(f"A freeze window is active: {window.reason}", code="freeze_window")
+    if open_window and not override:
+        window, end = open_window
+        until = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        raise Conflict(f"A freeze window is active until {until}: {window.reason}", code="freeze_window")
+
+
+def _check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:
+    if bundles.is_known_bad(environment.pk, config_bundle.config_hash):
+        raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
 
 
 def _check_in_flight(environment: Environment, limit: int) -> None:

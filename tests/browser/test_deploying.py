@@ -1,0 +1,227 @@
+"""Config bundles are created, and deployments requested, on pages of the console, by the rules of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+
+from apps.pipelines.models import Version
+from apps.releases.admin.deploying import describe_consent
+from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.services import bundles
+from apps.tenancy.models import AuditEvent, Environment
+from tests.browser.conftest import sign_in
+from tests.browser.filled import row_page, signed_in
+from tests.releases import stories
+from tests.releases.test_requests import NOW
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+PRICE = '{"schema": {"properties": {"price": {"type": "number"}}}}'
+
+
+def new_page(version: Version) -> str:
+    return reverse("admin:releases_configbundle_new", args=[version.pk])
+
+
+def deploy_page(bundle: ConfigBundle) -> str:
+    return reverse("admin:releases_configbundle_deploy", args=[bundle.pk])
+
+
+def filled_in(**values: Any) -> dict[str, Any]:
+    """Return what a browser sends for the form of a deployment."""
+    return {"target": "all", "strategy": "all_at_once", "note": "", "agents": "", "percents": "", **values}
+
+
+def new_bundle(**values: str) -> dict[str, str]:
+    """Return what a browser sends for the form of a config bundle."""
+    return {"name": "second", "tuning_profile": "default", **values}
+
+
+def test_config_bundle_starts_from_the_current_one_and_shows_its_changes(world: World) -> None:
+    version = world.version()
+    first = world.bundle(world.dev, "first", version=version, env={"ZONE": "a"}, stage_config={"check": {"schema": {}}})
+    stories.active(world, first, stories.fleet(world, 1))
+    client = signed_in(world.operator.user)
+
+    form = client.get(new_page(version)).context["form"]
+    checked = client.post(new_page(version), new_bundle(env='{"ZONE": "b"}', **{"stage-1": PRICE}, _check=""))
+    assert ConfigBundle.objects.count() == 1
+    created = client.post(new_page(version), new_bundle(env='{"ZONE": "b"}', **{"stage-1": PRICE}, _create=""))
+
+    assert (form["env"].value(), form["stage-1"].value()) == ('{\n  "ZONE": "a"\n}', '{\n  "schema": {}\n}')
+    changes = [(each.change, each.what, each.name) for each in checked.context["changes"].config]
+    assert ("changed", "env", "ZONE") in changes
+    assert ("added", "stage_config", "check/schema/properties/price/type") in changes
+    made = ConfigBundle.objects.get(name="second")
+    assert created["Location"] == row_page(made)
+    assert (made.env, made.stage_config) == (
+        {"ZONE": "b"}, {"check": {"schema": {"properties": {"price": {"type": "number"}}}}}
+    )  # fmt: skip
+    assert AuditEvent.objects.get(action="config_bundle.create", resource_id=str(made.pk)).actor_id == str(
+        world.operator.user.pk
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "error"),
+    [
+        ({"name": ""}, "name", "required"),
+        ({"name": "first"}, "__all__", "already taken"),
+        ({"stage-1": "{"}, "stage-1", "line 1"),
+        ({"stage-1": '{"schema": {"type": "nonsense"}}'}, "stage-1", "schema"),
+        ({"stage-0": "[]"}, "stage-0", "object"),
+        ({"env": '{"lower": "x"}'}, "env", "upper-case"),
+        ({"env": '{"KEY": "-----BEGIN PRIVATE KEY-----"}'}, "env", "secret"),
+        ({"ingress": '{"kind": "carrier pigeon"}'}, "ingress", "One of"),
+        ({"snapshot_s": "0"}, "snapshot_s", "1"),
+        ({"tuning_profile": "ludicrous"}, "tuning_profile", "valid choice"),
+    ],
+)
+def test_invalid_config_bundle_is_refused_beside_its_field(
+    world: World, values: dict[str, str], field: str, error: str
+) -> None:
+    version = world.version()
+    world.bundle(world.dev, "first", version=version)
+
+    page = signed_in(world.operator.user).post(new_page(version), new_bundle(**values, _create=""))
+
+    assert error.lower() in " ".join(page.context["form"].errors[field]).lower()
+    assert ConfigBundle.objects.count() == 1
+
+
+def test_deployment_is_previewed_and_then_requested(world: World) -> None:
+    for number in range(20):
+        world.agent(world.prod, f"edge-{number:02}", zone="a" if number < 15 else "b")
+    bundle = world.bundle(world.prod)
+    client = signed_in(world.operator.user)
+    asked = filled_in(target="selector", labels=["zone=a"], strategy="waves", auto_rollback="on", note="the close")
+
+    seen = client.post(deploy_page(bundle), {**asked, "_preview": ""}).context["outlook"]
+    assert not Deployment.objects.exists()
+    made = client.post(deploy_page(bundle), {**asked, "_create": ""})
+
+    assert seen.agents == f"15 agents: {', '.join(f'edge-{n:02}' for n in range(10))} and 5 more"
+    assert seen.waves == [(1, 5, "1 agent"), (2, 25, "3 agents"), (3, 100, "11 agents")]
+    assert seen.consent.startswith("It waits until one person of these") or "2 people of these" in seen.consent
+    assert "operator@" not in seen.consent
+    assert seen.obstacles == []
+    deployment = Deployment.objects.get()
+    assert made["Location"] == row_page(deployment)
+    assert (deployment.status, deployment.target_count, deployment.note) == ("pending_approval", 15, "the close")
+    assert deployment.strategy.auto_rollback
+
+
+def test_obstacles_are_named_and_nothing_is_requested(world: World) -> None:
+    Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [NOW]})
+    world.agent()
+    bundle = world.bundle()
+    bundles.mark_known_bad(world.dev, bundle.config_hash, reason="it failed", actor=world.admin.actor)
+    client = signed_in(world.operator.user)
+
+    seen = client.post(deploy_page(bundle), filled_in(_preview="")).context["outlook"]
+    refused = client.post(deploy_page(bundle), filled_in(_create="", override_freeze="please"))
+
+    assert [each.partition(" ")[0] for each in seen.obstacles] == ["This", "A"]
+    assert "until" in seen.obstacles[1]
+    assert refused.context["form"].non_field_errors()
+    assert not Deployment.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"target": "agents"}, "agents"),
+        ({"target": "agents", "agents": "nobody"}, "agents"),
+        ({"target": "selector"}, "labels"),
+        ({"target": "selector", "labels": ["zone=a", "zone=b"]}, "labels"),
+        ({"target": "selector", "labels": ["zone=c"]}, "labels"),
+        ({"strategy": "own", "percents": "50, x"}, "percents"),
+        ({"strategy": "own", "percents": "50, 20, 100"}, "percents"),
+        ({"strategy": "own", "percents": "10, 100", "pause_s": "-1"}, "pause_s"),
+        ({"failure_threshold_percent": "101"}, "failure_threshold_percent"),
+        ({"strategy": "nonsense"}, "strategy"),
+    ],
+)
+def test_invalid_deployment_is_refused_beside_its_field(world: World, values: dict[str, Any], field: str) -> None:
+    world.agent(None, "one", zone="a")
+    world.agent(None, "two", zone="b")
+    bundle = world.bundle()
+
+    page = signed_in(world.operator.user).post(deploy_page(bundle), filled_in(**values, _create=""))
+
+    assert page.context["form"].errors[field]
+    assert not Deployment.objects.exists()
+
+
+def test_break_glass_is_a_step_of_its_own_for_organization_admins(world: World) -> None:
+    world.agent(world.prod)
+    bundle = world.bundle(world.prod)
+    admin, operator = signed_in(world.admin.user), signed_in(world.operator.user)
+
+    step = admin.post(deploy_page(bundle), filled_in(_break_glass=""))
+    assert "before anybody has approved it" in step.text
+    assert not Deployment.objects.exists()
+    refused = operator.post(deploy_page(bundle), filled_in(_break_glass="", break_glass_reason="now"))
+    assert "org_admin" in refused.text
+    assert not Deployment.objects.exists()
+    admin.post(deploy_page(bundle), filled_in(_break_glass="", break_glass_reason="the market opens"))
+
+    deployment = Deployment.objects.get()
+    assert deployment.break_glass is not None
+    assert (deployment.status, deployment.break_glass.reason) == ("approved", "the market opens")
+
+
+def test_pages_require_the_permission_and_the_tenant(world: World, other: World) -> None:
+    bundle = world.bundle()
+    pages = [new_page(bundle.version), deploy_page(bundle)]
+
+    for url in pages:
+        assert signed_in(world.viewer.user).get(url).status_code == 403
+        assert signed_in(world.viewer.user).post(url, {**new_bundle(), **filled_in(), "_create": ""}).status_code == 403
+        assert signed_in(other.admin.user).get(url).status_code == 404
+        assert signed_in(world.operator.user).get(url).status_code == 200
+    for row in (bundle, bundle.version):
+        assert not set(pages) & set(signed_in(world.viewer.user).get(row_page(row)).text.split('"'))
+        assert set(pages) & set(signed_in(world.operator.user).get(row_page(row)).text.split('"'))
+    assert not Deployment.objects.exists()
+
+
+def test_too_few_people_to_approve_are_named(world: World) -> None:
+    world.prod.settings = {"required_approvals": 5}
+
+    said = describe_consent(world.prod, world.operator.user)
+
+    assert "5 people" in said
+    assert said.endswith("Invite more people.")
+
+
+@pytest.mark.browser
+def test_from_a_version_to_a_deployment_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+    version = world.version(world.prod)
+    for number in range(3):
+        world.agent(world.prod, f"edge-{number}", zone="a")
+    sign_in(page, world.operator.user)
+
+    page.goto(row_page(version))
+    page.get_by_role("link", name="Create a config bundle").click()
+    page.get_by_label("Name").fill("calm")
+    page.get_by_label("Parameters of the stage check").fill(PRICE)
+    page.get_by_role("button", name="Show the changes").click()
+    expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
+    shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
+    page.get_by_role("button", name="Create").click()
+    page.get_by_role("link", name="rocket_launch Deploy", exact=True).click()
+    page.get_by_label("Target").select_option(label="Agents with labels")
+    page.get_by_label("zone=a (3 agents)").check()
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#outlook")).to_contain_text("3 agents: edge-0, edge-1, edge-2")
+    shot(page, "deploy", widths=(1440, 390), full_page=True)
+    page.get_by_role("button", name="Request deployment").click()
+    expect(page.get_by_role("heading", name="Waves")).to_be_visible()
+
+    assert Deployment.objects.get().status == "pending_approval"
