@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
-from django.http import HttpRequest
-from django.urls import reverse
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_GET
+from unfold.enums import ActionVariant
 
-from apps.artifacts import pages
 from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
-from apps.artifacts.services import bisects, cancellation, replays
+from apps.artifacts.pages import artifacts, parts
+from apps.artifacts.pages import bisects as bisect_page
+from apps.artifacts.pages import replays as replay_page
+from apps.artifacts.services import bisects, cancellation, captures, replays
+from apps.pipelines.models import Version
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -28,7 +38,9 @@ from apps.tenancy.console import (
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud import blobs
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
+from byteor_cloud.errors import DomainError
 
 
 def _requester(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
@@ -82,82 +94,183 @@ BISECT = Act(
 )
 
 
-@admin.register(Artifact, site=site)
-class ArtifactAdmin(ReadOnlyAdmin):
-    tenant = "environment"
-    section, icon = "Incidents", "package_2"
-    related = ("environment__project__organization", "agent", "deployment", "version")
-    list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
-    list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
-    search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
-    acts = (REPLAY, EXECUTE, BISECT)
-
-    def summary(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
-        """Show what the artifact is; to operators also its files, and a page of a journal if the query names one."""
-        facts = [
-            ("Status", state_pill(row.status)),
-            ("Kind", row.get_kind_display()),
-            ("Reasons", "; ".join(each["detail"] for each in row.reasons) or "-"),
-            ("Agent", row_link(row.agent)),
-            ("Version", row_link(row.version)),
-            ("Captured", relative_time(row.captured_at)),
-        ]
-        panels = [pages.runs(row)] if row.kind == Artifact.Kind.INCIDENT_BUNDLE else []
-        is_capture = row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
-        if is_capture and P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment):
-            if lane := request.GET.get("lane"):
-                begin = {name: pages.number(request, name) for name in ("after", "sequence")}
-                panels.insert(0, pages.records(row, lane, **begin))
-            panels.append(pages.files(row))
-        return {"facts": facts, "panels": panels}
+AGAIN = Act(
+    name="again",
+    label="Run again",
+    explain="Run the same records through the same version again. No side effect is executed.",
+    run=lambda row, context: replays.repeat(row, actor=context.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="replay",
+    applies=permitted_by(replays.check_repeat),
+)
+BISECT_ARTIFACT = replace(
+    BISECT,
+    run=lambda row, context: bisects.request_default(row.artifact, actor=context.actor),
+    applies=permitted_by(lambda row: bisects.check_default(row.artifact)),
+)
 
 
 class _RunningAdmin(LiveAdmin):
-    """A table of work that the worker does. Its pages show how far the work is."""
+    """A table of captures or of the worker's work on them. Its pages show how far the work is."""
 
-    live_template = "console/running.html"
     still_template = "console/records.html"
 
     def is_moving(self, row: Any) -> bool:
         return row.finished_at is None
 
-    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what each of these pages begins with."""
-        shown = {"status": state_pill(row.status), "hidden_acts": ()}
-        return {**super().summary(request, row), **shown}
+    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
+        """Perform the act. An act on a single row leads to the replay or the bisect that it requested."""
+        made: list[Model] = []
+
+        def run(row: Any, act_context: ActContext) -> None:
+            made.append(act.run(row, act_context))  # type: ignore[arg-type]  # acts of these tables return a row
+
+        response = super()._perform(request, replace(act, run=run), rows, back, **context)
+        if len(rows) > 1 or not made:
+            return response
+        name = f"admin:artifacts_{made[0]._meta.model_name}_change"
+        return HttpResponseRedirect(reverse(name, args=[made[0].pk]))
+
+
+def _may_read(request: HttpRequest, row: Any) -> bool:
+    """Return whether the person may see captured records."""
+    return P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
+
+
+@admin.register(Artifact, site=site)
+class ArtifactAdmin(_RunningAdmin):
+    tenant = "environment"
+    section, icon = "Incidents", "package_2"
+    related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
+    list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
+    list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
+    search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
+    acts = (REPLAY, EXECUTE, BISECT)
+    live_template, still_template = "console/artifact.html", "console/journal.html"
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the table, and one to download."""
+        content = self.admin_site.admin_view(self.content_view)
+        return [path("<uuid:pk>/content/", content, name="artifacts_artifact_content"), *super().get_urls()]
+
+    def page_title(self, row: Artifact) -> str:
+        return artifacts.artifact_title(row)
+
+    def is_moving(self, row: Artifact) -> bool:
+        return (
+            row.status == ArtifactStatus.RECEIVED
+            or row.replays.filter(bisect=None, finished_at=None).exists()
+            or row.bisects.filter(finished_at=None).exists()
+        )
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        """Return the acts. The first thing to do with an incident is to replay it."""
+        buttons = super()._buttons(request, row)
+        return [
+            each | {"variant": ActionVariant.PRIMARY} if each["title"] == REPLAY.label else each for each in buttons
+        ]
+
+    def summary(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
+        """Show what happened and the replays so far; to operators also the files."""
+        may_read = artifacts.is_capture(row) and _may_read(request, row)
+        panels = [artifacts.runs(row)] if row.kind == Artifact.Kind.INCIDENT_BUNDLE else []
+        content = reverse("admin:artifacts_artifact_content", args=[row.pk])
+        return {
+            **super().summary(request, row),
+            "title": self.page_title(row),
+            "status": state_pill(row.status),
+            "headline": artifacts.artifact_headline(row, may_read=may_read),
+            "facts": artifacts.artifact_facts(row),
+            "hidden_acts": {EXECUTE.label},
+            "menu": {EXECUTE.label},
+            "links": [("Download", content, "download")] if _may_read(request, row) else [],
+            "panels": [*panels, artifacts.files(row)] if may_read else panels,
+        }
+
+    def still(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
+        """Show a page of a journal to operators."""
+        may_read = artifacts.is_capture(row) and _may_read(request, row)
+        return {"journal": artifacts.journal(request, row) if may_read else None}
+
+    @method_decorator(require_GET)
+    def content_view(self, request: HttpRequest, pk: UUID) -> FileResponse:
+        """Download the artifact, or the file of its capture that the query names. Nothing is shown in the browser."""
+        row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
+        if row is None:
+            raise Http404
+        if not _may_read(request, row):
+            raise PermissionDenied
+        file = request.GET.get("path")
+        name = row.download_name if file is None else file.rpartition("/")[2]
+        try:
+            source = blobs.read(row.content_hash) if file is None else captures.open_file(row, file)
+        except (FileNotFoundError, DomainError):
+            raise Http404 from None
+        return FileResponse(source, as_attachment=True, filename=name, content_type="application/octet-stream")
 
 
 @admin.register(Replay, site=site)
 class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "replay"
-    related = ("environment__project__organization", "artifact", "version", "approval", "config_bundle", "bisect")
+    related = (
+        "environment__project__organization",
+        "artifact__agent",
+        "artifact__deployment__config_bundle",
+        "version",
+        "approval",
+        "config_bundle",
+        "bisect__first_bad",
+    )
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
-    acts = (CANCEL,)
+    acts = (AGAIN, BISECT_ARTIFACT, CANCEL)
     guarded = {"result": P.OPERATE_ENVIRONMENT}  # a divergence shows bytes of captured records
+    live_template = "console/replay.html"
+
+    def page_title(self, row: Replay) -> str:
+        return f"Replay through {row.version}"
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """Show the progress or the outcome of the replay: its result and its side effects."""
-        may_read = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
+        """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
+        may_read = _may_read(request, row)
+        records = replay_page.find_records(row, may_read=may_read)
+        below = parts.number(request, "below")
         return {
             **super().summary(request, row),
-            "title": f"Replay through {row.version}",
-            "headline": pages.replay_headline(row),
-            "bar": pages.progress_bar(row),
-            "facts": pages.replay_facts(row),
-            "panels": pages.replay_panels(row, may_read=may_read),
+            "title": self.page_title(row),
+            "status": state_pill(row.status),
+            "headline": replay_page.replay_headline(row, records),
+            "links": replay_page.links(row, may_act=may_read),
+            "bar": replay_page.progress_bar(row),
+            "divergence": replay_page.divergence(row, records),
+            "stages": replay_page.stages(row),
+            "may_trace": may_read,
+            "traced": parts.number(request, "trace"),
+            "bisect": replay_page.bisect_of(row),
+            "facts": replay_page.replay_facts(row),
+            "panels": [
+                *replay_page.panels(row, may_read=may_read),
+                replay_page.versions(row, below, may_act=may_read),
+            ],
         }
 
     def still(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """Show to operators the record that they follow, and comparisons with other replays."""
-        if P.OPERATE_ENVIRONMENT not in console_user_of(request).permissions(row.environment):
-            return {}
-        panels = pages.comparisons(row, request.GET.get("compare", ""))
-        if (sequence := pages.number(request, "trace")) is not None:
-            panels.insert(0, pages.trace(row, sequence))
+        """Show to operators the record that they follow, or the comparison with another replay."""
+        panels: list[dict[str, Any]] = []
+        if _may_read(request, row):
+            if (sequence := parts.number(request, "trace")) is not None:
+                panels.append(replay_page.trace(row, sequence))
+            if (other := parts.identifier(request, "compare")) is not None:
+                panels += replay_page.comparison(row, other)
         return {"panels": panels}
+
+    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
+        """Perform the act; run again through the version that the query names, if it does."""
+        if act is AGAIN and len(rows) == 1 and "version" in request.GET:
+            act = _through(rows[0], parts.identifier(request, "version"))
+        return super()._perform(request, act, rows, back, **context)
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         diverged = self.get_queryset(request).filter(status=ReplayStatus.DIVERGED).count()
@@ -165,11 +278,23 @@ class ReplayAdmin(_RunningAdmin):
         return [Tile("Replays diverged", diverged, url, "warn" if diverged else "plain")]
 
 
+def _through(row: Any, version_id: UUID | None) -> Act:
+    """Return the act that replays the same records through another version of the environment. Raises Http404."""
+    version = Version.objects.filter(environment=row.environment_id, pk=version_id).first() if version_id else None
+    if version is None:
+        raise Http404
+    return replace(
+        AGAIN,
+        explain=f"Run the same records through {version}. No side effect is executed.",
+        run=lambda replay, context: replays.repeat(replay, version=version, actor=context.actor),
+    )
+
+
 @admin.register(Bisect, site=site)
 class BisectAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "search_insights"
-    related = ("environment__project__organization", "artifact", "first_bad", "last_good")
+    related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
         "__str__",
         "status",
@@ -183,24 +308,29 @@ class BisectAdmin(_RunningAdmin):
     not_below = frozenset({"replay.bisect"})  # the page lists them already
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")
+    live_template = "console/bisect.html"
+
+    def page_title(self, row: Bisect) -> str:
+        return f"Bisect of an incident of {row.artifact.agent}"
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
         """Show what was found, and the verdict about each version."""
         return {
             **super().summary(request, row),
-            "title": "Bisect",
-            "headline": pages.bisect_headline(row),
-            "bar": pages.verdict_strip(row),
+            "title": self.page_title(row),
+            "status": state_pill(row.status),
+            "headline": bisect_page.bisect_headline(row),
+            "strip": bisect_page.verdict_strip(row),
             "facts": [
                 ("First bad version", row_link(row.first_bad)),
                 ("Last good version", row_link(row.last_good)),
-                ("Bad means", pages.predicate(row)),
+                ("Bad means", bisect_page.predicate(row)),
                 ("Monotone", {None: "not known", True: "yes", False: "no"}[row.monotone]),
-                ("Artifact", row_link(row.artifact)),
+                ("Artifact", row_link(row.artifact, artifacts.artifact_title(row.artifact))),
                 ("Requested by", row.requested_by),
                 ("Finished", relative_time(row.finished_at)),
             ],
-            "panels": [pages.verdicts(row)],
+            "panels": [bisect_page.verdicts(row)],
             "diff": row.diff,
         }
 

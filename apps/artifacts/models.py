@@ -59,6 +59,11 @@ class Artifact(Stateful):
     def __str__(self) -> str:
         return f"{self.kind} {self.pk}"
 
+    @property
+    def download_name(self) -> str:
+        """The name of the file that a download makes."""
+        return f"{self.pk}.{'tar.gz' if self.kind == self.Kind.INCIDENT_BUNDLE else 'bin'}"
+
 
 class UnreferencedBlob(models.Model):
     """A blob that may be removed: the last row that referred to it was deleted, or no row ever referred to it.

@@ -110,11 +110,11 @@ def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None
     client.post(act(artifact, "bisect"), YES)
     run_jobs()
 
-    assert "at egress quotes_out, sequence" in page
-    assert "Trace of sequence 2" in traced
+    assert "Diverged at <code>quotes_out</code>, record 2: it is <code>{&quot;no&quot;: &quot;id&quot;}</code>" in page
+    assert "Trace of record 2" in traced
     assert "&quot;no&quot;" in traced
     assert "The results are equal." in compared
-    assert "Trace of sequence" not in hidden
+    assert "Trace of record" not in hidden
     bisect = Bisect.objects.get()
     shown = client.get(row_page(bisect)).content.decode()
     assert bisect.status == "succeeded"
@@ -130,7 +130,7 @@ def test_the_artifact_page_shows_files_and_journals_to_operators_only(world: Wor
     hidden = viewer.get(row_page(artifact), {"lane": "quotes_in"}).content.decode()
 
     assert "journal/quotes_in.bin" in listed
-    assert "3 records." in page
+    assert "2 to 3 of 3 records" in page
     assert "&quot;no&quot;" in page
     assert "journal/quotes_in.bin" not in hidden
     assert "0987654321" not in hidden
@@ -163,4 +163,4 @@ def test_fragments_show_viewers_no_captured_records(world: World) -> None:
     assert all('data-moving="no"' in text for text in (read, hidden))
     assert "a captured secret" in read
     assert "a captured secret" not in hidden
-    assert "The output diverges at egress quotes_out, sequence 1." in hidden
+    assert "record 1: it differs from the captured one." in hidden

@@ -123,7 +123,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         response = FileResponse(
             blobs.read(artifact.content_hash),
             as_attachment=True,
-            filename=f"{artifact.pk}.{'tar.gz' if artifact.kind == Artifact.Kind.INCIDENT_BUNDLE else 'bin'}",
+            filename=artifact.download_name,
             content_type="application/octet-stream",
         )
         response["ETag"] = f'"{artifact.content_hash}"'

@@ -95,6 +95,20 @@ def check_request(artifact: Artifact, *, mode: str) -> None:
     recorded_version(artifact)
 
 
+def repeat(replay: Replay, *, version: Version | None = None, actor: Actor) -> Replay:
+    """Queue a dry run of the same records, through another version if one is given."""
+    environment, artifact = replay.environment, replay.artifact
+    selected: dict[str, Any] = {"journal_lane": replay.journal_lane, "last_n": replay.last_n}
+    if version is None and replay.config_bundle is not None:
+        return request(artifact, environment=environment, config_bundle=replay.config_bundle, **selected, actor=actor)
+    return request(artifact, environment=environment, version=version or replay.version, **selected, actor=actor)
+
+
+def check_repeat(replay: Replay) -> None:
+    """Raise the error with which ``repeat`` would refuse the replay."""
+    check_permitted(replay.artifact, replay.environment, Replay.Mode.DRY_RUN)
+
+
 def request_for_bisect(bisect: Bisect, version_id: str, *, actor: Actor) -> Replay:
     """Queue the dry run of one version of a bisect."""
     row = Replay.objects.create(

@@ -19,12 +19,14 @@ def journal_page(
     sequence: int | None = None,
     unix_ns: int | None = None,
     limit: int = 50,
+    has_bytes: bool = False,
 ) -> dict[str, Any]:
     """Return a page as JSON data: ``lane, total, results, next_after``.
 
     It begins after the position ``after``, or at the first record with at least this ``sequence``, or at the first
     record at or after this time; by default at the beginning. ``next_after`` is null on the last page. ``time`` is in
-    nanoseconds since 1970. A payload that is JSON is shown as ``json``, any other as ``payload_base64``.
+    nanoseconds since 1970. A payload that is JSON is shown as ``json``, any other as ``payload_base64``; with
+    ``has_bytes``, every payload has ``payload_base64``.
     """
     first = 0
     if after is not None:
@@ -42,7 +44,7 @@ def journal_page(
         if results and shown_bytes > MAX_PAGE_BYTES:
             break
         shown = show_payload(index.record(position, SHOWN_BYTES).payload, size)
-        if shown["json"] is not None:
+        if shown["json"] is not None and not has_bytes:
             shown["payload_base64"] = None
         results.append({"position": position, "sequence": found, "time": time_ns, "size": size, **shown})
         position += 1

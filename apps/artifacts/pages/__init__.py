@@ -1,0 +1,1 @@
+"""The content of the console's pages of artifacts, replays and bisects."""

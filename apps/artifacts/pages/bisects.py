@@ -1,0 +1,74 @@
+"""The page of a bisect: what was found, and the verdict about each version."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html
+
+from apps.artifacts.models import Bisect, Replay
+from apps.tenancy.console import row_link
+from byteor_cloud.engine.replay import BisectOutcome
+
+_TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
+
+
+def bisect_headline(row: Bisect) -> str:
+    """Say in a sentence what was found."""
+    match row.outcome:
+        case BisectOutcome.FOUND:
+            return f"{row.first_bad} is the first bad version."
+        case BisectOutcome.NO_CHANGE:
+            return "The first and the last version have the same verdict."
+        case BisectOutcome.INVERTED:
+            return "The first version is bad and the last one is good."
+        case BisectOutcome.INCONCLUSIVE:
+            return "Too few versions can be tested to name the first bad one."
+    done = sum(each["verdict"] is not None for each in row.versions)
+    return row.error or f"{done} of {len(row.versions)} versions have a verdict."
+
+
+def predicate(row: Bisect) -> str:
+    """Say what makes a version bad."""
+    texts = {"diverges": "its output differs from the captured one", "fails": "a stage fails"}
+    if isinstance(row.predicate, str):
+        return texts[row.predicate]
+    other = Replay.objects.filter(pk=row.predicate["output_differs_from"]).first()
+    return format_html("its output differs from that of {}", row_link(other))
+
+
+def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
+    """Return the verdicts from the oldest to the newest version, neighbours with the same one together."""
+    cells = []
+    for verdict, group in groupby(row.versions, lambda each: each["verdict"]):
+        same = list(group)
+        numbers = [f"v{each['number']}" for each in (same[0], same[-1])]
+        replay = same[0]["replay_id"] if len(same) == 1 else None
+        cells.append(
+            {
+                "tone": _TONES[verdict],
+                "word": verdict or ("being replayed" if replay else "not replayed"),
+                "versions": numbers[0] if len(same) == 1 else " to ".join(numbers),
+                "url": replay and reverse("admin:artifacts_replay_change", args=[replay]),
+            }
+        )
+    return cells
+
+
+def verdicts(row: Bisect) -> dict[str, Any]:
+    """Return the panel of the versions that were chosen for a replay."""
+    replays = Replay.objects.in_bulk([each["replay_id"] for each in row.versions if each["replay_id"]])
+    by_id = {str(pk): replay for pk, replay in replays.items()}
+    rows = [
+        (
+            f"v{each['number']}",
+            format_html('<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "not known yet"),
+            row_link(by_id.get(each["replay_id"]), "Replay"),
+        )
+        for each in row.versions
+        if each["replay_id"]
+    ]
+    columns = ("Version", "Verdict", "Replay")
+    return {"title": "Replayed versions", "columns": columns, "rows": rows, "empty": "None yet."}
