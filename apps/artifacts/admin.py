@@ -118,6 +118,11 @@ class _RunningAdmin(LiveAdmin):
     def is_moving(self, row: Any) -> bool:
         return row.finished_at is None
 
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what each of these pages begins with."""
+        shown = {"title": self.page_title(row), "status": state_pill(row.status), "hidden_acts": ()}
+        return {**super().summary(request, row), **shown}
+
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
         """Perform the act. An act on a single row leads to the replay or the bisect that it requested."""
         made: list[Model] = []
@@ -177,8 +182,6 @@ class ArtifactAdmin(_RunningAdmin):
         content = reverse("admin:artifacts_artifact_content", args=[row.pk])
         return {
             **super().summary(request, row),
-            "title": self.page_title(row),
-            "status": state_pill(row.status),
             "headline": artifacts.artifact_headline(row, may_read=may_read),
             "facts": artifacts.artifact_facts(row),
             "hidden_acts": {EXECUTE.label},
@@ -239,9 +242,8 @@ class ReplayAdmin(_RunningAdmin):
         below = parts.number(request, "below")
         return {
             **super().summary(request, row),
-            "title": self.page_title(row),
-            "status": state_pill(row.status),
             "headline": replay_page.replay_headline(row, records),
+            "hidden_acts": () if row.finished_at else {AGAIN.label},
             "links": replay_page.links(row, may_act=may_read),
             "bar": replay_page.progress_bar(row),
             "divergence": replay_page.divergence(row, records),
@@ -317,8 +319,6 @@ class BisectAdmin(_RunningAdmin):
         """Show what was found, and the verdict about each version."""
         return {
             **super().summary(request, row),
-            "title": self.page_title(row),
-            "status": state_pill(row.status),
             "headline": bisect_page.bisect_headline(row),
             "strip": bisect_page.verdict_strip(row),
             "facts": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +11,16 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from apps.artifacts import children
-from apps.artifacts.models import Bisect, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.pipelines.models import Version
-from tests.artifacts.incidents import frames, incident, journal, upload
+from tests.artifacts.incidents import archive, files_of, frames, journal, upload
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page
 from tests.patience import PATIENCE_S
 from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.browser
-BOTH = (1440, 390)
+WIDTHS = (1440, 1000, 390)
 RECORDS = [b'{"id": 1, "card": "1234"}', b'{"no": "id"}', b'{"id": 3, "card": "5678"}']
 CONFIG = {"check": {"schema": {"required": ["id"]}}, "limit": {"schema": {"properties": {"id": {"maximum": 2}}}}}
 
@@ -59,12 +60,16 @@ def test_incident_is_replayed_followed_and_bisected(
     world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history(world)
-    captured = incident(
+    files = files_of(
         Version.objects.get(number=8).spec_kv,
-        stage_config=CONFIG,
-        expected=frames((1, RECORDS[0]), (3, RECORDS[2])),
-        quotes_in=journal(RECORDS),
+        **{
+            "runtime_config.json": json.dumps({"stage_config": CONFIG}).encode(),
+            "outcome.json": json.dumps({"stopped": {"stage": "limit", "sequence": 3, "error": "no"}}).encode(),
+            "journal/quotes_in.bin": journal(RECORDS),
+            "expected/quotes_out.bin": frames((1, RECORDS[0]), (3, RECORDS[2])),
+        },
     )
+    captured = archive(files)
     agent, api = world.agent(name="edge-1")
     assert upload(api, agent, captured, kind="incident_bundle").status_code == 201
     run_jobs()
@@ -74,34 +79,46 @@ def test_incident_is_replayed_followed_and_bisected(
     # The incident arrives, and is replayed.
     page.goto("/admin/artifacts/artifact/")
     page.get_by_role("link", name="incident_bundle").first.click()
-    page.get_by_role("link", name="journal/quotes_in.bin").click()
-    expect(page.locator("#found")).to_contain_text("3 records.")
-    shot(page, "incident-artifact", widths=BOTH, full_page=True)
+    headline = page.locator("#headline [role=status]")
+    expect(headline).to_contain_text("Stage limit stopped at record 3 on edge-1")
+    found = page.locator("#journal")
+    expect(found).to_contain_text("1 to 3 of 3 records")
+    shot(page, "incident-artifact", widths=WIDTHS, full_page=True)
+    found.get_by_label("Sequence").fill("2")
+    found.get_by_role("button", name="Go").click()
+    expect(found.locator("tbody tr[aria-current]")).to_contain_text('{"no": "id"}')
+    found.get_by_role("link", name="Hex").click()
+    expect(found.locator("tbody tr").first).to_contain_text("7b 22 6e 6f 22 3a 20 22")
+    shot(page, "incident-hex", widths=WIDTHS, full_page=True)
     page.get_by_role("link", name="replay Replay", exact=True).click()
     page.get_by_role("button", name="Replay").click()
-    page.get_by_role("link", name="Replay through quotes v8").click()
 
-    # Its page shows where it stands and the progress, without a reload.
-    headline = page.locator("#headline [role=status]")
+    # It leads to the replay, whose page shows where it stands and the progress, without a reload.
     expect(headline).to_have_text("Waits for a worker.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
     expect(headline).to_have_text("1,000 of 4,000 records are replayed.")
     expect(page.get_by_role("img", name="1,000 of 4,000 records")).to_be_visible()
     expect(page.get_by_role("link", name="Cancel")).to_be_visible()
-    shot(page, "incident-running", widths=BOTH, full_page=True)
+    shot(page, "incident-running", widths=WIDTHS, full_page=True)
     held.go_on.set()
-    expect(headline).to_have_text("The output diverges at egress quotes_out, sequence 3.")
+    expect(headline).to_have_text("Diverged at quotes_out, record 3: stage limit dropped it (schema).")
     worker.join(PATIENCE_S)
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator(".live")).to_have_attribute("data-moving", "no")
 
     # The divergence and the record are readable.
-    panel = page.locator(".panel", has_text="Divergence")
-    expect(panel).to_contain_text("missing here")
-    expect(panel).to_contain_text('{"id": 3, "card": "5678"}')
-    shot(page, "incident-diverged", widths=BOTH, full_page=True)
-    panel.get_by_role("link", name="3", exact=True).click()
+    panel = page.locator("#divergence")
+    expect(panel).to_contain_text("missing in the replay")
+    expect(panel.get_by_label("Captured record as JSON")).to_contain_text('"card": "5678"')
+    expect(panel.get_by_label("Captured record as hex")).to_contain_text("7b 22 69 64 22 3a 20 33")
+    expect(panel.locator("tbody tr[aria-current]")).to_contain_text("different")
+    stages = page.locator(".stages li")
+    assert [" ".join(text.split()) for text in stages.all_inner_texts()][2] == (
+        "limit dataguard_check 2 in 1 out 1 dropped 0 errors"
+    )
+    shot(page, "incident-diverged", widths=WIDTHS, full_page=True)
+    panel.get_by_role("link", name="Trace record 3").click()
     steps = page.locator("#found tbody tr")
     expect(steps).to_have_count(4)
     assert [[cell.strip() for cell in row.split("\t")] for row in steps.all_inner_texts()] == [
@@ -110,19 +127,29 @@ def test_incident_is_replayed_followed_and_bisected(
         ["stage check", '{"id": 3, "card": "5678"}', "-"],
         ["stage limit", "dropped: schema", "-"],
     ]
-    shot(page, "incident-traced", widths=BOTH, full_page=True)
+    shot(page, "incident-traced", widths=WIDTHS, full_page=True)
+
+    # Another version is replayed, and compared with this one.
+    versions = page.locator("#versions")
+    versions.get_by_role("link", name="Replay through v7").click()
+    expect(page.locator(".action-form")).to_contain_text("through quotes v7")
+    page.get_by_role("button", name="Run again").click()
+    expect(page.locator("#headline b").first).to_have_text("Replay through quotes v7")
+    start_worker().join(PATIENCE_S)
+    expect(headline).to_contain_text("Diverged at quotes_out")
+    page.get_by_role("link", name="Compare").first.click()
+    expect(page.locator("#found")).to_contain_text("Compared with the replay through quotes v8")
+    shot(page, "incident-compared", widths=WIDTHS, full_page=True)
 
     # A bisect names the version, and shows what it changed.
-    page.locator(".facts").get_by_role("link", name="incident_bundle").click()
-    page.get_by_role("link", name="search_insights Bisect", exact=True).first.click()
+    page.get_by_role("link", name="search_insights Bisect", exact=True).click()
     page.get_by_role("button", name="Bisect").click()
-    page.locator(".panel", has_text="Replays and bisects").get_by_role("link", name="Bisect").click()
     held.go_on.clear()
     worker = start_worker()
     expect(page.locator(".panel", has_text="Replayed versions")).to_contain_text("v8")
     expect(headline).to_have_text("0 of 8 versions have a verdict.")
     page.evaluate("document.body.dataset.loaded = 'once'")
-    shot(page, "incident-bisecting", widths=BOTH, full_page=True)
+    shot(page, "incident-bisecting", widths=WIDTHS, full_page=True)
     held.go_on.set()
     expect(headline).to_have_text("quotes v6 is the first bad version.")
     worker.join(PATIENCE_S)
@@ -132,7 +159,9 @@ def test_incident_is_replayed_followed_and_bisected(
     expect(bad).to_contain_text("bad")
     expect(page.locator("#diff")).to_contain_text("Changes from quotes v5 to quotes v6")
     expect(page.locator("#diff tr.added", has_text="limit").first).to_contain_text("dataguard_check")
-    shot(page, "incident-bisected", widths=BOTH, full_page=True)
+    shot(page, "incident-bisected", widths=WIDTHS, full_page=True)
+    strip = page.locator(".verdicts")
+    expect(strip.get_by_role("listitem").filter(has_text="v6")).to_contain_text("bad")
     assert Replay.objects.filter(bisect__isnull=False).count() <= 5
 
     # An ended page asks for nothing more, and fits into a narrow window.
@@ -140,7 +169,7 @@ def test_incident_is_replayed_followed_and_bisected(
     page.on("request", lambda request: requests.append(request.url))
     page.clock.install()
     page.set_viewport_size({"width": 390, "height": 900})
-    for row in (Bisect.objects.get(), Replay.objects.earliest("id")):
+    for row in (Bisect.objects.get(), Replay.objects.earliest("id"), Artifact.objects.get()):
         page.goto(row_page(row))
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.clock.fast_forward(60_000)

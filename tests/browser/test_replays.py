@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.releases.models import Approval
-from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, upload
+from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
 from tests.browser.filled import act, row_page, signed_in
 from tests.browser.waiting import live
 from tests.worlds import World, plan, run_jobs
@@ -37,9 +39,10 @@ def test_a_dry_run_from_the_artifacts_page(world: World) -> None:
     assert offered(world, artifact) == ["replay", "execute"]
     answer = signed_in(world.operator.user).post(act(artifact, "replay"), YES)
 
-    assert answer.status_code == 302
-    run_jobs()
     replay = Replay.objects.get()
+    assert answer.url == row_page(replay)
+    run_jobs()
+    replay.refresh_from_db()
     assert (replay.mode, replay.status, replay.requested_by) == ("dry_run", "succeeded", world.operator.user.email)
     page = signed_in(world.viewer.user).get(row_page(replay)).content.decode()
     assert "http://127.0.0.1:1/hook" in page
@@ -110,7 +113,7 @@ def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None
     client.post(act(artifact, "bisect"), YES)
     run_jobs()
 
-    assert "Diverged at <code>quotes_out</code>, record 2: it is <code>{&quot;no&quot;: &quot;id&quot;}</code>" in page
+    assert "Diverged at <code>quotes_out</code>, record 2: byte 0 is <code>0x7b</code>" in page
     assert "Trace of record 2" in traced
     assert "&quot;no&quot;" in traced
     assert "The results are equal." in compared
@@ -134,6 +137,94 @@ def test_the_artifact_page_shows_files_and_journals_to_operators_only(world: Wor
     assert "&quot;no&quot;" in page
     assert "journal/quotes_in.bin" not in hidden
     assert "0987654321" not in hidden
+
+
+def test_a_journal_is_read_from_a_sequence_or_a_time_on_and_as_hex(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b'{"n": 1}'] * 45)))
+    client = signed_in(world.operator.user)
+
+    def shown(**query: str) -> tuple[list[str], str]:
+        panel = client.get(row_page(artifact), query).context["still"]["journal"]
+        return [record["sequence"] for record in panel["rows"]], panel["empty"]
+
+    assert shown()[0] == [str(number) for number in range(1, 21)]
+    assert shown(after="39")[0] == ["41", "42", "43", "44", "45"]
+    assert shown(sequence="44")[0] == shown(time="1970-01-01T00:00:00.000044Z")[0] == ["44", "45"]
+    for query in ({"sequence": "x"}, {"time": "yesterday"}, {"time": "9999-99-99"}, {"lane": "nothing"}):
+        rows, empty = shown(**query)
+        assert rows == []
+        assert empty
+    page = client.get(row_page(artifact), {"as": "hex", "sequence": "45"}).text
+    assert "<i>000000</i>  7b 22 6e 22 3a 20 31 7d  {&quot;n&quot;: 1}" in page
+
+
+def test_downloads_are_attachments_for_operators_only(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    operator, content = signed_in(world.operator.user), row_page(artifact).replace("change", "content")
+
+    whole, file = operator.get(content), operator.get(content, {"path": "spec.kv"})
+
+    assert whole["Content-Disposition"] == f'attachment; filename="{artifact.pk}.tar.gz"'
+    assert file["Content-Disposition"] == 'attachment; filename="spec.kv"'
+    assert b"".join(file.streaming_content).decode() == artifact.version.spec_kv
+    assert b"".join(whole.streaming_content)[:2] == b"\x1f\x8b"
+    assert operator.get(content, {"path": "../list.json"}).status_code == 404
+    assert signed_in(world.viewer.user).get(content).status_code == 403
+    assert signed_in(World("initech").admin.user).get(content).status_code == 404
+
+
+def test_a_replay_is_repeated_through_a_version_of_its_environment_only(world: World) -> None:
+    first, second = world.version(), world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
+    artifact = ingested(world, incident(first.spec_kv))
+    client = signed_in(world.operator.user)
+    client.post(act(artifact, "replay"), YES)
+    replay = Replay.objects.get()
+    foreign = world.version(world.environment("dev", "other"))
+
+    again = client.post(act(replay, "again"), YES)
+    other = client.post(f"{act(replay, 'again')}?version={second.pk}", YES)
+
+    made = Replay.objects.exclude(pk=replay.pk).order_by("pk")
+    assert [each.version for each in made] == [first, second]
+    assert [again.url, other.url] == [row_page(each) for each in made]
+    for version in (foreign.pk, "x", ""):
+        assert client.post(f"{act(replay, 'again')}?version={version}", YES).status_code == 404
+    assert signed_in(world.viewer.user).post(act(replay, "again"), YES).status_code == 403
+    assert made.count() == 2
+
+
+def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:
+    versions = [world.version(content=plan(stages=[{"id": f"copy-{n}", "op": "identity"}])) for n in range(3)]
+    world.agent()
+    deployment = world.deployment(world.bundle(version=versions[0]))
+    content = incident(versions[0].spec_kv, expected=frames((1, PAYLOADS[0]), (2, b"other")))
+    artifact = ingested(world, content, deployment_id=str(deployment.pk))
+    client = signed_in(world.operator.user)
+    for name in ("replay", "replay", "bisect"):
+        client.post(act(artifact, name), YES)
+    run_jobs()
+    replay, other = Replay.objects.filter(bisect=None).order_by("pk")
+    bisect = Bisect.objects.get()
+
+    def costs() -> dict[str, int]:
+        urls = [row_page(artifact), live(artifact), row_page(replay), live(replay), row_page(bisect), live(bisect)]
+        urls += [f"{row_page(replay)}?compare={other.pk}", f"{row_page(replay)}?trace=2"]
+        counts = {}
+        for url in urls:
+            with CaptureQueriesContext(connection) as queries:
+                assert client.get(url).status_code == 200
+            counts[url] = len(queries)
+        return counts
+
+    assert row_page(deployment) in [url for _, url, _ in client.get(row_page(replay)).context["summary"]["links"]]
+    few = costs()
+    fields = {"environment": world.dev, "artifact": artifact, "requested_by": "x", "status": "succeeded"}
+    ended = {**fields, "finished_at": artifact.captured_at}
+    Replay.objects.bulk_create(Replay(**ended, version=version) for version in versions * 40)
+    Bisect.objects.bulk_create(Bisect(**ended, predicate="fails", versions=[]) for _ in range(40))
+
+    assert costs() == few
+    assert max(few.values()) <= 15, few
 
 
 def test_a_queued_dry_run_is_cancelled_from_its_page(world: World) -> None:

@@ -13,7 +13,7 @@ from django.utils.text import Truncator
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.pages.bisects import bisect_headline
 from apps.artifacts.pages.parts import hex_dump, moment, number, payload_text, query_link
-from apps.artifacts.pages.wording import HEX_ROWS, HEX_WIDTH, hex_rows
+from apps.artifacts.pages.wording import HEX_ROWS, HEX_WIDTH, byte_count, hex_rows
 from apps.artifacts.services import captures
 from apps.tenancy.console import relative_time, row_link, short_id, state_pill, with_note
 from byteor_cloud.engine import strict_json
@@ -79,7 +79,7 @@ def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
         ("Version", row.version and row_link(row.version)),
         ("Deployment", deployed and row_link(row.deployment, f"{deployed.version}, {deployed}")),
         ("Captured", relative_time(row.captured_at)),
-        ("Size", f"{row.size_bytes:,} bytes"),
+        ("Size", byte_count(row.size_bytes)),
         ("Content hash", short_id(row.content_hash)),
         *((str(key), Truncator(str(value)).chars(200)) for key, value in list(row.metadata.items())[:8]),
     ]

@@ -40,12 +40,11 @@ def predicate(row: Bisect) -> str:
 
 
 def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
-    """Return the verdicts from the oldest to the newest version, neighbours with the same one together."""
+    """Return the verdicts from the oldest to the newest version. Versions that were not replayed share cells."""
     cells = []
-    for verdict, group in groupby(row.versions, lambda each: each["verdict"]):
+    for (verdict, replay), group in groupby(row.versions, lambda each: (each["verdict"], each["replay_id"])):
         same = list(group)
         numbers = [f"v{each['number']}" for each in (same[0], same[-1])]
-        replay = same[0]["replay_id"] if len(same) == 1 else None
         cells.append(
             {
                 "tone": _TONES[verdict],

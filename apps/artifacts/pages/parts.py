@@ -59,9 +59,9 @@ def payload_text(shown: dict[str, Any]) -> str:
     return code(text)
 
 
-def code(text: str) -> str:
+def code(text: str, most: int = _SHOWN) -> str:
     """Return the beginning of a text of a capture as code."""
-    return format_html('<code class="payload">{}</code>', text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+    return format_html('<code class="payload">{}</code>', text if len(text) <= most else f"{text[:most]}…")
 
 
 def text_of(payload: bytes) -> str:

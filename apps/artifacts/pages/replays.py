@@ -112,7 +112,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
     found = (row.result or {}).get("divergence")
     if found is None:
         return None
-    kinds = {"changed": "the record differs", "missing": "missing here", "extra": "only here"}
+    kinds = {"changed": "the record differs", "missing": "missing in the replay", "extra": "not in the capture"}
     facts = [
         ("Egress", found["egress"]),
         ("Ingress", found.get("ingress")),
@@ -125,13 +125,9 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
         ("Captured", "expected", expected, actual),
         ("Replayed", "actual", actual, expected),
     ):
-        size = found["diff"][f"{name}_bytes"]
-        side = {
-            "title": title,
-            "size": size,
-            "digest": short_id(found[f"{name}_sha256"]),
-            "is_there": bool(found[f"{name}_sha256"]),
-        }
+        digest = found[f"{name}_sha256"]
+        size = wording.byte_count(found["diff"][f"{name}_bytes"])
+        side = {"title": title, "size": size, "digest": digest and short_id(digest)}
         if records is not None and payload is not None:
             side |= _shown(payload, other, records.start)
         panel["sides"].append(side)
@@ -143,7 +139,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
     panel["neighbours"] = [
         (
             query_link(row, f"{each.sequence:,}", trace=each.sequence),
-            *("-" if side is None else code(text_of(side)) for side in (each.expected, each.actual)),
+            *("-" if side is None else code(text_of(side), 120) for side in (each.expected, each.actual)),
             "equal" if each.expected == each.actual else "different",
             each.is_divergence,
         )
@@ -176,7 +172,8 @@ def stages(row: Replay) -> list[dict[str, Any]]:
     if len(listed) > _STAGES:
         shown.append({"kind": "", "name": f"{len(listed) - _STAGES} more", "tone": "plain", "counts": []})
     for name, output in row.result["egress"].items():
-        counts = [("records", f"{output['records']:,}"), ("digest", short_id(output["sha256"]))]
+        word = "record" if output["records"] == 1 else "records"
+        counts = [(word, f"{output['records']:,}"), ("", short_id(output["sha256"]))]
         shown.append({"kind": "egress", "name": name, "tone": "plain", "counts": counts})
     return shown
 

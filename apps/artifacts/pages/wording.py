@@ -178,9 +178,15 @@ def json_lines(value: Any, other: Any) -> list[Runs]:
     lines = list(_lines((), "", "", value, differing, is_marked=False))
     first = next((at for at, (_, is_marked) in enumerate(lines) if is_marked), 0)
     begin = max(0, first - _BEFORE) if len(lines) > JSON_LINES else 0
-    shown = [[line] for line in lines[begin : begin + JSON_LINES]]
+    shown = [_marked(*line) for line in lines[begin : begin + JSON_LINES]]
     more = begin + JSON_LINES < len(lines)
     return [*([[("…", False)]] if begin else []), *shown, *([[("…", False)]] if more else [])]
+
+
+def _marked(text: str, is_marked: bool) -> Runs:
+    """Return a line in pieces, its indentation never marked."""
+    inner = text.lstrip(" ")
+    return [(text[: len(text) - len(inner)], False), (inner, True)] if is_marked else [(text, False)]
 
 
 def _lines(
@@ -218,6 +224,11 @@ def hex_rows(payload: bytes, other: bytes | None, start: int = 0) -> list[tuple[
         as_hex = [(part.hex(" "), differs) for differs, part in groups]
         rows.append((f"{start + at:06x}", as_hex, [(printable(part), differs) for differs, part in groups]))
     return rows
+
+
+def byte_count(size: int) -> str:
+    """Return a number of bytes in words."""
+    return "1 byte" if size == 1 else f"{size:,} bytes"
 
 
 def printable(payload: bytes) -> str:

@@ -56,7 +56,7 @@ def read_divergence(replay: Replay) -> Divergence:
         if kept is None:
             return _excerpt(found)
         with captures.open_file(replay.artifact, f"expected/{found['egress']}.bin") as expected:
-            return run_in_disk_thread(_read, found, expected, kept)
+            return run_in_disk_thread(read_around, found, expected, kept)
     except (_NotFound, BadJournal, DomainError):
         return _excerpt(found)
 
@@ -70,8 +70,8 @@ def _excerpt(found: dict[str, Any]) -> Divergence:
     return Divergence(expected, actual, diff["offset"], [])
 
 
-def _read(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Divergence:
-    """Read the records beside the divergence on the side that has it, and what the other side has in their place."""
+def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Divergence:
+    """Return the records beside the divergence on the side that has it, and what the other side has in their place."""
     is_extra = found["kind"] == "extra"
     own_digest, other_digest = found["expected_sha256"], found["actual_sha256"]
     own, other = _bounded(read_frames(expected)), read_frames(io.BytesIO(actual))
