@@ -242,7 +242,7 @@ class ReplayAdmin(_RunningAdmin):
         below = parts.number(request, "below")
         return {
             **super().summary(request, row),
-            "headline": replay_page.replay_headline(row, records),
+            "headline": replay_page.replay_headline(row, records, may_read=may_read),
             "hidden_acts": () if row.finished_at else {AGAIN.label},
             "links": replay_page.links(row, may_act=may_read),
             "bar": replay_page.progress_bar(row),

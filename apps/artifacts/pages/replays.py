@@ -27,7 +27,7 @@ _VERSIONS = 10
 _STAGES = 100
 
 
-def replay_headline(row: Replay, records: Divergence | None) -> str:
+def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
     """Say in a sentence where the replay stands. ``records`` are those that differ, if the person may see them."""
     match row.status:
         case ReplayStatus.PENDING_APPROVAL:
@@ -43,11 +43,20 @@ def replay_headline(row: Replay, records: Divergence | None) -> str:
             difference = ""
             if records is not None and records.expected is not None and records.actual is not None:
                 difference = wording.describe_difference(records.expected, records.actual, records.start)
-            return wording.describe_divergence(found, difference, wording.find_drop(row.result["stages"], found))
+            return wording.describe_divergence(found, difference, wording.find_drop(_stage_counts(row), found))
+        case ReplayStatus.SUCCEEDED if may_read and not _was_compared(row):
+            return "It ended. The capture has no expected output to compare with."
         case ReplayStatus.SUCCEEDED:
             return "It ended without a difference to the capture."
     reproduced = (row.result or {}).get("reproduced")
     return f"{row.error or ''}{' It stopped as in the capture.' if reproduced else ''}"
+
+
+def _was_compared(row: Replay) -> bool:
+    try:
+        return captures.has_expected(row.artifact)
+    except DomainError:
+        return True  # the capture cannot be read any more
 
 
 def progress_bar(row: Replay) -> dict[str, Any] | None:
@@ -161,13 +170,13 @@ def stages(row: Replay) -> list[dict[str, Any]]:
     """Return the stages in the order of the spec, and the outputs, each with its counts."""
     if row.result is None:
         return []
-    counted = row.result["stages"]
+    counted = _stage_counts(row)
     listed = [(id, op) for id, op in decode(row.version.spec_kv).stages if id in counted]
     shown: list[dict[str, Any]] = []
     for id, op in listed[:_STAGES]:
         counts = counted[id]
-        tone = "bad" if counts["errors"] else "warn" if counts["dropped"] else "good"
-        parts = [(word, f"{counts[word]:,}") for word in ("in", "out", "dropped", "errors")]
+        tone = "bad" if counts.get("errors") else "warn" if counts.get("dropped") else "good"
+        parts = [(word, f"{counts.get(word, 0):,}") for word in ("in", "out", "dropped", "errors")]
         shown.append({"kind": split_op(op)[0], "name": id, "tone": tone, "counts": parts})
     if len(listed) > _STAGES:
         shown.append({"kind": "", "name": f"{len(listed) - _STAGES} more", "tone": "plain", "counts": []})
@@ -176,6 +185,11 @@ def stages(row: Replay) -> list[dict[str, Any]]:
         counts = [(word, f"{output['records']:,}"), ("", short_id(output["sha256"]))]
         shown.append({"kind": "egress", "name": name, "tone": "plain", "counts": counts})
     return shown
+
+
+def _stage_counts(row: Replay) -> dict[str, Any]:
+    """Return the counts of the stages. Results of earlier releases may have none."""
+    return row.result.get("stages") or {}
 
 
 def panels(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
@@ -189,7 +203,7 @@ def _drops(row: Replay, *, may_trace: bool) -> dict[str, Any]:
     """Return the panel of dropped records by stage and reason."""
     rows = [
         (stage, reason, f"{each['count']:,}", _traced(row, each["first_sequence"], may_trace=may_trace))
-        for stage, counts in row.result["stages"].items()
+        for stage, counts in _stage_counts(row).items()
         for reason, each in counts.get("drops", {}).items()
     ]
     columns = ("Stage", "Reason", "Records", "First")

@@ -71,7 +71,7 @@ def request(
 
 def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
     """Queue a bisect of the artifact's pipeline, by its expected output or else by failing stages."""
-    has_expected = artifact.status == ArtifactStatus.VERIFIED and _has_expected(artifact)
+    has_expected = artifact.status == ArtifactStatus.VERIFIED and captures.has_expected(artifact)
     predicate = Predicate.DIVERGES if has_expected else Predicate.FAILS
     return request(artifact, environment=artifact.environment, predicate=predicate.value, actor=actor)
 
@@ -80,10 +80,6 @@ def check_default(artifact: Artifact) -> None:
     """Raise the error with which ``request_default`` would refuse the artifact."""
     replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
     _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
-
-
-def _has_expected(artifact: Artifact) -> bool:
-    return any(each["path"].startswith("expected/") for each in captures.list_files(artifact))
 
 
 def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
@@ -98,7 +94,7 @@ def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
         if other.status not in _ENDED or other.result is None:
             raise Conflict("That replay has no result.", code="bisect.not_ended")
         return {Predicate.OUTPUT_DIFFERS_FROM.value: str(other.pk)}
-    if predicate == Predicate.DIVERGES and not _has_expected(artifact):
+    if predicate == Predicate.DIVERGES and not captures.has_expected(artifact):
         raise Conflict("The capture has no expected output to diverge from.", code="no_expected")
     return predicate
 

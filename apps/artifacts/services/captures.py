@@ -83,6 +83,11 @@ def list_files(artifact: Artifact) -> list[dict[str, Any]]:
     return run_in_disk_thread(listed_files, _opened(artifact))
 
 
+def has_expected(artifact: Artifact) -> bool:
+    """Tell whether the capture has expected output, with which a replay is compared."""
+    return any(each["path"].startswith("expected/") for each in list_files(artifact))
+
+
 def open_file(artifact: Artifact, path: str) -> BinaryIO:
     """Open a file of the capture. Raises NotFound for a path that is not listed."""
     capture = _opened(artifact)

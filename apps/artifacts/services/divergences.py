@@ -87,10 +87,9 @@ def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Div
         # Several ingresses may use the same sequence, so an equal record comes first.
         same = candidates.get(frame.sequence, [])
         beside = frame.payload if frame.payload in same else next(iter(same), None)
-        one, two = frame.payload, counterpart if frame is this else beside
-        if is_extra:
-            one, two = two, one
-        neighbours.append(Neighbour(frame.sequence, one, two, frame is this))
+        there = counterpart if frame is this else beside
+        sides = (there, frame.payload) if is_extra else (frame.payload, there)
+        neighbours.append(Neighbour(frame.sequence, sides[0], sides[1], frame is this))
     divergent = next(each for each in neighbours if each.is_divergence)
     return Divergence(divergent.expected, divergent.actual, 0, neighbours)
 
