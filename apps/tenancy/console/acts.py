@@ -151,7 +151,7 @@ def perform(
             refusal = problems.as_domain_error(error)
             if isinstance(refusal, Forbidden):
                 _count_denial(act, actor, tenant)
-            form.add_refusal(refusal)
+            form.show(refusal)
         else:
             return _respond(request, act, made, context)
     titled_rows = [(row, context["model_admin"].page_title(row)) for row in rows]

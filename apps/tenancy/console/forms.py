@@ -19,7 +19,7 @@ from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.permissions import Permission
 from apps.tenancy.services.sent_forms import LIFETIME
 from byteor_cloud.api import problems
-from byteor_cloud.errors import DomainError, FieldError
+from byteor_cloud.errors import DomainError, FieldError, InvalidInput
 from byteor_cloud.ids import uuid7
 
 _LIFETIMES = {
@@ -33,11 +33,33 @@ _LIFETIMES = {
 _signer = TimestampSigner(salt="apps.tenancy.console.forms")
 
 
-class ActForm(forms.Form):
+class CheckedForm(forms.Form):
+    """A form whose fields make up a body of the API. It shows the errors of the API's rules and of services.
+
+    ``conflicts`` names the field beside which the form shows a conflict with this code.
+    """
+
+    conflicts: ClassVar[Mapping[str, str]] = {}
+
+    def field_of(self, pointer: str) -> tuple[str | None, str]:
+        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
+        first, _, rest = pointer.removeprefix("/").partition("/")
+        return (first if first in self.fields else None), rest
+
+    def show(self, error: DomainError) -> None:
+        """Show the error beside the fields that it names, or else above the form."""
+        for each in error.errors:
+            if isinstance(each, FieldError):
+                name, rest = self.field_of(each.pointer)
+                self.add_error(name, f"{rest}: {each.detail}" if rest else each.detail)
+        if not error.errors:
+            self.add_error(self.conflicts.get(error.reason), error.detail)
+
+
+class ActForm(CheckedForm):
     """The form of an act on a row.
 
-    ``rules`` is the API's serializer of the same request: it has the last word on every value. ``conflicts`` names the
-    field beside which the form shows a conflict with this code.
+    ``rules`` is the API's serializer of the same request: it has the last word on every value.
     """
 
     rules: ClassVar[type[StrictSerializer] | None] = None
@@ -62,20 +84,9 @@ class ActForm(forms.Form):
             checked = self.rules(data=body)
             if checked.is_valid():
                 self.values = checked.validated_data
-            for each in problems.field_errors(checked.errors):
-                self._add(each)
+            else:
+                self.show(InvalidInput("Some values are invalid.", errors=[*problems.field_errors(checked.errors)]))
         return cleaned
-
-    def add_refusal(self, refusal: DomainError) -> None:
-        """Show why a service refused the values: beside the field, or above the form if it names none."""
-        found = [each for each in refusal.errors if isinstance(each, FieldError)]
-        pointer = f"/{self.conflicts.get(refusal.reason, '')}"
-        for each in found or [FieldError(pointer, refusal.reason, refusal.detail)]:
-            self._add(each)
-
-    def _add(self, error: FieldError) -> None:
-        name = error.pointer.split("/")[1] if error.pointer else ""
-        self.add_error(name if name in self.fields else None, error.detail)
 
 
 class CommentForm(ActForm):
