@@ -180,6 +180,7 @@ def _bulk(act: Act) -> Any:
         if len(rows) > MAX_BULK_ROWS:
             detail = f"The action accepts at most {MAX_BULK_ROWS} rows at once. Select fewer."
             model_admin.message_user(request, detail, "error")
+        if not 0 < len(rows) <= MAX_BULK_ROWS:
             return None
         return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
 

@@ -24,7 +24,7 @@ from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from apps.tenancy.services.sent_forms import record_sent_form
 from byteor_cloud.api import problems
-from byteor_cloud.errors import Conflict, DomainError, Forbidden
+from byteor_cloud.errors import Conflict, DomainError
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +130,10 @@ def perform(
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
         if not is_permitted(act, row, tenant_of(row), console_user):
-            _count_denial(act, actor, tenant_of(row))
+            organization_id = _organization_id(tenant_of(row))
+            audit.count_denial(f"console.{act.name}", actor=actor, organization_id=organization_id)
             raise PermissionDenied
-    tenant = tenant_of(rows[0])
-    held = console_user.permissions(tenant)
+    held = console_user.permissions(tenant_of(rows[0]))
     form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held)
     if request.method == "POST" and form.is_valid():
         user = request.user
@@ -148,10 +148,7 @@ def perform(
         try:
             made = _send(act, rows[0], act_context, request.POST.get("_form", ""))
         except (DomainError, IntegrityError) as error:
-            refusal = problems.as_domain_error(error)
-            if isinstance(refusal, Forbidden):
-                _count_denial(act, actor, tenant)
-            form.show(refusal)
+            form.show(problems.as_domain_error(error))
         else:
             return _respond(request, act, made, context)
     titled_rows = [(row, context["model_admin"].page_title(row)) for row in rows]
@@ -177,10 +174,6 @@ def _respond(request: HttpRequest, act: Act, made: Model | Secret, context: dict
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
     context["model_admin"].message_user(request, f"{act.label}: {made}.", "success")
     return HttpResponseRedirect(row_url(made))
-
-
-def _count_denial(act: Act, actor: Actor, tenant: Tenant) -> None:
-    audit.count_denial(f"console.{act.name}", actor=actor, organization_id=_organization_id(tenant))
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:
