@@ -246,7 +246,7 @@ CREATE_ENVIRONMENT = Act(
 )
 CREATE_USER_TOKEN = Act(
     name="create_token",
-    label="Create token",
+    label="Create user token",
     explain="The token may do what you may do, in all your organizations. It is shown once.",
     run=_create_user_token,
     needs=None,
