@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from apps.fleet import keys, labels, services
+from apps.fleet.enrollment_act import CREATE_ENROLLMENT_TOKEN
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
@@ -27,6 +28,7 @@ from apps.tenancy.console import (
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import ConsoleUser
+from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
 LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
@@ -291,6 +293,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
+    acts_beside = {Environment: (CREATE_ENROLLMENT_TOKEN,)}
 
     @admin.display(description="Uses", ordering="uses")
     def used_up(self, row: EnrollmentToken) -> str:

@@ -14,13 +14,14 @@ from apps.tenancy.console import (
     ActContext,
     ReadOnlyAdmin,
     VisibleRowsFilter,
+    people,
     row_link,
     short_id,
     site,
     state_pill,
     with_note,
 )
-from apps.tenancy.console.console_user import ConsoleUser
+from apps.tenancy.console.console_user import ConsoleUser, Tenant
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -74,6 +75,9 @@ class OrganizationAdmin(ReadOnlyAdmin):
     list_display = ("name", "slug", "created_at")
     search_fields = ("name", "slug", "=id")
     acts = (
+        people.CREATE_PROJECT,
+        people.INVITE_TO_ORGANIZATION,
+        people.CREATE_ORGANIZATION_KEY,
         Act(
             name="rotate_signing_key",
             label="Rotate signing key",
@@ -82,6 +86,8 @@ class OrganizationAdmin(ReadOnlyAdmin):
             run=_rotate,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
+            creates=SigningKey,
+            on_page=False,
         ),
         Act(
             name="rotate_signing_key_at_once",
@@ -91,6 +97,8 @@ class OrganizationAdmin(ReadOnlyAdmin):
             run=_rotate_at_once,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
+            creates=SigningKey,
+            on_page=False,
             dangerous=True,
         ),
     )
@@ -107,7 +115,7 @@ class ProjectAdmin(ReadOnlyAdmin):
     list_display = ("name", "slug", "organization", "created_at")
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("name", "slug", "=id")
-    acts = (_delete("project", P.MANAGE_PROJECT),)
+    acts = (people.CREATE_ENVIRONMENT, people.INVITE_TO_PROJECT, _delete("project", P.MANAGE_PROJECT))
 
 
 @admin.register(Environment, site=site)
@@ -157,6 +165,10 @@ class MembershipAdmin(ReadOnlyAdmin):
     list_display = ("user", "role", "organization", "project", "created_at")
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("user__email", "user__name", "=id")
+    acts = (people.CHANGE_ROLE, people.REMOVE_MEMBER)
+
+    def tenant_of(self, row: Membership) -> Tenant:
+        return row.project or row.organization
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         return visible_memberships(queryset, console_user)
@@ -170,6 +182,7 @@ class UserAdmin(ReadOnlyAdmin):
     list_display = ("email", "name", "is_active", "created_at")
     list_filter = ("is_active",)
     search_fields = ("email", "name", "=id")
+    acts = (people.CREATE_USER_TOKEN, people.CREATE_ORGANIZATION)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         if console_user.is_superuser:

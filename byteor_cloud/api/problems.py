@@ -27,17 +27,18 @@ URN = "urn:byteor:problem:"
 logger = structlog.get_logger(__name__)
 
 
-def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]:
+def field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]:
+    """Yield the errors of a serializer, each with the JSON Pointer of its field."""
     if isinstance(detail, Mapping):
         for key, child in detail.items():
             if key == "non_field_errors":
-                yield from _field_errors(child, pointer)
+                yield from field_errors(child, pointer)
             else:
-                yield from _field_errors(child, errors.child_pointer(pointer, key))
+                yield from field_errors(child, errors.child_pointer(pointer, key))
     elif isinstance(detail, list):
         for index, child in enumerate(detail):
             nested = isinstance(child, (Mapping, list))
-            yield from _field_errors(child, f"{pointer}/{index}" if nested else pointer)
+            yield from field_errors(child, f"{pointer}/{index}" if nested else pointer)
     else:
         yield errors.FieldError(pointer, getattr(detail, "code", "invalid"), errors.shorten(str(detail)))
 
@@ -71,7 +72,7 @@ class _Internal(errors.DomainError):
 
 def _from_drf(exc: drf.APIException) -> errors.DomainError:
     if isinstance(exc, drf.ValidationError):
-        found = list(_field_errors(exc.detail))
+        found = list(field_errors(exc.detail))
         return errors.InvalidInput("; ".join(e.detail for e in found[:3]), errors=found)
     kind: type[errors.DomainError] = {
         drf.MethodNotAllowed: MethodNotAllowed,

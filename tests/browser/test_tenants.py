@@ -66,8 +66,9 @@ def test_page_of_another_tenant_is_not_found(world: World, other: World) -> None
         row = model._default_manager.exclude(pk__in=mine).first()
         assert row is not None, label
         doors = [row_page(row), row_page(row).replace("/change/", "/history/")]
-        doors += [act(row, each.name) for each in site._registry[model].acts]
         answers[label] = {client.get(door).headers.get("Location") for door in doors}
+        acts = [act(row, each.name) for each in site._registry[model].all_acts]
+        assert {client.get(each).status_code for each in acts} <= {404}, label
 
     assert answers == {label: {"/admin/"} for label in MODELS if label not in OPERATORS_ONLY}
 
@@ -240,7 +241,7 @@ def test_people_see_only_their_own_tokens(world: World) -> None:
 
     assert [token.user for token in listed] == [world.admin.user]
     theirs = UserToken.objects.get(user=world.viewer.user)
-    assert client.get(act(theirs, "revoke")).headers["Location"] == "/admin/"
+    assert client.get(act(theirs, "revoke")).status_code == 404
 
 
 def test_jobs_are_limited_to_own_rows(world: World, other: World) -> None:

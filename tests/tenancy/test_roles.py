@@ -168,7 +168,7 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
     at_once: Race,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = members._check_not_last_admin
+    real = members.check_not_last_admin
     both_have_checked = threading.Barrier(2)
 
     def slowly(membership: Membership) -> None:
@@ -177,7 +177,7 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 
-    monkeypatch.setattr(members, "_check_not_last_admin", slowly)
+    monkeypatch.setattr(members, "check_not_last_admin", slowly)
     world = World("acme")
     second = world.person(ADMIN, "second")
     first, other = (Api(person.api.token) for person in (world.admin, second))

@@ -18,6 +18,8 @@ from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.engine.machines import OfferAction
 
+MAX_ENROLLMENT_TOKEN_S = 30 * 86400
+MAX_USES = 100_000
 _LABELS = {
     "type": "object",
     "maxProperties": MAX_LABELS,
@@ -254,8 +256,10 @@ class RotatedKeySerializer(serializers.Serializer[Any]):
 
 
 class EnrollmentTokenSerializer(ModelSerializer):
-    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=30 * 86400)
-    max_uses = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
+    expires_in_s = serializers.IntegerField(
+        write_only=True, required=False, min_value=60, max_value=MAX_ENROLLMENT_TOKEN_S
+    )
+    max_uses = serializers.IntegerField(required=False, min_value=1, max_value=MAX_USES)
     labels = LabelsField(required=False)
     replace = serializers.BooleanField(required=False)
     expires_at = serializers.DateTimeField(read_only=True)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -20,6 +21,7 @@ from apps.releases.admin.approvals import (
     on_deployment_page,
 )
 from apps.releases.admin.changes import find_changes
+from apps.releases.admin.environment_page import pipelines_panel
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
@@ -41,6 +43,7 @@ from apps.tenancy.console import (
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, environment_link
 from apps.tenancy.console.console_user import console_user_of
+from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
@@ -174,6 +177,10 @@ class DeploymentAdmin(LiveAdmin):
             "agents": _agents(agents_page.find_page(row, counts, request.GET)),
             "panels": panels,
         }
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show on the page of an environment what each pipeline runs there."""
+        return [pipelines_panel(row)] if isinstance(row, Environment) else []
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""

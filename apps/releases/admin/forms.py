@@ -14,10 +14,11 @@ from rest_framework.exceptions import APIException
 from rest_framework.serializers import Serializer
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from apps.tenancy.console.forms import CheckedForm
 from apps.tenancy.models import Environment
 from byteor_cloud.api import problems
 from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read_object
-from byteor_cloud.errors import DomainError, FieldError
+from byteor_cloud.errors import DomainError
 
 
 class JsonField(forms.CharField):
@@ -39,13 +40,8 @@ class JsonField(forms.CharField):
         return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, Mapping) else value
 
 
-class ApiForm(forms.Form):
+class ApiForm(CheckedForm):
     """A form whose fields make up a body of the API. The API's serializer and the service check the body."""
-
-    def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
-        first, _, rest = pointer.removeprefix("/").partition("/")
-        return (first if first in self.fields else None), rest
 
     def send(
         self, serializer: type[Serializer[Any]], body: Mapping[str, Any], environment: Environment,
@@ -59,15 +55,6 @@ class ApiForm(forms.Form):
         except (DomainError, APIException, IntegrityError) as error:
             self.show(problems.as_domain_error(error))
         return None
-
-    def show(self, error: DomainError) -> None:
-        """Show the error beside the fields that it names, or else above the form."""
-        for each in error.errors:
-            if isinstance(each, FieldError):
-                name, rest = self.field_of(each.pointer)
-                self.add_error(name, f"{rest}: {each.detail}" if rest else each.detail)
-        if not error.errors:
-            self.add_error(None, error.detail)
 
     def named(self, *names: str) -> Iterator[forms.BoundField]:
         """Yield these fields."""

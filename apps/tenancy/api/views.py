@@ -39,7 +39,7 @@ from byteor_cloud.api.parameters import (
     choice_parameter,
     line_parameter,
 )
-from byteor_cloud.errors import Conflict, InvalidInput, PreconditionFailed
+from byteor_cloud.errors import Conflict, PreconditionFailed
 
 USER_ONLY = (Family.USER,)
 
@@ -304,10 +304,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
     secret_actions = frozenset({"create"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        project_id = data.pop("project_id", None)
-        project = Project.objects.live().filter(pk=project_id, organization=self.organization).first()
-        if project_id is not None and project is None:
-            raise InvalidInput.at("/project_id", "This organization has no such project.", code="does_not_exist")
+        project = organizations.find_project(self.organization, data.pop("project_id", None))
         key, secret = tokens.create_organization_key(
             organization=self.organization,
             project=project,

@@ -1,37 +1,52 @@
-"""Acts: changes that people make in the console. Each asks for confirmation, then calls a service as that person."""
+"""Acts: changes that people make in the console. Each shows a page first, then calls a service as that person."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from django import forms
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.console.console_user import Tenant, actor_of, console_user_of
+from apps.tenancy.console.columns import row_url
+from apps.tenancy.console.console_user import ConsoleUser, Tenant, actor_of, console_user_of
+from apps.tenancy.console.forms import ActForm, CommentForm, new_form_id, read_form_id
 from apps.tenancy.models import Environment, Organization, Project, User
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
+from apps.tenancy.services.sent_forms import record_sent_form
 from byteor_cloud.api import problems
-from byteor_cloud.errors import DomainError
+from byteor_cloud.errors import Conflict, DomainError
 
 
 @dataclass(frozen=True, slots=True)
 class ActContext:
-    """The person who performs an act, and the person's comment."""
+    """The person who performs an act, and what they filled in."""
 
     actor: Actor
     user: User
-    comment: str
+    comment: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)  # of the act's own form
+    held: frozenset[Permission] = frozenset()  # the person's permissions in the row's tenant
+    base_url: str = ""  # the address of this installation
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A new credential, its secret, and a command that uses it. Only the answer to the form shows the secret."""
+
+    row: Model
+    text: str
+    explain: str
+    command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +59,17 @@ class Act:
     run: Callable[[Any, ActContext], object]
     needs: Permission | None  # None: whoever sees the row may perform the act
     needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
+    needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
+    only_self: bool = False  # the row is a person, and only that person may perform the act
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
+    # The act's own form, in place of a comment: its errors are shown beside its fields. ``run`` gets its values, and
+    # returns the row that it made or changed, or a Secret.
+    form: type[ActForm] | None = None
+    # The table in which the act makes a row, if it does. That table's page offers the act, too.
+    creates: type[Model] | None = None
+    on_page: bool = True  # whether the row's page offers the act; if not, only the table that ``creates`` names does
     dangerous: bool = False
     # Whether the row's page offers the act now. ``permitted_by`` makes it from a service's check.
     applies: Callable[[Any], bool] = lambda row: True
@@ -54,11 +77,16 @@ class Act:
     removes: bool = False
 
 
-def is_permitted(act: Act, tenant: Tenant, held: frozenset[Permission]) -> bool:
-    """Return whether somebody who holds these permissions in the tenant may perform the act there."""
-    is_prod = isinstance(tenant, Environment) and tenant.posture == Posture.PROD
-    needed = {act.needs, act.needs_on_prod if is_prod else None} - {None}
-    return needed <= held
+def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) -> bool:
+    """Return whether the person may perform the act on a row of this tenant."""
+    if act.only_self and row.pk != console_user.user_id:
+        return False
+    needed = {act.needs}
+    if isinstance(tenant, Environment) and tenant.posture == Posture.PROD:
+        needed.add(act.needs_on_prod)
+    if isinstance(tenant, Organization):
+        needed.add(act.needs_in_organization)
+    return needed - {None} <= console_user.permissions(tenant)
 
 
 def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
@@ -74,12 +102,10 @@ def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return applies
 
 
-class _CommentForm(forms.Form):
-    comment = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
-
-
-def _form(act: Act, data: Any) -> forms.Form:
-    form = _CommentForm(data)
+def _form(act: Act, data: Any, row: Any, held: frozenset[Permission]) -> ActForm:
+    form = (act.form or CommentForm)(data, row=row, held=held)
+    if act.form is not None:
+        return form
     if act.comment == "none":
         del form.fields["comment"]
     else:
@@ -97,27 +123,57 @@ def perform(
     context: dict[str, Any],
     back: str,
 ) -> HttpResponse:
-    """Show the confirmation page; once confirmed, perform the act on each row.
+    """Show the act's page; once confirmed, perform the act on each row.
 
     Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
     """
     console_user, actor = console_user_of(request), actor_of(request)
-    for tenant in {tenant_of(row) for row in rows}:
-        if not is_permitted(act, tenant, console_user.permissions(tenant)):
-            audit.count_denial(f"console.{act.name}", actor=actor, organization_id=_organization_id(tenant))
+    for row in rows:
+        if not is_permitted(act, row, tenant_of(row), console_user):
+            organization_id = _organization_id(tenant_of(row))
+            audit.count_denial(f"console.{act.name}", actor=actor, organization_id=organization_id)
             raise PermissionDenied
-    form = _form(act, request.POST if "_confirm" in request.POST else None)
+    held = console_user.permissions(tenant_of(rows[0]))
+    form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held)
     if request.method == "POST" and form.is_valid():
         user = request.user
         assert isinstance(user, User)  # noqa: S101  the site admits nobody else
-        act_context = ActContext(actor, user, form.cleaned_data.get("comment", ""))
-        for row in rows:
-            _perform_on(request, act, row, act_context, context["model_admin"])
-        return HttpResponseRedirect(back)
+        comment = form.cleaned_data.get("comment", "") if act.form is None else ""
+        base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
+        act_context = ActContext(actor, user, comment, form.values, held, base_url)
+        if act.form is None:
+            for row in rows:
+                _perform_on(request, act, row, act_context, context["model_admin"])
+            return HttpResponseRedirect(back)
+        try:
+            made = _send(act, rows[0], act_context, request.POST.get("_form", ""))
+        except (DomainError, IntegrityError) as error:
+            form.show(problems.as_domain_error(error))
+        else:
+            return _respond(request, act, made, context)
     titled_rows = [(row, context["model_admin"].page_title(row)) for row in rows]
-    return TemplateResponse(
-        request, "console/act.html", {**context, "act": act, "rows": titled_rows, "form": form, "back": back}
-    )
+    form_id = "" if act.form is None else new_form_id()
+    shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
+    return TemplateResponse(request, "console/act.html", shown)
+
+
+@transaction.atomic
+def _send(act: Act, row: Model, act_context: ActContext, form_id: str) -> Any:
+    """Perform an act with a form, once for each form that the server showed. Returns what ``run`` returns."""
+    known = read_form_id(form_id)
+    if known is None:
+        raise Conflict("This form was shown too long ago. Check it and send it again.", code="form_expired")
+    record_sent_form(known, actor=act_context.actor)
+    return act.run(row, act_context)
+
+
+def _respond(request: HttpRequest, act: Act, made: Model | Secret, context: dict[str, Any]) -> HttpResponse:
+    """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
+    if isinstance(made, Secret):
+        shown = {**context, "title": f"{act.label}: done", "act": act, "secret": made, "row_url": row_url(made.row)}
+        return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
+    context["model_admin"].message_user(request, f"{act.label}: {made}.", "success")
+    return HttpResponseRedirect(row_url(made))
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:

@@ -8,16 +8,14 @@ from functools import cache
 from typing import Any, ClassVar, cast, final
 
 from django.contrib import admin
-from django.contrib.admin import ActionLocation
-from django.contrib.admin.utils import quote, unquote
-from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
+from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import path, reverse
-from unfold.admin import ModelAdmin
-from unfold.enums import ActionVariant
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
 
-from apps.tenancy.console.acts import Act, is_permitted, perform
+from apps.tenancy.console.acting import ActingAdmin
+from apps.tenancy.console.acts import Act
 from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.models import Environment, Organization, Project
@@ -25,7 +23,6 @@ from apps.tenancy.permissions import Permission
 
 # Columns that nobody may see, search, filter or sort by.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
-MAX_BULK_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class VisibleRowsFilter(admin.RelatedFieldListFilter):
         )
 
 
-class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
+class ReadOnlyAdmin(ActingAdmin):
     """A table in the console.
 
     ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
@@ -106,7 +103,6 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     guarded: ClassVar[Mapping[str, Permission]] = {}
     # Fields that are not listed on a row's page, for example because its summary shows them.
     omitted: ClassVar[frozenset[str]] = frozenset()
-    acts: ClassVar[Sequence[Act]] = ()
     # Foreign keys (``model.field``) whose rows are not counted on the page of the row that they refer to.
     not_below: ClassVar[frozenset[str]] = frozenset()
     # Whether the page's header shows the acts. If not, the page's own template must show them.
@@ -219,13 +215,20 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table. Answer 400 to a query string with NUL, which PostgreSQL rejects, or with a malformed key."""
+        """Show the table with its buttons. Answer 400 to a query string with a malformed key or NUL.
+
+        PostgreSQL rejects NUL.
+        """
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:
-            return super().changelist_view(request, extra_context)  # type: ignore[no-any-return]  # untyped library
+            response: HttpResponse = super().changelist_view(request, extra_context)
         except ValidationError as error:  # the form names a row by an invalid key
             raise SuspiciousOperation("malformed key") from error
+        # Not as extra context: the theme would replace it.
+        if isinstance(response, TemplateResponse) and (buttons := self._buttons_of_table(request)):
+            response.context_data = {**(response.context_data or {}), "actions_list": buttons}
+        return response
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
         """Show a row's page: its acts, its summary, its fields, and counts of the rows that refer to it."""
@@ -264,55 +267,16 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             and f"{model._meta.model_name}.{field.name}" not in self.not_below
         )
 
-    # -- acts ---------------------------------------------------------------------------------------------------
+    # -- rows of acts --------------------------------------------------------------------------------------------
 
-    def get_urls(self) -> list[Any]:
-        """Return Django's URLs and one for each act on a row."""
-        act = self.admin_site.admin_view(self.act_view)
-        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
-        return [path("<path:object_id>/act/<slug:act>/", act, name=name), *super().get_urls()]
-
-    def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        held = console_user_of(request).permissions(self.tenant_of(row))
-        return [
-            {
-                "title": act.label,
-                "icon": act.icon,
-                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
-                "attrs": {},
-                "path": reverse(
-                    f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[quote(row.pk), act.name]
-                ),
-            }
-            for act in self.acts
-            if is_permitted(act, self.tenant_of(row), held) and act.applies(row)
-        ]
-
-    def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
-        """Perform one act on one row, after a confirmation page."""
-        found = next((each for each in self.acts if each.name == act), None)
-        if found is None:
-            raise Http404
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        row = self.get_object(request, unquote(object_id))
-        if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return]
-        changelist = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return self._perform(
-            request, found, [row], changelist if found.removes else f"{changelist}{quote(row.pk)}/change/"
-        )
-
-    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
-        shown = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "model_admin": self,
-            "title": act.label,
-            "goes": [(row, self.rows_deleted_with(request, row)) for row in rows] if act.removes else [],
-            **context,
-        }
-        return perform(request, act, rows, tenant_of=self.tenant_of, context=shown, back=back)
+    def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
+        """Return the rows on which the person may perform an act that makes a row elsewhere."""
+        console_user, rows = console_user_of(request), self.get_queryset(request)
+        if act.only_self:
+            return rows.filter(pk=console_user.user_id)
+        if act.needs is None or self.tenant is None:
+            return rows
+        return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
@@ -333,44 +297,3 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         if _level(model, tenant) is Environment and level is Project:
             return _join_path(tenant, "project")
         return None
-
-    def __init__(self, model: type[Model], admin_site: Any) -> None:
-        super().__init__(model, admin_site)
-        self.actions = [_bulk(act) for act in self.acts if not act.removes]
-
-    def get_actions(
-        self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
-    ) -> dict[str, Any]:
-        """Return the acts that the table offers for several rows: those that the person may perform in any tenant."""
-        if action_location is not ActionLocation.CHANGE_LIST:
-            return {}
-        console_user = console_user_of(request)
-        permitted = {act.name for act in self.acts if act.needs is None or console_user.holds_anywhere(act.needs)}
-        actions = super().get_actions(request, action_location=action_location)
-        return {name: action for name, action in actions.items() if name in permitted}
-
-    def get_action_choices(
-        self,
-        request: HttpRequest,
-        default_choices: Any = None,
-        action_location: ActionLocation = ActionLocation.CHANGE_LIST,
-    ) -> Any:
-        """Return Django's choices: the theme's method lacks the parameter ``action_location`` of Django 6.1."""
-        return admin.ModelAdmin.get_action_choices(self, request, [("", "Select action")], action_location)
-
-
-def _bulk(act: Act) -> Any:
-    """Return the act as an action of Django's changelist."""
-
-    def run(model_admin: ReadOnlyAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        # The changelist's queryset holds only visible rows, even if the form names others.
-        rows = list(queryset[: MAX_BULK_ROWS + 1])
-        if len(rows) > MAX_BULK_ROWS:
-            detail = f"The action accepts at most {MAX_BULK_ROWS} rows at once. Select fewer."
-            model_admin.message_user(request, detail, "error")
-            return None
-        return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
-
-    run.__name__ = act.name
-    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads it from the function
-    return run

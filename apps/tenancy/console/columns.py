@@ -14,6 +14,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from apps.tenancy.models import Environment, Project
+
 # The tone in which ``state_pill`` shows each state.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
@@ -59,12 +61,16 @@ def state_pill(word: str | None) -> str:
     return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
 
 
+def row_url(row: Model) -> str:
+    """Return the URL of the row's page."""
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
+
+
 def row_link(row: Model | None, text: str | None = None) -> str:
     """Return a link to the row's page."""
     if row is None:
         return "-"
-    url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
-    return format_html('<a class="text-link" href="{}">{}</a>', url, text or str(row))
+    return format_html('<a class="text-link" href="{}">{}</a>', row_url(row), text or str(row))
 
 
 def short_id(value: Any) -> str:
@@ -122,6 +128,16 @@ def exact_time(moment: datetime | None) -> str:
 def environment_link(environment: Any) -> str:
     """Return a link to an environment that also names its project, since environments in several share names."""
     return row_link(environment, f"{environment.project} / {environment}")
+
+
+def tenant_path(row: Any) -> str:
+    """Return the name of an organization, a project or an environment with the names of what it belongs to."""
+    match row:
+        case Environment():
+            return f"{row.project.organization} / {row.project} / {row}"
+        case Project():
+            return f"{row.organization} / {row}"
+    return str(row)
 
 
 _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})

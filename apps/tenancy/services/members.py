@@ -19,8 +19,8 @@ def _check_grant(granter: frozenset[Permission], role: Role) -> None:
         raise Forbidden(f"You can't grant or take away the role {role}: it has permissions that you do not have.")
 
 
-def _check_not_last_admin(membership: Membership) -> None:
-    """Raise Conflict if nobody else is org_admin. The caller must hold the organization's lock."""
+def check_not_last_admin(membership: Membership) -> None:
+    """Raise Conflict if nobody else is org_admin. A caller that changes this must hold the organization's lock."""
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
             organization_id=membership.organization_id,
@@ -56,6 +56,8 @@ def add(
     if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
         raise InvalidInput.at("/email", "The organization's setting `email_domains` does not list this domain.")
     user = get_or_create_account(email)
+    if Membership.objects.filter(user=user, organization=organization, project=project).exists():
+        raise Conflict("This person has a role here already. Change the role instead.", code="exists")
     membership = Membership.objects.create(user=user, organization=organization, project=project, role=role)
     audit.record(
         "member.add",
@@ -87,7 +89,7 @@ def change_role(
     if current.project_id is not None and role is Role.ORG_ADMIN:
         raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
     if role is not Role.ORG_ADMIN:
-        _check_not_last_admin(current)
+        check_not_last_admin(current)
     return edit(
         current,
         {"role": role},
@@ -110,7 +112,7 @@ def remove(
     lock_row(membership.organization)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))
-    _check_not_last_admin(current)
+    check_not_last_admin(current)
     audit.record(
         "member.remove",
         actor=actor,

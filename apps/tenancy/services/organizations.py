@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -17,7 +18,7 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosened_settings
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
-from byteor_cloud.errors import Forbidden
+from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
 
@@ -96,6 +97,16 @@ def update_project(
 ) -> Project:
     """Edit name or slug."""
     return edit(project, values, kind="project", scope=project, actor=actor, expected_revision=expected_revision)
+
+
+def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
+    """Return the project of the organization that a request names, if it names one. Raises InvalidInput."""
+    if project_id is None:
+        return None
+    project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()
+    if project is None:
+        raise InvalidInput.at("/project_id", "This organization has no such project.", code="does_not_exist")
+    return project
 
 
 @transaction.atomic

@@ -27,10 +27,16 @@ def _expiry(expires_in_s: int | None, max_lifetime: timedelta) -> datetime:
     return timezone.now() + lifetime
 
 
-def _max_lifetime(organizations: list[Organization]) -> timedelta:
-    """Return the shortest limit of the organizations; the default limit if there are none."""
-    days = [organization.settings_with_defaults["token_max_days"] for organization in organizations]
-    return timedelta(days=min(days, default=Organization.DEFAULT_SETTINGS["token_max_days"]))
+def max_key_lifetime(organization: Organization) -> timedelta:
+    """Return how long a key of the organization may live."""
+    return timedelta(days=organization.settings_with_defaults["token_max_days"])
+
+
+def max_token_lifetime(user: User) -> timedelta:
+    """Return how long a token of the person may live: the shortest limit of their organizations, or the default."""
+    organizations = Organization.objects.filter(memberships__user=user).distinct()
+    default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
+    return min((max_key_lifetime(organization) for organization in organizations), default=default)
 
 
 @transaction.atomic
@@ -39,14 +45,13 @@ def create_user_token(*, user: User, name: str, expires_in_s: int | None = None,
 
     Raises InvalidInput if it would live longer than ``token_max_days`` of one of the person's organizations.
     """
-    organizations = list(Organization.objects.filter(memberships__user=user).distinct())
     secret = generate(Family.USER)
     token = UserToken.objects.create(
         user=user,
         name=name,
         digest=secret.digest,
         prefix=secret.prefix,
-        expires_at=_expiry(expires_in_s, _max_lifetime(organizations)),
+        expires_at=_expiry(expires_in_s, max_token_lifetime(user)),
     )
     record_credential("token.create", token, actor=actor, scope=None, changes={"name": [None, name]})
     return token, secret.text
@@ -79,7 +84,7 @@ def create_organization_key(
         role=role,
         digest=secret.digest,
         prefix=secret.prefix,
-        expires_at=_expiry(expires_in_s, _max_lifetime([organization])),
+        expires_at=_expiry(expires_in_s, max_key_lifetime(organization)),
         created_by_id=person_behind(actor),
     )
     record_credential(

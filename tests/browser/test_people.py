@@ -1,0 +1,361 @@
+"""People and tokens in the console: invite, change roles, create tenants and credentials, each as the API does it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.test import Client
+from playwright.sync_api import Page, expect
+
+from apps.fleet.models import EnrollmentToken
+from apps.tenancy.console.forms import new_form_id
+from apps.tenancy.credentials import credential_digest
+from apps.tenancy.models import (
+    AuditEvent,
+    DenialCount,
+    Environment,
+    IdempotencyKey,
+    Membership,
+    Organization,
+    OrganizationKey,
+    Project,
+    SigningKey,
+    User,
+    UserToken,
+)
+from apps.tenancy.permissions import Role
+from apps.tenancy.services import sent_forms
+from tests.browser.confirmed import shown_messages
+from tests.browser.conftest import sign_in
+from tests.browser.filled import act, row_page, signed_in, superuser, table
+from tests.worlds import World
+
+CREDENTIALS = (UserToken, OrganizationKey, EnrollmentToken)
+MADE = (User, Membership, Organization, Project, Environment, *CREDENTIALS)
+SECRET = re.compile(r"bor_[a-z]{3}_[0-9A-Za-z]{49}")
+KEY = {"name": "CI", "role": "operator", "project_id": "", "expires_in_s": "86400"}
+ENROLLMENT = {"max_uses": "3", "expires_in_s": "3600", "labels": "zone=eu-1, ring=canary"}
+
+
+def sent(client: Client, row: Any, name: str, values: dict[str, str], **options: Any) -> Any:
+    """Send the form of an act, as the page that shows it does."""
+    body = {"_confirm": "yes", "_form": new_form_id(), **values}
+    return client.post(act(row, name), body, **options)
+
+
+def counts() -> dict[str, int]:
+    """Count the rows that the acts make, and the audit events."""
+    return {model.__name__: model._default_manager.count() for model in (*MADE, AuditEvent)}
+
+
+def calls(world: World) -> list[tuple[Any, str, dict[str, str], set[str]]]:
+    """Return each act with a row, valid values, and the people who may perform it."""
+    member = Membership.objects.get(user=world.viewer.user)
+    in_project = Membership.objects.create(
+        user=world.viewer.user, organization=world.organization, project=world.project, role=Role.VIEWER
+    )
+    managers = {"admin", "project_admin"}
+    invitation = {"email": "new@acme.example", "role": "viewer"}
+    return [
+        (world.organization, "invite", invitation, {"admin"}),
+        (world.project, "invite", invitation, managers),
+        (member, "change_role", {"role": "operator"}, {"admin"}),
+        (in_project, "change_role", {"role": "operator"}, managers),
+        (member, "remove", {}, {"admin"}),
+        (in_project, "remove", {}, managers),
+        (world.organization, "create_project", {"name": "side"}, {"admin"}),
+        (world.project, "create_environment", {"name": "lab", "posture": "dev"}, managers),
+        (world.organization, "create_key", KEY, {"admin"}),
+        (world.prod, "create_enrollment_token", ENROLLMENT, managers),
+        (world.viewer.user, "create_token", {"name": "laptop", "expires_in_s": "86400"}, {"viewer"}),
+        (world.viewer.user, "create_organization", {"name": "mine"}, {"viewer"}),
+    ]
+
+
+@pytest.mark.django_db
+def test_acts_are_offered_and_accepted_by_role(world: World, other: World) -> None:
+    people = {who: signed_in(getattr(world, who).user) for who in ("admin", "project_admin", "operator", "viewer")}
+    strangers = {f"other {who}": signed_in(getattr(other, who).user) for who in ("admin", "viewer")}
+    told: dict[str, set[str]] = {}
+    expected: dict[str, set[str]] = {}
+    cases = calls(world)
+    # The forms are sent by those first who must not send them, so that the rows still exist.
+    for row, name, values, may in cases:
+        key = f"{type(row).__name__} {name} {row}"
+        expected[key], told[key] = may, set()
+        for who, client in {**people, **strangers}.items():
+            offered = act(row, name) in client.get(row_page(row), follow=True).text
+            shown = client.get(act(row, name)).status_code
+            assert (shown == 200) is offered, (key, who)
+            if offered:
+                told[key].add(who)
+                continue
+            before = counts()
+            refused = sent(client, row, name, values)
+            assert refused.status_code == shown == (404 if who in strangers and type(row) is not User else shown)
+            assert refused.status_code in {403, 404}
+            assert counts() == before, (key, who)
+
+    assert told == expected
+    for row, name, values, may in cases:
+        events = AuditEvent.objects.count()
+        client = people[max(may)]
+        if name != "remove":
+            assert sent(client, row, name, values).status_code in {200, 302}, (row, name)
+            assert AuditEvent.objects.count() > events, (row, name)
+    denied = DenialCount.objects.filter(action="console.create_key").values_list("actor_display", flat=True)
+    assert set(denied) == {f"{who}@acme.example" for who in ("project_admin", "operator", "viewer")}
+
+
+@pytest.mark.django_db
+def test_buttons_of_the_tables_lead_to_the_acts(world: World) -> None:
+    organization, project, environment, user = ("tenancy/organization", "tenancy/project", "tenancy/environment",
+                                                "tenancy/user")  # fmt: skip
+    buttons = {
+        Membership: {f"/admin/{organization}/act/invite/", f"/admin/{project}/act/invite/"},
+        Project: {f"/admin/{organization}/act/create_project/"},
+        Environment: {f"/admin/{project}/act/create_environment/"},
+        EnrollmentToken: {f"/admin/{environment}/act/create_enrollment_token/"},
+        OrganizationKey: {f"/admin/{organization}/act/create_key/"},
+        UserToken: {f"/admin/{user}/act/create_token/"},
+        Organization: {f"/admin/{user}/act/create_organization/"},
+        SigningKey: {f"/admin/{organization}/act/rotate_signing_key{at_once}/" for at_once in ("", "_at_once")},
+    }
+    admin, viewer, root = (signed_in(user) for user in (world.admin.user, world.viewer.user, superuser()))
+
+    for model, links in buttons.items():
+        listed = admin.get(table(model))
+        assert {button["path"] for button in listed.context["actions_list"]} == links
+        for link in links - {f"/admin/{environment}/act/create_enrollment_token/"}:
+            assert admin.get(link).status_code == root.get(link).status_code == 302
+    assert [button["path"] for button in viewer.get(table(Project)).context["actions_list"]] == []
+    assert viewer.get(f"/admin/{organization}/act/create_project/").status_code == 403
+    assert admin.get(f"/admin/{environment}/act/delete/").status_code == 404
+    choice = admin.get(f"/admin/{environment}/act/create_enrollment_token/")
+    assert [name for _, name in choice.context["choices"]] == [
+        f"acme / trading / {name}" for name in ("prod", "staging", "dev")
+    ]
+    Environment.objects.all().delete()
+    assert "There is no environment yet" in admin.get(choice.request["PATH_INFO"]).text
+
+
+@pytest.mark.django_db
+def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogCaptureFixture, settings: Any) -> None:
+    client = signed_in(world.admin.user)
+    for row, name, values, model in (
+        (world.admin.user, "create_token", {"name": "laptop", "expires_in_s": "86400"}, UserToken),
+        (world.organization, "create_key", {**KEY, "project_id": str(world.project.pk)}, OrganizationKey),
+        (world.prod, "create_enrollment_token", ENROLLMENT, EnrollmentToken),
+    ):
+        before, form_id = model.objects.count(), client.get(act(row, name)).context["form_id"]
+
+        shown = sent(client, row, name, {**values, "_form": form_id})
+
+        (secret,) = set(SECRET.findall(shown.text))
+        made = model.objects.latest("id")
+        assert made.digest == credential_digest(secret)
+        assert "no-store" in shown.headers["Cache-Control"]
+        assert "Location" not in shown.headers
+        for _ in range(2):  # a reload sends the form again
+            again = sent(client, row, name, {**values, "_form": form_id})
+            assert again.context["form"].non_field_errors()[0].startswith("You sent this form already")
+            assert again.context["form_id"] != form_id
+            assert not SECRET.search(again.text)
+        assert model.objects.count() == before + 1
+        assert secret not in client.get(row_page(made)).text
+        stored = json.dumps([
+            list(AuditEvent.objects.values_list("changes", "resource_id")),
+            [session.get_decoded() for session in Session.objects.all()],
+            list(IdempotencyKey.objects.values_list("key", "fingerprint")),
+        ], default=str)  # fmt: skip
+        assert secret not in stored + caplog.text
+    token = EnrollmentToken.objects.latest("id")
+    assert (token.max_uses, token.labels, token.replace) == (3, {"zone": "eu-1", "ring": "canary"}, False)
+    assert OrganizationKey.objects.get().project == world.project
+
+
+@pytest.mark.django_db
+def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, before = signed_in(world.admin.user), counts()
+    long_ago = time.time() - sent_forms.LIFETIME.total_seconds() - 60
+    with monkeypatch.context() as patch:
+        patch.setattr("django.core.signing.time.time", lambda: long_ago)
+        old = new_form_id()
+
+    for form_id in (old, "", "mine", old.replace(old[0], "f")):
+        refused = sent(client, world.organization, "create_project", {"name": "side", "_form": form_id})
+        assert refused.context["form"].non_field_errors() == [
+            "This form was shown too long ago. Check it and send it again."
+        ]
+    assert counts() == before
+
+
+@pytest.mark.django_db
+def test_errors_are_shown_beside_their_fields(world: World) -> None:
+    world.organization.settings = {"email_domains": ["acme.example"], "token_max_days": 10}
+    world.organization.save(update_fields=["settings"])
+    admin, project_admin = signed_in(world.admin.user), signed_in(world.project_admin.user)
+    last_admin = Membership.objects.get(user=world.admin.user)
+    taken = "That name is already taken. Choose another one."
+    before = counts()
+
+    def errors(row: Any, name: str, values: dict[str, str], client: Client = admin) -> Any:
+        return sent(client, row, name, values).context["form"].errors.get_json_data()
+
+    def only(found: dict[str, Any]) -> tuple[str, str]:
+        ((name, (error,)),) = found.items()
+        return name, error["message"]
+
+    invite = {"email": "viewer@acme.example", "role": "viewer"}
+    exists = "This person has a role here already. Change the role instead."
+    assert only(errors(world.organization, "invite", invite)) == ("email", exists)
+    elsewhere = {**invite, "email": "new@elsewhere.example"}
+    assert only(errors(world.organization, "invite", elsewhere))[0] == "email"
+    for client in (admin, project_admin):  # org_admin is no role of a project
+        assert only(errors(world.project, "invite", {**elsewhere, "role": "org_admin"}, client))[0] == "role"
+    assert only(errors(last_admin, "change_role", {"role": "viewer"}))[0] == "__all__"
+    assert only(errors(world.organization, "create_project", {"name": "trading"})) == ("name", taken)
+    assert only(errors(world.organization, "create_project", {"name": "x", "slug": "A"}))[0] == "slug"
+    slug = {"name": "Trading", "slug": "trading"}
+    assert only(errors(world.organization, "create_project", slug))[0] == "slug"
+    assert only(errors(world.project, "create_environment", {"name": "prod", "posture": "dev"})) == ("name", taken)
+    assert only(errors(world.project, "create_environment", {"name": "a\u200bb", "posture": "dev"}))[0] == "name"
+    long = {"name": "laptop", "expires_in_s": str(11 * 86400)}
+    assert only(errors(world.admin.user, "create_token", long))[0] == "expires_in_s"
+    for labels in ("zone", "!zone", "=a", "a=" + "x" * 256):
+        assert only(errors(world.prod, "create_enrollment_token", {**ENROLLMENT, "labels": labels}))[0] == "labels"
+    assert only(errors(world.prod, "create_enrollment_token", {**ENROLLMENT, "max_uses": "100001"}))[0] == "max_uses"
+    assert counts() == before
+    page = admin.get(act(world.admin.user, "create_token"))
+    assert [text for _, text in page.context["form"].fields["expires_in_s"].choices] == [
+        "1 hour", "1 day", "7 days", "10 days",
+    ]  # fmt: skip
+    offered = admin.get(row_page(last_admin)).context["acts"]
+    assert offered == []  # the last org_admin can neither be demoted nor removed
+
+
+@pytest.mark.django_db
+def test_nobody_grants_more_than_they_hold(world: World) -> None:
+    member = Membership.objects.create(
+        user=world.viewer.user, organization=world.organization, project=world.project, role=Role.VIEWER
+    )
+    client = signed_in(world.project_admin.user)
+
+    def roles(row: Any, name: str) -> list[str]:
+        return [role for role, _ in client.get(act(row, name)).context["form"].fields["role"].choices]
+
+    assert roles(world.project, "invite") == roles(member, "change_role") == ["viewer", "operator", "project_admin"]
+    changed = sent(client, member, "change_role", {"role": "operator"}, follow=True)
+    assert shown_messages(changed) == [("success", "Change role: viewer@acme.example: operator.")]
+    event = AuditEvent.objects.filter(action="member.update").latest("id")
+    assert (event.actor_display, event.changes["role"]) == (world.project_admin.user.email, ["viewer", "operator"])
+    removed = client.post(act(member, "remove"), {"_confirm": "yes"}, follow=True)
+    assert removed.redirect_chain == [(table(Membership), 302)]
+    assert not Membership.objects.filter(pk=member.pk).exists()
+
+
+@pytest.mark.django_db
+def test_forms_need_the_csrf_token(world: World) -> None:
+    client = Client(enforce_csrf_checks=True, headers={"accept": "text/html"})
+    client.force_login(world.admin.user, backend="django.contrib.auth.backends.ModelBackend")
+
+    assert sent(client, world.organization, "create_key", KEY).status_code == 403
+    assert OrganizationKey.objects.count() == 0
+
+
+@pytest.mark.browser
+def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, page: Page, shot: Any) -> None:
+    widths = (1440, 390)
+
+    def press(name: str) -> None:
+        page.get_by_role("link", name=name).click()
+
+    def send(name: str) -> None:
+        page.get_by_role("button", name=name, exact=True).click()
+
+    def look(name: str) -> None:
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
+        page.set_viewport_size({"width": 1440, "height": 900})
+        shot(page, f"people-{name}", widths=widths, full_page=True)
+
+    sign_in(page, world.admin.user)
+    page.goto(table(Organization))
+    look("organizations")
+    press("Create organization")
+    page.get_by_label("Name").fill("Umbrella")
+    send("Create organization")
+    expect(page.get_by_text("Create organization: Umbrella.")).to_be_visible()
+    look("organization")
+
+    press("Create project")
+    look("project-form")
+    page.get_by_label("Name").fill("Pricing")
+    send("Create project")
+    press("Create environment")
+    page.get_by_label("Name").fill("Lab")
+    page.get_by_label("prod:", exact=False).check()
+    look("environment-form")
+    send("Create environment")
+    look("environment")
+
+    press("Create enrollment token")
+    page.get_by_label("Number of agents").fill("2")
+    page.get_by_label("Labels").fill("zone")
+    send("Create enrollment token")
+    expect(page.get_by_role("alert")).to_have_text("Write KEY=VALUE for each label, with commas between them.")
+    look("enrollment-form")
+    page.get_by_label("Labels").fill("zone=eu-1")
+    send("Create enrollment token")
+    expect(page.get_by_label("Secret")).to_have_text(SECRET)
+    look("enrollment-secret")
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("You sent this form already")
+    assert not SECRET.search(page.content())
+    assert EnrollmentToken.objects.filter(environment__name="Lab").count() == 1
+
+    page.goto(table(Membership))
+    look("members")
+    press("Invite to organization")
+    look("choice")
+    press("Umbrella")
+    page.get_by_label("E-mail address").fill("ada@umbrella.example")
+    page.get_by_label("Operator:", exact=False).check()
+    look("invite")
+    send("Invite to organization")
+    expect(page.get_by_text("Invite to organization: ada@umbrella.example: operator.")).to_be_visible()
+    look("member")
+    page.goto(table(UserToken))
+    press("Create user token")
+    page.get_by_label("Name").fill("laptop")
+    look("token-form")
+    send("Create user token")
+    expect(page.get_by_label("Secret")).to_have_text(SECRET)
+    look("token-secret")
+    press("I have copied it")
+    page.wait_for_url(f"**{table(UserToken)}*/change/")
+
+    assert Membership.objects.get(user__email="ada@umbrella.example").role == Role.OPERATOR
+
+
+@pytest.mark.browser
+def test_forms_work_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
+    page = sign_in(open_page(java_script_enabled=False), world.admin.user)
+    page.set_viewport_size({"width": 390, "height": 900})
+
+    page.goto(row_page(world.organization))
+    page.get_by_role("link", name="Create project").click()
+    page.get_by_label("Name").fill("trading")
+    page.get_by_role("button", name="Create project", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_text("That name is already taken. Choose another one.")
+    page.get_by_label("Name").fill("side")
+    page.get_by_role("button", name="Create project", exact=True).click()
+
+    expect(page.get_by_text("Create project: side.")).to_be_visible()
