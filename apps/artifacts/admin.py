@@ -8,21 +8,21 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import FileResponse, Http404, HttpRequest
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
 from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
 from apps.artifacts.pages import artifacts, parts
 from apps.artifacts.pages import bisects as bisect_page
 from apps.artifacts.pages import replays as replay_page
 from apps.artifacts.services import bisects, cancellation, captures, replays
-from apps.pipelines.models import Version
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -37,10 +37,13 @@ from apps.tenancy.console import (
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import console_user_of
+from apps.tenancy.console.forms import ActForm
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import DomainError
+
+_VERSIONS = 100  # the newest ones that a form offers
 
 
 def _requester(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
@@ -53,6 +56,7 @@ REPLAY = Act(
     label="Replay",
     explain="Run the captured records again through the version that produced them. No side effect is executed.",
     run=_requester(Replay.Mode.DRY_RUN),
+    form=ActForm,
     needs=P.OPERATE_ENVIRONMENT,
     icon="replay",
     applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.DRY_RUN)),
@@ -63,6 +67,7 @@ EXECUTE = Act(
     explain="Run the captured records again and execute the side effects that the server's allowlists permit, once for "
     "each record. On staging and prod, somebody must approve the replay first.",
     run=_requester(Replay.Mode.EXECUTE),
+    form=ActForm,
     needs=P.OPERATE_ENVIRONMENT,
     icon="bolt",
     dangerous=True,
@@ -88,6 +93,7 @@ BISECT = Act(
     explain="Search the versions of this pipeline for the first whose output differs from the capture's expected one, "
     "or, without expected output, in which a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),
+    form=ActForm,
     needs=P.OPERATE_ENVIRONMENT,
     icon="search_insights",
     applies=permitted_by(bisects.check_default),
@@ -99,9 +105,35 @@ AGAIN = Act(
     label="Run again",
     explain="Run the same records through the same version again. No side effect is executed.",
     run=lambda row, context: replays.repeat(row, actor=context.actor),
+    form=ActForm,
     needs=P.OPERATE_ENVIRONMENT,
     icon="replay",
     applies=permitted_by(replays.check_repeat),
+)
+
+
+class _VersionForm(ActForm):
+    version = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
+
+    def offer(self, row: Any, held: frozenset[P]) -> None:
+        others = replays.other_versions(row).order_by("-number")[:_VERSIONS]
+        self.fields["version"].choices = [(str(each.pk), str(each)) for each in others]  # type: ignore[attr-defined]
+
+
+def _repeat_through(row: Replay, context: ActContext) -> Replay:
+    version = replays.other_versions(row).get(pk=context.values["version"])
+    return replays.repeat(row, version=version, actor=context.actor)
+
+
+OTHER_VERSION = Act(
+    name="other",
+    label="Other version",
+    explain="Run the same records through another version of the pipeline. No side effect is executed.",
+    run=_repeat_through,
+    form=_VersionForm,
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="alt_route",
+    applies=lambda row: AGAIN.applies(row) and replays.other_versions(row).exists(),
 )
 BISECT_ARTIFACT = replace(
     BISECT,
@@ -122,19 +154,6 @@ class _RunningAdmin(LiveAdmin):
         """Return what each of these pages begins with."""
         shown = {"title": self.page_title(row), "status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
-
-    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
-        """Perform the act. An act on a single row leads to the replay or the bisect that it requested."""
-        made: list[Model] = []
-
-        def run(row: Any, act_context: ActContext) -> None:
-            made.append(act.run(row, act_context))  # type: ignore[arg-type]  # acts of these tables return a row
-
-        response = super()._perform(request, replace(act, run=run), rows, back, **context)
-        if len(rows) > 1 or not made:
-            return response
-        name = f"admin:artifacts_{made[0]._meta.model_name}_change"
-        return HttpResponseRedirect(reverse(name, args=[made[0].pk]))
 
 
 def _may_read(request: HttpRequest, row: Any) -> bool:
@@ -228,7 +247,7 @@ class ReplayAdmin(_RunningAdmin):
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
-    acts = (AGAIN, BISECT_ARTIFACT, CANCEL)
+    acts = (AGAIN, OTHER_VERSION, BISECT_ARTIFACT, CANCEL)
     guarded = {"result": P.OPERATE_ENVIRONMENT}  # a divergence shows bytes of captured records
     live_template = "console/replay.html"
 
@@ -239,12 +258,12 @@ class ReplayAdmin(_RunningAdmin):
         """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
         may_read = _may_read(request, row)
         records = replay_page.find_records(row, may_read=may_read)
-        below = parts.number(request, "below")
+        versions, comparable = replay_page.versions(row, parts.number(request, "below"), may_read=may_read)
         return {
             **super().summary(request, row),
             "headline": replay_page.replay_headline(row, records, may_read=may_read),
             "hidden_acts": () if row.finished_at else {AGAIN.label},
-            "links": replay_page.links(row, may_act=may_read),
+            "links": replay_page.links(row, comparable),
             "bar": replay_page.progress_bar(row),
             "divergence": replay_page.divergence(row, records),
             "stages": replay_page.stages(row),
@@ -252,10 +271,7 @@ class ReplayAdmin(_RunningAdmin):
             "traced": parts.number(request, "trace"),
             "bisect": replay_page.bisect_of(row),
             "facts": replay_page.replay_facts(row),
-            "panels": [
-                *replay_page.panels(row, may_read=may_read),
-                replay_page.versions(row, below, may_act=may_read),
-            ],
+            "panels": [*replay_page.panels(row, may_read=may_read), versions],
         }
 
     def still(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
@@ -268,28 +284,10 @@ class ReplayAdmin(_RunningAdmin):
                 panels += replay_page.comparison(row, other)
         return {"panels": panels}
 
-    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
-        """Perform the act; run again through the version that the query names, if it does."""
-        if act is AGAIN and len(rows) == 1 and "version" in request.GET:
-            act = _through(rows[0], parts.identifier(request, "version"))
-        return super()._perform(request, act, rows, back, **context)
-
     def tiles(self, request: HttpRequest) -> list[Tile]:
         diverged = self.get_queryset(request).filter(status=ReplayStatus.DIVERGED).count()
         url = f"{reverse('admin:artifacts_replay_changelist')}?status__exact=diverged"
         return [Tile("Replays diverged", diverged, url, "warn" if diverged else "plain")]
-
-
-def _through(row: Any, version_id: UUID | None) -> Act:
-    """Return the act that replays the same records through another version of the environment. Raises Http404."""
-    version = Version.objects.filter(environment=row.environment_id, pk=version_id).first() if version_id else None
-    if version is None:
-        raise Http404
-    return replace(
-        AGAIN,
-        explain=f"Run the same records through {version}. No side effect is executed.",
-        run=lambda replay, context: replays.repeat(replay, version=version, actor=context.actor),
-    )
 
 
 @admin.register(Bisect, site=site)

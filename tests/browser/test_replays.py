@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.releases.models import Approval
+from apps.tenancy.console.forms import new_form_id
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
 from tests.browser.filled import act, row_page, signed_in
 from tests.browser.waiting import live
@@ -19,6 +20,11 @@ pytestmark = pytest.mark.django_db
 
 YES = {"_confirm": "1"}
 HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}])
+
+
+def new_form(**values: object) -> dict[str, object]:
+    """Return what the page of an act sends."""
+    return {**YES, "_form": new_form_id(), **values}
 
 
 def facts(world: World, replay: Replay) -> dict[str, Any]:
@@ -37,7 +43,7 @@ def test_a_dry_run_from_the_artifacts_page(world: World) -> None:
     artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
 
     assert offered(world, artifact) == ["replay", "execute"]
-    answer = signed_in(world.operator.user).post(act(artifact, "replay"), YES)
+    answer = signed_in(world.operator.user).post(act(artifact, "replay"), new_form())
 
     replay = Replay.objects.get()
     assert answer["Location"] == row_page(replay)
@@ -57,7 +63,7 @@ def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
     run_jobs()
     artifact = Artifact.objects.get()
 
-    signed_in(world.operator.user).post(act(artifact, "execute"), YES)
+    signed_in(world.operator.user).post(act(artifact, "execute"), new_form())
 
     replay, approval = Replay.objects.get(), Approval.objects.get()
     assert (replay.status, approval.replay_id) == ("pending_approval", replay.pk)
@@ -83,7 +89,7 @@ def test_only_what_the_policy_permits_is_offered(world: World) -> None:
 
     assert [offered(world, artifact) for artifact in Artifact.objects.order_by("id")] == [[], ["replay"]]
     (dry,) = Artifact.objects.filter(environment=versions["dry_run_only"].environment)
-    refused = signed_in(world.operator.user).post(act(dry, "execute"), YES, follow=True)
+    refused = signed_in(world.operator.user).post(act(dry, "execute"), new_form(), follow=True)
     assert Replay.objects.count() == 0
     assert "permits dry runs only" in refused.content.decode()
 
@@ -91,7 +97,7 @@ def test_only_what_the_policy_permits_is_offered(world: World) -> None:
 def test_viewer_cannot_start_a_replay(world: World) -> None:
     artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
 
-    assert signed_in(world.viewer.user).post(act(artifact, "execute"), YES).status_code == 403
+    assert signed_in(world.viewer.user).post(act(artifact, "execute"), new_form()).status_code == 403
 
     assert Replay.objects.count() == 0
 
@@ -102,7 +108,7 @@ def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None
     artifact = ingested(world, incident(first.spec_kv, expected=frames((1, PAYLOADS[0]), (2, b"other"))))
     client = signed_in(world.operator.user)
     for _ in range(2):
-        client.post(act(artifact, "replay"), YES)
+        client.post(act(artifact, "replay"), new_form())
     run_jobs()
     one, two = Replay.objects.order_by("pk")
 
@@ -110,7 +116,7 @@ def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None
     traced = client.get(row_page(one), {"trace": "2"}).content.decode()
     compared = client.get(row_page(one), {"compare": str(two.pk)}).content.decode()
     hidden = signed_in(world.viewer.user).get(row_page(one), {"trace": "2"}).content.decode()
-    client.post(act(artifact, "bisect"), YES)
+    client.post(act(artifact, "bisect"), new_form())
     run_jobs()
 
     assert "Diverged at <code>quotes_out</code>, record 2: byte 0 is <code>0x7b</code>" in page
@@ -178,19 +184,21 @@ def test_a_replay_is_repeated_through_a_version_of_its_environment_only(world: W
     first, second = world.version(), world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
     artifact = ingested(world, incident(first.spec_kv))
     client = signed_in(world.operator.user)
-    client.post(act(artifact, "replay"), YES)
+    client.post(act(artifact, "replay"), new_form())
     replay = Replay.objects.get()
     foreign = world.version(world.environment("dev", "other"))
 
-    again = client.post(act(replay, "again"), YES)
-    other = client.post(f"{act(replay, 'again')}?version={second.pk}", YES)
+    again = client.post(act(replay, "again"), new_form())
+    other = client.post(act(replay, "other"), new_form(version=second.pk))
 
     made = Replay.objects.exclude(pk=replay.pk).order_by("pk")
     assert [each.version for each in made] == [first, second]
     assert [again["Location"], other["Location"]] == [row_page(each) for each in made]
-    for version in (foreign.pk, "x", ""):
-        assert client.post(f"{act(replay, 'again')}?version={version}", YES).status_code == 404
-    assert signed_in(world.viewer.user).post(act(replay, "again"), YES).status_code == 403
+    for version in (foreign.pk, first.pk, "x", ""):
+        refused = client.post(act(replay, "other"), new_form(version=version))
+        assert list(refused.context["form"].errors) == ["version"]
+    for name in ("again", "other"):
+        assert signed_in(world.viewer.user).post(act(replay, name), new_form()).status_code == 403
     assert made.count() == 2
 
 
@@ -202,7 +210,7 @@ def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:
     artifact = ingested(world, content, deployment_id=str(deployment.pk))
     client = signed_in(world.operator.user)
     for name in ("replay", "replay", "bisect"):
-        client.post(act(artifact, name), YES)
+        client.post(act(artifact, name), new_form())
     run_jobs()
     replay, other = Replay.objects.filter(bisect=None).order_by("pk")
     bisect = Bisect.objects.get()
@@ -231,7 +239,7 @@ def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:
 def test_a_queued_dry_run_is_cancelled_from_its_page(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     client = signed_in(world.operator.user)
-    client.post(act(artifact, "replay"), YES)
+    client.post(act(artifact, "replay"), new_form())
     replay = Replay.objects.get()
 
     client.post(act(replay, "cancel"), {**YES, "comment": "not needed"})
@@ -244,7 +252,7 @@ def test_fragments_show_viewers_no_captured_records(world: World) -> None:
     version = world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
     artifact = ingested(world, incident(version.spec_kv, expected=frames((1, b"a captured secret"))))
     operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
-    operator.post(act(artifact, "replay"), YES)
+    operator.post(act(artifact, "replay"), new_form())
     replay = Replay.objects.get()
     waiting = viewer.get(live(replay)).text
     run_jobs()

@@ -92,12 +92,12 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
     return [(label, value) for label, value in facts if value]
 
 
-def links(row: Replay, *, may_act: bool) -> list[tuple[str, str, str]]:
-    """Return text, address and icon of the ways on from here that change nothing."""
-    found = [("Other version", "#versions", "alt_route")] if may_act else []
-    other = _comparable(row).first() if may_act and row.result is not None else None
-    if other is not None:
-        found.append(("Compare", _url(row, compare=other.pk), "compare_arrows"))
+def links(row: Replay, others: list[Replay]) -> list[tuple[str, str, str]]:
+    """Return text, address and icon of the ways on from here that change nothing. ``others`` can be compared."""
+    found = []
+    if others:
+        url = _url(row, compare=max(each.pk for each in others))
+        found.append(("Compare", url, "compare_arrows"))
     if row.artifact.deployment_id is not None:
         url = reverse("admin:releases_deployment_change", args=[row.artifact.deployment_id])
         found.append(("Open the deployment", url, "rocket_launch"))
@@ -259,18 +259,13 @@ def _actions(step: dict[str, Any]) -> list[str]:
 # -- other versions and replays ---------------------------------------------------------------------------------
 
 
-def _comparable(row: Replay) -> Any:
-    """Return the other replays of the same records that have a result, the newest first."""
-    return _same_records(row).filter(result__isnull=False).defer("result", "audit")
-
-
 def _same_records(row: Replay) -> Any:
     same = Replay.objects.filter(artifact=row.artifact_id, journal_lane=row.journal_lane, last_n=row.last_n)
     return same.exclude(pk=row.pk).order_by("-id")
 
 
-def versions(row: Replay, below: int | None, *, may_act: bool) -> dict[str, Any]:
-    """Return the panel of the pipeline's versions: what each made of these records, and what may be done with it."""
+def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
+    """Return the panel of the pipeline's versions, what each made of these records, and which can be compared."""
     found = Version.objects.filter(environment=row.environment_id, name=row.version.name).order_by("-number")
     page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])
     listed = page[:_VERSIONS]
@@ -278,7 +273,7 @@ def versions(row: Replay, below: int | None, *, may_act: bool) -> dict[str, Any]
     by_version = {
         each.version_id: each for each in newest.defer("result", "audit").annotate(has_result=Q(result__isnull=False))
     }
-    rows = []
+    rows, comparable = [], list[Replay]()
     for version in listed:
         other = by_version.get(version.pk)
         shown = [format_html("{} this replay", state_pill(row.status))] if version.pk == row.version_id else []
@@ -286,24 +281,19 @@ def versions(row: Replay, below: int | None, *, may_act: bool) -> dict[str, Any]
             shown.append(
                 format_html("{} {}", state_pill(other.status), row_link(other, relative_time(other.created_at)))
             )
-        can_compare = may_act and other is not None and other.has_result and row.result is not None
+        if may_read and other is not None and other.has_result and row.result is not None:
+            comparable.append(other)
         rows.append(
             (
                 row_link(version, f"v{version.number}"),
                 format_html_join(" ", "{}", ((each,) for each in shown)) or "-",
-                query_link(row, "Compare", compare=other.pk) if can_compare and other else "",
-                _replay_link(row, version) if may_act else "",
+                query_link(row, "Compare", compare=other.pk) if other in comparable and other else "",
             )
         )
     panel = {"id": "versions", "title": f"Versions of {row.version.name}", "rows": rows, "empty": ""}
     if len(page) > len(listed):
         panel["lead"] = query_link(row, "Older versions", at="versions", below=listed[-1].number)
-    return {**panel, "columns": ("Version", "These records", "", "")}
-
-
-def _replay_link(row: Replay, version: Version) -> str:
-    url = reverse("admin:artifacts_replay_act", args=[row.pk, "again"], query={"version": version.pk})
-    return format_html('<a class="text-link" href="{}" aria-label="Replay through v{}">Replay</a>', url, version.number)
+    return {**panel, "columns": ("Version", "These records", "")}, comparable
 
 
 def comparison(row: Replay, other_id: UUID) -> list[dict[str, Any]]:

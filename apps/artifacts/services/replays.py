@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.artifacts.jobs import RunReplay
@@ -102,6 +103,12 @@ def repeat(replay: Replay, *, version: Version | None = None, actor: Actor) -> R
     if version is None and replay.config_bundle is not None:
         return request(artifact, environment=environment, config_bundle=replay.config_bundle, **selected, actor=actor)
     return request(artifact, environment=environment, version=version or replay.version, **selected, actor=actor)
+
+
+def other_versions(replay: Replay) -> QuerySet[Version]:
+    """Return the other versions of the replay's pipeline in its environment."""
+    same = Version.objects.filter(environment=replay.environment_id, name=replay.version.name)
+    return same.exclude(pk=replay.version_id)
 
 
 def check_repeat(replay: Replay) -> None:
