@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.tenancy.console import (
@@ -15,6 +16,7 @@ from apps.tenancy.console import (
     ReadOnlyAdmin,
     VisibleRowsFilter,
     people,
+    relative_time,
     row_link,
     short_id,
     site,
@@ -22,6 +24,12 @@ from apps.tenancy.console import (
     with_note,
 )
 from apps.tenancy.console.console_user import ConsoleUser, Tenant
+from apps.tenancy.console.environment_settings import (
+    EDIT_SETTINGS,
+    describe_freeze,
+    freeze_panel,
+    settings_panel,
+)
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -43,6 +51,8 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
 from byteor_cloud.engine.delivery.keys import KeyStatus
+
+_SHOWN_EVENTS = 10
 
 
 def _delete(kind: str, needs: P) -> Act:
@@ -127,12 +137,19 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     list_display = ("name", "posture", "project", "organization", "created_at")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
-    acts = (_delete("environment", P.MANAGE_PROJECT),)
+    acts = (EDIT_SETTINGS, _delete("environment", P.MANAGE_PROJECT))
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """Show the settings in effect."""
-        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
-        return {"facts": [("Posture", state_pill(row.posture)), ("Project", row_link(row.project)), *shown]}
+        """Show what the environment permits, its settings and its freeze windows."""
+        now = timezone.now()
+        return {
+            "facts": [
+                ("Posture", state_pill(row.posture)),
+                ("Project", row_link(row.project)),
+            ],
+            "warning": describe_freeze(row.effective_settings.freeze_windows, now),
+            "panels": [freeze_panel(row, now), settings_panel(row)],
+        }
 
     @admin.display(description="Organization", ordering="project__organization__name")
     def organization(self, row: Environment) -> str:
@@ -289,6 +306,24 @@ class AuditEventAdmin(ReadOnlyAdmin):
     list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
     list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show on the page of an environment what happened there last."""
+        if not isinstance(row, Environment):
+            return []
+        last = self.get_queryset(request).filter(environment_id=row.pk).order_by("-id")[:_SHOWN_EVENTS]
+        return [
+            {
+                "title": "Last events",
+                "url": f"{reverse('admin:tenancy_auditevent_changelist')}?environment_id__exact={row.pk}",
+                "columns": ("When", "What", "Who", "Outcome"),
+                "rows": [
+                    (relative_time(each.timestamp), each.action, each.actor_display, state_pill(each.outcome))
+                    for each in last
+                ],
+                "empty": "Nothing has happened here yet.",
+            }
+        ]
 
     @admin.display(description="Resource")
     def resource(self, row: AuditEvent) -> str:
