@@ -7,14 +7,15 @@ page of a filtered list reads the rows of its own agents only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import batched
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, QuerySet, Value, When
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet.models import (
@@ -35,6 +36,7 @@ from byteor_cloud import space
 MAX_VALUES = 50  # of a label key in a summary
 MAX_KEYS = 200
 AT_ONCE = 5000  # agents, in a transaction
+LOCKS_AT_ONCE = 100  # of environments, always in the order of their ids
 REFRESHED_BEFORE_S = 15  # at least twice the interval of the job
 _LABELS = """
 SELECT key, value, count FROM (
@@ -80,7 +82,7 @@ FROM (
 _SETTLE = f"""
 WITH looked_at AS (
     DELETE FROM fleet_changedagent WHERE id IN (
-        SELECT id FROM fleet_changedagent WHERE environment_id = %s ORDER BY id LIMIT %s
+        SELECT id FROM fleet_changedagent WHERE environment_id = ANY(%s) ORDER BY id LIMIT %s
     ) RETURNING agent_id
 ), facts AS (
     {_FACTS}
@@ -109,50 +111,69 @@ SELECT agent_id FROM looked_at ORDER BY agent_id DESC LIMIT 1
 """  # noqa: S608  only constants are inserted
 
 
+type Environments = QuerySet[Environment] | Collection[Environment]
+
+
 @dataclass(frozen=True, slots=True)
-class Counts:
+class States:
+    """How many enrolled agents there are by liveness, how many have drifted, and how many have a suspected clone."""
+
+    liveness: Mapping[str, int]
+    drifted: int
+    cloned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(States):
     """How many enrolled agents an environment has, in all and by what lists filter by.
 
     ``bundles`` counts by the hash of the running bundle. ``labels`` has the most frequent values of each key.
     """
 
-    total: int
-    liveness: Mapping[str, int]
-    drifted: int
-    cloned: int
     status: Mapping[str, int]
     bundles: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
 
+    @property
+    def total(self) -> int:
+        """The number of enrolled agents."""
+        return sum(self.liveness.values())
 
-def pulses(environment: Environment) -> QuerySet[Pulse]:
-    """Return the pulses of the environment's enrolled agents, with all changes that were committed before.
+
+def pulses(environments: Environments) -> QuerySet[Pulse]:
+    """Return the pulses of the environments' enrolled agents, with all changes that were committed before."""
+    catch_up(environments)
+    return Pulse.objects.filter(environment__in=environments)
+
+
+def catch_up(environments: Environments) -> None:
+    """Write the pulses of all changed agents of the environments.
 
     While the database's disk is almost full, reads must not write. The pulses are then those of the last time.
     """
     if not space.is_low_for_database():
-        settle(environment.pk)
-    return Pulse.objects.filter(environment=environment)
+        changed = ChangedAgent.objects.filter(environment__in=environments).order_by()
+        settle(*changed.values_list("environment_id", flat=True).distinct())
 
 
-def settle(environment_id: UUID) -> None:
-    """Write the pulses of the environment's changed agents. It may run at any time, also twice at once."""
-    settled = AT_ONCE if ChangedAgent.objects.filter(environment=environment_id).exists() else 0
-    while settled == AT_ONCE:
-        settled = _write(_SETTLE, environment_id, AT_ONCE)
+def settle(*environment_ids: UUID) -> None:
+    """Write the pulses of the environments' changed agents. It may run at any time, also twice at once."""
+    for some in batched(sorted(environment_ids), LOCKS_AT_ONCE):
+        settled = AT_ONCE
+        while settled == AT_ONCE:
+            settled = _write(_SETTLE, some, list(some), AT_ONCE)
 
 
 def refresh(environment_id: UUID) -> None:
     """Move the times until which agents are surely online, where heartbeats have come since and the times are near."""
     after: UUID | None = UUID(int=0)
     while after is not None:
-        after = _write(_REFRESH, environment_id, after, AT_ONCE)
+        after = _write(_REFRESH, [environment_id], environment_id, after, AT_ONCE)
 
 
 def maintain() -> None:
     """Settle and refresh all environments, and replace the changes of their label counts by their sums."""
-    for environment_id in ChangedAgent.objects.values_list("environment", flat=True).distinct():
-        settle(environment_id)
+    settle(*ChangedAgent.objects.order_by().values_list("environment_id", flat=True).distinct())
     soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
     due = Pulse.objects.filter(online_until__lt=soon, offline_at=None)
     for environment_id in due.values_list("environment", flat=True).distinct():
@@ -161,12 +182,13 @@ def maintain() -> None:
 
 
 @transaction.atomic
-def _write(sql: str, environment_id: UUID, *parameters: Any) -> Any:
-    """Run a statement that writes pulses of the environment, after all others. Return the value that it selects."""
+def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any:
+    """Run a statement that writes pulses of the environments, after all others. Return the value that it selects."""
     with connection.cursor() as cursor:
-        # Two at once could write an older state over a newer one. The statement's snapshot is taken with the lock.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"fleet_pulse {environment_id}"])
-        cursor.execute(sql, [environment_id, *parameters])
+        # Two at once could write an older state over a newer one. The statement's snapshot is taken with the locks.
+        names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s) AS name", [names])
+        cursor.execute(sql, parameters)
         row = cursor.fetchone()
     return row and row[0]
 
@@ -205,33 +227,46 @@ def has_progress(progress: str) -> Any:
     return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
 
 
+def agents_with(condition: Q) -> Q:
+    """Return the condition that an agent's pulse meets ``condition``. Decommissioned agents have no pulse."""
+    return Q(pk__in=Pulse.objects.filter(condition).values("pk"))
+
+
+def cloned_agents() -> Q:
+    """Return the condition that a clone of an agent is suspected."""
+    return Q(pk__in=Heartbeat.objects.filter(clone_suspected_at__isnull=False).values("pk"))
+
+
+def count_states(environments: Environments) -> States:
+    """Count the enrolled agents of all these environments by liveness, and the drifted and the cloned ones."""
+    now = timezone.now()
+    found = pulses(environments)
+    conditions = {
+        Liveness.ONLINE: Q(online_until__gte=now),
+        Liveness.STALE: Q(online_until__lt=now, offline_at__gte=now),
+        Liveness.OFFLINE: Q(online_until__lt=now, offline_at__lt=now),
+        "unknown": _unknown(now),
+        "drifted": Q(drifted=True),
+    }
+    counts = found.aggregate(**{f"n_{name}": Count("*", filter=condition) for name, condition in conditions.items()})
+    liveness = Counter({each.value: counts[f"n_{each}"] for each in Liveness})
+    if counts["n_unknown"]:
+        others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment__in=environments)
+        liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
+    return States(liveness, counts["n_drifted"], found.filter(is_cloned(True)).count())
+
+
 def count(environment: Environment) -> Counts:
     """Count the environment's enrolled agents."""
-    now = timezone.now()
-    status, bundles, drifted = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str](), 0
-    liveness, unknown = Counter[str](dict.fromkeys(Liveness, 0)), 0
-    alive = Case(
-        When(online_until__gte=now, then=Value(Liveness.ONLINE)),
-        When(offline_at__gte=now, then=Value(Liveness.STALE)),
-        When(offline_at__lt=now, then=Value(Liveness.OFFLINE)),
-        output_field=CharField(),
-    )
-    groups = pulses(environment).values("status", "running_bundle_hash", "drifted", alive=alive)
-    for group in groups.annotate(count=Count("*")).order_by():
-        drifted += group["count"] if group["drifted"] else 0
-        if group["alive"] is None:
-            unknown += group["count"]
-        else:
-            liveness[group["alive"]] += group["count"]
-        if group["status"] is not None:
-            status[group["status"]] += group["count"]
-        if group["running_bundle_hash"] is not None:
-            bundles[group["running_bundle_hash"]] += group["count"]
-    if unknown:
-        others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
-        liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
-    cloned = Pulse.objects.filter(is_cloned(True), environment=environment).count()
-    return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
+    states = count_states([environment])
+    status, bundles = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str]()
+    groups = Pulse.objects.filter(environment=environment).values_list("status", "running_bundle_hash")
+    for word, bundle_hash, agents in groups.annotate(count=Count("*")).order_by():
+        if word is not None:
+            status[word] += agents
+        if bundle_hash is not None:
+            bundles[bundle_hash] += agents
+    return Counts(states.liveness, states.drifted, states.cloned, status, bundles, _count_labels(environment))
 
 
 def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:

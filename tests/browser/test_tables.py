@@ -24,7 +24,10 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 # Copies and counts that no person writes or knows. The page of an agent shows its intervals.
-INTERNAL = {"fleet.pulse", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval", "artifacts.replayframes"}
+INTERNAL = {
+    "fleet.pulse", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval", "releases.progresscount",
+    "artifacts.replayframes",
+}  # fmt: skip
 
 
 def fill_operation(world: World, suffix: str = "1") -> None:
