@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from apps.fleet.models import (
@@ -28,6 +28,7 @@ from apps.fleet.models import (
     LabelCount,
     Liveness,
     Pulse,
+    PulseCount,
 )
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
@@ -48,11 +49,12 @@ SELECT key, value, count FROM (
     ) AS counted
 ) AS ranked WHERE place <= %s AND key_place <= %s ORDER BY key_place, place
 """
-_SUM_LABELS = """
-WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING key, value, count)
-INSERT INTO fleet_labelcount (environment_id, key, value, count)
-SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
+_CONDENSE = """
+WITH gone AS (DELETE FROM {table} WHERE environment_id = %s RETURNING {columns}, count)
+INSERT INTO {table} (environment_id, {columns}, count)
+SELECT %s, {columns}, sum(count) FROM gone GROUP BY {columns} HAVING sum(count) <> 0
 """
+_COUNTED_BY = {LabelCount: ("key", "value"), PulseCount: ("drifted", "status", "running_bundle_hash")}
 # What the pulses of some agents should be. An agent is told to send its next heartbeat after 0.9 intervals at the
 # earliest, and it is stale after three times as long. The rest is room for heartbeats that are being stored while the
 # interval changes. For silent agents see the trigger ``fleet_heartbeat_note``.
@@ -172,7 +174,7 @@ def refresh(environment_id: UUID) -> None:
 
 
 def maintain() -> None:
-    """Settle and refresh all environments, and replace the changes of their label counts by their sums."""
+    """Settle and refresh all environments, and replace the changes of their counts by their sums."""
     settle(*ChangedAgent.objects.order_by().values_list("environment_id", flat=True).distinct())
     soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
     due = Pulse.objects.filter(online_until__lt=soon, offline_at=None)
@@ -187,7 +189,7 @@ def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any
     with connection.cursor() as cursor:
         # Two at once could write an older state over a newer one. The statement's snapshot is taken with the locks.
         names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s) AS name", [names])
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(each, 0)) FROM unnest(%s::text[]) each", [names])
         cursor.execute(sql, parameters)
         row = cursor.fetchone()
     return row and row[0]
@@ -239,29 +241,32 @@ def cloned_agents() -> Q:
 
 def count_states(environments: Environments) -> States:
     """Count the enrolled agents of all these environments by liveness, and the drifted and the cloned ones."""
-    now = timezone.now()
-    found = pulses(environments)
-    conditions = {
-        Liveness.ONLINE: Q(online_until__gte=now),
-        Liveness.STALE: Q(online_until__lt=now, offline_at__gte=now),
-        Liveness.OFFLINE: Q(online_until__lt=now, offline_at__lt=now),
-        "unknown": _unknown(now),
-        "drifted": Q(drifted=True),
+    found, now = pulses(environments), timezone.now()
+    counted = PulseCount.objects.filter(environment__in=environments).order_by()
+    drifted = dict(counted.values_list("drifted").annotate(agents=Sum("count")))
+    late = {
+        Liveness.STALE: Q(offline_at__gte=now),
+        Liveness.OFFLINE: Q(offline_at__lt=now),
+        None: Q(offline_at=None),  # only the heartbeat can tell
     }
-    counts = found.aggregate(**{f"n_{name}": Count("*", filter=condition) for name, condition in conditions.items()})
-    liveness = Counter({each.value: counts[f"n_{each}"] for each in Liveness})
-    if counts["n_unknown"]:
+    numbers = found.filter(online_until__lt=now).aggregate(
+        **{f"n_{word}": Count("pk", filter=condition) for word, condition in late.items()}
+    )
+    liveness = Counter[str]({word: numbers[f"n_{word}"] for word in (Liveness.STALE, Liveness.OFFLINE)})
+    liveness[Liveness.ONLINE] = max(0, sum(drifted.values()) - sum(numbers.values()))
+    if numbers["n_None"]:
         others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment__in=environments)
         liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
-    return States(liveness, counts["n_drifted"], found.filter(is_cloned(True)).count())
+    return States(liveness, drifted.get(True, 0), found.filter(is_cloned(True)).count())
 
 
 def count(environment: Environment) -> Counts:
     """Count the environment's enrolled agents."""
     states = count_states([environment])
     status, bundles = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str]()
-    groups = Pulse.objects.filter(environment=environment).values_list("status", "running_bundle_hash")
-    for word, bundle_hash, agents in groups.annotate(count=Count("*")).order_by():
+    counted = PulseCount.objects.filter(environment=environment).order_by()
+    groups = counted.values_list("status", "running_bundle_hash").annotate(agents=Sum("count"))
+    for word, bundle_hash, agents in groups.exclude(agents=0):
         if word is not None:
             status[word] += agents
         if bundle_hash is not None:
@@ -280,8 +285,15 @@ def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 
 
 def condense() -> None:
-    """Replace the changes of each environment's label counts by their sums. The counts stay the same."""
-    changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
-    for environment_id in set(changed.values_list("environment", flat=True)):
-        with connection.cursor() as cursor:
-            cursor.execute(_SUM_LABELS, [environment_id, environment_id])
+    """Replace the changes of each environment's counts by their sums. The counts stay the same."""
+    for model, columns in _COUNTED_BY.items():
+        changed = (
+            model._default_manager.order_by()
+            .values("environment", *columns)
+            .annotate(rows=Count("*"))
+            .filter(rows__gt=1)
+        )
+        sql = _CONDENSE.format(table=model._meta.db_table, columns=", ".join(columns))
+        for environment_id in set(changed.values_list("environment", flat=True)):
+            with connection.cursor() as cursor:
+                cursor.execute(sql, [environment_id, environment_id])

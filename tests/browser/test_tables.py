@@ -25,8 +25,8 @@ pytestmark = pytest.mark.django_db
 OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 # Copies and counts that no person writes or knows. The page of an agent shows its intervals.
 INTERNAL = {
-    "fleet.pulse", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval", "releases.progresscount",
-    "artifacts.replayframes",
+    "fleet.pulse", "fleet.pulsecount", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval",
+    "releases.progresscount", "artifacts.replayframes",
 }  # fmt: skip
 
 
