@@ -14,7 +14,7 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
@@ -55,6 +55,7 @@ INSERT INTO {table} (environment_id, {columns}, count)
 SELECT %s, {columns}, sum(count) FROM gone GROUP BY {columns} HAVING sum(count) <> 0
 """
 _COUNTED_BY = {LabelCount: ("key", "value"), PulseCount: ("drifted", "status", "running_bundle_hash")}
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
 # What the pulses of some agents should be. An agent is told to send its next heartbeat after 0.9 intervals at the
 # earliest, and it is stale after three times as long. The rest is room for heartbeats that are being stored while the
 # interval changes. For silent agents see the trigger ``fleet_heartbeat_note``.
@@ -183,14 +184,14 @@ def maintain() -> None:
     condense()
 
 
-@transaction.atomic
 def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any:
     """Run a statement that writes pulses of the environments, after all others. Return the value that it selects."""
+    names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
     with connection.cursor() as cursor:
-        # Two at once could write an older state over a newer one. The statement's snapshot is taken with the locks.
-        names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(each, 0)) FROM unnest(%s::text[]) each", [names])
-        cursor.execute(sql, parameters)
+        # Sent together, the two are one transaction. The second takes its snapshot when it has the locks: without them,
+        # two at once could write an older state over a newer one.
+        cursor.execute(f"{_LOCK}; {sql}", [names, *parameters])
+        cursor.nextset()
         row = cursor.fetchone()
     return row and row[0]
 

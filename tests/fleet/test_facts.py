@@ -188,8 +188,7 @@ def test_first_reader_needs_the_same_queries_for_one_note_and_for_many(world: Wo
             names(world, "limit=200")
         costs.append(len(queries))
 
-    # In a test, the transaction of ``settle`` is a savepoint, which takes two statements.
-    assert costs[1] == costs[2] <= costs[0] + 4
+    assert costs[1] == costs[2] <= costs[0] + 1
 
 
 def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
