@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Sum, Value, When
 from django.utils import timezone
 
 from apps.fleet.models import (
@@ -242,36 +242,45 @@ def cloned_agents() -> Q:
 
 def count_states(environments: Environments) -> States:
     """Count the enrolled agents of all these environments by liveness, and the drifted and the cloned ones."""
-    found, now = pulses(environments), timezone.now()
+    catch_up(environments)
     counted = PulseCount.objects.filter(environment__in=environments).order_by()
-    drifted = dict(counted.values_list("drifted").annotate(agents=Sum("count")))
-    late = {
-        Liveness.STALE: Q(offline_at__gte=now),
-        Liveness.OFFLINE: Q(offline_at__lt=now),
-        None: Q(offline_at=None),  # only the heartbeat can tell
-    }
-    numbers = found.filter(online_until__lt=now).aggregate(
-        **{f"n_{word}": Count("pk", filter=condition) for word, condition in late.items()}
+    return _states(environments, Counter(dict(counted.values_list("drifted").annotate(agents=Sum("count")))))
+
+
+def _states(environments: Environments, by_drift: Counter[bool]) -> States:
+    """Count only those agents that may not be online. Of all others, ``by_drift`` says how many there are."""
+    found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
+    word = Case(
+        When(offline_at__gte=now, then=Value(Liveness.STALE)),
+        When(offline_at__lt=now, then=Value(Liveness.OFFLINE)),
+        default=Value("unknown"),  # only the heartbeat can tell
     )
-    liveness = Counter[str]({word: numbers[f"n_{word}"] for word in (Liveness.STALE, Liveness.OFFLINE)})
-    liveness[Liveness.ONLINE] = max(0, sum(drifted.values()) - sum(numbers.values()))
-    if numbers["n_None"]:
+    late = found.filter(online_until__lt=now).values_list(word).annotate(agents=Count("*"))
+    cloned = found.filter(is_cloned(True)).values_list(Value("cloned")).annotate(agents=Count("*"))
+    numbers = Counter[str](dict(late.union(cloned, all=True)))
+    clones, unknown = numbers.pop("cloned", 0), numbers.pop("unknown", 0)
+    liveness = Counter({each.value: numbers[each] for each in Liveness})
+    liveness[Liveness.ONLINE] = max(0, by_drift.total() - liveness.total() - unknown)
+    if unknown:
         others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment__in=environments)
         liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
-    return States(liveness, drifted.get(True, 0), found.filter(is_cloned(True)).count())
+    return States(liveness, by_drift[True], clones)
 
 
 def count(environment: Environment) -> Counts:
     """Count the environment's enrolled agents."""
-    states = count_states([environment])
-    status, bundles = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str]()
+    catch_up([environment])
+    by_drift, bundles = Counter[bool](), Counter[str]()
+    status = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0))
     counted = PulseCount.objects.filter(environment=environment).order_by()
-    groups = counted.values_list("status", "running_bundle_hash").annotate(agents=Sum("count"))
-    for word, bundle_hash, agents in groups.exclude(agents=0):
+    groups = counted.values_list("drifted", "status", "running_bundle_hash").annotate(agents=Sum("count"))
+    for drifted, word, bundle_hash, agents in groups.exclude(agents=0):
+        by_drift[drifted] += agents
         if word is not None:
             status[word] += agents
         if bundle_hash is not None:
             bundles[bundle_hash] += agents
+    states = _states([environment], by_drift)
     return Counts(states.liveness, states.drifted, states.cloned, status, bundles, _count_labels(environment))
 
 
