@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 
+from apps.tenancy import audit_pages  # noqa: F401  it registers the tables of the audit trail
 from apps.tenancy.console import (
     Act,
     ActContext,
     ReadOnlyAdmin,
     VisibleRowsFilter,
     people,
-    relative_time,
     row_link,
-    short_id,
     site,
     state_pill,
     with_note,
@@ -31,9 +29,6 @@ from apps.tenancy.console.environment_settings import (
     settings_panel,
 )
 from apps.tenancy.models import (
-    AuditEvent,
-    AuditSeal,
-    DenialCount,
     Environment,
     IdempotencyKey,
     Membership,
@@ -51,8 +46,6 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
 from byteor_cloud.engine.delivery.keys import KeyStatus
-
-_SHOWN_EVENTS = 10
 
 
 def _delete(kind: str, needs: P) -> Act:
@@ -297,50 +290,6 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
 
 
-@admin.register(AuditEvent, site=site)
-class AuditEventAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "history"
-    related = ("organization",)
-    list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
-    list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
-    search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
-
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Show on the page of an environment what happened there last."""
-        if not isinstance(row, Environment):
-            return []
-        last = self.get_queryset(request).filter(environment_id=row.pk).order_by("-id")[:_SHOWN_EVENTS]
-        return [
-            {
-                "title": "Last events",
-                "url": f"{reverse('admin:tenancy_auditevent_changelist')}?environment_id__exact={row.pk}",
-                "columns": ("When", "What", "Who", "Outcome"),
-                "rows": [
-                    (relative_time(each.timestamp), each.action, each.actor_display, state_pill(each.outcome))
-                    for each in last
-                ],
-                "empty": "Nothing has happened here yet.",
-            }
-        ]
-
-    @admin.display(description="Resource")
-    def resource(self, row: AuditEvent) -> str:
-        return short_id(row.resource_id)
-
-
-@admin.register(AuditSeal, site=site)
-class AuditSealAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "link"
-    related = ("organization", "event")
-    list_display = ("seq", "organization", "event", "hash")
-    list_filter = (("organization", VisibleRowsFilter),)
-    search_fields = ("hash", "event__action")
-
-
 @admin.register(Webhook, site=site)
 class WebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
@@ -392,18 +341,6 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             return "-"
         last = row.attempts[-1]
         return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
-
-
-@admin.register(DenialCount, site=site)
-class DenialCountAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "front_hand"
-    menu = "Denials of this minute"
-    related = ("organization",)
-    list_display = ("minute", "actor_display", "action", "count", "organization")
-    list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
-    search_fields = ("actor_display", "action")
 
 
 @admin.register(SignInLink, site=site)
