@@ -20,7 +20,6 @@ from apps.releases.agent_path.routes import Route
 from apps.tenancy.api.limits import RateLimitUsage
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.middleware import choose_request_id
-from byteor_cloud.front_door import PacedSocket
 
 type StartResponse = Callable[[str, list[tuple[str, str]]], object]
 _BODILESS = frozenset({204, 304})
@@ -70,9 +69,6 @@ class Exchange:
         if self.usage is not None:
             headers += self.usage.headers.items()
         self._record(answer)
-        sock = self.environ.get("gunicorn.socket")
-        if answer.body and isinstance(sock, PacedSocket):
-            sock.join_writes()
         start_response(_STATUS_LINES[answer.status], headers)
         return [answer.body]
 
