@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, override
 
 from gunicorn import SERVER, http
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.message import _ip_in_allow_list
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import base_environ
@@ -25,6 +26,7 @@ _HEAD = re.compile(
     rb"((?:[A-Za-z0-9-]++:[\x20-\x7e]*+\r\n){1,50}+)\r\n"
 )
 _LENGTH = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+_LONGEST_BODY = 99_999
 # These change how a request is framed, or what the client expects of the connection.
 _UNUSUAL = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_TE", "HTTP_TRAILER", "HTTP_EXPECT", "HTTP_UPGRADE"})
 _BODILESS = frozenset({"204", "304"})
@@ -76,32 +78,6 @@ def _variable(name: str) -> str:
     return variable if variable in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{variable}"
 
 
-class Body:
-    """The body of a request, which may still be arriving."""
-
-    def __init__(self, sock: Any, length: int, data: bytes) -> None:
-        self._sock = sock
-        self._data, self.after = data[:length], data[length:]
-        self._missing = length - len(self._data)
-
-    def read(self, size: int = -1) -> bytes:
-        """Return ``size`` bytes, or all. They are fewer only if the body or the connection ends before."""
-        while self._missing and (size < 0 or len(self._data) < size):
-            piece = self._sock.recv(self._missing)
-            if not piece:
-                break
-            self._data += piece
-            self._missing -= len(piece)
-        end = len(self._data) if size < 0 else size
-        found, self._data = self._data[:end], self._data[end:]
-        return found
-
-    def is_drained(self) -> bool:
-        """Discard what was not read. Returns whether the body has ended, so that another request may follow."""
-        self.read()
-        return not self._missing
-
-
 class ShortCut:
     """Answers the requests of the strict form on one connection."""
 
@@ -131,8 +107,8 @@ class ShortCut:
             if plain is None:
                 unreader.unread(data)
                 return False
-            body = Body(sock, plain.length, plain.rest)
-            plain.environ["wsgi.input"] = body
+            unreader.unread(plain.rest)
+            body = plain.environ["wsgi.input"] = Body(LengthReader(unreader, plain.length))
             worker.nr += 1
             if worker.nr >= worker.max_requests:
                 worker.alive = False
@@ -142,9 +118,10 @@ class ShortCut:
                 sock.sendall(respond(worker.wsgi, plain.environ, is_last=is_last))
             finally:
                 sock.is_handled = False
-            if is_last or not body.is_drained():
+            if is_last:
                 return True
-            unreader.unread(body.after)
+            while body.read(_LONGEST_BODY):  # the next request begins after what was not read
+                pass
 
 
 def respond(application: Callable[..., Iterable[bytes]], environ: dict[str, Any], *, is_last: bool) -> bytes:

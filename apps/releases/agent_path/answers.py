@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 from django.core.handlers.wsgi import WSGIRequest
@@ -92,20 +93,16 @@ def _security_headers() -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in get_response(HttpRequest()).items() if name != "Content-Type")
 
 
-class _Counter(Protocol):
-    def inc(self) -> None: ...
-
-
-class _Histogram(Protocol):
-    def observe(self, amount: float) -> None: ...
-
-
 class _Meter:
-    """The series of django-prometheus for one kind of answer, looked up once."""
+    """The series of django-prometheus for one kind of answer, looked up once.
+
+    It adds to the values that prometheus_client keeps for each series. The ways through its metrics cost three times as
+    much, and there are twenty values for each heartbeat.
+    """
 
     def __init__(self, route: Route, transport: str, status: int) -> None:
         m, view, method = Metrics.get_instance(), route.view_name, route.method
-        self._counters: tuple[_Counter, ...] = (
+        counters = (
             m.requests_total,
             m.responses_total,
             m.requests_by_method.labels(method=method),
@@ -115,20 +112,22 @@ class _Meter:
             m.responses_by_status_view_method.labels(status=str(status), view=view, method=method),
             m.responses_by_charset.labels(charset="utf-8"),
         )
-        self._received: _Histogram = m.requests_body_bytes
-        self._sent: _Histogram = m.responses_body_bytes
-        self._latencies: tuple[_Histogram, ...] = (
-            m.requests_latency_before,
-            m.requests_latency_by_view_method.labels(view=view, method=method),
-        )
+        self._counts = [counter._value for counter in counters]
+        self._received, self._sent = m.requests_body_bytes, m.responses_body_bytes
+        self._latencies = m.requests_latency_before, m.requests_latency_by_view_method.labels(view=view, method=method)
 
     def count(self, received: int, sent: int, took_s: float) -> None:
-        for counter in self._counters:
-            counter.inc()
-        self._received.observe(received)
-        self._sent.observe(sent)
+        for value in self._counts:
+            value.inc(1)
+        _observe(self._received, received)
+        _observe(self._sent, sent)
         for latency in self._latencies:
-            latency.observe(took_s)
+            _observe(latency, took_s)
+
+
+def _observe(histogram: Any, amount: float) -> None:
+    histogram._sum.inc(amount)
+    histogram._buckets[bisect_left(histogram._upper_bounds, amount)].inc(1)
 
 
 @cache
