@@ -116,8 +116,8 @@ class SharedCounters(Collector):
 
     def use(self, number: int | None) -> None:
         """Count in this part from now on. With None, count in private memory that no scrape of another process sees."""
-        # A new lock, because a thread of the parent may have held the old one at the fork. gevent's would take longer than
-        # the addition; while this one is held, no greenlet waits for anything.
+        # A new lock, because a thread of the parent may have held the old one at the fork. gevent's lock takes
+        # longer than an addition. No greenlet waits for anything while this one is held.
         self._lock = get_original("threading", "Lock")()
         self._own = ProcessCounters(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
 

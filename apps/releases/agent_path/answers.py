@@ -79,7 +79,8 @@ class Exchange:
         took_s = time.perf_counter() - self.started - answer.waited_s
         meter.count(int(self.environ.get("CONTENT_LENGTH") or 0), len(answer.body), took_s)
         system.count_outcome(path, answer.status)
-        if system.is_logged(path, answer.status):
+        is_delayed_refusal = answer.status == HTTPStatus.UNAUTHORIZED and answer.waited_s > 0
+        if system.is_logged(path, answer.status) and not is_delayed_refusal:
             with structlog.contextvars.bound_contextvars(request_id=self.request_id):
                 system.write_access_line(self.route.method, path, answer.status, self.started)
 

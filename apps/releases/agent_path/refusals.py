@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import time
 
-PER_S, AT_ONCE = 500.0, 100
+import structlog
+
+# Each refusal takes as long as a heartbeat. All of a storm together take a tenth of a core from each process.
+PER_S, AT_ONCE, LONGEST_S = 200.0, 50, 5.0
+_TOLD_EVERY_S = 10.0
+logger = structlog.get_logger(__name__)
 
 
 class Pace:
-    """Lets ``at_once`` things happen at any time, and more of them at ``per_s`` a second, one after the other."""
+    """Lets ``AT_ONCE`` refusals happen at any time, and more of them one after the other, ``PER_S`` in a second.
 
-    def __init__(self, per_s: float = PER_S, at_once: int = AT_ONCE) -> None:
-        self._step_s, self._slack_s = 1 / per_s, at_once / per_s
-        self._due = 0.0  # when the next one may happen; less than now if there were few of them
+    The access log has no lines for those that had to wait, only their number every ten seconds.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0.0  # when the next one may happen; far in the past if there were few of them
+        self._delayed, self._told_at = 0, 0.0
 
     def wait(self) -> float:
-        """Wait for the turn of the next one, without holding anything. Returns the seconds."""
+        """Wait for the turn of one refusal, holding only the client's connection. Returns the seconds."""
         now = time.monotonic()
-        self._due = max(self._due, now - self._slack_s) + self._step_s
-        wait_s = max(0.0, self._due - now)
-        if wait_s:
-            time.sleep(wait_s)
+        self._due = min(max(self._due, now - AT_ONCE / PER_S) + 1 / PER_S, now + LONGEST_S)
+        if self._due <= now:
+            return 0.0
+        self._delayed += 1
+        if self._told_at < now - _TOLD_EVERY_S:
+            logger.warning("refusals_delayed", count=self._delayed)
+            self._told_at, self._delayed = now, 0
+        wait_s = self._due - now
+        time.sleep(wait_s)
         return wait_s
