@@ -6,8 +6,8 @@ import time
 
 import structlog
 
-# Each refusal takes as long as a heartbeat. All of a storm together take a tenth of a core from each process.
-PER_S, AT_ONCE, LONGEST_S = 200.0, 50, 5.0
+# A refusal takes as long as a heartbeat. So a storm takes a twentieth of a core from each process (docs/scale.md).
+PER_S, AT_ONCE, LONGEST_S = 100.0, 50, 5.0
 _TOLD_EVERY_S = 10.0
 logger = structlog.get_logger(__name__)
 
