@@ -25,7 +25,7 @@ from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
-ACCEPTED_PER_TURN = 4
+ACCEPTED_PER_TURN = 32
 _PIECE = 16 * 1024
 # Of a body gunicorn asks for up to 1 MiB at once. Objects over 128 KiB get fresh pages from the kernel each time, which
 # takes longer than to copy and hash the bytes in them.
