@@ -10,7 +10,7 @@ import errno
 import json
 import socket
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, override
 
 from gevent.server import StreamServer
@@ -20,6 +20,7 @@ from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
 from byteor_cloud import draining, errors
+from byteor_cloud.agent_requests import ShortCut
 from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
@@ -75,8 +76,7 @@ class PacedSocket:
         self._was_answered = False
         self.is_idle = True
         self.is_handled = False  # whether the server works on a request of the client
-        self._joins = False
-        self._head = b""
+        self.short_cut: ShortCut | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Return any other attribute from the wrapped socket."""
@@ -128,20 +128,8 @@ class PacedSocket:
                     break
                 bytes_left -= len(data)
 
-    def join_writes(self) -> None:
-        """Keep the next write, the head of a response, until its body is written, and send both at once.
-
-        gunicorn writes them apart, and for a short response the second call of the kernel costs as much as the first.
-        """
-        self._joins = True
-
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
-        if self._joins:
-            self._joins, self._head = False, data
-            return
-        if self._head:
-            data, self._head = self._head + data, b""
         if not self._has_answered:
             self._has_answered, self._was_answered, self._writing = True, True, WaitBudget()
         view = memoryview(data)
@@ -212,6 +200,7 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
         paced = PacedSocket(client, keepalive_s=self.cfg.keepalive)
         self._clients.add(paced)
         try:
+            paced.short_cut = ShortCut(self, paced, listener, addr)
             AsyncWorker.handle(self, listener, paced, addr)
         finally:
             self._clients.discard(paced)
@@ -224,6 +213,11 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
             return super().handle_request(listener_name, req, sock, addr)
         finally:
             sock.is_handled = False
+
+    @override
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """Return nothing that limits the wait for a request: ``PacedSocket`` does that already, without a timer."""
+        return nullcontext()
 
     @override
     def notify(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
-from apps.fleet import keys, labels, services
+from apps.fleet import facts, keys, labels, services
 from apps.fleet.enrollment_act import CREATE_ENROLLMENT_TOKEN
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
@@ -42,53 +42,51 @@ class _Liveness(admin.SimpleListFilter):
         return [(liveness, liveness) for liveness in LIVENESS]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(liveness=self.value()) if self.value() in LIVENESS else queryset
+        word = self.value()
+        return queryset.filter(facts.agents_with(facts.has_liveness(word))) if word in LIVENESS else queryset
 
 
-class _Drift(admin.SimpleListFilter):
+class _YesOrNo(admin.SimpleListFilter):
+    """A filter by whether a condition holds. ``yes`` and ``no`` say so in words."""
+
+    yes: str
+    no: str
+    condition: Q
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", self.yes), ("no", self.no)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        chosen = {"yes": self.condition, "no": ~self.condition}.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen)
+
+
+class _Drift(_YesOrNo):
     title = "drift"
     parameter_name = "drift"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "does not run the desired bundle"), ("no", "runs the desired bundle")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(drifted=self.value() == "yes") if self.value() in {"yes", "no"} else queryset
+    yes, no = "does not run the desired bundle", "runs the desired bundle"
+    condition = facts.agents_with(Q(drifted=True))
 
 
-class _Enrolled(admin.SimpleListFilter):
+class _Enrolled(_YesOrNo):
     title = "enrolled"
     parameter_name = "enrolled"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "in the fleet"), ("no", "decommissioned")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() in {"yes", "no"}:
-            return queryset.filter(decommissioned_at__isnull=self.value() == "yes")
-        return queryset
+    yes, no = "in the fleet", "decommissioned"
+    condition = Q(decommissioned_at=None)
 
 
-class _Marked(admin.SimpleListFilter):
-    """A filter by ``mark``, which names a true or false value that ``AgentQuerySet.with_state`` adds to each agent."""
-
-    mark: str
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", self.mark), ("no", f"not {self.mark}")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{self.mark: self.value() == "yes"}) if self.value() in {"yes", "no"} else queryset
-
-
-class _Drained(_Marked):
+class _Drained(_YesOrNo):
     title = "drain"
-    parameter_name = mark = "drained"
+    parameter_name = "drained"
+    yes, no = "drained", "not drained"
+    condition = Q(drained_at__isnull=False)
 
 
-class _Cloned(_Marked):
+class _Cloned(_YesOrNo):
     title = "suspected clone"
-    parameter_name = mark = "cloned"
+    parameter_name = "cloned"
+    yes, no = "cloned", "not cloned"
+    condition = facts.cloned_agents()
 
 
 def _relabel(row: Agent, context: ActContext) -> None:
@@ -176,6 +174,15 @@ class AgentAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state()
 
+    def _environments(self, request: HttpRequest) -> QuerySet[Environment]:
+        """Return the environments whose agents the person may see."""
+        return self.admin_site.get_model_admin(Environment).get_queryset(request)  # type: ignore[no-any-return]  # untyped
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the table. Its filters read the facts, which are first brought up to date."""
+        facts.catch_up(self._environments(request))
+        return super().changelist_view(request, extra_context)
+
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
         return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
@@ -249,23 +256,13 @@ class AgentAdmin(ReadOnlyAdmin):
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         url = reverse("admin:fleet_agent_changelist")
-        counts = (
-            self.get_queryset(request)
-            .filter(decommissioned_at=None)
-            .select_related(None)
-            .order_by()
-            .aggregate(
-                n_drifted=Count("pk", filter=Q(drifted=True)),
-                n_cloned=Count("pk", filter=Q(cloned=True)),
-                **{f"n_{liveness}": Count("pk", filter=Q(liveness=liveness)) for liveness in LIVENESS},
-            )
-        )
+        counts = facts.count_states(self._environments(request))
         shown = [
             Tile(f"Agents {liveness}", count, f"{url}?enrolled=yes&liveness={liveness}", tone if count else "plain")
             for liveness, tone in LIVENESS.items()
-            for count in (counts[f"n_{liveness}"],)
+            for count in (counts.liveness[liveness],)
         ]
-        drifted, cloned = counts["n_drifted"], counts["n_cloned"]
+        drifted, cloned = counts.drifted, counts.cloned
         shown.append(Tile("Agents drifted", drifted, f"{url}?enrolled=yes&drift=yes", "warn" if drifted else "plain"))
         if cloned:
             shown.append(Tile("Suspected clones", cloned, f"{url}?enrolled=yes&cloned=yes", "bad"))

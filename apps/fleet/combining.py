@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
@@ -26,15 +27,14 @@ class Combiner[Item, Result]:
     There is no background thread. One caller is the leader: it calls ``work`` for all items that wait, and then makes
     the first caller that came in the meantime the leader. A caller that is alone handles its own item at once.
 
-    With ``leaders=2`` a second batch may run beside the first, so that the time in which the database writes to its
-    disk is used.
+    Before it takes a batch, the leader lets those run who are ready to. In an event loop these are the requests that
+    have arrived already, and they join the batch: it becomes twice as large, and a second leader at the same time
+    would only make it smaller (measured in ``docs/scale.md``).
     """
 
-    def __init__(
-        self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500, leaders: int = 1
-    ) -> None:
+    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:
         self._work, self._limit = work, limit
-        self._vacant = leaders  # how many callers may become leaders at once
+        self._has_leader = False
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._lock = threading.Lock()
 
@@ -42,15 +42,16 @@ class Combiner[Item, Result]:
         """Return the item's result, or raise the error of its batch. A batch has at most one item with the same key."""
         waiting: _Waiting[Item, Result] = _Waiting(key, item)
         with self._lock:
-            leads = self._vacant > 0
+            leads = not self._has_leader
             if leads:
-                self._vacant -= 1
+                self._has_leader = True
             else:
                 self._queue.append(waiting)
         if not leads:
             waiting.turn.acquire()
         if not waiting.done:
             try:
+                time.sleep(0)
                 self._run(self._take(waiting), leader=waiting)
             finally:
                 self._hand_over()
@@ -63,7 +64,7 @@ class Combiner[Item, Result]:
             if self._queue:
                 self._queue.popleft().turn.release()
             else:
-                self._vacant += 1
+                self._has_leader = False
 
     def _take(self, leader: _Waiting[Item, Result]) -> list[_Waiting[Item, Result]]:
         batch: dict[Hashable, _Waiting[Item, Result]] = {leader.key: leader}

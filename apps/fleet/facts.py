@@ -7,14 +7,15 @@ page of a filtered list reads the rows of its own agents only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import batched
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, QuerySet, Value, When
+from django.db import connection
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Sum, Value, When
 from django.utils import timezone
 
 from apps.fleet.models import (
@@ -27,6 +28,7 @@ from apps.fleet.models import (
     LabelCount,
     Liveness,
     Pulse,
+    PulseCount,
 )
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
@@ -35,6 +37,7 @@ from byteor_cloud import space
 MAX_VALUES = 50  # of a label key in a summary
 MAX_KEYS = 200
 AT_ONCE = 5000  # agents, in a transaction
+LOCKS_AT_ONCE = 100  # of environments, always in the order of their ids
 REFRESHED_BEFORE_S = 15  # at least twice the interval of the job
 _LABELS = """
 SELECT key, value, count FROM (
@@ -46,11 +49,13 @@ SELECT key, value, count FROM (
     ) AS counted
 ) AS ranked WHERE place <= %s AND key_place <= %s ORDER BY key_place, place
 """
-_SUM_LABELS = """
-WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING key, value, count)
-INSERT INTO fleet_labelcount (environment_id, key, value, count)
-SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
+_CONDENSE = """
+WITH gone AS (DELETE FROM {table} WHERE environment_id = %s RETURNING {columns}, count)
+INSERT INTO {table} (environment_id, {columns}, count)
+SELECT %s, {columns}, sum(count) FROM gone GROUP BY {columns} HAVING sum(count) <> 0
 """
+_COUNTED_BY = {LabelCount: ("key", "value"), PulseCount: ("drifted", "status", "running_bundle_hash")}
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
 # What the pulses of some agents should be. An agent is told to send its next heartbeat after 0.9 intervals at the
 # earliest, and it is stale after three times as long. The rest is room for heartbeats that are being stored while the
 # interval changes. For silent agents see the trigger ``fleet_heartbeat_note``.
@@ -80,7 +85,7 @@ FROM (
 _SETTLE = f"""
 WITH looked_at AS (
     DELETE FROM fleet_changedagent WHERE id IN (
-        SELECT id FROM fleet_changedagent WHERE environment_id = %s ORDER BY id LIMIT %s
+        SELECT id FROM fleet_changedagent WHERE environment_id = ANY(%s) ORDER BY id LIMIT %s
     ) RETURNING agent_id
 ), facts AS (
     {_FACTS}
@@ -109,50 +114,69 @@ SELECT agent_id FROM looked_at ORDER BY agent_id DESC LIMIT 1
 """  # noqa: S608  only constants are inserted
 
 
+type Environments = QuerySet[Environment] | Collection[Environment]
+
+
 @dataclass(frozen=True, slots=True)
-class Counts:
+class States:
+    """How many enrolled agents there are by liveness, how many have drifted, and how many have a suspected clone."""
+
+    liveness: Mapping[str, int]
+    drifted: int
+    cloned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(States):
     """How many enrolled agents an environment has, in all and by what lists filter by.
 
     ``bundles`` counts by the hash of the running bundle. ``labels`` has the most frequent values of each key.
     """
 
-    total: int
-    liveness: Mapping[str, int]
-    drifted: int
-    cloned: int
     status: Mapping[str, int]
     bundles: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
 
+    @property
+    def total(self) -> int:
+        """The number of enrolled agents."""
+        return sum(self.liveness.values())
 
-def pulses(environment: Environment) -> QuerySet[Pulse]:
-    """Return the pulses of the environment's enrolled agents, with all changes that were committed before.
+
+def pulses(environments: Environments) -> QuerySet[Pulse]:
+    """Return the pulses of the environments' enrolled agents, with all changes that were committed before."""
+    catch_up(environments)
+    return Pulse.objects.filter(environment__in=environments)
+
+
+def catch_up(environments: Environments) -> None:
+    """Write the pulses of all changed agents of the environments.
 
     While the database's disk is almost full, reads must not write. The pulses are then those of the last time.
     """
     if not space.is_low_for_database():
-        settle(environment.pk)
-    return Pulse.objects.filter(environment=environment)
+        changed = ChangedAgent.objects.filter(environment__in=environments).order_by()
+        settle(*changed.values_list("environment_id", flat=True).distinct())
 
 
-def settle(environment_id: UUID) -> None:
-    """Write the pulses of the environment's changed agents. It may run at any time, also twice at once."""
-    settled = AT_ONCE if ChangedAgent.objects.filter(environment=environment_id).exists() else 0
-    while settled == AT_ONCE:
-        settled = _write(_SETTLE, environment_id, AT_ONCE)
+def settle(*environment_ids: UUID) -> None:
+    """Write the pulses of the environments' changed agents. It may run at any time, also twice at once."""
+    for some in batched(sorted(environment_ids), LOCKS_AT_ONCE):
+        settled = AT_ONCE
+        while settled == AT_ONCE:
+            settled = _write(_SETTLE, some, list(some), AT_ONCE)
 
 
 def refresh(environment_id: UUID) -> None:
     """Move the times until which agents are surely online, where heartbeats have come since and the times are near."""
     after: UUID | None = UUID(int=0)
     while after is not None:
-        after = _write(_REFRESH, environment_id, after, AT_ONCE)
+        after = _write(_REFRESH, [environment_id], environment_id, after, AT_ONCE)
 
 
 def maintain() -> None:
-    """Settle and refresh all environments, and replace the changes of their label counts by their sums."""
-    for environment_id in ChangedAgent.objects.values_list("environment", flat=True).distinct():
-        settle(environment_id)
+    """Settle and refresh all environments, and replace the changes of their counts by their sums."""
+    settle(*ChangedAgent.objects.order_by().values_list("environment_id", flat=True).distinct())
     soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
     due = Pulse.objects.filter(online_until__lt=soon, offline_at=None)
     for environment_id in due.values_list("environment", flat=True).distinct():
@@ -160,13 +184,14 @@ def maintain() -> None:
     condense()
 
 
-@transaction.atomic
-def _write(sql: str, environment_id: UUID, *parameters: Any) -> Any:
-    """Run a statement that writes pulses of the environment, after all others. Return the value that it selects."""
+def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any:
+    """Run a statement that writes pulses of the environments, after all others. Return the value that it selects."""
+    names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
     with connection.cursor() as cursor:
-        # Two at once could write an older state over a newer one. The statement's snapshot is taken with the lock.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"fleet_pulse {environment_id}"])
-        cursor.execute(sql, [environment_id, *parameters])
+        # Sent together, the two are one transaction. The second takes its snapshot when it has the locks: without them,
+        # two at once could write an older state over a newer one.
+        cursor.execute(f"{_LOCK}; {sql}", [names, *parameters])
+        cursor.nextset()
         row = cursor.fetchone()
     return row and row[0]
 
@@ -205,33 +230,58 @@ def has_progress(progress: str) -> Any:
     return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
 
 
-def count(environment: Environment) -> Counts:
-    """Count the environment's enrolled agents."""
-    now = timezone.now()
-    status, bundles, drifted = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str](), 0
-    liveness, unknown = Counter[str](dict.fromkeys(Liveness, 0)), 0
-    alive = Case(
-        When(online_until__gte=now, then=Value(Liveness.ONLINE)),
+def agents_with(condition: Q) -> Q:
+    """Return the condition that an agent's pulse meets ``condition``. Decommissioned agents have no pulse."""
+    return Q(pk__in=Pulse.objects.filter(condition).values("pk"))
+
+
+def cloned_agents() -> Q:
+    """Return the condition that a clone of an agent is suspected."""
+    return Q(pk__in=Heartbeat.objects.filter(clone_suspected_at__isnull=False).values("pk"))
+
+
+def count_states(environments: Environments) -> States:
+    """Count the enrolled agents of all these environments by liveness, and the drifted and the cloned ones."""
+    catch_up(environments)
+    counted = PulseCount.objects.filter(environment__in=environments).order_by()
+    return _states(environments, Counter(dict(counted.values_list("drifted").annotate(agents=Sum("count")))))
+
+
+def _states(environments: Environments, by_drift: Counter[bool]) -> States:
+    """Count only those agents that may not be online. Of all others, ``by_drift`` says how many there are."""
+    found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
+    word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),
         When(offline_at__lt=now, then=Value(Liveness.OFFLINE)),
-        output_field=CharField(),
+        default=Value("unknown"),  # only the heartbeat can tell
     )
-    groups = pulses(environment).values("status", "running_bundle_hash", "drifted", alive=alive)
-    for group in groups.annotate(count=Count("*")).order_by():
-        drifted += group["count"] if group["drifted"] else 0
-        if group["alive"] is None:
-            unknown += group["count"]
-        else:
-            liveness[group["alive"]] += group["count"]
-        if group["status"] is not None:
-            status[group["status"]] += group["count"]
-        if group["running_bundle_hash"] is not None:
-            bundles[group["running_bundle_hash"]] += group["count"]
+    late = found.filter(online_until__lt=now).values_list(word).annotate(agents=Count("*"))
+    cloned = found.filter(is_cloned(True)).values_list(Value("cloned")).annotate(agents=Count("*"))
+    numbers = Counter[str](dict(late.union(cloned, all=True)))
+    clones, unknown = numbers.pop("cloned", 0), numbers.pop("unknown", 0)
+    liveness = Counter({each.value: numbers[each] for each in Liveness})
+    liveness[Liveness.ONLINE] = max(0, by_drift.total() - liveness.total() - unknown)
     if unknown:
-        others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
+        others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment__in=environments)
         liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
-    cloned = Pulse.objects.filter(is_cloned(True), environment=environment).count()
-    return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
+    return States(liveness, by_drift[True], clones)
+
+
+def count(environment: Environment) -> Counts:
+    """Count the environment's enrolled agents."""
+    catch_up([environment])
+    by_drift, bundles = Counter[bool](), Counter[str]()
+    status = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0))
+    counted = PulseCount.objects.filter(environment=environment).order_by()
+    groups = counted.values_list("drifted", "status", "running_bundle_hash").annotate(agents=Sum("count"))
+    for drifted, word, bundle_hash, agents in groups.exclude(agents=0):
+        by_drift[drifted] += agents
+        if word is not None:
+            status[word] += agents
+        if bundle_hash is not None:
+            bundles[bundle_hash] += agents
+    states = _states([environment], by_drift)
+    return Counts(states.liveness, states.drifted, states.cloned, status, bundles, _count_labels(environment))
 
 
 def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
@@ -245,8 +295,15 @@ def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 
 
 def condense() -> None:
-    """Replace the changes of each environment's label counts by their sums. The counts stay the same."""
-    changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
-    for environment_id in set(changed.values_list("environment", flat=True)):
-        with connection.cursor() as cursor:
-            cursor.execute(_SUM_LABELS, [environment_id, environment_id])
+    """Replace the changes of each environment's counts by their sums. The counts stay the same."""
+    for model, columns in _COUNTED_BY.items():
+        changed = (
+            model._default_manager.order_by()
+            .values("environment", *columns)
+            .annotate(rows=Count("*"))
+            .filter(rows__gt=1)
+        )
+        sql = _CONDENSE.format(table=model._meta.db_table, columns=", ".join(columns))
+        for environment_id in set(changed.values_list("environment", flat=True)):
+            with connection.cursor() as cursor:
+                cursor.execute(sql, [environment_id, environment_id])

@@ -41,10 +41,6 @@ RETURNING b.number, h.last_seen_at, h.next_heartbeat_s, b.offered_deployment_id,
 """
 
 
-# While one batch waits until the database's disk has it, the next one is stored.
-LEADERS = 2
-
-
 @dataclass(frozen=True, slots=True)
 class StoredHeartbeat:
     """The data of the response to a heartbeat, which the statement read while it stored the heartbeat."""
@@ -90,7 +86,7 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
 
 type _Item = tuple[UUID, float, HeartbeatBody]
 _statement = FrequentStatement(_SQL)
-_combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch, leaders=LEADERS)
+_combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
 
 
 class LoadSpreader:

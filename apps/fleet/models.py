@@ -207,6 +207,23 @@ class Pulse(models.Model):
         return f"{self.agent_id}: {self.status}"
 
 
+class PulseCount(models.Model):
+    """A change of how many pulses of an environment have these values; the sum of the rows is that number.
+
+    A trigger of ``Pulse`` adds rows and never changes one. The job ``fleet.settle`` replaces them by their sums.
+    """
+
+    # Deleting an environment's pulses adds rows, too. So they are deleted after the pulses, in the order of the models.
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
+    drifted = models.BooleanField()
+    status = models.CharField(max_length=10, null=True)
+    running_bundle_hash = models.CharField(max_length=71, null=True)
+    count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.count}"
+
+
 class ChangedAgent(models.Model):
     """A note that the agent's ``Pulse`` is out of date.
 

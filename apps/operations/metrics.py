@@ -10,14 +10,16 @@ from typing import override
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Count, Q
+from django.db.models import Count
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from apps.artifacts.models import Artifact, Replay
+from apps.fleet import facts
 from apps.fleet.models import Agent, Liveness
 from apps.releases.models import Approval, Deployment
+from apps.tenancy.models import Environment
 from apps.tenancy.state import Stateful
 
 CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
@@ -93,7 +95,7 @@ class DomainCollector(Collector):
 def _read() -> list[Metric]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
-        liveness, marked = _agents()
+        agents, drained = _agents()
         cursor.execute(_JOBS)
         jobs = dict(cursor.fetchall())
         cursor.execute(_OLDEST_JOB)
@@ -101,10 +103,10 @@ def _read() -> list[Metric]:
         cursor.execute(_UNSEALED, {"limit": MAX_UNSEALED})
         unsealed = cursor.fetchone()[0]
         return [
-            _gauge("byteor_agents", "Enrolled agents.", Liveness, liveness, label="liveness"),
-            _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", marked["drifted"]),
-            _value("byteor_agents_drained", "Agents that get no new offers.", marked["drained"]),
-            _value("byteor_agents_cloned", "Agents whose key two machines seem to use.", marked["cloned"]),
+            _gauge("byteor_agents", "Enrolled agents.", Liveness, agents.liveness, label="liveness"),
+            _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", agents.drifted),
+            _value("byteor_agents_drained", "Agents that get no new offers.", drained),
+            _value("byteor_agents_cloned", "Agents whose key two machines seem to use.", agents.cloned),
             _by_status("byteor_deployments", "Deployments.", Deployment),
             _by_status("byteor_approvals", "Approvals.", Approval),
             _by_status("byteor_artifacts", "Artifacts.", Artifact),
@@ -119,17 +121,11 @@ def _read() -> list[Metric]:
         ]
 
 
-def _agents() -> tuple[dict[str, int], dict[str, int]]:
-    """Return the number of agents by liveness, and of drifted, drained and cloned ones, in all environments."""
-    enrolled = Agent.objects.enrolled().filter(environment__deleted_at=None, environment__project__deleted_at=None)
-    by_liveness = enrolled.with_state().select_related(None).order_by().values("liveness")
-    marks = ("drifted", "drained", "cloned")
-    counts = {f"n_{mark}": Count("pk", filter=Q(**{mark: True})) for mark in marks}
-    found = list(by_liveness.annotate(count=Count("pk"), **counts))
-    return (
-        {row["liveness"]: row["count"] for row in found},
-        {mark: sum(row[f"n_{mark}"] for row in found) for mark in marks},
-    )
+def _agents() -> tuple[facts.States, int]:
+    """Return the number of agents by state, and of drained ones, in all environments."""
+    live = Environment.objects.filter(deleted_at=None, project__deleted_at=None)
+    drained = Agent.objects.enrolled().filter(environment__in=live, drained_at__isnull=False)
+    return facts.count_states(live), drained.count()
 
 
 def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:

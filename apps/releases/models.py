@@ -238,6 +238,34 @@ class DeploymentAgent(models.Model):
         return f"{self.agent_id}: {self.progress}"
 
 
+class ProgressCount(models.Model):
+    """A change of how many agents of a deployment's wave have come so far; the sum of the rows is that number.
+
+    A trigger of ``DeploymentAgent`` adds rows and never changes one, so that reports do not wait for each other. The
+    job ``releases.sum_progress`` replaces the rows by their sums (see ``services/progress.py``).
+    """
+
+    # Deleting the deployment's agents adds rows, too. So a trigger of ``Deployment`` deletes the rows at the end.
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.DO_NOTHING, related_name="progress_counts", db_constraint=False, db_index=False
+    )
+    wave = models.PositiveIntegerField()
+    counted = models.BooleanField()
+    progress = models.CharField(max_length=12)
+    count = models.IntegerField()
+    is_sum = models.BooleanField(db_default=False)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["deployment"], name="releases_progresscount_of"),
+            # What the job looks for. Without it, it would read the counts of all deployments there ever were.
+            models.Index(fields=["deployment"], condition=Q(is_sum=False), name="releases_progresscount_new"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.progress}: {self.count}"
+
+
 class AgentReport(Row):
     """An agent's report on an offer: one row for each accepted report, and one row for all late reports of a status."""
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from django.utils import timezone
 
 from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
-from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
+from apps.releases.jobs import FORGET_PARTICULARS, SUM_PROGRESS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout_steps
+from apps.releases.services import (
+    approvals,
+    builds,
+    deployments,
+    housekeeping,
+    offers,
+    progress,
+    rollbacks,
+    rollout_steps,
+)
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
@@ -58,6 +67,12 @@ def agent_left(job: AgentLeft) -> None:
 def forget_particulars() -> None:
     """Delete old reports, agent progress and timelines of deployments that ended long ago."""
     housekeeping.forget_particulars()
+
+
+@runs_periodically(SUM_PROGRESS)
+def sum_progress() -> None:
+    """Replace the changes of the counts of deployments' agents by their sums."""
+    progress.sum_up()
 
 
 @runs_periodically(SWEEP)

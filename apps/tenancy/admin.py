@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from apps.tenancy import audit_pages  # noqa: F401  it registers the tables of the audit trail
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -16,16 +17,18 @@ from apps.tenancy.console import (
     VisibleRowsFilter,
     people,
     row_link,
-    short_id,
     site,
     state_pill,
     with_note,
 )
 from apps.tenancy.console.console_user import ConsoleUser, Tenant
+from apps.tenancy.console.environment_settings import (
+    EDIT_SETTINGS,
+    describe_freeze,
+    freeze_panel,
+    settings_panel,
+)
 from apps.tenancy.models import (
-    AuditEvent,
-    AuditSeal,
-    DenialCount,
     Environment,
     IdempotencyKey,
     Membership,
@@ -127,12 +130,19 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     list_display = ("name", "posture", "project", "organization", "created_at")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
-    acts = (_delete("environment", P.MANAGE_PROJECT),)
+    acts = (EDIT_SETTINGS, _delete("environment", P.MANAGE_PROJECT))
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """Show the settings in effect."""
-        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
-        return {"facts": [("Posture", state_pill(row.posture)), ("Project", row_link(row.project)), *shown]}
+        """Show what the environment permits, its settings and its freeze windows."""
+        now = timezone.now()
+        return {
+            "facts": [
+                ("Posture", state_pill(row.posture)),
+                ("Project", row_link(row.project)),
+            ],
+            "warning": describe_freeze(row.effective_settings.freeze_windows, now),
+            "panels": [freeze_panel(row, now), settings_panel(row)],
+        }
 
     @admin.display(description="Organization", ordering="project__organization__name")
     def organization(self, row: Environment) -> str:
@@ -280,32 +290,6 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
 
 
-@admin.register(AuditEvent, site=site)
-class AuditEventAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "history"
-    related = ("organization",)
-    list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
-    list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
-    search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
-
-    @admin.display(description="Resource")
-    def resource(self, row: AuditEvent) -> str:
-        return short_id(row.resource_id)
-
-
-@admin.register(AuditSeal, site=site)
-class AuditSealAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "link"
-    related = ("organization", "event")
-    list_display = ("seq", "organization", "event", "hash")
-    list_filter = (("organization", VisibleRowsFilter),)
-    search_fields = ("hash", "event__action")
-
-
 @admin.register(Webhook, site=site)
 class WebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
@@ -357,18 +341,6 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             return "-"
         last = row.attempts[-1]
         return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
-
-
-@admin.register(DenialCount, site=site)
-class DenialCountAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "front_hand"
-    menu = "Denials of this minute"
-    related = ("organization",)
-    list_display = ("minute", "actor_display", "action", "count", "organization")
-    list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
-    search_fields = ("actor_display", "action")
 
 
 @admin.register(SignInLink, site=site)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, override
 
 import structlog
+from gevent.monkey import get_original
 from prometheus_client import REGISTRY, CollectorRegistry, values
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -116,9 +116,9 @@ class SharedCounters(Collector):
 
     def use(self, number: int | None) -> None:
         """Count in this part from now on. With None, count in private memory that no scrape of another process sees."""
-        self._lock = (
-            threading.Lock()
-        )  # a new lock, because a thread of the parent may have held the old one at the fork
+        # A new lock, because a thread of the parent may have held the old one at the fork. gevent's lock takes
+        # longer than an addition. No greenlet waits for anything while this one is held.
+        self._lock = get_original("threading", "Lock")()
         self._own = ProcessCounters(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
 
     def add(self, key: str, amount: float) -> None:

@@ -56,6 +56,29 @@ def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[Fr
     return max(ends, key=lambda pair: pair[1], default=None)
 
 
+def occurrences(
+    windows: Iterable[FreezeWindow], now: datetime, until: datetime
+) -> list[tuple[datetime, datetime, FreezeWindow]]:
+    """Return start, end and window of each freeze between two times, sorted by start, in the window's time zone."""
+    found = []
+    for window in windows:
+        zone = ZoneInfo(window.time_zone)
+        start, end = (_wall_clock_time(moment, zone) for moment in (window.start, window.end))
+        step = _STEP[window.recurrence] if window.recurrence else None
+        number = max(0, (_wall_clock_time(now, zone) - end) // step) if step else 0
+        while True:
+            shift = step * number if step else timedelta()
+            first, last = possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]
+            if first >= until:
+                break
+            if last > now:
+                found.append((first.astimezone(zone), last.astimezone(zone), window))
+            if step is None:
+                break
+            number += 1
+    return sorted(found, key=lambda each: each[0])
+
+
 def possible_instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 

@@ -110,7 +110,7 @@ def _bad_tokens(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import fleet
 
-        return fleet.run_bad_tokens(folder, _free_port(), rounds=options.rounds)
+        return fleet.run_bad_tokens(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _processes(options: argparse.Namespace) -> list[Row]:

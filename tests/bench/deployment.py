@@ -22,9 +22,11 @@ from tests.worlds import ALL, World
 AGENTS = 100_000
 WAVES = {"kind": "waves", "percents": [5, 25, 100], "pause_s": 0}
 _FLEET = """
-INSERT INTO fleet_agent (id, created_at, updated_at, revision, environment_id, name, hostname, labels, public_key)
-SELECT gen_random_uuid(), now(), now(), 1, %s, 'agent-' || n, '', '{}', '' FROM generate_series(1, %s) AS n;
-INSERT INTO fleet_heartbeat (agent_id, last_seen_at, report) SELECT id, now(), '{}' FROM fleet_agent;
+INSERT INTO fleet_agent
+    (id, created_at, updated_at, revision, environment_id, name, hostname, labels, public_key, drain_reason)
+SELECT gen_random_uuid(), now(), now(), 1, %s, 'agent-' || n, '', '{}', '', '' FROM generate_series(1, %s) AS n;
+INSERT INTO fleet_heartbeat (agent_id, last_seen_at, next_heartbeat_s, report, commands, superseded_boots)
+SELECT id, now(), 3600, '{}', '{}', '{}' FROM fleet_agent;
 INSERT INTO fleet_assignment (agent_id, progress, failed_detail) SELECT id, 'pending', '' FROM fleet_agent;
 """
 

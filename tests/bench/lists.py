@@ -33,12 +33,14 @@ def _fill(world: Any, environment: Any, agents: int) -> None:
 
 def run(port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
     """Print the time of each list; return the ratio of the medians."""
+    from apps.releases.services import progress
     from tests.worlds import World
 
     world = World("bench")
     environments = {LARGE: world.dev, SMALL: world.environment("dev", "small")}
     for agents, environment in environments.items():
         _fill(world, environment, agents)
+    progress.sum_up()  # what the worker does
     analyze()
     names = {agents: f"list of {DEPLOYMENTS} deployments of {agents:,} agents" for agents in environments}
     times: dict[str, list[float]] = {name: [] for name in names.values()}

@@ -13,7 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.artifacts.models import UnreferencedBlob
-from apps.fleet.models import AgentKey, Heartbeat
+from apps.fleet import services
+from apps.fleet.models import AgentKey, Assignment, Heartbeat
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.console import site
 from apps.tenancy.models import IdempotencyKey, OrganizationKey, RateCounter, SigningKey, SignInLink, Webhook
@@ -24,7 +25,10 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 # Copies and counts that no person writes or knows. The page of an agent shows its intervals.
-INTERNAL = {"fleet.pulse", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval", "artifacts.replayframes"}
+INTERNAL = {
+    "fleet.pulse", "fleet.pulsecount", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval",
+    "releases.progresscount", "artifacts.replayframes",
+}  # fmt: skip
 
 
 def fill_operation(world: World, suffix: str = "1") -> None:
@@ -83,11 +87,12 @@ def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
             counts[label] = (len(queries), listed.context["cl"].result_count)
         return counts
 
-    client.get("/admin/")  # fills the caches of the process
+    client.get("/admin/")  # fills the caches of the process, and settles the facts of the fleet
     few = costs()
     for name in ("initech", "hooli"):
         fill(World(name))
         fill_operation(world, name)
+    client.get("/admin/")
     many = costs()
 
     assert {label: many[label][0] for label in MODELS} == {label: few[label][0] for label in MODELS}
@@ -212,6 +217,46 @@ def test_overview_counts_rows_of_the_person(world: World, other: World) -> None:
     for tile in page.context["tiles"]:
         listed = signed_in(world.admin.user).get(tile.url)
         assert (tile.label, listed.context["cl"].result_count) == (tile.label, tile.value)
+
+
+AGENT_FILTERS = {
+    "": 5, "liveness=online": 2, "liveness=stale": 1, "liveness=offline": 1, "drift=yes": 1, "drift=no": 4,
+    "cloned=yes": 1, "cloned=no": 4, "drained=yes": 1, "drained=no": 4, "enrolled=yes": 4, "enrolled=no": 1,
+    "enrolled=yes&liveness=offline&drift=no": 1,
+}  # fmt: skip
+
+
+def test_the_fleet_is_filtered_and_counted_without_reading_all_heartbeats(world: World, other: World) -> None:
+    """The filters find what the columns show, and only the page's own agents are read together with their heartbeats.
+
+    Neither the number of agents nor that of environments with news changes the number of queries.
+    """
+    client, now = signed_in(world.viewer.user), timezone.now()
+    drifts, stale, offline, drained, left = (
+        world.agent(environment, name)[0]
+        for environment, name in zip((world.dev, world.staging, world.prod, world.dev, world.dev), "abcde", strict=True)
+    )
+    other.agent(name="elsewhere")
+    Assignment.objects.filter(agent=drifts).update(bundle_hash="sha256:1", deployment_id=drifts.pk)
+    for agent, silent_s in ((stale, 100), (offline, 1000)):
+        Heartbeat.objects.filter(agent=agent).update(last_seen_at=now - timedelta(seconds=silent_s))
+    Heartbeat.objects.filter(agent=stale).update(clone_suspected_at=now)
+    services.set_drained(drained, drained=True, reason="", actor=world.admin.actor)
+    services.decommission(left, actor=world.admin.actor)
+
+    def costs(url: str, expected: int | None = None) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            page = client.get(url)
+        assert page.status_code == 200
+        if expected is not None:
+            assert (url, page.context["cl"].result_count) == (url, expected)
+        assert "silence" not in "".join(query["sql"] for query in queries if "count(" in query["sql"].lower())
+        return len(queries)
+
+    with_news = costs("/admin/")
+    for query, expected in AGENT_FILTERS.items():
+        assert costs(f"{table(type(left))}?{query}", expected) <= 15
+    assert costs("/admin/") <= with_news <= 15
 
 
 @pytest.mark.parametrize(("beats", "liveness"), [(2, "online"), (4, "stale"), (11, "offline")])

@@ -8,7 +8,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, last_open_window
+from byteor_cloud.engine.freeze import (
+    FreezeWindow,
+    Recurrence,
+    active_window,
+    is_skipped,
+    last_open_window,
+    occurrences,
+)
 
 
 def window(start: str, end: str, **more: Any) -> FreezeWindow:
@@ -157,3 +164,28 @@ def test_a_stored_window_is_read_with_defaults() -> None:
     assert FreezeWindow.from_stored({**stored, "time_zone": "UTC", "recurrence": None}) == read
     weekly = FreezeWindow.from_stored({**stored, "time_zone": "Europe/Berlin", "recurrence": "weekly"})
     assert (weekly.time_zone, weekly.recurrence) == ("Europe/Berlin", Recurrence.WEEKLY)
+
+
+def test_occurrences_are_those_of_a_period_in_the_time_zone_of_their_window() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    found = occurrences([NIGHTLY, ONCE], at("2026-03-28T12:00:00Z"), at("2026-03-30T21:00:00Z"))
+
+    # The clocks change in the night to the 29th, and the window keeps its times of day.
+    assert [(start.isoformat(), end.isoformat()) for start, end, _ in found] == [
+        ("2026-03-28T22:00:00+01:00", "2026-03-29T06:00:00+02:00"),
+        ("2026-03-29T22:00:00+02:00", "2026-03-30T06:00:00+02:00"),
+        ("2026-03-30T22:00:00+02:00", "2026-03-31T06:00:00+02:00"),
+    ]
+    assert all(start.tzinfo == berlin for start, _, _ in found)
+
+
+def test_occurrences_include_what_is_open_and_agree_with_the_rule_for_now() -> None:
+    saturday = at("2026-06-13T12:00:00Z")
+    found = occurrences([WEEKENDS, ONCE], saturday, saturday + timedelta(days=400))
+
+    assert found[0][:2] == (at("2026-06-12T18:00:00Z"), at("2026-06-15T06:00:00Z"))
+    assert len(found) == 58 + 1
+    for start, end, which in found:
+        assert active_window([which], start) is which
+        assert active_window([which], end - timedelta(seconds=1)) is which
+        assert active_window([which], end) is None

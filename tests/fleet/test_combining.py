@@ -98,22 +98,3 @@ def test_combiner_continues_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         combiner.submit("a", 0)
     assert combiner.submit("a", 1) == 1
-
-
-def test_two_batches_may_run_at_once() -> None:
-    together = threading.Barrier(2)
-
-    def work(items: Sequence[str]) -> list[str | None]:
-        together.wait(PATIENCE_S)
-        return list(items)
-
-    combiner = Combiner(work, leaders=2)
-    got: list[str | None] = []
-    threads = [threading.Thread(target=lambda key=key: got.append(combiner.submit(key, key))) for key in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-
-    assert sorted(key or "" for key in got) == ["a", "b"]
-    assert combiner._vacant == 2

@@ -20,7 +20,6 @@ class Client:
         self.moved = 0
         self.timeout = 0.0
         self.is_open = True
-        self.writes: list[int] = []
         monkeypatch.setattr(front_door, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def setsockopt(self, *args: Any) -> None:
@@ -45,7 +44,6 @@ class Client:
     def sendall(self, data: bytes) -> None:
         self._wait(self.seconds * len(data) / self.size)
         self.moved += len(data)
-        self.writes.append(len(data))
 
     def shutdown(self, how: int) -> None:
         self.is_open = False
@@ -150,17 +148,3 @@ def test_client_is_hung_up_only_if_it_waits_for_no_response(monkeypatch: pytest.
     paced.is_handled = False
     paced.recv(10)
     assert paced.may_be_hung_up  # it sends the rest of a body after the response
-
-
-def test_head_and_body_of_a_response_can_be_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client(monkeypatch, size=1000, seconds=1.0)
-    paced = PacedSocket(client, keepalive_s=75)
-
-    for _ in range(2):
-        paced.recv(10)
-        paced.join_writes()
-        paced.sendall(b"h" * 100)
-        paced.sendall(b"b" * 10)
-        paced.sendall(b"x")
-
-    assert client.writes == [110, 1, 110, 1]

@@ -13,7 +13,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from apps.fleet.jobs import AgentLeft, WelcomeAgent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment
-from apps.releases.tasks import sweep
+from apps.releases.tasks import sum_progress, sweep
 from apps.tenancy import audit
 from apps.tenancy.ledger import Verification
 from byteor_cloud import blobs
@@ -122,6 +122,7 @@ class Worker(Fleet):
 
     def _sweep(self) -> None:
         sweep()
+        sum_progress()
         self.model.sweep()
 
     @random_action(

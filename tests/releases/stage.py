@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Q
+from django.db.models import Count, Q, Sum
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Agent, Assignment
-from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad
+from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, ProgressCount
 from tests.releases import model_records as m
 from tests.releases.model import Model
 from tests.worlds import Person, World, plan
@@ -93,6 +93,8 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
     whose = {pk: n for n, pk in enumerate(agents)}
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
     given = Count("decisions", filter=Q(decisions__decision="approve"))
+    counts = ProgressCount.objects.filter(deployment__environment=scene.here).order_by()
+    by = ("deployment_id", "wave", "counted", "progress")
 
     def of(pk: UUID | None) -> int | None:
         return None if pk is None else number[pk]
@@ -115,6 +117,9 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
         "parts": {
             (number[p.deployment_id], whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
             for p in DeploymentAgent.objects.filter(deployment__environment=scene.here)
+        },
+        "progress_counts": {
+            (number[pk], *rest): n for pk, *rest, n in counts.values_list(*by).annotate(n=Sum("count")) if n
         },
         "offers": {
             whose[a.agent_id]: (of(a.deployment_id), of(a.bundle_deployment_id), a.action, a.progress)

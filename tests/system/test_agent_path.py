@@ -71,6 +71,41 @@ def test_key_revoked_right_after_the_listeners_lost_their_connections_is_refused
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
+def test_the_short_cut_answers_as_gunicorn_does(running: Installation, fleet: Fleet) -> None:
+    agent_id, key = fleet.agent("compared")
+    requests_of_an_agent = [
+        ("POST", "heartbeat", b'{"status": "healthy", "agent_version": "1"}', key),
+        ("POST", "heartbeat", b"{", key),
+        ("POST", "heartbeat", b"{}", "bor_agt_x"),
+        ("GET", "deployment", None, key),
+        ("GET", "deployment", None, fleet.token),  # Django refuses it
+    ]
+
+    def answers(odd: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
+        """Return the answers on one connection. gunicorn parses requests with an odd header."""
+        connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
+        found = []
+        for method, what, body, token in requests_of_an_agent:
+            headers = {"Authorization": f"Bearer {token}", **odd}
+            if body is not None:
+                headers["Content-Type"] = "application/json"
+            connection.request(method, f"/api/v1/agents/{agent_id}/{what}", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            kept = {
+                name: value
+                for name, value in answer.headers.items()
+                if name not in {"Date", "X-Request-ID", "Content-Length"} and not name.startswith("X-RateLimit-")
+            }
+            found.append((answer.status, kept))
+        connection.close()
+        return found
+
+    plain = answers({})
+    assert [status for status, _ in plain] == [200, 400, 401, 200, 403]
+    assert plain == answers({"X-Odd": "\u00e9"})
+
+
 def test_waiting_poll_is_answered_when_the_server_stops(installation: Installation) -> None:
     server = installation.serve()
     fleet = Fleet(installation)

@@ -150,7 +150,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Find the agents of the page in narrow rows, and read only those agents in full."""
-        pulses = self.filter_queryset(facts.pulses(self.environment)).only("pk")
+        pulses = self.filter_queryset(facts.pulses([self.environment])).only("pk")
         found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses) or ()])
         # An agent that was decommissioned meanwhile is missing.
         rows = [found[pk] for pk in sorted(found, reverse=True)]

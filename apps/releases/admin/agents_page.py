@@ -1,47 +1,20 @@
-"""Progress of a deployment's agents: their counts in one query, and one page of agents, never all at once."""
+"""One page of a deployment's agents, never all at once."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db.models import Case, Count, QuerySet, Value, When
+from django.db.models import Case, QuerySet, Value, When
 
 from apps.releases.models import Deployment, DeploymentAgent
+from apps.releases.services.progress import AgentCounts
 from byteor_cloud.engine.machines import AgentProgress as A
 
 PAGE = 25
 # Agents that need attention come first, finished ones last.
 _ORDER = (A.FAILED, A.ACTIVATING, A.DOWNLOADING, A.OFFERED, A.ROLLED_BACK, A.PENDING, A.ACTIVE)
 _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate(_ORDER)))
-
-
-@dataclass(frozen=True, slots=True)
-class AgentCounts:
-    """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds."""
-
-    by_wave: Mapping[tuple[int, str], int]
-    uncounted: int
-
-    @property
-    def by_progress(self) -> dict[str, int]:
-        """The number of agents by progress, over all waves."""
-        found: Counter[str] = Counter()
-        for (_, progress), count in self.by_wave.items():
-            found[progress] += count
-        return dict(found)
-
-
-def count_agents(deployment: Deployment) -> AgentCounts:
-    """Count the deployment's agents by wave and progress."""
-    by_wave: Counter[tuple[int, str]] = Counter()
-    uncounted = 0
-    rows = deployment.agents.order_by().values_list("wave", "progress", "counted").annotate(n=Count("pk"))
-    for wave, progress, counted, n in rows:
-        by_wave[wave, progress] += n
-        uncounted += 0 if counted else n
-    return AgentCounts(by_wave, uncounted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from apps.releases.admin.environment_page import pipelines_panel
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import deployments, explanations, rollbacks
+from apps.releases.services import deployments, explanations, progress, rollbacks
 from apps.tenancy.console import (
     Act,
     LiveAdmin,
@@ -149,7 +149,7 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page: waves, agents, approval and timeline."""
-        counts = agents_page.count_agents(row)
+        counts = progress.count_agents(row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 from django.core.handlers.wsgi import WSGIRequest
@@ -20,7 +21,6 @@ from apps.releases.agent_path.routes import Route
 from apps.tenancy.api.limits import RateLimitUsage
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.middleware import choose_request_id
-from byteor_cloud.front_door import PacedSocket
 
 type StartResponse = Callable[[str, list[tuple[str, str]]], object]
 _BODILESS = frozenset({204, 304})
@@ -70,9 +70,6 @@ class Exchange:
         if self.usage is not None:
             headers += self.usage.headers.items()
         self._record(answer)
-        sock = self.environ.get("gunicorn.socket")
-        if answer.body and isinstance(sock, PacedSocket):
-            sock.join_writes()
         start_response(_STATUS_LINES[answer.status], headers)
         return [answer.body]
 
@@ -82,7 +79,8 @@ class Exchange:
         took_s = time.perf_counter() - self.started - answer.waited_s
         meter.count(int(self.environ.get("CONTENT_LENGTH") or 0), len(answer.body), took_s)
         system.count_outcome(path, answer.status)
-        if system.is_logged(path, answer.status):
+        is_delayed_refusal = answer.status == HTTPStatus.UNAUTHORIZED and answer.waited_s > 0
+        if system.is_logged(path, answer.status) and not is_delayed_refusal:
             with structlog.contextvars.bound_contextvars(request_id=self.request_id):
                 system.write_access_line(self.route.method, path, answer.status, self.started)
 
@@ -96,20 +94,16 @@ def _security_headers() -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in get_response(HttpRequest()).items() if name != "Content-Type")
 
 
-class _Counter(Protocol):
-    def inc(self) -> None: ...
-
-
-class _Histogram(Protocol):
-    def observe(self, amount: float) -> None: ...
-
-
 class _Meter:
-    """The series of django-prometheus for one kind of answer, looked up once."""
+    """The series of django-prometheus for one kind of answer, looked up once.
+
+    It adds to the values that prometheus_client keeps for each series. The ways through its metrics cost three times as
+    much, and there are twenty values for each heartbeat.
+    """
 
     def __init__(self, route: Route, transport: str, status: int) -> None:
         m, view, method = Metrics.get_instance(), route.view_name, route.method
-        self._counters: tuple[_Counter, ...] = (
+        counters = (
             m.requests_total,
             m.responses_total,
             m.requests_by_method.labels(method=method),
@@ -119,20 +113,22 @@ class _Meter:
             m.responses_by_status_view_method.labels(status=str(status), view=view, method=method),
             m.responses_by_charset.labels(charset="utf-8"),
         )
-        self._received: _Histogram = m.requests_body_bytes
-        self._sent: _Histogram = m.responses_body_bytes
-        self._latencies: tuple[_Histogram, ...] = (
-            m.requests_latency_before,
-            m.requests_latency_by_view_method.labels(view=view, method=method),
-        )
+        self._counts = [counter._value for counter in counters]
+        self._received, self._sent = m.requests_body_bytes, m.responses_body_bytes
+        self._latencies = m.requests_latency_before, m.requests_latency_by_view_method.labels(view=view, method=method)
 
     def count(self, received: int, sent: int, took_s: float) -> None:
-        for counter in self._counters:
-            counter.inc()
-        self._received.observe(received)
-        self._sent.observe(sent)
+        for value in self._counts:
+            value.inc(1)
+        _observe(self._received, received)
+        _observe(self._sent, sent)
         for latency in self._latencies:
-            latency.observe(took_s)
+            _observe(latency, took_s)
+
+
+def _observe(histogram: Any, amount: float) -> None:
+    histogram._sum.inc(amount)
+    histogram._buckets[bisect_left(histogram._upper_bounds, amount)].inc(1)
 
 
 @cache

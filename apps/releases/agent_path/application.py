@@ -16,6 +16,7 @@ from apps.fleet.api.authentication import finish_rotation, rate_limit_key
 from apps.fleet.api.serializers import heartbeat_answer
 from apps.releases.agent_path import routes
 from apps.releases.agent_path.answers import Answer, Exchange, StartResponse
+from apps.releases.agent_path.refusals import Pace
 from apps.releases.agent_path.routes import Call, Route
 from apps.releases.agent_path.waiting import Outcome, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
@@ -32,6 +33,7 @@ from byteor_cloud.errors import Unauthenticated, Unavailable
 type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 waiting_room = WaitingRoom()
+refusals = Pace()
 agent_keys.on_change(waiting_room.wake)
 draining.on_drain(waiting_room.close)
 
@@ -50,6 +52,8 @@ class AgentPath:
         exchange = Exchange(environ, call.route)
         try:
             answer = _answer(exchange, call)
+        except Unauthenticated as error:
+            answer = exchange.problem(error)._replace(waited_s=refusals.wait())
         except Exception as error:  # noqa: BLE001,RUF100  every error must become a problem, as in Django's views
             answer = exchange.problem(error)
         if answer is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, Exists, Model, OuterRef, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -17,7 +17,7 @@ from apps.releases.api import operations
 from apps.releases.api import serializers as s
 from apps.releases.api.offered import WAIT_S, accept_report, read_offer
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles, deployments, evidence, rollbacks
+from apps.releases.services import approvals, bundles, deployments, evidence, progress, rollbacks
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME
@@ -99,9 +99,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        counted: QuerySet[Any] = queryset.annotate(
-            **{f"count_{progress}": Count("agents", filter=Q(agents__progress=progress)) for progress in AgentProgress}
-        )
+        counted: QuerySet[Any] = queryset.annotate(by_progress=progress.of_each_deployment())
         return counted
 
     def perform_create(self, data: dict[str, Any]) -> Model:

@@ -244,7 +244,10 @@ class ReadOnlyAdmin(ActingAdmin):
         summary = self.summary(request, row)
         visible_admins = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
         added = [panel for each in visible_admins for panel in each.panels_beside(request, row)]
-        return {**summary, "panels": [*added, *summary.get("panels", [])]} if added else summary
+        if not added:
+            return summary
+        panels = [*added, *summary.get("panels", [])]
+        return {**summary, "panels": sorted(panels, key=lambda panel: not panel.get("wide"))}  # wide ones first
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
         """Return title, count and URL of each table with visible rows that refer to this row."""

@@ -37,6 +37,21 @@ class AuditEvent(models.Model):
         indexes = [
             models.Index(fields=["organization", "-id"], name="tenancy_auditevent_org"),
             models.Index(fields=["resource_id"], name="tenancy_auditevent_resource"),
+            # One for each filter of the list: a rare value would else be searched for in all events.
+            models.Index(fields=["organization", "action", "id"], name="tenancy_auditevent_action"),
+            models.Index(fields=["organization", "actor_id", "id"], name="tenancy_auditevent_actor"),
+            models.Index(fields=["organization", "resource_kind", "id"], name="tenancy_auditevent_kind"),
+            models.Index(
+                fields=["environment_id", "id"],
+                condition=Q(environment_id__isnull=False),
+                name="tenancy_auditevent_environment",
+            ),
+            models.Index(
+                fields=["project_id", "id"], condition=Q(project_id__isnull=False), name="tenancy_auditevent_project"
+            ),
+            models.Index(
+                fields=["organization", "id"], condition=~Q(outcome="success"), name="tenancy_auditevent_refused"
+            ),
         ]
         constraints = [
             models.CheckConstraint(

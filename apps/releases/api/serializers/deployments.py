@@ -122,8 +122,8 @@ class DeploymentSerializer(ModelSerializer):
 
     @extend_schema_field(ProgressSerializer)
     def get_progress(self, deployment: Deployment) -> dict[str, int]:
-        """Return the counts, which the query of the deployment has computed."""
-        counts = {p.value: getattr(deployment, f"count_{p}") for p in AgentProgress}
+        """Return the counts, which the query of the deployment has read."""
+        counts: dict[str, int] = deployment.by_progress or dict.fromkeys(AgentProgress, 0)  # type: ignore[attr-defined]
         return {"total": sum(counts.values()), **counts}
 
 

@@ -1,0 +1,78 @@
+"""Counts of a deployment's agents by wave and progress: the sums of ``ProgressCount``, which triggers write.
+
+They take as long for 100,000 agents as for one, because they read no agent's row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import OuterRef, Q, Subquery, Sum
+from django.db.models.functions import JSONObject
+
+from apps.releases.models import Deployment, ProgressCount
+from byteor_cloud.engine.machines import AgentProgress
+
+# A row that another transaction holds is left for the next time, so that nobody waits for anybody here.
+_SUM = """
+WITH gone AS (
+    DELETE FROM releases_progresscount WHERE id IN (
+        SELECT id FROM releases_progresscount WHERE deployment_id = %(id)s FOR UPDATE SKIP LOCKED
+    ) RETURNING wave, counted, progress, count
+)
+INSERT INTO releases_progresscount (deployment_id, wave, counted, progress, count, is_sum)
+SELECT %(id)s, wave, counted, progress, sum(count), true FROM gone GROUP BY 2, 3, 4 HAVING sum(count) <> 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCounts:
+    """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds."""
+
+    by_wave: Mapping[tuple[int, str], int]
+    uncounted: int
+
+    @property
+    def by_progress(self) -> dict[str, int]:
+        """The number of agents by progress, over all waves."""
+        found: Counter[str] = Counter()
+        for (_, progress), count in self.by_wave.items():
+            found[progress] += count
+        return dict(found)
+
+
+def count_agents(deployment: Deployment) -> AgentCounts:
+    """Count the deployment's agents by wave and progress."""
+    by_wave: Counter[tuple[int, str]] = Counter()
+    uncounted = 0
+    rows = deployment.progress_counts.order_by().values_list("wave", "progress", "counted").annotate(n=Sum("count"))
+    for wave, progress, counted, n in rows.filter(n__gt=0):
+        by_wave[wave, progress] += n
+        uncounted += 0 if counted else n
+    return AgentCounts(by_wave, uncounted)
+
+
+def of_each_deployment() -> Subquery:
+    """Return the numbers of a deployment's agents by progress, as a column of a query; null if it has no agents."""
+    mine = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
+    numbers = {word.value: Sum("count", filter=Q(progress=word), default=0) for word in AgentProgress}
+    return Subquery(mine.annotate(numbers=JSONObject(**numbers)).values("numbers"))
+
+
+def sum_up() -> None:
+    """Replace the rows of each deployment whose counts have changed by their sums. The counts stay the same."""
+    changed = ProgressCount.objects.filter(is_sum=False).order_by()
+    for deployment_id in changed.values_list("deployment_id", flat=True).distinct():
+        _sum_up(deployment_id)
+
+
+@transaction.atomic
+def _sum_up(deployment_id: UUID) -> None:
+    with connection.cursor() as cursor:
+        # A deployment that is being deleted must not get new rows. Steps and reports do not wait for this lock.
+        cursor.execute("SELECT FROM releases_deployment WHERE id = %s FOR KEY SHARE", [deployment_id])
+        cursor.execute(_SUM, {"id": deployment_id})

@@ -1,0 +1,72 @@
+"""Console pages of the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment
+from apps.tenancy.permissions import Permission as P
+
+_SHOWN = 10
+
+
+@admin.register(AuditEvent, site=site)
+class AuditEventAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Audit", "history"
+    related = ("organization",)
+    list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
+    list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
+    search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show on the page of an environment what happened there last."""
+        if not isinstance(row, Environment):
+            return []
+        last = self.get_queryset(request).filter(environment_id=row.pk).order_by("-id")[:_SHOWN]
+        return [
+            {
+                "title": "Last events",
+                "url": f"{reverse('admin:tenancy_auditevent_changelist')}?environment_id__exact={row.pk}",
+                "columns": ("When", "What", "Who", "Outcome"),
+                "rows": [
+                    (relative_time(each.timestamp), each.action, each.actor_display, state_pill(each.outcome))
+                    for each in last
+                ],
+                "empty": "Nothing has happened here yet.",
+            }
+        ]
+
+    @admin.display(description="Resource")
+    def resource(self, row: AuditEvent) -> str:
+        return short_id(row.resource_id)
+
+
+@admin.register(AuditSeal, site=site)
+class AuditSealAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Audit", "link"
+    related = ("organization", "event")
+    list_display = ("seq", "organization", "event", "hash")
+    list_filter = (("organization", VisibleRowsFilter),)
+    search_fields = ("hash", "event__action")
+
+
+@admin.register(DenialCount, site=site)
+class DenialCountAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Audit", "front_hand"
+    menu = "Denials of this minute"
+    related = ("organization",)
+    list_display = ("minute", "actor_display", "action", "count", "organization")
+    list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
+    search_fields = ("actor_display", "action")

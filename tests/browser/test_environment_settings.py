@@ -1,0 +1,102 @@
+"""The settings of an environment are shown with their meaning, and edited, in the console by the rules of the API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.tenancy.models import AuditEvent, Environment
+from tests.browser.conftest import sign_in
+from tests.browser.filled import row_page, signed_in
+from tests.browser.test_people import sent
+from tests.releases.test_requests import NOW
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def filled_in(environment: Environment, **changes: Any) -> dict[str, str]:
+    """Return what a browser sends for the form of the settings, with some of them changed."""
+    values = {**environment.settings_with_defaults, **changes}
+    values["freeze_windows"] = json.dumps(values["freeze_windows"])
+    return {name: str(value) for name, value in values.items() if value is not False}
+
+
+def stored(environment: Environment) -> dict[str, Any]:
+    environment.refresh_from_db()
+    return dict(environment.settings)
+
+
+def test_only_changed_settings_are_stored(world: World) -> None:
+    client = signed_in(world.project_admin.user)
+
+    answer = sent(client, world.dev, "settings", filled_in(world.dev, agent_timeout_s=60, freeze_windows=[NOW]))
+
+    assert answer["Location"] == row_page(world.dev)
+    assert stored(world.dev) == {"agent_timeout_s": 60, "freeze_windows": world.dev.settings["freeze_windows"]}
+    assert world.dev.settings["freeze_windows"][0]["reason"] == NOW["reason"]
+    event = AuditEvent.objects.get(action="environment.update")
+    assert event.actor_display == world.project_admin.user.email
+    page = client.get(row_page(world.dev)).text
+    assert "Nothing is deployed until" in page
+    assert NOW["reason"] in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"agent_timeout_s": 1}, "agent_timeout_s"),
+        ({"agent_timeout_s": "x"}, "agent_timeout_s"),
+        ({"replay_policy": "always"}, "replay_policy"),
+        ({"freeze_windows": [{"reason": "no times"}]}, "freeze_windows"),
+        ({"freeze_windows": {"a": 1}}, "freeze_windows"),
+    ],
+)
+def test_invalid_setting_is_refused_beside_its_field(world: World, changes: dict[str, Any], field: str) -> None:
+    page = sent(signed_in(world.admin.user), world.dev, "settings", filled_in(world.dev, **changes))
+
+    assert page.context["form"].errors[field]
+    assert stored(world.dev) == {}
+
+
+def test_only_an_organization_admin_loosens_rules(world: World) -> None:
+    loose = filled_in(world.prod, approvals_required=False)
+
+    refused = sent(signed_in(world.project_admin.user), world.prod, "settings", loose)
+    assert "approvals_required" in refused.text
+    assert stored(world.prod) == {}
+    sent(signed_in(world.admin.user), world.prod, "settings", loose)
+
+    assert stored(world.prod) == {"approvals_required": False}
+
+
+def test_settings_are_edited_only_by_those_who_manage_the_environment(world: World, other: World) -> None:
+    form = filled_in(world.dev, agent_timeout_s=60)
+    for person, status in ((world.viewer, 403), (world.operator, 403), (other.admin, 404)):
+        assert sent(signed_in(person.user), world.dev, "settings", form).status_code == status
+    assert "Edit settings" not in signed_in(world.operator.user).get(row_page(world.dev)).text
+    assert stored(world.dev) == {}
+    # The ledger of the organization is for its administrators.
+    assert "Last events" not in signed_in(world.operator.user).get(row_page(world.dev)).text
+    assert "Last events" in signed_in(world.admin.user).get(row_page(world.dev)).text
+
+
+@pytest.mark.browser
+def test_settings_are_edited_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+    world.dev.settings = {"freeze_windows": [NOW]}
+    world.dev.save()
+    sign_in(page, world.admin.user)
+
+    page.goto(row_page(world.dev))
+    shot(page, "environment", widths=(1440, 390), full_page=True)
+    page.get_by_role("link", name="Edit settings").click()
+    page.get_by_label("Agent timeout, in seconds").fill("90")
+    shot(page, "environment-settings", widths=(1440,), full_page=True)
+    page.get_by_role("button", name="Edit settings").click()
+
+    expect(page.get_by_text("Edit settings: dev.")).to_be_visible()
+    assert stored(world.dev)["agent_timeout_s"] == 90

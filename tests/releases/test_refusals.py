@@ -1,0 +1,66 @@
+"""The pace of refusals, with a simulated clock, and what a storm of unknown keys leaves in the log and the metrics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import structlog
+from prometheus_client import REGISTRY
+
+from apps.releases.agent_path import application, refusals
+from apps.tenancy.credentials import Family, generate
+from byteor_cloud.ids import uuid7
+from tests.front import FrontClient
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.slept = 1000.0, list[float]()
+        monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.slept.append))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_few_refusals_do_not_wait_and_many_take_turns(clock: Clock) -> None:
+    pace = refusals.Pace()
+
+    waits = [pace.wait() for _ in range(refusals.AT_ONCE + 3)]
+
+    step = 1 / refusals.PER_S
+    assert waits == pytest.approx([0.0] * refusals.AT_ONCE + [step, 2 * step, 3 * step])
+    assert clock.slept == pytest.approx(waits[-3:])
+    clock.now += 1000
+    assert pace.wait() == 0
+
+
+def test_no_refusal_waits_for_longer_than_a_few_seconds(clock: Clock) -> None:
+    pace = refusals.Pace()
+
+    waits = [pace.wait() for _ in range(5000)]
+
+    assert max(waits) == pytest.approx(refusals.LONGEST_S)
+
+
+@pytest.mark.django_db
+def test_a_storm_is_counted_but_its_lines_are_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "refusals", refusals.Pace())
+    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    denied = {"status": "401"}
+    before = REGISTRY.get_sample_value("byteor_denied_requests_total", denied) or 0
+    client = FrontClient()
+    headers = {"Authorization": f"Bearer {generate(Family.AGENT).text}"}
+
+    with structlog.testing.capture_logs() as lines:
+        answers = [client.get(f"/api/v1/agents/{uuid7()}/deployment", headers=headers) for _ in range(5)]
+
+    assert [answer.status_code for answer in answers] == [401] * 5
+    assert len({answer.content.decode().partition('"instance"')[0] for answer in answers}) == 1
+    assert len(clock.slept) == 3
+    assert [line["event"] for line in lines] == ["request", "request", "refusals_delayed"]
+    assert REGISTRY.get_sample_value("byteor_denied_requests_total", denied) == before + 5
