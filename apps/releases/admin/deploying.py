@@ -23,7 +23,7 @@ from apps.releases.admin.changes import Changes, compare, find_current
 from apps.releases.admin.forms import ApiForm
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target
 from apps.releases.models import ConfigBundle
-from apps.releases.services import deployments
+from apps.releases.services import admission
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor_cloud.engine.rollout import Strategy
@@ -190,7 +190,7 @@ class Outlook:
 def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: Any) -> Outlook:
     """Return what would happen. ``asked`` are the checked arguments of ``deployments.create_deployment``."""
     environment, target, strategy = bundle.environment, asked["target"], asked["strategy"]
-    obstacles = deployments.find_obstacles(
+    obstacles = admission.find_obstacles(
         environment, bundle, target,
         take_over=asked.get("take_over", False), override_freeze="override_freeze" in asked,
     )  # fmt: skip

@@ -1,38 +1,33 @@
-"""Create, pause, resume, abort, fail and retry deployments, with the checks that refuse such a request."""
+"""Create, pause, resume, abort, fail and retry deployments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import UTC
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet import services as fleet
-from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import approvals, assignments, bundles, offers
+from apps.releases.services import admission, approvals, assignments, bundles, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, check_transition, lock_row
-from byteor_cloud.engine import freeze
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
-    IN_FLIGHT,
     UNDER_WAY,
     AgentProgress,
     ApprovalStatus,
     DeploymentEvent,
     DeploymentStatus,
 )
-from byteor_cloud.engine.release_policy import ReleasePolicy
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
-from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
+from byteor_cloud.errors import Conflict
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
@@ -66,15 +61,15 @@ def create_deployment(
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
-    _check_freeze(locked, override_freeze, may_override=is_org_admin)
-    _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
-    _check_known_bad(locked, config_bundle)
-    _check_in_flight(locked, policy.max_in_flight_deployments)
+    admission.check_freeze(locked, override_freeze, may_override=is_org_admin)
+    admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
+    admission.check_known_bad(locked, config_bundle)
+    admission.check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
     agents = fleet.select_agents(locked, target)
-    count = _check_target(locked, target, agents)
+    count = admission.check_target(locked, target, agents)
     if not take_over:
-        _check_other_pipelines(locked, agents, version.name)
+        admission.check_other_pipelines(locked, agents, version.name)
     subject = approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
@@ -132,29 +127,6 @@ def create_deployment(
     return deployment
 
 
-def find_obstacles(
-    environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
-) -> list[DomainError]:
-    """Return the errors with which a request for this deployment would be refused now. Changes nothing."""
-    agents = fleet.select_agents(environment, target)
-    checks: list[Callable[[], object]] = [
-        lambda: _check_target(environment, target, agents),
-        lambda: _check_known_bad(environment, config_bundle),
-        lambda: _check_in_flight(environment, environment.effective_settings.release.max_in_flight_deployments),
-    ]
-    if not override_freeze:
-        checks.append(lambda: _check_freeze(environment, None, may_override=False))
-    if not take_over:
-        checks.append(lambda: _check_other_pipelines(environment, agents, config_bundle.version.name))
-    found = []
-    for check in checks:
-        try:
-            check()
-        except DomainError as error:
-            found.append(error)
-    return found
-
-
 def _break_glass_record(
     break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor
 ) -> BreakGlass | None:
@@ -179,82 +151,6 @@ def _record_event(deployment: Deployment, event: str, changes: Mapping[str, Any]
     resource = ("deployment", deployment.pk)
     audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
     TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display, detail=dict(changes))
-
-
-def _check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
-    if override and not may_override:
-        raise Forbidden("Only an org_admin may override a freeze window.")
-    if open_window and not override:
-        window, end = open_window
-        until = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        raise Conflict(f"A freeze window is active until {until}: {window.reason}", code="freeze_window")
-
-
-def _check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:
-    if bundles.is_known_bad(environment.pk, config_bundle.config_hash):
-        raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
-
-
-def _check_in_flight(environment: Environment, limit: int) -> None:
-    running = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT).count()
-    if running >= limit:
-        raise Conflict(
-            f"{running} deployment(s) are in flight in this environment, and the limit is {limit}. "
-            "Wait until one has ended.",
-            code="in_flight_limit",
-        )
-
-
-def _check_break_glass(
-    policy: ReleasePolicy,
-    break_glass: BreakGlassRequest | None,
-    approval: str | None,
-    is_org_admin: bool,
-    actor: Actor,
-) -> None:
-    if break_glass is None:
-        return
-    if not is_org_admin or actor.user_id is None:
-        raise Forbidden("Only a person with the role org_admin may deploy by break-glass.")
-    if approval is not None:
-        raise InvalidInput.at("/break_glass", "Send either approval or break_glass, not both.")
-    if not policy.approvals_required:
-        raise InvalidInput.at("/break_glass", "This environment requires no approval. Deploy without break_glass.")
-    if (break_glass.expires_in_s or 0) > policy.approval_ttl_s:
-        raise InvalidInput.at(
-            "/break_glass/expires_in_s", f"Must be at most the environment's approval_ttl_s, {policy.approval_ttl_s}."
-        )
-
-
-def _check_target(environment: Environment, target: Target, agents: QuerySet[Agent]) -> int:
-    """Return how many agents the target matches. Raises InvalidInput for none, or for unknown ids."""
-    with_drained = fleet.select_agents(environment, target, with_drained=True)
-    if target.agents is not None:
-        known = {str(pk) for pk in with_drained.values_list("pk", flat=True)}
-        if unknown := [pk for pk in target.agents if pk not in known]:
-            raise InvalidInput.at("/target/agents", f"This environment has no such agents: {', '.join(unknown[:5])}.")
-    if not (count := agents.count()):
-        drained = with_drained.exists()
-        detail = "All agents that the target matches are drained." if drained else "The target matches no agent."
-        raise InvalidInput.at("/target", detail, code="empty_target")
-    return count
-
-
-def _check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
-    """Raise Conflict if any of the agents is assigned to another pipeline."""
-    wanted = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
-    other = (
-        Deployment.objects.filter(environment=environment, pk__in=wanted.values("bundle_deployment_id"))
-        .exclude(pipeline=pipeline)
-        .values_list("pipeline", flat=True)
-        .first()
-    )
-    if other is not None:
-        raise Conflict(
-            f"Some of the agents run the pipeline {other}. Set take_over to replace it.",
-            code="take_over",
-        )
 
 
 @transaction.atomic
@@ -363,8 +259,8 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
         )
     if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
         raise Conflict("The deployment failed because nobody approved it after break-glass.", code="not_approved")
-    _check_freeze(environment, None, may_override=False)
-    _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
+    admission.check_freeze(environment, None, may_override=False)
+    admission.check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
         Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
         environment=environment,

@@ -1,0 +1,125 @@
+"""The checks that refuse a request for a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from apps.fleet import services as fleet
+from apps.fleet.models import Agent, Assignment
+from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.services import bundles
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from byteor_cloud.engine import freeze
+from byteor_cloud.engine.break_glass import BreakGlassRequest
+from byteor_cloud.engine.machines import IN_FLIGHT
+from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor_cloud.engine.target import Target
+from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
+
+
+def find_obstacles(
+    environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
+) -> list[DomainError]:
+    """Return the errors with which a request for this deployment would be refused now. Changes nothing."""
+    agents = fleet.select_agents(environment, target)
+    checks: list[Callable[[], object]] = [
+        lambda: check_target(environment, target, agents),
+        lambda: check_known_bad(environment, config_bundle),
+        lambda: check_in_flight(environment, environment.effective_settings.release.max_in_flight_deployments),
+    ]
+    if not override_freeze:
+        checks.append(lambda: check_freeze(environment, None, may_override=False))
+    if not take_over:
+        checks.append(lambda: check_other_pipelines(environment, agents, config_bundle.version.name))
+    found = []
+    for check in checks:
+        try:
+            check()
+        except DomainError as error:
+            found.append(error)
+    return found
+
+
+def check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
+    """Raise Conflict in a freeze window, unless it is overridden. Raises Forbidden if only an org_admin may do that."""
+    open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
+    if override and not may_override:
+        raise Forbidden("Only an org_admin may override a freeze window.")
+    if open_window and not override:
+        window, end = open_window
+        until = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        raise Conflict(f"A freeze window is active until {until}: {window.reason}", code="freeze_window")
+
+
+def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:
+    """Raise Conflict if the configuration is known bad in the environment."""
+    if bundles.is_known_bad(environment.pk, config_bundle.config_hash):
+        raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
+
+
+def check_in_flight(environment: Environment, limit: int) -> None:
+    """Raise Conflict if the environment has no place for another deployment in flight."""
+    running = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT).count()
+    if running >= limit:
+        raise Conflict(
+            f"{running} deployment(s) are in flight in this environment, and the limit is {limit}. "
+            "Wait until one has ended.",
+            code="in_flight_limit",
+        )
+
+
+def check_break_glass(
+    policy: ReleasePolicy,
+    break_glass: BreakGlassRequest | None,
+    approval: str | None,
+    is_org_admin: bool,
+    actor: Actor,
+) -> None:
+    """Raise Forbidden or InvalidInput if the deployment must not begin by break-glass."""
+    if break_glass is None:
+        return
+    if not is_org_admin or actor.user_id is None:
+        raise Forbidden("Only a person with the role org_admin may deploy by break-glass.")
+    if approval is not None:
+        raise InvalidInput.at("/break_glass", "Send either approval or break_glass, not both.")
+    if not policy.approvals_required:
+        raise InvalidInput.at("/break_glass", "This environment requires no approval. Deploy without break_glass.")
+    if (break_glass.expires_in_s or 0) > policy.approval_ttl_s:
+        raise InvalidInput.at(
+            "/break_glass/expires_in_s", f"Must be at most the environment's approval_ttl_s, {policy.approval_ttl_s}."
+        )
+
+
+def check_target(environment: Environment, target: Target, agents: QuerySet[Agent]) -> int:
+    """Return how many agents the target matches. Raises InvalidInput for none, or for unknown ids."""
+    with_drained = fleet.select_agents(environment, target, with_drained=True)
+    if target.agents is not None:
+        known = {str(pk) for pk in with_drained.values_list("pk", flat=True)}
+        if unknown := [pk for pk in target.agents if pk not in known]:
+            raise InvalidInput.at("/target/agents", f"This environment has no such agents: {', '.join(unknown[:5])}.")
+    if not (count := agents.count()):
+        drained = with_drained.exists()
+        detail = "All agents that the target matches are drained." if drained else "The target matches no agent."
+        raise InvalidInput.at("/target", detail, code="empty_target")
+    return count
+
+
+def check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
+    """Raise Conflict if any of the agents is assigned to another pipeline."""
+    wanted = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
+    other = (
+        Deployment.objects.filter(environment=environment, pk__in=wanted.values("bundle_deployment_id"))
+        .exclude(pipeline=pipeline)
+        .values_list("pipeline", flat=True)
+        .first()
+    )
+    if other is not None:
+        raise Conflict(
+            f"Some of the agents run the pipeline {other}. Set take_over to replace it.",
+            code="take_over",
+        )
