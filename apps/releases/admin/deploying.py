@@ -107,10 +107,10 @@ class Deploy(ApiForm):
         target = self._target(data)
         if target is None:
             return None
-        strategy = dict(PRESETS.get(data["strategy"]) or {"kind": "waves", "percents": _numbers(data["percents"])})
+        rollout = dict(PRESETS.get(data["strategy"]) or {"kind": "waves", "percents": _numbers(data["percents"])})
         if data["strategy"] == "own" and data.get("pause_s"):
-            strategy["pause_s"] = data["pause_s"]
-        strategy |= {
+            rollout["pause_s"] = data["pause_s"]
+        rollout |= {
             "auto_rollback": data["auto_rollback"],
             "failure_threshold_percent": data["failure_threshold_percent"] or 0,
         }
@@ -118,7 +118,7 @@ class Deploy(ApiForm):
         return {
             "config_bundle_id": str(self._bundle.pk),
             "target": target,
-            "strategy": strategy,
+            "strategy": rollout,
             "note": data["note"],
             "take_over": data["take_over"],
             **({"override_freeze": {"reason": reason}} if reason else {}),

@@ -15,6 +15,7 @@ from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waitin
 
 def test_periodic_jobs_have_the_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
+        "releases.sum_progress": 5,
         "releases.sweep": 5,
         "tenancy.note_keys": 5,
         "tenancy.seal_audit": 3,
