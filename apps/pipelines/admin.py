@@ -21,10 +21,9 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.pipelines import editor, services
 from apps.pipelines.models import Draft, Version
-from apps.tenancy import audit
 from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.tenancy.console.base import granted_condition
-from apps.tenancy.console.console_user import actor_of, console_user_of
+from apps.tenancy.console.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
@@ -120,7 +119,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return [*urls, *super().get_urls()]
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        title = "Edit" if _may_operate(request, row.environment) else "Open in the editor"
+        title = "Edit" if may_operate(request, row.environment) else "Open in the editor"
         return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -164,7 +163,7 @@ class DraftAdmin(ReadOnlyAdmin):
             draft.name,
             original=draft,
             text=write_plan(draft.plan),
-            may_edit=_may_operate(request, draft.environment),
+            may_edit=may_operate(request, draft.environment),
             targets=editor.TARGETS,
             versions=versions,
         )
@@ -192,10 +191,8 @@ class DraftAdmin(ReadOnlyAdmin):
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
-        if writes and not _may_operate(request, draft.environment):
-            organization_id = draft.environment.project.organization_id
-            audit.count_denial(f"console.{writes}", actor=actor_of(request), organization_id=organization_id)
-            raise PermissionDenied
+        if writes:
+            check_may_operate(request, draft.environment, writes)
         try:
             return JsonResponse(act(request, draft))
         except RequestDataTooBig:
@@ -206,10 +203,6 @@ class DraftAdmin(ReadOnlyAdmin):
 
 def _editor_url(draft: Draft) -> str:
     return reverse("admin:pipelines_draft_edit", args=[draft.pk])
-
-
-def _may_operate(request: HttpRequest, environment: Environment) -> bool:
-    return P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(environment)
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -20,7 +19,6 @@ from apps.releases.admin.new_bundle import NewConfigBundle, start_from
 from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
-from apps.tenancy import audit
 from apps.tenancy.console import (
     Act,
     ReadOnlyAdmin,
@@ -30,32 +28,23 @@ from apps.tenancy.console import (
     site,
     state_pill,
 )
-from apps.tenancy.console.console_user import ConsoleUser, actor_of, console_user_of
+from apps.tenancy.console.console_user import (
+    ConsoleUser,
+    actor_of,
+    check_may_operate,
+    console_user_of,
+    may_operate,
+)
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.permissions import Role
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 
 _SHOWN = 10
 
 
-def may_operate(request: HttpRequest, environment: Environment) -> bool:
-    """Return whether the person may create config bundles and deploy in the environment."""
-    return P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(environment)
-
-
-def check_may_operate(request: HttpRequest, environment: Environment, action: str) -> None:
-    """Raise PermissionDenied, and count the denial, unless the person may operate the environment."""
-    if not may_operate(request, environment):
-        organization_id = environment.project.organization_id
-        audit.count_denial(f"console.{action}", actor=actor_of(request), organization_id=organization_id)
-        raise PermissionDenied
-
-
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
-    person = console_user_of(request)
-    roles = person.roles.get(environment.project.organization_id)
-    return person.is_superuser or (roles is not None and roles.org is Role.ORG_ADMIN)
+    # Only org_admin, and a superuser, hold this permission.
+    return P.MANAGE_ORG_MEMBERSHIPS in console_user_of(request).permissions(environment)
 
 
 @admin.register(ConfigBundle, site=site)

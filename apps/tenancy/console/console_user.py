@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest
 
+from apps.tenancy import audit
 from apps.tenancy.access import NOTHING, OrganizationRoles
 from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import client_ip
@@ -106,3 +108,16 @@ def actor_of(request: HttpRequest) -> Actor:
     user = request.user
     assert isinstance(user, User)  # noqa: S101  the site admits nobody else
     return Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
+
+
+def may_operate(request: HttpRequest, environment: Environment) -> bool:
+    """Return whether the person may edit pipelines, create config bundles and deploy in the environment."""
+    return Permission.OPERATE_ENVIRONMENT in console_user_of(request).permissions(environment)
+
+
+def check_may_operate(request: HttpRequest, environment: Environment, action: str) -> None:
+    """Raise PermissionDenied, and count the denial, unless the person may operate the environment."""
+    if not may_operate(request, environment):
+        organization_id = environment.project.organization_id
+        audit.count_denial(f"console.{action}", actor=actor_of(request), organization_id=organization_id)
+        raise PermissionDenied
