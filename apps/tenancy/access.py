@@ -12,8 +12,12 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Credential, Membership, Organization, OrganizationKey, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
+from byteor_cloud.compiled import CompiledQuery
 
 NOTHING: frozenset[Permission] = frozenset()
+_memberships = CompiledQuery(
+    lambda user, organization: Membership.objects.filter(user_id=user, organization_id=organization), UUID, UUID
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,11 @@ def user_roles(user: User | None, organization: Organization) -> OrganizationRol
     if user is None:
         return OrganizationRoles(None, {})
     org_role, projects = None, {}
-    for project_id, role in Membership.objects.filter(user=user, organization=organization).values_list(
-        "project_id", "role"
-    ):
-        if project_id is None:
-            org_role = Role(role)
+    for membership in _memberships.rows(user.pk, organization.pk):
+        if membership.project_id is None:
+            org_role = Role(membership.role)
         else:
-            projects[project_id] = Role(role)
+            projects[membership.project_id] = Role(membership.role)
     return OrganizationRoles(org_role, projects)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -47,8 +48,8 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
     def find(self, digest: str) -> Any:
         return _tokens.submit(object(), digest)
 
-    def queryset(self) -> QuerySet[Any]:
-        return super().queryset().select_related("environment__project")
+    def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
+        return super().queryset(now).select_related("environment__project")
 
     def is_live(self, credential: EnrollmentToken) -> bool:
         return _is_environment_live(credential.environment)
@@ -91,8 +92,8 @@ class AgentKeyAuthentication(CredentialAuthentication):
             finish_rotation(request, found[1].digest)
         return found
 
-    def queryset(self) -> QuerySet[Any]:
-        return super().queryset().select_related("agent__environment__project__organization")
+    def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
+        return super().queryset(now).select_related("agent__environment__project__organization")
 
     def is_live(self, credential: AgentKey) -> bool:
         return is_live(credential.agent)

@@ -20,6 +20,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from byteor_cloud import space
+from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
 LAST_USE_PRECISION = timedelta(minutes=1)
@@ -91,6 +92,10 @@ class CredentialAuthentication(BaseAuthentication):
     """Base of the authentication classes. It finds a credential by its digest, and rejects typos without a query."""
 
     model: ClassVar[type[Credential]]
+    _by_digest: ClassVar[CompiledQuery[Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls._by_digest = CompiledQuery(lambda digest, now: cls().queryset(now).filter(digest=digest), str, datetime)
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         """Return the caller, or None if there is no credential or it belongs to another family.
@@ -129,13 +134,13 @@ class CredentialAuthentication(BaseAuthentication):
         """Return the scheme for ``WWW-Authenticate``. Without it, DRF would answer 403 instead of 401."""
         return "Bearer"
 
-    def queryset(self) -> QuerySet[Any]:
+    def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
         """Return the usable credentials, joined with the rows that ``actor_fields`` and ``principal_fields`` read."""
-        return self.model.objects.usable()
+        return self.model.objects.usable(now)
 
     def find(self, digest: str) -> Any:
         """Return the usable credential with this digest, or None."""
-        return self.queryset().filter(digest=digest).first()
+        return self._by_digest.first(digest, timezone.now())
 
     def is_live(self, credential: Any) -> bool:
         """Tell whether the owner of the credential is still active."""
@@ -153,8 +158,8 @@ class CredentialAuthentication(BaseAuthentication):
 class UserTokenAuthentication(CredentialAuthentication):
     model = UserToken
 
-    def queryset(self) -> QuerySet[Any]:
-        return super().queryset().select_related("user")
+    def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
+        return super().queryset(now).select_related("user")
 
     def is_live(self, credential: UserToken) -> bool:
         return credential.user.is_active
@@ -169,8 +174,8 @@ class UserTokenAuthentication(CredentialAuthentication):
 class OrganizationKeyAuthentication(CredentialAuthentication):
     model = OrganizationKey
 
-    def queryset(self) -> QuerySet[Any]:
-        return super().queryset().select_related("project")
+    def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
+        return super().queryset(now).select_related("project")
 
     def is_live(self, credential: OrganizationKey) -> bool:
         return credential.project is None or credential.project.deleted_at is None

@@ -25,7 +25,7 @@ from rest_framework.viewsets import GenericViewSet
 from apps.tenancy import audit
 from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
-from apps.tenancy.api import limits
+from apps.tenancy.api import limits, scopes
 from apps.tenancy.api.authentication import BEARER
 from apps.tenancy.api.idempotency import answer_once
 from apps.tenancy.credentials import Family
@@ -307,7 +307,7 @@ class OrganizationViewSet(ApiViewSet):
     roles: OrganizationRoles
 
     def resolve_scope(self) -> None:
-        organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
+        organization = scopes.ORGANIZATION.first(self.kwargs["org_id"])
         if organization is None:
             raise NotFound("There is no resource at this URL.")
         self._enter(organization)
@@ -339,12 +339,7 @@ class ProjectViewSet(OrganizationViewSet):
     project: Project
 
     def resolve_scope(self) -> None:
-        project = (
-            Project.objects.live()
-            .select_related("organization")
-            .filter(pk=self.kwargs["project_id"], organization_id=self.kwargs["org_id"])
-            .first()
-        )
+        project = scopes.PROJECT.first(self.kwargs["org_id"], self.kwargs["project_id"])
         if project is None:
             raise NotFound("There is no resource at this URL.")
         self._enter_project(project)
@@ -373,16 +368,8 @@ class EnvironmentViewSet(ProjectViewSet):
     permissions_on_prod: ClassVar[Mapping[str, Permission]] = {}
 
     def resolve_scope(self) -> None:
-        environment = (
-            Environment.objects.live()
-            .select_related("project__organization")
-            .filter(
-                pk=self.kwargs["env_id"],
-                project_id=self.kwargs["project_id"],
-                project__organization_id=self.kwargs["org_id"],
-            )
-            .first()
-        )
+        ids = (self.kwargs[name] for name in ("org_id", "project_id", "env_id"))
+        environment = scopes.ENVIRONMENT.first(*ids)
         if environment is None:
             raise NotFound("There is no resource at this URL.")
         self._enter_environment(environment)

@@ -19,9 +19,9 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 
 
 class CredentialQuerySet(models.QuerySet[Any]):
-    def usable(self) -> Self:
-        """Keep only credentials that are neither revoked nor expired."""
-        return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()), revoked_at=None)
+    def usable(self, now: datetime | None = None) -> Self:
+        """Keep only credentials that are neither revoked nor expired, by default at present."""
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=now or timezone.now()), revoked_at=None)
 
 
 class Credential(Row):
