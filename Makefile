@@ -1,6 +1,6 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run serve demo test test-oldest check fuzz clients bench lock schema migrations
+.PHONY: help setup run serve demo test test-oldest check fuzz clients bench pictures lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 3
@@ -65,6 +65,9 @@ migrations: setup ## Write migrations for changes of the models
 
 schema: setup ## Write docs/openapi.yaml
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+pictures: setup ## Take the README's pictures of the console, which needs Chromium
+	@$(PYTHON) -m tests.pictures
 
 lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgrade also takes newer releases
 	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
