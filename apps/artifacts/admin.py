@@ -152,7 +152,7 @@ class _RunningAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what each of these pages begins with."""
-        shown = {"title": self.page_title(row), "status": state_pill(row.status), "hidden_acts": ()}
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 
 

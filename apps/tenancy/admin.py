@@ -51,7 +51,6 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
-
 _ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
@@ -128,7 +127,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
 class ProjectAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = P.VIEW_PROJECT
-    holds = "Groups of environments in an organization. People may have a role of its own in each."
+    holds = "Groups of environments in an organization. People may have another role in each."
     first_step = FirstStep(
         2, "Create a project", "It holds the environments of one product, and people get their roles in it.",
         P.CREATE_PROJECT, "admin:tenancy_organization_choice", (people.CREATE_PROJECT.name,),

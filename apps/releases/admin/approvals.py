@@ -202,7 +202,6 @@ class ApprovalAdmin(LiveAdmin):
         deployment = _deployment(row)
         return {
             **super().summary(request, row),
-            "title": subject(row),
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
             "marks": find_warnings(deployment, row),

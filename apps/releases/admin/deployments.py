@@ -168,7 +168,6 @@ class DeploymentAdmin(LiveAdmin):
         panels.append(_timeline(row))
         return {
             **super().summary(request, row),
-            "title": self.page_title(row),
             "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],

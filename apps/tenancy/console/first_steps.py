@@ -48,7 +48,7 @@ def find_steps(request: HttpRequest, admins: list[Any]) -> list[ShownStep]:
         return []
     rows = {step.rank: each.get_queryset(request).order_by()[step.rows - 1 : step.rows] for step, each in steps}
     counted = {f"step_{rank}": Exists(queryset) for rank, queryset in rows.items()}
-    done = User.objects.filter(pk=request.user.pk).annotate(**counted).values(*counted).get()
+    done = User.objects.filter(pk=str(console_user.user_id)).annotate(**counted).values(*counted).get()
     if done[f"step_{steps[-1][0].rank}"]:
         return []
     shown, found_next = [], False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Model
+from django.db.models import CharField, F, QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -16,12 +16,9 @@ from apps.tenancy.console.scope import lineage, scope_condition, scope_of, visib
 from apps.tenancy.models import Environment, Organization, Project
 
 MAX_LINKS: Final = 50  # an installation may have thousands of organizations
-_TENANTS: Final[tuple[type[Model], ...]] = (Organization, Project, Environment)
-_ORDER: Final[dict[type[Model], tuple[str, ...]]] = {
-    Organization: ("name", "pk"),
-    Project: ("organization__name", "name", "pk"),
-    Environment: ("project__organization__name", "project__name", "name", "pk"),
-}
+_TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
+# The fields of each of them: key, names from the organization down, and posture.
+_NAMES: Final = (("name",), ("organization__name", "name"), ("project__organization__name", "project__name", "name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +57,48 @@ class Switcher:
         return str(scope.posture) if isinstance(scope, Environment) else ""
 
     def levels(self) -> list[Level]:
-        """Return the menus of organizations, projects and environments."""
+        """Return the menus of organizations, projects and environments. They need one query."""
         chosen = lineage(scope_of(self._request))
-        return [self._level(model, chosen) for model in _TENANTS]
+        choices = [self._choices(depth, _around(depth, chosen)) for depth in range(len(_TENANTS))]
+        found: list[list[Any]] = [[] for _ in _TENANTS]
+        for depth, *values in choices[0].union(*choices[1:], all=True):
+            found[depth].append(values)
+        return [self._level(depth, chosen, rows) for depth, rows in enumerate(found)]
 
-    def _level(self, model: type[Model], chosen: list[Any]) -> Level:
-        depth = _TENANTS.index(model)
-        around: Tenant = chosen[min(depth, len(chosen)) - 1] if depth and chosen else None
-        current = chosen[depth] if depth < len(chosen) else None
-        rows = visible_tenants(self._request, model)
+    def _choices(self, depth: int, around: Tenant) -> QuerySet[Any, Any]:
+        """Return depth, key, posture and three names of the first rows of a level in the scope ``around`` it."""
+        rows, names = visible_tenants(self._request, _TENANTS[depth]), _NAMES[depth]
         if around is not None:
-            rows = rows.filter(scope_condition(model, "", around))
-        found = list(rows.order_by(*_ORDER[model])[: MAX_LINKS + 1])
-        plural = str(model._meta.verbose_name_plural)
+            rows = rows.filter(scope_condition(_TENANTS[depth], "", around))
+        padding = [Value("", output_field=CharField())] * (len(_TENANTS) - len(names))
+        posture = F("posture") if depth == len(_TENANTS) - 1 else Value("", output_field=CharField())
+        columns = dict(zip(("first", "second", "third"), [*map(F, names), *padding], strict=True))
+        listed = rows.annotate(depth=Value(depth), shown=posture, **columns).order_by(*names, "pk")
+        first: QuerySet[Any, Any] = listed.values_list("depth", "pk", "shown", *columns)[: MAX_LINKS + 1]
+        return first
+
+    def _level(self, depth: int, chosen: list[Any], rows: list[Any]) -> Level:
+        model, around = _TENANTS[depth], _around(depth, chosen)
+        current = chosen[depth] if depth < len(chosen) else None
+        plural, said = str(model._meta.verbose_name_plural), min(depth, len(chosen))
+        links = [
+            Link(
+                " / ".join(names[said : depth + 1]),
+                self.url_in(model(pk=pk)),
+                pk == getattr(current, "pk", None),
+                posture,
+            )
+            for pk, posture, *names in sorted(rows, key=lambda row: [name.casefold() for name in row[2:]])
+        ]
         list_url = reverse(f"admin:tenancy_{model._meta.model_name}_changelist")
         return Level(
-            str(model._meta.verbose_name),
-            str(current) if current is not None else f"All {plural}",
-            getattr(current, "posture", ""),
-            current is not None,
-            Link(f"All {plural}", self.url_in(around), current is None),
-            [
-                Link(_name(row, len(chosen)), self.url_in(row), row == current, getattr(row, "posture", ""))
-                for row in found[:MAX_LINKS]
-            ],
-            with_scope(list_url, around, explicit=True) if len(found) > MAX_LINKS else None,
+            noun=str(model._meta.verbose_name),
+            text=f"All {plural}" if current is None else str(current),
+            posture=getattr(current, "posture", ""),
+            is_chosen=current is not None,
+            everything=Link(f"All {plural}", self.url_in(around), current is None),
+            links=links[:MAX_LINKS],
+            more=with_scope(list_url, around, explicit=True) if len(links) > MAX_LINKS else None,
         )
 
     def url_in(self, scope: Tenant) -> str:
@@ -99,6 +113,6 @@ class Switcher:
         return with_scope(self._admin.list_url(), scope, explicit=True)
 
 
-def _name(row: Any, depth: int) -> str:
-    """Return the row's name with the names of what it is in, as far as the page's scope does not say them."""
-    return " / ".join(str(each) for each in lineage(row)[min(depth, len(lineage(row)) - 1) :])
+def _around(depth: int, chosen: list[Any]) -> Tenant:
+    """Return what the rows of a level are listed in: the part of the page's scope that is above the level."""
+    return chosen[min(depth, len(chosen)) - 1] if depth and chosen else None

@@ -19,7 +19,10 @@ def trail(context: Any) -> list[tuple[str, str]]:
     here, path = context.get("page_admin"), context["request"].path
     if here is None or path == here.list_url():
         return []
-    found = [(here.menu_title(), with_scope(here.list_url(), scope_of(context["request"])))]
+    levels: list[Any] = lineage(scope_of(context["request"]))
+    if levels and isinstance(levels[-1], here.model):  # the list beside an environment is that of its project
+        levels.pop()
+    found = [(here.menu_title(), with_scope(here.list_url(), levels[-1] if levels else None))]
     row = context.get("original") or context.get("object")
     if isinstance(row, here.model) and isinstance(row, Model) and path != row_url(row):
         found.append((here.page_title(row), row_url(row)))
