@@ -152,7 +152,7 @@ class _RunningAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what each of these pages begins with."""
-        shown = {"title": self.page_title(row), "status": state_pill(row.status), "hidden_acts": ()}
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 
 
@@ -164,7 +164,7 @@ def _may_read(request: HttpRequest, row: Any) -> bool:
 @admin.register(Artifact, site=site)
 class ArtifactAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "package_2"
+    section = "Artifacts"
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
@@ -177,8 +177,11 @@ class ArtifactAdmin(_RunningAdmin):
         content = self.admin_site.admin_view(self.content_view)
         return [path("<uuid:pk>/content/", content, name="artifacts_artifact_content"), *super().get_urls()]
 
-    def page_title(self, row: Artifact) -> str:
+    def row_name(self, row: Artifact) -> str:
         return artifacts.artifact_title(row)
+
+    def page_title(self, row: Artifact) -> str:
+        return self.row_name(row)
 
     def is_moving(self, row: Artifact) -> bool:
         return (
@@ -234,10 +237,11 @@ class ArtifactAdmin(_RunningAdmin):
 @admin.register(Replay, site=site)
 class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "replay"
+    section = "Replays"
     related = (
         "environment__project__organization",
         "artifact__agent",
+        "artifact__environment",
         "artifact__deployment__config_bundle",
         "version",
         "approval",
@@ -251,8 +255,11 @@ class ReplayAdmin(_RunningAdmin):
     guarded = {"result": P.OPERATE_ENVIRONMENT}  # a divergence shows bytes of captured records
     live_template = "console/replay.html"
 
-    def page_title(self, row: Replay) -> str:
+    def row_name(self, row: Replay) -> str:
         return f"Replay through {row.version}"
+
+    def page_title(self, row: Replay) -> str:
+        return f"Replay of an incident of {row.artifact.agent} through {row.version}"
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
@@ -293,7 +300,7 @@ class ReplayAdmin(_RunningAdmin):
 @admin.register(Bisect, site=site)
 class BisectAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "search_insights"
+    section = "Replays"
     related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
         "__str__",
@@ -310,8 +317,11 @@ class BisectAdmin(_RunningAdmin):
     search_fields = ("requested_by", "=id")
     live_template = "console/bisect.html"
 
-    def page_title(self, row: Bisect) -> str:
+    def row_name(self, row: Bisect) -> str:
         return f"Bisect of an incident of {row.artifact.agent}"
+
+    def page_title(self, row: Bisect) -> str:
+        return self.row_name(row)
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
         """Show what was found, and the verdict about each version."""
@@ -335,7 +345,7 @@ class BisectAdmin(_RunningAdmin):
 
 @admin.register(UnreferencedBlob, site=site)
 class UnreferencedBlobAdmin(ReadOnlyAdmin):
-    section, icon = "Operation", "delete_sweep"
+    holds = "Contents of bundles and artifacts to which nothing refers any more. Retention removes them."
     ordering = ("-since", "content_hash")
     list_display = ("content_hash", "since")
     search_fields = ("content_hash",)
