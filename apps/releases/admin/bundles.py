@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +14,11 @@ from django.urls import path, reverse
 from unfold.enums import ActionVariant
 
 from apps.pipelines.models import Version
-from apps.releases.admin.changes import Changes, find_current
-from apps.releases.admin.deploying import Deploy, Outlook, foresee
+from apps.releases.admin.changes import Changes, compare, find_current
+from apps.releases.admin.deploying import FIRST, Deploy, Outlook, foresee
 from apps.releases.admin.new_bundle import NewConfigBundle, start_from
 from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
-from apps.releases.models import ConfigBundle, Deployment, KnownBad
+from apps.releases.models import ConfigBundle, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.console import (
     Act,
@@ -28,6 +29,7 @@ from apps.tenancy.console import (
     site,
     state_pill,
 )
+from apps.tenancy.console.columns import row_url
 from apps.tenancy.console.console_user import (
     ConsoleUser,
     actor_of,
@@ -35,8 +37,10 @@ from apps.tenancy.console.console_user import (
     console_user_of,
     may_operate,
 )
+from apps.tenancy.console.forms import new_form_id, send_once
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 
 _SHOWN = 10
@@ -131,12 +135,13 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 ConfigBundleSerializer, form.body(), version.environment,
                 lambda data: self._check_or_create(request, version, data),
             )  # fmt: skip
-            if isinstance(config, ConfigBundle):
-                return HttpResponseRedirect(reverse("admin:releases_configbundle_change", args=[config.pk]))
+            if isinstance(config, dict):
+                return HttpResponseRedirect(config["url"])
         elif request.method != "POST":
             form.initial = start_from(running, form)
         context = {
             "form": form,
+            "form_id": new_form_id(),
             "version": version,
             "current": current,
             "changes": config and Changes(
@@ -146,9 +151,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
 
     @staticmethod
-    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> ConfigBundle | RuntimeConfig:
+    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> Answer | RuntimeConfig:
         if "_create" in request.POST:
-            return bundles.create_config_bundle(environment=version.environment, actor=actor_of(request), **data)
+            new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
+            return send_once(request, lambda: {"url": row_url(new(**data))})
         return bundles.check_configuration(
             version, **{name: value for name, value in data.items() if name not in {"name", "version"}}
         )
@@ -160,23 +166,24 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             raise Http404
         check_may_operate(request, bundle.environment, "deploy")
         is_org_admin = _is_org_admin(request, bundle.environment)
-        form = Deploy(bundle, request.POST or None, is_org_admin=is_org_admin)
-        outlook = made = None
-        if request.method == "POST" and form.is_valid() and (body := form.body()) is not None:
+        form = Deploy(bundle, request.POST if request.method == "POST" else FIRST, is_org_admin=is_org_admin)
+        outlook = None
+        if form.is_valid() and (body := form.body()) is not None:
             reason = request.POST.get("break_glass_reason", "").strip() if "_break_glass" in request.POST else None
             if reason:
                 body["break_glass"] = {"reason": reason}
 
-            def use(asked: dict[str, Any]) -> Deployment | Outlook:
+            def use(asked: dict[str, Any]) -> Answer | Outlook:
                 if "_create" not in request.POST and not reason:
                     return foresee(bundle, asked, request.user)
-                return deployments.create_deployment(
-                    environment=bundle.environment, is_org_admin=is_org_admin, actor=actor_of(request), **asked
-                )
+                new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
+                return send_once(
+                    request, lambda: {"url": row_url(new(environment=bundle.environment, **asked))}
+                )  # fmt: skip
 
             made = form.send(DeploymentSerializer, body, bundle.environment, use)
-            if isinstance(made, Deployment):
-                return HttpResponseRedirect(reverse("admin:releases_deployment_change", args=[made.pk]))
+            if isinstance(made, dict):
+                return HttpResponseRedirect(made["url"])
             outlook = made
         policy = bundle.environment.effective_settings.release
         context = {
@@ -184,7 +191,13 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "bundle": bundle,
             "outlook": outlook,
             "may_break_glass": is_org_admin and policy.approvals_required,
+        }
+        if "_live" in request.POST:
+            return TemplateResponse(request, "console/outlook.html", context)
+        context |= {
+            "form_id": new_form_id(),
             "is_breaking_glass": "_break_glass" in request.POST and not form.errors,
+            "changes": compare(find_current(bundle.environment_id, bundle.version.name), bundle),
         }
         return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
 

@@ -19,7 +19,6 @@ from unfold.widgets import (
 from apps.fleet import facts
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent
-from apps.releases.admin.changes import Changes, compare, find_current
 from apps.releases.admin.forms import ApiForm
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target
 from apps.releases.models import ConfigBundle
@@ -43,6 +42,8 @@ _STRATEGIES = [
     ("all_at_once", "All agents at once"),
     ("own", "Own waves, as below"),
 ]
+# What the form is filled in with at first.
+FIRST = {"target": "all", "strategy": "waves", "auto_rollback": "on"}
 
 
 class Deploy(ApiForm):
@@ -76,7 +77,7 @@ class Deploy(ApiForm):
         label="Share of a wave that may fail, in percent", help_text="Empty: one failed agent ends the deployment.",
     )  # fmt: skip
     auto_rollback = forms.BooleanField(
-        required=False, initial=True, widget=UnfoldBooleanWidget, label="Roll back when it fails"
+        required=False, widget=UnfoldBooleanWidget, label="Roll back when it fails"
     )
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
@@ -137,7 +138,7 @@ class Deploy(ApiForm):
                     "Choose one value of each key." if chosen else "Choose at least one label.",
                 )
             case _:
-                return self._named_agents({name.strip() for name in data["agents"].splitlines()} - {""})
+                return self._named_agents({name.strip() for name in data.get("agents", "").splitlines()} - {""})
         return None
 
     def _named_agents(self, names: set[str]) -> dict[str, Any] | None:
@@ -184,7 +185,6 @@ class Outlook:
     waves: list[tuple[int, int, str]]  # number, percent, and how many agents it adds
     consent: str
     obstacles: list[str]
-    changes: Changes
 
 
 def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: Any) -> Outlook:
@@ -202,7 +202,6 @@ def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: Any) -> Outl
         _waves(strategy, count),
         describe_consent(environment, requester),
         [each.detail for each in obstacles],
-        compare(find_current(environment.pk, bundle.version.name), bundle),
     )
 
 
