@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from apps.fleet import facts, keys, labels, services
 from apps.fleet.enrollment_act import CREATE_ENROLLMENT_TOKEN
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.strip import fleet_panel
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,
@@ -61,6 +62,19 @@ class _YesOrNo(admin.SimpleListFilter):
         return queryset if chosen is None else queryset.filter(chosen)
 
 
+class _Status(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(word, word) for word in Heartbeat.Status.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        word = self.value()
+        known = word in Heartbeat.Status.values
+        return queryset.filter(facts.agents_with(Q(status=word))) if known else queryset
+
+
 class _Drift(_YesOrNo):
     title = "drift"
     parameter_name = "drift"
@@ -106,7 +120,7 @@ class AgentAdmin(ReadOnlyAdmin):
     section, icon = "Fleet", "memory"
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
+    list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
@@ -182,6 +196,10 @@ class AgentAdmin(ReadOnlyAdmin):
         """Show the table. Its filters read the facts, which are first brought up to date."""
         facts.catch_up(self._environments(request))
         return super().changelist_view(request, extra_context)
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the fleet on the page of an environment."""
+        return [fleet_panel(row)] if isinstance(row, Environment) else []
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:

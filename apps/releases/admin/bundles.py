@@ -16,9 +16,10 @@ from unfold.enums import ActionVariant
 from apps.pipelines.models import Version
 from apps.releases.admin.changes import Changes, compare, find_current
 from apps.releases.admin.deploying import FIRST, Deploy, Outlook, foresee
+from apps.releases.admin.environment_page import choices_panel
 from apps.releases.admin.new_bundle import NewConfigBundle, start_from
 from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
-from apps.releases.models import ConfigBundle, KnownBad
+from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.console import (
     Act,
@@ -26,10 +27,12 @@ from apps.tenancy.console import (
     VisibleRowsFilter,
     relative_time,
     row_link,
+    short_id,
     site,
     state_pill,
+    with_note,
 )
-from apps.tenancy.console.columns import row_url
+from apps.tenancy.console.columns import environment_link, row_url
 from apps.tenancy.console.console_user import (
     ConsoleUser,
     actor_of,
@@ -44,6 +47,7 @@ from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 
 _SHOWN = 10
+_CHOICES = 50
 
 
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
@@ -80,10 +84,12 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         """Add the pages that create a config bundle and deploy it."""
-        new, deploy = self.admin_site.admin_view(self.new_view), self.admin_site.admin_view(self.deploy_view)
+        views = (self.new_view, self.deploy_view, self.choose_view)
+        new, deploy, choose = map(self.admin_site.admin_view, views)
         return [
             path("new/<uuid:version_id>/", new, name="releases_configbundle_new"),
             path("<uuid:pk>/deploy/", deploy, name="releases_configbundle_deploy"),
+            path("deploy/<uuid:environment_id>/", choose, name="releases_configbundle_choose"),
             *super().get_urls(),
         ]
 
@@ -111,14 +117,43 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "rows": [
                 (row_link(each), each.tuning_profile, each.created_by, relative_time(each.created_at)) for each in mine
             ],
-            "empty": "This version has no config bundle yet. A config bundle can be deployed.",
+            "empty": "This version has no config bundle yet. A config bundle is its runtime configuration, and can be "
+            "deployed.",
         }
         if may_operate(request, row.environment):
-            panel |= {
-                "url": reverse("admin:releases_configbundle_new", args=[row.pk]),
-                "link": "Create a config bundle",
-            }
+            url = reverse("admin:releases_configbundle_new", args=[row.pk])
+            panel["button"] = {"text": "Create a config bundle", "icon": "add", "url": url}
         return [panel]
+
+    def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
+        """Show what the config bundle is made of, and where it went."""
+        made = Deployment.objects.filter(config_bundle=row).select_related("environment").order_by("-pk")[:_SHOWN]
+        panel: dict[str, Any] = {
+            "title": "Deployments",
+            "columns": ("Deployment", "Status", "Requested by"),
+            "rows": [
+                (
+                    row_link(each, f"{row.version} to {each.environment}"),
+                    state_pill(each.status),
+                    with_note(relative_time(each.created_at), each.requested_by),
+                )
+                for each in made
+            ],
+            "empty": "It was not deployed yet.",
+        }
+        if may_operate(request, row.environment) and not panel["rows"]:
+            panel["empty"] += " What comes next: deploy it. Nothing happens before you have seen a preview."
+        return {
+            "facts": [
+                ("Version", row_link(row.version)),
+                ("Environment", environment_link(row.environment)),
+                ("Tuning profile", row.tuning_profile),
+                ("Config hash", short_id(row.config_hash)),
+                ("Known bad", self.bad(row)),
+                ("Created", with_note(relative_time(row.created_at), row.created_by)),
+            ],
+            "panels": [panel],
+        }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
         """Create a config bundle of a version, after showing what it changes."""
@@ -175,7 +210,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
             def use(asked: dict[str, Any]) -> Answer | Outlook:
                 if "_create" not in request.POST and not reason:
-                    return foresee(bundle, asked, request.user)
+                    return foresee(bundle, asked, actor_of(request).display)
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
                 return send_once(
                     request, lambda: {"url": row_url(new(environment=bundle.environment, **asked))}
@@ -200,6 +235,16 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "changes": compare(find_current(bundle.environment_id, bundle.version.name), bundle),
         }
         return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
+
+    def choose_view(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
+        """Let the person choose what to deploy to an environment."""
+        environment = site.get_model_admin(Environment).get_object(request, str(environment_id))
+        if environment is None:
+            raise Http404
+        check_may_operate(request, environment, "deploy")
+        newest = self.get_queryset(request).filter(environment=environment).order_by("-pk")[:_CHOICES]
+        context = {"panel": choices_panel(environment, list(newest))}
+        return self._page(request, "console/choose_bundle.html", "Deploy", context)
 
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
         shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}

@@ -91,7 +91,7 @@ class Deploy(ApiForm):
     def __init__(self, bundle: ConfigBundle, *args: Any, is_org_admin: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bundle = bundle
-        counted = facts.count(bundle.environment).labels
+        counted = facts.count_labels(bundle.environment)
         pairs = [(f"{key}={value}", count) for key, values in counted.items() for value, count in values.items()]
         most = sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS]
         self.fields["labels"].choices = [  # type: ignore[attr-defined]  # a choice field
@@ -187,7 +187,7 @@ class Outlook:
     obstacles: list[str]
 
 
-def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: Any) -> Outlook:
+def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: str) -> Outlook:
     """Return what would happen. ``asked`` are the checked arguments of ``deployments.create_deployment``."""
     environment, target, strategy = bundle.environment, asked["target"], asked["strategy"]
     obstacles = admission.find_obstacles(
@@ -221,17 +221,18 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
     ]
 
 
-def describe_consent(environment: Environment, requester: Any) -> str:
+def describe_consent(environment: Environment, requester: str) -> str:
     """Say whether the environment requires approval, of how many people, and who can give it."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
         return "It needs no approval and begins at once."
-    people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester.email]
+    people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester]
     shown = ", ".join(people[:NAMED]) + (f" and {len(people) - NAMED} more" if len(people) > NAMED else "")
-    needed = "one person" if policy.required_approvals == 1 else f"{policy.required_approvals} people"
-    if len(people) < policy.required_approvals:
-        return f"It waits until {needed} have approved it, but only these can: {shown or 'nobody'}. Invite more people."
-    return f"It waits until {needed} of these have approved it: {shown}."
+    needed = policy.required_approvals
+    if len(people) < needed:
+        those = "one person has" if needed == 1 else f"{needed} people have"
+        return f"It waits until {those} approved it, but only these can: {shown or 'nobody'}. Invite more people."
+    return f"It waits until {'one' if needed == 1 else needed} of these people approved it: {shown}."
 
 
 def approvers(environment: Environment) -> list[str]:

@@ -247,7 +247,8 @@ class ReadOnlyAdmin(ActingAdmin):
         if not added:
             return summary
         panels = [*added, *summary.get("panels", [])]
-        return {**summary, "panels": sorted(panels, key=lambda panel: not panel.get("wide"))}  # wide ones first
+        panels.sort(key=lambda panel: (not panel.get("wide"), panel.get("place", 0)))  # wide ones first
+        return {**summary, "panels": panels}
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
         """Return title, count and URL of each table with visible rows that refer to this row."""
