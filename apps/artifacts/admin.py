@@ -254,6 +254,7 @@ class ReplayAdmin(_RunningAdmin):
         "config_bundle",
         "bisect__first_bad",
     )
+    sortable_by = ()
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
@@ -315,6 +316,7 @@ class BisectAdmin(_RunningAdmin):
         "requested_by",
         "created_at",
     )
+    sortable_by = ()
     not_below = frozenset({"replay.bisect"})  # the page lists them already
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")

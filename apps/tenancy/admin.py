@@ -382,6 +382,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             applies=lambda row: row.webhook.enabled,
         ),
     )
+    sortable_by = ()
 
     def page_title(self, row: WebhookDelivery) -> str:
         return f"Webhook delivery of {row}"
@@ -410,6 +411,7 @@ class SignInLinkAdmin(ReadOnlyAdmin):
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
     holds = "Requests whose first response is kept, so that a repetition gets the same."
     list_display = ("key", "caller", "status", "expires_at")
+    sortable_by = ()
     search_fields = ("key", "caller")
 
     def page_title(self, row: IdempotencyKey) -> str:
@@ -421,6 +423,7 @@ class RateCounterAdmin(ReadOnlyAdmin):
     holds = "How many requests each caller made in the current minute."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
+    sortable_by = ()
     search_fields = ("key",)
 
     def page_title(self, row: RateCounter) -> str:

@@ -35,7 +35,7 @@ def walk(client: Client, rows_of: Any) -> Iterator[tuple[str, str]]:
                 if len(choice["query_string"]) > 1:
                     yield f"{label} filter {choice['query_string']}", table(model) + choice["query_string"]
         for number, name in enumerate(site._registry[model].get_list_display(listed.wsgi_request), 1):
-            if changelist.get_ordering_field(name) is not None:
+            if name != "action_checkbox" and changelist.get_ordering_field(name) is not None:
                 yield f"{label} sorted by column {number}", f"{table(model)}?o=-{number}"
         yield f"{label} second page", f"{table(model)}?p=2"
         if changelist.paginator.num_pages > 2:
