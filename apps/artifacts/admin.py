@@ -170,8 +170,9 @@ class ArtifactAdmin(_RunningAdmin):
     section = "Artifacts"
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
+    sortable_by = ()
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
-    search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
+    search_fields = ("content_hash", "spec_hash", "agent__name", "=content_hash", "=id")
     acts = (REPLAY, EXECUTE, BISECT)
     live_template, still_template = "console/artifact.html", "console/journal.html"
 
@@ -254,8 +255,8 @@ class ReplayAdmin(_RunningAdmin):
         "config_bundle",
         "bisect__first_bad",
     )
-    sortable_by = ()
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
+    sortable_by = ()
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
     acts = (AGAIN, OTHER_VERSION, BISECT_ARTIFACT, CANCEL)
@@ -316,7 +317,6 @@ class BisectAdmin(_RunningAdmin):
         "requested_by",
         "created_at",
     )
-    sortable_by = ()
     not_below = frozenset({"replay.bisect"})  # the page lists them already
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")

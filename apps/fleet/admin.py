@@ -125,6 +125,7 @@ class AgentAdmin(ReadOnlyAdmin):
     )  # fmt: skip
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
+    sortable_by = ("name",)
     list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     searches_all = True
@@ -190,7 +191,6 @@ class AgentAdmin(ReadOnlyAdmin):
             applies=lambda row: row.decommissioned_at is None,
         ),
     )
-    sortable_by = ("name",)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state()

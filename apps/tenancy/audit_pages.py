@@ -31,7 +31,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
     sortable_by = ()
     list_filter = (("outcome", _Outcome), "actor_kind", ("organization", VisibleRowsFilter))
-    search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
+    search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         """Show on the page of an environment what happened there last."""

@@ -10,10 +10,11 @@ from django.contrib import admin
 from django.core.exceptions import EmptyResultSet, ValidationError
 from django.core.paginator import Paginator
 from django.db import connection
-from django.db.models import CharField, Q, QuerySet
+from django.db.models import CharField, QuerySet
 
 MOST_LISTED: Final = 10_000  # rows of a list; filters and the search find the others
 SEARCHED: Final = 10_000  # of the newest rows of a list
+_FOUND: Final = 1_000  # the rows that a search shows
 _SEEN: Final = 1_000  # of the newest rows, whose values a filter offers
 
 
@@ -56,25 +57,40 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 
     Words are looked for in the newest rows only, unless ``every``, and whole values in all rows.
     """
-    words = Q()
-    for word in text.split():
-        anywhere = [Q(**{f"{field}__icontains": word}) for field in fields if not field.startswith("=")]
-        words &= Q(*anywhere, _connector=Q.OR)
-    newest = rows if every else rows.model._base_manager.filter(pk__in=rows.values("pk")[:SEARCHED])
-    found = [newest.order_by().filter(words).values("pk")] if words else []
-    found += [
-        rows.order_by().filter(**{field[1:]: value}).values("pk")
-        for field in fields
-        if field.startswith("=") and (value := _whole(rows, field[1:], text)) is not None
-    ]
-    if not found:
-        return rows.none()
-    return rows.filter(pk__in=found[0].union(*found[1:], all=True) if len(found) > 1 else found[0])
+    found = _with_words(rows if every else rows[:SEARCHED], [each for each in fields if each[0] != "="], text.split())
+    for field in fields:
+        value = _whole(rows, field[1:], text) if field[0] == "=" else None
+        if value is not None:
+            found += rows.order_by().filter(**{field[1:]: value}).values_list("pk", flat=True)[:_FOUND]
+    return rows.filter(pk__in=found)
+
+
+def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
+    """Return the keys of the first of these rows that have all words.
+
+    They are read in their order, and only then compared: PostgreSQL would rather compare all rows of the table.
+    """
+    if not fields or not words:
+        return []
+    try:
+        sql, parameters = rows.values_list("pk", *fields).query.sql_with_params()
+    except EmptyResultSet:
+        return []
+    names = [f"f{number}" for number in range(len(fields))]
+    has_word = " OR ".join(f"upper({name}::text) LIKE upper(%s)" for name in names)
+    patterns = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words for _ in names]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django's SQL and our names
+            f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {_FOUND}",
+            [*parameters, *patterns],
+        )
+        return [pk for (pk,) in cursor.fetchall()]
 
 
 def _whole(rows: QuerySet[Any], field: str, text: str) -> Any:
     try:
-        return rows.model._meta.get_field(field).to_python(text.strip())
+        return rows.model._meta.get_field(field).to_python(text)
     except ValidationError:
         return None
 
