@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet, UUIDField
@@ -81,7 +81,10 @@ class JobAdmin(ReadOnlyAdmin):
         return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
-        return dead_letters.tenant_of(row)
+        kept = vars(row)  # a page asks several times
+        if "_tenant" not in kept:
+            kept["_tenant"] = dead_letters.tenant_of(row)
+        return cast("Tenant", kept["_tenant"])
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: ProcrastinateJob) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from django.contrib import admin
 from django.core.exceptions import EmptyResultSet, ValidationError
@@ -33,7 +33,8 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the 
 
     @cached_property
     def _found(self) -> int:
-        return int(self.object_list.order_by().values("pk")[: MOST_LISTED + 1].count())  # type: ignore[union-attr]
+        rows = cast("QuerySet[Any]", self.object_list)
+        return rows.order_by().values("pk")[: MOST_LISTED + 1].count()
 
 
 def count_each(tables: Sequence[QuerySet[Any]], most: int) -> list[int]:
@@ -47,6 +48,8 @@ def count_each(tables: Sequence[QuerySet[Any]], most: int) -> list[int]:
         else:
             selected.append(f"(SELECT count(*) FROM ({sql}) AS found)")  # noqa: S608  Django's SQL
             parameters += values
+    if not tables:
+        return []
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(selected)}", parameters)
         return list(cursor.fetchone()[1:])
@@ -104,7 +107,7 @@ class SeenValuesFilter(admin.AllValuesFieldListFilter):
         super().__init__(field, request, params, model, model_admin, field_path)
         newest = model_admin.get_queryset(request).order_by(*model_admin.ordering)
         seen = set(newest.values_list(field_path, flat=True)[:_SEEN]) - {None, ""}
-        self.lookup_choices = sorted(seen | set(self.always))
+        self.lookup_choices = sorted(seen | set(self.always))  # type: ignore[assignment]  # it is only iterated
 
 
 def _has_words(field: Any) -> bool:
