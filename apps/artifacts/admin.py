@@ -11,6 +11,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model
 from django.http import FileResponse, Http404, HttpRequest
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
@@ -22,6 +23,7 @@ from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
 from apps.artifacts.pages import artifacts, parts
 from apps.artifacts.pages import bisects as bisect_page
 from apps.artifacts.pages import replays as replay_page
+from apps.artifacts.pages.incidents import incidents_panel
 from apps.artifacts.services import bisects, cancellation, captures, replays
 from apps.tenancy.console import (
     Act,
@@ -38,6 +40,7 @@ from apps.tenancy.console import (
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.console.forms import ActForm
+from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
@@ -167,8 +170,9 @@ class ArtifactAdmin(_RunningAdmin):
     section = "Artifacts"
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
+    sortable_by = ()
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
-    search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
+    search_fields = ("content_hash", "spec_hash", "agent__name", "=content_hash", "=id")
     acts = (REPLAY, EXECUTE, BISECT)
     live_template, still_template = "console/artifact.html", "console/journal.html"
 
@@ -217,6 +221,13 @@ class ArtifactAdmin(_RunningAdmin):
         may_read = artifacts.is_capture(row) and _may_read(request, row)
         return {"journal": artifacts.journal(request, row) if may_read else None}
 
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the newest captures on the page of an environment."""
+        if not isinstance(row, Environment):
+            return []
+        may_read = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row)
+        return [incidents_panel(row, self.get_queryset(request), may_read=may_read)]
+
     @method_decorator(require_GET)
     def content_view(self, request: HttpRequest, pk: UUID) -> FileResponse:
         """Download the artifact, or the file of its capture that the query names. Nothing is shown in the browser."""
@@ -249,6 +260,7 @@ class ReplayAdmin(_RunningAdmin):
         "bisect__first_bad",
     )
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
+    sortable_by = ()
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
     acts = (AGAIN, OTHER_VERSION, BISECT_ARTIFACT, CANCEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from apps.fleet import facts, keys, labels, services
 from apps.fleet.enrollment_act import CREATE_ENROLLMENT_TOKEN
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.strip import fleet_panel
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,
@@ -60,6 +61,19 @@ class _YesOrNo(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = {"yes": self.condition, "no": ~self.condition}.get(self.value() or "")
         return queryset if chosen is None else queryset.filter(chosen)
+
+
+class _Status(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(word, word) for word in Heartbeat.Status.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        word = self.value()
+        known = word in Heartbeat.Status.values
+        return queryset.filter(facts.agents_with(Q(status=word))) if known else queryset
 
 
 class _Drift(_YesOrNo):
@@ -111,8 +125,10 @@ class AgentAdmin(ReadOnlyAdmin):
     )  # fmt: skip
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
+    sortable_by = ("name",)
+    list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
+    searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
         Act(
@@ -187,6 +203,10 @@ class AgentAdmin(ReadOnlyAdmin):
         """Show the table. Its filters read the facts, which are first brought up to date."""
         facts.catch_up(self._environments(request))
         return super().changelist_view(request, extra_context)
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the fleet on the page of an environment."""
+        return [fleet_panel(row)] if isinstance(row, Environment) else []
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
@@ -308,6 +328,7 @@ class AgentKeyAdmin(CredentialAdmin):
     section = "Agents"
     related = ("agent__environment__project__organization",)
     list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
+    sortable_by = ()
     search_fields = ("prefix", "agent__name", "=id")
 
     def page_title(self, row: AgentKey) -> str:
@@ -323,6 +344,7 @@ class HeartbeatAdmin(ReadOnlyAdmin):
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
+    sortable_by = ()
     list_filter = ("status",)
     search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
 
@@ -337,6 +359,7 @@ class AssignmentAdmin(ReadOnlyAdmin):
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
+    sortable_by = ()
     list_filter = ("action", "progress")
     search_fields = ("agent__name", "bundle_hash", "=deployment_id")
 

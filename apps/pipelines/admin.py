@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, sit
 from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.forms import new_form_id, send_once
 from apps.tenancy.console.scope import scope_of, with_scope
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
@@ -142,13 +144,14 @@ class DraftAdmin(ReadOnlyAdmin):
         environments = _operable(request)
         if request.method == "POST":
             form = _NewDraft(environments, request.POST)
-            if form.is_valid() and (draft := _create(request, form)):
-                return HttpResponseRedirect(_editor_url(draft))
+            if form.is_valid() and (url := _create(request, form)):
+                return HttpResponseRedirect(url)
         else:
             scope = scope_of(request)
             chosen = request.GET.get("environment", str(scope.pk) if scope else "")
             form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
-        return TemplateResponse(request, "console/new_draft.html", self._context(request, "New draft", form=form))
+        context = self._context(request, "New draft", form=form, form_id=new_form_id())
+        return TemplateResponse(request, "console/new_draft.html", context)
 
     def _context(self, request: HttpRequest, title: str, **context: Any) -> dict[str, Any]:
         return {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
@@ -220,17 +223,19 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
     return {str(pk) for pk in environments.values_list("pk", flat=True)}
 
 
-def _create(request: HttpRequest, form: _NewDraft) -> Draft | None:
-    """Create the draft. If it is refused, add the error to the form and return None."""
+def _create(request: HttpRequest, form: _NewDraft) -> str | None:
+    """Create the draft and return the URL of its editor. If it is refused, add the error to the form."""
     values = form.cleaned_data
-    plan = editor.first_plan(values["target"])
+    new = partial(services.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
     try:
-        return services.create_draft(
-            environment=values["environment"], name=values["name"], plan=plan, actor=actor_of(request)
-        )
-    except IntegrityError as refused:
-        form.add_error("name", problems.as_domain_error(refused).detail)
+        answer = send_once(
+            request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
+        )  # fmt: skip
+    except (DomainError, IntegrityError) as refused:
+        error = problems.as_domain_error(refused)
+        form.add_error("name" if error.reason == "name_taken" else None, error.detail)
         return None
+    return str(answer["url"])
 
 
 def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
@@ -264,6 +269,8 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     answer = editor.promote(draft, request.body, revision=_revision(request), actor=actor_of(request))
     if "id" in answer:
         answer["url"] = reverse("admin:pipelines_version_change", args=[answer["id"]])
+        # Only the page's name ties this to apps.releases, which this app must not import.
+        answer["next"] = reverse("admin:releases_configbundle_new", args=[answer["id"]])
     return answer
 
 

@@ -26,6 +26,7 @@ from apps.tenancy.console.console_user import ConsoleUser, Tenant
 from apps.tenancy.console.environment_settings import (
     EDIT_SETTINGS,
     describe_freeze,
+    describe_policy,
     freeze_panel,
     settings_panel,
 )
@@ -152,17 +153,15 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
     acts = (EDIT_SETTINGS, _delete("environment", P.MANAGE_PROJECT))
+    change_form_outer_before_template = "console/environment.html"
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """Show what the environment permits, its settings and its freeze windows."""
+        """Say what the environment permits; show its settings and its freeze windows."""
         now = timezone.now()
         return {
-            "facts": [
-                ("Posture", state_pill(row.posture)),
-                ("Project", row_link(row.project)),
-            ],
+            "lead": describe_policy(row),
             "warning": describe_freeze(row.effective_settings.freeze_windows, now),
-            "panels": [freeze_panel(row, now), settings_panel(row)],
+            "settings": [settings_panel(row), freeze_panel(row, now)],
         }
 
     @admin.display(description="Organization", ordering="project__organization__name")
@@ -347,6 +346,7 @@ class SignInLinkAdmin(ReadOnlyAdmin):
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
     holds = "Requests whose first response is kept, so that a repetition gets the same."
     list_display = ("key", "caller", "status", "expires_at")
+    sortable_by = ()
     search_fields = ("key", "caller")
 
     def page_title(self, row: IdempotencyKey) -> str:
@@ -358,6 +358,7 @@ class RateCounterAdmin(ReadOnlyAdmin):
     holds = "How many requests each caller made in the current minute."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
+    sortable_by = ()
     search_fields = ("key",)
 
     def page_title(self, row: RateCounter) -> str:

@@ -51,6 +51,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     holds = "Each message to a webhook, with the receiver's responses."
     related = ("webhook__organization", "event")
     list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
+    sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
     acts = (

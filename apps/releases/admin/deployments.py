@@ -21,6 +21,7 @@ from apps.releases.admin.approvals import (
     on_deployment_page,
 )
 from apps.releases.admin.changes import find_changes
+from apps.releases.admin.deploying import describe_consent
 from apps.releases.admin.environment_page import pipelines_panel
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
@@ -42,7 +43,7 @@ from apps.tenancy.console import (
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, environment_link
-from apps.tenancy.console.console_user import console_user_of
+from apps.tenancy.console.console_user import console_user_of, may_operate
 from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
@@ -157,11 +158,17 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page: waves, agents, approval and timeline."""
+        if row.approval is not None:
+            row.approval.environment = row.environment  # it was read with the deployment
         counts = progress.count_agents(row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
         panels = []
+        if row.status == DeploymentStatus.PENDING_APPROVAL:
+            waits = describe_consent(row.environment, row.requested_by)
+            then = "Then its rollout begins by itself. This page shows it."
+            panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
@@ -187,7 +194,9 @@ class DeploymentAdmin(LiveAdmin):
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         """Show on the page of an environment what each pipeline runs there."""
-        return [pipelines_panel(row)] if isinstance(row, Environment) else []
+        if not isinstance(row, Environment):
+            return []
+        return [pipelines_panel(row, may_deploy=may_operate(request, row))]
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""

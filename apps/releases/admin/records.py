@@ -44,6 +44,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     holds = "How far each agent is in each deployment that included it."
     related = ("deployment__environment__project__organization", "agent", "before")
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
+    sortable_by = ()
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
 
@@ -61,6 +62,7 @@ class AgentReportAdmin(ReadOnlyAdmin):
     holds = "What agents reported about the bundles that they were offered."
     related = ("deployment__environment__project__organization", "agent")
     list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
+    sortable_by = ()
     list_filter = ("status", "accepted")
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
 
@@ -75,6 +77,7 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     holds = "What happened in each deployment, step by step."
     related = ("deployment__environment__project__organization",)
     list_display = ("created_at", "event", "actor", "deployment", "detail_text")
+    sortable_by = ()
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")
 

@@ -1,0 +1,83 @@
+"""Every page of the console that a person can reach: lists, searches, filters, pages of rows, forms of acts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.fleet.models import Agent
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import ConfigBundle
+from apps.tenancy.console import site
+from apps.tenancy.models import Environment, User
+from tests.browser.filled import MODELS, row_page, signed_in, table
+
+# A word that is in no row, and one that is in many.
+SEARCHES = ("nowhere", "bench")
+_CHOICES = 12  # of each filter
+
+
+def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield the name and the URL of each page: of each table the list, and the page and the forms of one row.
+
+    ``lists``: also each search, each filter, each order and the further pages of the lists.
+    """
+    client = signed_in(user)
+    yield "overview", reverse("admin:index")
+    for label, model in MODELS.items():
+        listed = client.get(table(model))
+        if listed.status_code != 200:
+            continue
+        changelist = listed.context["cl"]
+        yield f"{label} list", table(model)
+        if lists:
+            yield from _lists(label, changelist, listed.wsgi_request)
+        row = _largest(model, changelist.root_queryset)
+        if row is None:
+            continue
+        yield f"{label} row", row_page(row)
+        page = client.get(row_page(row))
+        for act in page.context["acts"]:
+            yield f"{label} form {act['path'].rstrip('/').rpartition('/')[2]}", act["path"]
+        yield from ((f"{label} live part", url) for url in re.findall(r'data-live="([^"]+)"', page.text))
+        yield from _more(row)
+
+
+def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[str, str]]:
+    url = table(changelist.model)
+    for word in SEARCHES:
+        yield f"{label} search {word}", f"{url}?q={word}"
+    for spec in changelist.filter_specs:
+        for choice in list(spec.choices(changelist))[:_CHOICES]:
+            if len(choice["query_string"]) > 1:
+                yield f"{label} filter {choice['query_string']}", url + choice["query_string"]
+    for number, name in enumerate(changelist.model_admin.get_list_display(request), 1):
+        if name != "action_checkbox" and changelist.get_ordering_field(name) is not None:
+            yield f"{label} sorted by column {number}", f"{url}?o=-{number}"
+    pages = changelist.paginator.num_pages
+    yield from ((f"{label} page {number}", f"{url}?p={number}") for number in {2, pages} if 1 < number <= pages)
+
+
+def _largest(model: Any, rows: Any) -> Any:
+    """Return the row whose page has most on it: the first, but of the environments the one with agents."""
+    if model is Environment:
+        rows = rows.filter(pk__in=Agent.objects.values("environment"))
+    return rows.order_by(*site._registry[model].ordering).first()
+
+
+def _more(row: Any) -> Iterator[tuple[str, str]]:
+    match row:
+        case Environment():
+            yield "choose a config bundle", reverse("admin:releases_configbundle_choose", args=[row.pk])
+        case ConfigBundle():
+            yield "deploy", reverse("admin:releases_configbundle_deploy", args=[row.pk])
+        case Version():
+            yield "new config bundle", reverse("admin:releases_configbundle_new", args=[row.pk])
+            yield "compare versions", reverse("admin:pipelines_version_compare", args=[row.pk])
+        case Draft():
+            yield "new draft", reverse("admin:pipelines_draft_new")
+            yield "editor", reverse("admin:pipelines_draft_edit", args=[row.pk])
