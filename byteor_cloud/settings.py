@@ -99,13 +99,18 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [
+                (
+                    "django.template.loaders.cached.Loader",
+                    ["django.template.loaders.filesystem.Loader", "byteor_cloud.theme.CorrectedTheme"],
+                )
+            ],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
         },
     }
 ]
@@ -251,6 +256,8 @@ UNFOLD: dict[str, Any] = {
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: f"{STATIC_URL}byteor/logo.svg"},
     ],
     "STYLES": [lambda request: f"{STATIC_URL}byteor/console.css"],
+    "SCRIPTS": [lambda request: f"{STATIC_URL}byteor/console.js"],
+    "SIDEBAR": {"show_search": True},
     "SHOW_HISTORY": False,
     "COLORS": {
         "primary": {

@@ -26,6 +26,7 @@ from apps.artifacts.services import bisects, cancellation, captures, replays
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     LiveAdmin,
     ReadOnlyAdmin,
     Tile,
@@ -165,6 +166,7 @@ def _may_read(request: HttpRequest, row: Any) -> bool:
 class ArtifactAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "package_2"
+    found_by = FoundBy(hashes=("content_hash",))
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
@@ -235,6 +237,7 @@ class ArtifactAdmin(_RunningAdmin):
 class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "replay"
+    found_by = FoundBy()
     related = (
         "environment__project__organization",
         "artifact__agent",
@@ -294,6 +297,7 @@ class ReplayAdmin(_RunningAdmin):
 class BisectAdmin(_RunningAdmin):
     tenant = "environment"
     section, icon = "Incidents", "search_insights"
+    found_by = FoundBy()
     related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
         "__str__",

@@ -17,6 +17,7 @@ from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     ReadOnlyAdmin,
     Tile,
     VisibleRowsFilter,
@@ -104,6 +105,7 @@ def _relabel(row: Agent, context: ActContext) -> None:
 class AgentAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Fleet", "memory"
+    found_by = FoundBy(name="name")
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
     list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))

@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.pipelines import editor, services
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.tenancy.console import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.tenancy.models import Environment
@@ -67,6 +67,7 @@ class _NewDraft(forms.Form):
 class DraftAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Pipelines", "edit_document"
+    found_by = FoundBy(name="name")
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -267,6 +268,7 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
 class VersionAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Pipelines", "verified"
+    found_by = FoundBy(name="name", hashes=("spec_hash",))
     related = ("environment__project__organization",)
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
     list_filter = (("environment", VisibleRowsFilter),)

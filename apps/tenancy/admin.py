@@ -13,6 +13,7 @@ from apps.tenancy import audit_pages  # noqa: F401  it registers the tables of t
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     ReadOnlyAdmin,
     VisibleRowsFilter,
     people,
@@ -75,6 +76,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = P.VIEW_ORG
     section, icon = "Workspace", "domain"
+    found_by = FoundBy(words=("name", "slug"))
     list_display = ("name", "slug", "created_at")
     search_fields = ("name", "slug", "=id")
     acts = (
@@ -113,6 +115,7 @@ class ProjectAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = P.VIEW_PROJECT
     section, icon = "Workspace", "folder"
+    found_by = FoundBy(words=("name", "slug"))
     related = ("organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "slug", "organization", "created_at")
@@ -125,6 +128,7 @@ class ProjectAdmin(ReadOnlyAdmin):
 class EnvironmentAdmin(ReadOnlyAdmin):
     tenant = ""
     section, icon = "Workspace", "layers"
+    found_by = FoundBy(words=("name",))
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "posture", "project", "organization", "created_at")
@@ -187,6 +191,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 @admin.register(User, site=site)
 class UserAdmin(ReadOnlyAdmin):
     section, icon = "People and keys", "person"
+    found_by = FoundBy(words=("email", "name"))
     menu = "People"
     omitted = frozenset({"password", "last_login", "is_superuser"})
     list_display = ("email", "name", "is_active", "created_at")

@@ -20,6 +20,7 @@ from apps.releases.services import approvals
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     LiveAdmin,
     Panel,
     Tile,
@@ -145,6 +146,7 @@ def _warning_pills(row: Approval) -> str:
 class ApprovalAdmin(LiveAdmin):
     tenant = "environment"
     section, icon = "Releases", "how_to_reg"
+    found_by = FoundBy()
     live_template = "console/approval.html"
     still_template = "console/approval_changes.html"
     every_s = 5

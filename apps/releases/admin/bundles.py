@@ -21,6 +21,7 @@ from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.console import (
     Act,
+    FoundBy,
     ReadOnlyAdmin,
     VisibleRowsFilter,
     relative_time,
@@ -51,6 +52,7 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
 class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Releases", "inventory_2"
+    found_by = FoundBy(name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))

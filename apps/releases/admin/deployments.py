@@ -28,6 +28,7 @@ from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, progress, rollbacks
 from apps.tenancy.console import (
     Act,
+    FoundBy,
     LiveAdmin,
     Panel,
     Tile,
@@ -60,6 +61,7 @@ def _set_paused(paused: bool) -> Any:
 class DeploymentAdmin(LiveAdmin):
     tenant = "environment"
     section, icon = "Releases", "rocket_launch"
+    found_by = FoundBy(name="pipeline", hashes=("bundle_hash",))
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
     related = (

@@ -18,6 +18,7 @@ from apps.tenancy.console.acting import ActingAdmin
 from apps.tenancy.console.acts import Act
 from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
+from apps.tenancy.console.search import FoundBy
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
@@ -98,6 +99,8 @@ class ReadOnlyAdmin(ActingAdmin):
     section: ClassVar[str] = "Records"
     icon: ClassVar[str] = "table_rows"
     menu: ClassVar[str | None] = None
+    # How the search over everything finds the table's rows. None: it does not.
+    found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()
     # Fields that are shown only to people with a certain permission in the row's tenant.
     guarded: ClassVar[Mapping[str, Permission]] = {}

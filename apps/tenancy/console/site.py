@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST
 from unfold.sites import UnfoldAdminSite
 
 from apps.tenancy import audit
+from apps.tenancy.console import search
 from apps.tenancy.console.console_user import actor_of, console_user_of
 from apps.tenancy.models import User
 
@@ -113,6 +114,12 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             if items
         ]
         return [{"items": [overview]}, *listed]
+
+    def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Answer the search over everything with the list that console.js shows."""
+        pages = [item for group in self.get_sidebar_list(request) for item in group["items"]]
+        found = search.search(request, pages, self._registry.values())
+        return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the overview page with the tiles and panels of all visible tables."""
