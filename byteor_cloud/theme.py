@@ -13,10 +13,6 @@ from django.template import Origin
 from django.template.loaders import app_directories
 
 _ICON = re.compile(r"<span (?=[^<>]*material-symbols-outlined)")
-_MENU_ICON = """<span class="material-symbols-outlined rtl:-scale-x-100" x-on:click="sidebarToggle()">
-                dock_to_right
-            </span>
-        </span>"""
 _CLOSE = (
     "block cursor-pointer h-[18px] xl:hidden! hover:text-base-700 dark:hover:text-base-200",
     'x-on:click="sidebarToggle()">',
@@ -49,16 +45,6 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
             f'<span class="material-symbols-outlined {_CLOSE[0]}" {_CLOSE[1]}\n        close\n    </span>',
             f'<button type="button" aria-label="Close the menu" class="{_CLOSE[0]}" {_CLOSE[1]}'
             '<span class="material-symbols-outlined">close</span></button>',
-        ),
-    ],
-    "unfold/helpers/welcomemsg.html": [
-        (
-            f'<span class="cursor-pointer flex flex-row items-center">\n            {_MENU_ICON}',
-            '<button type="button" aria-label="Menu" aria-controls="nav-sidebar" x-bind:aria-expanded="sidebarOpen" '
-            'class="cursor-pointer flex flex-row items-center" x-on:click="sidebarToggle()">'
-            '<span class="material-symbols-outlined rtl:-scale-x-100">dock_to_right</span></button>\n        '
-            '<button type="button" aria-label="Search" data-search class="cursor-pointer flex items-center ms-3 '
-            'xl:hidden!"><span class="material-symbols-outlined">search</span></button>',
         ),
     ],
     "unfold/helpers/app_list.html": [

@@ -153,7 +153,7 @@ class _RunningAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what each of these pages begins with."""
-        shown = {"title": self.page_title(row), "status": state_pill(row.status), "hidden_acts": ()}
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 
 
@@ -165,8 +165,8 @@ def _may_read(request: HttpRequest, row: Any) -> bool:
 @admin.register(Artifact, site=site)
 class ArtifactAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "package_2"
-    found_by = FoundBy(hashes=("content_hash",))
+    section = "Artifacts"
+    found_by = FoundBy("package_2", hashes=("content_hash",))
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
@@ -236,8 +236,8 @@ class ArtifactAdmin(_RunningAdmin):
 @admin.register(Replay, site=site)
 class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "replay"
-    found_by = FoundBy()
+    section = "Replays"
+    found_by = FoundBy("replay")
     related = (
         "environment__project__organization",
         "artifact__agent",
@@ -255,7 +255,7 @@ class ReplayAdmin(_RunningAdmin):
     live_template = "console/replay.html"
 
     def page_title(self, row: Replay) -> str:
-        return f"Replay through {row.version}"
+        return f"Replay of an incident of {row.artifact.agent} through {row.version}"
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
@@ -296,8 +296,8 @@ class ReplayAdmin(_RunningAdmin):
 @admin.register(Bisect, site=site)
 class BisectAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "search_insights"
-    found_by = FoundBy()
+    section = "Replays"
+    found_by = FoundBy("search_insights")
     related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
         "__str__",
@@ -339,7 +339,7 @@ class BisectAdmin(_RunningAdmin):
 
 @admin.register(UnreferencedBlob, site=site)
 class UnreferencedBlobAdmin(ReadOnlyAdmin):
-    section, icon = "Operation", "delete_sweep"
+    holds = "Contents of bundles and artifacts to which nothing refers any more. Retention removes them."
     ordering = ("-since", "content_hash")
     list_display = ("content_hash", "since")
     search_fields = ("content_hash",)

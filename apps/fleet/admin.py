@@ -29,6 +29,7 @@ from apps.tenancy.console import (
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import ConsoleUser
+from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
@@ -104,8 +105,12 @@ def _relabel(row: Agent, context: ActContext) -> None:
 @admin.register(Agent, site=site)
 class AgentAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Fleet", "memory"
-    found_by = FoundBy(name="name")
+    section = "Agents"
+    first_step = FirstStep(
+        5, "Enroll an agent", "Create an enrollment token: it comes with the command to run on the agent's machine.",
+        P.MANAGE_ENVIRONMENT, "admin:tenancy_environment_choice", (CREATE_ENROLLMENT_TOKEN.name,),
+    )  # fmt: skip
+    found_by = FoundBy("memory", name="name")
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
     list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
@@ -286,7 +291,7 @@ def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
 class EnrollmentTokenAdmin(CredentialAdmin):
     tenant = "environment"
     needs = P.MANAGE_ENVIRONMENT
-    section, icon = "Fleet", "confirmation_number"
+    section = "Agents"
     related = ("environment__project__organization",)
     list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
     list_filter = (("environment", VisibleRowsFilter), "replace")
@@ -302,30 +307,40 @@ class EnrollmentTokenAdmin(CredentialAdmin):
 @admin.register(AgentKey, site=site)
 class AgentKeyAdmin(CredentialAdmin):
     tenant = "agent__environment"
-    section, icon = "Fleet", "vpn_key"
+    section = "Agents"
     related = ("agent__environment__project__organization",)
     list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
     search_fields = ("prefix", "agent__name", "=id")
+
+    def page_title(self, row: AgentKey) -> str:
+        return f"Agent key {row} of {row.agent}"
+
     acts = (revoke_act("agent_key.revoke", lambda row: row.agent.environment, P.OPERATE_ENVIRONMENT),)
 
 
 @admin.register(Heartbeat, site=site)
 class HeartbeatAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    icon = "favorite"
+    holds = "What each agent reported last: its status, its version and what it runs."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
     list_filter = ("status",)
     search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
 
+    def page_title(self, row: Heartbeat) -> str:
+        return f"Heartbeat of {row.agent}"
+
 
 @admin.register(Assignment, site=site)
 class AssignmentAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    icon = "assignment"
+    holds = "What each agent is to run, and how far it is."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
     list_filter = ("action", "progress")
     search_fields = ("agent__name", "bundle_hash", "=deployment_id")
+
+    def page_title(self, row: Assignment) -> str:
+        return f"Assignment of {row.agent}"

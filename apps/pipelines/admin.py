@@ -24,6 +24,8 @@ from apps.pipelines.models import Draft, Version
 from apps.tenancy.console import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.console_user import actor_of, check_may_operate, console_user_of, may_operate
+from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.scope import scope_of, with_scope
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
@@ -66,8 +68,8 @@ class _NewDraft(forms.Form):
 @admin.register(Draft, site=site)
 class DraftAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Pipelines", "edit_document"
-    found_by = FoundBy(name="name")
+    section = "Pipelines"
+    found_by = FoundBy("edit_document", name="name")
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -128,8 +130,9 @@ class DraftAdmin(ReadOnlyAdmin):
         response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
-            query = f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
-            button = _button("New draft", "add", reverse("admin:pipelines_draft_new") + query, ActionVariant.PRIMARY)
+            url = reverse("admin:pipelines_draft_new")
+            url += f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
+            button = _button("New draft", "add", with_scope(url, scope_of(request)), ActionVariant.PRIMARY)
             response.context_data = {**(response.context_data or {}), "actions_list": [button]}
         return response
 
@@ -143,7 +146,8 @@ class DraftAdmin(ReadOnlyAdmin):
             if form.is_valid() and (draft := _create(request, form)):
                 return HttpResponseRedirect(_editor_url(draft))
         else:
-            chosen = request.GET.get("environment", "")
+            scope = scope_of(request)
+            chosen = request.GET.get("environment", str(scope.pk) if scope else "")
             form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
         return TemplateResponse(request, "console/new_draft.html", self._context(request, "New draft", form=form))
 
@@ -155,13 +159,13 @@ class DraftAdmin(ReadOnlyAdmin):
         """Show the editor. It is read-only for a person who must not change the draft."""
         draft = self.get_object(request, str(pk))
         if draft is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
+            raise Http404
         name = draft.plan.get("name")
         related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
         versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
         context = self._context(
             request,
-            draft.name,
+            f"Plan of {draft.name}",
             original=draft,
             text=write_plan(draft.plan),
             may_edit=may_operate(request, draft.environment),
@@ -267,8 +271,12 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
 @admin.register(Version, site=site)
 class VersionAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Pipelines", "verified"
-    found_by = FoundBy(name="name", hashes=("spec_hash",))
+    section = "Pipelines"
+    first_step = FirstStep(
+        6, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
+        P.OPERATE_ENVIRONMENT, "admin:pipelines_draft_new",
+    )  # fmt: skip
+    found_by = FoundBy("verified", name="name", hashes=("spec_hash",))
     related = ("environment__project__organization",)
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -311,7 +319,7 @@ class VersionAdmin(ReadOnlyAdmin):
         """Show the changes from another version of the pipeline to this one."""
         row = self.get_object(request, str(pk))
         if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
+            raise Http404
         siblings = _siblings(row)
         chosen = request.GET.get("with")
         old = _find_version(row.environment, chosen) if chosen else next(iter(siblings), None)

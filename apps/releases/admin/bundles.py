@@ -36,6 +36,7 @@ from apps.tenancy.console.console_user import (
     console_user_of,
     may_operate,
 )
+from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
@@ -51,8 +52,12 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
 @admin.register(ConfigBundle, site=site)
 class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Releases", "inventory_2"
-    found_by = FoundBy(name="name", hashes=("config_hash",))
+    section = "Config bundles"
+    first_step = FirstStep(
+        7, "Create a config bundle", "On the page of a version. It adds parameters, adapters and tuning.",
+        P.OPERATE_ENVIRONMENT, "admin:pipelines_version_changelist",
+    )  # fmt: skip
+    found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
@@ -193,6 +198,9 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
         shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
         return TemplateResponse(request, template, shown)
+
+    def page_title(self, row: ConfigBundle) -> str:
+        return f"Config bundle {row} of {row.version}"
 
     @admin.display(description="Known bad")
     def bad(self, row: Any) -> str:

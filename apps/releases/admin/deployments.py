@@ -44,6 +44,7 @@ from apps.tenancy.console import (
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, environment_link
 from apps.tenancy.console.console_user import console_user_of
+from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
@@ -60,8 +61,12 @@ def _set_paused(paused: bool) -> Any:
 @admin.register(Deployment, site=site)
 class DeploymentAdmin(LiveAdmin):
     tenant = "environment"
-    section, icon = "Releases", "rocket_launch"
-    found_by = FoundBy(name="pipeline", hashes=("bundle_hash",))
+    section = "Deployments"
+    first_step = FirstStep(
+        8, "Deploy it", "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
+        P.OPERATE_ENVIRONMENT, "admin:releases_configbundle_changelist",
+    )  # fmt: skip
+    found_by = FoundBy("rocket_launch", name="pipeline", hashes=("bundle_hash",))
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
     related = (
@@ -142,7 +147,7 @@ class DeploymentAdmin(LiveAdmin):
         return state_pill("current" if row.is_current else None)
 
     def page_title(self, row: Any) -> str:
-        return f"{row.config_bundle.version} to {row.environment}"
+        return f"Deployment of {row.config_bundle.version} to {agent_count(row.target_count)}"
 
     def is_moving(self, row: Any) -> bool:
         # While the approval is pending, a break-glass deployment may still be rolled back.
@@ -165,7 +170,6 @@ class DeploymentAdmin(LiveAdmin):
         panels.append(_timeline(row))
         return {
             **super().summary(request, row),
-            "title": self.page_title(row),
             "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],

@@ -6,7 +6,7 @@ However many rows there are, a search reads a few of each kind: names and hashes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import CharField, OuterRef, Q, Value
 from django.db.models.functions import Upper
 from django.http import HttpRequest
+from django.utils.text import capfirst
 
 from apps.tenancy.console.columns import row_url, tenant_path
 from apps.tenancy.models import Environment, folded
@@ -37,6 +38,7 @@ class FoundBy:
     few rows with ``words``, which are compared anywhere in the text.
     """
 
+    icon: str
     name: str = ""
     words: Sequence[str] = ()
     hashes: Sequence[str] = ()
@@ -55,25 +57,30 @@ class Found:
     icon: str
 
 
-def search(request: HttpRequest, pages: Iterable[Mapping[str, Any]], admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
-    """Return the pages of the menu and the visible rows that the text in the address finds: the best ones first.
+def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
+    """Return the lists and the visible rows that the text in the address finds: the best ones first.
 
     Each kind of rows adds one query if it has any.
     """
     text = asked(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
         return []
-    kinds = [(each, each.found_by) for each in admins if each.found_by and each.has_view_permission(request)]
+    visible = [each for each in admins if each.has_module_permission(request)]
+    kinds = [(each, each.found_by) for each in visible if each.found_by]
     keys: dict[str, set[Any]] = {}
     for label, key in [*_named(request, kinds, text), *_others(request, kinds, text)]:
         keys.setdefault(label, set()).add(key)
-    found = [Found(each["title"], "Page", each["link"], each["icon"]) for each in pages if _is_in(text, each["title"])]
+    titles = [(each.menu_title(), each.list_url()) for each in visible]
+    found = [Found(title, "List", url, "table_rows") for title, url in titles if text.casefold() in title.casefold()]
+    del found[MOST:]
     for admin, found_by in kinds:
         if chosen := keys.get(admin.opts.label):
-            rows = admin.get_queryset(request).filter(pk__in=chosen).order_by("-pk")
+            rows = admin.visible_rows(request).filter(pk__in=chosen).order_by("-pk")
             if found_by.name:
                 rows = rows.order_by(folded(found_by.name), "-pk")
-            found += [Found(admin.page_title(row), _where(admin, row), row_url(row), admin.icon) for row in rows[:MOST]]
+            found += [
+                Found(admin.page_title(row), _where(admin, row), row_url(row), found_by.icon) for row in rows[:MOST]
+            ]
     return sorted(found, key=lambda each: not each.title.casefold().startswith(text.casefold()))
 
 
@@ -92,14 +99,10 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
     return "1 result" if len(found) == 1 else f"{len(found)} results"
 
 
-def _is_in(text: str, title: str) -> bool:
-    return text.casefold() in title.casefold()
-
-
 def _where(admin: ReadOnlyAdmin, row: Any) -> str:
     """Say what the row is, and to which organization, project and environment it belongs."""
-    tenant, kind = admin.tenant_of(row), str(admin.opts.verbose_name)
-    return " · ".join([kind[0].upper() + kind[1:], *([tenant_path(tenant)] if tenant is not None else [])])
+    tenant = admin.tenant_of(row)
+    return " · ".join([capfirst(admin.singular), *([tenant_path(tenant)] if tenant is not None else [])])
 
 
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
@@ -123,7 +126,7 @@ def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, An
     ]
     return [
         (admin.opts.label, key)
-        for row in environments.get_queryset(request).order_by().values_list(*first_rows)
+        for row in environments.visible_rows(request).order_by().values_list(*first_rows)
         for (admin, _), keys in zip(named, row, strict=True)
         for key in keys
     ]
@@ -135,7 +138,7 @@ def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, A
     It is one query. It contains only the tables that could have such a row.
     """
     parts = [
-        admin.get_queryset(request)
+        admin.visible_rows(request)
         .filter(condition)
         .order_by()
         .values_list(Value(admin.opts.label, output_field=CharField()), "pk")[:MOST]
