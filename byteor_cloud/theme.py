@@ -82,6 +82,7 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ('x-on:click="filterOpen = true"', 'x-on:click="filterOpen = true" x-bind:aria-expanded="filterOpen"'),
     ],
     "unfold/helpers/change_list_filter_vertical.html": [
+        ('x-trap.noautofocus.noscroll="filterModalOpen"', 'x-trap.noscroll="filterOpen"'),
         ('<div id="changelist-filter"', '<div id="changelist-filter" role="dialog" aria-label="Filters"'),
     ],
     "unfold/helpers/shortcuts.html": [

@@ -58,7 +58,7 @@ class Found:
 
 
 def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
-    """Return the lists and the visible rows that the text in the address finds: the best ones first.
+    """Return the lists and the visible rows that the text in the address finds.
 
     Each kind of rows adds one query if it has any.
     """
@@ -81,7 +81,7 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
             found += [
                 Found(admin.page_title(row), _where(admin, row), row_url(row), found_by.icon) for row in rows[:MOST]
             ]
-    return sorted(found, key=lambda each: not each.title.casefold().startswith(text.casefold()))
+    return found
 
 
 def asked(request: HttpRequest) -> str:
