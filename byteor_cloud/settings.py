@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "django.forms",  # its templates, for FORM_RENDERER
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -115,6 +116,8 @@ TEMPLATES = [
     }
 ]
 
+# The widgets of forms come from the same loaders.
+FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
 _url = CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud")
 DATABASES = {"default": database.database_settings(_url, threads=CONFIG.api_threads)}
