@@ -146,6 +146,9 @@ class DeploymentAdmin(LiveAdmin):
     def current(self, row: Deployment) -> str:
         return state_pill("current" if row.is_current else None)
 
+    def row_name(self, row: Any) -> str:
+        return f"{row.config_bundle.version} to {row.environment}"
+
     def page_title(self, row: Any) -> str:
         return f"Deployment of {row.config_bundle.version} to {agent_count(row.target_count)}"
 

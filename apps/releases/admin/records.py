@@ -41,7 +41,6 @@ class ApprovalDecisionAdmin(ReadOnlyAdmin):
 @admin.register(DeploymentAgent, site=site)
 class DeploymentAgentAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    noun, nouns = "agent of a deployment", "agents of deployments"
     holds = "How far each agent is in each deployment that included it."
     related = ("deployment__environment__project__organization", "agent", "before")
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
@@ -49,7 +48,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     search_fields = ("agent__name", "deployment__pipeline", "detail")
 
     def page_title(self, row: DeploymentAgent) -> str:
-        return f"Agent {row.agent} in a deployment of {row.deployment.pipeline}"
+        return f"Deployment agent {row.agent} of {row.deployment.pipeline}"
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         """Return the explanation and the history as panels of an agent's page."""

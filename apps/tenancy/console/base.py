@@ -257,9 +257,13 @@ class ReadOnlyAdmin(ActingAdmin):
         """Return the entry of the person's menu that leads to the table."""
         return self.section
 
+    def row_name(self, row: Any) -> str:
+        """Return the name of a row, where what it is has been said."""
+        return str(row)
+
     def page_title(self, row: Any) -> str:
         """Return the title of a row's page: what the row is, and its name."""
-        return f"{capfirst(self.singular)} {row}"
+        return f"{capfirst(self.singular)} {self.row_name(row)}"
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         """Return this table's numbers on the overview page."""
