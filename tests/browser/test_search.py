@@ -74,7 +74,7 @@ def test_finds_every_kind_for_those_who_may_see_it(world: World, other: World) -
 def test_says_what_was_found_and_where(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
 
-    assert found(world.viewer.user, "FRA-")[0][1:] == ("Agent · acme / trading / prod", row_page(agent))
+    assert found(world.viewer.user, "FRA-") == [("Agent fra-node-012", "acme / trading / prod", row_page(agent))]
     assert ("List", reverse("admin:fleet_agent_changelist")) in [
         each[1:] for each in found(world.viewer.user, "agents")
     ]

@@ -78,9 +78,7 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
             rows = admin.visible_rows(request).filter(pk__in=chosen).order_by("-pk")
             if found_by.name:
                 rows = rows.order_by(folded(found_by.name), "-pk")
-            found += [
-                Found(admin.page_title(row), _where(admin, row), row_url(row), found_by.icon) for row in rows[:MOST]
-            ]
+            found += [_shown(admin, found_by, row) for row in rows[:MOST]]
     return found
 
 
@@ -99,10 +97,11 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
     return "1 result" if len(found) == 1 else f"{len(found)} results"
 
 
-def _where(admin: ReadOnlyAdmin, row: Any) -> str:
-    """Say what the row is, and to which organization, project and environment it belongs."""
-    tenant = admin.tenant_of(row)
-    return " · ".join([capfirst(admin.singular), *([tenant_path(tenant)] if tenant is not None else [])])
+def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
+    """Say what the row is, in its title or below it, and to which organization, project and environment it belongs."""
+    title, kind, tenant = admin.page_title(row), capfirst(admin.singular), admin.tenant_of(row)
+    parts = [*([] if title.startswith(kind) else [kind]), *([tenant_path(tenant)] if tenant is not None else [])]
+    return Found(title, " · ".join(parts) or kind, row_url(row), found_by.icon)
 
 
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
