@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "django.forms",  # its templates, for FORM_RENDERER
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -99,17 +100,24 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [
+                (
+                    "django.template.loaders.cached.Loader",
+                    ["django.template.loaders.filesystem.Loader", "byteor_cloud.theme.CorrectedTheme"],
+                )
+            ],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
         },
     }
 ]
 
+# The widgets of forms come from the same loaders.
+FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
 _url = CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud")
 DATABASES = {"default": database.database_settings(_url, threads=CONFIG.api_threads)}
@@ -254,7 +262,11 @@ UNFOLD: dict[str, Any] = {
         lambda request: f"{STATIC_URL}byteor/console.css",
         lambda request: f"{STATIC_URL}byteor/frame.css",
     ],
-    "SCRIPTS": [lambda request: f"{STATIC_URL}byteor/frame.js"],
+    "SCRIPTS": [
+        lambda request: f"{STATIC_URL}byteor/console.js",
+        lambda request: f"{STATIC_URL}byteor/frame.js",
+    ],
+    "SIDEBAR": {"show_search": True},
     "SHOW_HISTORY": False,
     "COLORS": {
         "primary": {

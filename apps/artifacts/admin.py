@@ -28,6 +28,7 @@ from apps.artifacts.services import bisects, cancellation, captures, replays
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     LiveAdmin,
     ReadOnlyAdmin,
     Tile,
@@ -168,6 +169,7 @@ def _may_read(request: HttpRequest, row: Any) -> bool:
 class ArtifactAdmin(_RunningAdmin):
     tenant = "environment"
     section = "Artifacts"
+    found_by = FoundBy("package_2", hashes=("content_hash",))
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
     sortable_by = ()
@@ -249,6 +251,7 @@ class ArtifactAdmin(_RunningAdmin):
 class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
     section = "Replays"
+    found_by = FoundBy("replay")
     related = (
         "environment__project__organization",
         "artifact__agent",
@@ -313,6 +316,7 @@ class ReplayAdmin(_RunningAdmin):
 class BisectAdmin(_RunningAdmin):
     tenant = "environment"
     section = "Replays"
+    found_by = FoundBy("search_insights")
     related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
         "__str__",

@@ -18,6 +18,7 @@ from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     ReadOnlyAdmin,
     Tile,
     VisibleRowsFilter,
@@ -123,6 +124,7 @@ class AgentAdmin(ReadOnlyAdmin):
         5, "Enroll an agent", "Create an enrollment token: it comes with the command to run on the agent's machine.",
         P.MANAGE_ENVIRONMENT, "admin:tenancy_environment_choice", (CREATE_ENROLLMENT_TOKEN.name,),
     )  # fmt: skip
+    found_by = FoundBy("memory", name="name")
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
     sortable_by = ("name",)

@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned, enum_choices
+from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned, enum_choices, name_index
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
@@ -123,6 +123,7 @@ class Agent(EnvironmentOwned, Revisioned):
         indexes = [
             GinIndex(fields=["labels"], opclasses=["jsonb_path_ops"], name="fleet_agent_labels"),
             models.Index(fields=["environment"], condition=Q(drained_at__isnull=False), name="fleet_agent_drained"),
+            name_index("name", name="fleet_agent_found"),
         ]
 
     def __str__(self) -> str:

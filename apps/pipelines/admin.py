@@ -22,7 +22,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.pipelines import editor, services
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.tenancy.console import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.tenancy.console.first_steps import FirstStep
@@ -71,6 +71,7 @@ class _NewDraft(forms.Form):
 class DraftAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section = "Pipelines"
+    found_by = FoundBy("edit_document", name="name")
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -282,6 +283,7 @@ class VersionAdmin(ReadOnlyAdmin):
         6, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
         P.OPERATE_ENVIRONMENT, "admin:pipelines_draft_new",
     )  # fmt: skip
+    found_by = FoundBy("verified", name="name", hashes=("spec_hash",))
     related = ("environment__project__organization",)
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
     list_filter = (("environment", VisibleRowsFilter),)

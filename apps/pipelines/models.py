@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import models
 
-from apps.tenancy.models import EnvironmentOwned, Revisioned
+from apps.tenancy.models import EnvironmentOwned, Revisioned, name_index
 
 
 class Draft(EnvironmentOwned, Revisioned):
@@ -22,6 +22,7 @@ class Draft(EnvironmentOwned, Revisioned):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["environment", "name"], name="pipelines_draft_unique_name")]
+        indexes = [name_index("name", name="pipelines_draft_found")]
 
     def __str__(self) -> str:
         return self.name
@@ -48,7 +49,10 @@ class Version(EnvironmentOwned):
         constraints = [
             models.UniqueConstraint(fields=["environment", "name", "number"], name="pipelines_version_unique_number")
         ]
-        indexes = [models.Index(fields=["environment", "spec_hash"], name="pipelines_version_spec")]
+        indexes = [
+            models.Index(fields=["environment", "spec_hash"], name="pipelines_version_spec"),
+            name_index("name", name="pipelines_version_found"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} v{self.number}"

@@ -14,7 +14,7 @@ from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, one_of_constraint
+from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, name_index, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import (
@@ -50,7 +50,10 @@ class ConfigBundle(EnvironmentOwned):
         constraints = [
             models.UniqueConstraint(fields=["environment", "name"], name="releases_configbundle_unique_name")
         ]
-        indexes = [models.Index(fields=["environment", "config_hash"], name="releases_configbundle_hash")]
+        indexes = [
+            models.Index(fields=["environment", "config_hash"], name="releases_configbundle_hash"),
+            name_index("name", name="releases_configbundle_found"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -189,6 +192,7 @@ class Deployment(Stateful):
         indexes = [
             models.Index(fields=["environment", "status"], name="releases_deployment_env_status"),
             models.Index(fields=["bundle_hash"], name="releases_deployment_bundle"),
+            name_index("pipeline", name="releases_deployment_found"),
             models.Index(fields=["status"], condition=Q(status__in=UNDER_WAY), name="releases_deployment_under_way"),
         ]
 

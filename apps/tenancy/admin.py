@@ -15,6 +15,7 @@ from apps.tenancy import audit_pages, webhook_pages  # noqa: F401  they register
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     ReadOnlyAdmin,
     VisibleRowsFilter,
     people,
@@ -88,6 +89,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
         1, "Create an organization", "You become its first administrator. Nobody else sees what is in it.", None,
         "admin:start",
     )  # fmt: skip
+    found_by = FoundBy("domain", words=("name", "slug"))
     list_display = ("name", "slug", "created_at")
     search_fields = ("name", "slug", "=id")
     acts = (
@@ -130,6 +132,7 @@ class ProjectAdmin(ReadOnlyAdmin):
         2, "Create a project", "It holds the environments of one product, and people get their roles in it.",
         P.CREATE_PROJECT, "admin:tenancy_organization_choice", (people.CREATE_PROJECT.name,),
     )  # fmt: skip
+    found_by = FoundBy("folder", words=("name", "slug"))
     related = ("organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "slug", "organization", "created_at")
@@ -147,6 +150,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
         3, "Create an environment", "Its posture decides whether deployments need approval, and what replays may do.",
         P.MANAGE_PROJECT, "admin:tenancy_project_choice", (people.CREATE_ENVIRONMENT.name,),
     )  # fmt: skip
+    found_by = FoundBy("layers", words=("name",))
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "posture", "project", "organization", "created_at")
@@ -218,6 +222,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 class UserAdmin(ReadOnlyAdmin):
     section = "People and keys"
     noun, nouns = "person", "people"
+    found_by = FoundBy("person", words=("email", "name"))
     omitted = frozenset({"password", "last_login", "is_superuser"})
     list_display = ("email", "name", "is_active", "created_at")
     list_filter = ("is_active",)

@@ -241,7 +241,7 @@ def test_from_a_version_to_a_deployment_by_clicks(world: World, page: Page, shot
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Create").click()
-    page.get_by_role("link", name="rocket_launch Deploy", exact=True).click()
+    page.get_by_role("link", name="Deploy", exact=True).click()
     expect(page.locator("#outlook")).to_contain_text("3 agents: edge-0, edge-1, edge-2")
     page.get_by_label("Target").select_option(label="Agents with labels")
     expect(page.locator("#outlook")).to_contain_text("Choose at least one label.")

@@ -73,7 +73,7 @@ def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: 
     sign_in(page, world.operator.user)
     page.goto(row_page(draft))
     shot(page, "draft")
-    page.get_by_role("link", name="edit Edit").click()
+    page.get_by_role("link", name="Edit", exact=True).click()
     text = page.get_by_label("Plan", exact=True)
     expect(page.locator(".verdict")).to_have_text("compiles")
     expect(page.locator(".hash")).to_have_text(first.spec_hash)

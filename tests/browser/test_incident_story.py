@@ -90,7 +90,7 @@ def test_incident_is_replayed_followed_and_bisected(
     found.get_by_role("link", name="Hex").click()
     expect(found.locator("tbody tr").first).to_contain_text("7b 22 6e 6f 22 3a 20 22")
     shot(page, "incident-hex", widths=WIDTHS, full_page=True)
-    page.get_by_role("link", name="replay Replay", exact=True).click()
+    page.get_by_role("link", name="Replay", exact=True).click()
     page.get_by_role("button", name="Replay").click()
 
     # It leads to the replay, whose page shows where it stands and the progress, without a reload.
@@ -141,7 +141,7 @@ def test_incident_is_replayed_followed_and_bisected(
     shot(page, "incident-compared", widths=WIDTHS, full_page=True)
 
     # A bisect names the version, and shows what it changed.
-    page.get_by_role("link", name="search_insights Bisect", exact=True).click()
+    page.get_by_role("link", name="Bisect", exact=True).click()
     page.get_by_role("button", name="Bisect").click()
     held.go_on.clear()
     worker = start_worker()

@@ -20,6 +20,7 @@ from apps.releases.services import approvals
 from apps.tenancy.console import (
     Act,
     ActContext,
+    FoundBy,
     LiveAdmin,
     Panel,
     Tile,
@@ -146,6 +147,7 @@ class ApprovalAdmin(LiveAdmin):
     tenant = "environment"
     section = "Approvals"
     tabs = {"Waiting for me": "for=me"}
+    found_by = FoundBy("how_to_reg")
     live_template = "console/approval.html"
     still_template = "console/approval_changes.html"
     every_s = 5

@@ -23,6 +23,7 @@ from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.console import (
     Act,
+    FoundBy,
     ReadOnlyAdmin,
     VisibleRowsFilter,
     relative_time,
@@ -64,6 +65,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         7, "Create a config bundle", "On the page of a version. It adds parameters, adapters and tuning.",
         P.OPERATE_ENVIRONMENT, "admin:pipelines_version_changelist",
     )  # fmt: skip
+    found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))

@@ -29,6 +29,7 @@ from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, progress, rollbacks
 from apps.tenancy.console import (
     Act,
+    FoundBy,
     LiveAdmin,
     Panel,
     Tile,
@@ -66,6 +67,7 @@ class DeploymentAdmin(LiveAdmin):
         8, "Deploy it", "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
         P.OPERATE_ENVIRONMENT, "admin:releases_configbundle_changelist",
     )  # fmt: skip
+    found_by = FoundBy("rocket_launch", name="pipeline", hashes=("bundle_hash",))
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
     related = (

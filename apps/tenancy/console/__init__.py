@@ -4,11 +4,13 @@ from apps.tenancy.console.acts import Act, ActContext
 from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, VisibleRowsFilter
 from apps.tenancy.console.columns import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.tenancy.console.live import LiveAdmin
+from apps.tenancy.console.search import FoundBy
 from apps.tenancy.console.site import site
 
 __all__ = [
     "Act",
     "ActContext",
+    "FoundBy",
     "LiveAdmin",
     "Panel",
     "ReadOnlyAdmin",

@@ -32,6 +32,7 @@ from apps.tenancy.console.scope import (
     scope_condition,
     with_scope,
 )
+from apps.tenancy.console.search import FoundBy
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
@@ -129,6 +130,8 @@ class ReadOnlyAdmin(ActingAdmin):
     tabs: ClassVar[Mapping[str, str]] = {}
     # What the overview of an empty installation says about the table.
     first_step: ClassVar[FirstStep | None] = None
+    # How the search over everything finds the table's rows. None: it does not.
+    found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()
     # Fields that are shown only to people with a certain permission in the row's tenant.
     guarded: ClassVar[Mapping[str, Permission]] = {}

@@ -21,6 +21,7 @@ from django.views.decorators.http import require_POST
 from unfold.sites import UnfoldAdminSite
 
 from apps.tenancy import audit
+from apps.tenancy.console import search
 from apps.tenancy.console.console_user import actor_of, console_user_of
 from apps.tenancy.console.first_steps import find_steps
 from apps.tenancy.console.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs, visible_admins
@@ -108,6 +109,11 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def list_urls(self) -> frozenset[str]:
         """Return the URLs of all tables."""
         return frozenset(each.list_url() for each in self._registry.values())
+
+    def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Answer the search over everything with the list that console.js shows."""
+        found = search.search(request, self._registry.values())
+        return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the overview page with the tiles and panels of all visible tables, or with the first steps.

@@ -14,6 +14,8 @@ from apps.tenancy.models.base import (
     Revisioned,
     Row,
     enum_choices,
+    folded,
+    name_index,
     one_of_constraint,
 )
 from apps.tenancy.models.credentials import (
@@ -71,5 +73,7 @@ __all__ = [
     "WebhookDelivery",
     "WebhookDeliveryQuerySet",
     "enum_choices",
+    "folded",
+    "name_index",
     "one_of_constraint",
 ]

@@ -1,0 +1,102 @@
+// The search over everything, and boxes that scroll by keyboard.
+"use strict";
+
+addEventListener("DOMContentLoaded", () => {
+  const dialog = document.getElementById("search");
+  if (dialog) search(dialog);
+
+  // A box that scrolls and holds nothing to focus is focused itself.
+  const BOXES = ".scroll, .drawing, .unified, .kv, .dump, .readonly, pre, .overflow-x-auto";
+  const mark = () => {
+    for (const box of document.querySelectorAll(BOXES)) {
+      const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+      if (!scrolls || box.hasAttribute("tabindex") || getComputedStyle(box).overflowX === "visible") continue;
+      if (box.querySelector("a[href], button, input, select, textarea")) continue;
+      box.tabIndex = 0;
+      if (!box.hasAttribute("aria-label") && !box.matches("pre")) {
+        box.setAttribute("role", "region");
+        const heading = box.closest(".panel")?.querySelector("h2")?.firstChild?.textContent.trim();
+        box.setAttribute("aria-label", heading || document.title);
+      }
+    }
+  };
+  let waiting = 0;
+  const soon = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(mark); };
+  mark();
+  addEventListener("resize", soon);
+  new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
+});
+
+function search(dialog) {
+  const input = dialog.querySelector("input");
+  const results = document.getElementById("search-results");
+  const note = dialog.querySelector(".search-note");
+  const options = () => [...results.querySelectorAll("[role=option]")];
+  let chosen = -1, timer = 0, request = null, shown = null;
+
+  function choose(index) {
+    const all = options();
+    chosen = all.length ? (index + all.length) % all.length : -1;
+    all.forEach((option, place) => option.setAttribute("aria-selected", String(place === chosen)));
+    if (chosen < 0) return input.removeAttribute("aria-activedescendant");
+    input.setAttribute("aria-activedescendant", all[chosen].id);
+    all[chosen].scrollIntoView({ block: "nearest" });
+  }
+
+  async function find() {
+    const text = input.value;
+    clearTimeout(timer);
+    request?.abort();
+    request = new AbortController();
+    try {
+      const answer = await fetch(`${dialog.dataset.url}?s=${encodeURIComponent(text)}`, { signal: request.signal });
+      if (answer.redirected) return location.reload(); // signed out
+      if (!answer.ok) throw new Error(answer.statusText);
+      results.innerHTML = await answer.text();
+      note.textContent = results.firstElementChild.dataset.note;
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      results.replaceChildren();
+      note.textContent = "The search did not answer. Try again.";
+    }
+    shown = text;
+    results.hidden = !options().length;
+    input.setAttribute("aria-expanded", String(!results.hidden));
+    choose(0);
+  }
+
+  function open() {
+    if (dialog.open) return;
+    const page = window.Alpine?.$data(document.documentElement);
+    if (page && innerWidth <= 1280) page.sidebarOpen = false; // it would keep the focus
+    dialog.showModal();
+    input.select();
+    find();
+  }
+
+  const writing = (element) => element.matches("input, textarea, select, [contenteditable]");
+  addEventListener("keydown", (event) => {
+    const asked = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key.toLowerCase() === "k";
+    const slash = event.key === "/" && !event.ctrlKey && !event.metaKey && !writing(document.activeElement);
+    if (!asked && !slash) return;
+    event.preventDefault();
+    event.stopImmediatePropagation(); // the theme's own keys
+    open();
+  }, { capture: true });
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-search]")) open();
+    // A click beside the dialog has the dialog itself as its target.
+    if (event.target === dialog || event.target.closest("#search [data-close]")) dialog.close();
+  });
+  input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 150); });
+  input.addEventListener("keydown", async (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      choose(chosen + (event.key === "ArrowDown" ? 1 : -1));
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      if (shown !== input.value) await find();
+      options()[chosen]?.click();
+    }
+  });
+}

@@ -1,0 +1,129 @@
+"""axe-core on every page of the console: in light, in dark and in a window as narrow as a telephone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, Page, expect
+
+from apps.tenancy.console import site
+from apps.tenancy.console.menu import RECORDS
+from tests.browser.conftest import TIMEOUT_MS, sign_in
+from tests.browser.filled import MODELS, act, fill, row_page, superuser, table
+from tests.browser.test_tables import fill_operation, newest
+from tests.worlds import World
+
+pytestmark = pytest.mark.browser
+
+# Only what depends on the colours is looked for again in dark, and only what depends on the width in a narrow window.
+LIGHT: dict[str, Any] = {"resultTypes": ["violations"]}
+DARK: dict[str, Any] = {**LIGHT, "runOnly": ["color-contrast"]}
+NARROW: dict[str, Any] = {
+    **LIGHT,
+    "runOnly": ["scrollable-region-focusable", "target-size", "button-name", "link-name"],
+}
+FIND = """([left_out, options]) => axe.run({ exclude: [left_out] }, options).then(found => found.violations
+  .filter(each => ["serious", "critical"].includes(each.impact))
+  .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)))"""
+# What axe has no rule for, or calls moderate.
+FRAME = """() => [
+  ...document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"],
+  ...document.querySelectorAll("main").length === 1 ? [] : ["not one main"],
+  ...[...document.querySelectorAll(".material-symbols-outlined")].filter(each => !each.closest("[aria-hidden=true]"))
+    .map(each => `an icon that is read aloud: ${each.outerHTML}`),
+  ...[...document.querySelectorAll("[x-on\\\\:click]")]
+    .filter(each => !each.matches("button, a[href], #changelist-filter-close"))
+    .map(each => `a button that is none: ${each.outerHTML.slice(0, 200)}`),
+]"""
+OVERFLOW = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [
+  `wider than the window: ${[...document.querySelectorAll("main *")]
+    .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`]"""
+MENU = "#nav-sidebar"  # the same on every page: it is examined once
+APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "artifacts")]
+
+
+def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
+    """Return what is wrong with the page in light, in dark and in a narrow window."""
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(path)
+    page.evaluate(AXE_SCRIPT)
+    wrong = [*page.evaluate(FIND, [left_out, LIGHT]), *page.evaluate(FRAME)]
+    if "/act/" not in path:  # forms have the colours of the other pages
+        page.evaluate("document.documentElement.classList.add('dark')")
+        wrong += [f"in dark, {each}" for each in page.evaluate(FIND, [left_out, DARK])]
+    page.set_viewport_size({"width": 390, "height": 844})
+    wrong += [f"narrow, {each}" for each in [*page.evaluate(FIND, [left_out, NARROW]), *page.evaluate(OVERFLOW)]]
+    return [f"{path} {each}" for each in wrong]
+
+
+def pages(apps: Sequence[str]) -> Iterator[str]:
+    """Return the paths of the lists, of a row of each, and of the forms of the acts on it.
+
+    To save time, one page stands for those that differ only in words: one table of those behind the entry "Records",
+    and of each table one act with a form of its own.
+    """
+    models = [model for label, model in MODELS.items() if label.partition(".")[0] in apps]
+    is_record = {model: site._registry[model].section == RECORDS for model in models}
+    for model in [*(each for each in models if not is_record[each]), *[each for each in models if is_record[each]][:1]]:
+        row, acts = newest(model), site._registry[model].all_acts
+        yield table(model)
+        yield row_page(row)
+        for each in [each for each in acts if each.form is not None][:1]:
+            yield act(row, each.name)
+
+
+@pytest.mark.parametrize("apps", APPS)
+def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str]) -> None:
+    fill(world)
+    fill_operation(world)
+    sign_in(page, superuser())
+
+    wrong = [each for path in pages(apps) for each in examine(page, path)]
+
+    assert not wrong, "\n".join(wrong)
+
+
+def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
+    context = chromium.new_context(base_url=live_server.url)  # some of these pages are refusals, errors to the browser
+    page = context.new_page()
+    page.set_default_timeout(TIMEOUT_MS)
+    paths = ["/", "/admin/login/", "/nowhere"]
+    wrong = [each for path in paths for each in examine(page, path)]
+    sign_in(page, world.viewer.user)
+    wrong += examine(page, "/admin/", left_out="#nothing")
+    for path in ("/admin/records/", "/admin/start/", "/admin/nowhere/", act(world.prod, "delete")):
+        wrong += examine(page, path)
+    context.close()
+
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_menu_and_the_filters_by_keyboard_in_a_narrow_window(world: World, open_page: Callable[..., Page]) -> None:
+    page = sign_in(open_page(), world.viewer.user)
+    page.set_viewport_size({"width": 390, "height": 844})
+    button = page.get_by_role("button", name="menu").first
+    focused = page.locator("#nav-sidebar :focus")
+
+    page.goto("/admin/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+
+    button.press("Enter")
+    expect(focused).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator("#nav-sidebar")).not_to_be_visible()
+    expect(button).to_be_focused()
+
+    button.press("Enter")
+    expect(focused).to_have_count(1)
+    page.get_by_role("link", name="Agents").press("Enter")
+    page.wait_for_url("**/admin/fleet/agent/**")
+    page.get_by_role("button", name="Filters").press("Enter")
+    expect(page.get_by_role("dialog", name="Filters").locator(":focus")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Filters")).to_be_focused()

@@ -1,0 +1,197 @@
+"""The search over everything in the console: what it finds, for whom, at what cost, and by keyboard alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+
+from apps.artifacts.models import Artifact
+from apps.fleet.models import Agent
+from apps.releases.models import Deployment
+from apps.tenancy.models import Membership
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import members, organizations
+from tests.browser.conftest import sign_in
+from tests.browser.filled import Filled, fill, row_page, signed_in, superuser
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def found(user: Any, text: str) -> list[tuple[str, str, str]]:
+    """Return title, place and URL of what the person finds."""
+    answer = signed_in(user).get(reverse("admin:search"), {"s": text})
+    assert answer.status_code == 200
+    return [(each.title, each.where, each.url) for each in answer.context["found"]]
+
+
+def urls(user: Any, text: str) -> set[str]:
+    return {url for _, _, url in found(user, text)}
+
+
+def rows(filled: Filled) -> dict[str, Any]:
+    """Return texts of every kind, and the row that each of them must find."""
+    deployment, artifact = filled.deployment, filled.artifact
+    bundle, version = deployment.config_bundle, deployment.config_bundle.version
+    assert deployment.bundle_hash is not None
+    return {
+        filled.agent.name[:8].upper(): filled.agent,
+        str(filled.agent.pk): filled.agent,
+        "quo": version,
+        version.spec_hash: version,
+        "quot": deployment,
+        str(deployment.pk).upper(): deployment,
+        deployment.bundle_hash[:17] + "…": deployment,
+        bundle.name[:9]: bundle,
+        bundle.config_hash.removeprefix("sha256:")[:6]: bundle,
+        artifact.content_hash[:14]: artifact,
+        str(artifact.pk): artifact,
+        str(filled.replay.pk).replace("-", ""): filled.replay,
+        str(deployment.approval_id): deployment.approval,
+        "viewer@": Membership.objects.get(user__email__startswith="viewer@acme").user,
+        "radin": deployment.environment.project,
+    }
+
+
+def test_finds_every_kind_for_those_who_may_see_it(world: World, other: World) -> None:
+    filled = fill(world)
+    expected = {text: row_page(row) for text, row in rows(filled).items()}
+
+    assert {text: url for text, url in expected.items() if url in urls(world.viewer.user, text)} == expected
+    for text, url in expected.items():
+        theirs = found(other.viewer.user, text)
+        assert url not in {each[2] for each in theirs}
+        assert not any("acme" in " ".join(each) for each in theirs)
+
+
+def test_says_what_was_found_and_where(world: World) -> None:
+    agent, _ = world.agent(world.prod, "fra-node-012")
+
+    assert found(world.viewer.user, "FRA-") == [("Agent fra-node-012", "acme / trading / prod", row_page(agent))]
+    assert ("List", reverse("admin:fleet_agent_changelist")) in [
+        each[1:] for each in found(world.viewer.user, "agents")
+    ]
+
+
+def test_the_role_in_a_project_decides(world: World) -> None:
+    agent, _ = world.agent(world.prod, "fra-node-012")
+    project = organizations.create_project(organization=world.organization, name="other", actor=world.admin.actor)
+    environment = organizations.create_environment(
+        project=project, name="prod", posture="prod", settings={}, may_loosen=True, actor=world.admin.actor
+    )
+    member = members.add(
+        organization=world.organization, project=project, email="guest@acme.example", role=Role.VIEWER,
+        granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    )  # fmt: skip
+    mine, _ = world.agent(environment, "fra-node-013")
+
+    assert row_page(mine) in urls(member.user, "fra-node")
+    assert not {row_page(agent)} & (urls(member.user, "fra-node") | urls(member.user, str(agent.pk)))
+
+
+def test_the_same_name_first_then_few_of_many(world: World) -> None:
+    agents = [world.agent(world.prod, f"fra-{number}")[0] for number in (10, 1, 11, 12, 13, 14, 15)]
+
+    assert [url for _, _, url in found(world.viewer.user, "fra-1")] == [
+        row_page(agent) for agent in [agents[1], agents[0], *agents[2:5]]
+    ]
+
+
+HOSTILE = [
+    "", " ", "a", "\0", "a\0b", "x" * 10_000, "%", "%%", "__", "'; DROP TABLE x; --", '"<script>', "\\", "sha256:",
+    "sha256:" + "g" * 64, "0" * 63, "0" * 65, "01a21607-2222-7371-8632-a4641394db4", "\U0010ffff", "🚀🚀", "ß",
+    "İstanbul", "{{ 7 }}", "\ud800", "-" * 36,
+]  # fmt: skip
+
+
+def test_no_text_fails(world: World) -> None:
+    client = signed_in(world.viewer.user)
+
+    for text in HOSTILE:
+        answer = client.get(reverse("admin:search"), {"s": text.encode("utf-8", "surrogatepass")})
+        assert (answer.status_code, answer.context["found"]) == (200, []), text
+        assert "<script>" not in answer.text
+    assert client.get(reverse("admin:search") + "?s=%00%ff&s=%F0%28").status_code == 200
+    for short in ("", " ", "a"):
+        assert "Type the beginning" in client.get(reverse("admin:search"), {"s": short}).text
+    assert "Type the beginning" in client.get(reverse("admin:search")).text
+
+
+def test_costs_few_queries_and_no_more_for_more_rows(world: World) -> None:
+    filled = fill(world)
+    user, texts = (
+        superuser(),
+        ["ac", "acme-", "quotes", str(filled.deployment.pk), filled.artifact.content_hash, "cafe"],
+    )
+
+    def costs() -> list[int]:
+        client, counts = signed_in(user), []
+        for text in texts:
+            with CaptureQueriesContext(connection) as queries:
+                client.get(reverse("admin:search"), {"s": text})
+            counts.append(len(queries))
+        return counts
+
+    before = costs()
+    fill(World("hooli"))
+    fill(world, "2")
+
+    assert costs() == before
+    assert max(before) <= 15
+
+
+def test_reads_ranges_of_indexes(world: World) -> None:
+    """Each table with many rows is read by an index, if PostgreSQL may choose."""
+    fill(world)
+    client = signed_in(world.viewer.user)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        with CaptureQueriesContext(connection) as queries:
+            for text in ("fra-node", "sha256:cafe", str(world.prod.pk)):
+                client.get(reverse("admin:search"), {"s": text})
+        for query in queries.captured_queries:
+            if not query["sql"].startswith(("SELECT", "(SELECT")):
+                continue
+            cursor.execute("EXPLAIN " + query["sql"])
+            plan = "\n".join(line for (line,) in cursor)
+            for table in (Agent, Artifact, Deployment):
+                assert f"Seq Scan on {table._meta.db_table}" not in plan
+
+
+@pytest.mark.browser
+def test_by_keyboard_alone(world: World, open_page: Callable[..., Page], shot: Callable[..., None]) -> None:
+    first, _ = world.agent(world.prod, "fra-node-011")
+    second, _ = world.agent(world.prod, "fra-node-012")
+    page = sign_in(open_page(), world.viewer.user)
+    box = page.get_by_role("combobox", name="Search")
+    menu = page.get_by_role("link", name="Overview").first
+    menu.focus()
+
+    page.keyboard.press("Control+k")
+    expect(box).to_be_focused()
+    expect(page.get_by_role("status").filter(has_text="Type the beginning")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(box).not_to_be_visible()
+    expect(menu).to_be_focused()
+
+    page.keyboard.press("/")
+    page.keyboard.type("fra-node")
+    expect(page.get_by_role("option")).to_have_count(2)
+    shot(page, "search", widths=(1440, 1000, 390))
+    expect(page.get_by_role("option").first).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("option", name="fra-node-012")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{row_page(second)}")
+
+    page.get_by_role("button", name=re.compile("^Search")).click()
+    page.keyboard.type(str(first.pk))
+    page.keyboard.press("Enter")  # before the answer
+    page.wait_for_url(f"**{row_page(first)}")
