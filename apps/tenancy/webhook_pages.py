@@ -21,8 +21,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     holds = "The receivers outside of this installation that are told what happens."
     related = ("organization", "project", "environment__project")
-    list_display = ("description", "url", "enabled", "events", "failing_since", "organization", "created_at")
-    list_display_links = ("description", "url")
+    list_display = ("url", "description", "enabled", "events", "failing_since", "organization", "created_at")
     list_filter = ("enabled", ("organization", VisibleRowsFilter))
     search_fields = ("description", "url", "=id")
     acts = (
