@@ -147,7 +147,7 @@ ACTS: dict[tuple[str, str], ActRule] = {
     ("artifacts.artifact", "replay"): ActRule(OPERATE),
     ("artifacts.artifact", "execute"): ActRule(OPERATE),
     ("artifacts.artifact", "bisect"): ActRule(OPERATE),
-    ("artifacts.replay", "again"): ActRule(OPERATE),
+    ("artifacts.replay", "again"): ActRule(OPERATE, on_page=False),  # the page offers it once the replay has ended
     ("artifacts.replay", "other"): ActRule(OPERATE),
     ("artifacts.replay", "bisect"): ActRule(OPERATE),
     ("artifacts.replay", "cancel"): ActRule(OPERATE),
