@@ -31,7 +31,7 @@ ALLOWED_HOSTS = [
 # Browsers send secure cookies only over TLS, so plain HTTP on the loopback interface needs ordinary cookies.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
-CSRF_FAILURE_VIEW = "byteor_cloud.api.problems.csrf_failure"
+CSRF_FAILURE_VIEW = "apps.tenancy.console.refusals.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [CONFIG.public_base_url] if CONFIG.public_base_url else []
 if CONFIG.trusted_proxies:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -250,7 +250,11 @@ UNFOLD: dict[str, Any] = {
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: f"{STATIC_URL}byteor/logo.svg"},
     ],
-    "STYLES": [lambda request: f"{STATIC_URL}byteor/console.css"],
+    "STYLES": [
+        lambda request: f"{STATIC_URL}byteor/console.css",
+        lambda request: f"{STATIC_URL}byteor/frame.css",
+    ],
+    "SCRIPTS": [lambda request: f"{STATIC_URL}byteor/frame.js"],
     "SHOW_HISTORY": False,
     "COLORS": {
         "primary": {

@@ -47,7 +47,7 @@ urlpatterns = [
     path("admin/", site.urls),
 ]
 
-handler400 = "byteor_cloud.api.problems.bad_request"
-handler403 = "byteor_cloud.api.problems.forbidden"
-handler404 = "byteor_cloud.api.problems.not_found"
+handler400 = "apps.tenancy.console.refusals.bad_request"
+handler403 = "apps.tenancy.console.refusals.forbidden"
+handler404 = "apps.tenancy.console.refusals.not_found"
 handler500 = "byteor_cloud.api.problems.server_error"

@@ -11,6 +11,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model
 from django.http import FileResponse, Http404, HttpRequest
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
@@ -22,6 +23,7 @@ from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
 from apps.artifacts.pages import artifacts, parts
 from apps.artifacts.pages import bisects as bisect_page
 from apps.artifacts.pages import replays as replay_page
+from apps.artifacts.pages.incidents import incidents_panel
 from apps.artifacts.services import bisects, cancellation, captures, replays
 from apps.tenancy.console import (
     Act,
@@ -38,6 +40,7 @@ from apps.tenancy.console import (
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.console.forms import ActForm
+from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
@@ -152,7 +155,7 @@ class _RunningAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what each of these pages begins with."""
-        shown = {"title": self.page_title(row), "status": state_pill(row.status), "hidden_acts": ()}
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 
 
@@ -164,7 +167,7 @@ def _may_read(request: HttpRequest, row: Any) -> bool:
 @admin.register(Artifact, site=site)
 class ArtifactAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "package_2"
+    section = "Artifacts"
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
@@ -214,6 +217,13 @@ class ArtifactAdmin(_RunningAdmin):
         may_read = artifacts.is_capture(row) and _may_read(request, row)
         return {"journal": artifacts.journal(request, row) if may_read else None}
 
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the newest captures on the page of an environment."""
+        if not isinstance(row, Environment):
+            return []
+        may_read = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row)
+        return [incidents_panel(row, self.get_queryset(request), may_read=may_read)]
+
     @method_decorator(require_GET)
     def content_view(self, request: HttpRequest, pk: UUID) -> FileResponse:
         """Download the artifact, or the file of its capture that the query names. Nothing is shown in the browser."""
@@ -234,7 +244,7 @@ class ArtifactAdmin(_RunningAdmin):
 @admin.register(Replay, site=site)
 class ReplayAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "replay"
+    section = "Replays"
     related = (
         "environment__project__organization",
         "artifact__agent",
@@ -252,7 +262,7 @@ class ReplayAdmin(_RunningAdmin):
     live_template = "console/replay.html"
 
     def page_title(self, row: Replay) -> str:
-        return f"Replay through {row.version}"
+        return f"Replay of an incident of {row.artifact.agent} through {row.version}"
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
@@ -293,7 +303,7 @@ class ReplayAdmin(_RunningAdmin):
 @admin.register(Bisect, site=site)
 class BisectAdmin(_RunningAdmin):
     tenant = "environment"
-    section, icon = "Incidents", "search_insights"
+    section = "Replays"
     related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
         "__str__",
@@ -335,7 +345,7 @@ class BisectAdmin(_RunningAdmin):
 
 @admin.register(UnreferencedBlob, site=site)
 class UnreferencedBlobAdmin(ReadOnlyAdmin):
-    section, icon = "Operation", "delete_sweep"
+    holds = "Contents of bundles and artifacts to which nothing refers any more. Retention removes them."
     ordering = ("-since", "content_hash")
     list_display = ("content_hash", "since")
     search_fields = ("content_hash",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from apps.fleet import facts, keys, labels, services
 from apps.fleet.enrollment_act import CREATE_ENROLLMENT_TOKEN
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.strip import fleet_panel
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,
@@ -28,6 +29,7 @@ from apps.tenancy.console import (
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import ConsoleUser
+from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
@@ -59,6 +61,19 @@ class _YesOrNo(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = {"yes": self.condition, "no": ~self.condition}.get(self.value() or "")
         return queryset if chosen is None else queryset.filter(chosen)
+
+
+class _Status(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(word, word) for word in Heartbeat.Status.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        word = self.value()
+        known = word in Heartbeat.Status.values
+        return queryset.filter(facts.agents_with(Q(status=word))) if known else queryset
 
 
 class _Drift(_YesOrNo):
@@ -103,10 +118,14 @@ def _relabel(row: Agent, context: ActContext) -> None:
 @admin.register(Agent, site=site)
 class AgentAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Fleet", "memory"
+    section = "Agents"
+    first_step = FirstStep(
+        5, "Enroll an agent", "Create an enrollment token: it comes with the command to run on the agent's machine.",
+        P.MANAGE_ENVIRONMENT, "admin:tenancy_environment_choice", (CREATE_ENROLLMENT_TOKEN.name,),
+    )  # fmt: skip
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
+    list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
@@ -182,6 +201,10 @@ class AgentAdmin(ReadOnlyAdmin):
         """Show the table. Its filters read the facts, which are first brought up to date."""
         facts.catch_up(self._environments(request))
         return super().changelist_view(request, extra_context)
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the fleet on the page of an environment."""
+        return [fleet_panel(row)] if isinstance(row, Environment) else []
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
@@ -284,7 +307,7 @@ def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
 class EnrollmentTokenAdmin(CredentialAdmin):
     tenant = "environment"
     needs = P.MANAGE_ENVIRONMENT
-    section, icon = "Fleet", "confirmation_number"
+    section = "Agents"
     related = ("environment__project__organization",)
     list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
     list_filter = (("environment", VisibleRowsFilter), "replace")
@@ -300,30 +323,40 @@ class EnrollmentTokenAdmin(CredentialAdmin):
 @admin.register(AgentKey, site=site)
 class AgentKeyAdmin(CredentialAdmin):
     tenant = "agent__environment"
-    section, icon = "Fleet", "vpn_key"
+    section = "Agents"
     related = ("agent__environment__project__organization",)
     list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
     search_fields = ("prefix", "agent__name", "=id")
+
+    def page_title(self, row: AgentKey) -> str:
+        return f"Agent key {row} of {row.agent}"
+
     acts = (revoke_act("agent_key.revoke", lambda row: row.agent.environment, P.OPERATE_ENVIRONMENT),)
 
 
 @admin.register(Heartbeat, site=site)
 class HeartbeatAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    icon = "favorite"
+    holds = "What each agent reported last: its status, its version and what it runs."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
     list_filter = ("status",)
     search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
 
+    def page_title(self, row: Heartbeat) -> str:
+        return f"Heartbeat of {row.agent}"
+
 
 @admin.register(Assignment, site=site)
 class AssignmentAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    icon = "assignment"
+    holds = "What each agent is to run, and how far it is."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
     list_filter = ("action", "progress")
     search_fields = ("agent__name", "bundle_hash", "=deployment_id")
+
+    def page_title(self, row: Assignment) -> str:
+        return f"Assignment of {row.agent}"

@@ -127,14 +127,20 @@ class States:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts(States):
-    """How many enrolled agents an environment has, in all and by what lists filter by.
-
-    ``bundles`` counts by the hash of the running bundle. ``labels`` has the most frequent values of each key.
-    """
+class Health(States):
+    """How many enrolled agents an environment has also by status, and by the hash of the running bundle."""
 
     status: Mapping[str, int]
     bundles: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(Health):
+    """How many enrolled agents an environment has, in all and by what lists filter by.
+
+    ``labels`` has the most frequent values of each key.
+    """
+
     labels: Mapping[str, Mapping[str, int]]
 
     @property
@@ -267,8 +273,8 @@ def _states(environments: Environments, by_drift: Counter[bool]) -> States:
     return States(liveness, by_drift[True], clones)
 
 
-def count(environment: Environment) -> Counts:
-    """Count the environment's enrolled agents."""
+def count_health(environment: Environment) -> Health:
+    """Count the environment's enrolled agents by all but their labels."""
     catch_up([environment])
     by_drift, bundles = Counter[bool](), Counter[str]()
     status = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0))
@@ -281,10 +287,24 @@ def count(environment: Environment) -> Counts:
         if bundle_hash is not None:
             bundles[bundle_hash] += agents
     states = _states([environment], by_drift)
-    return Counts(states.liveness, states.drifted, states.cloned, status, bundles, _count_labels(environment))
+    return Health(states.liveness, states.drifted, states.cloned, status, bundles)
 
 
-def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
+def count(environment: Environment) -> Counts:
+    """Count the environment's enrolled agents."""
+    found = count_health(environment)
+    labels = count_labels(environment)
+    return Counts(found.liveness, found.drifted, found.cloned, found.status, found.bundles, labels)
+
+
+def count_running(environment: Environment, bundle_hashes: Collection[str]) -> dict[str, int]:
+    """Return how many of the environment's agents run each of these bundles."""
+    catch_up([environment])
+    counted = PulseCount.objects.filter(environment=environment, running_bundle_hash__in=bundle_hashes).order_by()
+    return dict(counted.values_list("running_bundle_hash").annotate(agents=Sum("count")))
+
+
+def count_labels(environment: Environment) -> dict[str, dict[str, int]]:
     """Return the most frequent keys and of each the most frequent values, with the number of agents that have them."""
     labels: dict[str, dict[str, int]] = {}
     with connection.cursor() as cursor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet, TextField
+from django.db.models import Model, Q, QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.http import HttpRequest
@@ -16,7 +17,18 @@ from apps.operations import dead_letters
 from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, site, state_pill
 from apps.tenancy.console.base import granted_condition, live_tenant_condition
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
+from apps.tenancy.console.scope import scope_condition
 from apps.tenancy.permissions import Permission
+
+
+def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]) -> QuerySet[Any]:
+    """Keep the jobs about rows that fulfil the condition of their kind of row."""
+    found = Q()
+    for argument, subject in dead_letters.SUBJECTS.items():
+        rows = subject.model._default_manager.filter(condition(subject.model, subject))
+        queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
+        found |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
+    return queryset.filter(found)
 
 
 @admin.register(ProcrastinateJob, site=site)
@@ -24,8 +36,9 @@ class JobAdmin(ReadOnlyAdmin):
     """Jobs of the worker. Installation operators see all jobs; others see the jobs about rows that they may see."""
 
     needs = Permission.VIEW_ENVIRONMENT
-    section, icon = "Operation", "conveyor_belt"
-    menu = "Jobs"
+    noun, nouns = "job", "jobs"
+    holds = "The work that the worker does in the background, also what it gave up."
+    tabs = {"Dead letters": "status__exact=failed"}
     omitted = frozenset({"worker", "abort_requested"})
     list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
     list_filter = ("status", "task_name")
@@ -45,19 +58,26 @@ class JobAdmin(ReadOnlyAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return console_user_of(request).holds_anywhere(self.needs)
 
+    def section_for(self, request: HttpRequest) -> str:
+        """Give the operators of the installation an entry of its own, since they look after the worker."""
+        return "Jobs" if console_user_of(request).is_superuser else super().section_for(request)
+
+    def page_title(self, row: ProcrastinateJob) -> str:
+        return f"Job {row.pk}: {row.task_name}"
+
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         if console_user.is_superuser:
             return queryset
-        visible = Q()
-        for argument, subject in dead_letters.SUBJECTS.items():
-            model = subject.model
-            rows = model._default_manager.filter(
-                live_tenant_condition(model, subject.tenant),
-                granted_condition(model, subject.tenant, subject.needs, console_user),
-            )
-            queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
-            visible |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
-        return queryset.filter(visible)
+        return _about(
+            queryset,
+            lambda model, subject: (
+                live_tenant_condition(model, subject.tenant)
+                & granted_condition(model, subject.tenant, subject.needs, console_user)
+            ),
+        )
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
         return dead_letters.tenant_of(row)

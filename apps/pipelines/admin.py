@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,9 @@ from apps.pipelines.models import Draft, Version
 from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.console_user import actor_of, check_may_operate, console_user_of, may_operate
+from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.forms import new_form_id, send_once
+from apps.tenancy.console.scope import scope_of, with_scope
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
@@ -66,7 +70,7 @@ class _NewDraft(forms.Form):
 @admin.register(Draft, site=site)
 class DraftAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Pipelines", "edit_document"
+    section = "Pipelines"
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -127,8 +131,9 @@ class DraftAdmin(ReadOnlyAdmin):
         response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
-            query = f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
-            button = _button("New draft", "add", reverse("admin:pipelines_draft_new") + query, ActionVariant.PRIMARY)
+            url = reverse("admin:pipelines_draft_new")
+            url += f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
+            button = _button("New draft", "add", with_scope(url, scope_of(request)), ActionVariant.PRIMARY)
             response.context_data = {**(response.context_data or {}), "actions_list": [button]}
         return response
 
@@ -139,12 +144,14 @@ class DraftAdmin(ReadOnlyAdmin):
         environments = _operable(request)
         if request.method == "POST":
             form = _NewDraft(environments, request.POST)
-            if form.is_valid() and (draft := _create(request, form)):
-                return HttpResponseRedirect(_editor_url(draft))
+            if form.is_valid() and (url := _create(request, form)):
+                return HttpResponseRedirect(url)
         else:
-            chosen = request.GET.get("environment", "")
+            scope = scope_of(request)
+            chosen = request.GET.get("environment", str(scope.pk) if scope else "")
             form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
-        return TemplateResponse(request, "console/new_draft.html", self._context(request, "New draft", form=form))
+        context = self._context(request, "New draft", form=form, form_id=new_form_id())
+        return TemplateResponse(request, "console/new_draft.html", context)
 
     def _context(self, request: HttpRequest, title: str, **context: Any) -> dict[str, Any]:
         return {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
@@ -154,13 +161,13 @@ class DraftAdmin(ReadOnlyAdmin):
         """Show the editor. It is read-only for a person who must not change the draft."""
         draft = self.get_object(request, str(pk))
         if draft is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
+            raise Http404
         name = draft.plan.get("name")
         related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
         versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
         context = self._context(
             request,
-            draft.name,
+            f"Plan of {draft.name}",
             original=draft,
             text=write_plan(draft.plan),
             may_edit=may_operate(request, draft.environment),
@@ -216,17 +223,19 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
     return {str(pk) for pk in environments.values_list("pk", flat=True)}
 
 
-def _create(request: HttpRequest, form: _NewDraft) -> Draft | None:
-    """Create the draft. If it is refused, add the error to the form and return None."""
+def _create(request: HttpRequest, form: _NewDraft) -> str | None:
+    """Create the draft and return the URL of its editor. If it is refused, add the error to the form."""
     values = form.cleaned_data
-    plan = editor.first_plan(values["target"])
+    new = partial(services.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
     try:
-        return services.create_draft(
-            environment=values["environment"], name=values["name"], plan=plan, actor=actor_of(request)
-        )
-    except IntegrityError as refused:
-        form.add_error("name", problems.as_domain_error(refused).detail)
+        answer = send_once(
+            request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
+        )  # fmt: skip
+    except (DomainError, IntegrityError) as refused:
+        error = problems.as_domain_error(refused)
+        form.add_error("name" if error.reason == "name_taken" else None, error.detail)
         return None
+    return str(answer["url"])
 
 
 def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
@@ -260,13 +269,19 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     answer = editor.promote(draft, request.body, revision=_revision(request), actor=actor_of(request))
     if "id" in answer:
         answer["url"] = reverse("admin:pipelines_version_change", args=[answer["id"]])
+        # Only the page's name ties this to apps.releases, which this app must not import.
+        answer["next"] = reverse("admin:releases_configbundle_new", args=[answer["id"]])
     return answer
 
 
 @admin.register(Version, site=site)
 class VersionAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Pipelines", "verified"
+    section = "Pipelines"
+    first_step = FirstStep(
+        6, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
+        P.OPERATE_ENVIRONMENT, "admin:pipelines_draft_new",
+    )  # fmt: skip
     related = ("environment__project__organization",)
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -309,7 +324,7 @@ class VersionAdmin(ReadOnlyAdmin):
         """Show the changes from another version of the pipeline to this one."""
         row = self.get_object(request, str(pk))
         if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
+            raise Http404
         siblings = _siblings(row)
         chosen = request.GET.get("with")
         old = _find_version(row.environment, chosen) if chosen else next(iter(siblings), None)

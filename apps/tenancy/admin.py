@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from apps.tenancy import audit_pages  # noqa: F401  it registers the tables of the audit trail
 from apps.tenancy.console import (
@@ -25,9 +27,12 @@ from apps.tenancy.console.console_user import ConsoleUser, Tenant
 from apps.tenancy.console.environment_settings import (
     EDIT_SETTINGS,
     describe_freeze,
+    describe_policy,
     freeze_panel,
     settings_panel,
 )
+from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.scope import reaching
 from apps.tenancy.models import (
     Environment,
     IdempotencyKey,
@@ -46,6 +51,13 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
 from byteor_cloud.engine.delivery.keys import KeyStatus
+
+_ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
+
+
+def _without_ids(text: str) -> str:
+    """Return a machine's name of a caller without its id, for a title."""
+    return _ID.sub("", text).replace("_", " ") or "a caller"
 
 
 def _delete(kind: str, needs: P) -> Act:
@@ -74,7 +86,11 @@ def _rotate_at_once(organization: Organization, context: ActContext) -> None:
 class OrganizationAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = P.VIEW_ORG
-    section, icon = "Workspace", "domain"
+    holds = "The companies or teams that share this installation, apart from each other."
+    first_step = FirstStep(
+        1, "Create an organization", "You become its first administrator. Nobody else sees what is in it.", None,
+        "admin:start",
+    )  # fmt: skip
     list_display = ("name", "slug", "created_at")
     search_fields = ("name", "slug", "=id")
     acts = (
@@ -112,7 +128,11 @@ class OrganizationAdmin(ReadOnlyAdmin):
 class ProjectAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = P.VIEW_PROJECT
-    section, icon = "Workspace", "folder"
+    holds = "Groups of environments in an organization. People may have another role in each."
+    first_step = FirstStep(
+        2, "Create a project", "It holds the environments of one product, and people get their roles in it.",
+        P.CREATE_PROJECT, "admin:tenancy_organization_choice", (people.CREATE_PROJECT.name,),
+    )  # fmt: skip
     related = ("organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "slug", "organization", "created_at")
@@ -124,24 +144,27 @@ class ProjectAdmin(ReadOnlyAdmin):
 @admin.register(Environment, site=site)
 class EnvironmentAdmin(ReadOnlyAdmin):
     tenant = ""
-    section, icon = "Workspace", "layers"
+    section = "Environments"
+    holds = "The places to deploy to, such as dev, staging and prod, with their rules."
+    first_step = FirstStep(
+        3, "Create an environment", "Its posture decides whether deployments need approval, and what replays may do.",
+        P.MANAGE_PROJECT, "admin:tenancy_project_choice", (people.CREATE_ENVIRONMENT.name,),
+    )  # fmt: skip
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "posture", "project", "organization", "created_at")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
     acts = (EDIT_SETTINGS, _delete("environment", P.MANAGE_PROJECT))
+    change_form_outer_before_template = "console/environment.html"
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """Show what the environment permits, its settings and its freeze windows."""
+        """Say what the environment permits; show its settings and its freeze windows."""
         now = timezone.now()
         return {
-            "facts": [
-                ("Posture", state_pill(row.posture)),
-                ("Project", row_link(row.project)),
-            ],
+            "lead": describe_policy(row),
             "warning": describe_freeze(row.effective_settings.freeze_windows, now),
-            "panels": [freeze_panel(row, now), settings_panel(row)],
+            "settings": [settings_panel(row), freeze_panel(row, now)],
         }
 
     @admin.display(description="Organization", ordering="project__organization__name")
@@ -169,8 +192,12 @@ def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUse
 class MembershipAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.VIEW_ORG
-    section, icon = "People and keys", "group"
-    menu = "Members"
+    section = "People and keys"
+    noun, nouns = "member", "members"
+    first_step = FirstStep(
+        4, "Invite people", "Whoever operates prod needs somebody else who approves.", P.MANAGE_ORG_MEMBERSHIPS,
+        "admin:tenancy_organization_choice", (people.INVITE_TO_ORGANIZATION.name,), rows=2,
+    )  # fmt: skip
     related = ("user", "organization", "project")
     list_display = ("user", "role", "organization", "project", "created_at")
     list_filter = ("role", ("organization", VisibleRowsFilter))
@@ -180,14 +207,20 @@ class MembershipAdmin(ReadOnlyAdmin):
     def tenant_of(self, row: Membership) -> Tenant:
         return row.project or row.organization
 
+    def page_title(self, row: Membership) -> str:
+        return f"Member {row.user}: {row.role} in {row.project or row.organization}"
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return reaching(queryset, scope)
+
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         return visible_memberships(queryset, console_user)
 
 
 @admin.register(User, site=site)
 class UserAdmin(ReadOnlyAdmin):
-    section, icon = "People and keys", "person"
-    menu = "People"
+    section = "People and keys"
+    noun, nouns = "person", "people"
     omitted = frozenset({"password", "last_login", "is_superuser"})
     list_display = ("email", "name", "is_active", "created_at")
     list_filter = ("is_active",)
@@ -197,7 +230,11 @@ class UserAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         if console_user.is_superuser:
             return queryset
-        return queryset.filter(pk__in=visible_memberships(Membership.objects.all(), console_user).values("user"))
+        theirs = visible_memberships(Membership.objects.all(), console_user)
+        return queryset.filter(Q(pk=console_user.user_id) | Q(pk__in=theirs.values("user")))
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return queryset.filter(pk__in=reaching(Membership.objects.all(), scope).values("user"))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return True
@@ -206,7 +243,10 @@ class UserAdmin(ReadOnlyAdmin):
 class CredentialAdmin(ReadOnlyAdmin):
     """Base of the pages of credentials."""
 
-    section, icon = "People and keys", "vpn_key"
+    section = "People and keys"
+
+    def page_title(self, row: Any) -> str:
+        return f"{capfirst(self.singular)} {getattr(row, 'name', '')} ({row.prefix}…)".replace("  ", " ")
 
     @admin.display(description="State")
     def state(self, row: Any) -> str:
@@ -255,12 +295,15 @@ class OrganizationKeyAdmin(CredentialAdmin):
     search_fields = ("name", "prefix", "=id")
     acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
 
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return reaching(queryset, scope)
+
 
 @admin.register(SigningKey, site=site)
 class SigningKeyAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.VIEW_ORG
-    section, icon = "People and keys", "signature"
+    section = "People and keys"
     related = ("organization",)
     omitted = frozenset({"status"})
     list_display = ("kid", "state", "organization", "not_before", "signs_until", "not_after")
@@ -294,7 +337,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
 class WebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Operation", "webhook"
+    holds = "The receivers outside of this installation that are told what happens."
     related = ("organization", "project", "environment__project")
     list_display = ("description", "url", "enabled", "events", "failing_since", "organization", "created_at")
     list_display_links = ("description", "url")
@@ -312,13 +355,18 @@ class WebhookAdmin(ReadOnlyAdmin):
         ),
     )
 
+    def page_title(self, row: Webhook) -> str:
+        return f"Webhook to {row}"
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return reaching(queryset, scope)
+
 
 @admin.register(WebhookDelivery, site=site)
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
     tenant = "webhook__organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Operation", "outgoing_mail"
-    menu = "Webhook deliveries"
+    holds = "Each message to a webhook, with the receiver's responses."
     related = ("webhook__organization", "event")
     list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
     list_filter = ("status", ("webhook", VisibleRowsFilter))
@@ -335,6 +383,9 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         ),
     )
 
+    def page_title(self, row: WebhookDelivery) -> str:
+        return f"Webhook delivery of {row}"
+
     @admin.display(description="Last response")
     def answer(self, row: WebhookDelivery) -> str:
         if not row.attempts:
@@ -345,22 +396,32 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
 @admin.register(SignInLink, site=site)
 class SignInLinkAdmin(ReadOnlyAdmin):
-    section, icon = "Operation", "login"
+    noun, nouns = "sign-in link", "sign-in links"
+    holds = "One-time links with which people sign in, without the links themselves."
     related = ("user",)
     list_display = ("user", "created_at", "expires_at", "used_at")
     search_fields = ("user__email", "=id")
 
+    def page_title(self, row: SignInLink) -> str:
+        return f"Sign-in link for {row.user}"
+
 
 @admin.register(IdempotencyKey, site=site)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    section, icon = "Operation", "repeat_one"
+    holds = "Requests whose first response is kept, so that a repetition gets the same."
     list_display = ("key", "caller", "status", "expires_at")
     search_fields = ("key", "caller")
+
+    def page_title(self, row: IdempotencyKey) -> str:
+        return f"Idempotency key of {_without_ids(row.caller)}"
 
 
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
-    section, icon = "Operation", "speed"
+    holds = "How many requests each caller made in the current minute."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     search_fields = ("key",)
+
+    def page_title(self, row: RateCounter) -> str:
+        return f"Rate counter of {_without_ids(row.key)}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill
-from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment
+from apps.tenancy.console.console_user import Tenant
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
 from apps.tenancy.permissions import Permission as P
 
 _SHOWN = 10
@@ -20,7 +21,7 @@ _SHOWN = 10
 class AuditEventAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "history"
+    section = "Audit"
     related = ("organization",)
     list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
     list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
@@ -44,6 +45,13 @@ class AuditEventAdmin(ReadOnlyAdmin):
             }
         ]
 
+    def page_title(self, row: AuditEvent) -> str:
+        return f"Audit event {row.action} by {row.actor_display}"
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        levels = {Organization: "organization", Project: "project_id", Environment: "environment_id"}
+        return queryset if scope is None else queryset.filter(**{levels[type(scope)]: scope.pk})
+
     @admin.display(description="Resource")
     def resource(self, row: AuditEvent) -> str:
         return short_id(row.resource_id)
@@ -53,20 +61,26 @@ class AuditEventAdmin(ReadOnlyAdmin):
 class AuditSealAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "link"
+    section = "Audit"
     related = ("organization", "event")
     list_display = ("seq", "organization", "event", "hash")
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("hash", "event__action")
+
+    def page_title(self, row: AuditSeal) -> str:
+        return f"Audit seal {row.seq} of {row.organization or 'the installation'}"
 
 
 @admin.register(DenialCount, site=site)
 class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    section, icon = "Audit", "front_hand"
-    menu = "Denials of this minute"
+    section = "Audit"
+    menu, noun, nouns = "Denials of this minute", "count of denials", "counts of denials"
     related = ("organization",)
     list_display = ("minute", "actor_display", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("actor_display", "action")
+
+    def page_title(self, row: DenialCount) -> str:
+        return f"Denials of {row.action} to {row.actor_display}"

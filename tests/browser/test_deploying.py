@@ -13,6 +13,7 @@ from apps.pipelines.models import Version
 from apps.releases.admin.deploying import describe_consent
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import bundles
+from apps.tenancy.console.forms import new_form_id
 from apps.tenancy.models import AuditEvent, Environment
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, signed_in
@@ -34,12 +35,13 @@ def deploy_page(bundle: ConfigBundle) -> str:
 
 def filled_in(**values: Any) -> dict[str, Any]:
     """Return what a browser sends for the form of a deployment."""
-    return {"target": "all", "strategy": "all_at_once", "note": "", "agents": "", "percents": "", **values}
+    first = {"_form": new_form_id(), "target": "all", "strategy": "all_at_once", "note": "", "agents": "", "percents": ""}
+    return {**first, **values}
 
 
 def new_bundle(**values: str) -> dict[str, str]:
     """Return what a browser sends for the form of a config bundle."""
-    return {"name": "second", "tuning_profile": "default", **values}
+    return {"_form": new_form_id(), "name": "second", "tuning_profile": "default", **values}
 
 
 def test_config_bundle_starts_from_the_current_one_and_shows_its_changes(world: World) -> None:
@@ -51,14 +53,15 @@ def test_config_bundle_starts_from_the_current_one_and_shows_its_changes(world: 
     form = client.get(new_page(version)).context["form"]
     checked = client.post(new_page(version), new_bundle(env='{"ZONE": "b"}', **{"stage-1": PRICE}, _check=""))
     assert ConfigBundle.objects.count() == 1
-    created = client.post(new_page(version), new_bundle(env='{"ZONE": "b"}', **{"stage-1": PRICE}, _create=""))
+    asked = new_bundle(env='{"ZONE": "b"}', **{"stage-1": PRICE}, _create="")
+    created, again = (client.post(new_page(version), asked) for _ in range(2))  # a double click
 
     assert (form["env"].value(), form["stage-1"].value()) == ('{\n  "ZONE": "a"\n}', '{\n  "schema": {}\n}')
     changes = [(each.change, each.what, each.name) for each in checked.context["changes"].config]
     assert ("changed", "env", "ZONE") in changes
     assert ("added", "stage_config", "check/schema/properties/price/type") in changes
     made = ConfigBundle.objects.get(name="second")
-    assert created["Location"] == row_page(made)
+    assert created["Location"] == again["Location"] == row_page(made)
     assert (made.env, made.stage_config) == (
         {"ZONE": "b"}, {"check": {"schema": {"properties": {"price": {"type": "number"}}}}}
     )  # fmt: skip
@@ -103,17 +106,33 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
 
     seen = client.post(deploy_page(bundle), {**asked, "_preview": ""}).context["outlook"]
     assert not Deployment.objects.exists()
-    made = client.post(deploy_page(bundle), {**asked, "_create": ""})
+    made, again = (client.post(deploy_page(bundle), {**asked, "_create": ""}) for _ in range(2))  # a double click
 
     assert seen.agents == f"15 agents: {', '.join(f'edge-{n:02}' for n in range(10))} and 5 more"
     assert seen.waves == [(1, 5, "1 agent"), (2, 25, "3 agents"), (3, 100, "11 agents")]
-    assert seen.consent.startswith("It waits until one person of these") or "2 people of these" in seen.consent
+    assert seen.consent.startswith("It waits until one of these people approved it: admin@")
     assert "operator@" not in seen.consent
     assert seen.obstacles == []
     deployment = Deployment.objects.get()
-    assert made["Location"] == row_page(deployment)
+    assert made["Location"] == again["Location"] == row_page(deployment)
     assert (deployment.status, deployment.target_count, deployment.note) == ("pending_approval", 15, "the close")
     assert deployment.strategy.auto_rollback
+
+
+def test_the_outlook_is_shown_at_once_and_again_while_the_form_is_filled_in(world: World) -> None:
+    for number in range(3):
+        world.agent(world.dev, f"edge-{number}", zone="a" if number else "b")
+    client, url = signed_in(world.operator.user), deploy_page(world.bundle())
+
+    begin = client.get(url)
+    changed = client.post(url, filled_in(target="selector", labels=["zone=a"], _live=""))
+    incomplete = client.post(url, filled_in(target="selector", _live=""))
+
+    assert begin.context["outlook"].agents == "3 agents: edge-0, edge-1, edge-2"
+    assert "2 agents: edge-1, edge-2" in changed.text
+    assert ("<html" in changed.text, "Request deployment" in changed.text) == (False, True)
+    assert ("Choose at least one label." in incomplete.text, "Request" in incomplete.text) == (True, False)
+    assert not Deployment.objects.exists()
 
 
 def test_obstacles_are_named_and_nothing_is_requested(world: World) -> None:
@@ -194,7 +213,7 @@ def test_pages_require_the_permission_and_the_tenant(world: World, other: World)
 def test_too_few_people_to_approve_are_named(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
-    said = describe_consent(world.prod, world.operator.user)
+    said = describe_consent(world.prod, world.operator.user.email)
 
     assert "5 people" in said
     assert said.endswith("Invite more people.")
@@ -204,7 +223,7 @@ def test_too_few_people_to_approve_are_named(world: World) -> None:
 def test_from_a_version_to_a_deployment_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
     version = world.version(world.prod)
     for number in range(3):
-        world.agent(world.prod, f"edge-{number}", zone="a")
+        world.agent(world.prod, f"edge-{number}", zone="a" if number else "b")
     sign_in(page, world.operator.user)
 
     page.goto(row_page(version))
@@ -216,10 +235,12 @@ def test_from_a_version_to_a_deployment_by_clicks(world: World, page: Page, shot
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Create").click()
     page.get_by_role("link", name="rocket_launch Deploy", exact=True).click()
-    page.get_by_label("Target").select_option(label="Agents with labels")
-    page.get_by_label("zone=a (3 agents)").check()
-    page.get_by_role("button", name="Preview").click()
     expect(page.locator("#outlook")).to_contain_text("3 agents: edge-0, edge-1, edge-2")
+    page.get_by_label("Target").select_option(label="Agents with labels")
+    expect(page.locator("#outlook")).to_contain_text("Choose at least one label.")
+    page.get_by_label("zone=a (2 agents)").check()
+    expect(page.get_by_role("status").filter(has_text="2 agents: edge-1, edge-2")).to_have_count(1)
+    expect(page.locator("#outlook")).to_contain_text("agents with zone=a")
     shot(page, "deploy", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Request deployment").click()
     expect(page.get_by_role("heading", name="Waves")).to_be_visible()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
 from apps.pipelines import services
@@ -126,9 +127,17 @@ def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: 
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved, revision 2")).to_be_visible()
     page.get_by_role("button", name="Promote").click()
+    expect(page.get_by_role("alert")).to_contain_text("Make a version of revision 2?")
+    shot(page, "promotion")
+    assert Version.objects.count() == 1
+    page.keyboard.press("Enter")
+    next_step = page.get_by_role("alert").get_by_role("link", name="Create a config bundle")
+    expect(next_step).to_be_visible()
+    version = Version.objects.get(name="fan")
+    expect(next_step).to_have_attribute("href", reverse("admin:releases_configbundle_new", args=[version.pk]))
+    shot(page, "promoted")
     page.get_by_role("alert").get_by_role("link", name="fan v1").click()
 
-    version = Version.objects.get(name="fan")
     assert (version.plan, version.spec_hash, version.draft_revision) == (GRAPH, mended.spec_hash, 2)
     drawing = page.get_by_role("img", name="The graph of fan v1")
     assert drawing.evaluate("image => image.decode().then(() => image.naturalWidth)") > 600
@@ -185,6 +194,7 @@ def test_concurrent_edits_are_not_lost(
     assert draft.plan["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
+    bob.get_by_role("button", name="Yes, make the version").click()
     bob.get_by_role("alert").get_by_role("button", name="Discard mine and load theirs").click()
     expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
     assert Version.objects.count() == 0

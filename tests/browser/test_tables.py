@@ -268,12 +268,3 @@ def test_agent_page_shows_the_four_states_separately(world: World) -> None:
     assert [row[0] for row in panel["rows"]] == ["Desired", "Attempted", "Running", "Last failed"]
     bundle = made.deployment.bundle_hash or ""
     assert [bundle in row[1] for row in panel["rows"]] == [True, True, False, False]
-
-
-def test_menu_is_ordered_by_the_main_workflow(world: World) -> None:
-    menu = signed_in(world.viewer.user).get("/admin/").context["sidebar_navigation"]
-
-    assert [group.get("title") for group in menu] == [
-        None, "Workspace", "Pipelines", "Releases", "Fleet", "Incidents", "People and keys", "Operation",
-        "Records",
-    ]  # fmt: skip

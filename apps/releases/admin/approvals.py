@@ -144,7 +144,8 @@ def _warning_pills(row: Approval) -> str:
 @admin.register(Approval, site=site)
 class ApprovalAdmin(LiveAdmin):
     tenant = "environment"
-    section, icon = "Releases", "how_to_reg"
+    section = "Approvals"
+    tabs = {"Waiting for me": "for=me"}
     live_template = "console/approval.html"
     still_template = "console/approval_changes.html"
     every_s = 5
@@ -189,7 +190,8 @@ class ApprovalAdmin(LiveAdmin):
         return with_note(row.requested_by, relative_time(row.created_at))
 
     def page_title(self, row: Any) -> str:
-        return subject(row)
+        what = subject(row)
+        return f"Approval of {'an e' if row.replay_id else ''}{what[1:] if row.replay_id else what}"
 
     def is_moving(self, row: Any) -> bool:
         return bool(row.status == ApprovalStatus.PENDING)
@@ -200,7 +202,6 @@ class ApprovalAdmin(LiveAdmin):
         deployment = _deployment(row)
         return {
             **super().summary(request, row),
-            "title": subject(row),
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
             "marks": find_warnings(deployment, row),

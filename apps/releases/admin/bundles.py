@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +14,9 @@ from django.urls import path, reverse
 from unfold.enums import ActionVariant
 
 from apps.pipelines.models import Version
-from apps.releases.admin.changes import Changes, find_current
-from apps.releases.admin.deploying import Deploy, Outlook, foresee
+from apps.releases.admin.changes import Changes, compare, find_current
+from apps.releases.admin.deploying import FIRST, Deploy, Outlook, foresee
+from apps.releases.admin.environment_page import choices_panel
 from apps.releases.admin.new_bundle import NewConfigBundle, start_from
 from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
@@ -25,9 +27,12 @@ from apps.tenancy.console import (
     VisibleRowsFilter,
     relative_time,
     row_link,
+    short_id,
     site,
     state_pill,
+    with_note,
 )
+from apps.tenancy.console.columns import environment_link, row_url
 from apps.tenancy.console.console_user import (
     ConsoleUser,
     actor_of,
@@ -35,11 +40,15 @@ from apps.tenancy.console.console_user import (
     console_user_of,
     may_operate,
 )
+from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.forms import new_form_id, send_once
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 
 _SHOWN = 10
+_CHOICES = 50
 
 
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
@@ -50,7 +59,11 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
 @admin.register(ConfigBundle, site=site)
 class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Releases", "inventory_2"
+    section = "Config bundles"
+    first_step = FirstStep(
+        7, "Create a config bundle", "On the page of a version. It adds parameters, adapters and tuning.",
+        P.OPERATE_ENVIRONMENT, "admin:pipelines_version_changelist",
+    )  # fmt: skip
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
@@ -76,10 +89,12 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         """Add the pages that create a config bundle and deploy it."""
-        new, deploy = self.admin_site.admin_view(self.new_view), self.admin_site.admin_view(self.deploy_view)
+        views = (self.new_view, self.deploy_view, self.choose_view)
+        new, deploy, choose = map(self.admin_site.admin_view, views)
         return [
             path("new/<uuid:version_id>/", new, name="releases_configbundle_new"),
             path("<uuid:pk>/deploy/", deploy, name="releases_configbundle_deploy"),
+            path("deploy/<uuid:environment_id>/", choose, name="releases_configbundle_choose"),
             *super().get_urls(),
         ]
 
@@ -107,14 +122,43 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "rows": [
                 (row_link(each), each.tuning_profile, each.created_by, relative_time(each.created_at)) for each in mine
             ],
-            "empty": "This version has no config bundle yet. A config bundle can be deployed.",
+            "empty": "This version has no config bundle yet. A config bundle is its runtime configuration, and can be "
+            "deployed.",
         }
         if may_operate(request, row.environment):
-            panel |= {
-                "url": reverse("admin:releases_configbundle_new", args=[row.pk]),
-                "link": "Create a config bundle",
-            }
+            url = reverse("admin:releases_configbundle_new", args=[row.pk])
+            panel["button"] = {"text": "Create a config bundle", "icon": "add", "url": url}
         return [panel]
+
+    def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
+        """Show what the config bundle is made of, and where it went."""
+        made = Deployment.objects.filter(config_bundle=row).select_related("environment").order_by("-pk")[:_SHOWN]
+        panel: dict[str, Any] = {
+            "title": "Deployments",
+            "columns": ("Deployment", "Status", "Requested by"),
+            "rows": [
+                (
+                    row_link(each, f"{row.version} to {each.environment}"),
+                    state_pill(each.status),
+                    with_note(relative_time(each.created_at), each.requested_by),
+                )
+                for each in made
+            ],
+            "empty": "It was not deployed yet.",
+        }
+        if may_operate(request, row.environment) and not panel["rows"]:
+            panel["empty"] += " What comes next: deploy it. Nothing happens before you have seen a preview."
+        return {
+            "facts": [
+                ("Version", row_link(row.version)),
+                ("Environment", environment_link(row.environment)),
+                ("Tuning profile", row.tuning_profile),
+                ("Config hash", short_id(row.config_hash)),
+                ("Known bad", self.bad(row)),
+                ("Created", with_note(relative_time(row.created_at), row.created_by)),
+            ],
+            "panels": [panel],
+        }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
         """Create a config bundle of a version, after showing what it changes."""
@@ -131,12 +175,13 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 ConfigBundleSerializer, form.body(), version.environment,
                 lambda data: self._check_or_create(request, version, data),
             )  # fmt: skip
-            if isinstance(config, ConfigBundle):
-                return HttpResponseRedirect(reverse("admin:releases_configbundle_change", args=[config.pk]))
+            if isinstance(config, dict):
+                return HttpResponseRedirect(config["url"])
         elif request.method != "POST":
             form.initial = start_from(running, form)
         context = {
             "form": form,
+            "form_id": new_form_id(),
             "version": version,
             "current": current,
             "changes": config and Changes(
@@ -146,9 +191,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
 
     @staticmethod
-    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> ConfigBundle | RuntimeConfig:
+    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> Answer | RuntimeConfig:
         if "_create" in request.POST:
-            return bundles.create_config_bundle(environment=version.environment, actor=actor_of(request), **data)
+            new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
+            return send_once(request, lambda: {"url": row_url(new(**data))})
         return bundles.check_configuration(
             version, **{name: value for name, value in data.items() if name not in {"name", "version"}}
         )
@@ -160,23 +206,24 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             raise Http404
         check_may_operate(request, bundle.environment, "deploy")
         is_org_admin = _is_org_admin(request, bundle.environment)
-        form = Deploy(bundle, request.POST or None, is_org_admin=is_org_admin)
-        outlook = made = None
-        if request.method == "POST" and form.is_valid() and (body := form.body()) is not None:
+        form = Deploy(bundle, request.POST if request.method == "POST" else FIRST, is_org_admin=is_org_admin)
+        outlook = None
+        if form.is_valid() and (body := form.body()) is not None:
             reason = request.POST.get("break_glass_reason", "").strip() if "_break_glass" in request.POST else None
             if reason:
                 body["break_glass"] = {"reason": reason}
 
-            def use(asked: dict[str, Any]) -> Deployment | Outlook:
+            def use(asked: dict[str, Any]) -> Answer | Outlook:
                 if "_create" not in request.POST and not reason:
-                    return foresee(bundle, asked, request.user)
-                return deployments.create_deployment(
-                    environment=bundle.environment, is_org_admin=is_org_admin, actor=actor_of(request), **asked
-                )
+                    return foresee(bundle, asked, actor_of(request).display)
+                new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
+                return send_once(
+                    request, lambda: {"url": row_url(new(environment=bundle.environment, **asked))}
+                )  # fmt: skip
 
             made = form.send(DeploymentSerializer, body, bundle.environment, use)
-            if isinstance(made, Deployment):
-                return HttpResponseRedirect(reverse("admin:releases_deployment_change", args=[made.pk]))
+            if isinstance(made, dict):
+                return HttpResponseRedirect(made["url"])
             outlook = made
         policy = bundle.environment.effective_settings.release
         context = {
@@ -184,13 +231,32 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "bundle": bundle,
             "outlook": outlook,
             "may_break_glass": is_org_admin and policy.approvals_required,
+        }
+        if "_live" in request.POST:
+            return TemplateResponse(request, "console/outlook.html", context)
+        context |= {
+            "form_id": new_form_id(),
             "is_breaking_glass": "_break_glass" in request.POST and not form.errors,
+            "changes": compare(find_current(bundle.environment_id, bundle.version.name), bundle),
         }
         return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
+
+    def choose_view(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
+        """Let the person choose what to deploy to an environment."""
+        environment = site.get_model_admin(Environment).get_object(request, str(environment_id))
+        if environment is None:
+            raise Http404
+        check_may_operate(request, environment, "deploy")
+        newest = self.get_queryset(request).filter(environment=environment).order_by("-pk")[:_CHOICES]
+        context = {"panel": choices_panel(environment, list(newest))}
+        return self._page(request, "console/choose_bundle.html", "Deploy", context)
 
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
         shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
         return TemplateResponse(request, template, shown)
+
+    def page_title(self, row: ConfigBundle) -> str:
+        return f"Config bundle {row} of {row.version}"
 
     @admin.display(description="Known bad")
     def bad(self, row: Any) -> str:

@@ -19,7 +19,6 @@ from unfold.widgets import (
 from apps.fleet import facts
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent
-from apps.releases.admin.changes import Changes, compare, find_current
 from apps.releases.admin.forms import ApiForm
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target
 from apps.releases.models import ConfigBundle
@@ -43,6 +42,8 @@ _STRATEGIES = [
     ("all_at_once", "All agents at once"),
     ("own", "Own waves, as below"),
 ]
+# What the form is filled in with at first.
+FIRST = {"target": "all", "strategy": "waves", "auto_rollback": "on"}
 
 
 class Deploy(ApiForm):
@@ -76,7 +77,7 @@ class Deploy(ApiForm):
         label="Share of a wave that may fail, in percent", help_text="Empty: one failed agent ends the deployment.",
     )  # fmt: skip
     auto_rollback = forms.BooleanField(
-        required=False, initial=True, widget=UnfoldBooleanWidget, label="Roll back when it fails"
+        required=False, widget=UnfoldBooleanWidget, label="Roll back when it fails"
     )
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
@@ -90,7 +91,7 @@ class Deploy(ApiForm):
     def __init__(self, bundle: ConfigBundle, *args: Any, is_org_admin: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bundle = bundle
-        counted = facts.count(bundle.environment).labels
+        counted = facts.count_labels(bundle.environment)
         pairs = [(f"{key}={value}", count) for key, values in counted.items() for value, count in values.items()]
         most = sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS]
         self.fields["labels"].choices = [  # type: ignore[attr-defined]  # a choice field
@@ -137,7 +138,7 @@ class Deploy(ApiForm):
                     "Choose one value of each key." if chosen else "Choose at least one label.",
                 )
             case _:
-                return self._named_agents({name.strip() for name in data["agents"].splitlines()} - {""})
+                return self._named_agents({name.strip() for name in data.get("agents", "").splitlines()} - {""})
         return None
 
     def _named_agents(self, names: set[str]) -> dict[str, Any] | None:
@@ -184,10 +185,9 @@ class Outlook:
     waves: list[tuple[int, int, str]]  # number, percent, and how many agents it adds
     consent: str
     obstacles: list[str]
-    changes: Changes
 
 
-def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: Any) -> Outlook:
+def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: str) -> Outlook:
     """Return what would happen. ``asked`` are the checked arguments of ``deployments.create_deployment``."""
     environment, target, strategy = bundle.environment, asked["target"], asked["strategy"]
     obstacles = admission.find_obstacles(
@@ -202,7 +202,6 @@ def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: Any) -> Outl
         _waves(strategy, count),
         describe_consent(environment, requester),
         [each.detail for each in obstacles],
-        compare(find_current(environment.pk, bundle.version.name), bundle),
     )
 
 
@@ -222,17 +221,18 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
     ]
 
 
-def describe_consent(environment: Environment, requester: Any) -> str:
+def describe_consent(environment: Environment, requester: str) -> str:
     """Say whether the environment requires approval, of how many people, and who can give it."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
         return "It needs no approval and begins at once."
-    people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester.email]
+    people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester]
     shown = ", ".join(people[:NAMED]) + (f" and {len(people) - NAMED} more" if len(people) > NAMED else "")
-    needed = "one person" if policy.required_approvals == 1 else f"{policy.required_approvals} people"
-    if len(people) < policy.required_approvals:
-        return f"It waits until {needed} have approved it, but only these can: {shown or 'nobody'}. Invite more people."
-    return f"It waits until {needed} of these have approved it: {shown}."
+    needed = policy.required_approvals
+    if len(people) < needed:
+        those = "one person has" if needed == 1 else f"{needed} people have"
+        return f"It waits until {those} approved it, but only these can: {shown or 'nobody'}. Invite more people."
+    return f"It waits until {'one' if needed == 1 else needed} of these people approved it: {shown}."
 
 
 def approvers(environment: Environment) -> list[str]:

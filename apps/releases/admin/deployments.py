@@ -21,6 +21,7 @@ from apps.releases.admin.approvals import (
     on_deployment_page,
 )
 from apps.releases.admin.changes import find_changes
+from apps.releases.admin.deploying import describe_consent
 from apps.releases.admin.environment_page import pipelines_panel
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
@@ -42,7 +43,8 @@ from apps.tenancy.console import (
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, environment_link
-from apps.tenancy.console.console_user import console_user_of
+from apps.tenancy.console.console_user import console_user_of, may_operate
+from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
@@ -59,7 +61,11 @@ def _set_paused(paused: bool) -> Any:
 @admin.register(Deployment, site=site)
 class DeploymentAdmin(LiveAdmin):
     tenant = "environment"
-    section, icon = "Releases", "rocket_launch"
+    section = "Deployments"
+    first_step = FirstStep(
+        8, "Deploy it", "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
+        P.OPERATE_ENVIRONMENT, "admin:releases_configbundle_changelist",
+    )  # fmt: skip
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
     related = (
@@ -140,7 +146,7 @@ class DeploymentAdmin(LiveAdmin):
         return state_pill("current" if row.is_current else None)
 
     def page_title(self, row: Any) -> str:
-        return f"{row.config_bundle.version} to {row.environment}"
+        return f"Deployment of {row.config_bundle.version} to {agent_count(row.target_count)}"
 
     def is_moving(self, row: Any) -> bool:
         # While the approval is pending, a break-glass deployment may still be rolled back.
@@ -154,6 +160,10 @@ class DeploymentAdmin(LiveAdmin):
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
         panels = []
+        if row.status == DeploymentStatus.PENDING_APPROVAL:
+            waits = describe_consent(row.environment, row.requested_by)
+            then = "Then its rollout begins by itself. This page shows it."
+            panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
@@ -163,7 +173,6 @@ class DeploymentAdmin(LiveAdmin):
         panels.append(_timeline(row))
         return {
             **super().summary(request, row),
-            "title": self.page_title(row),
             "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],
@@ -180,7 +189,9 @@ class DeploymentAdmin(LiveAdmin):
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         """Show on the page of an environment what each pipeline runs there."""
-        return [pipelines_panel(row)] if isinstance(row, Environment) else []
+        if not isinstance(row, Environment):
+            return []
+        return [pipelines_panel(row, may_deploy=may_operate(request, row))]
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""

@@ -11,7 +11,7 @@ from django.utils.html import format_html
 
 from apps.fleet import facts
 from apps.releases.admin.phrases import agent_count
-from apps.releases.models import Deployment
+from apps.releases.models import ConfigBundle, Deployment
 from apps.tenancy.console import relative_time, row_link, state_pill, with_note
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
@@ -19,15 +19,15 @@ from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
 MAX_PIPELINES = 50
 
 
-def pipelines_panel(environment: Environment) -> dict[str, Any]:
+def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
     """Return the panel with a row for each pipeline: what is current, on how many agents, and what is next in line."""
     mine = Deployment.objects.filter(environment=environment).select_related("config_bundle__version", "approval")
     current = {row.pipeline: row for row in mine.filter(is_current=True).order_by("-pipeline")[:MAX_PIPELINES]}
     waiting: defaultdict[str, list[Deployment]] = defaultdict(list)
     for row in mine.filter(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT]).order_by("pk")[:MAX_PIPELINES]:
         waiting[row.pipeline].append(row)
-    running = facts.count(environment).bundles if current else {}
-    return {
+    running = facts.count_running(environment, {row.bundle_hash for row in current.values() if row.bundle_hash})
+    panel = {
         "title": "Pipelines",
         "wide": True,
         "columns": ("Pipeline", "Runs", "Since", "Requested by", "Agents", "Next in line"),
@@ -35,10 +35,35 @@ def pipelines_panel(environment: Environment) -> dict[str, Any]:
             (pipeline, *_current(current.get(pipeline), running), _next(waiting[pipeline]))
             for pipeline in sorted({*current, *waiting})
         ],
-        "empty": "Nothing is deployed here. Deploy a config bundle.",
-        "url": f"{reverse('admin:releases_configbundle_changelist')}?environment__id__exact={environment.pk}",
-        "link": "Choose a config bundle to deploy",
+        "empty": "Nothing is deployed here yet.",
+        "url": f"{reverse('admin:releases_deployment_changelist')}?environment__id__exact={environment.pk}",
+        "link": "All deployments",
     }
+    url = reverse("admin:releases_configbundle_choose", args=[environment.pk])
+    return {**panel, "button": {"text": "Deploy", "icon": "rocket_launch", "url": url}} if may_deploy else panel
+
+
+def choices_panel(environment: Environment, rows: list[ConfigBundle]) -> dict[str, Any]:
+    """Return the panel with the newest config bundles, each with the link to its deployment's form."""
+    return {
+        "title": f"Which config bundle to deploy to {environment}",
+        "columns": ("Config bundle", "Version", "Created", ""),
+        "rows": [
+            (
+                with_note(row_link(row), "known bad here" if row.known_bad else ""),
+                row_link(row.version),
+                with_note(relative_time(row.created_at), row.created_by),
+                format_html(
+                    '<a class="text-link" href="{}" aria-label="Deploy {}">Deploy</a>',
+                    reverse("admin:releases_configbundle_deploy", args=[row.pk]), f"{row.version}, {row}",
+                ),
+            )
+            for row in rows
+        ],
+        "empty": "There is no config bundle yet. Promote a draft to a version first: its page creates config bundles.",
+        "url": f"{reverse('admin:pipelines_draft_changelist')}?environment__id__exact={environment.pk}",
+        "link": "Drafts",
+    }  # fmt: skip
 
 
 def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, ...]:

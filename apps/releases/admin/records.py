@@ -17,8 +17,8 @@ from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, site
 @admin.register(KnownBad, site=site)
 class KnownBadAdmin(ReadOnlyAdmin):
     tenant = "environment"
-    section, icon = "Releases", "dangerous"
-    menu = "Known bad"
+    section = "Config bundles"
+    menu, noun, nouns = "Known bad", "known bad configuration", "known bad configurations"
     related = ("environment__project__organization",)
     list_display = ("config_hash", "environment", "reason", "since")
     list_filter = (("environment", VisibleRowsFilter),)
@@ -28,22 +28,29 @@ class KnownBadAdmin(ReadOnlyAdmin):
 @admin.register(ApprovalDecision, site=site)
 class ApprovalDecisionAdmin(ReadOnlyAdmin):
     tenant = "approval__environment"
-    icon = "thumbs_up_down"
+    holds = "Who approved or denied what, with the comments."
     omitted = frozenset({"user"})  # decided_by names the person, whose own page not everybody may see
     related = ("approval__environment__project__organization", "user")
     list_display = ("decided_by", "decision", "comment", "approval", "created_at")
     list_filter = ("decision",)
     search_fields = ("decided_by", "comment", "=id")
 
+    def page_title(self, row: ApprovalDecision) -> str:
+        return f"Decision of {row.decided_by}: {row.decision}"
+
 
 @admin.register(DeploymentAgent, site=site)
 class DeploymentAgentAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    icon = "lan"
+    noun, nouns = "agent of a deployment", "agents of deployments"
+    holds = "How far each agent is in each deployment that included it."
     related = ("deployment__environment__project__organization", "agent", "before")
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
+
+    def page_title(self, row: DeploymentAgent) -> str:
+        return f"Agent {row.agent} in a deployment of {row.deployment.pipeline}"
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         """Return the explanation and the history as panels of an agent's page."""
@@ -53,22 +60,28 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
 @admin.register(AgentReport, site=site)
 class AgentReportAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    icon = "campaign"
+    holds = "What agents reported about the bundles that they were offered."
     related = ("deployment__environment__project__organization", "agent")
     list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
     list_filter = ("status", "accepted")
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
 
+    def page_title(self, row: AgentReport) -> str:
+        return f"Report of agent {row.agent}: {row.status}"
+
 
 @admin.register(TimelineEntry, site=site)
 class TimelineEntryAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    icon = "timeline"
-    menu = "Timelines"
+    noun, nouns = "timeline entry", "timeline entries"
+    holds = "What happened in each deployment, step by step."
     related = ("deployment__environment__project__organization",)
     list_display = ("created_at", "event", "actor", "deployment", "detail_text")
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")
+
+    def page_title(self, row: TimelineEntry) -> str:
+        return f"Timeline entry of {row.deployment.pipeline}: {row.event.replace('_', ' ')}"
 
     @admin.display(description="Detail")
     def detail_text(self, row: TimelineEntry) -> str:

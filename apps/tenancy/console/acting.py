@@ -19,6 +19,7 @@ from unfold.enums import ActionVariant
 from apps.tenancy.console.acts import Act, is_permitted, perform
 from apps.tenancy.console.columns import tenant_path
 from apps.tenancy.console.console_user import Tenant, console_user_of
+from apps.tenancy.console.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Project
 
 MAX_BULK_ROWS = 100
@@ -84,7 +85,10 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
                 "icon": act.icon,
                 "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.PRIMARY,
                 "attrs": {},
-                "path": reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_choice", args=[act.name]),
+                "path": with_scope(
+                    reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_choice", args=[act.name]),
+                    scope_of(request),
+                ),
             }
             for model, other in self.admin_site._registry.items()
             for act in other.all_acts
@@ -135,6 +139,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "model_admin": self,
+            "original": rows[0] if len(rows) == 1 else None,
             "title": act.label,
             "goes": [(row, self.rows_deleted_with(request, row)) for row in rows if act.removes and _is_parent(row)],
             **context,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -18,13 +18,13 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.console.columns import row_url
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, actor_of, console_user_of
-from apps.tenancy.console.forms import ActForm, CommentForm, new_form_id, read_form_id
+from apps.tenancy.console.forms import ActForm, CommentForm, new_form_id, send_once
 from apps.tenancy.models import Environment, Organization, Project, User
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
-from apps.tenancy.services.sent_forms import record_sent_form
+from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.api import problems
-from byteor_cloud.errors import Conflict, DomainError
+from byteor_cloud.errors import DomainError
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,34 +146,31 @@ def perform(
                 _perform_on(request, act, row, act_context, context["model_admin"])
             return HttpResponseRedirect(back)
         try:
-            made = _send(act, rows[0], act_context, request.POST.get("_form", ""))
+            answer = send_once(request, lambda: _answer(act, act.run(rows[0], act_context)))
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))
         else:
-            return _respond(request, act, made, context)
+            return _respond(request, act, answer, context)
     titled_rows = [(row, context["model_admin"].page_title(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
     shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
     return TemplateResponse(request, "console/act.html", shown)
 
 
-@transaction.atomic
-def _send(act: Act, row: Model, act_context: ActContext, form_id: str) -> Any:
-    """Perform an act with a form, once for each form that the server showed. Returns what ``run`` returns."""
-    known = read_form_id(form_id)
-    if known is None:
-        raise Conflict("This form was shown too long ago. Check it and send it again.", code="form_expired")
-    record_sent_form(known, actor=act_context.actor)
-    return act.run(row, act_context)
-
-
-def _respond(request: HttpRequest, act: Act, made: Model | Secret, context: dict[str, Any]) -> HttpResponse:
-    """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
+def _answer(act: Act, made: Any) -> Answer:
+    """Return what the person is told: the secret that the act made, or the row that it made or changed."""
     if isinstance(made, Secret):
-        shown = {**context, "title": f"{act.label}: done", "act": act, "secret": made, "row_url": row_url(made.row)}
+        return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
+    return {"url": row_url(made), "done": f"{act.label}: {made}."}
+
+
+def _respond(request: HttpRequest, act: Act, answer: Answer, context: dict[str, Any]) -> HttpResponse:
+    """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
+    if "secret" in answer:
+        shown = {**context, "title": f"{act.label}: done", "act": act, "answer": answer}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    context["model_admin"].message_user(request, f"{act.label}: {made}.", "success")
-    return HttpResponseRedirect(row_url(made))
+    context["model_admin"].message_user(request, answer["done"], "success")
+    return HttpResponseRedirect(answer["url"])
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar, cast, final
+from typing import Any, ClassVar, NoReturn, cast, final
 
 from django.contrib import admin
 from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.text import capfirst
+from unfold.views import ChangeList
 
 from apps.tenancy.console.acting import ActingAdmin
 from apps.tenancy.console.acts import Act
 from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
+from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.scope import (
+    SCOPE,
+    enter,
+    join_path,
+    level_of,
+    list_scope_of,
+    path_to,
+    scope_condition,
+    with_scope,
+)
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
@@ -46,44 +58,47 @@ class Panel:
     empty: str
 
 
-def _join_path(*parts: str) -> str:
-    return "__".join(part for part in parts if part)
-
-
-@cache
-def _level(model: type[Model], tenant: str) -> type[Model]:
-    """Return the tenant model to which the path of fields ``tenant`` leads from ``model``."""
-    for part in filter(None, tenant.split("__")):
-        model = cast("type[Model]", model._meta.get_field(part).related_model)
-    return model
-
-
 def live_tenant_condition(model: type[Model], tenant: str) -> Q:
     """Return the condition that a row does not belong to a deleted project or environment."""
-    level = _level(model, tenant)
+    level = level_of(model, tenant)
     if level is Environment:
-        return Q(**{_join_path(tenant, "deleted_at"): None, _join_path(tenant, "project", "deleted_at"): None})
-    return Q(**{_join_path(tenant, "deleted_at"): None}) if level is Project else Q()
+        return Q(**{join_path(tenant, "deleted_at"): None, join_path(tenant, "project", "deleted_at"): None})
+    return Q(**{join_path(tenant, "deleted_at"): None}) if level is Project else Q()
 
 
 def granted_condition(model: type[Model], tenant: str, permission: Permission, console_user: ConsoleUser) -> Q:
     """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
-    level = _level(model, tenant)
+    level = level_of(model, tenant)
     if level is Organization:
-        return console_user.organization_condition(permission, _join_path(tenant, "pk"))
-    project = _join_path(tenant, "project") if level is Environment else tenant
-    return console_user.project_condition(permission, _join_path(project, "pk"), _join_path(project, "organization"))
+        return console_user.organization_condition(permission, join_path(tenant, "pk"))
+    project = join_path(tenant, "project") if level is Environment else tenant
+    return console_user.project_condition(permission, join_path(project, "pk"), join_path(project, "organization"))
 
 
 class VisibleRowsFilter(admin.RelatedFieldListFilter):
     """A filter by a related row that offers only rows that the person may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the visible rows, sorted by name."""
+        """Return the visible rows in the scope of the list, sorted by name."""
         related = model_admin.admin_site.get_model_admin(field.related_model)
         return sorted(
             ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
         )
+
+
+class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
+    """A list whose address may name the scope. The scope is no filter: links that reset the filters keep it."""
+
+    def __init__(self, request: HttpRequest, *args: Any) -> None:
+        super().__init__(request, *args)
+        self.title = self.model_admin.menu_title()
+        self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+
+    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        """Return the filters that the address names."""
+        found: dict[str, Any] = super().get_filters_params(params)
+        found.pop(SCOPE, None)
+        return found
 
 
 class ReadOnlyAdmin(ActingAdmin):
@@ -95,9 +110,17 @@ class ReadOnlyAdmin(ActingAdmin):
 
     tenant: ClassVar[str | None] = None
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
+    # The entry of the menu that leads to the table. The entry "Records" leads to a page of tables with what they hold.
     section: ClassVar[str] = "Records"
-    icon: ClassVar[str] = "table_rows"
-    menu: ClassVar[str | None] = None
+    holds: ClassVar[str] = ""
+    menu: ClassVar[str | None] = None  # the table's title, if it is not its plural noun
+    # What people call one row and several, if the model's own names are not the words.
+    noun: ClassVar[str] = ""
+    nouns: ClassVar[str] = ""
+    # Filters of this table to which tabs above the table lead, by their titles.
+    tabs: ClassVar[Mapping[str, str]] = {}
+    # What the overview of an empty installation says about the table.
+    first_step: ClassVar[FirstStep | None] = None
     related: ClassVar[Sequence[str]] = ()
     # Fields that are shown only to people with a certain permission in the row's tenant.
     guarded: ClassVar[Mapping[str, Permission]] = {}
@@ -127,11 +150,37 @@ class ReadOnlyAdmin(ActingAdmin):
         )
 
     @final
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the visible rows. Every list, page, search, filter, autocomplete and action starts from here."""
+    def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows that the person may see, in whatever scope."""
         return self.narrow(super().get_queryset(request), console_user_of(request)).select_related(
             *self.related or (None,)
         )
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        """Keep only the rows of the scope. A table without a tenant has the same rows in each."""
+        return queryset if self.tenant is None else queryset.filter(scope_condition(self.model, self.tenant, scope))
+
+    @final
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the visible rows. Every list, page, search, filter, autocomplete and action starts from here.
+
+        On a list, they are those of its scope.
+        """
+        rows, scope = self.visible_rows(request), list_scope_of(request)
+        return rows if scope is None else self.in_scope(rows, scope)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return a visible row, or None. The page of the row has the scope of the row."""
+        row = super().get_object(request, object_id, from_field)
+        enter(request, None if row is None else self.tenant_of(row))
+        return row
+
+    def _get_obj_does_not_exist_redirect(self, *args: Any) -> NoReturn:
+        raise Http404  # in place of Django's redirect to the overview
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
+        """Return the class of the table's list."""
+        return ScopedChangeList
 
     def has_add_permission(self, *args: Any) -> bool:
         """Forbid Django's own adding, editing and deleting: people change rows through acts only."""
@@ -189,12 +238,25 @@ class ReadOnlyAdmin(ActingAdmin):
 
     def menu_title(self) -> str:
         """Return the table's title in the menu."""
-        plural = str(self.model._meta.verbose_name_plural)
-        return self.menu or plural[0].upper() + plural[1:]
+        return self.menu or capfirst(self.plural)
+
+    @property
+    def singular(self) -> str:
+        """What one row is called."""
+        return self.noun or str(self.model._meta.verbose_name)
+
+    @property
+    def plural(self) -> str:
+        """What several rows are called."""
+        return self.nouns or str(self.model._meta.verbose_name_plural)
+
+    def section_for(self, request: HttpRequest) -> str:
+        """Return the entry of the person's menu that leads to the table."""
+        return self.section
 
     def page_title(self, row: Any) -> str:
-        """Return the title of a row's page."""
-        return str(row)
+        """Return the title of a row's page: what the row is, and its name."""
+        return f"{capfirst(self.singular)} {row}"
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         """Return this table's numbers on the overview page."""
@@ -246,22 +308,31 @@ class ReadOnlyAdmin(ActingAdmin):
         added = [panel for each in visible_admins for panel in each.panels_beside(request, row)]
         if not added:
             return summary
-        panels = [*added, *summary.get("panels", [])]
-        return {**summary, "panels": sorted(panels, key=lambda panel: not panel.get("wide"))}  # wide ones first
+        lists, scope = self.admin_site.list_urls(), self.tenant_of(row)
+        panels = [
+            {**panel, "url": with_scope(url, scope)}
+            if (url := panel.get("url", "")).partition("?")[0] in lists
+            else panel
+            for panel in [*added, *summary.get("panels", [])]
+        ]
+        panels.sort(key=lambda panel: (not panel.get("wide"), panel.get("place", 0)))  # wide ones first
+        return {**summary, "panels": panels}
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
         """Return title, count and URL of each table with visible rows that refer to this row."""
-        found = []
+        found, scope = [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             for field in model._meta.fields:
                 if not self._is_below(model, field) or not other.has_view_permission(request):
                     continue
                 count = other.get_queryset(request).filter(**{field.name: row}).count()
-                url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-                found.append(
-                    (other.menu_title(), count, f"{url}?{field.name}__{field.target_field.name}__exact={row.pk}")
-                )
+                query = f"?{field.name}__{field.target_field.name}__exact={row.pk}"
+                found.append((other.menu_title(), count, with_scope(other.list_url() + query, scope)))
         return found
+
+    def list_url(self) -> str:
+        """Return the URL of the table."""
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
 
     def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
         return (
@@ -287,16 +358,7 @@ class ReadOnlyAdmin(ActingAdmin):
         for model, other in self.admin_site._registry.items():
             if other.tenant is None or model is type(row):
                 continue
-            at = self._path_to(model, other.tenant, type(row))
-            if at is not None and (count := other.get_queryset(request).filter(**{at: row}).count()):
+            at = path_to(model, other.tenant, type(row))
+            if at and (count := other.get_queryset(request).filter(**{at: row}).count()):
                 found.append((other.menu_title(), count))
         return found
-
-    @staticmethod
-    def _path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-        """Return the path of fields from ``model`` to ``level`` (Project or Environment), or None without a path."""
-        if _level(model, tenant) is level:
-            return tenant
-        if _level(model, tenant) is Environment and level is Project:
-            return _join_path(tenant, "project")
-        return None

@@ -50,7 +50,7 @@ TONES: Mapping[str, str] = {
         ("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave", "held_up"), "waiting"
     ),
     "staging": "waiting",
-    "prod": "busy",
+    "prod": "bad",
 }
 
 

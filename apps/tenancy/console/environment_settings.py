@@ -44,7 +44,7 @@ def describe_policy(environment: Environment) -> str:
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
     at_once = release.max_in_flight_deployments
     return (
-        f"Deployments {consent}; {'one runs' if at_once == 1 else f'{at_once} run'} at a time. It permits"
+        f"In this {environment.posture} environment, deployments {consent}; {'one runs' if at_once == 1 else f'{at_once} run'} at a time. It permits"
         f" {_REPLAYS[settings.replay_policy]}, keeps artifacts for {settings.artifact_retention_days} days, and hears"
         f" from each agent every {settings.heartbeat_interval_s} s."
     )
@@ -138,7 +138,6 @@ def settings_panel(environment: Environment) -> dict[str, Any]:
     shown = {name: value for name, value in environment.settings_with_defaults.items() if name != "freeze_windows"}
     return {
         "title": "Settings",
-        "lead": describe_policy(environment),
         "columns": ("Setting", "Value"),
         "rows": [(with_note(_label(name), _meaning(name)), str(value).lower()) for name, value in shown.items()],
     }

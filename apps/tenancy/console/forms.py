@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from django import forms
 from django.core.signing import BadSignature, TimestampSigner
+from django.http import HttpRequest
 from unfold.widgets import (
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminSelectWidget,
@@ -16,10 +17,11 @@ from unfold.widgets import (
 )
 
 from apps.tenancy.api.fields import StrictSerializer
+from apps.tenancy.console.console_user import actor_of
 from apps.tenancy.permissions import Permission
-from apps.tenancy.services.sent_forms import LIFETIME
+from apps.tenancy.services.sent_forms import LIFETIME, Answer, answer_once
 from byteor_cloud.api import problems
-from byteor_cloud.errors import DomainError, FieldError, InvalidInput
+from byteor_cloud.errors import Conflict, DomainError, FieldError, InvalidInput
 from byteor_cloud.ids import uuid7
 
 _LIFETIMES = {
@@ -131,9 +133,12 @@ def new_form_id() -> str:
     return _signer.sign(str(uuid7()))
 
 
-def read_form_id(text: str) -> str | None:
-    """Return the id of a form that this server showed within ``LIFETIME``; None for any other text."""
+def send_once(request: HttpRequest, work: Callable[[], Answer]) -> Answer:
+    """Do the work of the form that the person sent, once for each form that the server showed. Returns its answer."""
     try:
-        return _signer.unsign(text, max_age=LIFETIME)
+        form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
     except BadSignature:
-        return None
+        detail = "This form was shown too long ago. Check it and send it again."
+        raise Conflict(detail, code="form_expired") from None
+    values = {name: each for name, each in request.POST.lists() if name not in {"_form", "csrfmiddlewaretoken"}}
+    return answer_once(form_id, values, actor=actor_of(request), work=work)

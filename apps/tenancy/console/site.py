@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import logout
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
+from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.csp import CSP
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csp import csp_override
@@ -20,22 +22,12 @@ from unfold.sites import UnfoldAdminSite
 
 from apps.tenancy import audit
 from apps.tenancy.console.console_user import actor_of, console_user_of
+from apps.tenancy.console.first_steps import find_steps
+from apps.tenancy.console.menu import RECORDS, build_menu, page_admin, records, tabs, visible_admins
+from apps.tenancy.console.refusals import CONSOLE_CSP, refuse_method
+from apps.tenancy.console.scope import SCOPE, remembered_scope, scope_of, with_scope
+from apps.tenancy.console.switcher import Switcher
 from apps.tenancy.models import User
-
-# The sections of the menu, in the order of the main workflow.
-SECTIONS = (
-    "Workspace",
-    "Pipelines",
-    "Releases",
-    "Fleet",
-    "Incidents",
-    "People and keys",
-    "Audit",
-    "Operation",
-    "Records",
-)
-# The theme's Alpine.js needs `unsafe-eval`. No page outside the console permits it.
-_CSP = {**settings.SECURE_CSP, "script-src": [CSP.SELF, CSP.UNSAFE_EVAL]}
 
 
 class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
@@ -50,8 +42,15 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return console_user.is_superuser or bool(console_user.roles)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
-        """Wrap a view of the console with the console's content security policy."""
-        return csp_override(_CSP)(super().admin_view(view, cacheable))  # type: ignore[no-any-return]  # untyped
+        """Wrap a view of the console with the console's content security policy, and a page for a wrong method."""
+        inner = super().admin_view(view, cacheable)
+
+        @wraps(view)
+        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            response: HttpResponse = inner(request, *args, **kwargs)
+            return refuse_method(request, response) if isinstance(response, HttpResponseNotAllowed) else response
+
+        return csp_override(CONSOLE_CSP)(answer)
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -65,8 +64,14 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return render(request, "sign_in.html", context)
 
     def get_urls(self) -> list[Any]:
-        """Replace the logout view by one that also admits people without any role."""
-        return [path("logout/", csrf_protect(self.logout), name="logout"), *super().get_urls()]
+        """Add the console's own pages. People without any role may sign out and create an organization."""
+        start = never_cache(csrf_protect(csp_override(CONSOLE_CSP)(self.start_view)))
+        return [
+            path("logout/", csrf_protect(self.logout), name="logout"),
+            path("start/", start, name="start"),
+            path("records/", self.admin_view(self.records_view), name="records"),
+            *super().get_urls(),
+        ]
 
     @method_decorator(require_POST)
     def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -83,46 +88,59 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     password_change_done = password_change
 
+    # -- the frame of every page ---------------------------------------------------------------------------------
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what the frame of every page shows: the switcher, the menu, and the lists beside this one."""
+        here = page_admin(self, request)
+        shown: dict[str, Any] = super().each_context(request)
+        if shown["has_permission"]:
+            shown |= {"switcher": Switcher(request, here), "tabs": tabs(self, request), "page_admin": here}
+        return shown
+
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """Return the menu: the tables that the person may see, grouped by section."""
-        index = reverse("admin:index")
-        groups: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
-        for model, model_admin in self._registry.items():
-            if not model_admin.has_module_permission(request):
-                continue
-            url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-            groups[model_admin.section].append(
-                {
-                    "title": model_admin.menu_title(),
-                    "icon": model_admin.icon,
-                    "link": url,
-                    "active": request.path.startswith(url),
-                    "has_permission": True,
-                }
-            )
-        overview = {
-            "title": "Overview",
-            "icon": "dashboard",
-            "link": index,
-            "active": request.path == index,
-            "has_permission": True,
-        }
-        listed = [
-            {"title": section, "separator": True, "collapsible": section == "Records", "items": items}
-            for section, items in groups.items()
-            if items
-        ]
-        return [{"items": [overview]}, *listed]
+        """Return the menu."""
+        return build_menu(self, request)
+
+    def list_urls(self) -> frozenset[str]:
+        """Return the URLs of all tables."""
+        return frozenset(each.list_url() for each in self._registry.values())
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the overview page with the tiles and panels of all visible tables."""
-        admins = [each for each in self._registry.values() if each.has_module_permission(request)]
+        """Show the overview page with the tiles and panels of all visible tables, or with the first steps.
+
+        Without a scope in its address, it opens the last one of the session.
+        """
+        if SCOPE not in request.GET and (last := remembered_scope(request)) is not None:
+            return HttpResponseRedirect(with_scope(reverse("admin:index"), last))
+        scope, admins = scope_of(request), visible_admins(self, request)
+        tiles = [tile for each in admins for tile in each.tiles(request)]
+        panels = [panel for each in admins for panel in each.panels(request)]
+        steps = find_steps(request, admins)
+        is_empty = bool(steps) and not any(tile.value for tile in tiles)
         context = {
-            "tiles": [tile for each in admins for tile in each.tiles(request)],
-            "panels": [panel for each in admins for panel in each.panels(request)],
+            "steps": steps,
+            "tiles": [] if is_empty else [replace(tile, url=with_scope(tile.url, scope)) for tile in tiles],
+            "panels": [] if is_empty else [replace(panel, url=with_scope(panel.url, scope)) for panel in panels],
             **(extra_context or {}),
         }
         return super().index(request, context)  # type: ignore[no-any-return]  # untyped library
+
+    def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponse:
+        """Answer 404: the menu lists the tables, and knows no apps."""
+        raise Http404
+
+    def records_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the tables to which no entry of the menu leads by itself, each with what it holds."""
+        context = {**self.each_context(request), "title": RECORDS, "records": records(self, request)}
+        return TemplateResponse(request, "console/tables.html", context)
+
+    def start_view(self, request: HttpRequest) -> HttpResponse:
+        """Let a person create an organization, also one who belongs to none: the API lets everybody."""
+        if not isinstance(request.user, User) or not request.user.is_active:
+            return HttpResponseRedirect(reverse("admin:login"))
+        people = self.get_model_admin(User)
+        return people.act_view(request, str(request.user.pk), "create_organization")  # type: ignore[no-any-return]
 
 
 site = Console(name="admin")

@@ -226,17 +226,27 @@ function save() {
   });
 }
 
-function promote() {
+function askToPromote() {
   if (text.value !== saved) {
     notify("bad", element("p", "", "Save first. Only the saved plan can be promoted, and your text differs from it."));
-    return undefined;
+    return;
   }
+  const question = `Make a version of revision ${revision}? A version never changes and cannot be deleted. Nothing is deployed yet.`;
+  const yes = choice("Yes, make the version", promote);
+  notify("warn", element("p", "", question), yes, choice("Not now", () => notify("")));
+  yes.focus();
+}
+
+function promote() {
   return write("Promoting…", root.dataset.promote, (answer) => {
     const message = document.createElement("p");
     const link = element("a", "to", answer.version);
     link.href = answer.url;
-    message.append(answer.fresh ? "Promoted to " : "The plan has not changed since ", link, ".");
-    notify("good", message);
+    message.append(answer.fresh ? "Promoted to " : "The plan has not changed since ", link, ". What comes next: its runtime configuration.");
+    const next = element("a", "choice", "Create a config bundle");
+    next.href = answer.next;
+    notify("good", message, next);
+    next.focus();
     if (![...part.against.options].some((each) => each.value === answer.id)) {
       part.against.options[0].after(new Option(answer.version, answer.id));
     }
@@ -280,7 +290,7 @@ part.target.addEventListener("change", preview);
 part.against.addEventListener("change", preview);
 if (mayEdit) {
   part.save.addEventListener("click", save);
-  part.promote.addEventListener("click", promote);
+  part.promote.addEventListener("click", askToPromote);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();

@@ -1,0 +1,40 @@
+// Keeps "What would happen" beside the form of a deployment up to date while a person fills it in. Without it, the button
+// "Preview" does the same. No library, no build.
+const DELAY = 300; // ms without a change before the server is asked
+const TIMEOUT = 15000; // ms for one response
+
+const form = document.getElementById("deploy");
+const outlook = document.getElementById("outlook");
+const said = document.querySelector("[data-status]");
+let lastRequest = 0;
+let timer;
+
+function setStale(stale) {
+  outlook.classList.toggle("stale", stale);
+  // What is shown must be what is requested.
+  for (const button of outlook.querySelectorAll("button")) button.disabled = stale;
+}
+
+async function preview() {
+  lastRequest += 1;
+  const request = lastRequest; // an outdated response is ignored
+  const body = new FormData(form);
+  body.set("_live", "");
+  try {
+    const response = await fetch(location.href, { method: "POST", body, signal: AbortSignal.timeout(TIMEOUT) });
+    if (response.redirected || !response.ok) throw new Error(response.status);
+    const text = await response.text();
+    if (request !== lastRequest) return;
+    outlook.innerHTML = text; // HTML of a server template, which escapes values
+    said.textContent = outlook.querySelector("[data-said]")?.textContent ?? "";
+    setStale(false);
+  } catch {
+    if (request === lastRequest) said.textContent = "The server does not respond. Press Preview to try again.";
+  }
+}
+
+form.addEventListener("input", () => {
+  setStale(true);
+  clearTimeout(timer);
+  timer = setTimeout(preview, DELAY);
+});

@@ -1,0 +1,95 @@
+"""The benchmark of the console: each of its pages beside 100,000 agents, a million artifacts and a million events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection, models
+
+LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
+SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
+# What the fleet looks like: a tenth is stale, a thousandth drifts, a hundredth is degraded.
+_AGENTS = """
+CREATE TEMPORARY TABLE made AS
+    SELECT id, substr(name, 7)::int AS n FROM fleet_agent WHERE environment_id = %(environment)s AND name LIKE 'agent-%%';
+INSERT INTO fleet_heartbeat (agent_id, last_seen_at, next_heartbeat_s, status, agent_version, report,
+        running_bundle_hash, running_since, commands, superseded_boots)
+    SELECT id, now() - CASE WHEN n %% 10 = 0 THEN interval '4 hours' ELSE interval '1 second' END, 3600,
+        CASE WHEN n %% 100 = 1 THEN 'degraded' ELSE 'healthy' END, '1', '{}', %(bundle)s, now(), '{}', '{}' FROM made;
+INSERT INTO fleet_assignment (agent_id, deployment_id, bundle_deployment_id, action, bundle_hash, since, progress,
+        failed_detail)
+    SELECT id, %(deployment)s, %(deployment)s, 'activate',
+        CASE WHEN n %% 1000 = 2 THEN 'sha256:b' ELSE %(bundle)s END, now(), 'active', '' FROM made;
+INSERT INTO releases_deploymentagent (deployment_id, agent_id, wave, counted, action, progress, detail, updated_at)
+    SELECT %(deployment)s, id, n %% 3, true, 'activate',
+        CASE WHEN n %% 1000 = 2 THEN 'failed' ELSE 'active' END, '', now() FROM made;
+INSERT INTO releases_agentreport (id, created_at, deployment_id, agent_id, status, bundle_hash, detail, accepted,
+        count, last_at)
+    SELECT uuidv7(), now(), %(deployment)s, id, 'active', %(bundle)s, '', true, 1, now() FROM made;
+DROP TABLE made;
+"""
+
+
+def _copy(row: models.Model, count: int, **values: str) -> None:
+    """Insert copies of a row in one statement. ``values`` are SQL for columns; ``n`` is the number of the copy."""
+    table, fields = row._meta.db_table, row._meta.local_concrete_fields
+    if isinstance(row._meta.pk, models.UUIDField):
+        values.setdefault("id", "uuidv7()")
+    names = [field.column for field in fields if not isinstance(field, models.BigAutoField) or field.column in values]
+    chosen = ", ".join(values.get(name, f"t.{name}") for name in names).replace("%", "%%")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join(names)})"  # noqa: S608  only names of columns and constants are inserted
+            f" SELECT {chosen} FROM {table} AS t, generate_series(1, %s) AS n WHERE t.{row._meta.pk.column} = %s",
+            [count, row.pk],
+        )
+
+
+def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) -> None:
+    """Give an organization so many rows in one environment, beside a few rows in every other table."""
+    from apps.fleet import facts
+    from apps.tenancy import audit
+    from apps.tenancy.models import AuditEvent, AuditSeal, Environment
+    from tests.browser.filled import fill as fill_tables
+
+    made = fill_tables(world)
+    environment, deployment = made.deployment.environment, made.deployment
+    Environment.objects.filter(pk=environment.pk).update(settings={"heartbeat_interval_s": 3600})
+    _copy(
+        made.agent, agents, name="'agent-' || n", hostname="'host-' || n",
+        labels="jsonb_build_object('zone', 'z' || n % 10, 'rack', 'r' || n % 500)",
+    )  # fmt: skip
+    found = {"environment": environment.pk, "deployment": deployment.pk, "bundle": deployment.bundle_hash}
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS made")
+        for statement in filter(str.strip, _AGENTS.split(";")):
+            cursor.execute(statement, found)
+        cursor.execute("SELECT array_agg(id::text) FROM (SELECT id FROM fleet_agent WHERE environment_id = %s LIMIT 500)",
+                       [environment.pk])  # fmt: skip
+        (some,) = cursor.fetchone()
+    _copy(
+        made.artifact, artifacts, content_hash="'sha256:' || md5(n::text) || md5('x' || n)",
+        agent_id=f"('{{{','.join(some)}}}'::uuid[])[n % 500 + 1]",
+        kind="CASE n % 4 WHEN 0 THEN 'incident_bundle' WHEN 1 THEN 'snapshot' ELSE 'telemetry' END",
+        status="CASE WHEN n % 100000 = 7 THEN 'rejected' ELSE 'verified' END",
+        captured_at="now() - n * interval '1 second'",
+    )  # fmt: skip
+    _copy(made.replay, replays, status="CASE WHEN n % 1000 = 7 THEN 'diverged' ELSE 'succeeded' END", finished_at="now()")
+    event = AuditEvent.objects.filter(environment_id=environment.pk).latest("id")
+    while audit.seal_chain(world.organization.pk):
+        pass
+    _copy(
+        event, events, action="'kind' || n % 20 || '.change'", actor_id="'actor-' || n % 100",
+        actor_display="'person' || n % 100 || '@bench.example'", resource_id="md5(n::text)",
+        outcome="CASE WHEN n % 100000 = 7 THEN 'denied' ELSE 'success' END",
+    )  # fmt: skip
+    last = AuditSeal.objects.filter(organization=world.organization).latest("seq")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenancy_auditseal (organization_id, seq, event_id, prev_hash, hash)"
+            " SELECT organization_id, %s + row_number() OVER (ORDER BY id), id, md5(id::text), md5('x' || id::text)"
+            " FROM tenancy_auditevent WHERE organization_id = %s"
+            " AND NOT EXISTS (SELECT FROM tenancy_auditseal AS seal WHERE seal.event_id = tenancy_auditevent.id)",
+            [last.seq, world.organization.pk],
+        )
+    facts.maintain()

@@ -1,0 +1,461 @@
+"""The frame of every page: its scope, its menu, its titles, and its pages for what is refused or empty."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from apps.artifacts.models import UnreferencedBlob
+from apps.fleet.models import Agent, EnrollmentToken
+from apps.pipelines.models import Draft
+from apps.releases.models import Deployment
+from apps.tenancy.console import site
+from apps.tenancy.console.scope import lineage
+from apps.tenancy.models import (
+    AuditEvent,
+    Environment,
+    IdempotencyKey,
+    Membership,
+    Organization,
+    Project,
+    RateCounter,
+    SignInLink,
+    User,
+    UserToken,
+)
+from apps.tenancy.permissions import Role
+from apps.tenancy.services import accounts, organizations
+from byteor_cloud.ids import uuid7
+from tests.browser.conftest import sign_in
+from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superuser, table
+from tests.browser.test_tenants import OPERATORS_ONLY, project_member
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}")
+# Words that are not ours: names of apps and libraries, wrong plurals, names of classes.
+FOREIGN_WORDS = re.compile(
+    r"tenancy|fleet\b|procrastinate|entrys|known bads|denial counts?|sign in link|memberships?|Select .* to view", re.I
+)
+
+
+def heading(page: Any) -> tuple[str, str]:
+    """Return the page's heading and the title of its tab."""
+    (shown,) = re.findall(r"<h1[^>]*>(.*?)</h1>", page.text, re.S)
+    (tab,) = re.findall(r"<title>(.*?)</title>", page.text, re.S)
+    return html.unescape(shown.strip()), html.unescape(tab.strip())
+
+
+def trail(page: Any) -> list[tuple[str, str]]:
+    """Return text and address of each link between the switcher and the heading."""
+    found = re.search(r'aria-label="Breadcrumbs">(.*?)</nav>', page.text, re.S)
+    links = re.findall(r'<a href="([^"]*)">(.*?)</a>', found[1]) if found else []
+    return [(html.unescape(text), html.unescape(url)) for url, text in links]
+
+
+def listed(page: Any) -> set[Any]:
+    """Return the keys of the rows that a list shows."""
+    return {row.pk for row in page.context["cl"].result_list}
+
+
+def menu_of(page: Any) -> dict[str, str]:
+    """Return the links of the menu by their titles."""
+    return {item["title"]: item["link"] for group in page.context["sidebar_navigation"] for item in group["items"]}
+
+
+def fill_operators_tables() -> None:
+    """Add a row to each table that only operators of the installation see."""
+    user = User.objects.first()
+    assert user is not None
+    SignInLink.objects.create(user=user, digest="d", expires_at=timezone.now())
+    RateCounter.objects.create(key=f"user:{uuid4()}", minute=1, count=1)
+    UnreferencedBlob.objects.create(content_hash="sha256:" + "c" * 64)
+    IdempotencyKey.objects.create(
+        caller=f"user:{uuid4()}", key=str(uuid4()), fingerprint="f", status=201, response=b"{}",
+        expires_at=timezone.now(),
+    )  # fmt: skip
+
+
+# -- scope --------------------------------------------------------------------------------------------------------
+
+
+def test_a_scope_narrows_every_list(world: World) -> None:
+    """A list shows the rows below the scope, and those of a higher level that the scope is in; none of its siblings."""
+    made, elsewhere = fill(world), fill(world, "2").deployment.environment
+    side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
+    project_member(world, side, Role.VIEWER)
+    client = signed_in(world.admin.user)
+    scope = made.deployment.environment
+
+    for label, model in MODELS.items():
+        admin = site._registry[model]
+        if label in OPERATORS_ONLY:
+            continue
+        everywhere, here = client.get(table(model)), client.get(table(model), {"in": str(scope.pk)})
+        assert here.status_code == 200
+        rows = {row.pk: row for row in everywhere.context["cl"].result_list}
+        if admin.tenant is None and model is not User and label != "procrastinate.procrastinatejob":
+            assert listed(here) == set(rows), label
+            continue
+        if model is AuditEvent:
+            expected = {pk for pk, row in rows.items() if row.environment_id == scope.pk}
+        elif model is User:
+            expected = {pk for pk, row in rows.items() if not row.email.startswith("viewer-of-side")}
+        else:
+            near = {pk: lineage(admin.tenant_of(row)) for pk, row in rows.items()}
+            shared = lineage(scope)
+            expected = {pk for pk, path in near.items() if path == shared[: len(path)]}
+        assert listed(here) == expected, label
+        assert here.context["cl"].queryset.count() == len(expected), label
+        if model is not Organization and admin.tenant in {"environment", "agent__environment"}:
+            assert expected < set(rows), label
+    assert listed(client.get(table(Deployment), {"in": str(world.project.pk)})) == listed(client.get(table(Deployment)))
+    assert listed(client.get(table(Deployment), {"in": str(side.pk)})) == set()
+    assert listed(client.get(table(Environment), {"in": str(elsewhere.pk)})) == {elsewhere.pk}
+
+
+def test_links_of_a_list_keep_its_scope(world: World) -> None:
+    made = fill(world)
+    client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
+
+    page = client.get(table(Deployment), {"in": scope, "status__exact": "active", "o": "1"})
+
+    changelist = page.context["cl"]
+    links = [
+        changelist.get_query_string({"p": 2}),
+        changelist.get_query_string({"o": "-2"}),
+        changelist.clear_all_filters_qs,
+        changelist.reset_url,
+        *(choice["query_string"] for spec in changelist.filter_specs for choice in spec.choices(changelist)),
+        *menu_of(page).values(),
+    ]
+    hub = row_page(made.deployment.environment)  # a row's page has the scope of the row
+    assert [link for link in links if f"in={scope}" not in link and link != hub] == []
+    assert f'<input type="hidden" name="in" value="{scope}">' in page.text
+    assert listed(client.get(table(Agent), {"in": scope, "q": "acme-agent"})) == {made.agent.pk}
+    assert listed(client.get(table(Agent), {"in": str(world.dev.pk), "q": "acme-agent"})) == set()
+    new = client.get(table(Draft), {"in": scope}).context["actions_list"][0]["path"]
+    assert client.get(new).context["form"].initial["environment"] == scope
+
+
+def test_an_act_on_the_rows_of_a_list_stays_in_its_scope(world: World) -> None:
+    made = fill(world)
+    client, other = signed_in(world.operator.user), f"{table(Agent)}?in={world.dev.pk}"
+    form = {"action": "drain", "_selected_action": str(made.agent.pk), "_confirm": "yes", "comment": ""}
+
+    client.post(other, form)
+    made.agent.refresh_from_db()
+    assert made.agent.drained_at is None
+
+    client.post(f"{table(Agent)}?in={made.agent.environment_id}", form)
+    made.agent.refresh_from_db()
+    assert made.agent.drained_at is not None
+
+
+def test_a_scope_that_is_not_visible_is_not_found(world: World, other: World) -> None:
+    """The answer is the same for a scope that is unknown, malformed, deleted, or somebody else's."""
+    client = signed_in(world.admin.user)
+    gone = world.environment("dev", "gone")
+    organizations.delete(gone, kind="environment", actor=world.admin.actor)
+    side = organizations.create_project(organization=other.organization, name="side", actor=other.admin.actor)
+    bad = [
+        str(other.dev.pk), str(other.project.pk), str(side.pk), str(other.organization.pk), str(gone.pk), str(uuid7()),
+        "", "x", "1", str(world.dev.pk).upper(), f"{{{world.dev.pk}}}", str(world.admin.user.pk),
+    ]  # fmt: skip
+
+    answers = {
+        client.get(page, {"in": scope}) for scope in bad for page in (table(Agent), "/admin/", "/admin/records/")
+    }
+
+    assert {answer.status_code for answer in answers} == {404}
+    said = {re.sub(r"Request [0-9a-f-]+", "", answer.text.partition("<section")[2]) for answer in answers}
+    assert len(said) == 1
+    assert "There is no such organization, project or environment, or you may not see it." in said.pop()
+    for label, model in MODELS.items():
+        refused = client.get(table(model), {"in": str(other.dev.pk)})
+        assert refused.status_code == (403 if label in OPERATORS_ONLY else 404), label
+    assert client.get("/admin/").status_code == 200  # none of them is remembered
+
+
+def test_the_page_of_a_row_has_the_scope_of_the_row(world: World) -> None:
+    made = fill(world)
+    client, scope = signed_in(world.operator.user), made.deployment.environment
+
+    for url in (row_page(made.deployment), act(made.deployment, "roll_back"), row_page(made.agent), row_page(scope)):
+        page = client.get(url, {"in": str(world.dev.pk)})
+        assert page.status_code == 200
+        assert menu_of(page)["Agents"] == f"{table(Agent)}?in={scope.pk}"
+        names = [level.text for level in page.context["switcher"].levels()]
+        assert names == ["acme", "trading", scope.name]
+        assert 'data-posture="prod"' in page.text
+    related = client.get(row_page(made.agent)).context["below"]
+    assert {url.rpartition("in=")[2] for _, _, url in related} == {str(scope.pk)}
+
+
+def test_the_overview_has_a_scope_and_remembers_it(world: World) -> None:
+    made = fill(world)
+    client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
+
+    def numbers(page: Any) -> dict[str, int]:
+        return {tile.label: tile.value for tile in page.context["tiles"]}
+
+    assert numbers(client.get("/admin/"))["Agents online"] == 1
+    assert numbers(client.get("/admin/", {"in": scope}))["Agents online"] == 1
+    world.agent(world.dev, "elsewhere")
+    assert numbers(client.get("/admin/", {"in": str(world.dev.pk)}))["Dead-letter jobs"] == 0
+    assert numbers(client.get("/admin/", {"in": scope}))["Dead-letter jobs"] == 1
+
+    assert client.get("/admin/").headers["Location"] == f"/admin/?in={scope}"
+    client.get(table(Agent), {"in": str(world.project.pk)})
+    page = client.get("/admin/", follow=True)
+    assert page.redirect_chain == [(f"/admin/?in={world.project.pk}", 302)]
+    assert numbers(page)["Agents online"] == 2
+    assert all(f"in={world.project.pk}" in tile.url for tile in page.context["tiles"])
+    client.get("/admin/", {"in": "all"})
+    assert client.get("/admin/").status_code == 200
+    client.get("/admin/", {"in": str(world.project.pk)})
+    organizations.delete(world.project, kind="project", actor=world.admin.actor)
+    assert client.get("/admin/").status_code == 200
+
+
+def test_the_switcher_costs_the_same_for_many_organizations(world: World) -> None:
+    client = signed_in(superuser())
+
+    def cost(query: dict[str, str]) -> tuple[int, Any]:
+        with CaptureQueriesContext(connection) as queries:
+            page = client.get(table(UserToken), query)
+        return len(queries), page
+
+    scopes = [{}, *({"in": str(row.pk)} for row in (world.organization, world.project, world.dev))]
+    for scope in scopes:
+        cost(scope)  # it remembers the scope
+    few = [cost(scope)[0] for scope in scopes]
+    Organization.objects.bulk_create(Organization(name=f"company {at}", slug=f"company-{at}") for at in range(120))
+    Project.objects.bulk_create(
+        Project(organization=each, name="p", slug="p") for each in Organization.objects.filter(name__startswith="c")
+    )
+
+    many = [cost(scope)[0] for scope in scopes]
+    page = cost({})[1]
+
+    assert many == few
+    assert max(many) - min(many) <= 5  # the scope of an organization is looked for last; each is remembered anew
+    organization, project, environment = page.context["switcher"].levels()
+    assert [len(level.links) for level in (organization, project)] == [50, 50]
+    assert organization.more == "/admin/tenancy/organization/?in=all"
+    assert [link.text for link in environment.links] == [
+        f"acme / trading / {name}" for name in ("dev", "prod", "staging")
+    ]
+    here = client.get(table(Agent), {"in": str(world.project.pk)}).context["switcher"].levels()
+    assert [link.text for link in here[2].links] == ["dev", "prod", "staging"]
+    assert here[2].links[1].posture == "prod"
+    assert here[2].links[1].url == f"{table(Agent)}?in={world.prod.pk}"
+    assert here[1].everything.url == f"{table(Agent)}?in={world.organization.pk}"
+    assert here[0].everything.url == f"{table(Agent)}?in=all"
+
+
+# -- titles and the menu ------------------------------------------------------------------------------------------
+
+
+def test_titles_say_what_a_page_is_in_our_words(world: World) -> None:
+    made = fill(world)
+    fill_operators_tables()
+    client, wrong = signed_in(superuser()), []
+    for label, model in MODELS.items():
+        admin = site._registry[model]
+        page = client.get(table(model))
+        shown, tab = heading(page)
+        assert shown == admin.menu_title(), label
+        assert tab == f"{shown} | ByteOr Cloud"
+        assert trail(page) == []
+        row = admin.get_queryset(page.wsgi_request).first()
+        assert row is not None, label
+        page = client.get(row_page(row))
+        title, tab = heading(page)
+        assert title.lower().startswith(admin.singular.split()[0]), (label, title)
+        assert tab.startswith(title)
+        assert trail(page)[0][0] == shown, label
+        texts = [shown, title, tab, page.text.partition("frame-header")[2].partition("frame-title")[0]]
+        wrong += [(label, text) for text in texts[:3] if UUID.search(text) or FOREIGN_WORDS.search(text)]
+        names = re.sub(r'(href|value)="[^"]*"', "", texts[3])
+        wrong += [(label, names)] if UUID.search(names) or FOREIGN_WORDS.search(names) else []
+    assert wrong == []
+
+    assert heading(client.get(row_page(made.agent)))[0] == "Agent acme-agent-1"
+    assert heading(client.get(row_page(made.deployment)))[0] == "Deployment of quotes v1 to 1 agent"
+    assert heading(client.get(row_page(made.replay)))[0] == "Replay of an incident of acme-agent-1 through quotes v1"
+    page = client.get(act(made.deployment, "roll_back"))
+    assert heading(page)[0] == "Roll back"
+    scope = made.deployment.environment_id
+    assert trail(page) == [
+        ("Deployments", f"{table(Deployment)}?in={scope}"),
+        ("Deployment of quotes v1 to 1 agent", row_page(made.deployment)),
+    ]
+    assert heading(page)[1] == "Roll back · acme / trading / acme-1 | ByteOr Cloud"
+
+
+def test_the_menu_has_an_entry_for_each_daily_task(world: World) -> None:
+    daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays"]
+    viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
+    admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
+    operator = menu_of(signed_in(superuser()).get("/admin/"))
+
+    assert [*viewer] == ["Overview", "Environments", *daily, "People and keys", "Records"]
+    assert [*admin] == ["Overview", "Environment", *daily, "People and keys", "Audit", "Records"]
+    assert admin["Environment"] == row_page(world.dev)
+    assert [*operator] == ["Overview", "Environments", *daily, "People and keys", "Audit", "Jobs", "Records"]
+
+
+def test_every_table_is_behind_an_entry(world: World) -> None:
+    """The links of the menu, the tabs of their lists and the page of records lead to each table that one may see."""
+    for user in (world.viewer.user, world.operator.user, world.admin.user, superuser()):
+        client = signed_in(user)
+        start = client.get("/admin/", {"in": "all"})
+        found = set(menu_of(start).values())
+        for url in list(found):
+            page = client.get(url)
+            assert page.status_code == 200
+            found |= {link for _, link, _ in page.context.get("tabs", [])}
+        shown = client.get("/admin/records/").context["records"]
+        assert all(holds.endswith(".") for _, holds, _ in shown)
+        found |= {url for _, _, url in shown}
+        admins = [site._registry[model] for model in MODELS.values()]
+        visible = {each.list_url() for each in admins if each.has_view_permission(start.wsgi_request)}
+        assert {url.partition("?")[0] for url in found} - {"/admin/", "/admin/records/"} == visible
+
+
+# -- refusals -----------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_exist_and_what_is_not_yours_get_the_same_page(world: World, other: World) -> None:
+    made = fill(other)
+    client, pages = signed_in(world.admin.user), []
+    for pk in (made.deployment.pk, uuid7(), "not-a-key", 7):
+        pages += [client.get(f"{table(Deployment)}{pk}/{part}/") for part in ("change", "history", "act/roll_back")]
+
+    assert {page.status_code for page in pages} == {404}
+    said = {re.sub(r"Request [0-9a-f-]+", "", page.text.partition("<section")[2]) for page in pages}
+    assert len(said) == 1
+    text = said.pop()
+    assert "There is no such deployment, or you may not see it." in text
+    assert table(Deployment) in text
+    assert menu_of(pages[0])["Deployments"] == table(Deployment)
+    assert client.get(f"{table(Deployment)}{uuid7()}/live/", headers={"accept": "*/*"}).json()["status"] == 404
+    assert "There is no such page" in client.get("/admin/nowhere/").text
+    assert client.get("/admin/tenancy/").status_code == 404
+
+
+def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
+    made, client = fill(world), signed_in(world.viewer.user)
+    cases = {
+        table(AuditEvent): (403, "An organization admin may see them."),
+        table(SignInLink): (403, "Only operators of this installation may see sign-in links."),
+        table(EnrollmentToken): (403, "A project admin may see them."),
+        act(made.deployment, "roll_back"): (403, "Your role does not permit this on this deployment."),
+        f"{table(Agent)}?environment__id__exact=%00": (400, "has a part that cannot be read"),
+    }
+    for url, (status, text) in cases.items():
+        page = client.get(url)
+        assert (page.status_code, text in html.unescape(page.text)) == (status, True), url
+        assert "Agents" in menu_of(page)
+        assert "unsafe-eval" in page.headers["Content-Security-Policy"]
+    wrong = client.get(f"/admin/pipelines/draft/{uuid7()}/save/")
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
+    assert "This address is part of a form or a button." in wrong.text
+
+
+# -- an empty installation ----------------------------------------------------------------------------------------
+
+
+def test_the_overview_of_an_empty_installation_says_what_comes_next(world: World) -> None:
+    def steps(user: User, scope: Any = "all") -> dict[str, Any]:
+        page = signed_in(user).get("/admin/", {"in": getattr(scope, "pk", scope)})
+        assert page.context["tiles"] == [] or not page.context["steps"]
+        return {step.title: step for step in page.context["steps"]}
+
+    admin = steps(world.admin.user)
+    assert [title for title, step in admin.items() if step.is_done] == [
+        "Create an organization", "Create a project", "Create an environment", "Invite people",
+    ]  # fmt: skip
+    assert [title for title, step in admin.items() if step.is_next] == ["Enroll an agent"]
+    assert not any(step.who for step in admin.values())
+    assert signed_in(world.admin.user).get(admin["Enroll an agent"].url).status_code == 200
+    viewer = steps(world.viewer.user, world.dev)
+    assert viewer["Enroll an agent"].who.startswith("A project admin can do this.")
+    assert viewer["Write a draft"].who.startswith("An operator can do this.")
+    empty = organizations.create_project(organization=world.organization, name="empty", actor=world.admin.actor)
+    mine = steps(world.admin.user, empty)
+    assert mine["Create an environment"].is_next
+    direct = signed_in(world.admin.user).get(mine["Create an environment"].url)
+    assert direct.headers["Location"] == act(empty, "create_environment")
+
+    fill(world)
+    assert steps(world.admin.user) == {}
+    assert steps(world.admin.user, empty) != {}
+
+
+def test_a_person_without_an_organization_can_create_one() -> None:
+    person = accounts.get_or_create_account("new@nowhere.example")
+    client = signed_in(person)
+    assert 'href="/admin/start/"' in client.get("/admin/", follow=True).text
+
+    form = client.get("/admin/start/")
+    made = client.post("/admin/start/", {"_confirm": "yes", "_form": form.context["form_id"], "name": "Fresh"})
+
+    row = Organization.objects.get(name="Fresh")
+    assert made.headers["Location"] == row_page(row)
+    assert Membership.objects.get(organization=row).user == person
+    assert client.get("/admin/").status_code == 200
+    client.logout()
+    assert client.get("/admin/start/").headers["Location"] == "/admin/login/"
+
+
+# -- in the browser -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_switcher_works_by_mouse_and_keyboard(
+    open_page: Callable[..., Page], world: World, shot: Callable[..., None]
+) -> None:
+    page = sign_in(open_page(), world.admin.user)
+    page.goto(f"{table(Agent)}?in={world.prod.pk}")
+    switch = page.locator(".switch summary")
+
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        switch.nth(2).click()
+        page.locator(".switch[open]").get_by_role("link", name="dev").click()
+        expect(switch.nth(2)).to_have_accessible_name("Environment: dev, dev")
+        assert page.url.endswith(f"{table(Agent)}?in={world.dev.pk}")
+
+        switch.nth(2).focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".switch[open]")).to_have_count(1)
+        page.keyboard.press("Escape")
+        expect(page.locator(".switch[open]")).to_have_count(0)
+        expect(switch.nth(2)).to_be_focused()
+        page.keyboard.press("Space")
+        for _ in range(3):
+            page.keyboard.press("Tab")
+        expect(page.locator(".switch[open] a:focus")).to_have_text(re.compile("prod"))
+        box = page.locator(".switch[open] ul").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        page.keyboard.press("Enter")
+        expect(switch.nth(2)).to_have_accessible_name("Environment: prod, prod")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Agents")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    switch.nth(0).click()
+    page.get_by_role("heading", level=1).click()
+    expect(page.locator(".switch[open]")).to_have_count(0)
+    shot(page, "agents-empty", widths=(1440, 390))
