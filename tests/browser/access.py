@@ -175,13 +175,14 @@ PAGES: dict[str, PageRule] = {
     "pipelines_version_graph": PageRule("pipelines.version", VIEW),
     "pipelines_version_compare": PageRule("pipelines.version", VIEW),
     "releases_configbundle_new": PageRule("pipelines.version", OPERATE, _FORM),
+    "releases_configbundle_choose": PageRule("tenancy.environment", OPERATE),
     "releases_configbundle_deploy": PageRule("releases.configbundle", OPERATE, _FORM),
     "artifacts_artifact_content": PageRule("artifacts.artifact", OPERATE),
 }
 # Pages of the site itself: each shows everybody what the tables above permit.
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
-    "view_on_site", "app_list",
+    "view_on_site", "app_list", "records", "start",
 }  # fmt: skip
 ROW_PAGES = ("changelist", "add", "history", "delete", "change", "act", "choice", "live")
 

@@ -16,6 +16,7 @@ import pytest
 from django.contrib.admin.utils import quote
 from django.db import transaction
 from django.db.models import ForeignKey
+from django.forms import ChoiceField
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 
@@ -129,6 +130,8 @@ def test_searches_and_choices_find_no_row_of_others(tenants: Tenants) -> None:
         if stranger.sees_table(label):
             found = stranger.client.get(table(model), {"q": str(theirs.pk)}).context["cl"]
             assert theirs not in found.queryset, label
+    for row in (tenants.acme.organization, tenants.trading, tenants.acme.prod):
+        assert_refused(stranger.client.get(table(MODELS["fleet.agent"]), {"in": str(row.pk)}))
     # One foreign key to each table: the choices are rows of the table that it refers to.
     keys = {
         field.related_model: {"app_label": model._meta.app_label, "model_name": model._meta.model_name,
@@ -179,6 +182,10 @@ def test_pages_of_rows_open_only_for_those_who_may_see_the_row(tenants: Tenants)
 def start_of(form: Any) -> dict[str, str]:
     """Return what a browser would send of the form as it was shown."""
     values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+    values |= {
+        name: next(iter(dict(field.choices)), None)
+        for name, field in form.fields.items() if isinstance(field, ChoiceField) and values[name] is None
+    }  # fmt: skip
     return {name: str(value) for name, value in values.items() if value not in (None, False, "")}
 
 

@@ -126,7 +126,7 @@ def approve(hand: Hand, subject: str) -> None:
 
 
 def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
-    transactional_db: None, open_page: Callable[..., Page], shot: Callable[..., None]
+    transactional_db: None, open_page: Callable[..., Page]
 ) -> None:
     Hand.clicks = 0
     # An organization with a project, an environment for production, and a second person.
