@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from django.contrib.admin.utils import unquote
-from django.template.response import TemplateResponse
+from django.template.backends.django import Template
 from django.urls import ResolverMatch, resolve
 
 from apps.artifacts.models import Artifact
@@ -243,6 +243,7 @@ class Somebody:
         mine = Membership.objects.filter(user=self.user)
         self.organizations = set(mine.values_list("organization_id", flat=True))
         self._seen: dict[Any, bool] = {}
+        self._opens: dict[str, bool] = {}
 
     def holds(self, permission: Permission, place: Place) -> bool:
         """Tell whether the person has the permission there, by the rules of the contract."""
@@ -315,9 +316,14 @@ class Somebody:
         is_mine = not rule.only_self or row.pk == self.user.pk
         return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed - {None})
 
-    def may_open(self, url: str, method: str = "GET") -> bool:
-        """Tell whether the person may open an address of the console, or send a form to it."""
-        match = resolve(urlsplit(url).path)
+    def may_open(self, url: str) -> bool:
+        """Tell whether the person may open an address of the console, or send its form."""
+        path = urlsplit(url).path
+        if path not in self._opens:
+            self._opens[path] = self._may_open(resolve(path))
+        return self._opens[path]
+
+    def _may_open(self, match: ResolverMatch) -> bool:
         name, given = match.url_name or "", match.kwargs
         if name in SITE_PAGES:
             return True
@@ -479,18 +485,14 @@ class Tenants:
                 found[is_prod, is_organizations] = row
         return list(found.values())
 
-    @cache  # noqa: B019
-    def samples(self, label: str) -> list[Any]:
-        """Return a row of the table in each project and organization, and those on which acts are possible."""
-        found = {}
-        for row in self.rows[label]:
-            found.setdefault(place_of(row), row)
-        found |= {(name, row.pk): row for at, name in ACTS if at == label for row in self.rows_for(label, name)}
-        return list({row.pk: row for row in found.values()}.values())
+    def acted_on(self, label: str) -> list[Any]:
+        """Return the rows of the table on which acts are possible."""
+        found = {row.pk: row for at, name in ACTS if at == label for row in self.rows_for(label, name)}
+        return list(found.values())
 
     def near(self, label: str) -> Any:
-        """Return a row of the table in acme's trading project, or in acme itself; else any row."""
-        return next(iter(self.rows_in(label, self.trading)), self.rows[label][0])
+        """Return a row of acme's trading project or of acme itself, if possible one with an act; else any row."""
+        return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
 
     def far(self, label: str) -> Any:
         """Return a row of the table in acme's research project, if there are any."""
@@ -498,12 +500,15 @@ class Tenants:
         return next((row for row in self.rows[label] if place_of(row) == place), None)
 
     @staticmethod
-    def get(person: Somebody, url: str, method: str = "GET", *, whole: bool = False) -> Any:
-        """Ask for a page as the person. Unless the ``whole`` page is needed, its template is not rendered."""
+    def ask(
+        person: Somebody, url: str, method: str = "GET", data: Mapping[str, str] | None = None, *, whole: bool = False
+    ) -> Any:
+        """Send a request as the person. Unless the ``whole`` page is needed, its template is not rendered."""
         with pytest.MonkeyPatch.context() as patch:
             if not whole:
-                patch.setattr(TemplateResponse, "rendered_content", "")
-            return person.client.generic(method, url, b"", "application/x-www-form-urlencoded")
+                patch.setattr(Template, "render", lambda *_: "")
+            form = urlencode(data or {})
+            return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
 
     def page(self, person: Somebody, row: Any) -> Any:
         """Return the page of the row as the person sees it. It is asked for once."""

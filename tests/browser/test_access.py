@@ -109,14 +109,15 @@ def assert_refused(response: Any, before: dict[str, int] | None = None) -> None:
 def test_lists_show_exactly_the_rows_that_a_person_may_see(tenants: Tenants) -> None:
     for person in [*tenants.home, tenants.abroad[-1]]:
         for label, model in MODELS.items():
-            response = tenants.get(person, table(model), whole=person.name in LEAST)
+            response = tenants.ask(person, table(model), whole=person.name in LEAST)
             if not person.sees_table(label):
                 assert_refused(response)
                 continue
             changes = response.context_data["cl"]
             shown = set(changes.queryset.values_list("pk", flat=True))
             assert shown == {row.pk for row in tenants.rows[label] if person.sees(row)}, (person.name, label)
-            assert_shows_nothing_else(person, tenants, response)
+            if person.name in LEAST:
+                assert_shows_nothing_else(person, tenants, response)
             admin = changes.model_admin
             offered = {name for name, _ in admin.get_action_choices(response.wsgi_request)} - {""}
             several = {action.__name__ for action in admin.actions}
@@ -162,18 +163,19 @@ def doors(row: Any) -> list[str]:
 
 
 def test_pages_of_rows_open_only_for_those_who_may_see_the_row(tenants: Tenants) -> None:
-    viewer, guest, _, lowered, admin = tenants.home
+    viewer, guest, operator, lowered, admin = tenants.home
     for label in MODELS:
         near, far = tenants.near(label), tenants.far(label)
-        strangers = [(person, near) for person in (viewer, guest, lowered, admin, *tenants.abroad)]
-        for person, row in (*strangers, (guest, far)):
+        asked = [(person, near) for person in (*tenants.home, *tenants.abroad)] + [(guest, far)]
+        for person, row in asked:
             if row is not None and not person.sees(row):
                 for door in doors(row)[: 1 if person in tenants.abroad[:-1] else None]:
-                    assert_refused(person.client.get(door))
-        if admin.sees(near):
-            assert tenants.get(admin, row_page(near)).status_code == 200
+                    assert_refused(tenants.ask(person, door))
+        for person in (operator, admin):
+            if person.sees(near):
+                assert tenants.ask(person, row_page(near)).status_code == 200, (person.name, near)
         # Those who may do least see the rows on which acts are possible, and where they may do less than elsewhere.
-        shown = [(viewer, row) for row in tenants.samples(label)] + [(guest, near), (lowered, far)]
+        shown = [(viewer, row) for row in tenants.acted_on(label)] + [(guest, near), (lowered, far)]
         for person, row in shown:
             if row is not None and person.sees(row):
                 assert_shows_nothing_else(person, tenants, tenants.page(person, row))
@@ -200,10 +202,10 @@ def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
                 may = person.may_act(row, name)
                 if not may:
                     before = writes()
-                    assert_refused(person.client.post(url, values), before)
+                    assert_refused(tenants.ask(person, url, "POST", values), before)
                 if person in tenants.abroad[:-1]:
                     continue
-                shown = tenants.get(person, url)
+                shown = tenants.ask(person, url)
                 if not may:
                     assert_refused(shown)
                     continue
@@ -234,7 +236,7 @@ def test_acts_on_several_rows_spare_those_of_others(tenants: Tenants) -> None:
                 if row is not None and not person.may_act(row, name):
                     before = writes()
                     data = {"action": name, "_selected_action": str(row.pk), "_confirm": "yes", **rule.values}
-                    person.client.post(table(model), data)
+                    tenants.ask(person, table(model), "POST", data)
                     assert writes() == before, (person.name, label, name)
 
 
@@ -263,13 +265,15 @@ def test_further_pages_need_their_permission(tenants: Tenants) -> None:
                 for method in rule.methods:
                     before = writes()
                     with transaction.atomic():
-                        response = tenants.get(person, url, method, whole=person.name in LEAST)
+                        response = tenants.ask(person, url, method, whole=person.name in LEAST)
                         if not person.may_open(url):
                             assert_refused(response, before)
                         else:
                             missing = name == "artifacts_artifact_content" and row != tenants.artifact
                             assert response.status_code in ({404} if missing else WELCOME), (person.name, method, url)
-                            if not response.streaming:
+                            if response.streaming:
+                                response.getvalue()  # reading a file to its end closes it
+                            elif person.name in LEAST:
                                 assert_shows_nothing_else(person, tenants, response)
                         transaction.set_rollback(True)
 
@@ -289,7 +293,9 @@ def test_captured_records_are_shown_to_operators_only(tenants: Tenants) -> None:
     for url in asked:
         assert_shows_nothing_else(viewer, tenants, viewer.client.get(url))
     for path in ("", "?path=journal/quotes_in.bin"):
-        assert operator.client.get(content + path).status_code == 200
+        downloaded = operator.client.get(content + path)
+        assert downloaded.status_code == 200
+        assert downloaded.getvalue()
         assert_refused(viewer.client.get(content + path))
 
 
@@ -297,9 +303,9 @@ def test_nobody_enters_without_a_role(tenants: Tenants) -> None:
     people = [Client(), signed_in(accounts.get_or_create_account("nobody@nowhere.example"))]
     pages = [table(model) for model in MODELS.values()]
     pages += [reverse(f"admin:{name}") for name in ("index", "search", "autocomplete")]
-    pages += [door for label in MODELS for door in doors(tenants.rows[label][0])]
+    pages += [door for label in MODELS for door in doors(tenants.near(label))]
     pages += [
-        reverse(f"admin:{name}", args=[tenants.samples(rule.table)[0].pk] if rule.table else [])
+        reverse(f"admin:{name}", args=[tenants.near(rule.table).pk] if rule.table else [])
         for name, rule in PAGES.items()
     ]
     pages += [act(tenants.rows_for(label, name)[0], name) for label, name in ACTS]
