@@ -170,8 +170,9 @@ class ArtifactAdmin(_RunningAdmin):
     section = "Artifacts"
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
+    sortable_by = ()
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
-    search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
+    search_fields = ("content_hash", "spec_hash", "agent__name", "=content_hash", "=id")
     acts = (REPLAY, EXECUTE, BISECT)
     live_template, still_template = "console/artifact.html", "console/journal.html"
 
@@ -180,8 +181,11 @@ class ArtifactAdmin(_RunningAdmin):
         content = self.admin_site.admin_view(self.content_view)
         return [path("<uuid:pk>/content/", content, name="artifacts_artifact_content"), *super().get_urls()]
 
-    def page_title(self, row: Artifact) -> str:
+    def row_name(self, row: Artifact) -> str:
         return artifacts.artifact_title(row)
+
+    def page_title(self, row: Artifact) -> str:
+        return self.row_name(row)
 
     def is_moving(self, row: Artifact) -> bool:
         return (
@@ -248,6 +252,7 @@ class ReplayAdmin(_RunningAdmin):
     related = (
         "environment__project__organization",
         "artifact__agent",
+        "artifact__environment",
         "artifact__deployment__config_bundle",
         "version",
         "approval",
@@ -255,11 +260,15 @@ class ReplayAdmin(_RunningAdmin):
         "bisect__first_bad",
     )
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
+    sortable_by = ()
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
     acts = (AGAIN, OTHER_VERSION, BISECT_ARTIFACT, CANCEL)
     guarded = {"result": P.OPERATE_ENVIRONMENT}  # a divergence shows bytes of captured records
     live_template = "console/replay.html"
+
+    def row_name(self, row: Replay) -> str:
+        return f"Replay through {row.version}"
 
     def page_title(self, row: Replay) -> str:
         return f"Replay of an incident of {row.artifact.agent} through {row.version}"
@@ -320,8 +329,11 @@ class BisectAdmin(_RunningAdmin):
     search_fields = ("requested_by", "=id")
     live_template = "console/bisect.html"
 
-    def page_title(self, row: Bisect) -> str:
+    def row_name(self, row: Bisect) -> str:
         return f"Bisect of an incident of {row.artifact.agent}"
+
+    def page_title(self, row: Bisect) -> str:
+        return self.row_name(row)
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
         """Show what was found, and the verdict about each version."""

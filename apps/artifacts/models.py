@@ -54,7 +54,16 @@ class Artifact(Stateful):
             ),
             one_of_constraint("status", ArtifactStatus, "artifacts_artifact_status"),
         ]
-        indexes = [models.Index(fields=["content_hash"], name="artifacts_artifact_content")]
+        indexes = [
+            models.Index(fields=["content_hash"], name="artifacts_artifact_content"),
+            # For lists of a rare kind or status, and for the newest captures of an environment.
+            models.Index(fields=["environment", "kind", "id"], name="artifacts_artifact_kind"),
+            models.Index(
+                fields=["environment", "status", "id"],
+                condition=~models.Q(status=ArtifactStatus.VERIFIED),
+                name="artifacts_artifact_unverified",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pk}"

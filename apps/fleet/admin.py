@@ -125,8 +125,10 @@ class AgentAdmin(ReadOnlyAdmin):
     )  # fmt: skip
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
+    sortable_by = ("name",)
     list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
+    searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
         Act(
@@ -326,6 +328,7 @@ class AgentKeyAdmin(CredentialAdmin):
     section = "Agents"
     related = ("agent__environment__project__organization",)
     list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
+    sortable_by = ()
     search_fields = ("prefix", "agent__name", "=id")
 
     def page_title(self, row: AgentKey) -> str:
@@ -341,6 +344,7 @@ class HeartbeatAdmin(ReadOnlyAdmin):
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
+    sortable_by = ()
     list_filter = ("status",)
     search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
 
@@ -355,6 +359,7 @@ class AssignmentAdmin(ReadOnlyAdmin):
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
+    sortable_by = ()
     list_filter = ("action", "progress")
     search_fields = ("agent__name", "bundle_hash", "=deployment_id")
 

@@ -127,20 +127,28 @@ class States:
 
 
 @dataclass(frozen=True, slots=True)
-class Health(States):
-    """How many enrolled agents an environment has also by status, and by the hash of the running bundle."""
+class Groups:
+    """How many enrolled agents an environment has by drift, by status, and by the hash of the running bundle."""
 
+    by_drift: Counter[bool]
     status: Mapping[str, int]
     bundles: Mapping[str, int]
 
+    @property
+    def total(self) -> int:
+        """The number of enrolled agents."""
+        return self.by_drift.total()
+
 
 @dataclass(frozen=True, slots=True)
-class Counts(Health):
+class Counts(States):
     """How many enrolled agents an environment has, in all and by what lists filter by.
 
-    ``labels`` has the most frequent values of each key.
+    ``bundles`` counts by the hash of the running bundle. ``labels`` has the most frequent values of each key.
     """
 
+    status: Mapping[str, int]
+    bundles: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
 
     @property
@@ -250,10 +258,10 @@ def count_states(environments: Environments) -> States:
     """Count the enrolled agents of all these environments by liveness, and the drifted and the cloned ones."""
     catch_up(environments)
     counted = PulseCount.objects.filter(environment__in=environments).order_by()
-    return _states(environments, Counter(dict(counted.values_list("drifted").annotate(agents=Sum("count")))))
+    return states_of(environments, Counter(dict(counted.values_list("drifted").annotate(agents=Sum("count")))))
 
 
-def _states(environments: Environments, by_drift: Counter[bool]) -> States:
+def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
     """Count only those agents that may not be online. Of all others, ``by_drift`` says how many there are."""
     found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
     word = Case(
@@ -273,8 +281,8 @@ def _states(environments: Environments, by_drift: Counter[bool]) -> States:
     return States(liveness, by_drift[True], clones)
 
 
-def count_health(environment: Environment) -> Health:
-    """Count the environment's enrolled agents by all but their labels."""
+def count_groups(environment: Environment) -> Groups:
+    """Count the environment's enrolled agents by what does not change with time alone."""
     catch_up([environment])
     by_drift, bundles = Counter[bool](), Counter[str]()
     status = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0))
@@ -286,20 +294,19 @@ def count_health(environment: Environment) -> Health:
             status[word] += agents
         if bundle_hash is not None:
             bundles[bundle_hash] += agents
-    states = _states([environment], by_drift)
-    return Health(states.liveness, states.drifted, states.cloned, status, bundles)
+    return Groups(by_drift, status, bundles)
 
 
 def count(environment: Environment) -> Counts:
     """Count the environment's enrolled agents."""
-    found = count_health(environment)
+    groups = count_groups(environment)
+    states = states_of([environment], groups.by_drift)
     labels = count_labels(environment)
-    return Counts(found.liveness, found.drifted, found.cloned, found.status, found.bundles, labels)
+    return Counts(states.liveness, states.drifted, states.cloned, groups.status, groups.bundles, labels)
 
 
 def count_running(environment: Environment, bundle_hashes: Collection[str]) -> dict[str, int]:
-    """Return how many of the environment's agents run each of these bundles."""
-    catch_up([environment])
+    """Return how many of the environment's agents run each of these bundles, as of the last ``settle``."""
     counted = PulseCount.objects.filter(environment=environment, running_bundle_hash__in=bundle_hashes).order_by()
     return dict(counted.values_list("running_bundle_hash").annotate(agents=Sum("count")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ _COLUMNS = ("pk", "name", "liveness", "heartbeat__status", "drifted", "drained",
 
 def fleet_panel(environment: Environment) -> dict[str, Any]:
     """Return the panel. It reads the agents themselves only if they are few, and else the maintained counts."""
-    counts = facts.count_health(environment)
-    total = sum(counts.liveness.values())
+    groups = facts.count_groups(environment)
+    total = groups.total
     base = f"{reverse('admin:fleet_agent_changelist')}?environment__id__exact={environment.pk}&enrolled=yes"
     panel = {
         "title": "Fleet",
@@ -32,12 +33,19 @@ def fleet_panel(environment: Environment) -> dict[str, Any]:
     }
     if not total:
         return panel
+    cells: list[dict[str, str]] = []
+    liveness = Counter[str]()
+    if total > MAX_CELLS:
+        liveness.update(facts.states_of([environment], groups.by_drift).liveness)
+    else:
+        cells, liveness = _cells(environment)
+    drift = {"drifted": groups.by_drift[True], "as desired": groups.by_drift[False]}
     bars = [
-        _bar("Liveness", counts.liveness, f"{base}&liveness="),
-        _bar("Status", counts.status, f"{base}&status="),
-        _bar("Drift", {"drifted": counts.drifted, "as desired": total - counts.drifted}, f"{base}&drift=", _DRIFT),
+        _bar("Liveness", {each: liveness[each] for each in Liveness}, f"{base}&liveness="),
+        _bar("Status", groups.status, f"{base}&status="),
+        _bar("Drift", drift, f"{base}&drift=", _DRIFT),
     ]
-    return {**panel, "bars": bars, "cells": _cells(environment) if total <= MAX_CELLS else []}
+    return {**panel, "bars": bars, "cells": cells}
 
 
 _DRIFT = {"drifted": "yes", "as desired": "no"}
@@ -59,14 +67,16 @@ def _bar(title: str, counts: Mapping[str, int], url: str, words: Mapping[str, st
     return {"title": title, "parts": parts, "text": ", ".join(f"{each['count']} {each['word']}" for each in parts)}
 
 
-def _cells(environment: Environment) -> list[dict[str, str]]:
+def _cells(environment: Environment) -> tuple[list[dict[str, str]], Counter[str]]:
+    """Return a cell for each agent, and how many agents there are by liveness."""
     mine = Agent.objects.enrolled().filter(environment=environment).with_state().order_by("name")
-    cells = []
+    cells, liveness = [], Counter[str]()
     for pk, name, *marks in mine.values_list(*_COLUMNS)[:MAX_CELLS]:
         word = state_of(*marks)
+        liveness[marks[0]] += 1
         url = reverse("admin:fleet_agent_change", args=[pk])
         cells.append({"url": url, "text": f"{name}: {word}", "tone": _TONE.get(word) or TONES.get(word, "plain")})
-    return cells
+    return cells, liveness
 
 
 _TONE = {"drained": "plain", "suspected clone": "bad", "starting": "busy"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet, TextField
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet, UUIDField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.http import HttpRequest
@@ -26,8 +26,8 @@ def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_lette
     found = Q()
     for argument, subject in dead_letters.SUBJECTS.items():
         rows = subject.model._default_manager.filter(condition(subject.model, subject))
-        queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
-        found |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
+        # For each job one look-up by key. A list of all these rows could have a million.
+        found |= Q(Exists(rows.filter(pk=Cast(KeyTextTransform(argument, OuterRef("args")), UUIDField()))))
     return queryset.filter(found)
 
 
@@ -41,6 +41,7 @@ class JobAdmin(ReadOnlyAdmin):
     tabs = {"Dead letters": "status__exact=failed"}
     omitted = frozenset({"worker", "abort_requested"})
     list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
+    sortable_by = ()
     list_filter = ("status", "task_name")
     search_fields = ("task_name", "args", "=id")
     acts = (
@@ -80,7 +81,10 @@ class JobAdmin(ReadOnlyAdmin):
         return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
-        return dead_letters.tenant_of(row)
+        kept = vars(row)  # a page asks several times
+        if "_tenant" not in kept:
+            kept["_tenant"] = dead_letters.tenant_of(row)
+        return cast("Tenant", kept["_tenant"])
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: ProcrastinateJob) -> str:

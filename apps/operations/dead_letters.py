@@ -44,7 +44,8 @@ def tenant_of(job: ProcrastinateJob) -> Tenant:
     """Return the tenant of the row that the job refers to; None if it refers to no row or the row is deleted."""
     for argument, subject in SUBJECTS.items():
         if argument in job.args:
-            row = subject.model._default_manager.filter(pk=job.args[argument]).first()
+            whole = "environment__project__organization" if subject.tenant == "environment" else subject.tenant
+            row = subject.model._default_manager.select_related(whole).filter(pk=job.args[argument]).first()
             return None if row is None else getattr(row, subject.tenant)
     return None
 

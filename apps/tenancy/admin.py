@@ -369,6 +369,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     holds = "Each message to a webhook, with the receiver's responses."
     related = ("webhook__organization", "event")
     list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
+    sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
     acts = (
@@ -410,6 +411,7 @@ class SignInLinkAdmin(ReadOnlyAdmin):
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
     holds = "Requests whose first response is kept, so that a repetition gets the same."
     list_display = ("key", "caller", "status", "expires_at")
+    sortable_by = ()
     search_fields = ("key", "caller")
 
     def page_title(self, row: IdempotencyKey) -> str:
@@ -421,6 +423,7 @@ class RateCounterAdmin(ReadOnlyAdmin):
     holds = "How many requests each caller made in the current minute."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
+    sortable_by = ()
     search_fields = ("key",)
 
     def page_title(self, row: RateCounter) -> str:

@@ -11,10 +11,15 @@ from django.urls import reverse
 
 from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill
 from apps.tenancy.console.console_user import Tenant
+from apps.tenancy.console.large import SeenValuesFilter
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
 from apps.tenancy.permissions import Permission as P
 
 _SHOWN = 10
+
+
+class _Outcome(SeenValuesFilter):
+    always = ("success", "denied", "error")
 
 
 @admin.register(AuditEvent, site=site)
@@ -24,8 +29,9 @@ class AuditEventAdmin(ReadOnlyAdmin):
     section = "Audit"
     related = ("organization",)
     list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
-    list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
-    search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
+    sortable_by = ()
+    list_filter = (("outcome", _Outcome), "actor_kind", ("organization", VisibleRowsFilter))
+    search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         """Show on the page of an environment what happened there last."""
@@ -64,6 +70,7 @@ class AuditSealAdmin(ReadOnlyAdmin):
     section = "Audit"
     related = ("organization", "event")
     list_display = ("seq", "organization", "event", "hash")
+    sortable_by = ()
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("hash", "event__action")
 

@@ -92,6 +92,13 @@ def _facts(options: argparse.Namespace) -> list[Row]:
         return facts.run(_free_port(), seconds=seconds, rounds=options.rounds, large=large)
 
 
+def _console(options: argparse.Namespace) -> list[Row]:
+    with _installation():
+        from tests.bench import console
+
+        return console.run(rounds=options.rounds, large=options.agents)
+
+
 def _fleet(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import fleet
@@ -170,6 +177,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "upload": _upload,
     "lists": _lists,
     "facts": _facts,
+    "console": _console,
     "fleet": _fleet,
     "herd": _herd,
     "bad-tokens": _bad_tokens,

@@ -1,17 +1,26 @@
-"""The benchmark of the console: each of its pages beside 100,000 agents, a million artifacts and a million events."""
+"""The benchmark of the console: each page with 100,000 agents, a million artifacts and events, and with a thousand."""
 
 from __future__ import annotations
 
+import logging
+import statistics
+import time
 from typing import Any
 
 from django.db import connection, models
+from django.test.utils import CaptureQueriesContext, setup_test_environment, teardown_test_environment
 
+from tests.bench.results import Row
+from tests.bench.serving import analyze
+
+MOST_MS, MOST_QUERIES, MOST_GROWTH = 300, 15, 3.0
 LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
 SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
 # What the fleet looks like: a tenth is stale, a thousandth drifts, a hundredth is degraded.
 _AGENTS = """
 CREATE TEMPORARY TABLE made AS
-    SELECT id, substr(name, 7)::int AS n FROM fleet_agent WHERE environment_id = %(environment)s AND name LIKE 'agent-%%';
+    SELECT id, substr(name, 7)::int AS n FROM fleet_agent
+    WHERE environment_id = %(environment)s AND name LIKE 'agent-%%';
 INSERT INTO fleet_heartbeat (agent_id, last_seen_at, next_heartbeat_s, status, agent_version, report,
         running_bundle_hash, running_since, commands, superseded_boots)
     SELECT id, now() - CASE WHEN n %% 10 = 0 THEN interval '4 hours' ELSE interval '1 second' END, 3600,
@@ -35,11 +44,11 @@ def _copy(row: models.Model, count: int, **values: str) -> None:
     table, fields = row._meta.db_table, row._meta.local_concrete_fields
     if isinstance(row._meta.pk, models.UUIDField):
         values.setdefault("id", "uuidv7()")
-    names = [field.column for field in fields if not isinstance(field, models.BigAutoField) or field.column in values]
+    names = [str(field.column) for field in fields if not isinstance(field, models.BigAutoField)]
     chosen = ", ".join(values.get(name, f"t.{name}") for name in names).replace("%", "%%")
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table} ({', '.join(names)})"  # noqa: S608  only names of columns and constants are inserted
+            f"INSERT INTO {table} ({', '.join(names)})"
             f" SELECT {chosen} FROM {table} AS t, generate_series(1, %s) AS n WHERE t.{row._meta.pk.column} = %s",
             [count, row.pk],
         )
@@ -48,6 +57,7 @@ def _copy(row: models.Model, count: int, **values: str) -> None:
 def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) -> None:
     """Give an organization so many rows in one environment, beside a few rows in every other table."""
     from apps.fleet import facts
+    from apps.fleet.models import Agent
     from apps.tenancy import audit
     from apps.tenancy.models import AuditEvent, AuditSeal, Environment
     from tests.browser.filled import fill as fill_tables
@@ -61,20 +71,19 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
     )  # fmt: skip
     found = {"environment": environment.pk, "deployment": deployment.pk, "bundle": deployment.bundle_hash}
     with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS made")
         for statement in filter(str.strip, _AGENTS.split(";")):
             cursor.execute(statement, found)
-        cursor.execute("SELECT array_agg(id::text) FROM (SELECT id FROM fleet_agent WHERE environment_id = %s LIMIT 500)",
-                       [environment.pk])  # fmt: skip
-        (some,) = cursor.fetchone()
+    some = [str(pk) for pk in Agent.objects.filter(environment=environment).values_list("pk", flat=True)[:500]]
     _copy(
         made.artifact, artifacts, content_hash="'sha256:' || md5(n::text) || md5('x' || n)",
-        agent_id=f"('{{{','.join(some)}}}'::uuid[])[n % 500 + 1]",
+        agent_id=f"('{{{','.join(some)}}}'::uuid[])[n % {len(some)} + 1]",
         kind="CASE n % 4 WHEN 0 THEN 'incident_bundle' WHEN 1 THEN 'snapshot' ELSE 'telemetry' END",
         status="CASE WHEN n % 100000 = 7 THEN 'rejected' ELSE 'verified' END",
         captured_at="now() - n * interval '1 second'",
     )  # fmt: skip
-    _copy(made.replay, replays, status="CASE WHEN n % 1000 = 7 THEN 'diverged' ELSE 'succeeded' END", finished_at="now()")
+    _copy(
+        made.replay, replays, status="CASE WHEN n % 1000 = 7 THEN 'diverged' ELSE 'succeeded' END", finished_at="now()"
+    )
     event = AuditEvent.objects.filter(environment_id=environment.pk).latest("id")
     while audit.seal_chain(world.organization.pk):
         pass
@@ -93,3 +102,54 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
             [last.seq, world.organization.pk],
         )
     facts.maintain()
+
+
+def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
+    """Print each page that is slow; return the time and the queries of the worst one, and how much all of them grow."""
+    from tests.worlds import World
+
+    logging.disable(logging.INFO)
+    share = large / LARGE["agents"]
+    worlds = {"small": World("small"), "large": World("large")}
+    fill(worlds["small"], **SMALL)
+    fill(worlds["large"], **{name: max(1000, int(count * share)) for name, count in LARGE.items()})
+    analyze()
+    found = {name: _measure(world, rounds) for name, world in worlds.items()}
+    slow = sorted(found["large"].items(), key=lambda item: -item[1][0])
+    for page, (ms, queries) in slow[:15]:
+        print(f"  console    {page:<50} {ms:6.0f} ms, {queries} queries", flush=True)
+    # The same pages in both, without the filters that only one has.
+    alike = found["large"].keys() & found["small"].keys()
+    totals = {name: sum(pages[page][0] for page in alike) for name, pages in found.items()}
+    most = max(found["large"].items(), key=lambda item: item[1][1])
+    return [
+        Row(
+            f"the slowest of {len(slow)} pages of the console", slow[0][1][0], MOST_MS, " ms", is_most=True,
+            note=slow[0][0], measured={page: round(ms, 1) for page, (ms, _) in slow},
+        ),
+        Row("queries of the largest of these pages", most[1][1], MOST_QUERIES, is_most=True, note=most[0]),
+        Row(
+            f"{len(alike)} pages at {large:,} agents / at {SMALL['agents']:,}", totals["large"] / totals["small"],
+            MOST_GROWTH, is_most=True, measured={name: round(ms) for name, ms in totals.items()},
+        ),
+    ]  # fmt: skip
+
+
+def _measure(world: Any, rounds: int) -> dict[str, tuple[float, int]]:
+    """Return the median time in ms and the number of queries of each page, as an administrator sees it."""
+    from tests.browser.every_page import walk
+    from tests.browser.filled import signed_in
+
+    setup_test_environment()  # the walk reads the contexts of the templates, which takes time
+    pages = list(walk(world.admin.user))
+    teardown_test_environment()
+    client, found = signed_in(world.admin.user), {}
+    for page, url in pages:
+        times = []
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            with CaptureQueriesContext(connection) as queries:
+                client.get(url)
+            times.append(1000 * (time.perf_counter() - began))
+        found[page] = (statistics.median(times[1:]), len(queries))  # the first one warms up
+    return found

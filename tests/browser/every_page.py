@@ -6,21 +6,27 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from django.test import Client
+from django.http import HttpRequest
 from django.urls import reverse
 
+from apps.fleet.models import Agent
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import ConfigBundle
 from apps.tenancy.console import site
-from apps.tenancy.models import Environment
-from tests.browser.filled import MODELS, row_page, table
+from apps.tenancy.models import Environment, User
+from tests.browser.filled import MODELS, row_page, signed_in, table
 
 # A word that is in no row, and one that is in many.
 SEARCHES = ("nowhere", "bench")
+_CHOICES = 12  # of each filter
 
 
-def walk(client: Client, rows_of: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name and the URL of each page. ``rows_of`` returns the row of a model whose page is walked, or None."""
+def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield the name and the URL of each page: of each table the list, and the page and the forms of one row.
+
+    ``lists``: also each search, each filter, each order and the further pages of the lists.
+    """
+    client = signed_in(user)
     yield "overview", reverse("admin:index")
     for label, model in MODELS.items():
         listed = client.get(table(model))
@@ -28,28 +34,39 @@ def walk(client: Client, rows_of: Any) -> Iterator[tuple[str, str]]:
             continue
         changelist = listed.context["cl"]
         yield f"{label} list", table(model)
-        for word in SEARCHES:
-            yield f"{label} search {word}", f"{table(model)}?q={word}"
-        for spec in changelist.filter_specs:
-            for choice in list(spec.choices(changelist))[:12]:
-                if len(choice["query_string"]) > 1:
-                    yield f"{label} filter {choice['query_string']}", table(model) + choice["query_string"]
-        for number, name in enumerate(site._registry[model].get_list_display(listed.wsgi_request), 1):
-            if changelist.get_ordering_field(name) is not None:
-                yield f"{label} sorted by column {number}", f"{table(model)}?o=-{number}"
-        yield f"{label} second page", f"{table(model)}?p=2"
-        if changelist.paginator.num_pages > 2:
-            yield f"{label} last page", f"{table(model)}?p={changelist.paginator.num_pages}"
-        row = rows_of(model)
+        if lists:
+            yield from _lists(label, changelist, listed.wsgi_request)
+        row = _largest(model, changelist.root_queryset)
         if row is None:
             continue
         yield f"{label} row", row_page(row)
         page = client.get(row_page(row))
         for act in page.context["acts"]:
             yield f"{label} form {act['path'].rstrip('/').rpartition('/')[2]}", act["path"]
-        for _, url in re.findall(r"(\w+)-live|data-live=\"([^\"]+)\"", page.text):
-            yield f"{label} live", url
+        yield from ((f"{label} live part", url) for url in re.findall(r'data-live="([^"]+)"', page.text))
         yield from _more(row)
+
+
+def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[str, str]]:
+    url = table(changelist.model)
+    for word in SEARCHES:
+        yield f"{label} search {word}", f"{url}?q={word}"
+    for spec in changelist.filter_specs:
+        for choice in list(spec.choices(changelist))[:_CHOICES]:
+            if len(choice["query_string"]) > 1:
+                yield f"{label} filter {choice['query_string']}", url + choice["query_string"]
+    for number, name in enumerate(changelist.model_admin.get_list_display(request), 1):
+        if name != "action_checkbox" and changelist.get_ordering_field(name) is not None:
+            yield f"{label} sorted by column {number}", f"{url}?o=-{number}"
+    pages = changelist.paginator.num_pages
+    yield from ((f"{label} page {number}", f"{url}?p={number}") for number in {2, pages} if 1 < number <= pages)
+
+
+def _largest(model: Any, rows: Any) -> Any:
+    """Return the row whose page has most on it: the first, but of the environments the one with agents."""
+    if model is Environment:
+        rows = rows.filter(pk__in=Agent.objects.values("environment"))
+    return rows.order_by(*site._registry[model].ordering).first()
 
 
 def _more(row: Any) -> Iterator[tuple[str, str]]:

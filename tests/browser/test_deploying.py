@@ -35,7 +35,14 @@ def deploy_page(bundle: ConfigBundle) -> str:
 
 def filled_in(**values: Any) -> dict[str, Any]:
     """Return what a browser sends for the form of a deployment."""
-    first = {"_form": new_form_id(), "target": "all", "strategy": "all_at_once", "note": "", "agents": "", "percents": ""}
+    first = {
+        "_form": new_form_id(),
+        "target": "all",
+        "strategy": "all_at_once",
+        "note": "",
+        "agents": "",
+        "percents": "",
+    }
     return {**first, **values}
 
 

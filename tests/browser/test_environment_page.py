@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.urls import reverse
+from django.utils import timezone
 
-from tests.browser.filled import row_page, signed_in
+from apps.fleet import strip
+from apps.fleet.models import Assignment, Heartbeat
+from byteor_cloud.ids import uuid7
+from tests.browser.filled import fill, row_page, signed_in
 from tests.releases import stories
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import World, plan
@@ -45,8 +51,83 @@ def test_each_pipeline_has_a_row(world: World) -> None:
     assert str(waiting.pk) in found["trades"][-1]
 
 
+def panel(page: Any, title: str) -> dict[str, Any]:
+    """Return a panel of the page."""
+    [found] = [each for each in page.context["summary"]["panels"] if each["title"] == title]
+    return dict(found)
+
+
+def test_a_small_fleet_has_a_cell_for_each_agent_and_a_large_one_bars(
+    world: World, other: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both count alike, and each count leads to the list of these agents."""
+    agents = [world.agent(world.prod, name)[0] for name in "abcdef"]
+    other.agent(other.prod, "elsewhere")
+    beats = {agent.name: Heartbeat.objects.filter(agent=agent) for agent in agents}
+    now = timezone.now()
+    for name, status in {"a": "healthy", "b": "degraded", "c": "healthy", "d": "healthy", "e": "healthy"}.items():
+        beats[name].update(last_seen_at=now, status=status)
+    beats["c"].update(last_seen_at=now - timedelta(seconds=100))
+    beats["d"].update(clone_suspected_at=now)
+    Assignment.objects.filter(agent=agents[4]).update(bundle_hash="sha256:1", deployment_id=agents[4].pk)
+    client = signed_in(world.viewer.user)
+
+    page = client.get(row_page(world.prod))
+    small = panel(page, "Fleet")
+    monkeypatch.setattr(strip, "MAX_CELLS", 5)
+    large = panel(client.get(row_page(world.prod)), "Fleet")
+
+    assert [cell["text"] for cell in small["cells"]] == [
+        "a: healthy", "b: degraded", "c: stale", "d: suspected clone", "e: drifted", "f: starting"
+    ]  # fmt: skip
+    assert f'href="{row_page(agents[0])}" title="a: healthy" aria-label="a: healthy"' in page.text
+    assert (large["cells"], large["bars"]) == ([], small["bars"])
+    assert [bar["text"] for bar in large["bars"]] == [
+        "5 online, 1 stale", "4 healthy, 1 degraded", "1 drifted, 5 as desired"
+    ]  # fmt: skip
+    for part in (part for bar in large["bars"] for part in bar["parts"]):
+        assert (part["url"], client.get(part["url"]).context["cl"].result_count) == (part["url"], part["share"])
+    assert "No agent is enrolled here yet." in client.get(row_page(world.dev)).text
+
+
+def test_the_newest_captures_are_told_as_on_their_own_pages(world: World) -> None:
+    made = fill(world)
+    older = made.artifact
+    older.metadata = {"trigger": "Latency above 20 ms"}
+    older.save()
+    for number in range(6):
+        older.pk, older.content_hash, older._state.adding = uuid7(), f"sha256:{number:064}", True
+        older.save(force_insert=True)
+
+    shown = panel(signed_in(world.viewer.user).get(row_page(made.deployment.environment)), "Incidents")
+
+    assert shown["lead"] == "7 in the last 7 days."
+    assert len(shown["rows"]) == 5
+    sentence, link = shown["rows"][0]
+    assert (sentence.startswith("Latency above 20 ms on"), row_page(older) in link) == (True, True)
+    assert panel(signed_in(world.viewer.user).get(row_page(world.dev)), "Incidents")["rows"] == []
+
+
+def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World) -> None:
+    bundle, elsewhere = world.bundle(world.prod), world.bundle(world.dev, "other")
+    choose = reverse("admin:releases_configbundle_choose", args=[world.prod.pk])
+    operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
+
+    assert panel(operator.get(row_page(world.prod)), "Pipelines")["button"]["url"] == choose
+    assert choose not in viewer.get(row_page(world.prod)).text
+    page = operator.get(choose).text
+    assert reverse("admin:releases_configbundle_deploy", args=[bundle.pk]) in page
+    assert reverse("admin:releases_configbundle_deploy", args=[elsewhere.pk]) not in page
+    assert (viewer.get(choose).status_code, signed_in(other.admin.user).get(choose).status_code) == (403, 404)
+    # What comes next is said on the pages between them.
+    assert "What comes next: deploy it." in operator.get(row_page(bundle)).text
+    world.agent(world.prod)
+    deployment = world.deployment(bundle)
+    assert "It waits until one of these people approved it: " in operator.get(row_page(deployment)).text
+
+
 def test_a_strangers_environment_has_no_page(world: World, other: World) -> None:
     answer: Any = signed_in(other.admin.user).get(row_page(world.prod))
 
-    assert "Pipelines" not in answer.text
-    assert answer.status_code in {302, 404}
+    assert "Next in line" not in answer.text
+    assert answer.status_code == 404

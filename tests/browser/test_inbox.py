@@ -102,7 +102,7 @@ def test_an_execute_replays_approval_is_shown_without_a_deployment(world: World)
     page = client.get(row_page(row))
 
     assert client.get(live(row)).status_code == 200
-    assert page.context["title"] == "Execute replay in prod"
+    assert page.context["title"] == "Approval of an execute replay in prod"
     facts = dict(page.context["summary"]["facts"])
     assert f"/admin/artifacts/replay/{replay_id}/change/" in facts["Replay"]
     assert facts["Capabilities"] == "replay:execute"

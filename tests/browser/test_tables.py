@@ -15,8 +15,16 @@ from django.utils import timezone
 from apps.fleet import services
 from apps.fleet.models import AgentKey, Assignment, Heartbeat
 from apps.releases.models import Approval, Deployment
-from apps.tenancy.console import site
-from apps.tenancy.models import IdempotencyKey, OrganizationKey, SigningKey, SignInLink, Webhook
+from apps.tenancy.console import large, site
+from apps.tenancy.models import (
+    AuditEvent,
+    IdempotencyKey,
+    OrganizationKey,
+    SigningKey,
+    SignInLink,
+    Webhook,
+)
+from tests.browser.every_page import walk
 from tests.browser.filled import MODELS, fill, fill_operation, row_page, signed_in, superuser, table
 from tests.worlds import World
 
@@ -85,6 +93,41 @@ def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
     assert {label: many[label][0] for label in MODELS} == {label: few[label][0] for label in MODELS}
     assert all(many[label][1] >= few[label][1] + 2 for label in MODELS)
     assert max(queries for queries, _ in many.values()) <= 10
+
+
+def test_no_page_of_a_row_and_no_form_needs_many_queries(world: World) -> None:
+    made = fill(world)
+    world.deployment(world.bundle(made.deployment.environment, "next", version=made.artifact.version))
+    client, costs = signed_in(world.admin.user), {}
+
+    for name, url in walk(world.admin.user, lists=False):
+        with CaptureQueriesContext(connection) as queries:
+            answer = client.get(url)
+        costs[name] = (len(queries), answer.status_code)
+
+    assert len(costs) > 80
+    assert {name: cost for name, cost in costs.items() if cost[0] > 15 or cost[1] not in {200, 302}} == {}
+
+
+def test_a_long_list_is_cut_and_searched_from_its_newest_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words are found in the newest rows only, a whole id everywhere. An unlisted order is not followed."""
+    fill(world)
+    monkeypatch.setattr(large, "MOST_LISTED", 3)
+    monkeypatch.setattr(large, "SEARCHED", 3)
+    client = signed_in(world.admin.user)
+    events = list(AuditEvent.objects.filter(organization=world.organization).order_by("-id"))
+
+    def found(**query: str) -> list[AuditEvent]:
+        return list(client.get(table(AuditEvent), query).context["cl"].result_list)
+
+    page = client.get(table(AuditEvent))
+    assert (page.context["cl"].result_count, "More than 3" in page.text) == (3, True)
+    assert found(q=str(events[0].id)) == [events[0]]
+    assert found(q=str(events[-1].id)) == [events[-1]]
+    assert events[-1] in found(q=events[-1].resource_id)
+    assert found(q="CREATE") == [each for each in events[:3] if "create" in each.action]
+    assert found(q="100%") == []
+    assert [each.pk for each in found(o="2")] == [each.pk for each in found()]
 
 
 def test_nothing_is_written_by_a_form(world: World) -> None:

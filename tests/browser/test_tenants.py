@@ -66,11 +66,11 @@ def test_page_of_another_tenant_is_not_found(world: World, other: World) -> None
         row = model._default_manager.exclude(pk__in=mine).first()
         assert row is not None, label
         doors = [row_page(row), row_page(row).replace("/change/", "/history/")]
-        answers[label] = {client.get(door).headers.get("Location") for door in doors}
+        answers[label] = {client.get(door).status_code for door in doors}
         acts = [act(row, each.name) for each in site._registry[model].all_acts]
         assert {client.get(each).status_code for each in acts} <= {404}, label
 
-    assert answers == {label: {"/admin/"} for label in MODELS if label not in OPERATORS_ONLY}
+    assert answers == {label: {404} for label in MODELS if label not in OPERATORS_ONLY}
 
 
 @pytest.mark.parametrize("confirm", [{}, {"_confirm": "yes", "comment": "mine now"}])
@@ -138,7 +138,7 @@ def test_a_role_in_one_project_shows_that_project(world: World) -> None:
     assert names("tenancy.organization") == ["acme"]
     assert [names(label) for label in ("tenancy.environment", "fleet.agent", "releases.deployment")] == [[], [], []]
     assert names("tenancy.user") == ["operator-of-side@acme.example"]
-    assert client.get(row_page(made.deployment)).headers["Location"] == "/admin/"
+    assert client.get(row_page(made.deployment)).status_code == 404
 
 
 def test_project_role_decides_in_the_project(world: World) -> None:
@@ -229,8 +229,8 @@ def test_deleted_rows_are_hidden_from_superusers(world: World, what: str) -> Non
 
     for user in (world.admin.user, superuser()):
         client = signed_in(user)
-        assert client.get(row_page(row)).headers["Location"] == "/admin/"
-        assert client.get(row_page(made.deployment)).headers["Location"] == "/admin/"
+        assert client.get(row_page(row)).status_code == 404
+        assert client.get(row_page(made.deployment)).status_code == 404
         assert list(client.get(table(Deployment)).context["cl"].result_list) == []
 
 

@@ -189,9 +189,11 @@ class ApprovalAdmin(LiveAdmin):
     def requested(self, row: Approval) -> str:
         return with_note(row.requested_by, relative_time(row.created_at))
 
+    def row_name(self, row: Any) -> str:
+        return subject(row)
+
     def page_title(self, row: Any) -> str:
-        what = subject(row)
-        return f"Approval of {'an e' if row.replay_id else ''}{what[1:] if row.replay_id else what}"
+        return f"Approval of {'an execute' if row.replay_id else ''}{subject(row).removeprefix('Execute')}"
 
     def is_moving(self, row: Any) -> bool:
         return bool(row.status == ApprovalStatus.PENDING)

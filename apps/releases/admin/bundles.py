@@ -116,7 +116,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         if not isinstance(row, Version):
             return []
         mine = self.get_queryset(request).filter(version=row).order_by("-pk")[:_SHOWN]
-        panel = {
+        panel: dict[str, Any] = {
             "title": "Config bundles",
             "columns": ("Config bundle", "Tuning profile", "Created by", "Created"),
             "rows": [
@@ -248,7 +248,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             raise Http404
         check_may_operate(request, environment, "deploy")
         newest = self.get_queryset(request).filter(environment=environment).order_by("-pk")[:_CHOICES]
-        context = {"panel": choices_panel(environment, list(newest))}
+        context = {"panel": choices_panel(environment, newest)}
         return self._page(request, "console/choose_bundle.html", "Deploy", context)
 
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:

@@ -76,9 +76,7 @@ class Deploy(ApiForm):
         required=False, min_value=0, max_value=100, widget=UnfoldAdminIntegerFieldWidget,
         label="Share of a wave that may fail, in percent", help_text="Empty: one failed agent ends the deployment.",
     )  # fmt: skip
-    auto_rollback = forms.BooleanField(
-        required=False, widget=UnfoldBooleanWidget, label="Roll back when it fails"
-    )
+    auto_rollback = forms.BooleanField(required=False, widget=UnfoldBooleanWidget, label="Roll back when it fails")
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
     )

@@ -145,6 +145,9 @@ class DeploymentAdmin(LiveAdmin):
     def current(self, row: Deployment) -> str:
         return state_pill("current" if row.is_current else None)
 
+    def row_name(self, row: Any) -> str:
+        return f"{row.config_bundle.version} to {row.environment}"
+
     def page_title(self, row: Any) -> str:
         return f"Deployment of {row.config_bundle.version} to {agent_count(row.target_count)}"
 
@@ -155,6 +158,8 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page: waves, agents, approval and timeline."""
+        if row.approval is not None:
+            row.approval.environment = row.environment  # it was read with the deployment
         counts = progress.count_agents(row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)

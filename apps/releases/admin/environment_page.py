@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.db.models import Q
 from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.fleet import facts
 from apps.releases.admin.phrases import agent_count
-from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.models import Deployment
 from apps.tenancy.console import relative_time, row_link, state_pill, with_note
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
 
-MAX_PIPELINES = 50
+MAX_DEPLOYMENTS = 100  # that run or wait
 
 
 def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
     """Return the panel with a row for each pipeline: what is current, on how many agents, and what is next in line."""
-    mine = Deployment.objects.filter(environment=environment).select_related("config_bundle__version", "approval")
-    current = {row.pipeline: row for row in mine.filter(is_current=True).order_by("-pipeline")[:MAX_PIPELINES]}
+    shown = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
+    mine = Deployment.objects.filter(shown, environment=environment).select_related("config_bundle__version")
+    current: dict[str, Deployment] = {}
     waiting: defaultdict[str, list[Deployment]] = defaultdict(list)
-    for row in mine.filter(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT]).order_by("pk")[:MAX_PIPELINES]:
-        waiting[row.pipeline].append(row)
+    for row in mine.order_by("-is_current", "pk")[:MAX_DEPLOYMENTS]:
+        if row.is_current:
+            current[row.pipeline] = row
+        else:
+            waiting[row.pipeline].append(row)
     running = facts.count_running(environment, {row.bundle_hash for row in current.values() if row.bundle_hash})
     panel = {
         "title": "Pipelines",
@@ -43,7 +48,7 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
     return {**panel, "button": {"text": "Deploy", "icon": "rocket_launch", "url": url}} if may_deploy else panel
 
 
-def choices_panel(environment: Environment, rows: list[ConfigBundle]) -> dict[str, Any]:
+def choices_panel(environment: Environment, rows: Iterable[Any]) -> dict[str, Any]:
     """Return the panel with the newest config bundles, each with the link to its deployment's form."""
     return {
         "title": f"Which config bundle to deploy to {environment}",

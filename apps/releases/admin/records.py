@@ -42,15 +42,15 @@ class ApprovalDecisionAdmin(ReadOnlyAdmin):
 @admin.register(DeploymentAgent, site=site)
 class DeploymentAgentAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    noun, nouns = "agent of a deployment", "agents of deployments"
     holds = "How far each agent is in each deployment that included it."
     related = ("deployment__environment__project__organization", "agent", "before")
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
+    sortable_by = ()
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
 
     def page_title(self, row: DeploymentAgent) -> str:
-        return f"Agent {row.agent} in a deployment of {row.deployment.pipeline}"
+        return f"Deployment agent {row.agent} of {row.deployment.pipeline}"
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         """Return the explanation and the history as panels of an agent's page."""
@@ -63,6 +63,7 @@ class AgentReportAdmin(ReadOnlyAdmin):
     holds = "What agents reported about the bundles that they were offered."
     related = ("deployment__environment__project__organization", "agent")
     list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
+    sortable_by = ()
     list_filter = ("status", "accepted")
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
 
@@ -77,6 +78,7 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     holds = "What happened in each deployment, step by step."
     related = ("deployment__environment__project__organization",)
     list_display = ("created_at", "event", "actor", "deployment", "detail_text")
+    sortable_by = ()
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")
 

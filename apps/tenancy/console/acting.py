@@ -46,7 +46,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         """Return the rows on which the person may perform an act that makes a row elsewhere."""
         raise NotImplementedError  # pragma: no cover  the subclass overrides it
 
-    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
+    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
         raise NotImplementedError  # pragma: no cover  the subclass overrides it
 

@@ -151,7 +151,7 @@ def perform(
             form.show(problems.as_domain_error(error))
         else:
             return _respond(request, act, answer, context)
-    titled_rows = [(row, context["model_admin"].page_title(row)) for row in rows]
+    titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
     shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
     return TemplateResponse(request, "console/act.html", shown)
@@ -185,7 +185,7 @@ def _organization_id(tenant: Tenant) -> UUID | None:
 
 
 def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: ActContext, model_admin: Any) -> None:
-    title = model_admin.page_title(row)  # read before the act, which may delete the row
+    title = model_admin.row_name(row)  # read before the act, which may delete the row
     try:
         act.run(row, act_context)
     except (DomainError, IntegrityError) as error:

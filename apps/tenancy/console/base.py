@@ -20,6 +20,7 @@ from apps.tenancy.console.acts import Act
 from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.large import BoundedPaginator, count_each, search
 from apps.tenancy.console.scope import (
     SCOPE,
     enter,
@@ -33,6 +34,7 @@ from apps.tenancy.console.scope import (
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
+MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
 # Columns that nobody may see, search, filter or sort by.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 
@@ -94,6 +96,11 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
 
+    def get_ordering_field(self, field_name: Any) -> Any:
+        """Return the field by which a column is sorted; None if it cannot be, whatever the address says."""
+        is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
+        return super().get_ordering_field(field_name) if is_free else None
+
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
         """Return the filters that the address names."""
         found: dict[str, Any] = super().get_filters_params(params)
@@ -133,6 +140,9 @@ class ReadOnlyAdmin(ActingAdmin):
 
     ordering: Sequence[Any] = ("-id",)
     list_per_page = 50
+    paginator = BoundedPaginator
+    # Whether the search reads all rows, and not only the newest. It must be fast with as many as there can be.
+    searches_all: ClassVar[bool] = False
     show_full_result_count = False
     list_filter_submit = False
     change_form_outer_before_template = "console/summary.html"
@@ -205,6 +215,12 @@ class ReadOnlyAdmin(ActingAdmin):
             row = getattr(row, part)
         return cast("Tenant", row)
 
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        """Return the rows that the search finds, and that they have no duplicates."""
+        text = search_term.strip()
+        every = self.searches_all
+        return (search(queryset, self.search_fields, text, every=every) if text else queryset), False
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Forbid filters on hidden fields: by trying prefixes, they would reveal a secret character by character."""
         if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
@@ -254,9 +270,13 @@ class ReadOnlyAdmin(ActingAdmin):
         """Return the entry of the person's menu that leads to the table."""
         return self.section
 
+    def row_name(self, row: Any) -> str:
+        """Return the name of a row, where what it is has been said."""
+        return str(row)
+
     def page_title(self, row: Any) -> str:
         """Return the title of a row's page: what the row is, and its name."""
-        return f"{capfirst(self.singular)} {row}"
+        return f"{capfirst(self.singular)} {self.row_name(row)}"
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         """Return this table's numbers on the overview page."""
@@ -318,17 +338,18 @@ class ReadOnlyAdmin(ActingAdmin):
         panels.sort(key=lambda panel: (not panel.get("wide"), panel.get("place", 0)))  # wide ones first
         return {**summary, "panels": panels}
 
-    def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
+    def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
         """Return title, count and URL of each table with visible rows that refer to this row."""
-        found, scope = [], self.tenant_of(row)
+        found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             for field in model._meta.fields:
                 if not self._is_below(model, field) or not other.has_view_permission(request):
                     continue
-                count = other.get_queryset(request).filter(**{field.name: row}).count()
+                tables.append(other.get_queryset(request).filter(**{field.name: row}))
                 query = f"?{field.name}__{field.target_field.name}__exact={row.pk}"
-                found.append((other.menu_title(), count, with_scope(other.list_url() + query, scope)))
-        return found
+                found.append((other.menu_title(), with_scope(other.list_url() + query, scope)))
+        counts = _shown(count_each(tables, MOST_BELOW))
+        return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]
 
     def list_url(self) -> str:
         """Return the URL of the table."""
@@ -352,13 +373,16 @@ class ReadOnlyAdmin(ActingAdmin):
             return rows
         return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
-    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
+    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
-        found = []
-        for model, other in self.admin_site._registry.items():
-            if other.tenant is None or model is type(row):
-                continue
-            at = path_to(model, other.tenant, type(row))
-            if at and (count := other.get_queryset(request).filter(**{at: row}).count()):
-                found.append((other.menu_title(), count))
-        return found
+        found = {
+            other.menu_title(): other.get_queryset(request).filter(**{at: row})
+            for model, other in self.admin_site._registry.items()
+            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
+        }
+        counts = _shown(count_each(list(found.values()), MOST_BELOW))
+        return [(title, count) for title, count in zip(found, counts, strict=True) if count]
+
+
+def _shown(counts: Sequence[int]) -> list[int | str]:
+    return [count if count <= MOST_BELOW else f"more than {MOST_BELOW:,}" for count in counts]

@@ -44,9 +44,10 @@ def describe_policy(environment: Environment) -> str:
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
     at_once = release.max_in_flight_deployments
     return (
-        f"In this {environment.posture} environment, deployments {consent}; {'one runs' if at_once == 1 else f'{at_once} run'} at a time. It permits"
-        f" {_REPLAYS[settings.replay_policy]}, keeps artifacts for {settings.artifact_retention_days} days, and hears"
-        f" from each agent every {settings.heartbeat_interval_s} s."
+        f"In this {environment.posture} environment, deployments {consent};"
+        f" {'one runs' if at_once == 1 else f'{at_once} run'} at a time. It permits {_REPLAYS[settings.replay_policy]},"
+        f" keeps artifacts for {settings.artifact_retention_days} days, and hears from each agent every"
+        f" {settings.heartbeat_interval_s} s."
     )
 
 

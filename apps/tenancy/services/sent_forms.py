@@ -25,9 +25,7 @@ type Answer = dict[str, Any]
 
 
 @transaction.atomic
-def answer_once(
-    form_id: str, values: Mapping[str, list[str]], *, actor: Actor, work: Callable[[], Answer]
-) -> Answer:
+def answer_once(form_id: str, values: Mapping[str, list[str]], *, actor: Actor, work: Callable[[], Answer]) -> Answer:
     """Do a form's work once and return its answer; the same again for a double click, a reload or a lost connection.
 
     Raises Conflict if the person sent the form before with other values, or longer ago than ``ANSWER_LIFETIME``.

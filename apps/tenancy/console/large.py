@@ -1,0 +1,118 @@
+"""What keeps lists, searches, filters and counts as fast with a million rows as with a thousand: they have bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Final, cast
+
+from django.contrib import admin
+from django.core.exceptions import EmptyResultSet, ValidationError
+from django.core.paginator import Paginator
+from django.db import connection
+from django.db.models import CharField, QuerySet
+
+MOST_LISTED: Final = 10_000  # rows of a list; filters and the search find the others
+SEARCHED: Final = 10_000  # of the newest rows of a list
+_FOUND: Final = 1_000  # the rows that a search shows
+_SEEN: Final = 1_000  # of the newest rows, whose values a filter offers
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the stubs only
+    """Pages of at most ``MOST_LISTED`` rows. Counting all rows and reading far pages would take seconds."""
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether there are more rows."""
+        return self._found > MOST_LISTED
+
+    @cached_property
+    def count(self) -> int:
+        """The number of rows on the pages."""
+        return min(self._found, MOST_LISTED)
+
+    @cached_property
+    def _found(self) -> int:
+        rows = cast("QuerySet[Any]", self.object_list)
+        return rows.order_by().values("pk")[: MOST_LISTED + 1].count()
+
+
+def count_each(tables: Sequence[QuerySet[Any]], most: int) -> list[int]:
+    """Return how many rows each queryset has, in one query; ``most`` + 1 stands for any higher number."""
+    selected, parameters = ["0"], list[Any]()
+    for table in tables:
+        try:
+            sql, values = table.order_by().values("pk")[: most + 1].query.sql_with_params()
+        except EmptyResultSet:
+            selected.append("0")
+        else:
+            selected.append(f"(SELECT count(*) FROM ({sql}) AS found)")  # noqa: S608  Django's SQL
+            parameters += values
+    if not tables:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(selected)}", parameters)
+        return list(cursor.fetchone()[1:])
+
+
+def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool) -> QuerySet[Any]:
+    """Return the rows in which each word of the text is part of a field, or in which a field with ``=`` is the text.
+
+    Words are looked for in the newest rows only, unless ``every``, and whole values in all rows.
+    """
+    found = _with_words(rows if every else rows[:SEARCHED], [each for each in fields if each[0] != "="], text.split())
+    for field in fields:
+        value = _whole(rows, field[1:], text) if field[0] == "=" else None
+        if value is not None:
+            found += rows.order_by().filter(**{field[1:]: value}).values_list("pk", flat=True)[:_FOUND]
+    return rows.filter(pk__in=found)
+
+
+def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
+    """Return the keys of the first of these rows that have all words.
+
+    They are read in their order, and only then compared: PostgreSQL would rather compare all rows of the table.
+    """
+    if not fields or not words:
+        return []
+    try:
+        sql, parameters = rows.values_list("pk", *fields).query.sql_with_params()
+    except EmptyResultSet:
+        return []
+    names = [f"f{number}" for number in range(len(fields))]
+    has_word = " OR ".join(f"upper({name}::text) LIKE upper(%s)" for name in names)
+    patterns = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words for _ in names]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django's SQL and our names
+            f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {_FOUND}",
+            [*parameters, *patterns],
+        )
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def _whole(rows: QuerySet[Any], field: str, text: str) -> Any:
+    try:
+        return rows.model._meta.get_field(field).to_python(text)
+    except ValidationError:
+        return None
+
+
+class SeenValuesFilter(admin.AllValuesFieldListFilter):
+    """A filter by the values that the newest rows have, and those that it ``always`` offers."""
+
+    always: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, field: Any, request: Any, params: Any, model: Any, model_admin: Any, field_path: str) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)
+        newest = model_admin.get_queryset(request).order_by(*model_admin.ordering)
+        seen = set(newest.values_list(field_path, flat=True)[:_SEEN]) - {None, ""}
+        self.lookup_choices = sorted(seen | set(self.always))  # type: ignore[assignment]  # it is only iterated
+
+
+def _has_words(field: Any) -> bool:
+    return isinstance(field, CharField) and not field.flatchoices
+
+
+# Django's own would read all rows of the table.
+admin.FieldListFilter.register(_has_words, SeenValuesFilter, take_priority=True)
