@@ -1,4 +1,4 @@
-"""Console pages of organizations, people, credentials, webhooks and the audit ledger."""
+"""Console pages of organizations, people and credentials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.text import capfirst
 
-from apps.tenancy import audit_pages  # noqa: F401  it registers the tables of the audit trail
+from apps.tenancy import audit_pages, webhook_pages  # noqa: F401  they register more tables
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -21,7 +21,6 @@ from apps.tenancy.console import (
     row_link,
     site,
     state_pill,
-    with_note,
 )
 from apps.tenancy.console.console_user import ConsoleUser, Tenant
 from apps.tenancy.console.environment_settings import (
@@ -45,11 +44,9 @@ from apps.tenancy.models import (
     SignInLink,
     User,
     UserToken,
-    Webhook,
-    WebhookDelivery,
 )
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
+from apps.tenancy.services import organizations, signing_keys, tokens
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
 _ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -331,68 +328,6 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
         """Show the key's status now."""
         return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
-
-
-@admin.register(Webhook, site=site)
-class WebhookAdmin(ReadOnlyAdmin):
-    tenant = "organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    holds = "The receivers outside of this installation that are told what happens."
-    related = ("organization", "project", "environment__project")
-    list_display = ("description", "url", "enabled", "events", "failing_since", "organization", "created_at")
-    list_display_links = ("description", "url")
-    list_filter = ("enabled", ("organization", VisibleRowsFilter))
-    search_fields = ("description", "url", "=id")
-    acts = (
-        Act(
-            name="test",
-            label="Send a test",
-            explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
-            run=lambda row, context: webhooks.ping(row, actor=context.actor),
-            needs=P.MANAGE_ORG_MEMBERSHIPS,
-            icon="send",
-            applies=lambda row: row.enabled,
-        ),
-    )
-
-    def page_title(self, row: Webhook) -> str:
-        return f"Webhook to {row}"
-
-    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
-        return reaching(queryset, scope)
-
-
-@admin.register(WebhookDelivery, site=site)
-class WebhookDeliveryAdmin(ReadOnlyAdmin):
-    tenant = "webhook__organization"
-    needs = P.MANAGE_ORG_MEMBERSHIPS
-    holds = "Each message to a webhook, with the receiver's responses."
-    related = ("webhook__organization", "event")
-    list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
-    sortable_by = ()
-    list_filter = ("status", ("webhook", VisibleRowsFilter))
-    search_fields = ("event__action", "webhook__url", "=id")
-    acts = (
-        Act(
-            name="redeliver",
-            label="Redeliver",
-            explain="The message is sent again with the same webhook-id, even if it was delivered before.",
-            run=lambda row, context: webhooks.redeliver(row, actor=context.actor),
-            needs=P.MANAGE_ORG_MEMBERSHIPS,
-            icon="replay",
-            applies=lambda row: row.webhook.enabled,
-        ),
-    )
-
-    def page_title(self, row: WebhookDelivery) -> str:
-        return f"Webhook delivery of {row}"
-
-    @admin.display(description="Last response")
-    def answer(self, row: WebhookDelivery) -> str:
-        if not row.attempts:
-            return "-"
-        last = row.attempts[-1]
-        return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
 
 
 @admin.register(SignInLink, site=site)

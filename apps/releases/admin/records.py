@@ -36,7 +36,7 @@ class ApprovalDecisionAdmin(ReadOnlyAdmin):
     search_fields = ("decided_by", "comment", "=id")
 
     def page_title(self, row: ApprovalDecision) -> str:
-        return f"Decision of {row.decided_by}: {row.decision}"
+        return f"Approval decision of {row.decided_by}: {row.decision}"
 
 
 @admin.register(DeploymentAgent, site=site)
@@ -68,7 +68,7 @@ class AgentReportAdmin(ReadOnlyAdmin):
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
 
     def page_title(self, row: AgentReport) -> str:
-        return f"Report of agent {row.agent}: {row.status}"
+        return f"Agent report of {row.agent}: {row.status}"
 
 
 @admin.register(TimelineEntry, site=site)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, cast, final
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.text import capfirst
@@ -307,6 +308,8 @@ class ReadOnlyAdmin(ActingAdmin):
             response: HttpResponse = super().changelist_view(request, extra_context)
         except ValidationError as error:  # the form names a row by an invalid key
             raise SuspiciousOperation("malformed key") from error
+        if isinstance(response, HttpResponseRedirect) and response.url == f"{request.path}?{ERROR_FLAG}=1":
+            return HttpResponseRedirect(with_scope(response.url, list_scope_of(request)))  # Django drops the scope
         # Not as extra context: the theme would replace it.
         if isinstance(response, TemplateResponse) and (buttons := self._buttons_of_table(request)):
             response.context_data = {**(response.context_data or {}), "actions_list": buttons}
