@@ -315,7 +315,7 @@ class Somebody:
         if place is not None and place[1] is None:
             needed.add(rule.in_organization)
         is_mine = not rule.only_self or row.pk == self.user.pk
-        return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed - {None})
+        return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed if each is not None)
 
     def may_open(self, url: str) -> bool:
         """Tell whether the person may open an address of the console, or send its form."""

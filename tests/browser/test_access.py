@@ -182,11 +182,12 @@ def test_pages_of_rows_open_only_for_those_who_may_see_the_row(tenants: Tenants)
 
 def start_of(form: Any) -> dict[str, str]:
     """Return what a browser would send of the form as it was shown."""
-    values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
-    values |= {
-        name: next(iter(dict(field.choices)), None)
-        for name, field in form.fields.items() if isinstance(field, ChoiceField) and values[name] is None
-    }  # fmt: skip
+    values = {}
+    for name, field in form.fields.items():
+        values[name] = form.get_initial_for_field(field, name)
+        if values[name] is None and isinstance(field, ChoiceField):
+            choices: Any = field.choices
+            values[name] = next((value for value, _ in choices), None)
     return {name: str(value) for name, value in values.items() if value not in (None, False, "")}
 
 
