@@ -88,6 +88,8 @@ SEES: dict[str, Permission | str | None] = {
     "procrastinate.procrastinatejob": VIEW,
 }
 
+OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # of the installation
+
 _NAME, _LIFETIME = {"name": "made by the law"}, {"expires_in_s": "3600"}
 _INVITATION = {"email": "new@acme.example", "role": "viewer"}
 _REASON = {"comment": "because"}
@@ -225,6 +227,14 @@ def _place_of(row: Any) -> Place:
         if name in {each.name for each in row._meta.fields}:
             return place_of(getattr(row, name))
     raise AssertionError(f"nothing says where a row of {row._meta.label} belongs")
+
+
+def project_member(world: World, project: Any, role: Role) -> User:
+    """Create a person whose only role is in one project."""
+    return members.add(
+        organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
+        role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    ).user  # fmt: skip
 
 
 @dataclass
@@ -381,8 +391,11 @@ class Tenants:
         self.acme.project = self.research
         fill(self.acme, "research")
         self.acme.project = self.trading
-        guest = self._give(Role.OPERATOR, "guest@acme.example", self.trading)
-        self._give(Role.VIEWER, self.acme.project_admin.user.email, self.research)
+        guest = project_member(self.acme, self.trading, Role.OPERATOR)
+        members.add(
+            organization=self.acme.organization, project=self.research, email=self.acme.project_admin.user.email,
+            role=Role.VIEWER, granter=GRANTS[Role.ORG_ADMIN], actor=self.acme.admin.actor,
+        )  # fmt: skip
         self._make_every_act_possible(made)
         home, abroad = self.acme, self.umbrella
         self.home = [
@@ -416,14 +429,6 @@ class Tenants:
             for row in rows:
                 self.by_id.setdefault(str(row.pk), []).append(row)
                 _found[label, str(row.pk)] = row
-
-    def _give(self, role: Role, email: str, project: Project) -> User:
-        organization, granter = project.organization, GRANTS[Role.ORG_ADMIN]
-        actor = self.acme.admin.actor
-        made = members.add(
-            organization=organization, project=project, email=email, role=role, granter=granter, actor=actor
-        )
-        return made.user
 
     def _make_every_act_possible(self, made: Any) -> None:
         acme = self.acme
