@@ -415,6 +415,7 @@ def test_a_person_without_an_organization_can_create_one() -> None:
     assert 'href="/admin/start/"' in client.get("/admin/", follow=True).text
 
     form = client.get("/admin/start/")
+    assert [*menu_of(form)] == ["Create organization"]
     made = client.post("/admin/start/", {"_confirm": "yes", "_form": form.context["form_id"], "name": "Fresh"})
 
     row = Organization.objects.get(name="Fresh")

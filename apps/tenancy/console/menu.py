@@ -50,25 +50,28 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
         sections.setdefault(each.section_for(request), []).append(each)
     section = here.section_for(request) if here else None
     path = request.path
-    groups = [[_item("Overview", "dashboard", reverse("admin:index"), scope, active=path == reverse("admin:index"))]]
+    groups = [
+        [menu_item("Overview", "dashboard", reverse("admin:index"), scope, active=path == reverse("admin:index"))]
+    ]
     for group in GROUPS:
         items = [
-            _item(title, icon, sections[title][0].list_url(), scope, active=section == title)
+            menu_item(title, icon, sections[title][0].list_url(), scope, active=section == title)
             for title, icon in group.items()
             if title in sections
         ]
         groups.append(items)
     if isinstance(scope, Environment) and groups[1]:
         hub = row_url(scope)
-        groups[1] = [_item("Environment", "layers", hub, None, active=path.startswith(hub.removesuffix("change/")))]
+        groups[1] = [menu_item("Environment", "layers", hub, None, active=path.startswith(hub.removesuffix("change/")))]
     groups[0] += groups.pop(1)
     if RECORDS in sections:
         url = reverse("admin:records")
-        groups[-1].append(_item(RECORDS, "table_rows", url, scope, active=path == url or section == RECORDS))
+        groups[-1].append(menu_item(RECORDS, "table_rows", url, scope, active=path == url or section == RECORDS))
     return [{"separator": at > 0, "items": items} for at, items in enumerate(groups) if items]
 
 
-def _item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -> dict[str, Any]:
+def menu_item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -> dict[str, Any]:
+    """Return an entry of the menu."""
     link = with_scope(url, scope)
     return {"title": title, "icon": icon, "link": link, "active": active, "has_permission": True}
 

@@ -23,7 +23,7 @@ from unfold.sites import UnfoldAdminSite
 from apps.tenancy import audit
 from apps.tenancy.console.console_user import actor_of, console_user_of
 from apps.tenancy.console.first_steps import find_steps
-from apps.tenancy.console.menu import RECORDS, build_menu, page_admin, records, tabs, visible_admins
+from apps.tenancy.console.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs, visible_admins
 from apps.tenancy.console.refusals import CONSOLE_CSP, refuse_method
 from apps.tenancy.console.scope import SCOPE, remembered_scope, scope_of, with_scope
 from apps.tenancy.console.switcher import Switcher
@@ -96,6 +96,9 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         shown: dict[str, Any] = super().each_context(request)
         if shown["has_permission"]:
             shown |= {"switcher": Switcher(request, here), "tabs": tabs(self, request), "page_admin": here}
+        else:  # a person without an organization, on the page that creates one
+            start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
+            shown["sidebar_navigation"] = [{"items": [start]}]
         return shown
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
