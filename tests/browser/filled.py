@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.utils import quote
@@ -13,16 +14,16 @@ from django.urls import reverse
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
 from apps.fleet.models import Agent
 from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
 from apps.releases.services import bundles
 from apps.tenancy import audit
 from apps.tenancy.console import site
-from apps.tenancy.models import AuditEvent, User, WebhookDelivery
+from apps.tenancy.models import AuditEvent, IdempotencyKey, RateCounter, User, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import tokens, webhooks
+from apps.tenancy.services import accounts, tokens, webhooks
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.jobs import Job, Periodic
 from tests.worlds import Api, World, report, run_jobs
@@ -124,3 +125,14 @@ def fill(world: World, suffix: str = "1") -> Filled:
         requested_by=world.operator.actor.display,
     )  # fmt: skip
     return Filled(agent, agent_api, deployment, artifact, replay, job)
+
+
+def fill_operation(world: World, suffix: str = "1") -> None:
+    """Fill the tables that only superusers see."""
+    accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
+    expires = timezone.now() + timedelta(hours=1)
+    IdempotencyKey.objects.create(
+        caller="user:x", key=suffix, fingerprint="f", status=201, response=b"sealed", expires_at=expires
+    )
+    RateCounter.objects.create(key=f"sign-in:{suffix}", minute=1, count=1)
+    UnreferencedBlob.objects.create(content_hash=f"sha256:{suffix}")

@@ -12,7 +12,6 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.artifacts.models import UnreferencedBlob
 from apps.fleet import services
 from apps.fleet.models import AgentKey, Assignment, Heartbeat
 from apps.releases.models import Approval, Deployment
@@ -21,14 +20,12 @@ from apps.tenancy.models import (
     AuditEvent,
     IdempotencyKey,
     OrganizationKey,
-    RateCounter,
     SigningKey,
     SignInLink,
     Webhook,
 )
-from apps.tenancy.services import accounts
 from tests.browser.every_page import walk
-from tests.browser.filled import MODELS, fill, row_page, signed_in, superuser, table
+from tests.browser.filled import MODELS, fill, fill_operation, row_page, signed_in, superuser, table
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -38,17 +35,6 @@ INTERNAL = {
     "fleet.pulse", "fleet.pulsecount", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval",
     "releases.progresscount", "artifacts.replayframes",
 }  # fmt: skip
-
-
-def fill_operation(world: World, suffix: str = "1") -> None:
-    """Fill the tables that only superusers see."""
-    accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
-    expires = timezone.now() + timedelta(hours=1)
-    IdempotencyKey.objects.create(
-        caller="user:x", key=suffix, fingerprint="f", status=201, response=b"sealed", expires_at=expires
-    )
-    RateCounter.objects.create(key=f"sign-in:{suffix}", minute=1, count=1)
-    UnreferencedBlob.objects.create(content_hash=f"sha256:{suffix}")
 
 
 def test_every_model_has_a_table() -> None:

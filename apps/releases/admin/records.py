@@ -29,6 +29,7 @@ class KnownBadAdmin(ReadOnlyAdmin):
 class ApprovalDecisionAdmin(ReadOnlyAdmin):
     tenant = "approval__environment"
     holds = "Who approved or denied what, with the comments."
+    omitted = frozenset({"user"})  # decided_by names the person, whose own page not everybody may see
     related = ("approval__environment__project__organization", "user")
     list_display = ("decided_by", "decision", "comment", "approval", "created_at")
     list_filter = ("decision",)

@@ -1,0 +1,532 @@
+"""Who may see and do what in the console, written down once, and the tenants and people with whom that is tested.
+
+The tables follow the contract: they are not read from the code under test. The law (``test_access.py``) fails for a
+table, an act or a page of the console that has no row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from django.contrib.admin.utils import unquote
+from django.template.backends.django import Template
+from django.test import client
+from django.urls import ResolverMatch, resolve
+
+from apps.artifacts.models import Artifact
+from apps.artifacts.services import replays
+from apps.fleet import facts
+from apps.fleet import services as fleet
+from apps.releases.models import Deployment, DeploymentAgent
+from apps.releases.services import bundles, deployments
+from apps.tenancy.console import site
+from apps.tenancy.console.console_user import ConsoleUser
+from apps.tenancy.models import Environment, Membership, Organization, Project, User
+from apps.tenancy.permissions import GRANTS, Permission, Role
+from apps.tenancy.services import members, organizations, signing_keys
+from tests.artifacts.incidents import frames, incident, ingested, journal
+from tests.browser.filled import MODELS, fill, fill_operation, row_page, signed_in, superuser
+from tests.worlds import World, plan, report, run_jobs
+
+P = Permission
+VIEW, OPERATE, MANAGE = P.VIEW_ENVIRONMENT, P.OPERATE_ENVIRONMENT, P.MANAGE_ENVIRONMENT
+PROJECT, ADMIN = P.MANAGE_PROJECT, P.MANAGE_ORG_MEMBERSHIPS
+
+# The roles and permissions of the contract. Creating a project belongs to those who manage the organization.
+_VIEWER = {P.VIEW_ORG, P.VIEW_PROJECT, VIEW}
+_OPERATOR = _VIEWER | {P.OPERATE_PROJECT, OPERATE}
+_PROJECT_ADMIN = _OPERATOR | {PROJECT, MANAGE}
+MATRIX: dict[Role, set[Permission]] = {
+    Role.VIEWER: _VIEWER,
+    Role.OPERATOR: _OPERATOR,
+    Role.PROJECT_ADMIN: _PROJECT_ADMIN,
+    Role.ORG_ADMIN: _PROJECT_ADMIN | {ADMIN, P.CREATE_PROJECT},
+}
+
+# Who sees a row of a table: the permission that is needed where the row belongs; None: only installation operators.
+SEES: dict[str, Permission | str | None] = {
+    "tenancy.organization": P.VIEW_ORG,
+    "tenancy.project": P.VIEW_PROJECT,
+    "tenancy.environment": VIEW,
+    "tenancy.membership": "members",
+    "tenancy.user": "people",
+    "tenancy.usertoken": "own",
+    "tenancy.organizationkey": ADMIN,
+    "tenancy.signingkey": P.VIEW_ORG,
+    "tenancy.webhook": ADMIN,
+    "tenancy.webhookdelivery": ADMIN,
+    "tenancy.auditevent": ADMIN,
+    "tenancy.auditseal": ADMIN,
+    "tenancy.denialcount": ADMIN,
+    "tenancy.signinlink": None,
+    "tenancy.idempotencykey": None,
+    "tenancy.ratecounter": None,
+    "pipelines.draft": VIEW,
+    "pipelines.version": VIEW,
+    "fleet.agent": VIEW,
+    "fleet.agentkey": VIEW,
+    "fleet.enrollmenttoken": MANAGE,
+    "fleet.heartbeat": VIEW,
+    "fleet.assignment": VIEW,
+    "releases.approval": VIEW,
+    "releases.approvaldecision": VIEW,
+    "releases.configbundle": VIEW,
+    "releases.deployment": VIEW,
+    "releases.deploymentagent": VIEW,
+    "releases.agentreport": VIEW,
+    "releases.timelineentry": VIEW,
+    "releases.knownbad": VIEW,
+    "artifacts.artifact": VIEW,
+    "artifacts.replay": VIEW,
+    "artifacts.bisect": VIEW,
+    "artifacts.unreferencedblob": None,
+    "procrastinate.procrastinatejob": VIEW,
+}
+
+OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # of the installation
+
+_NAME, _LIFETIME = {"name": "made by the law"}, {"expires_in_s": "3600"}
+_INVITATION = {"email": "new@acme.example", "role": "viewer"}
+_REASON = {"comment": "because"}
+
+
+@dataclass(frozen=True)
+class ActRule:
+    """The permission that an act needs where its row belongs, and a valid form of it. None: whoever sees the row."""
+
+    needs: Permission | None
+    values: Mapping[str, str] = field(default_factory=dict)
+    on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
+    in_organization: Permission | None = None  # needed in addition on a row of an organization itself
+    only_self: bool = False
+    on_page: bool = True  # whether the row's page offers the act
+
+
+ACTS: dict[tuple[str, str], ActRule] = {
+    ("tenancy.organization", "create_project"): ActRule(ADMIN, _NAME),
+    ("tenancy.organization", "invite"): ActRule(ADMIN, _INVITATION),
+    ("tenancy.organization", "create_key"): ActRule(ADMIN, {**_NAME, **_LIFETIME, "role": "viewer", "project_id": ""}),
+    ("tenancy.organization", "rotate_signing_key"): ActRule(ADMIN, on_page=False),
+    ("tenancy.organization", "rotate_signing_key_at_once"): ActRule(ADMIN, on_page=False),
+    ("tenancy.project", "create_environment"): ActRule(PROJECT, {**_NAME, "posture": "dev"}),
+    ("tenancy.project", "invite"): ActRule(PROJECT, _INVITATION),
+    ("tenancy.project", "delete"): ActRule(PROJECT),
+    ("tenancy.environment", "create_enrollment_token"): ActRule(MANAGE, {**_LIFETIME, "max_uses": "2", "labels": ""}),
+    ("tenancy.environment", "settings"): ActRule(MANAGE, {"agent_timeout_s": "700"}),
+    ("tenancy.environment", "delete"): ActRule(PROJECT),
+    ("tenancy.membership", "change_role"): ActRule(PROJECT, {"role": "operator"}, in_organization=ADMIN),
+    ("tenancy.membership", "remove"): ActRule(PROJECT, in_organization=ADMIN),
+    ("tenancy.user", "create_token"): ActRule(None, {**_NAME, **_LIFETIME}, only_self=True),
+    ("tenancy.user", "create_organization"): ActRule(None, _NAME, only_self=True),
+    ("tenancy.usertoken", "revoke"): ActRule(None),
+    ("tenancy.organizationkey", "revoke"): ActRule(ADMIN),
+    ("tenancy.signingkey", "retire"): ActRule(ADMIN, _REASON),
+    ("tenancy.webhook", "test"): ActRule(ADMIN),
+    ("tenancy.webhookdelivery", "redeliver"): ActRule(ADMIN),
+    ("fleet.agent", "drain"): ActRule(OPERATE),
+    ("fleet.agent", "undrain"): ActRule(OPERATE),
+    ("fleet.agent", "relabel"): ActRule(OPERATE, {"comment": "zone=b"}, on_prod=MANAGE),
+    ("fleet.agent", "rotate_key"): ActRule(OPERATE),
+    ("fleet.agent", "revoke"): ActRule(OPERATE),
+    ("fleet.agentkey", "revoke"): ActRule(OPERATE),
+    ("fleet.enrollmenttoken", "revoke"): ActRule(MANAGE),
+    ("releases.approval", "approve"): ActRule(OPERATE),
+    ("releases.approval", "deny"): ActRule(OPERATE, _REASON),
+    ("releases.approval", "revoke"): ActRule(OPERATE),
+    ("releases.configbundle", "clear"): ActRule(OPERATE, _REASON),
+    # The page of a deployment has the form of its approval, which sends to the approval's own address.
+    ("releases.deployment", "approve"): ActRule(OPERATE, on_page=False),
+    ("releases.deployment", "deny"): ActRule(OPERATE, _REASON, on_page=False),
+    ("releases.deployment", "roll_back"): ActRule(OPERATE, _REASON),
+    ("releases.deployment", "retry"): ActRule(OPERATE),
+    ("releases.deployment", "pause"): ActRule(OPERATE),
+    ("releases.deployment", "resume"): ActRule(OPERATE),
+    ("releases.deployment", "abort"): ActRule(OPERATE),
+    ("artifacts.artifact", "replay"): ActRule(OPERATE),
+    ("artifacts.artifact", "execute"): ActRule(OPERATE),
+    ("artifacts.artifact", "bisect"): ActRule(OPERATE),
+    ("artifacts.replay", "again"): ActRule(OPERATE, on_page=False),  # the page offers it once the replay has ended
+    ("artifacts.replay", "other"): ActRule(OPERATE),
+    ("artifacts.replay", "bisect"): ActRule(OPERATE),
+    ("artifacts.replay", "cancel"): ActRule(OPERATE),
+    ("procrastinate.procrastinatejob", "retry"): ActRule(OPERATE),
+}
+
+
+@dataclass(frozen=True)
+class PageRule:
+    """A page that the admin site does not have by itself: the table of its row, its permission, and its methods."""
+
+    table: str  # empty: the page belongs to no row, and needs the permission anywhere
+    needs: Permission
+    methods: tuple[str, ...] = ("GET",)
+    query: str = ""
+
+
+_FORM = ("GET", "POST")
+PAGES: dict[str, PageRule] = {
+    "pipelines_draft_new": PageRule("", OPERATE, _FORM),
+    "pipelines_draft_edit": PageRule("pipelines.draft", VIEW),
+    "pipelines_draft_preview": PageRule("pipelines.draft", VIEW, ("POST",)),
+    "pipelines_draft_save": PageRule("pipelines.draft", OPERATE, ("POST",), "?revision=1"),
+    "pipelines_draft_promote": PageRule("pipelines.draft", OPERATE, ("POST",), "?revision=1"),
+    "pipelines_version_graph": PageRule("pipelines.version", VIEW),
+    "pipelines_version_compare": PageRule("pipelines.version", VIEW),
+    "releases_configbundle_new": PageRule("pipelines.version", OPERATE, _FORM),
+    "releases_configbundle_choose": PageRule("tenancy.environment", OPERATE),
+    "releases_configbundle_deploy": PageRule("releases.configbundle", OPERATE, _FORM),
+    "artifacts_artifact_content": PageRule("artifacts.artifact", OPERATE),
+}
+# Pages of the site itself: each shows everybody what the tables above permit.
+SITE_PAGES = {
+    "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
+    "view_on_site", "app_list", "records", "start",
+}  # fmt: skip
+ROW_PAGES = ("changelist", "add", "history", "delete", "change", "act", "choice", "live")
+
+CARD = "4929123456781234"  # in captured records only, which viewers must not read
+_RECORDS = [b'{"id": %d, "card": "%s"}' % (number, CARD.encode()) for number in (1, 2, 3)]
+
+
+type Place = tuple[Any, Any] | None  # the ids of an organization and of a project, if there is one
+
+
+def subjects_of(job: Any) -> list[tuple[str, Any]]:
+    """Return the table and the id of each row that a job is about."""
+    tables = {label.partition(".")[2]: label for label in MODELS}
+    return [(tables[name.removesuffix("_id")], pk) for name, pk in job.args.items() if name.endswith("_id")]
+
+
+def place_of(row: Any) -> Place:
+    """Return where a row belongs; None if it belongs to no organization. Raises AssertionError if that is unknown."""
+    if row is None:
+        return None
+    if "_place" not in row.__dict__:
+        row._place = _place_of(row)
+    return row._place  # type: ignore[no-any-return]  # the line above put it there
+
+
+def _place_of(row: Any) -> Place:
+    match row:
+        case Organization():
+            return row.pk, None
+        case Project():
+            return row.organization_id, row.pk
+        case Membership():
+            return place_of(row.project or row.organization)
+    if SEES[row._meta.label_lower] in (None, "own", "people"):
+        return None
+    if row._meta.model_name == "procrastinatejob":
+        return next((place_of(find(*about)) for about in subjects_of(row)), None)
+    for name in ("organization", "project", "environment", "agent", "deployment", "approval", "webhook"):
+        if name in {each.name for each in row._meta.fields}:
+            return place_of(getattr(row, name))
+    raise AssertionError(f"nothing says where a row of {row._meta.label} belongs")
+
+
+def project_member(world: World, project: Any, role: Role) -> User:
+    """Create a person whose only role is in one project."""
+    return members.add(
+        organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
+        role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    ).user  # fmt: skip
+
+
+@dataclass
+class Somebody:
+    """A person, their roles in each organization and project, and a client that is signed in as them."""
+
+    name: str
+    user: User
+    in_organizations: dict[Any, Role] = field(default_factory=dict)
+    in_projects: dict[Any, Role] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.client = signed_in(self.user)
+        for each in Membership.objects.filter(user=self.user):
+            where = self.in_organizations if each.project_id is None else self.in_projects
+            where[each.project_id or each.organization_id] = Role(each.role)
+        mine = Membership.objects.filter(user=self.user)
+        self.organizations = set(mine.values_list("organization_id", flat=True))
+        self._seen: dict[Any, bool] = {}
+        self._opens: dict[str, bool] = {}
+
+    def holds(self, permission: Permission, place: Place) -> bool:
+        """Tell whether the person has the permission there, by the rules of the contract."""
+        if self.user.is_superuser:
+            return True
+        if place is None:
+            return False
+        organization, project = place
+        role = self.in_organizations.get(organization)
+        if role is not Role.ORG_ADMIN and project is not None:
+            role = self.in_projects.get(project, role)
+        joined = permission is P.VIEW_ORG and organization in self.organizations
+        return joined or (role is not None and permission in MATRIX[role])
+
+    def holds_anywhere(self, permission: Permission) -> bool:
+        """Tell whether the person has the permission in some organization or project."""
+        roles = [*self.in_organizations.values(), *self.in_projects.values()]
+        return self.user.is_superuser or any(permission in MATRIX[role] for role in roles)
+
+    def sees_table(self, label: str) -> bool:
+        """Tell whether the person may open the table."""
+        needs = SEES[label]
+        if self.user.is_superuser or (isinstance(needs, str) and not isinstance(needs, Permission)):
+            return True
+        return needs is not None and self.holds_anywhere(Permission(needs))
+
+    def sees(self, row: Any) -> bool:
+        """Tell whether the person may see the row."""
+        key = (row._meta.label_lower, row.pk)
+        if key not in self._seen:
+            self._seen[key] = self.user.is_superuser or self._sees(row)
+        return self._seen[key]
+
+    def _sees(self, row: Any) -> bool:
+        match SEES[row._meta.label_lower]:
+            case Permission() as needs:
+                return self.holds(needs, place_of(row))
+            case "members":
+                if row.project_id is None:
+                    return row.organization_id in self.in_organizations
+                return self.holds(P.VIEW_PROJECT, place_of(row.project))
+            case "people":
+                return any(self.sees(each) for each in Membership.objects.filter(user=row))
+            case "own":
+                return bool(row.user_id == self.user.pk)
+        return False
+
+    def is_near(self, row: Any) -> bool:
+        """Tell whether the row belongs to an organization, a project or a person that the person may see."""
+        if SEES[row._meta.label_lower] == "own":
+            return self.sees(row.user)
+        place = place_of(row)
+        return place is not None and self.holds(P.VIEW_ORG if place[1] is None else P.VIEW_PROJECT, place)
+
+    def may_act_somewhere(self, label: str, name: str) -> bool:
+        """Tell whether the person may perform the act on some rows."""
+        needs = ACTS[label, name].needs
+        return needs is None or self.holds_anywhere(needs)
+
+    def may_act(self, row: Any, name: str) -> bool:
+        """Tell whether the person may perform the act on the row."""
+        rule = ACTS[row._meta.label_lower, name]
+        place = place_of(row)
+        environment = getattr(row, "environment", None)
+        needed = {rule.needs}
+        if isinstance(environment, Environment) and environment.posture == "prod":
+            needed.add(rule.on_prod)
+        if place is not None and place[1] is None:
+            needed.add(rule.in_organization)
+        is_mine = not rule.only_self or row.pk == self.user.pk
+        return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed if each is not None)
+
+    def may_open(self, url: str) -> bool:
+        """Tell whether the person may open an address of the console, or send its form."""
+        path = urlsplit(url).path
+        if path not in self._opens:
+            self._opens[path] = self._may_open(resolve(path))
+        return self._opens[path]
+
+    def _may_open(self, match: ResolverMatch) -> bool:
+        name, given = match.url_name or "", match.kwargs
+        if name in SITE_PAGES:
+            return True
+        if name in PAGES:
+            page = PAGES[name]
+            if not page.table:
+                return self.holds_anywhere(page.needs)
+            row = find(page.table, next(iter(given.values())))
+            return row is not None and self.sees(row) and self.holds(page.needs, place_of(row))
+        return self._may_open_standard(match)
+
+    def _may_open_standard(self, match: ResolverMatch) -> bool:
+        app, model, kind = (match.url_name or "__").split("_")
+        label = f"{app}.{model}"
+        if kind == "changelist":
+            return self.sees_table(label)
+        if kind == "choice":
+            return self.may_act_somewhere(label, match.kwargs["act"])
+        row = find(label, unquote(str(match.kwargs.get("object_id", match.kwargs.get("pk")))))
+        if row is None:
+            return False
+        if kind == "act":
+            return self.may_act(row, match.kwargs["act"])
+        return kind in {"change", "history", "live"} and self.sees(row)
+
+
+_found: dict[tuple[str, str], Any] = {}
+
+
+def find(label: str, pk: Any) -> Any:
+    """Return the row of the table, or None. It is read once."""
+    key = (label, str(pk))
+    if key not in _found:
+        _found[key] = MODELS[label]._default_manager.filter(pk=pk).first()
+    return _found[key]
+
+
+class Tenants:
+    """Two organizations with a row in every table, and people with each role.
+
+    ``acme`` has two projects. Its project admin is only a viewer in the second, and ``guest`` has a role only in the
+    first. For each act there is a row on which it is possible now.
+    """
+
+    def __init__(self) -> None:
+        self.acme, self.umbrella = World("acme"), World("umbrella")
+        made = fill(self.acme)
+        fill(self.umbrella)
+        fill_operation(self.acme)
+        self.trading = self.acme.project
+        self.research = organizations.create_project(
+            organization=self.acme.organization, name="research", actor=self.acme.admin.actor
+        )
+        self.acme.project = self.research
+        fill(self.acme, "research")
+        self.acme.project = self.trading
+        guest = project_member(self.acme, self.trading, Role.OPERATOR)
+        members.add(
+            organization=self.acme.organization, project=self.research, email=self.acme.project_admin.user.email,
+            role=Role.VIEWER, granter=GRANTS[Role.ORG_ADMIN], actor=self.acme.admin.actor,
+        )  # fmt: skip
+        self._make_every_act_possible(made)
+        home, abroad = self.acme, self.umbrella
+        self.home = [
+            Somebody("viewer", home.viewer.user),
+            Somebody("guest", guest),
+            Somebody("operator", home.operator.user),
+            Somebody("project_admin", home.project_admin.user),
+            Somebody("org_admin", home.admin.user),
+        ]
+        self.abroad = [
+            Somebody("viewer abroad", abroad.viewer.user),
+            Somebody("operator abroad", abroad.operator.user),
+            Somebody("project_admin abroad", abroad.project_admin.user),
+            Somebody("org_admin abroad", abroad.admin.user),
+        ]
+        self.root = Somebody("installation operator", superuser())
+        everything = ConsoleUser(None, True, {})
+        self.rows: dict[str, list[Any]] = {
+            label: list(
+                admin.narrow(model._default_manager.order_by("pk"), everything).select_related(
+                    *admin.related or (None,)
+                )
+            )
+            for label, model in MODELS.items()
+            for admin in [site.get_model_admin(model)]
+        }
+        self._pages: dict[Any, Any] = {}
+        self.by_id: dict[str, list[Any]] = {}
+        _found.clear()
+        for label, rows in self.rows.items():
+            for row in rows:
+                self.by_id.setdefault(str(row.pk), []).append(row)
+                _found[label, str(row.pk)] = row
+
+    def _make_every_act_possible(self, made: Any) -> None:
+        acme = self.acme
+        actor = acme.admin.actor
+        # An incident whose replay differs, another version, and a replay that waits.
+        first, _ = (acme.version(content=plan(stages=[{"id": name, "op": "identity"}])) for name in ("a", "b"))
+        expected = frames((1, _RECORDS[0]), (2, b"%s?" % _RECORDS[1]))
+        self.artifact: Artifact = ingested(
+            acme, incident(first.spec_kv, expected=expected, quotes_in=journal(_RECORDS))
+        )
+        for _ in range(2):
+            replays.request(self.artifact, environment=acme.dev, actor=actor)
+        run_jobs()
+        # Deployments: one failed on an agent, one is paused, one waits for approval, and one follows another.
+        places = {name: acme.environment("dev", name) for name in ("moving", "paused")}
+        self.deployments: dict[str, Deployment] = {}
+        for name, environment in {**places, "waiting": acme.prod, "later": made.deployment.environment}.items():
+            if name != "later":
+                acme.agent(environment, f"{name}-agent")
+            version = acme.version(environment, plan(stages=[{"id": name, "op": "identity"}]))
+            self.deployments[name] = acme.deployment(acme.bundle(environment, name, version=version))
+            run_jobs()
+        deployments.set_paused(self.deployments["paused"], paused=True, reason="", actor=actor)
+        later = self.deployments["later"]
+        decision = {"deployment_id": str(later.pk), "decision": "approve"}
+        assert acme.reviewer.api.post(acme.path(later.environment, "/approvals"), decision).status_code == 201
+        run_jobs()
+        assert report(made.agent_api, made.agent, "active").status_code == 200
+        run_jobs()
+        DeploymentAgent.objects.filter(deployment=self.deployments["moving"]).update(progress="failed")
+        drained, _ = acme.agent(acme.staging, "drained")
+        fleet.set_drained(drained, drained=True, reason="", actor=actor)
+        barred = acme.bundle(acme.staging, "barred")
+        bundles.mark_known_bad(acme.staging, barred.config_hash, reason="it failed", actor=actor)
+        signing_keys.rotate(organization=acme.organization, activate_in_s=0, actor=actor)
+        replays.request(self.artifact, environment=acme.dev, actor=actor)
+        facts.catch_up(Environment.objects.all())  # else the first list of agents does it
+
+    @property
+    def everybody(self) -> list[Somebody]:
+        return [*self.home, *self.abroad, self.root]
+
+    @cache  # noqa: B019  there is one object in each process
+    def rows_for(self, label: str, name: str) -> list[Any]:
+        """Return rows of acme's trading project on which the act is possible now.
+
+        It is one, or two if the rule is another one on some rows: in prod, or of an organization itself.
+        """
+        admin, rule = site.get_model_admin(MODELS[label]), ACTS[label, name]
+        applies = next(each for each in admin.all_acts if each.name == name).applies
+        own = {"people": "pk", "own": "user_id"}.get(str(SEES[label]))
+        rows = self.rows_in(label, self.trading)
+        if own is not None:
+            rows = [row for row in self.rows[label] if getattr(row, own) == self.acme.viewer.user.pk]
+        found: dict[Any, Any] = {}
+        for row in rows:
+            is_prod = rule.on_prod is not None and row.environment.posture == "prod"
+            is_organizations = rule.in_organization is not None and row.project_id is None
+            if (is_prod, is_organizations) not in found and applies(row):
+                found[is_prod, is_organizations] = row
+        return list(found.values())
+
+    def acted_on(self, label: str) -> list[Any]:
+        """Return the rows of the table on which acts are possible."""
+        found = {row.pk: row for at, name in ACTS if at == label for row in self.rows_for(label, name)}
+        return list(found.values())
+
+    def near(self, label: str) -> Any:
+        """Return a row of acme's trading project or of acme itself, if possible one with an act; else any row."""
+        return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
+
+    def far(self, label: str) -> Any:
+        """Return a row of the table in acme's research project, if there are any."""
+        place = (self.research.organization_id, self.research.pk)
+        return next((row for row in self.rows[label] if place_of(row) == place), None)
+
+    @staticmethod
+    def ask(
+        person: Somebody, url: str, method: str = "GET", data: Mapping[str, str] | None = None, *, whole: bool = False
+    ) -> Any:
+        """Send a request as the person. Unless the ``whole`` page is needed, its template is not rendered."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # it copies each context
+            if not whole:
+                patch.setattr(Template, "render", lambda *_: "")
+            form = urlencode(data or {})
+            return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
+
+    def page(self, person: Somebody, row: Any) -> Any:
+        """Return the page of the row as the person sees it. It is asked for once."""
+        key = (person.name, row._meta.label_lower, row.pk)
+        if key not in self._pages:
+            self._pages[key] = self.ask(person, row_page(row), whole=True)
+            assert self._pages[key].status_code == 200, key
+        return self._pages[key]
+
+    @cache  # noqa: B019
+    def rows_in(self, label: str, project: Project) -> list[Any]:
+        """Return the rows of the table in the project, or in its organization itself."""
+        places = {(project.organization_id, project.pk), (project.organization_id, None)}
+        return [row for row in self.rows[label] if place_of(row) in places]

@@ -1,0 +1,317 @@
+"""The access law of the console: what a person may not do is neither offered nor accepted.
+
+It asks every table, page and act of the admin site, as people with each role of the same organization and of another.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from functools import cache
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.utils import quote
+from django.db import transaction
+from django.db.models import ForeignKey
+from django.forms import ChoiceField
+from django.test import Client
+from django.urls import URLPattern, URLResolver, reverse
+
+from apps.tenancy.console import site
+from apps.tenancy.console.forms import new_form_id
+from apps.tenancy.permissions import GRANTS
+from apps.tenancy.services import accounts
+from tests.browser.access import (
+    ACTS,
+    CARD,
+    MATRIX,
+    OPERATE,
+    PAGES,
+    ROW_PAGES,
+    SEES,
+    SITE_PAGES,
+    Somebody,
+    Tenants,
+    place_of,
+)
+from tests.browser.filled import MODELS, act, row_page, signed_in, table
+from tests.laws.tenants import writes
+
+pytestmark = pytest.mark.django_db
+LINK = re.compile(r'(?:href|action|src|data-[a-z-]+)="(/admin/[^"]*)"')
+ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+LEAST = {"viewer", "guest"}  # those whose pages could show too much
+WELCOME = {200, 302, 400, 409, 422}  # the server understands the person, though perhaps not what they sent
+CARD_TEXTS = (CARD, CARD.encode().hex(" "), b64encode(CARD.encode()).decode()[:16])
+
+
+@pytest.fixture(scope="module")
+def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
+    """Make the tenants once, in one transaction. Each test runs in a savepoint of it."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield Tenants()
+        transaction.set_rollback(True)
+
+
+@cache
+def url_names() -> set[str]:
+    """Return the names of all addresses of the console."""
+    found = set()
+    todo: list[URLPattern | URLResolver] = list(site.get_urls())
+    while todo:
+        each = todo.pop()
+        if isinstance(each, URLResolver):
+            todo.extend(each.url_patterns)
+        elif each.name:
+            found.add(each.name)
+    return found
+
+
+def test_every_table_act_and_page_of_the_console_has_a_rule() -> None:
+    acts = {(model._meta.label_lower, each.name) for model, admin in site._registry.items() for each in admin.all_acts}
+    standard = {f"{label.replace('.', '_')}_{kind}" for label in MODELS for kind in ROW_PAGES}
+
+    assert SEES.keys() == MODELS.keys()
+    assert ACTS.keys() == acts
+    assert url_names() - standard == PAGES.keys() | SITE_PAGES
+    assert {role: set(granted) for role, granted in GRANTS.items()} == MATRIX
+
+
+def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any) -> None:
+    """Assert that a page links only to what the person may open, names no row of others, and shows no captured record.
+
+    Rows of the person's own projects and organizations may be named even if the person must not open them.
+    """
+    text, asked = response.text, (person.name, response.wsgi_request.get_full_path())
+    for link in {unescape(each) for each in LINK.findall(text)}:
+        assert person.may_open(link), (*asked, link)
+    for pk in set(ID.findall(text)):
+        for row in tenants.by_id.get(pk, ()):
+            at = text.index(pk)
+            assert person.sees(row) or person.is_near(row), (*asked, row, text[at - 200 : at + 60])
+    if not person.holds(OPERATE, place_of(tenants.artifact)):
+        assert [each for each in CARD_TEXTS if each in text] == [], asked
+
+
+def assert_refused(response: Any, before: dict[str, int] | None = None) -> None:
+    """Assert that the answer is 403 or 404, and that no row was written."""
+    asked = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
+    assert response.status_code in {403, 404}, (*asked, response.status_code)
+    assert before is None or writes() == before, asked
+
+
+def test_lists_show_exactly_the_rows_that_a_person_may_see(tenants: Tenants) -> None:
+    for person in [*tenants.home, tenants.abroad[-1]]:
+        for label, model in MODELS.items():
+            response = tenants.ask(person, table(model), whole=person.name in LEAST)
+            if not person.sees_table(label):
+                assert_refused(response)
+                continue
+            changes = response.context_data["cl"]
+            shown = set(changes.queryset.values_list("pk", flat=True))
+            assert shown == {row.pk for row in tenants.rows[label] if person.sees(row)}, (person.name, label)
+            if person.name in LEAST:
+                assert_shows_nothing_else(person, tenants, response)
+            admin = changes.model_admin
+            offered = {name for name, _ in admin.get_action_choices(response.wsgi_request)} - {""}
+            several = {action.__name__ for action in admin.actions}
+            assert offered == {name for name in several if person.may_act_somewhere(label, name)}, (person.name, label)
+
+
+def test_searches_and_choices_find_no_row_of_others(tenants: Tenants) -> None:
+    stranger = tenants.abroad[-1]
+    for label, model in MODELS.items():
+        theirs = next(row for row in tenants.rows[label] if not stranger.sees(row))
+        if stranger.sees_table(label):
+            found = stranger.client.get(table(model), {"q": str(theirs.pk)}).context["cl"]
+            assert theirs not in found.queryset, label
+    for row in (tenants.acme.organization, tenants.trading, tenants.acme.prod):
+        assert_refused(stranger.client.get(table(MODELS["fleet.agent"]), {"in": str(row.pk)}))
+    # One foreign key to each table: the choices are rows of the table that it refers to.
+    keys = {
+        field.related_model: {"app_label": model._meta.app_label, "model_name": model._meta.model_name,
+                              "field_name": field.name, "term": ""}
+        for model in MODELS.values() for field in model._meta.fields
+        if isinstance(field, ForeignKey) and field.related_model in site._registry
+    }  # fmt: skip
+    for person in (*tenants.home, stranger):
+        for model, query in keys.items():
+            label = model._meta.label_lower
+            response = person.client.get(reverse("admin:autocomplete"), query)
+            if not person.sees_table(label):
+                assert_refused(response)
+                continue
+            found = {each["id"] for each in response.json()["results"]}
+            seen = {str(row.pk) for row in tenants.rows[label] if person.sees(row)}
+            assert found <= seen, (person.name, label)
+            assert len(found) == min(len(seen), 20), (person.name, label)
+        for term in ("acme", "umbrella", str(tenants.artifact.pk)):
+            assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:search"), {"s": term}))
+        assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:index")))
+
+
+def doors(row: Any) -> list[str]:
+    """Return the pages of the row that show it: its page, its history, and its fragment if it has one."""
+    names = [f"{row._meta.app_label}_{row._meta.model_name}_{kind}" for kind in ("change", "history", "live")]
+    return [reverse(f"admin:{name}", args=[quote(row.pk)]) for name in names if name in url_names()]
+
+
+def test_pages_of_rows_open_only_for_those_who_may_see_the_row(tenants: Tenants) -> None:
+    viewer, guest, _, lowered, admin = tenants.home
+    for number, label in enumerate(MODELS):
+        near, far = tenants.near(label), tenants.far(label)
+        asked = [(person, near) for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1])]
+        for person, row in (*asked, (guest, far)):
+            if row is not None and not person.sees(row):
+                for door in doors(row):
+                    assert_refused(tenants.ask(person, door))
+        if not guest.sees(near) and admin.sees(near):
+            assert tenants.ask(admin, row_page(near)).status_code == 200, near
+        # Those who may do least see the rows on which acts are possible, and where they may do less than elsewhere.
+        shown = [(viewer, row) for row in tenants.acted_on(label)] + [(guest, near), (lowered, far)]
+        for person, row in shown:
+            if row is not None and person.sees(row):
+                assert_shows_nothing_else(person, tenants, tenants.page(person, row))
+
+
+def start_of(form: Any) -> dict[str, str]:
+    """Return what a browser would send of the form as it was shown."""
+    values = {}
+    for name, field in form.fields.items():
+        values[name] = form.get_initial_for_field(field, name)
+        if values[name] is None and isinstance(field, ChoiceField):
+            choices: Any = field.choices
+            values[name] = next((value for value, _ in choices), None)
+    return {name: str(value) for name, value in values.items() if value not in (None, False, "")}
+
+
+def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
+    for number, ((label, name), rule) in enumerate(ACTS.items()):
+        rows = tenants.rows_for(label, name)
+        assert rows, f"no row of {label} on which the act {name} is possible"
+        for row in rows:
+            url, accepted = act(row, name), False
+            # Of the other organization, its admin, and one of the others in turn.
+            for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1]):
+                values = {"_confirm": "yes", "_form": new_form_id(), **rule.values}
+                may = person.may_act(row, name)
+                if not may:
+                    before = writes()
+                    assert_refused(tenants.ask(person, url, "POST", values), before)
+                # Of those who may, who may do least and who may do most are enough.
+                if person in tenants.abroad[:-1] or (may and accepted and person.name != "org_admin"):
+                    continue
+                shown = tenants.ask(person, url)
+                if not may:
+                    assert_refused(shown)
+                    continue
+                assert shown.status_code == 200, (person.name, url)
+                if accepted:
+                    continue
+                # The first of them is who may do least. The page offers the act, and the service accepts it.
+                assert not rule.on_page or url in tenants.page(person, row).text, (person.name, url)
+                before = writes()
+                with transaction.atomic():
+                    sent = tenants.ask(person, url, "POST", {**start_of(shown.context_data["form"]), **values})
+                    assert sent.status_code in {200, 302}, (person.name, url)
+                    accepted = writes() != before
+                    transaction.set_rollback(True)
+                assert accepted, (person.name, url)
+            assert accepted, (label, name)
+
+
+def test_acts_on_several_rows_spare_those_of_others(tenants: Tenants) -> None:
+    viewer, guest, _, lowered, _ = tenants.home
+    for model, admin in site._registry.items():
+        label = model._meta.label_lower
+        far = tenants.far(label)
+        for name in [action.__name__ for action in admin.actions]:
+            (near, *_), rule = tenants.rows_for(label, name), ACTS[label, name]
+            # Two who may not act on the first row, and two who may act elsewhere, but not on the second.
+            for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
+                if row is not None and not person.may_act(row, name):
+                    before = writes()
+                    data = {"action": name, "_selected_action": str(row.pk), "_confirm": "yes", **rule.values}
+                    tenants.ask(person, table(model), "POST", data)
+                    assert writes() == before, (person.name, label, name)
+
+
+def test_buttons_above_tables_lead_only_where_a_person_may_act(tenants: Tenants) -> None:
+    makers = [
+        (model, each)
+        for model, admin in site._registry.items() for each in admin.all_acts if each.creates is not None
+    ]  # fmt: skip
+    for person in tenants.home:
+        for model, each in makers:
+            url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_choice", args=[each.name])
+            response = person.client.get(url)
+            if not person.may_open(url):
+                assert_refused(response)
+            elif response.status_code == 302:
+                assert person.may_open(response.headers["Location"]), (person.name, url)
+            else:
+                assert_shows_nothing_else(person, tenants, response)
+
+
+def test_further_pages_need_their_permission(tenants: Tenants) -> None:
+    for name, rule in PAGES.items():
+        for row in (tenants.near(rule.table), tenants.far(rule.table)) if rule.table else (None,):
+            url = reverse(f"admin:{name}", args=[] if row is None else [row.pk]) + rule.query
+            for person in (*tenants.home, *tenants.abroad):
+                for method in rule.methods:
+                    before = writes()
+                    with transaction.atomic():
+                        response = tenants.ask(person, url, method, whole=person.name in LEAST)
+                        if not person.may_open(url):
+                            assert_refused(response, before)
+                        else:
+                            missing = name == "artifacts_artifact_content" and row != tenants.artifact
+                            assert response.status_code in ({404} if missing else WELCOME), (person.name, method, url)
+                            if response.streaming:
+                                response.getvalue()  # reading a file to its end closes it
+                            elif person.name in LEAST:
+                                assert_shows_nothing_else(person, tenants, response)
+                        transaction.set_rollback(True)
+
+
+def test_captured_records_are_shown_to_operators_only(tenants: Tenants) -> None:
+    artifact = tenants.artifact
+    replay, other = artifact.replays.filter(finished_at__isnull=False).order_by("pk")[:2]
+    content = reverse("admin:artifacts_artifact_content", args=[artifact.pk])
+    asked = [
+        *(f"{row_page(artifact)}{query}" for query in ("", "?sequence=2", "?as=hex")),
+        *(f"{row_page(replay)}{query}" for query in ("", "?trace=2", f"?compare={other.pk}", "?below=1")),
+        reverse("admin:artifacts_replay_live", args=[replay.pk]) + "?trace=2",
+    ]
+    viewer, operator = tenants.home[0], tenants.home[1]
+    shown = [any(text in operator.client.get(url).text for text in CARD_TEXTS) for url in asked]
+    assert shown.count(True) >= 5, shown
+    for url in asked:
+        assert_shows_nothing_else(viewer, tenants, viewer.client.get(url))
+    for path in ("", "?path=journal/quotes_in.bin"):
+        downloaded = operator.client.get(content + path)
+        assert downloaded.status_code == 200
+        assert downloaded.getvalue()
+        assert_refused(viewer.client.get(content + path))
+
+
+def test_nobody_enters_without_a_role(tenants: Tenants) -> None:
+    people = [Client(), signed_in(accounts.get_or_create_account("nobody@nowhere.example"))]
+    pages = [table(model) for model in MODELS.values()]
+    pages += [reverse(f"admin:{name}") for name in ("index", "search", "autocomplete")]
+    pages += [door for label in MODELS for door in doors(tenants.near(label))]
+    pages += [
+        reverse(f"admin:{name}", args=[tenants.near(rule.table).pk] if rule.table else [])
+        for name, rule in PAGES.items()
+    ]
+    pages += [act(tenants.rows_for(label, name)[0], name) for label, name in ACTS]
+    for client in people:
+        for page in pages:
+            before = writes()
+            for response in (client.get(page), client.post(page, {"_confirm": "yes"})):
+                assert response.status_code == 302, page
+                assert response.headers["Location"].startswith(reverse("admin:login")), page
+            assert writes() == before, page

@@ -1,0 +1,99 @@
+"""Deploy, approve and roll back by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.releases.models import Deployment
+from tests.browser.conftest import sign_in
+from tests.worlds import World, plan, report, run_jobs
+
+pytestmark = pytest.mark.browser
+MAX_TABS = 150
+# The name of what has the focus, without its icon.
+FOCUSED = """() => {
+    const found = document.activeElement;
+    const shown = found.cloneNode(true);
+    for (const icon of shown.querySelectorAll('[aria-hidden=true], .material-symbols-outlined')) icon.remove();
+    const label = found.labels?.length ? found.labels[0].innerText : found.getAttribute('aria-label');
+    return (label || shown.textContent).replace(/\\s+/g, ' ').trim();
+}"""
+
+
+class Keys:
+    """A person who has no mouse."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def tab_to(self, name: str) -> None:
+        """Press Tab until what has this name, or a name that begins with it, has the focus."""
+        seen = []
+        for _ in range(MAX_TABS):
+            self.page.keyboard.press("Tab")
+            seen.append(self.page.evaluate(FOCUSED))
+            if seen[-1] == name or seen[-1].startswith(f"{name} "):
+                return
+        raise AssertionError(f"{name!r} is not reached by Tab, only {seen}")
+
+    def follow(self, name: str) -> None:
+        """Follow a link, or press a button, and wait for the page that it leads to."""
+        self.tab_to(name)
+        with self.page.expect_navigation():
+            self.page.keyboard.press("Enter")
+
+    def type(self, label: str, text: str) -> None:
+        """Type into a field."""
+        self.tab_to(label)
+        self.page.keyboard.type(text)
+
+
+def test_deploys_approves_and_rolls_back_by_keyboard_alone(world: World, open_page: Callable[..., Page]) -> None:
+    agent, api = world.agent(world.prod, "edge-1")
+
+    def settle(*reported: str) -> None:
+        run_jobs()
+        for each in reported:
+            assert report(api, agent, each).status_code == 200
+        run_jobs()
+
+    def bundle(name: str, *stages: str) -> Any:
+        made = world.version(world.prod, plan(stages=[{"id": stage, "op": "identity"} for stage in stages]))
+        return world.bundle(world.prod, name, version=made)
+
+    first = world.deployment(bundle("calm", "copy"))
+    decision = {"deployment_id": str(first.pk), "decision": "approve"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
+    settle("active")
+    bundle("brisk", "copy-2")
+    operator, reviewer = (Keys(sign_in(open_page(), person.user)) for person in (world.operator, world.reviewer))
+    headline = operator.page.locator("#headline [role=status]")
+
+    operator.follow("Config bundles")
+    operator.follow("brisk")
+    operator.follow("Deploy")
+    operator.type("Note", "faster")
+    expect(operator.page.locator("#outlook")).to_contain_text("1 agent: edge-1")
+    operator.follow("Request deployment")
+    expect(headline).to_contain_text("Waits for approval")
+
+    reviewer.follow("Overview")
+    reviewer.follow("quotes v2 to prod")
+    reviewer.type("Comment", "looks right")
+    reviewer.follow("Approve")
+    expect(reviewer.page.locator(".states .pill").first).to_have_text("approved")
+    settle("active")
+    expect(headline).to_contain_text("Active")
+
+    operator.follow("Roll back")
+    operator.type("Reason", "latency")
+    operator.follow("Roll back")
+    expect(headline).to_contain_text("Rolling back: latency.")
+    settle("rolled_back")
+    expect(headline).to_have_text("Rolled back: latency.")
+    rolled_back = Deployment.objects.get(config_bundle__name="brisk")
+    assert (rolled_back.status, rolled_back.note, rolled_back.rollback_reason) == ("rolled_back", "faster", "latency")
