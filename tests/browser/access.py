@@ -185,7 +185,7 @@ PAGES: dict[str, PageRule] = {
 # Pages of the site itself: each shows everybody what the tables above permit.
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
-    "view_on_site", "app_list", "records", "start",
+    "app_list", "records", "start",
 }  # fmt: skip
 ROW_PAGES = ("changelist", "add", "history", "delete", "change", "act", "choice", "live")
 

@@ -18,7 +18,12 @@ def test_generic_admin_urls_reveal_nothing(world: World, other: World) -> None:
     made = fill(world)
     kind = ContentType.objects.get_for_model(Deployment)
 
-    assert signed_in(other.admin.user).get(f"/admin/r/{kind.pk}/{made.deployment.pk}/").status_code == 404
+    client = signed_in(other.admin.user)
+    mine, nobodys = (
+        client.get(f"/admin/r/{kind.pk}/{pk}/") for pk in (made.deployment.pk, "00000000-0000-0000-0000-000000000000")
+    )
+    assert mine.status_code == nobodys.status_code == 404
+    assert mine.context["text"] == nobodys.context["text"]
 
 
 def test_viewer_is_refused_and_the_denial_is_counted(world: World) -> None:

@@ -65,13 +65,16 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return render(request, "sign_in.html", context)
 
     def get_urls(self) -> list[Any]:
-        """Add the console's own pages. People without any role may sign out and create an organization."""
+        """Add the console's own pages. People without any role may sign out and create an organization.
+
+        Django's page ``view_on_site`` is left out: it tells of any row by its id whether it exists.
+        """
         start = never_cache(csrf_protect(csp_override(CONSOLE_CSP)(self.start_view)))
         return [
             path("logout/", csrf_protect(self.logout), name="logout"),
             path("start/", start, name="start"),
             path("records/", self.admin_view(self.records_view), name="records"),
-            *super().get_urls(),
+            *(each for each in super().get_urls() if getattr(each, "name", "") != "view_on_site"),
         ]
 
     @method_decorator(require_POST)
