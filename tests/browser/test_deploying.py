@@ -168,6 +168,7 @@ def test_obstacles_are_named_and_nothing_is_requested(world: World) -> None:
         ({"target": "selector", "labels": ["zone=c"]}, "labels"),
         ({"strategy": "own", "percents": "50, x"}, "percents"),
         ({"strategy": "own", "percents": "50, 20, 100"}, "percents"),
+        ({"strategy": "own", "percents": "9" * 5_000}, "percents"),
         ({"strategy": "own", "percents": "10, 100", "pause_s": "-1"}, "pause_s"),
         ({"failure_threshold_percent": "101"}, "failure_threshold_percent"),
         ({"strategy": "nonsense"}, "strategy"),
@@ -192,6 +193,7 @@ def test_break_glass_is_a_step_of_its_own_for_organization_admins(world: World) 
     step = admin.post(deploy_page(bundle), filled_in(_break_glass=""))
     assert "before anybody has approved it" in step.text
     assert not Deployment.objects.exists()
+    assert "break-glass" not in operator.post(deploy_page(bundle), filled_in(_break_glass="")).text
     refused = operator.post(deploy_page(bundle), filled_in(_break_glass="", break_glass_reason="now"))
     assert "org_admin" in refused.text
     assert not Deployment.objects.exists()

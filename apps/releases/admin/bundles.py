@@ -238,7 +238,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             return TemplateResponse(request, "console/outlook.html", context)
         context |= {
             "form_id": new_form_id(),
-            "is_breaking_glass": "_break_glass" in request.POST and not form.errors,
+            "is_breaking_glass": "_break_glass" in request.POST and context["may_break_glass"] and not form.errors,
             "changes": compare(find_current(bundle.environment_id, bundle.version.name), bundle),
         }
         return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)

@@ -31,6 +31,7 @@ from byteor_cloud.engine.target import Target
 NAMED = 10
 MAX_NAMES = 1_000
 MAX_LABELS = 50
+_DIGITS = 3  # of a percentage; Python refuses to read numbers of thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
     "slow": {"kind": "waves", "percents": [1, 10, 50, 100], "pause_s": 600},
@@ -170,7 +171,8 @@ class Deploy(ApiForm):
 
 def _numbers(text: str) -> list[Any]:
     """Return the numbers of a list that is written with commas. What is no number stays, so that the API refuses it."""
-    return [int(part) if part.isdecimal() else part for part in (each.strip(" %") for each in text.split(","))]
+    parts = (each.strip(" %") for each in text.split(","))
+    return [int(part) if part.isdecimal() and len(part) <= _DIGITS else part for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
