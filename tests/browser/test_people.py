@@ -30,7 +30,7 @@ from apps.tenancy.models import (
     UserToken,
 )
 from apps.tenancy.permissions import Role
-from apps.tenancy.services import sent_forms
+from apps.tenancy.services import organizations, sent_forms
 from tests.browser.confirmed import shown_messages
 from tests.browser.conftest import sign_in
 from tests.browser.filled import act, row_page, signed_in, superuser, table
@@ -142,6 +142,23 @@ def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pyte
             "This form was shown too long ago. Check it and send it again."
         ]
     assert counts() == before
+
+
+@pytest.mark.django_db
+def test_a_form_that_was_sent_answers_only_on_its_page_and_only_its_sender(world: World) -> None:
+    form_id = new_form_id()
+    values = {**KEY, "_form": form_id}
+    made = sent(signed_in(world.admin.user), world.organization, "create_key", values)
+    second = organizations.create_organization(name="second", owner=world.admin.user, actor=world.admin.actor)
+
+    elsewhere = sent(signed_in(world.admin.user), second, "create_key", values)
+    refused = sent(signed_in(world.viewer.user), world.organization, "create_key", values)
+
+    (secret,) = set(SECRET.findall(made.text))
+    assert elsewhere.context["form"].non_field_errors()[0].startswith("You sent this form already")
+    assert refused.status_code == 403
+    assert secret not in elsewhere.text + refused.text
+    assert OrganizationKey.objects.count() == 1
 
 
 @pytest.mark.django_db

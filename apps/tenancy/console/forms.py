@@ -141,4 +141,5 @@ def send_once(request: HttpRequest, work: Callable[[], Answer]) -> Answer:
         detail = "This form was shown too long ago. Check it and send it again."
         raise Conflict(detail, code="form_expired") from None
     values = {name: each for name, each in request.POST.lists() if name not in {"_form", "csrfmiddlewaretoken"}}
+    values["_page"] = [request.path]  # the same values sent to the page of another row ask for something else
     return answer_once(form_id, values, actor=actor_of(request), work=work)
