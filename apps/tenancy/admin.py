@@ -32,6 +32,7 @@ from apps.tenancy.console.environment_settings import (
     settings_panel,
 )
 from apps.tenancy.console.first_steps import FirstStep
+from apps.tenancy.console.forms import ActForm
 from apps.tenancy.console.scope import reaching
 from apps.tenancy.models import (
     Environment,
@@ -72,12 +73,12 @@ def _delete(kind: str, needs: P) -> Act:
     )
 
 
-def _rotate(organization: Organization, context: ActContext) -> None:
-    signing_keys.rotate(organization=organization, actor=context.actor)
+def _rotate(organization: Organization, context: ActContext) -> SigningKey:
+    return signing_keys.rotate(organization=organization, actor=context.actor)
 
 
-def _rotate_at_once(organization: Organization, context: ActContext) -> None:
-    signing_keys.rotate(organization=organization, activate_in_s=0, actor=context.actor)
+def _rotate_at_once(organization: Organization, context: ActContext) -> SigningKey:
+    return signing_keys.rotate(organization=organization, activate_in_s=0, actor=context.actor)
 
 
 @admin.register(Organization, site=site)
@@ -102,6 +103,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
             explain="A new key is published now. It signs as soon as all agents have had time to fetch it. From then "
             "on, the previous key still verifies for a week.",
             run=_rotate,
+            form=ActForm,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
             creates=SigningKey,
@@ -113,6 +115,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
             explain="For an emergency: a new key signs from now on. Agents fetch it when they first see its "
             "signature. The previous key still verifies for a week; to prevent that, retire it afterwards.",
             run=_rotate_at_once,
+            form=ActForm,  # a double click must not make two keys
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
             creates=SigningKey,

@@ -269,8 +269,10 @@ def test_decommission_an_agent(world: World) -> None:
 )
 def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> None:
     client = signed_in(world.admin.user)
-    client.post(act(world.organization, name), YES)
+    asked = {**YES, "_form": client.get(act(world.organization, name)).context["form_id"]}
+    made, again = (client.post(act(world.organization, name), asked) for _ in range(2))  # a double click
 
+    assert made["Location"] == again["Location"] == row_page(SigningKey.objects.latest("id"))
     assert list(SigningKey.objects.order_by("id").values_list("status", flat=True)) == states
     first, second = SigningKey.objects.order_by("id")
     signing, other = (first, second) if "next" in states else (second, first)
