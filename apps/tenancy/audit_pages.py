@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill
-from apps.tenancy.console.console_user import Tenant
+from apps.tenancy.console.console_user import Tenant, console_user_of
 from apps.tenancy.console.large import SeenValuesFilter
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
 from apps.tenancy.permissions import Permission as P
@@ -35,7 +35,8 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         """Show on the page of an environment what happened there last."""
-        if not isinstance(row, Environment):
+        # Who manages another organization may see the table, but nothing of this one.
+        if not isinstance(row, Environment) or self.needs not in console_user_of(request).permissions(row):
             return []
         last = self.get_queryset(request).filter(environment_id=row.pk).order_by("-id")[:_SHOWN]
         return [

@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from apps.fleet import strip
 from apps.fleet.models import Assignment, Heartbeat
+from apps.tenancy.models import Membership
+from apps.tenancy.permissions import Role
 from byteor_cloud.ids import uuid7
 from tests.browser.filled import fill, row_page, signed_in
 from tests.releases import stories
@@ -127,6 +129,11 @@ def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World
 
 
 def test_a_strangers_environment_has_no_page(world: World, other: World) -> None:
+    # A role in another organization shows nothing of this one, not even that it is empty.
+    Membership.objects.create(user=world.viewer.user, organization=other.organization, role=Role.ORG_ADMIN)
+    assert "Last events" in signed_in(world.admin.user).get(row_page(world.prod)).text
+    assert "Last events" not in signed_in(world.viewer.user).get(row_page(world.prod)).text
+
     answer: Any = signed_in(other.admin.user).get(row_page(world.prod))
 
     assert "Next in line" not in answer.text
