@@ -121,6 +121,12 @@ def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World
     assert reverse("admin:releases_configbundle_deploy", args=[bundle.pk]) in page
     assert reverse("admin:releases_configbundle_deploy", args=[elsewhere.pk]) not in page
     assert (viewer.get(choose).status_code, signed_in(other.admin.user).get(choose).status_code) == (403, 404)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("apps.releases.admin.environment_page._CHOICES", 1)
+        newer = world.bundle(world.prod, "newer", version=bundle.version)
+        shown = operator.get(choose).context["panel"]
+        assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. Th")
+        assert str(newer.pk) in str(shown["rows"])
     # What comes next is said on the pages between them.
     assert "What comes next: deploy it." in operator.get(row_page(bundle)).text
     world.agent(world.prod)

@@ -102,6 +102,11 @@ def test_the_same_name_first_then_few_of_many(world: World) -> None:
     assert [url for _, _, url in found(world.viewer.user, "fra-1")] == [
         row_page(agent) for agent in [agents[1], agents[0], *agents[2:5]]
     ]
+    client = signed_in(world.viewer.user)
+    assert (
+        client.get(reverse("admin:search"), {"s": "fra-1"}).context["note"].startswith("5 results, at most 5 of a kind")
+    )
+    assert client.get(reverse("admin:search"), {"s": "fra-15"}).context["note"] == "1 result"
 
 
 HOSTILE = [

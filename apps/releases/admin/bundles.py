@@ -49,7 +49,6 @@ from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 
 _SHOWN = 10
-_CHOICES = 50
 
 
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
@@ -249,8 +248,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         if environment is None:
             raise Http404
         check_may_operate(request, environment, "deploy")
-        newest = self.get_queryset(request).filter(environment=environment).order_by("-pk")[:_CHOICES]
-        context = {"panel": choices_panel(environment, newest)}
+        context = {"panel": choices_panel(environment, self.get_queryset(request))}
         return self._page(request, "console/choose_bundle.html", "Deploy", context)
 
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:

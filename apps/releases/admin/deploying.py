@@ -59,7 +59,9 @@ class Deploy(ApiForm):
         widget=UnfoldAdminSelectWidget,
     )
     labels = forms.MultipleChoiceField(
-        required=False, widget=forms.CheckboxSelectMultiple, help_text="An agent must have all of the chosen labels."
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="An agent must have all of the chosen labels. Offered are those that the most agents have.",
     )
     agents = forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Names of agents",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -18,15 +18,17 @@ from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
 
 MAX_DEPLOYMENTS = 100  # that run or wait
+_CHOICES = 50
 
 
 def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
     """Return the panel with a row for each pipeline: what is current, on how many agents, and what is next in line."""
     shown = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
     mine = Deployment.objects.filter(shown, environment=environment).select_related("config_bundle__version")
+    rows = list(mine.order_by("-is_current", "pk")[: MAX_DEPLOYMENTS + 1])
     current: dict[str, Deployment] = {}
     waiting: defaultdict[str, list[Deployment]] = defaultdict(list)
-    for row in mine.order_by("-is_current", "pk")[:MAX_DEPLOYMENTS]:
+    for row in rows[:MAX_DEPLOYMENTS]:
         if row.is_current:
             current[row.pipeline] = row
         else:
@@ -35,6 +37,7 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
     panel = {
         "title": "Pipelines",
         "wide": True,
+        "lead": f"Only {MAX_DEPLOYMENTS} deployments are shown." if len(rows) > MAX_DEPLOYMENTS else "",
         "columns": ("Pipeline", "Runs", "Since", "Requested by", "Agents", "Next in line"),
         "rows": [
             (pipeline, *_current(current.get(pipeline), running), _next(waiting[pipeline]))
@@ -48,10 +51,16 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
     return {**panel, "button": {"text": "Deploy", "icon": "rocket_launch", "url": url}} if may_deploy else panel
 
 
-def choices_panel(environment: Environment, rows: Iterable[Any]) -> dict[str, Any]:
+def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str, Any]:
     """Return the panel with the newest config bundles, each with the link to its deployment's form."""
+    rows = list(bundles.filter(environment=environment).order_by("-pk")[: _CHOICES + 1])
+    # Without a config bundle, a draft comes first.
+    lists, link = ("releases_configbundle", "All config bundles") if rows else ("pipelines_draft", "Drafts")
     return {
         "title": f"Which config bundle to deploy to {environment}",
+        "lead": f"These are the newest {_CHOICES}. The page of an older one has the button, too."
+        if len(rows) > _CHOICES
+        else "",
         "columns": ("Config bundle", "Version", "Created", ""),
         "rows": [
             (
@@ -63,11 +72,11 @@ def choices_panel(environment: Environment, rows: Iterable[Any]) -> dict[str, An
                     reverse("admin:releases_configbundle_deploy", args=[row.pk]), f"{row.version}, {row}",
                 ),
             )
-            for row in rows
+            for row in rows[:_CHOICES]
         ],
         "empty": "There is no config bundle yet. Promote a draft to a version first: its page creates config bundles.",
-        "url": f"{reverse('admin:pipelines_draft_changelist')}?environment__id__exact={environment.pk}",
-        "link": "Drafts",
+        "url": f"{reverse(f'admin:{lists}_changelist')}?environment__id__exact={environment.pk}",
+        "link": link,
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from apps.tenancy.console.acts import Act
 from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.console.first_steps import FirstStep
-from apps.tenancy.console.large import BoundedPaginator, count_each, search
+from apps.tenancy.console.large import BoundedPaginator, count_each, note, search
 from apps.tenancy.console.scope import (
     SCOPE,
     enter,
@@ -97,6 +97,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         super().__init__(request, *args)
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+
+    @property
+    def search_note(self) -> str:
+        """Say which rows the search may have left out, if any."""
+        every = self.model_admin.searches_all
+        return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
     def get_ordering_field(self, field_name: Any) -> Any:
         """Return the field by which a column is sorted; None if it cannot be, whatever the address says."""

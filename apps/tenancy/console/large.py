@@ -14,7 +14,8 @@ from django.db.models import CharField, QuerySet
 
 MOST_LISTED: Final = 10_000  # rows of a list; filters and the search find the others
 SEARCHED: Final = 10_000  # of the newest rows of a list
-_FOUND: Final = 1_000  # the rows that a search shows
+FOUND: Final = 1_000  # the rows that a search shows
+_WORDS: Final = 10  # of a search; the last one is the rest of the text
 _SEEN: Final = 1_000  # of the newest rows, whose values a filter offers
 
 
@@ -60,12 +61,23 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 
     Words are looked for in the newest rows only, unless ``every``, and whole values in all rows.
     """
-    found = _with_words(rows if every else rows[:SEARCHED], [each for each in fields if each[0] != "="], text.split())
+    found = _with_words(
+        rows if every else rows[:SEARCHED], [each for each in fields if each[0] != "="], text.split(maxsplit=_WORDS - 1)
+    )
     for field in fields:
         value = _whole(rows, field[1:], text) if field[0] == "=" else None
         if value is not None:
-            found += rows.order_by().filter(**{field[1:]: value}).values_list("pk", flat=True)[:_FOUND]
+            found += rows.order_by().filter(**{field[1:]: value}).values_list("pk", flat=True)[:FOUND]
     return rows.filter(pk__in=found)
+
+
+def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
+    """Say which rows a search may have left out, if any. ``rows`` are those of the list without filters."""
+    if found >= FOUND:
+        return f"A search shows at most {FOUND:,}."
+    if not every and BoundedPaginator(rows, 1).is_cut:
+        return f"Words are looked for in the first {SEARCHED:,} rows only, whole ids in all."
+    return ""
 
 
 def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
@@ -85,7 +97,7 @@ def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django's SQL and our names
-            f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {_FOUND}",
+            f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {FOUND}",
             [*parameters, *patterns],
         )
         return [pk for (pk,) in cursor.fetchall()]

@@ -6,6 +6,7 @@ However many rows there are, a search reads a few of each kind: names and hashes
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,9 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
         return "Type the beginning of a name, a whole id, or the beginning of a hash."
     if not found:
         return "Nothing that you may see has this name, id or hash. A name or a hash is found by its beginning."
-    return "1 result" if len(found) == 1 else f"{len(found)} results"
+    said = "1 result" if len(found) == 1 else f"{len(found)} results"
+    (_, most), *_ = Counter(each.icon for each in found).most_common(1)
+    return f"{said}, at most {MOST} of a kind. A longer text finds fewer." if most == MOST else said
 
 
 def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
