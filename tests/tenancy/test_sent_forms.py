@@ -1,0 +1,43 @@
+"""A form of the console that is sent several times at once, as by a double click."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import IdempotencyKey, Organization
+from apps.tenancy.services.sent_forms import Answer, answer_once
+from byteor_cloud.errors import Conflict
+from tests.races import Race
+
+ANN, BOB = (Actor("user", name, f"{name}@acme.example") for name in ("ann", "bob"))
+
+
+def create(name: str) -> Answer:
+    return {"made": str(Organization.objects.create(name=name, slug=name).pk)}
+
+
+def test_one_of_the_same_forms_at_once_does_the_work(at_once: Race) -> None:
+    def send(actor: Actor, **values: list[str]) -> Any:
+        return answer_once("form", values, actor=actor, work=lambda: create(actor.id))
+
+    *same, other, changed = at_once(
+        *[lambda: send(ANN)] * 3, lambda: send(BOB), lambda: answer_once("form", {"x": ["1"]}, actor=BOB, work=dict)
+    )
+
+    assert len({answer["made"] for answer in same}) == 1
+    assert {type(other), type(changed)} == {dict, Conflict}
+    assert Organization.objects.filter(slug="ann").count() == 1
+    assert all(b"made" not in bytes(row.response) for row in IdempotencyKey.objects.all())
+
+
+def test_a_form_whose_work_failed_can_be_sent_again(db: None) -> None:
+    def refuse() -> Answer:
+        raise Conflict("Not now.")
+
+    with pytest.raises(Conflict, match="Not now"):
+        answer_once("form", {}, actor=ANN, work=refuse)
+
+    assert answer_once("form", {}, actor=ANN, work=lambda: create("ann"))["made"]
