@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from apps.tenancy.console import site
 from apps.tenancy.console.menu import RECORDS
 from tests.browser.conftest import TIMEOUT_MS, sign_in
-from tests.browser.filled import MODELS, act, fill, row_page, superuser, table
-from tests.browser.test_tables import fill_operation, newest
+from tests.browser.filled import MODELS, act, fill, fill_operation, row_page, superuser, table
+from tests.browser.test_tables import newest
 from tests.worlds import World
 
 pytestmark = pytest.mark.browser
