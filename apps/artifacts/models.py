@@ -66,7 +66,7 @@ class Artifact(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} …{str(self.pk)[-8:]}"
+        return f"{self.get_kind_display().capitalize()} …{str(self.pk)[-8:]}"
 
     @property
     def download_name(self) -> str:

@@ -78,7 +78,7 @@ def test_incident_is_replayed_followed_and_bisected(
 
     # The incident arrives, and is replayed.
     page.goto("/admin/artifacts/artifact/")
-    page.get_by_role("link", name="incident_bundle").first.click()
+    page.get_by_role("link", name="Incident bundle").first.click()
     headline = page.locator("#headline [role=status]")
     expect(headline).to_contain_text("Stage limit stopped at record 3 on edge-1")
     found = page.locator("#journal")
