@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
 from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
@@ -72,7 +73,10 @@ def test_promote_needs_the_saved_text_and_creates_one_version(world: World, draf
     first, second = (post(client, draft, "promote", json.dumps(PLAN), revision=1).json() for _ in range(2))
 
     version = Version.objects.get()
-    promoted = {"outcome": "promoted", "id": str(version.pk), "version": "quotes v1", "url": row_page(version)}
+    promoted = {
+        "outcome": "promoted", "id": str(version.pk), "version": "quotes v1", "url": row_page(version),
+        "next": reverse("admin:releases_configbundle_new", args=[version.pk]),
+    }  # fmt: skip
     assert (first, second) == ({**promoted, "fresh": True}, {**promoted, "fresh": False})
     assert (version.draft_id, version.draft_revision, version.created_by) == (draft.pk, 1, world.operator.user.email)
 
