@@ -13,6 +13,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import FileResponse, Http404, HttpRequest
+from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
@@ -171,7 +172,7 @@ class ArtifactAdmin(_RunningAdmin):
     section = "Artifacts"
     found_by = FoundBy("package_2", hashes=("content_hash",))
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
-    list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
+    list_display = ("__str__", "status", "environment", "agent", "version", "size", "content_hash", "captured_at")
     sortable_by = ()
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
     search_fields = ("content_hash", "spec_hash", "agent__name", "=content_hash", "=id")
@@ -182,6 +183,10 @@ class ArtifactAdmin(_RunningAdmin):
         """Return the URLs of the table, and one to download."""
         content = self.admin_site.admin_view(self.content_view)
         return [path("<uuid:pk>/content/", content, name="artifacts_artifact_content"), *super().get_urls()]
+
+    @admin.display(description="Size")
+    def size(self, row: Artifact) -> str:
+        return filesizeformat(row.size_bytes)
 
     def row_name(self, row: Artifact) -> str:
         return artifacts.artifact_title(row)

@@ -40,7 +40,7 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
-    # The size of the files and indexes that are derived from an incident bundle (``folders``). It counts as usage.
+    # The size of the files and indexes that are derived from an incident bundle (``folders``).
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
@@ -66,7 +66,7 @@ class Artifact(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.pk}"
+        return f"{self.get_kind_display().capitalize()} …{str(self.pk)[-8:]}"
 
     @property
     def download_name(self) -> str:
@@ -114,7 +114,7 @@ class Bisect(Stateful):
         constraints = [one_of_constraint("status", BisectStatus, "artifacts_bisect_status")]
 
     def __str__(self) -> str:
-        return f"bisect {self.pk}"
+        return f"Bisect …{str(self.pk)[-8:]}"
 
 
 class Replay(Stateful):
@@ -154,7 +154,7 @@ class Replay(Stateful):
         constraints = [one_of_constraint("status", ReplayStatus, "artifacts_replay_status")]
 
     def __str__(self) -> str:
-        return f"replay {self.pk}"
+        return f"Replay …{str(self.pk)[-8:]}"
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
         """Continue the bisect that asked for the replay, once it has ended."""

@@ -45,6 +45,7 @@ def fleet_panel(environment: Environment) -> dict[str, Any]:
         _bar("Status", groups.status, f"{base}&status="),
         _bar("Drift", drift, f"{base}&drift=", _DRIFT),
     ]
+    bars = [each for each in bars if each["parts"]]
     return {**panel, "bars": bars, "cells": cells}
 
 

@@ -77,9 +77,9 @@ class DraftAdmin(ReadOnlyAdmin):
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
 
-    @admin.display(description="Compiles")
+    @admin.display(description="Plan")
     def compiles(self, row: Draft) -> str:
-        return state_pill("verified" if row.spec_hash else "failed")
+        return state_pill("compiles" if row.spec_hash else "does not compile")
 
     def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
         """Show whether the saved plan compiles, and its diagnostics."""
@@ -89,7 +89,7 @@ class DraftAdmin(ReadOnlyAdmin):
         ]
         return {
             "facts": [
-                ("Compiles", self.compiles(row)),
+                ("Plan", self.compiles(row)),
                 ("Spec hash", short_id(row.spec_hash)),
                 ("Revision", row.revision),
                 ("Saved by", row.updated_by),

@@ -9,13 +9,18 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill
+from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill, with_note
 from apps.tenancy.console.console_user import Tenant, console_user_of
 from apps.tenancy.console.large import SeenValuesFilter
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
 from apps.tenancy.permissions import Permission as P
 
 _SHOWN = 10
+
+
+def _what(event: AuditEvent) -> str:
+    """Return the action, and the outcome if it did not succeed."""
+    return event.action if event.outcome == "success" else with_note(event.action, state_pill(event.outcome))
 
 
 class _Outcome(SeenValuesFilter):
@@ -43,11 +48,8 @@ class AuditEventAdmin(ReadOnlyAdmin):
             {
                 "title": "Last events",
                 "url": f"{reverse('admin:tenancy_auditevent_changelist')}?environment_id__exact={row.pk}",
-                "columns": ("When", "What", "Who", "Outcome"),
-                "rows": [
-                    (relative_time(each.timestamp), each.action, each.actor_display, state_pill(each.outcome))
-                    for each in last
-                ],
+                "columns": ("When", "What", "Who"),
+                "rows": [(relative_time(each.timestamp), _what(each), each.actor_display) for each in last],
                 "empty": "Nothing has happened here yet.",
             }
         ]

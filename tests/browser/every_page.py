@@ -44,7 +44,7 @@ def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
         for act in page.context["acts"]:
             yield f"{label} form {act['path'].rstrip('/').rpartition('/')[2]}", act["path"]
         yield from ((f"{label} live part", url) for url in re.findall(r'data-live="([^"]+)"', page.text))
-        yield from _more(row)
+        yield from more(row)
 
 
 def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[str, str]]:
@@ -69,7 +69,8 @@ def _largest(model: Any, rows: Any) -> Any:
     return rows.order_by(*site._registry[model].ordering).first()
 
 
-def _more(row: Any) -> Iterator[tuple[str, str]]:
+def more(row: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name and the URL of the pages with which people work on the row, beside its acts."""
     match row:
         case Environment():
             yield "choose a config bundle", reverse("admin:releases_configbundle_choose", args=[row.pk])

@@ -6,57 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, expect
 
 from apps.tenancy.console import site
 from apps.tenancy.console.menu import RECORDS
+from tests.browser.axe import examine, examine_open
 from tests.browser.conftest import TIMEOUT_MS, sign_in
-from tests.browser.filled import MODELS, act, fill, row_page, superuser, table
-from tests.browser.test_tables import fill_operation, newest
+from tests.browser.every_page import more
+from tests.browser.filled import MODELS, act, fill, fill_operation, row_page, superuser, table
+from tests.browser.test_tables import newest
 from tests.worlds import World
 
 pytestmark = pytest.mark.browser
 
-# Only what depends on the colours is looked for again in dark, and only what depends on the width in a narrow window.
-LIGHT: dict[str, Any] = {"resultTypes": ["violations"]}
-DARK: dict[str, Any] = {**LIGHT, "runOnly": ["color-contrast"]}
-NARROW: dict[str, Any] = {
-    **LIGHT,
-    "runOnly": ["scrollable-region-focusable", "target-size", "button-name", "link-name"],
-}
-FIND = """([left_out, options]) => axe.run({ exclude: [left_out] }, options).then(found => found.violations
-  .filter(each => ["serious", "critical"].includes(each.impact))
-  .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)))"""
-# What axe has no rule for, or calls moderate.
-FRAME = """() => [
-  ...document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"],
-  ...document.querySelectorAll("main").length === 1 ? [] : ["not one main"],
-  ...[...document.querySelectorAll(".material-symbols-outlined")].filter(each => !each.closest("[aria-hidden=true]"))
-    .map(each => `an icon that is read aloud: ${each.outerHTML}`),
-  ...[...document.querySelectorAll("[x-on\\\\:click]")]
-    .filter(each => !each.matches("button, a[href], #changelist-filter-close"))
-    .map(each => `a button that is none: ${each.outerHTML.slice(0, 200)}`),
-]"""
-OVERFLOW = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [
-  `wider than the window: ${[...document.querySelectorAll("main *")]
-    .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`]"""
-MENU = "#nav-sidebar"  # the same on every page: it is examined once
 APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "artifacts")]
-
-
-def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
-    """Return what is wrong with the page in light, in dark and in a narrow window."""
-    page.set_viewport_size({"width": 1440, "height": 900})
-    page.goto(path)
-    page.evaluate(AXE_SCRIPT)
-    wrong = [*page.evaluate(FIND, [left_out, LIGHT]), *page.evaluate(FRAME)]
-    if "/act/" not in path:  # forms have the colours of the other pages
-        page.evaluate("document.documentElement.classList.add('dark')")
-        wrong += [f"in dark, {each}" for each in page.evaluate(FIND, [left_out, DARK])]
-    page.set_viewport_size({"width": 390, "height": 844})
-    wrong += [f"narrow, {each}" for each in [*page.evaluate(FIND, [left_out, NARROW]), *page.evaluate(OVERFLOW)]]
-    return [f"{path} {each}" for each in wrong]
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
@@ -71,6 +34,7 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
         row, acts = newest(model), site._registry[model].all_acts
         yield table(model)
         yield row_page(row)
+        yield from (url for _, url in more(row))
         for each in [each for each in acts if each.form is not None][:1]:
             yield act(row, each.name)
 
@@ -94,6 +58,11 @@ def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
     wrong = [each for path in paths for each in examine(page, path)]
     sign_in(page, world.viewer.user)
     wrong += examine(page, "/admin/", left_out="#nothing")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.keyboard.press("ControlOrMeta+k")
+    page.keyboard.type("acme")
+    expect(page.get_by_role("option").first).to_be_visible()
+    wrong += examine_open(page, "the search")
     for path in ("/admin/records/", "/admin/start/", "/admin/nowhere/", act(world.prod, "delete")):
         wrong += examine(page, path)
     context.close()

@@ -14,6 +14,7 @@ from apps.artifacts import children
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.pipelines.models import Version
 from tests.artifacts.incidents import archive, files_of, frames, journal, upload
+from tests.browser.axe import examine
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page
 from tests.patience import PATIENCE_S
@@ -78,7 +79,7 @@ def test_incident_is_replayed_followed_and_bisected(
 
     # The incident arrives, and is replayed.
     page.goto("/admin/artifacts/artifact/")
-    page.get_by_role("link", name="incident_bundle").first.click()
+    page.get_by_role("link", name="Incident bundle").first.click()
     headline = page.locator("#headline [role=status]")
     expect(headline).to_contain_text("Stage limit stopped at record 3 on edge-1")
     found = page.locator("#journal")
@@ -163,13 +164,16 @@ def test_incident_is_replayed_followed_and_bisected(
     expect(strip.get_by_role("listitem").filter(has_text="v6")).to_contain_text("bad")
     assert Replay.objects.filter(bisect__isnull=False).count() <= 5
 
-    # An ended page asks for nothing more, and fits into a narrow window.
+    # Everybody can read and use these pages.
+    replayed, bisected, artifact = (row_page(each.objects.earliest("id")) for each in (Replay, Bisect, Artifact))
+    for path in (f"{replayed}?trace=3", bisected, f"{artifact}?as=hex"):
+        assert examine(page, path) == []
+
+    # An ended page asks for nothing more.
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.clock.install()
-    page.set_viewport_size({"width": 390, "height": 900})
-    for row in (Bisect.objects.get(), Replay.objects.earliest("id"), Artifact.objects.get()):
-        page.goto(row_page(row))
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for path in (bisected, replayed, artifact):
+        page.goto(path)
         page.clock.fast_forward(60_000)
     assert not [url for url in requests if "/live/" in url]

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
 from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
+from apps.tenancy.console.forms import new_form_id
 from apps.tenancy.models import AuditEvent, DenialCount
 from apps.tenancy.services import organizations
 from byteor_cloud.engine.compiler import write_plan
@@ -72,7 +74,10 @@ def test_promote_needs_the_saved_text_and_creates_one_version(world: World, draf
     first, second = (post(client, draft, "promote", json.dumps(PLAN), revision=1).json() for _ in range(2))
 
     version = Version.objects.get()
-    promoted = {"outcome": "promoted", "id": str(version.pk), "version": "quotes v1", "url": row_page(version)}
+    promoted = {
+        "outcome": "promoted", "id": str(version.pk), "version": "quotes v1", "url": row_page(version),
+        "next": reverse("admin:releases_configbundle_new", args=[version.pk]),
+    }  # fmt: skip
     assert (first, second) == ({**promoted, "fresh": True}, {**promoted, "fresh": False})
     assert (version.draft_id, version.draft_revision, version.created_by) == (draft.pk, 1, world.operator.user.email)
 
@@ -174,7 +179,10 @@ def test_editor_refuses_requests_without_a_session_or_csrf_token(world: World, d
 def test_new_draft_starts_with_a_plan_that_compiles(world: World, target: str) -> None:
     client = signed_in(world.operator.user)
 
-    made = client.post(f"{table(Draft)}new/", {"environment": str(world.dev.pk), "name": "new", "target": target})
+    made = client.post(
+        f"{table(Draft)}new/",
+        {"_form": new_form_id(), "environment": str(world.dev.pk), "name": "new", "target": target},
+    )
 
     draft = Draft.objects.get()
     assert made.headers["Location"] == page(draft, "edit/")
@@ -196,7 +204,7 @@ def test_new_draft_needs_permission_in_the_environment(world: World, other: Worl
 
 @pytest.mark.parametrize("name", ["night", "", "a\tb", "n" * 201])
 def test_new_draft_form_shows_the_error_of_the_name(world: World, draft: Draft, name: str) -> None:
-    body = {"environment": str(world.dev.pk), "name": name, "target": "single_ring"}
+    body = {"_form": new_form_id(), "environment": str(world.dev.pk), "name": name, "target": "single_ring"}
 
     answer = signed_in(world.operator.user).post(f"{table(Draft)}new/", body)
 

@@ -362,9 +362,13 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
     """Return the panel of the decisions."""
     return {
         "title": "Decisions",
-        "columns": ("Who", "Decision", "Comment", "When"),
+        "columns": ("Who", "Decision", "Comment"),
         "rows": [
-            (each.decided_by, state_pill(each.decision), each.comment or "-", relative_time(each.created_at))
+            (
+                with_note(each.decided_by, relative_time(each.created_at)),
+                state_pill(each.decision),
+                each.comment or "-",
+            )
             for each in decisions
         ],
         "empty": "Nobody has decided yet.",

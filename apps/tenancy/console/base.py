@@ -354,12 +354,12 @@ class ReadOnlyAdmin(ActingAdmin):
         """Return title, count and URL of each table with visible rows that refer to this row."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
-            for field in model._meta.fields:
-                if not self._is_below(model, field) or not other.has_view_permission(request):
-                    continue
+            fields = [field for field in model._meta.fields if self._is_below(model, field)]
+            for field in fields if other.has_view_permission(request) else ():
                 tables.append(other.get_queryset(request).filter(**{field.name: row}))
                 query = f"?{field.name}__{field.target_field.name}__exact={row.pk}"
-                found.append((other.menu_title(), with_scope(other.list_url() + query, scope)))
+                title = other.menu_title() + (f" ({field.verbose_name})" if len(fields) > 1 else "")
+                found.append((title, with_scope(other.list_url() + query, scope)))
         counts = _shown(count_each(tables, MOST_BELOW))
         return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]
 

@@ -24,6 +24,7 @@ TONES: Mapping[str, str] = {
             "approved",
             "approve",
             "verified",
+            "compiles",
             "succeeded",
             "online",
             "healthy",
@@ -39,7 +40,9 @@ TONES: Mapping[str, str] = {
         ("rolling_back", "stale", "degraded", "draining", "diverged", "expired", "retiring", "paused", "drifted"),
         "warn",
     ),
-    **dict.fromkeys(("failed", "denied", "deny", "rejected", "offline", "error", "known bad", "revoked"), "bad"),
+    **dict.fromkeys(
+        ("failed", "denied", "deny", "rejected", "offline", "error", "known bad", "revoked", "does not compile"), "bad"
+    ),
     "break glass": "bad",
     "freeze overridden": "warn",
     # Reasons of an explanation.
