@@ -52,7 +52,7 @@ function search(dialog) {
       const answer = await fetch(`${dialog.dataset.url}?s=${encodeURIComponent(text)}`, { signal: request.signal });
       if (answer.redirected) return location.reload(); // signed out
       if (!answer.ok) throw new Error(answer.statusText);
-      results.innerHTML = await answer.text();
+      results.innerHTML = await answer.text(); // HTML of a server template, which escapes values
       note.textContent = results.firstElementChild.dataset.note;
     } catch (error) {
       if (error.name === "AbortError") return;

@@ -15,6 +15,11 @@ function setStale(stale) {
   for (const button of outlook.querySelectorAll("button")) button.disabled = stale;
 }
 
+function say(text, everybody) {
+  said.textContent = text;
+  said.classList.toggle("sr-only", !everybody); // the outlook itself says the rest to those who see it
+}
+
 async function preview() {
   lastRequest += 1;
   const request = lastRequest; // an outdated response is ignored
@@ -22,14 +27,17 @@ async function preview() {
   body.set("_live", "");
   try {
     const response = await fetch(location.href, { method: "POST", body, signal: AbortSignal.timeout(TIMEOUT) });
-    if (response.redirected || !response.ok) throw new Error(response.status);
+    if (response.redirected) throw new Error("You are signed out. Sign in again in another tab.");
+    if (!response.ok) throw new Error("The server refused this preview. Press Preview to see why.");
     const text = await response.text();
     if (request !== lastRequest) return;
     outlook.innerHTML = text; // HTML of a server template, which escapes values
-    said.textContent = outlook.querySelector("[data-said]")?.textContent ?? "";
+    say(outlook.querySelector("[data-said]")?.textContent ?? "", false);
     setStale(false);
-  } catch {
-    if (request === lastRequest) said.textContent = "The server does not respond. Press Preview to try again.";
+  } catch (error) {
+    // What fetch itself throws is no sentence for people.
+    const text = error.constructor === Error ? error.message : "The server does not respond. Press Preview to try again.";
+    if (request === lastRequest) say(text, true);
   }
 }
 
