@@ -306,7 +306,8 @@ def count(environment: Environment) -> Counts:
 
 
 def count_running(environment: Environment, bundle_hashes: Collection[str]) -> dict[str, int]:
-    """Return how many of the environment's agents run each of these bundles, as of the last ``settle``."""
+    """Return how many of the environment's agents run each of these bundles."""
+    catch_up([environment])
     counted = PulseCount.objects.filter(environment=environment, running_bundle_hash__in=bundle_hashes).order_by()
     return dict(counted.values_list("running_bundle_hash").annotate(agents=Sum("count")))
 
