@@ -30,6 +30,8 @@ FRAME = """() => [
 OVERFLOW = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [
   `wider than the window: ${[...document.querySelectorAll("main *")]
     .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`]"""
+# Scripts hear of another width while the next frame is made.
+LAID_OUT = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 MENU = "#nav-sidebar"  # the same on every page: it is examined once
 
 
@@ -48,5 +50,6 @@ def examine_open(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
         page.evaluate("document.documentElement.classList.add('dark')")
         wrong += [f"in dark, {each}" for each in page.evaluate(FIND, [left_out, DARK])]
     page.set_viewport_size({"width": 390, "height": 844})
+    page.evaluate(LAID_OUT)
     wrong += [f"narrow, {each}" for each in [*page.evaluate(FIND, [left_out, NARROW]), *page.evaluate(OVERFLOW)]]
     return [f"{path} {each}" for each in wrong]
