@@ -15,7 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Sum, Value, When
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum, Value, When
+from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from apps.fleet.models import (
@@ -213,8 +214,9 @@ def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any
 def has_liveness(liveness: str) -> Q:
     """Return the condition that a pulse's agent has this liveness now."""
     now = timezone.now()
-    exact = Exists(Agent.objects.with_state().filter(pk=OuterRef("pk"), liveness=liveness))
-    by_heartbeat = Q(_unknown(now), exact)
+    # Not Exists: PostgreSQL would look up the heartbeats of the whole fleet as soon as one pulse leaves it unknown.
+    told = Subquery(Agent.objects.with_state().filter(pk=OuterRef("pk")).values("liveness")[:1])
+    by_heartbeat = Q(_unknown(now), Exact(told, Value(liveness)))
     match Liveness(liveness):
         case Liveness.ONLINE:
             return Q(online_until__gte=now) | by_heartbeat
