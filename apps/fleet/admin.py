@@ -46,7 +46,9 @@ class _Liveness(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         word = self.value()
-        return queryset.filter(facts.agents_with(facts.has_liveness(word))) if word in LIVENESS else queryset
+        if word not in LIVENESS:
+            return queryset
+        return queryset.filter(facts.agents_with(facts.has_liveness(word), is_rare=word != Liveness.ONLINE))
 
 
 class _YesOrNo(admin.SimpleListFilter):

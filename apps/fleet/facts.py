@@ -246,9 +246,14 @@ def has_progress(progress: str) -> Any:
     return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
 
 
-def agents_with(condition: Q) -> Q:
-    """Return the condition that an agent's pulse meets ``condition``. Decommissioned agents have no pulse."""
-    return Q(pk__in=Pulse.objects.filter(condition).values("pk"))
+def agents_with(condition: Q, *, is_rare: bool = False) -> Q:
+    """Return the condition that an agent's pulse meets ``condition``. Decommissioned agents have no pulse.
+
+    ``is_rare``: find these pulses first. Otherwise PostgreSQL may look up the pulse of each agent, in the order of a
+    list, until the page is full, which it never is if there are few. The limit, higher than any fleet, makes it do so.
+    """
+    found = Pulse.objects.filter(condition).values("pk")
+    return Q(pk__in=found[:1_000_000_000] if is_rare else found)
 
 
 def cloned_agents() -> Q:
