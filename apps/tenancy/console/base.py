@@ -226,7 +226,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return cast("Tenant", row)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """Return the rows that the search finds, and that they have no duplicates."""
+        """Return the rows that the search finds, and False: none of them is there twice."""
         text = search_term.strip()
         every = self.searches_all
         return (search(queryset, self.search_fields, text, every=every) if text else queryset), False

@@ -19,6 +19,12 @@ from apps.tenancy.permissions import GRANTS, Permission, Role
 
 type Tenant = Organization | Project | Environment | None
 EVERYTHING = frozenset(Permission)
+_ROLES = {
+    Role.VIEWER: "A member of the organization",
+    Role.OPERATOR: "An operator",
+    Role.PROJECT_ADMIN: "A project admin",
+    Role.ORG_ADMIN: "An organization admin",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +127,8 @@ def check_may_operate(request: HttpRequest, environment: Environment, action: st
         organization_id = environment.project.organization_id
         audit.count_denial(f"console.{action}", actor=actor_of(request), organization_id=organization_id)
         raise PermissionDenied
+
+
+def who_holds(permission: Permission) -> str:
+    """Return the least role that grants the permission, as the beginning of a sentence."""
+    return _ROLES[next(role for role in reversed(Role) if permission in GRANTS[role])]

@@ -9,10 +9,10 @@ from django.db.models import Exists
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
+from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of, who_holds
 from apps.tenancy.console.scope import scope_of, with_scope
 from apps.tenancy.models import Organization, User
-from apps.tenancy.permissions import GRANTS, Permission, Role
+from apps.tenancy.permissions import GRANTS, Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,16 @@ def find_steps(request: HttpRequest, admins: list[Any]) -> list[ShownStep]:
         is_next = not (is_done or found_next)
         found_next |= is_next
         url = reverse(step.url_name, args=step.url_args) if step.url_name else each.list_url()
-        who = "" if _may(console_user, scope, step.needs) else _who(step.needs)
+        who = ""
+        if step.needs is not None and not _may(console_user, scope, step.needs):
+            who = f"{who_holds(step.needs)} can do this. Ask for the role, or for the step."
         shown.append(ShownStep(step.title, step.text, is_done, is_next, with_scope(url, scope), who))
     return shown
 
 
-def _may(console_user: ConsoleUser, scope: Tenant, needed: Permission | None) -> bool:
+def _may(console_user: ConsoleUser, scope: Tenant, needed: Permission) -> bool:
     """Return whether the person has the permission in the scope or anywhere in it."""
-    if needed is None or console_user.is_superuser:
+    if console_user.is_superuser:
         return True
     if scope is None:
         return console_user.holds_anywhere(needed)
@@ -72,10 +74,3 @@ def _may(console_user: ConsoleUser, scope: Tenant, needed: Permission | None) ->
         return True
     roles = console_user.roles.get(scope.pk) if isinstance(scope, Organization) else None
     return roles is not None and any(needed in GRANTS[role] for role in roles.projects.values())
-
-
-def _who(needed: Permission | None) -> str:
-    """Say which roles may do a step."""
-    least = next(role for role in reversed(Role) if needed in GRANTS[role])
-    word = {Role.ORG_ADMIN: "an organization admin", Role.PROJECT_ADMIN: "a project admin"}.get(least, "an operator")
-    return f"{word[0].upper()}{word[1:]} can do this. Ask for the role, or for the step."

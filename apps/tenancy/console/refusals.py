@@ -12,19 +12,13 @@ from django.urls import reverse
 from django.utils.csp import CSP
 from django.views.decorators.csp import csp_override
 
+from apps.tenancy.console.console_user import who_holds
 from apps.tenancy.console.menu import page_admin
 from apps.tenancy.console.scope import enter
-from apps.tenancy.permissions import GRANTS, Role
 from byteor_cloud.api import problems
 
 # The theme's Alpine.js needs `unsafe-eval`. No page outside the console permits it.
 CONSOLE_CSP = {**settings.SECURE_CSP, "script-src": [CSP.SELF, CSP.UNSAFE_EVAL]}
-_ROLES = {
-    Role.VIEWER: "A member of the organization",
-    Role.OPERATOR: "An operator",
-    Role.PROJECT_ADMIN: "A project admin",
-    Role.ORG_ADMIN: "An organization admin",
-}
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -77,8 +71,7 @@ def _lacking(request: HttpRequest, here: Any) -> str:
         return f"Your role does not permit this on this {here.singular}. Ask an administrator of your organization."
     if here.tenant is None:
         return f"Only operators of this installation may see {here.plural}."
-    least = next(role for role in reversed(Role) if here.needs in GRANTS[role])
-    return f"Your roles do not permit you to see {here.plural}. {_ROLES[least]} may see them."
+    return f"Your roles do not permit you to see {here.plural}. {who_holds(here.needs)} may see them."
 
 
 def _refuse(request: HttpRequest, status: int, title: str, explain: Callable[[Any], str]) -> HttpResponse | None:

@@ -17,7 +17,7 @@ from apps.tenancy.models import Environment, Organization, Project
 
 MAX_LINKS: Final = 50  # an installation may have thousands of organizations
 _TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
-# The fields of each of them: key, names from the organization down, and posture.
+# The fields with the names of each of them and of what it is in, from the organization down.
 _NAMES: Final = (("name",), ("organization__name", "name"), ("project__organization__name", "project__name", "name"))
 
 
