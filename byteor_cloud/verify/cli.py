@@ -37,7 +37,7 @@ class _UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the files named on the command line, and print the outcome. Returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _with_joined_keys(sys.argv[1:] if argv is None else argv)
     is_ledger = arguments[:1] == ["ledger"]
     options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
     try:
@@ -61,6 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lines:
         _print_line(line)
     return EXIT_CODES[outcome]
+
+
+def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
+    """Write ``--trust KID`` as ``--trust=KID``.
+
+    One key in 64 has an id that begins with a hyphen, which argparse would take for an option.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined[-1:] == ["--trust"]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _headline(outcome: VerificationOutcome) -> str:

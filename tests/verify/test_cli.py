@@ -44,6 +44,13 @@ def test_a_refusal_is_one_printable_line(approved: Files, verify: Verifier, tmp_
     assert verify.output.removesuffix("\n").isprintable()
 
 
+@pytest.mark.parametrize("kid", ["-" + KID[1:], "--" + KID[2:]])
+def test_the_id_of_a_trusted_key_may_begin_with_a_hyphen(approved: Files, verify: Verifier, kid: str) -> None:
+    assert verify(approved, "--trust", KID, "--trust", kid) == 0
+    assert verify(approved, f"--trust={kid}") == 1
+    assert verify(approved, "--trust", kid) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"n":99999999999999999999}', '{"n":NaN}', '{"n":Infinity}', '{"n":"\\ud800"}', '{"\\ud800":1}',
