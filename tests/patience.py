@@ -11,9 +11,15 @@ from collections.abc import Callable
 PATIENCE_S = 120.0
 
 
-def wait_until(done: Callable[[], object], *, every_s: float = 0.05) -> None:
-    """Call ``done`` repeatedly until it returns a true value."""
+def wait_until(done: Callable[[], object], *, every_s: float | None = None) -> None:
+    """Call ``done`` repeatedly until it returns a true value.
+
+    Without ``every_s`` it is called often at first, and then less often, since asking takes the time of what it
+    waits for.
+    """
     deadline = time.monotonic() + PATIENCE_S
+    pause = 0.02
     while not done():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(every_s)
+        time.sleep(every_s or pause)
+        pause = min(pause * 1.2, 0.25)

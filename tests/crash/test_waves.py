@@ -23,9 +23,9 @@ from tests.system.conftest import ROOT, Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-AGENTS = 200
-# The waves have 10, 40 and 150 agents. In the second, one agent more fails than the threshold permits.
-FAILING = range(12, 33, 5)
+AGENTS = 60
+# The waves have 3, 12 and 45 agents. In the second, one agent more fails than the threshold permits.
+FAILING = (5, 12)
 WAVES = {"kind": "waves", "percents": [5, 25, 100], "failure_threshold_percent": 10}
 BUILT = [
     "before building, wave 1, 0 offered",
@@ -44,18 +44,18 @@ def around(*states: str) -> list[str]:
 
 
 GOOD = BUILT + around(
-    "deploying, wave 1, 10 offered",
-    "deploying, wave 1 done, 10 offered",
-    "deploying, wave 2, 50 offered",
-    "deploying, wave 2 done, 50 offered",
-    "deploying, wave 3, 200 offered",
-    "active, wave 3 done, 200 offered",
+    "deploying, wave 1, 3 offered",
+    "deploying, wave 1 done, 3 offered",
+    "deploying, wave 2, 15 offered",
+    "deploying, wave 2 done, 15 offered",
+    "deploying, wave 3, 60 offered",
+    "active, wave 3 done, 60 offered",
 )
 BAD = BUILT + around(
-    "deploying, wave 1, 10 offered",
-    "deploying, wave 2, 50 offered",
-    "rolling_back, wave 2, 50 offered",
-    "rolled_back, wave 2, 50 offered",
+    "deploying, wave 1, 3 offered",
+    "deploying, wave 2, 15 offered",
+    "rolling_back, wave 2, 15 offered",
+    "rolled_back, wave 2, 15 offered",
 )
 
 
@@ -239,9 +239,9 @@ def test_failing_rollout_survives_kills(rollouts: Rollouts) -> None:
     final = undisturbed.final
     deployment = final["deployment"]
     assert (deployment["status"], deployment["reason"], deployment["restores"], deployment["detail"]) == (
-        "rolled_back", "threshold", "id of before", "5 of 40 agents of wave 2 failed",
+        "rolled_back", "threshold", "id of before", "2 of 12 agents of wave 2 failed",
     )  # fmt: skip
-    assert [part["progress"] for part in final["parts"]] == ["pending"] * 150 + ["rolled_back"] * 50
+    assert [part["progress"] for part in final["parts"]] == ["pending"] * 45 + ["rolled_back"] * 15
     assert {agent["running"]["bundle_hash"] for agent in final["agents"]} == {"bundle_hash of before"}
     assert sum(agent["last_failed"] is not None for agent in final["agents"]) == len(FAILING)
     assert [entry["event"] for entry in final["timeline"]] == [
