@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.db import models, transaction
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import EnvironmentOwned
+from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.engine.machines import StateMachine
 from byteor_cloud.errors import IllegalTransition, NotFound
 
@@ -30,12 +33,20 @@ class Stateful(EnvironmentOwned):
 
 def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
     """Lock the row until the transaction ends and return its present state. Raises NotFound if it was deleted."""
-    rows = type(row)._base_manager.select_for_update(of=("self",), no_key=True).filter(pk=row.pk)
-    if related:
-        rows = rows.select_related(*related)
-    if (locked := rows.first()) is None:
+    if transaction.get_autocommit():
+        raise transaction.TransactionManagementError("A lock ends with its transaction, and there is none.")
+    query: CompiledQuery[R] = _locking(type(row), tuple(related))
+    if (locked := query.first(row.pk)) is None:
         raise NotFound("The resource was deleted meanwhile.")
     return locked
+
+
+@cache
+def _locking[R: models.Model](model: type[R], related: tuple[str, ...]) -> CompiledQuery[R]:
+    rows = model._base_manager.select_for_update(of=("self",), no_key=True)
+    if related:
+        rows = rows.select_related(*related)
+    return CompiledQuery(lambda pk: rows.filter(pk=pk), UUID)
 
 
 def check_transition(row: Stateful, event: StrEnum) -> StrEnum:

@@ -1,0 +1,40 @@
+"""Locks of rows. The tests of each state machine are with the services that advance it."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from apps.tenancy.models import Environment
+from apps.tenancy.state import lock_row
+from byteor_cloud.errors import NotFound
+from tests.worlds import World
+
+
+def test_a_lock_returns_the_present_state_and_locks_only_the_row(world: World) -> None:
+    Environment.objects.filter(pk=world.dev.pk).update(name="renamed")
+
+    with CaptureQueriesContext(connection) as queries:
+        locked = lock_row(world.dev, related=("project__organization",))
+        assert locked.project.organization == world.organization
+
+    assert (world.dev.name, locked.name) == ("dev", "renamed")
+    assert len(queries) == 1
+    assert queries[0]["sql"].endswith('FOR NO KEY UPDATE OF "tenancy_environment"')
+
+
+def test_a_row_that_was_deleted_cannot_be_locked(world: World) -> None:
+    Environment.objects.filter(pk=world.dev.pk).delete()
+
+    with pytest.raises(NotFound):
+        lock_row(world.dev)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_locked_without_a_transaction(world: World) -> None:
+    with pytest.raises(transaction.TransactionManagementError):
+        lock_row(world.dev)
+
+    with transaction.atomic():
+        assert lock_row(world.dev) == world.dev
