@@ -12,13 +12,13 @@ from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import get_script_prefix
 from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 from apps.tenancy.console.acting import ActingAdmin
 from apps.tenancy.console.acts import Act
-from apps.tenancy.console.columns import admin_column
+from apps.tenancy.console.columns import admin_column, table_url
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.console.large import BoundedPaginator, count_each, note, search
@@ -365,7 +365,7 @@ class ReadOnlyAdmin(ActingAdmin):
 
     def list_url(self) -> str:
         """Return the URL of the table."""
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return table_url(self.model, get_script_prefix())
 
     def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
         return (
