@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest
+from django.utils import timezone
 
 from apps.tenancy import audit
 from apps.tenancy.access import NOTHING, OrganizationRoles
@@ -39,6 +41,7 @@ class ConsoleUser:
     user_id: UUID | None
     is_superuser: bool
     roles: Mapping[UUID, OrganizationRoles]
+    now: datetime = field(default_factory=timezone.now)  # of the request
 
     def permissions(self, tenant: Tenant) -> frozenset[Permission]:
         """Return the person's permissions in an organization, a project or an environment."""
