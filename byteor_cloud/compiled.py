@@ -51,7 +51,8 @@ class CompiledQuery[Row: Model]:
             return []
         with connection.cursor() as cursor:
             cursor.execute(sql, _filled(slots, values))
-            return cursor.fetchall()
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
 
     def first(self, *values: Any) -> Row | None:
         """Return the first row, or None."""
