@@ -6,7 +6,8 @@ table, an act or a page of the console that has no row here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -235,6 +236,14 @@ def project_member(world: World, project: Any, role: Role) -> User:
         organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
         role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     ).user  # fmt: skip
+
+
+@contextmanager
+def unrendered() -> Iterator[None]:
+    """Let the console answer without rendering templates, where no test looks at the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Template, "render", lambda *_: "")
+        yield
 
 
 @dataclass
@@ -512,10 +521,9 @@ class Tenants:
         """Send a request as the person. Unless the ``whole`` page is needed, its template is not rendered."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # it copies each context
-            if not whole:
-                patch.setattr(Template, "render", lambda *_: "")
             form = urlencode(data or {})
-            return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
+            with nullcontext() if whole else unrendered():
+                return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
 
     def page(self, person: Somebody, row: Any) -> Any:
         """Return the page of the row as the person sees it. It is asked for once."""
