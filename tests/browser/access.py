@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from django.contrib.admin.utils import unquote
 from django.template.backends.django import Template
-from django.test import client
+from django.test import Client, client
 from django.urls import ResolverMatch, resolve
 
 from apps.artifacts.models import Artifact
@@ -244,6 +244,13 @@ def unrendered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Template, "render", lambda *_: "")
         yield
+
+
+def unrendered_list(asking: Client, url: str, query: Mapping[str, str] | None = None) -> Any:
+    """Return the list that the page would show."""
+    with unrendered():
+        response: Any = asking.get(url, query)
+    return response.context_data["cl"]
 
 
 @dataclass
