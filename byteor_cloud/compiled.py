@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
+from django.core.exceptions import EmptyResultSet
+from django.db import connection, connections
 from django.db.models import Model, QuerySet
 
 # Stand-ins for the values while the query is compiled: no query has these as constants of its own.
@@ -27,34 +28,61 @@ class CompiledQuery[Row: Model]:
     """A query that ``build`` makes from values of the types ``kinds``. It is compiled at the first call.
 
     ``build`` may use a value only as a value in the SQL: what else depends on it would be fixed by the first call.
+    Unless ``uses_all`` is false, it must use each.
     """
 
-    def __init__(self, build: Callable[..., QuerySet[Row]], *kinds: type) -> None:
-        self._build = build
+    def __init__(self, build: Callable[..., QuerySet[Row, Any]], *kinds: type, uses_all: bool = True) -> None:
+        self._build, self._uses_all = build, uses_all
         self._stand_ins = [_STAND_INS[kind](number) for number, kind in enumerate(kinds)]
         self._compiled: tuple[type[Row], Any, str, list[Any]] | None = None
 
     def rows(self, *values: Any) -> list[Row]:
         """Run the query with ``values``, which must be of the declared types, and return its rows."""
-        if self._compiled is None:
-            self._compiled = self._compile()
-        model, compiler, sql, slots = self._compiled
-        params = tuple(constant if number is None else values[number] for number, constant in slots)
-        return list(QuerySet(model, query=_Bound(compiler, sql, params)))  # type: ignore[arg-type]  # see _Bound
+        model, compiler, sql, slots = self._once()
+        if not sql:
+            return []
+        bound = _Bound(compiler, sql, _filled(slots, values))
+        return list(QuerySet(model, query=bound))  # type: ignore[arg-type]  # see _Bound
+
+    def tuples(self, *values: Any) -> list[tuple[Any, ...]]:
+        """Run the query with ``values``, and return its columns as the database has them."""
+        _, _, sql, slots = self._once()
+        if not sql:
+            return []
+        with connection.cursor() as cursor:
+            cursor.execute(sql, _filled(slots, values))
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
 
     def first(self, *values: Any) -> Row | None:
         """Return the first row, or None."""
         return next(iter(self.rows(*values)), None)
 
+    def _once(self) -> tuple[type[Row], Any, str, list[Any]]:
+        if self._compiled is None:
+            self._compiled = self._compile()
+        return self._compiled
+
     def _compile(self) -> tuple[type[Row], Any, str, list[Any]]:
         queryset = self._build(*self._stand_ins)
         compiler = queryset.query.get_compiler(queryset.db)
-        sql, params = compiler.as_sql()
+        try:
+            sql, params = compiler.as_sql()
+        except EmptyResultSet:
+            return queryset.model, compiler, "", []
+        converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
+        compiler.get_converters = lambda _: converters
         numbers = range(len(self._stand_ins))
         slots = [(next((n for n in numbers if self._stand_ins[n] == param), None), param) for param in params]
-        if not {number for number, _ in slots}.issuperset(numbers):
+        if self._uses_all and not {number for number, _ in slots}.issuperset(numbers):
             raise TypeError("the query does not use each of its values")
+        if any(number is None and isinstance(constant, datetime) for number, constant in slots):
+            raise TypeError("the query would keep the time of the first call")
         return queryset.model, compiler, sql, slots
+
+
+def _filled(slots: list[Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(constant if number is None else values[number] for number, constant in slots)
 
 
 class _Bound:

@@ -124,9 +124,11 @@ DATABASES = {"default": database.database_settings(_url, threads=CONFIG.api_thre
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
+    "apps.tenancy.sessions.Accounts",
+    "django.contrib.auth.backends.ModelBackend",  # of sessions that older releases made
     "apps.tenancy.sign_in.OpenIdConnect",
 ]
+SESSION_ENGINE = "apps.tenancy.sessions"
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"

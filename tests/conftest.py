@@ -132,6 +132,23 @@ def run_jobs() -> Callable[..., int]:
     return run_jobs
 
 
+@pytest.fixture(autouse=True, scope="session")
+def django_test_environment(django_test_environment: None) -> None:
+    """Let the test client note the page that was rendered, and not each of the hundred templates that it includes.
+
+    ``response.context`` has what the view gave to the page.
+    """
+    from django.template.base import Template
+    from django.test.signals import template_rendered
+
+    def render(self: Any, context: Any) -> Any:
+        if context.template is self:
+            template_rendered.send(sender=self, template=self, context=context)
+        return self.nodelist.render(context)
+
+    Template._render = render  # type: ignore[attr-defined]  # Django's own is put back at the end
+
+
 @cache
 def _recorded_world(name: str) -> Callable[[], Any]:
     from tests.recorded import Recorded

@@ -197,7 +197,7 @@ class AgentAdmin(ReadOnlyAdmin):
     )
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state()
+        return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state(console_user.now)
 
     def _environments(self, request: HttpRequest) -> QuerySet[Environment]:
         """Return the environments whose agents the person may see."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -70,13 +70,14 @@ class AgentQuerySet(models.QuerySet[Any]):
         """Return the agents that may get new offers: enrolled and not drained."""
         return self.enrolled().filter(drained_at=None)
 
-    def with_state(self) -> Self:
-        """Select heartbeat and assignment too, and annotate ``liveness`` and ``drifted``.
+    def with_state(self, now: datetime | None = None) -> Self:
+        """Select heartbeat and assignment too, and annotate ``liveness`` (at ``now``) and ``drifted``.
 
         Before the first heartbeat, ``liveness`` counts from the enrollment.
         """
         silence = ExpressionWrapper(
-            Value(timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"), output_field=DurationField()
+            Value(now or timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"),
+            output_field=DurationField(),
         )
         return (
             self.select_related("heartbeat", "assignment")

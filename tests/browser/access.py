@@ -6,7 +6,8 @@ table, an act or a page of the console that has no row here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from django.contrib.admin.utils import unquote
 from django.template.backends.django import Template
-from django.test import client
+from django.test import Client, client
 from django.urls import ResolverMatch, resolve
 
 from apps.artifacts.models import Artifact
@@ -235,6 +236,21 @@ def project_member(world: World, project: Any, role: Role) -> User:
         organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
         role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     ).user  # fmt: skip
+
+
+@contextmanager
+def unrendered() -> Iterator[None]:
+    """Let the console answer without rendering templates, where no test looks at the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Template, "render", lambda *_: "")
+        yield
+
+
+def unrendered_list(asking: Client, url: str, query: Mapping[str, str] | None = None) -> Any:
+    """Return the list that the page would show."""
+    with unrendered():
+        response: Any = asking.get(url, query)
+    return response.context_data["cl"]
 
 
 @dataclass
@@ -512,10 +528,9 @@ class Tenants:
         """Send a request as the person. Unless the ``whole`` page is needed, its template is not rendered."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # it copies each context
-            if not whole:
-                patch.setattr(Template, "render", lambda *_: "")
             form = urlencode(data or {})
-            return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
+            with nullcontext() if whole else unrendered():
+                return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
 
     def page(self, person: Somebody, row: Any) -> Any:
         """Return the page of the row as the person sees it. It is asked for once."""

@@ -28,7 +28,7 @@ from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.jobs import Job, Periodic
 from tests.worlds import Api, World, report, run_jobs
 
-DJANGO_BACKEND = "django.contrib.auth.backends.ModelBackend"
+DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
 MODELS = {model._meta.label_lower: model for model in site._registry}
 
 

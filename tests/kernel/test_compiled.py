@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from apps.tenancy.models import Environment, Organization
 from byteor_cloud.compiled import CompiledQuery
@@ -49,3 +50,27 @@ def test_a_value_that_the_query_does_not_use_is_refused() -> None:
 
     with pytest.raises(TypeError, match="each of its values"):
         query.first(uuid7(), "acme")
+
+
+def test_a_query_with_the_time_in_it_is_refused() -> None:
+    query = CompiledQuery[Organization](
+        lambda pk: Organization.objects.filter(pk=pk, created_at__lt=timezone.now()), UUID
+    )
+
+    with pytest.raises(TypeError, match="time of the first call"):
+        query.first(uuid7())
+
+
+def test_values_may_be_left_out_and_no_row_may_be_possible() -> None:
+    ignoring = CompiledQuery[Organization](lambda *_: Organization.objects.none(), UUID, str, uses_all=False)
+
+    assert ignoring.rows(uuid7(), "x") == []
+    assert ignoring.tuples(uuid7(), "x") == []
+
+
+def test_tuples_are_the_columns_of_the_rows(world: World) -> None:
+    query = CompiledQuery[Environment](
+        lambda project: Environment.objects.filter(project_id=project).order_by("name").values_list("name", "pk"), UUID
+    )
+
+    assert query.tuples(world.project.pk)[0] == ("dev", world.dev.pk)

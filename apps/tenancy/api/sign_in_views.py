@@ -33,7 +33,7 @@ from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
 
 CALLBACK = "/auth/callback"
 BACKEND = "oidc"
-DJANGO_BACKEND = "django.contrib.auth.backends.ModelBackend"
+DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
 logger = structlog.get_logger(__name__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -32,7 +33,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     # Acts on rows of other tables, so that an upper app can extend a lower app's page.
     acts_beside: ClassVar[Mapping[type[Model], Sequence[Act]]] = {}
 
-    @property
+    @cached_property
     def all_acts(self) -> list[Act]:
         """The acts on the table's rows, including those that other tables add."""
         others = self.admin_site._registry.values()

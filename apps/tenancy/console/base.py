@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, cast, final
 
-from django.contrib import admin
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
+from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet, UUIDField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import get_script_prefix
 from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 from apps.tenancy.console.acting import ActingAdmin
 from apps.tenancy.console.acts import Act
-from apps.tenancy.console.columns import admin_column
+from apps.tenancy.console.columns import admin_column, table_url
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.console.large import BoundedPaginator, count_each, note, search
+from apps.tenancy.console.personal import visible_row
 from apps.tenancy.console.scope import (
     SCOPE,
     enter,
@@ -77,17 +77,6 @@ def granted_condition(model: type[Model], tenant: str, permission: Permission, c
         return console_user.organization_condition(permission, join_path(tenant, "pk"))
     project = join_path(tenant, "project") if level is Environment else tenant
     return console_user.project_condition(permission, join_path(project, "pk"), join_path(project, "organization"))
-
-
-class VisibleRowsFilter(admin.RelatedFieldListFilter):
-    """A filter by a related row that offers only rows that the person may see."""
-
-    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the visible rows in the scope of the list, sorted by name."""
-        related = model_admin.admin_site.get_model_admin(field.related_model)
-        return sorted(
-            ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
-        )
 
 
 class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
@@ -191,7 +180,10 @@ class ReadOnlyAdmin(ActingAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Return a visible row, or None. The page of the row has the scope of the row."""
-        row = super().get_object(request, object_id, from_field)
+        if from_field is None and isinstance(self.opts.pk, UUIDField):
+            row = visible_row(self, console_user_of(request), object_id)
+        else:
+            row = super().get_object(request, object_id, from_field)
         enter(request, None if row is None else self.tenant_of(row))
         return row
 
@@ -365,7 +357,7 @@ class ReadOnlyAdmin(ActingAdmin):
 
     def list_url(self) -> str:
         """Return the URL of the table."""
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return table_url(self.model, get_script_prefix())
 
     def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
         return (

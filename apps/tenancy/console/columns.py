@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
-from django.db.models import CharField, DateTimeField, Field, Model
+from django.db.models import CharField, DateTimeField, Field, JSONField, Model
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -67,6 +68,12 @@ def state_pill(word: str | None) -> str:
 def row_url(row: Model) -> str:
     """Return the URL of the row's page."""
     return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
+
+
+@cache
+def table_url(model: type[Model], prefix: str) -> str:
+    """Return the URL of the model's table below ``prefix``, which ``reverse`` reads itself. A page has dozens."""
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 
 def row_link(row: Model | None, text: str | None = None) -> str:
@@ -143,6 +150,13 @@ def tenant_path(row: Any) -> str:
     return str(row)
 
 
+def _indented(encoder: type[json.JSONEncoder] | None, value: Any) -> str:
+    if value is None:
+        return "-"
+    text = json.dumps(value, cls=encoder, ensure_ascii=False, indent=2, sort_keys=True)
+    return format_html('<code class="payload">{}</code>', text)
+
+
 _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
 
 
@@ -153,6 +167,8 @@ def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], s
         return state_pill
     if field.name == "environment":
         return environment_link
+    if isinstance(field, JSONField) and not in_table:
+        return partial(_indented, field.encoder)
     return short_id if in_table and field.name.endswith("hash") else None
 
 

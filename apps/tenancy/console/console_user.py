@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest
+from django.utils import timezone
 
 from apps.tenancy import audit
 from apps.tenancy.access import NOTHING, OrganizationRoles
@@ -16,9 +19,13 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
+from byteor_cloud.compiled import CompiledQuery
 
 type Tenant = Organization | Project | Environment | None
 EVERYTHING = frozenset(Permission)
+_memberships = CompiledQuery(
+    lambda user: Membership.objects.filter(user_id=user).filter(Q(project=None) | Q(project__deleted_at=None)), UUID
+)
 _ROLES = {
     Role.VIEWER: "A member of the organization",
     Role.OPERATOR: "An operator",
@@ -27,13 +34,14 @@ _ROLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConsoleUser:
     """A person's roles in each organization. A superuser (installation operator) has every permission everywhere."""
 
     user_id: UUID | None
     is_superuser: bool
     roles: Mapping[UUID, OrganizationRoles]
+    now: datetime = field(default_factory=timezone.now)  # of the request
 
     def permissions(self, tenant: Tenant) -> frozenset[Permission]:
         """Return the person's permissions in an organization, a project or an environment."""
@@ -52,9 +60,13 @@ class ConsoleUser:
 
     def holds_anywhere(self, permission: Permission) -> bool:
         """Tell whether the person has the permission in any organization or project."""
-        everywhere = (role for roles in self.roles.values() for role in (roles.org, *roles.projects.values()))
-        seen = bool(self.roles) and permission is Permission.VIEW_ORG
-        return self.is_superuser or seen or any(role is not None and permission in GRANTS[role] for role in everywhere)
+        return self.is_superuser or permission in self._somewhere
+
+    @cached_property
+    def _somewhere(self) -> frozenset[Permission]:
+        everywhere = {role for roles in self.roles.values() for role in (roles.org, *roles.projects.values())}
+        seen = {Permission.VIEW_ORG} if self.roles else NOTHING
+        return frozenset(seen).union(*(GRANTS[role] for role in everywhere if role is not None))
 
     def organization_condition(self, permission: Permission, path: str) -> Q:
         """Return the condition that the person has ``permission`` in the organization at ``path``."""
@@ -95,13 +107,12 @@ def _read(user: User) -> ConsoleUser:
         return ConsoleUser(None, False, {})
     org_roles: dict[UUID, Role] = {}
     project_roles: dict[UUID, dict[UUID, Role]] = {}
-    mine = Membership.objects.filter(user=user).filter(Q(project=None) | Q(project__deleted_at=None))
-    for organization_id, project_id, role in mine.values_list("organization_id", "project_id", "role"):
-        projects = project_roles.setdefault(organization_id, {})
-        if project_id is None:
-            org_roles[organization_id] = Role(role)
+    for each in _memberships.rows(user.pk):
+        projects = project_roles.setdefault(each.organization_id, {})
+        if each.project_id is None:
+            org_roles[each.organization_id] = Role(each.role)
         else:
-            projects[project_id] = Role(role)
+            projects[each.project_id] = Role(each.role)
     return ConsoleUser(
         user.pk,
         user.is_superuser,

@@ -11,12 +11,24 @@ from django.core.exceptions import EmptyResultSet, ValidationError
 from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import CharField, QuerySet
+from django.http import HttpRequest
 
 MOST_LISTED: Final = 10_000  # rows of a list; filters and the search find the others
 SEARCHED: Final = 10_000  # of the newest rows of a list
 FOUND: Final = 1_000  # the rows that a search shows
 _WORDS: Final = 10  # of a search; the last one is the rest of the text
 _SEEN: Final = 1_000  # of the newest rows, whose values a filter offers
+
+
+class VisibleRowsFilter(admin.RelatedFieldListFilter):
+    """A filter by a related row that offers only rows that the person may see."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the visible rows in the scope of the list, sorted by name."""
+        related = model_admin.admin_site.get_model_admin(field.related_model)
+        return sorted(
+            ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
+        )
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the stubs only

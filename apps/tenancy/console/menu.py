@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from django.http import HttpRequest
@@ -36,10 +37,12 @@ def visible_admins(site: Any, request: HttpRequest) -> list[Any]:
 def page_admin(site: Any, request: HttpRequest) -> Any:
     """Return the table to which the page belongs; None for a page of no table."""
     match = getattr(request, "resolver_match", None)
-    name = (match.url_name or "").rpartition("_")[0] if match else ""
-    return next(
-        (each for each in site._registry.values() if name == f"{each.opts.app_label}_{each.opts.model_name}"), None
-    )
+    return _by_name(site).get((match.url_name or "").rpartition("_")[0]) if match else None
+
+
+@cache
+def _by_name(site: Any) -> dict[str, Any]:
+    return {f"{each.opts.app_label}_{each.opts.model_name}": each for each in site._registry.values()}
 
 
 def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:

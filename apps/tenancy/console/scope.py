@@ -7,17 +7,16 @@ scope of the row.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest
 
+from apps.tenancy.console.console_user import Tenant, console_user_of
+from apps.tenancy.console.personal import visible_row
 from apps.tenancy.models import Environment, Organization, Project
-
-if TYPE_CHECKING:
-    from apps.tenancy.console.console_user import Tenant
 
 SCOPE: Final = "in"
 EVERYTHING: Final = "all"  # said in place of an id: no scope, not even the remembered one
@@ -122,17 +121,15 @@ def _find(request: HttpRequest, asked: str) -> Tenant:
         return None
     if str(pk) != asked:  # another way to write it would be another address of the same page
         return None
-    for level in _LEVELS:
-        if (row := visible_tenants(request, level).filter(pk=pk).first()) is not None:
-            return cast("Tenant", row)
-    return None
+    user = console_user_of(request)
+    return next(filter(None, (visible_row(tenant_admin(level), user, asked) for level in _LEVELS)), None)
 
 
-def visible_tenants(request: HttpRequest, level: type[Model]) -> QuerySet[Any]:
-    """Return the organizations, projects or environments that the person may see, in whatever scope."""
+def tenant_admin(level: type[Model]) -> Any:
+    """Return the table of organizations, projects or environments."""
     from apps.tenancy.console.site import site  # noqa: PLC0415  the site imports this module
 
-    return cast("QuerySet[Any]", site.get_model_admin(level).visible_rows(request))
+    return site.get_model_admin(level)
 
 
 def list_scope_of(request: HttpRequest) -> Tenant:

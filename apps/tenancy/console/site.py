@@ -9,11 +9,13 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import logout
+from django.contrib.auth.models import AnonymousUser
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
+from django.utils.functional import cached_property
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csp import csp_override
 from django.views.decorators.csrf import csrf_protect
@@ -96,18 +98,30 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Return what the frame of every page shows: the switcher, the menu, and the lists beside this one."""
-        here = page_admin(self, request)
-        shown: dict[str, Any] = super().each_context(request)
-        if shown["has_permission"]:
-            shown |= {"switcher": Switcher(request, here), "tabs": tabs(self, request), "page_admin": here}
-        else:  # a person without an organization, on the page that creates one
+        if not self.has_permission(request):  # a person without an organization, on the page that creates one
             start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
-            shown["sidebar_navigation"] = [{"items": [start]}]
+            return {**self._theme, "sidebar_navigation": [{"items": [start]}]}
+        here = page_admin(self, request)
+        return {
+            **self._theme,
+            "has_permission": True,
+            "sidebar_navigation": build_menu(self, request),
+            "switcher": Switcher(request, here),
+            "tabs": tabs(self, request),
+            "page_admin": here,
+        }
+
+    @cached_property
+    def _theme(self) -> dict[str, Any]:
+        """What the theme shows on every page to everybody: it reads all its settings again for each request."""
+        nobody = HttpRequest()
+        nobody.META["SCRIPT_NAME"], nobody.user = "", AnonymousUser()
+        shown: dict[str, Any] = super().each_context(nobody)
         return shown
 
-    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """Return the menu."""
-        return build_menu(self, request)
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Return nothing: the menu lists the tables, and knows no apps."""
+        return []
 
     def list_urls(self) -> frozenset[str]:
         """Return the URLs of all tables."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from django.db.models import CharField, F, QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.tenancy.console.columns import row_url
-from apps.tenancy.console.console_user import Tenant
-from apps.tenancy.console.scope import lineage, scope_condition, scope_of, visible_tenants, with_scope
+from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
+from apps.tenancy.console.personal import personal_query
+from apps.tenancy.console.scope import lineage, scope_condition, scope_of, tenant_admin, with_scope
 from apps.tenancy.models import Environment, Organization, Project
 
 MAX_LINKS: Final = 50  # an installation may have thousands of organizations
@@ -59,23 +61,13 @@ class Switcher:
     def levels(self) -> list[Level]:
         """Return the menus of organizations, projects and environments. They need one query."""
         chosen = lineage(scope_of(self._request))
-        choices = [self._choices(depth, _around(depth, chosen)) for depth in range(len(_TENANTS))]
+        query, values = personal_query(
+            _choices, len(chosen), console_user_of(self._request), *(level.pk for level in chosen)
+        )
         found: list[list[Any]] = [[] for _ in _TENANTS]
-        for depth, *values in choices[0].union(*choices[1:], all=True):
-            found[depth].append(values)
+        for depth, *row in query.tuples(*values):
+            found[depth].append(row)
         return [self._level(depth, chosen, rows) for depth, rows in enumerate(found)]
-
-    def _choices(self, depth: int, around: Tenant) -> QuerySet[Any, Any]:
-        """Return depth, key, posture and three names of the first rows of a level in the scope ``around`` it."""
-        rows, names = visible_tenants(self._request, _TENANTS[depth]), _NAMES[depth]
-        if around is not None:
-            rows = rows.filter(scope_condition(_TENANTS[depth], "", around))
-        padding = [Value("", output_field=CharField())] * (len(_TENANTS) - len(names))
-        posture = F("posture") if depth == len(_TENANTS) - 1 else Value("", output_field=CharField())
-        columns = dict(zip(("first", "second", "third"), [*map(F, names), *padding], strict=True))
-        listed = rows.annotate(depth=Value(depth), shown=posture, **columns).order_by(*names, "pk")
-        first: QuerySet[Any, Any] = listed.values_list("depth", "pk", "shown", *columns)[: MAX_LINKS + 1]
-        return first
 
     def _level(self, depth: int, chosen: list[Any], rows: list[Any]) -> Level:
         model, around = _TENANTS[depth], _around(depth, chosen)
@@ -111,6 +103,27 @@ class Switcher:
         if not is_list and self._admin.model in _TENANTS and scope is not None:
             return row_url(scope)
         return with_scope(self._admin.list_url(), scope, explicit=True)
+
+
+def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any, Any]:
+    """Return the choices of all levels, with ``count`` levels chosen: those with ``keys``."""
+    chosen = [level(pk=pk) for level, pk in zip(_TENANTS[:count], keys, strict=True)]
+    first, *others = (_level_choices(depth, console_user, _around(depth, chosen)) for depth in range(len(_TENANTS)))
+    return first.union(*others, all=True)
+
+
+def _level_choices(depth: int, console_user: ConsoleUser, around: Tenant) -> QuerySet[Any, Any]:
+    """Return depth, key, posture and three names of the first rows of a level in the scope ``around`` it."""
+    model, names = _TENANTS[depth], _NAMES[depth]
+    rows = tenant_admin(model).narrow(model._default_manager.all(), console_user)
+    if around is not None:
+        rows = rows.filter(scope_condition(model, "", around))
+    padding = [Value("", output_field=CharField())] * (len(_TENANTS) - len(names))
+    posture = F("posture") if depth == len(_TENANTS) - 1 else Value("", output_field=CharField())
+    columns = dict(zip(("first", "second", "third"), [*map(F, names), *padding], strict=True))
+    listed = rows.annotate(depth=Value(depth), shown=posture, **columns).order_by(*names, "pk")
+    first: QuerySet[Any, Any] = listed.values_list("depth", "pk", "shown", *columns)[: MAX_LINKS + 1]
+    return first
 
 
 def _around(depth: int, chosen: list[Any]) -> Tenant:

@@ -1,0 +1,37 @@
+"""Who sends a request with a session: Django's look-ups of the session and of its person, compiled once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.sessions.backends import db
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+
+from apps.tenancy.models import User
+from byteor_cloud.compiled import CompiledQuery
+
+_sessions = CompiledQuery(lambda key, now: Session.objects.filter(session_key=key, expire_date__gt=now), str, datetime)
+_users = CompiledQuery(lambda pk: User.objects.filter(pk=pk), UUID)
+
+
+class SessionStore(db.SessionStore):
+    """Sessions in the database: Django's SESSION_ENGINE."""
+
+    def _get_session_from_db(self) -> Session | None:
+        found = _sessions.first(self.session_key, timezone.now())
+        if found is None:
+            self._session_key = None
+        return found
+
+
+class Accounts(ModelBackend):
+    """The people who signed in with a one-time link."""
+
+    def get_user(self, user_id: Any) -> User | None:
+        """Return the person of a session, unless they may not sign in any more."""
+        found = _users.first(user_id)
+        return found if found is not None and self.user_can_authenticate(found) else None

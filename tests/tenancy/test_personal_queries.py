@@ -1,0 +1,65 @@
+"""The console compiles a look-up once for all people whose roles have the same form, and each finds their own rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.releases.models import ConfigBundle
+from apps.tenancy.console import site
+from apps.tenancy.console.console_user import ConsoleUser, _read
+from apps.tenancy.console.personal import _compiled, visible_row
+from apps.tenancy.models import OrganizationKey, User
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import members, tokens
+from byteor_cloud import urls  # noqa: F401  it registers the console's tables
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def join(world: World, email: str, role: Role, project: Any = None) -> User:
+    return members.add(
+        organization=world.organization, project=project, email=email, role=role, granter=GRANTS[Role.ORG_ADMIN],
+        actor=world.admin.actor,
+    ).user  # fmt: skip
+
+
+def test_people_with_roles_of_the_same_form_share_a_query_and_no_row(world: World, other: World) -> None:
+    admin, rows = site.get_model_admin(ConfigBundle), {each: each.bundle(each.dev, "x") for each in (world, other)}
+    _compiled.cache_clear()
+
+    for mine, foreign in ((world, other), (other, world)):
+        for person in (mine.viewer, mine.reviewer):
+            user = _read(person.user)
+            assert visible_row(admin, user, str(rows[mine].pk)) == rows[mine]
+            assert visible_row(admin, user, str(rows[foreign].pk)) is None
+
+    assert _compiled.cache_info().misses == 2  # one for viewers, one for operators
+    assert visible_row(admin, _read(world.viewer.user), "junk") is None
+    assert visible_row(admin, ConsoleUser(None, True, {}), str(rows[other].pk)) == rows[other]
+    assert visible_row(admin, ConsoleUser(world.viewer.user.pk, False, {}), str(rows[world].pk)) is None
+
+
+def test_each_role_stays_with_its_organization(world: World, other: World) -> None:
+    """Two people hold the same roles, each in the other's organization. Only its admin sees an organization's key."""
+    admin, places = site.get_model_admin(OrganizationKey), (world, other)
+    keys = [
+        tokens.create_organization_key(
+            organization=each.organization, name="k", role=Role.VIEWER, granter=GRANTS[Role.ORG_ADMIN],
+            actor=each.admin.actor,
+        )[0]
+        for each in places
+    ]  # fmt: skip
+    _compiled.cache_clear()
+
+    for administered in (0, 1):
+        email = f"both-{administered}@nowhere.example"
+        for at, place in enumerate(places):
+            person = join(place, email, Role.ORG_ADMIN if at == administered else Role.VIEWER)
+            join(place, email, Role.OPERATOR, place.project)
+        seen = [visible_row(admin, _read(person), str(key.pk)) is not None for key in keys]
+        assert seen == [at == administered for at in (0, 1)]
+
+    assert _compiled.cache_info().misses == 1
