@@ -21,7 +21,7 @@ _CLOSE = (
 _NARROW = "window.innerWidth <= 1280"  # where the theme lays the menu over the page
 
 _FOCUS = (
-    "<script id=\"django-admin-form-add-constants\" src=\"{% static 'admin/js/change_form.js' %}\""
+    '<script id="django-admin-form-add-constants" src="{% static \'admin/js/change_form.js\' %}"'
     '{% if adminform and add %} data-model-name="{{ opts.model_name }}"{% endif %} async></script>'
 )
 _MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # only what acts on chosen rows uses them
@@ -40,7 +40,10 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     ],
     "admin/change_list.html": [
         (_MESSAGES, f"{{% if action_form %}}{_MESSAGES}{{% endif %}}"),
-        ("{{ media.js }}", "{% if action_form %}<script src=\"{% static 'admin/js/actions.js' %}\"></script>{% endif %}"),
+        (
+            "{{ media.js }}",
+            "{% if action_form %}<script src=\"{% static 'admin/js/actions.js' %}\"></script>{% endif %}",
+        ),
     ],
     "admin/base.html": [
         ('<div id="page"', '<a class="skip-link" href="#main">Skip to the content</a>\n    <div id="page"'),
