@@ -1,7 +1,8 @@
-"""The templates of the theme, corrected for people who use the keyboard or a screen reader.
+"""The templates of the theme, corrected for people who use the keyboard or a screen reader, and for slow browsers.
 
-The theme draws its icons with words and makes buttons of ``span`` and of ``a`` without an address. To override its
-templates would copy hundreds of lines; what is replaced here is named exactly, and a theme without it fails at once.
+The theme draws its icons with words and makes buttons of ``span`` and of ``a`` without an address. It also loads half a
+megabyte of scripts that no page of the console uses, such as charts and jQuery. To override its templates would copy
+hundreds of lines; what is replaced here is named exactly, and a theme without it fails at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,31 @@ _CLOSE = (
 )
 _NARROW = "window.innerWidth <= 1280"  # where the theme lays the menu over the page
 
+_FOCUS = (
+    '<script id="django-admin-form-add-constants" src="{% static \'admin/js/change_form.js\' %}"'
+    '{% if adminform and add %} data-model-name="{{ opts.model_name }}"{% endif %} async></script>'
+)
+_MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # only what acts on chosen rows uses them
+
 _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "unfold/layouts/skeleton.html": [
+        ("<script src=\"{% static 'unfold/js/alpine/alpine.sort.js' %}\" defer></script>", ""),
+        ("<script src=\"{% static 'unfold/js/htmx/htmx.js' %}\"></script>", ""),
+        ("<script src=\"{% static 'unfold/js/chart/chart.js' %}\"></script>", ""),
+    ],
+    "admin/change_form.html": [
+        (_MESSAGES, ""),
+        ("{{ media }}", ""),
+        (_FOCUS, ""),
+        ("{% prepopulated_fields_js %}", ""),
+    ],
+    "admin/change_list.html": [
+        (_MESSAGES, f"{{% if action_form %}}{_MESSAGES}{{% endif %}}"),
+        (
+            "{{ media.js }}",
+            "{% if action_form %}<script src=\"{% static 'admin/js/actions.js' %}\"></script>{% endif %}",
+        ),
+    ],
     "admin/base.html": [
         ('<div id="page"', '<a class="skip-link" href="#main">Skip to the content</a>\n    <div id="page"'),
         ('<div id="main"', '<main id="main" tabindex="-1"'),

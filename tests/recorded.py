@@ -14,7 +14,7 @@ type _Rows = dict[str, list[str]]  # the rows of each table, each as JSON
 
 
 class Recorded[Made]:
-    """What ``make`` returns, and the rows that it inserted when it was first called in this process.
+    """What ``make`` returns, and the rows that it inserted or changed when it was first called in this process.
 
     Later calls insert the same rows, with the same ids and times, and return a copy of the same object.
     """
@@ -36,11 +36,9 @@ class Recorded[Made]:
         before = _all_rows()
         made = self._make()
         after = _all_rows()
-        if may_disable_triggers() and all(set(rows) <= set(after.get(table, ())) for table, rows in before.items()):
+        if may_disable_triggers():
             self._made = copy.deepcopy(made)
-            self._statement = _insertion({
-                table: [row for row in rows if row not in before.get(table, ())] for table, rows in after.items()
-            })  # fmt: skip
+            self._statement = _change(_without(before, after), _without(after, before))
         return made
 
 
@@ -60,11 +58,20 @@ def _all_rows() -> _Rows:
     return rows
 
 
-def _insertion(rows: _Rows) -> str:
-    """Return statements that insert the rows while triggers are off, since what triggers made is among the rows."""
+def _without(rows: _Rows, others: _Rows) -> _Rows:
+    known = {table: set(found) for table, found in others.items()}
+    return {table: [row for row in found if row not in known.get(table, ())] for table, found in rows.items()}
+
+
+def _change(gone: _Rows, new: _Rows) -> str:
+    """Return statements that change the rows while triggers are off, since what triggers made is among the rows."""
     statements = [
+        f'DELETE FROM "{table}" t WHERE to_jsonb(t) IN (SELECT jsonb_array_elements({_quoted(found)}))'
+        for table, found in gone.items()
+        if found
+    ] + [
         f'INSERT INTO "{table}" SELECT * FROM jsonb_populate_recordset(NULL::"{table}", {_quoted(found)})'
-        for table, found in rows.items()
+        for table, found in new.items()
         if found
     ]
     return ";".join([

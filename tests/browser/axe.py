@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Only what depends on the colours is looked for again in dark, and only what depends on the width in a narrow window.
-LIGHT: dict[str, Any] = {"resultTypes": ["violations"]}
-DARK: dict[str, Any] = {**LIGHT, "runOnly": ["color-contrast"]}
-NARROW: dict[str, Any] = {
-    **LIGHT,
-    "runOnly": ["scrollable-region-focusable", "target-size", "button-name", "link-name"],
-}
-FIND = """([left_out, options]) => axe.run({ exclude: [left_out] }, options).then(found => found.violations
-  .filter(each => ["serious", "critical"].includes(each.impact))
-  .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)))"""
-# What axe has no rule for, or calls moderate.
-FRAME = """() => [
-  ...document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"],
-  ...document.querySelectorAll("main").length === 1 ? [] : ["not one main"],
-  ...[...document.querySelectorAll(".material-symbols-outlined")].filter(each => !each.closest("[aria-hidden=true]"))
-    .map(each => `an icon that is read aloud: ${each.outerHTML}`),
-  ...[...document.querySelectorAll("[x-on\\\\:click]")]
-    .filter(each => !each.matches("button, a[href], #changelist-filter-close"))
-    .map(each => `a button that is none: ${each.outerHTML.slice(0, 200)}`),
-]"""
-OVERFLOW = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [
-  `wider than the window: ${[...document.querySelectorAll("main *")]
-    .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`]"""
-# Scripts hear of another width while the next frame is made.
-LAID_OUT = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# Axe has other rules, but only serious and critical findings are asked for. It parses the colors of each element and of
+# all that lies under it, although there are only a few.
+PREPARE = """;(() => {
+  const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
+    && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id);
+  const { Color } = axe.commons.color, { parseString } = Color.prototype, parsed = new Map();
+  Color.prototype.parseString = function (text) {
+    if (!parsed.has(text)) parsed.set(text, parseString.call(new Color(), text));
+    const { r, g, b, alpha } = parsed.get(text);
+    return Object.assign(this, { r, g, b, alpha });
+  };
+  window.examine = (leftOut, rules = serious) => axe
+    .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
+    .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
+})()"""
+# Besides: what axe has no rule for, or calls moderate. Only what depends on the colors is looked for again in dark.
+WIDE = """async ([leftOut, inDark]) => {
+  const found = [
+    ...await examine(leftOut),
+    ...document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"],
+    ...document.querySelectorAll("main").length === 1 ? [] : ["not one main"],
+    ...[...document.querySelectorAll(".material-symbols-outlined")].filter(each => !each.closest("[aria-hidden=true]"))
+      .map(each => `an icon that is read aloud: ${each.outerHTML}`),
+    ...[...document.querySelectorAll("[x-on\\\\:click]")]
+      .filter(each => !each.matches("button, a[href], #changelist-filter-close"))
+      .map(each => `a button that is none: ${each.outerHTML.slice(0, 200)}`),
+  ];
+  if (!inDark) return found;
+  document.documentElement.classList.add("dark");
+  return [...found, ...(await examine(leftOut, ["color-contrast"])).map(each => `in dark, ${each}`)];
+}"""
+# Only what depends on the width. Scripts hear of another width while the next frame is made.
+NARROW = """async leftOut => {
+  await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  return [
+    ...await examine(leftOut, ["scrollable-region-focusable", "target-size", "button-name", "link-name"]),
+    ...document.documentElement.scrollWidth <= innerWidth ? [] : [
+      `wider than the window: ${[...document.querySelectorAll("main *")]
+        .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`],
+  ].map(each => `narrow, ${each}`);
+}"""
 MENU = "#nav-sidebar"  # the same on every page: it is examined once
+
+
+def prepare(page: Page) -> Page:
+    """Load axe into each document that the page opens from now on. The browser compiles it only once."""
+    page.add_init_script(AXE_SCRIPT + PREPARE)
+    return page
 
 
 def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
@@ -44,12 +64,7 @@ def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
 
 def examine_open(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
     """Return what is wrong with the page that is open, as ``examine`` does."""
-    page.evaluate(AXE_SCRIPT)
-    wrong = [*page.evaluate(FIND, [left_out, LIGHT]), *page.evaluate(FRAME)]
-    if "/act/" not in path:  # forms have the colours of the other pages
-        page.evaluate("document.documentElement.classList.add('dark')")
-        wrong += [f"in dark, {each}" for each in page.evaluate(FIND, [left_out, DARK])]
+    wrong = page.evaluate(WIDE, [left_out, "/act/" not in path])  # forms have the colors of the other pages
     page.set_viewport_size({"width": 390, "height": 844})
-    page.evaluate(LAID_OUT)
-    wrong += [f"narrow, {each}" for each in [*page.evaluate(FIND, [left_out, NARROW]), *page.evaluate(OVERFLOW)]]
+    wrong += page.evaluate(NARROW, left_out)
     return [f"{path} {each}" for each in wrong]

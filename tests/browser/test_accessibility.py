@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from apps.tenancy.console import site
 from apps.tenancy.console.menu import RECORDS
-from tests.browser.axe import examine, examine_open
+from tests.browser.axe import examine, examine_open, prepare
 from tests.browser.conftest import TIMEOUT_MS, sign_in
 from tests.browser.every_page import more
 from tests.browser.filled import MODELS, act, fill, fill_operation, row_page, superuser, table
@@ -43,7 +43,7 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
 def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str]) -> None:
     fill(world)
     fill_operation(world)
-    sign_in(page, superuser())
+    prepare(sign_in(page, superuser()))
 
     wrong = [each for path in pages(apps) for each in examine(page, path)]
 
@@ -52,7 +52,7 @@ def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str]) -> 
 
 def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
     context = chromium.new_context(base_url=live_server.url)  # some of these pages are refusals, errors to the browser
-    page = context.new_page()
+    page = prepare(context.new_page())
     page.set_default_timeout(TIMEOUT_MS)
     paths = ["/", "/admin/login/", "/nowhere"]
     wrong = [each for path in paths for each in examine(page, path)]

@@ -126,7 +126,8 @@ def test_search_filter_and_sign_out(world: World, page: Page) -> None:
 
 def test_api_documentation_renders(page: Page, shots: Path) -> None:
     page.goto("/api/docs")
-    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    # Here ``expect`` would take many seconds: each time that it looks in vain, it describes all of the large page.
+    page.locator(".opblock-summary-path").first.wait_for()
     assert page.locator(".opblock").count() >= 45
     # Texts and roles are looked up by selectors: in these large pages, anything else takes a minute.
     page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
@@ -135,9 +136,9 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
 
     page.goto("/api/redoc")
     # The page renders the whole document before it shows any part.
-    expect(page.locator("h1", has_text="ByteOr Cloud")).to_be_visible()
+    page.locator("h1", has_text="ByteOr Cloud").wait_for()
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
-    expect(page.locator("[data-role='search:results']")).to_be_visible()
+    page.locator("[data-role='search:results']").wait_for()
     page.screenshot(path=shots / "redoc.png")
 
 

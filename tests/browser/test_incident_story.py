@@ -14,7 +14,7 @@ from apps.artifacts import children
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.pipelines.models import Version
 from tests.artifacts.incidents import archive, files_of, frames, journal, upload
-from tests.browser.axe import examine
+from tests.browser.axe import examine, prepare
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page
 from tests.patience import PATIENCE_S
@@ -165,6 +165,7 @@ def test_incident_is_replayed_followed_and_bisected(
     assert Replay.objects.filter(bisect__isnull=False).count() <= 5
 
     # Everybody can read and use these pages.
+    prepare(page)
     replayed, bisected, artifact = (row_page(each.objects.earliest("id")) for each in (Replay, Bisect, Artifact))
     for path in (f"{replayed}?trace=3", bisected, f"{artifact}?as=hex"):
         assert examine(page, path) == []
