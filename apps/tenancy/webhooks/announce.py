@@ -11,7 +11,20 @@ from django.utils import timezone
 from apps.tenancy.jobs import DeliverWebhooks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.webhooks.events import FAMILIES, matches_any
+from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.jobs import enqueue
+
+_subscribed = CompiledQuery(
+    lambda organization_id, project_id, environment_id: Webhook.objects.filter(
+        Q(project=None) | Q(project_id=project_id),
+        Q(environment=None) | Q(environment_id=environment_id),
+        organization_id=organization_id,
+        enabled=True,
+    ).only("events"),
+    UUID,
+    UUID,
+    UUID,
+)
 
 
 def announce(event: AuditEvent) -> None:
@@ -21,14 +34,8 @@ def announce(event: AuditEvent) -> None:
     """
     if event.outcome != "success" or event.organization_id is None or not event.action.startswith(FAMILIES):
         return
-    webhooks = Webhook.objects.filter(
-        Q(project=None) | Q(project_id=event.project_id),
-        Q(environment=None) | Q(environment_id=event.environment_id),
-        organization_id=event.organization_id,
-        enabled=True,
-    )
-    rows = webhooks.values_list("pk", "events")
-    create_deliveries([pk for pk, patterns in rows if matches_any(patterns, event.action)], event)
+    webhooks = _subscribed.rows(event.organization_id, event.project_id, event.environment_id)
+    create_deliveries([each.pk for each in webhooks if matches_any(each.events, event.action)], event)
 
 
 def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[WebhookDelivery]:
