@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from tests.laws.tenants import Tenants
 from tests.recorded import Recorded
@@ -18,5 +18,7 @@ _recorded_tenants = Recorded(Tenants)
 def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
     """Tenants with a real row behind every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
-        yield _recorded_tenants()
+        made = _recorded_tenants()
+        connection.check_constraints()  # once: otherwise each test would check all these rows when it ends
+        yield made
         transaction.set_rollback(True)

@@ -178,9 +178,8 @@ def test_no_view_reads_undeclared_parameters() -> None:
 def test_invalid_idempotency_key_is_refused(key: str, tenants: Tenants) -> None:
     taking = [o for o in operations() if any(p["name"] == "Idempotency-Key" for p in parameters(o, "header"))]
     assert taking
+    before = writes()
     for operation in taking:
-        before = writes()
-
         response = send(operation, tenants, permitted_caller(operation, tenants), Idempotency_Key=key)
 
         assert refused_at(response, "parameter", "Idempotency-Key"), operation
