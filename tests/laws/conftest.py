@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,15 @@ from tests.laws.tenants import Tenants
 from tests.recorded import Recorded
 
 _recorded_tenants = Recorded(Tenants)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unread_access_lines() -> Iterator[None]:
+    """Make the access lines of thousands of requests, but do not print them."""
+    lines = logging.getLogger("byteor.access")
+    lines.propagate = False
+    yield
+    lines.propagate = True
 
 
 @pytest.fixture(scope="module")
