@@ -25,6 +25,7 @@ class FrontHandler(ClientHandler):
     """Django's handler for tests, behind the layer. Both use the test's database connection."""
 
     _loaded: ClassVar[Any] = None  # the middleware, which all handlers of a process share, as in a server
+    _middleware_chain: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
