@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
@@ -24,10 +24,19 @@ def _django(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 class FrontHandler(ClientHandler):
     """Django's handler for tests, behind the layer. Both use the test's database connection."""
 
+    _loaded: ClassVar[Any] = None  # the middleware, which all handlers of a process share, as in a server
+    _middleware_chain: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._layer = import_string(settings.AGENT_PATH)(_django)
         self.answered = 0  # how many requests the layer answered
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        if FrontHandler._loaded is None:
+            super().load_middleware(is_async)
+            FrontHandler._loaded = self._middleware_chain
+        self._middleware_chain = FrontHandler._loaded
 
     def __call__(self, environ: dict[str, Any]) -> Any:
         response = HttpResponse()

@@ -26,21 +26,23 @@ from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
 
-LONG = 400_000  # records, which take seconds
+# Records of a slow capture: their replay is still running after a glance, and still long after a test has ended.
+MANY = 8_000
+FAR_TOO_MANY = 100_000
 STAGES = [{"id": "copy", "op": "identity"}]
 
 
-def long_capture(world: World, records: int = LONG) -> Artifact:
+def capture(world: World) -> Artifact:
     version = world.version(content=plan(stages=STAGES))
-    return ingested(world, incident(version.spec_kv, quotes_in=journal([b'{"id":1}'] * records)))
+    return ingested(world, incident(version.spec_kv, quotes_in=journal([b'{"id":1}'])))
 
 
-def slow_capture(world: World) -> Artifact:
-    """Ingest a capture whose replay takes far longer than a test needs to see its progress and to cancel it."""
+def slow_capture(world: World, records: int) -> Artifact:
+    """Ingest a capture whose replay takes a second for a few thousand records."""
     version = world.version(content=plan(stages=[{"id": "slow", "op": "dataguard_redact"}]))
     config = {"slow": {"rules": [f"field{number}:drop" for number in range(1000)]}}
-    records = journal([b'{"id":1}'] * 100_000)
-    return ingested(world, incident(version.spec_kv, stage_config=config, quotes_in=records))
+    lines = journal([b'{"id":1}'] * records)
+    return ingested(world, incident(version.spec_kv, stage_config=config, quotes_in=lines))
 
 
 def cancel(world: World, row: Replay, **body: Any) -> Any:
@@ -48,7 +50,7 @@ def cancel(world: World, row: Replay, **body: Any) -> Any:
 
 
 def test_queued_dry_run_is_cancelled_and_does_not_run(world: World) -> None:
-    row = replays.request(long_capture(world, 1), environment=world.dev, actor=world.operator.actor)
+    row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
 
     answer = cancel(world, row, reason="wrong version")
 
@@ -66,7 +68,7 @@ def test_queued_dry_run_is_cancelled_and_does_not_run(world: World) -> None:
 def test_other_replays_cannot_be_cancelled(world: World, mode: str) -> None:
     world.dev.settings["replay_policy"] = "allowed"
     world.dev.save()
-    row = replays.request(long_capture(world, 1), environment=world.dev, mode=mode, actor=world.operator.actor)
+    row = replays.request(capture(world), environment=world.dev, mode=mode, actor=world.operator.actor)
     if mode == "dry_run":
         run_jobs()
 
@@ -80,14 +82,14 @@ def test_other_replays_cannot_be_cancelled(world: World, mode: str) -> None:
 
 
 def test_viewers_cannot_cancel(world: World) -> None:
-    row = replays.request(long_capture(world, 1), environment=world.dev, actor=world.operator.actor)
+    row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
 
     assert world.viewer.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), {}).status_code == 403
 
 
 def test_running_dry_run_shows_progress_and_ends_when_cancelled(at_once: Race) -> None:
     world = World("acme")
-    row = replays.request(slow_capture(world), environment=world.dev, actor=world.operator.actor)
+    row = replays.request(slow_capture(world, FAR_TOO_MANY), environment=world.dev, actor=world.operator.actor)
     path = world.path(rest=f"/replays/{row.pk}")
     worker = threading.Thread(target=run_jobs)
     worker.start()
@@ -105,7 +107,7 @@ def test_running_dry_run_shows_progress_and_ends_when_cancelled(at_once: Race) -
 
 def test_stopping_worker_ends_its_replay_which_runs_again_later(at_once: Race) -> None:
     world = World("acme")
-    row = replays.request(long_capture(world), environment=world.dev, actor=world.operator.actor)
+    row = replays.request(slow_capture(world, MANY), environment=world.dev, actor=world.operator.actor)
     worker = Worker(grace_s=0.1)
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -117,7 +119,7 @@ def test_stopping_worker_ends_its_replay_which_runs_again_later(at_once: Race) -
     assert Replay.objects.get().status == "running"
     run_jobs()
     row.refresh_from_db()
-    assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", LONG)
+    assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", MANY)
     assert AuditEvent.objects.filter(action="replay.succeed").count() == 1
 
 
@@ -160,7 +162,7 @@ def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
 
 
 def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replays.request(long_capture(world, 1), environment=world.dev, actor=world.operator.actor)
+    row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
     real, run_apart = subprocess.Popen, children.run_apart
 
     def stopped(*arguments: Any, **options: Any) -> Any:

@@ -96,7 +96,7 @@ def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any)
         assert [each for each in CARD_TEXTS if each in text] == [], asked
 
 
-def assert_refused(response: Any, before: dict[str, int] | None = None) -> None:
+def assert_refused(response: Any, before: str | None = None) -> None:
     """Assert that the answer is 403 or 404, and that no row was written."""
     asked = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
     assert response.status_code in {403, 404}, (*asked, response.status_code)

@@ -162,7 +162,7 @@ def test_memory_and_calls_are_proportional_to_the_size(shape: str, end: str) -> 
         made = SHAPES[shape](size)
         return (made[:-1] + end if end.startswith(",") else made + end).encode()
 
-    small, large = text(20_000), text(40_000)
+    small, large = text(5_000), text(10_000)
     (peak, calls), (more_peak, more_calls) = cost(small), cost(large)
 
     ratio = len(large) / len(small)

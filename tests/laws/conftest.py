@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from tests.laws.tenants import Tenants
 from tests.recorded import Recorded
@@ -14,9 +15,20 @@ from tests.recorded import Recorded
 _recorded_tenants = Recorded(Tenants)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _unread_access_lines() -> Iterator[None]:
+    """Make the access lines of thousands of requests, but do not print them."""
+    lines = logging.getLogger("byteor.access")
+    lines.propagate = False
+    yield
+    lines.propagate = True
+
+
 @pytest.fixture(scope="module")
 def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
     """Tenants with a real row behind every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
-        yield _recorded_tenants()
+        made = _recorded_tenants()
+        connection.check_constraints()  # once: otherwise each test would check all these rows when it ends
+        yield made
         transaction.set_rollback(True)

@@ -140,6 +140,7 @@ class Tenant(World):
             actor=self.admin.actor,
         )  # fmt: skip
         event = AuditEvent.objects.filter(organization=self.organization).latest("id")
+        self.kid = self.organization.signing_keys.get(status="active").kid
         self.delivery = WebhookDelivery.objects.create(webhook=self.webhook, event=event, status="delivered")
         self.place = FilledEnvironment(self, self.prod)
 
@@ -166,7 +167,7 @@ class Tenant(World):
         return {
             **place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk,
             "webhooks": self.webhook.pk, "delivery_id": self.delivery.pk,
-            "kid": self.organization.signing_keys.get(status="active").kid,
+            "kid": self.kid,
         }  # fmt: skip
 
 
@@ -188,6 +189,7 @@ class Tenants:
             project=project, name="prod", posture="prod", may_loosen=True, actor=self.home.admin.actor
         )
         self.cousin = FilledEnvironment(self.home, environment)
+        self._bad = {family: self._bad_credentials(family) for family in Family}
         # A future time keeps requests from recording the use of credentials, which ``writes`` would count.
         for model in (UserToken, OrganizationKey, EnrollmentToken, AgentKey):
             model.objects.update(last_used_at=timezone.now() + timedelta(days=1))
@@ -205,6 +207,9 @@ class Tenants:
 
     def bad_credentials(self, family: Family) -> dict[str, str]:
         """Return an invalid credential of ``family`` for each reason, such as expired or revoked."""
+        return self._bad[family]
+
+    def _bad_credentials(self, family: Family) -> dict[str, str]:
         made = {name: self._fresh(family) for name in ("expired", "revoked", "mistyped")}
         expired, revoked, mistyped = made.values()
         type(expired[0]).objects.filter(pk=expired[0].pk).update(expires_at=timezone.now() - timedelta(days=1))
@@ -249,23 +254,23 @@ UNCOUNTED = ("tenancy_ratecounter", "tenancy_denialcount")
 
 
 @cache
-def _counted() -> dict[int, str]:
-    """Return the names of the tables by their object ids, without those of rate limits and denials."""
+def _counting() -> str:
+    """Return a statement that lists the written rows by table."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT relid, relname FROM pg_stat_user_tables WHERE NOT relname = ANY(%s)", [list(UNCOUNTED)])
-        return dict(cursor.fetchall())
+        tables = ",".join(f"({relid}::oid,'{name}')" for relid, name in cursor)
+    return (
+        "SELECT string_agg(name || ': ' || pg_stat_get_xact_tuples_inserted(id) + pg_stat_get_xact_tuples_updated(id)"
+        f" + pg_stat_get_xact_tuples_deleted(id), E'\\n') FROM (VALUES {tables}) AS tables (id, name)"
+    )
 
 
-def writes() -> dict[str, int]:
-    """Count the written rows by table in this transaction, without rate limits and denials.
+def writes() -> str:
+    """Return how many rows were written by table in this transaction, without rate limits and denials.
 
-    This is asked thousands of times, and PostgreSQL's own view of these numbers is ten times as slow.
+    This is asked thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. One text is
+    sent and compared faster than a row for each table.
     """
-    tables = _counted()
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, pg_stat_get_xact_tuples_inserted(id) + pg_stat_get_xact_tuples_updated(id)"
-            " + pg_stat_get_xact_tuples_deleted(id) FROM unnest(%s::oid[]) AS id",
-            [list(tables)],
-        )
-        return {tables[table]: rows for table, rows in cursor.fetchall()}
+        cursor.execute(_counting())
+        return str(cursor.fetchone()[0])

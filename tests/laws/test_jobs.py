@@ -94,11 +94,12 @@ def test_every_name_is_declared_once_and_registered() -> None:
 
 def test_name_of_a_job_is_written_once() -> None:
     """The code contains the name of a job only in its declaration, and never builds the name from parts."""
+    names = {kind.name for kind in declared()}
     written = [
         (str(path.relative_to(ROOT)), node.value)
         for path in PRODUCT
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in {kind.name for kind in declared()}
+        if isinstance(node, ast.Constant) and node.value in names
     ]
 
     assert {path for path, _ in written} <= {str(path.relative_to(ROOT)) for path in DECLARING}

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact
@@ -35,7 +35,10 @@ from tests.worlds import Api
 pytestmark = pytest.mark.django_db
 LISTS = [o for o in operations() if o.action == "list"]
 every_list = pytest.mark.parametrize("operation", LISTS, ids=str)
+# Module scope runs the tests of one list after another, so that they share its rows.
+every_filled_list = pytest.mark.parametrize("operation", LISTS, ids=str, scope="module")
 MANY = 100
+PAGE = 17
 # Queries for the caller, the roles, the scope, the rate limit, the page and its related rows.
 MOST_QUERIES = 8
 
@@ -115,25 +118,26 @@ def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]])
     return found
 
 
-@pytest.fixture
-def filled(operation: Operation, tenants: Tenants) -> tuple[Api, str]:
+@pytest.fixture(scope="module")
+def filled(operation: Operation, tenants: Tenants, django_db_blocker: Any) -> Iterator[tuple[Api, str]]:
     """Fill a list with more than MANY rows; return its caller and path."""
     api, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
-    copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
-    facts.maintain()  # the worker's job. The first reader would do it otherwise: see ``tests/fleet/test_facts.py``
-    return api, path
+    with django_db_blocker.unblock(), transaction.atomic():
+        copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
+        facts.maintain()  # the worker's job. The first reader would do it otherwise: see ``tests/fleet/test_facts.py``
+        connection.check_constraints()  # once, see the fixture ``tenants``
+        yield api, path
+        transaction.set_rollback(True)
 
 
 def queries(call: Callable[[], Any]) -> tuple[int, Any]:
     """Return how many statements ``call`` sent, and its result."""
-    with CaptureQueriesContext(
-        connection,
-    ) as captured:
+    with CaptureQueriesContext(connection) as captured:
         answer = call()
     return len(captured), answer
 
 
-@every_list
+@every_filled_list
 def test_number_of_queries_does_not_depend_on_the_rows(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
 
@@ -144,39 +148,38 @@ def test_number_of_queries_does_not_depend_on_the_rows(operation: Operation, fil
     assert for_one == for_many <= MOST_QUERIES
 
 
-def pages(api: Api, url: str | None, direction: str) -> Iterator[list[Any]]:
-    """Follow the links and yield the rows of each page."""
+def pages(api: Api, url: str | None, direction: str) -> Iterator[Any]:
+    """Follow the links and yield each page."""
     while url is not None:
         parts = urlsplit(url)
         page = api.get(f"{parts.path}?{parts.query}").json()
-        yield page["results"]
+        yield page
         url = page[direction]
 
 
-@every_list
+def rows_of(pages: Iterable[Any]) -> list[Any]:
+    """Return the rows of the pages without what changes by time alone, also between two requests."""
+    return [
+        {name: value for name, value in row.items() if name != "liveness"} for page in pages for row in page["results"]
+    ]
+
+
+@every_filled_list
 def test_pages_in_both_directions_contain_every_row_once(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
+    whole = rows_of(pages(api, path + "?limit=200", "next"))
 
-    def lasting(rows: Iterable[Any]) -> list[Any]:
-        """Return the rows without what changes by time alone, also between two requests."""
-        return [{name: value for name, value in row.items() if name != "liveness"} for row in rows]
-
-    whole = lasting(row for page in pages(api, path + "?limit=200", "next") for row in page)
-
-    forth = list(pages(api, path + "?limit=7", "next"))
-    last = api.get(path + "?limit=7")
-    while last.json()["next"] is not None:
-        parts = urlsplit(last.json()["next"])
-        last = api.get(f"{parts.path}?{parts.query}")
-    back = list(pages(api, last.json()["previous"], "previous"))
+    forth = list(pages(api, f"{path}?limit={PAGE}", "next"))
+    last = forth[-1]
+    back = list(pages(api, last["previous"], "previous"))
 
     assert len(whole) > MANY
-    assert lasting(row for page in forth for row in page) == whole
-    assert {len(page) for page in forth[:-1]} == {7}
-    assert lasting([*(row for page in reversed(back) for row in page), *last.json()["results"]]) == whole
+    assert rows_of(forth) == whole
+    assert {len(page["results"]) for page in forth[:-1]} == {PAGE}
+    assert rows_of([*reversed(back), last]) == whole
 
 
-@every_list
+@every_filled_list
 def test_a_list_starts_with_the_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
     times = [row.get("created_at", row.get("timestamp")) for row in api.get(path + "?limit=200").json()["results"]]

@@ -136,6 +136,18 @@ def _pool(schema: dict[str, Any]) -> list[Any]:
     return found
 
 
+def filled(schema: dict[str, Any], base: Any) -> Any:
+    """Return ``base`` with an example of each object that it leaves out, so that batches change its parts together."""
+    flat = resolved(schema)
+    if "items" in flat and "properties" in resolved(flat["items"]):
+        return base or [filled(flat["items"], None)]
+    if "properties" not in flat:
+        return base
+    node: dict[str, Any] = base if isinstance(base, dict) else example(schema)
+    found = {name: filled(child, node.get(name)) for name, child in flat["properties"].items()}
+    return {**node, **{name: value for name, value in found.items() if isinstance(value, dict | list)}}
+
+
 def around(
     schema: dict[str, Any], base: Any, pointer: str = "", put: Callable[[Any], Any] = lambda value: value
 ) -> Iterator[Variant]:
@@ -144,7 +156,8 @@ def around(
         yield Variant(pointer, put(value), is_valid(schema, value))
     flat = resolved(schema)
     if "items" in flat:
-        yield from around(flat["items"], None, f"{pointer}/0", lambda value: put([value]))
+        item = base[0] if isinstance(base, list) and len(base) == 1 else None
+        yield from around(flat["items"], item, f"{pointer}/0", lambda value: put([value]))
     if "properties" not in flat:
         return
     node: dict[str, Any] = base if isinstance(base, dict) else example(schema)
@@ -177,8 +190,8 @@ def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
     node = base
     for key in pointer.split("/")[1:]:
         keys.append(key)
-        node = node.get(key) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
+        node = node.get(key) if isinstance(node, dict) else node[0] if key == "0" else None
+        if not (isinstance(node, dict) or (isinstance(node, list) and len(node) == 1)):
             break
     return tuple(keys)
 
@@ -214,6 +227,8 @@ def _changed(body: Any, place: tuple[str, ...], variant: Any) -> Any:
     if not place:
         return variant
     key, *rest = place
+    if isinstance(body, list):
+        return [_changed(body[0], tuple(rest), variant[0])] if isinstance(variant, list) and variant else variant
     if not isinstance(variant, dict) or key not in variant:
         return {name: value for name, value in body.items() if name != key}
     return {**body, key: _changed(body.get(key), tuple(rest), variant[key])}

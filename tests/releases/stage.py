@@ -15,6 +15,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, ProgressCount
+from byteor_cloud.compiled import CompiledQuery
 from tests.releases import model_records as m
 from tests.releases.model import Model
 from tests.worlds import Person, World, plan
@@ -87,21 +88,36 @@ class StoryWorld:
         return self.world.path(self.here, rest)
 
 
+# Read after each action of a story: Django takes longer to compile such a query than to run it.
+_DEPLOYMENTS = CompiledQuery[Deployment](lambda here: Deployment.objects.filter(environment=here), UUID)
+_ASSIGNMENTS = CompiledQuery[Assignment](
+    lambda here: Assignment.objects.filter(agent__environment=here).order_by("agent_id"), UUID
+)
+_PARTS = CompiledQuery[DeploymentAgent](lambda here: DeploymentAgent.objects.filter(deployment__environment=here), UUID)
+_APPROVALS = CompiledQuery[Approval](
+    lambda here: (
+        Approval.objects.filter(environment=here)
+        .select_related("deployment")
+        .annotate(given=Count("decisions", filter=Q(decisions__decision="approve")))
+    ),
+    UUID,
+)
+
+
 def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
     """Return the database's rows in the form of the model, with numbers in the order of the lists for ids."""
     number = {pk: n for n, pk in enumerate(deployments)}
     whose = {pk: n for n, pk in enumerate(agents)}
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
-    given = Count("decisions", filter=Q(decisions__decision="approve"))
     counts = ProgressCount.objects.filter(deployment__environment=scene.here).order_by()
     by = ("deployment_id", "wave", "counted", "progress")
 
     def of(pk: UUID | None) -> int | None:
         return None if pk is None else number[pk]
 
-    made = {d.pk: d for d in Deployment.objects.filter(environment=scene.here)}
+    made = {d.pk: d for d in _DEPLOYMENTS.rows(scene.here.pk)}
     bad = dict(KnownBad.objects.filter(environment=scene.here).values_list("config_hash", "since"))
-    assignments = list(Assignment.objects.filter(agent__environment=scene.here).order_by("agent_id"))
+    assignments = _ASSIGNMENTS.rows(scene.here.pk)
     return {
         "deployments": {
             number[d.pk]: (
@@ -111,12 +127,12 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
             for d in made.values()
         },
         "approvals": {
-            number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)
-            for a in Approval.objects.filter(environment=scene.here).select_related("deployment").annotate(given=given)
+            number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)  # type: ignore[attr-defined]  # the annotation
+            for a in _APPROVALS.rows(scene.here.pk)
         },
         "parts": {
             (number[p.deployment_id], whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
-            for p in DeploymentAgent.objects.filter(deployment__environment=scene.here)
+            for p in _PARTS.rows(scene.here.pk)
         },
         "progress_counts": {
             (number[pk], *rest): n for pk, *rest, n in counts.values_list(*by).annotate(n=Sum("count")) if n

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from apps.fleet.models import AgentKey, Heartbeat
+from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.releases.agent_path import routes
 from apps.tenancy.credentials import Family, generate
 from byteor_cloud.ids import uuid7
 from tests.front import FrontClient
+from tests.recorded import Recorded
 from tests.releases import stories
-from tests.worlds import World
+from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
 BEAT = b'{"status": "healthy", "agent_version": "1"}'
@@ -82,13 +84,23 @@ CASES: dict[str, tuple[str, str, bytes, dict[str, str], bool]] = {
 }  # fmt: skip
 
 
+@cache
+def _started(is_offered: bool) -> Recorded[tuple[World, Agent, Api]]:
+    def start() -> tuple[World, Agent, Api]:
+        world = World("acme")
+        [(agent, api)] = stories.fleet(world, 1)
+        if is_offered:
+            stories.offered(world, world.bundle())
+        return world, agent, api
+
+    return Recorded(start)
+
+
 @pytest.mark.parametrize("is_offered", [False, True], ids=["without an offer", "with an offer"])
 @pytest.mark.parametrize("case", CASES)
-def test_layer_and_django_answer_alike(world: World, case: str, is_offered: bool) -> None:
+def test_layer_and_django_answer_alike(case: str, is_offered: bool) -> None:
     method, rest, body, headers, is_layered = CASES[case]
-    [(agent, api)] = stories.fleet(world, 1)
-    if is_offered:
-        stories.offered(world, world.bundle())
+    world, agent, api = _started(is_offered)()
     path = f"/api/v1/agents/{agent.pk}/{rest}" if not rest.startswith("..") else f"/api/v1/agents/{rest[3:]}"
     etag = api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"]
     agent.assignment.refresh_from_db()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -13,7 +16,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.releases.models import Approval, Deployment, TimelineEntry
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
 from apps.releases.services import bundles
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
@@ -23,8 +27,9 @@ from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.machines import MACHINES, StateMachine
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
+from tests.recorded import Recorded
 from tests.releases import stories
-from tests.worlds import World, report, run_jobs
+from tests.worlds import Api, World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -62,11 +67,18 @@ def test_every_machine_governs_a_model() -> None:
     assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect}
 
 
+@cache
+def _recorded_row(name: str) -> Recorded[tuple[World, Stateful]]:
+    def make() -> tuple[World, Stateful]:
+        world = World("acme")
+        return world, row(world, name)
+
+    return Recorded(make)
+
+
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
-def test_an_event_changes_the_status_with_its_records_or_nothing(
-    world: World, name: str, status: Any, event: Any
-) -> None:
-    governed = row(world, name)
+def test_an_event_changes_the_status_with_its_records_or_nothing(name: str, status: Any, event: Any) -> None:
+    world, governed = _recorded_row(name)()
     machine: StateMachine = governed.machine
     governed.status = status
     governed.save()
@@ -154,20 +166,48 @@ def ask(world: World, deployment: Deployment, action: str) -> Any:
     return world.operator.api.post(f"{path}/deployments/{deployment.pk}/{action}", {"reason": "because"})
 
 
-def deployment_after(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    """Create a deployment and perform the steps of the story with it."""
+@dataclass
+class Before:
+    """What every story starts with: an agent, three bundles, and the first of them active."""
+
+    world: World
+    agent: Agent
+    api: Api
+    bundles: list[ConfigBundle]
+
+
+def _before() -> Before:
+    world = World("acme")
     ((agent, api),) = stories.fleet(world, 1, world.prod)
-    first, second, third = stories.bundles(world, 3, world.prod)
+    before = Before(world, agent, api, stories.bundles(world, 3, world.prod))
+    _act_out(before, world.deployment(before.bundles[0]), STORIES["active"])
+    return before
+
+
+_recorded_before = Recorded(_before)
+
+
+def deployment_after(before: Before, story: str) -> Deployment:
+    """Create a deployment and perform the steps of the story with it."""
+    glass = {"break_glass": BreakGlassRequest("outage"), "is_org_admin": True} if story == "broken_glass" else {}
+    deployment = before.world.deployment(before.bundles[1], **glass)
+    _act_out(before, deployment, STORIES[story])
+    deployment.refresh_from_db()
+    assert deployment.status == STATUS.get(story, story)
+    return deployment
+
+
+def _act_out(before: Before, deployment: Deployment, steps: str) -> None:
+    world, agent, api = before.world, before.agent, before.api
+    _, second, third = before.bundles
 
     def act(deployment: Deployment, step: str) -> None:
         match step:
             case "work":
                 run_jobs()
             case "crash":
-                monkeypatch.setattr(blobs, "put", _interrupted)
-                with pytest.raises(Interrupted):
+                with patch.object(blobs, "put", _interrupted), pytest.raises(Interrupted):
                     run_jobs()
-                monkeypatch.undo()
             case "expire":
                 Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
                 sweep()
@@ -176,23 +216,14 @@ def deployment_after(world: World, story: str, monkeypatch: pytest.MonkeyPatch) 
                 assert report(api, agent, end if step == "end" else "failed").status_code == 200
                 run_jobs()
             case "another":
-                live(world.deployment(third), STORIES["active"])
+                _act_out(before, world.deployment(third), STORIES["active"])
             case "clear":
                 bundles.clear_known_bad(second, reason="mended", actor=world.operator.actor)
             case _:
                 assert ask(world, deployment, step).status_code in {200, 201}
 
-    def live(deployment: Deployment, steps: str) -> None:
-        for step in steps.split():
-            act(deployment, step)
-
-    live(world.deployment(first), STORIES["active"])
-    glass = {"break_glass": BreakGlassRequest("outage"), "is_org_admin": True} if story == "broken_glass" else {}
-    deployment = world.deployment(second, **glass)
-    live(deployment, STORIES[story])
-    deployment.refresh_from_db()
-    assert deployment.status == STATUS.get(story, story)
-    return deployment
+    for step in steps.split():
+        act(deployment, step)
 
 
 def _interrupted(*_: object) -> None:
@@ -204,14 +235,20 @@ def digests() -> dict[str, str]:
 
     The rate counters are left out, because they also change when a request is refused.
     """
-    found = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_digesting())
+        return dict(cursor.fetchall())
+
+
+@cache
+def _digesting() -> str:
+    """Return the statement for ``digests``."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-        for (table,) in cursor.fetchall():
-            if table != "tenancy_ratecounter":
-                cursor.execute(f"SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {table} t")
-                (found[table],) = cursor.fetchone()
-    return found
+        tables = [table for (table,) in cursor if table != "tenancy_ratecounter"]
+    return " UNION ALL ".join(
+        f"SELECT '{table}', (SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {table} t)" for table in tables
+    )
 
 
 def test_the_histories_reach_every_status() -> None:
@@ -219,10 +256,9 @@ def test_the_histories_reach_every_status() -> None:
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_a_request_changes_the_status_with_its_records_or_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, story: str
-) -> None:
-    deployment = deployment_after(world, story, monkeypatch)
+def test_a_request_changes_the_status_with_its_records_or_nothing(story: str) -> None:
+    recorded = _recorded_before()
+    world, deployment = recorded.world, deployment_after(recorded, story)
     approval = deployment.approval
     assert approval is not None
     for person in (world.operator, world.reviewer):

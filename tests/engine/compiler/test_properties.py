@@ -2,8 +2,9 @@
 
 import copy
 import json
+import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,7 +38,11 @@ OPS = [
 ]
 SCHEMA = jsonschema.Draft202012Validator(plan_schema())
 
-names = st.from_regex("[a-z][a-z0-9_-]{0,4}", fullmatch=True)
+# Hypothesis draws a text in one step, but each character of a regular expression in several.
+LETTERS = string.ascii_lowercase
+names = st.builds(str.__add__, st.sampled_from(LETTERS), st.text(LETTERS + string.digits + "_-", max_size=4))
+ops = st.sampled_from(OPS)
+lane_kinds = st.sampled_from(["events", "journal", "sequenced_slots", "fanout_broadcast", "fanout_broadcast"])
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -50,14 +55,20 @@ json_values = st.recursive(
 )
 
 
+def some(draw: st.DrawFn, options: Sequence[str], least: int, most: int | None, *, unique: bool = False) -> list[str]:
+    """Draw some of the options by their positions: Hypothesis prepares and checks the same strategy only once."""
+    positions = st.lists(st.integers(0, len(options) - 1), min_size=least, max_size=most, unique=unique)
+    return [options[position] for position in draw(positions)]
+
+
 @st.composite
 def ring_plans(draw: st.DrawFn) -> dict[str, Any]:
     count = draw(st.integers(1, 4))
     ids = draw(st.lists(names, min_size=count + 2, max_size=count + 2, unique=True))
     stages = []
     for index in range(count):
-        stage: dict[str, Any] = {"id": ids[index], "op": draw(st.sampled_from(OPS))}
-        before: list[str] = draw(st.lists(st.sampled_from(ids[:index]), unique=True)) if index else []
+        stage: dict[str, Any] = {"id": ids[index], "op": draw(ops)}
+        before = some(draw, ids[:index], 0, None, unique=True) if index else []
         if index and stage["op"] != "identity" and not before:
             before = [ids[index - 1]]
         is_written = draw(st.booleans())
@@ -81,20 +92,17 @@ def graph_plans(draw: st.DrawFn) -> dict[str, Any]:
     ingress, stages, egress = ids[:ins], ids[ins : ins + stage_count], ids[ins + stage_count :]
     pairs: dict[tuple[str, str], None] = {}
     for index, stage in enumerate(stages):
-        sources = st.sampled_from(ingress + stages[:index])
-        pairs |= dict.fromkeys((source, stage) for source in draw(st.lists(sources, min_size=1, max_size=3)))
+        pairs |= dict.fromkeys((source, stage) for source in some(draw, ingress + stages[:index], 1, 3))
     for end in egress:
-        sources = st.sampled_from(ingress + stages)
-        pairs |= dict.fromkeys((source, end) for source in draw(st.lists(sources, min_size=1, max_size=3)))
+        pairs |= dict.fromkeys((source, end) for source in some(draw, ingress + stages, 1, 3))
     used = {source for source, _ in pairs}
     for source in ingress + stages:
         if source not in used:
-            pairs[source, draw(st.sampled_from(egress))] = None
+            pairs[source, egress[draw(st.integers(0, len(egress) - 1))]] = None
     connections: list[dict[str, Any]] = []
-    kinds = ["events", "journal", "sequenced_slots", "fanout_broadcast", "fanout_broadcast"]
     fans: Counter[str] = Counter()
     for source, target in draw(st.permutations(list(pairs))):
-        kind = draw(st.sampled_from(kinds))
+        kind = draw(lane_kinds)
         fans[source] += kind == "fanout_broadcast"
         if fans[source] > 4:
             kind = "events"
@@ -107,7 +115,7 @@ def graph_plans(draw: st.DrawFn) -> dict[str, Any]:
         "features": ["sequenced_slots", "journal"],
         "ingress": ingress,
         "egress": egress,
-        "stages": [{"id": stage, "op": draw(st.sampled_from(OPS))} for stage in listed],
+        "stages": [{"id": stage, "op": draw(ops)} for stage in listed],
         "connections": connections,
     }
     return {"plan_v": 1, "name": draw(names), "target": "lane_graph", "lane_graph": graph}
@@ -265,7 +273,8 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def mutations(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
     plan = draw(plans)
     mutant = copy.deepcopy(plan)
-    path = draw(st.sampled_from(paths(plan)[1:]))
+    places = paths(plan)
+    path = places[draw(st.integers(1, len(places) - 1))]
     parent = mutant
     for key in path[:-1]:
         parent = parent[key]
@@ -278,7 +287,7 @@ def mutations(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
     elif how == "repeat" and isinstance(parent, list):
         parent.append(copy.deepcopy(parent[key]))
     elif how == "swap":
-        parent[key] = copy.deepcopy(value_at(plan, draw(st.sampled_from(paths(plan)))))
+        parent[key] = copy.deepcopy(value_at(plan, places[draw(st.integers(0, len(places) - 1))]))
     elif isinstance(parent, dict):
         parent[draw(st.text(max_size=6))] = draw(json_values)
     return plan, mutant

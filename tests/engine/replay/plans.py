@@ -19,18 +19,35 @@ SCHEMAS: list[Any] = [True, False, {"required": ["a"]}, {"properties": {"a": {"t
 RULES = ["a:drop", "a:hash", "b.c:drop", "b.c:hash", "b:replace_with=X", "b.c:replace_with="]
 OPS = ["identity", "dataguard_check", "dataguard_redact", "dataguard_fused", "http_post:http://h/x", "exec:/bin/x|y"]
 
+# Hypothesis prepares and checks each of these strategies only once.
 _reject = st.sampled_from([{}, {}, {}, {"on_reject": "drop"}, {"on_reject": "stop"}])
+_nothing: st.SearchStrategy[dict[str, Any] | None] = st.sampled_from([None, {}])
+_schemas = st.sampled_from(SCHEMAS)
+_rules = st.lists(st.sampled_from(RULES), max_size=3)
+_ops = st.lists(st.sampled_from(OPS), min_size=1, max_size=4)
+_on_full = st.sampled_from(["block", "drop"])
+_targets = st.sampled_from(["single_ring", "lane_graph"])
+_lanes: st.SearchStrategy[dict[str, Any]] = st.sampled_from([
+    {}, {"lane": {"kind": "fanout_broadcast"}}, {"lane": {"kind": "journal"}},
+    {"lane": {"kind": "sequenced_slots", "capacity": 2}},
+])  # fmt: skip
+
+
+def _some(draw: st.DrawFn, names: list[str]) -> list[str]:
+    """Draw one to three of the names, by their positions."""
+    positions = draw(st.lists(st.integers(0, len(names) - 1), min_size=1, max_size=3, unique=True))
+    return [names[position] for position in positions]
 
 
 @st.composite
 def _params(draw: st.DrawFn, op: str) -> dict[str, Any] | None:
     if not op.startswith("dataguard") or draw(st.integers(0, 5)) == 0:
-        return draw(st.sampled_from([None, {}]))
+        return draw(_nothing)
     params: dict[str, Any] = dict(draw(_reject))
     if op != "dataguard_redact":
-        params["schema"] = draw(st.sampled_from(SCHEMAS))
+        params["schema"] = draw(_schemas)
     if op != "dataguard_check":
-        params["rules"] = draw(st.lists(st.sampled_from(RULES), max_size=3))
+        params["rules"] = draw(_rules)
     return params
 
 
@@ -51,28 +68,22 @@ def _graph(draw: st.DrawFn, stages: list[dict[str, Any]]) -> dict[str, Any]:
     ends = list(sources)
     pairs: list[tuple[str, str]] = []
     for stage in stages:
-        chosen = draw(st.lists(st.sampled_from(ends), min_size=1, max_size=3, unique=True))
-        pairs += [(source, stage["id"]) for source in chosen]
+        pairs += [(source, stage["id"]) for source in _some(draw, ends)]
         ends.append(stage["id"])
     for egress in egresses:
-        chosen = draw(st.lists(st.sampled_from(ends), min_size=1, max_size=3, unique=True))
-        pairs += [(source, egress) for source in chosen]
+        pairs += [(source, egress) for source in _some(draw, ends)]
     used = {source for source, _ in pairs}
     pairs += [(name, egresses[0]) for name in ends if name not in used]
     pairs = draw(st.permutations(pairs))
-    lanes: list[dict[str, Any]] = [
-        {}, {"lane": {"kind": "fanout_broadcast"}}, {"lane": {"kind": "journal"}},
-        {"lane": {"kind": "sequenced_slots", "capacity": 2}},
-    ]  # fmt: skip
-    chosen_lane = draw(st.sampled_from(lanes))
+    chosen_lane = draw(_lanes)
     return {
         "ingress": sources,
         "egress": egresses,
         "stages": stages,
-        "on_full": draw(st.sampled_from(["block", "drop"])),
+        "on_full": draw(_on_full),
         "features": ["journal", "sequenced_slots"],
         "connections": [
-            {"from": source, "to": target, **draw(st.sampled_from([{}, chosen_lane]))} for source, target in pairs
+            {"from": source, "to": target, **(chosen_lane if draw(st.booleans()) else {})} for source, target in pairs
         ],
     }
 
@@ -83,10 +94,10 @@ _records = st.lists(st.builds(Record, st.integers(0, 12), st.integers(0, 9), st.
 @st.composite
 def replays(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[Record]]]:
     """Draw a plan, the parameters of its stages, and journals of some of its ingresses."""
-    ops = draw(st.lists(st.sampled_from(OPS), min_size=1, max_size=4))
+    ops = draw(_ops)
     stages = [{"id": f"s{number}", "op": op} for number, op in enumerate(ops)]
     config = {f"s{number}": params for number, op in enumerate(ops) if (params := draw(_params(op))) is not None}
-    target = draw(st.sampled_from(["single_ring", "lane_graph"]))
+    target = draw(_targets)
     body = draw(_ring(stages) if target == "single_ring" else _graph(stages))
     names = [body["ingress"]] if target == "single_ring" else body["ingress"]
     journals = {name: draw(_records) for name in draw(st.lists(st.sampled_from(names), min_size=1, unique=True))}
