@@ -91,8 +91,10 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
     from tests.recorded import may_disable_triggers
 
-    # After each test it would also ask PostgreSQL whether the connection works.
-    TestCase._should_check_constraints = lambda _, connection: not connection.needs_rollback  # type: ignore[attr-defined]
+    # After each test Django asks PostgreSQL whether the connection works, also if it never failed.
+    TestCase._should_check_constraints = lambda _, connection: (  # type: ignore[attr-defined]
+        not connection.needs_rollback and (not connection.errors_occurred or connection.is_usable())
+    )
 
     for model in apps.get_app_config("procrastinate").get_models():
         model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
