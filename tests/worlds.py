@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet import enrollment
 from apps.fleet.enrollment import Enrollment
-from apps.fleet.models import Agent
+from apps.fleet.models import Agent, EnrollmentToken
 from apps.pipelines import services as pipelines
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, Deployment
@@ -96,15 +99,22 @@ class Person:
     api: Api
 
 
+@contextmanager
+def _without_savepoints() -> Iterator[None]:
+    """Let nothing be rolled back within a test's transaction, for half as many statements."""
+    with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
+        yield
+
+
 class World:
     """A tenant: ``dev``, ``staging`` and ``prod`` environments in one project; ``admin``, ``operator``, …"""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # Savepoints are off, since nothing here is rolled back and they were half of all statements.
-        with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
-            self._make(name)
+        self._enrollment_tokens: dict[UUID, EnrollmentToken] = {}  # of environments
+        self._make(name)
 
+    @_without_savepoints()
     def _make(self, name: str) -> None:
         owner = accounts.get_or_create_account(f"admin@{name}.example")
         self.admin = self._person(owner)
@@ -153,6 +163,7 @@ class World:
         project = environment.project
         return f"/api/v1/orgs/{project.organization_id}/projects/{project.pk}/environments/{environment.pk}{rest}"
 
+    @_without_savepoints()
     def version(self, environment: Environment | None = None, content: dict[str, Any] | None = None) -> Version:
         """Create a draft and promote it to a version."""
         environment = environment or self.dev
@@ -164,6 +175,7 @@ class World:
         version, _ = pipelines.promote(draft, actor=self.operator.actor)
         return version
 
+    @_without_savepoints()
     def bundle(self, environment: Environment | None = None, name: str = "bundle", **config: Any) -> ConfigBundle:
         """Create a config bundle, of a new version unless ``version`` is given."""
         environment = environment or self.dev
@@ -179,11 +191,15 @@ class World:
         )
         return text
 
+    @_without_savepoints()
     def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
         """Enroll an agent; return it and its API client."""
         environment = environment or self.dev
         actor = self.admin.actor
-        token, _ = enrollment.create_enrollment_token(environment=environment, actor=actor)
+        token = self._enrollment_tokens.get(environment.pk)
+        if token is None:
+            token, _ = enrollment.create_enrollment_token(environment=environment, actor=actor, max_uses=10_000)
+            self._enrollment_tokens[environment.pk] = token
         made = enrollment.enroll(
             Enrollment(token=token, environment=environment, name=name, labels=labels, actor=actor)
         )

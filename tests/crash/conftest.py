@@ -115,7 +115,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workspace() -> Iterator[Workspace]:
     """Start one workspace for all tests. Each test leaves it running."""
     made = Workspace(REPLAY_EXEC_ALLOWLIST="/bin/sh")

@@ -148,7 +148,8 @@ def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) 
     now = timezone.now()
     for agent, days in ((one, 91), (two, 89)):
         AgentKey.objects.filter(agent=agent).update(**{column: now - timedelta(days=days)})
-    first, second, *_ = EnrollmentToken.objects.order_by("id")
+    world.enrollment_token()
+    first, second = EnrollmentToken.objects.order_by("id")
     before = EnrollmentToken.objects.count()
     for token, days in ((first, 91), (second, 89)):
         EnrollmentToken.objects.filter(pk=token.pk).update(**{column: now - timedelta(days=days)})

@@ -127,7 +127,7 @@ def installation() -> Iterator[Installation]:
     made.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running() -> Iterator[Installation]:
     """Start an installation on an empty folder for all tests that leave it running."""
     made = Installation(is_prepared=False)

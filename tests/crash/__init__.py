@@ -1,0 +1,1 @@
+"""Tests that kill processes. A package, so that their server ends when the last of them has run in its process."""
