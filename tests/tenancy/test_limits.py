@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,18 +15,10 @@ from apps.tenancy.models import Project, RateCounter
 from byteor_cloud.config import Config
 from byteor_cloud.errors import TooManyRequests
 from tests.races import Race
+from tests.tenancy.conftest import NOON
 from tests.worlds import Api, World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
-NOON = 1_800_000_000.0  # the start of a minute
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of the rate limits: a list with the time as its only value."""
-    now = [NOON + 10.5]
-    monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
-    return now
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:

@@ -206,6 +206,7 @@ def test_the_next_path_of_the_last_attempt_is_used(client: Client, provider: Pro
     assert sign_in(client, provider, HTML)["Location"] == "/admin/"
 
 
+@pytest.mark.usefixtures("clock")
 def test_twenty_sign_ins_a_minute_are_allowed_for_an_address(provider: Provider) -> None:
     for _ in range(20):
         assert sign_in(Client(), provider).status_code == 200

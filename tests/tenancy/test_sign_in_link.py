@@ -122,6 +122,7 @@ def test_two_concurrent_uses_of_a_link_sign_in_once(person: User) -> None:
     assert AuditEvent.objects.filter(action="session.sign_in").count() == 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_twenty_attempts_a_minute_are_allowed_for_an_address(person: User) -> None:
     client = Client()
     codes = [client.post(f"/auth/link/bor_usr_{attempt}").status_code for attempt in range(21)]
