@@ -27,9 +27,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. What waits most is not at once: the others use the processor meanwhile. test_serving looks at a server
-# that nobody has used.
-SLOWEST_FIRST = ("crash/", "laws/", "releases/test_stateful", "browser/", "system/test_serving", "system/")
+# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
+SLOWEST_FIRST = ("crash/", "system/test_serving", "laws/", "releases/test_stateful", "browser/", "system/")
 
 
 def pytest_collection_finish() -> None:
