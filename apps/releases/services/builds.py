@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,6 +15,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
+from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.delivery import bundle as delivery
@@ -27,6 +29,9 @@ _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
     ApprovalCode.REVOKED: "approval_revoked",
 }
+_found = CompiledQuery(
+    lambda pk: Deployment.objects.select_related(*RELATED, "approval", "handed_in").filter(pk=pk), UUID
+)
 
 
 def build(deployment_id: str, claim: Claim | None = None) -> None:
@@ -44,7 +49,7 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 @transaction.atomic
 def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     """Spend the approval's one use and set the status ``building``; None if there is nothing to build now."""
-    found = Deployment.objects.select_related(*RELATED, "approval", "handed_in").filter(pk=deployment_id).first()
+    found = _found.first(UUID(deployment_id))
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
         return None
     if found.status == DeploymentStatus.BUILDING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.db import transaction
@@ -16,6 +17,7 @@ from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
+from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
@@ -29,11 +31,12 @@ _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
 # The sweep enqueues a step of every rollout every 5 s. A much longer pause means that the worker or database was down.
 _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
+_found = CompiledQuery(lambda pk: Deployment.objects.select_related("environment", "restores").filter(pk=pk), UUID)
 
 
 def run_step(deployment_id: str) -> None:
     """Run the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
-    found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
+    found = _found.first(UUID(deployment_id))
     if found is None:
         return
     is_served = _is_bundle_available(found)  # before any lock, because the storage may be slow
