@@ -14,12 +14,21 @@ from apps.releases.models import ConfigBundle, KnownBad
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.engine.allowlist import check_program, parse_url_prefix
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.configuration import RuntimeConfig
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.errors import MAX_FIELD_ERRORS, Conflict, FieldError, InvalidInput, child_pointer
+
+_known_bad = CompiledQuery(
+    lambda environment_id, config_hash: KnownBad.objects.filter(
+        environment_id=environment_id, config_hash=config_hash
+    ).only("pk"),
+    UUID,
+    str,
+)
 
 WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core": "spin"}
 ADAPTER_KINDS = [
@@ -166,7 +175,7 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
 
 def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
     """Return whether the configuration is known bad in the environment."""
-    return KnownBad.objects.filter(environment_id=environment_id, config_hash=config_hash).exists()
+    return _known_bad.first(environment_id, config_hash) is not None
 
 
 def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
