@@ -67,6 +67,22 @@ def marks(page: Page) -> dict[int, str]:
     return dict(found)
 
 
+EARLY = """document.addEventListener("readystatechange", () => {  // "interactive": before the editor's script runs
+  if (document.readyState === "interactive") document.querySelector("#text").value += " ";
+})"""
+
+
+def test_text_that_was_typed_before_the_editor_was_ready_can_be_saved(world: World, page: Page) -> None:
+    draft = new_draft(world, PLAN)
+    sign_in(page, world.operator.user)
+    page.add_init_script(EARLY)
+    edit(page, draft)
+
+    expect(page.get_by_text("Not saved, based on revision 1")).to_be_visible()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Saved, revision")).to_be_visible()
+
+
 def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
     draft = new_draft(world, PLAN)
     first, _ = services.promote(draft, actor=world.operator.actor)

@@ -8,7 +8,8 @@ const root = document.querySelector(".editor");
 const part = Object.fromEntries([...root.querySelectorAll("[data-is]")].map((each) => [each.dataset.is, each]));
 const text = part.text;
 const mayEdit = !text.readOnly;
-let saved = text.value; // the text as it was last loaded or saved
+// The text as it was last loaded or saved. A person may type before this script runs, so the value may differ already.
+let saved = text.defaultValue.replace(/\r\n?/g, "\n");
 let revision = root.dataset.revision;
 let busy = false;
 
