@@ -275,5 +275,6 @@ def test_heartbeats_rewrite_their_rows_in_place() -> None:
     # A session reports its counts after ten idle seconds.
     wait_until(lambda: updates()[0] - before[0] >= 50)
     updated, hot = (now - then for now, then in zip(updates(), before, strict=True))
-    assert hot == updated
+    # The first heartbeat of an agent may leave a page that earlier tests filled.
+    assert hot >= updated - len(agents)
     assert Heartbeat.objects.count() == 5
