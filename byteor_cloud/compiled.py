@@ -28,7 +28,7 @@ class CompiledQuery[Row: Model]:
     """A query that ``build`` makes from values of the types ``kinds``. It is compiled at the first call.
 
     ``build`` may use a value only as a value in the SQL: what else depends on it would be fixed by the first call.
-    Unless ``uses_all`` is false, it must use each.
+    It must use each value, unless ``uses_all`` is false.
     """
 
     def __init__(self, build: Callable[..., QuerySet[Row, Any]], *kinds: type, uses_all: bool = True) -> None:

@@ -64,7 +64,10 @@ def _without(rows: _Rows, others: _Rows) -> _Rows:
 
 
 def _change(gone: _Rows, new: _Rows) -> str:
-    """Return statements that change the rows while triggers are off, since what triggers made is among the rows."""
+    """Return statements that delete the rows ``gone`` and insert the rows ``new``.
+
+    No trigger runs meanwhile, since the rows that triggers made were recorded too.
+    """
     statements = [
         f'DELETE FROM "{table}" t WHERE to_jsonb(t) IN (SELECT jsonb_array_elements({_quoted(found)}))'
         for table, found in gone.items()

@@ -101,7 +101,7 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """Let nothing be rolled back within a test's transaction, for half as many statements."""
+    """Make no savepoints in the block, which halves its statements. An error in it spoils the test's transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 

@@ -1,4 +1,4 @@
-"""Who sends a request with a session: Django's look-ups of the session and of its person, compiled once."""
+"""Django's look-ups of a request's session and of its person, with queries that are compiled once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _users = CompiledQuery(lambda pk: User.objects.filter(pk=pk), UUID)
 
 
 class SessionStore(db.SessionStore):
-    """Sessions in the database: Django's SESSION_ENGINE."""
+    """Django's store of sessions in the database. The setting SESSION_ENGINE names this module."""
 
     def _get_session_from_db(self) -> Session | None:
         found = _sessions.first(self.session_key, timezone.now())
@@ -29,7 +29,7 @@ class SessionStore(db.SessionStore):
 
 
 class Accounts(ModelBackend):
-    """The people who signed in with a one-time link."""
+    """The authentication backend of sessions that began with a one-time link."""
 
     def get_user(self, user_id: Any) -> User | None:
         """Return the person of a session, unless they may not sign in any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from .trust import EvidenceCode, Trust, Unproven, VerificationOutcome
 
 EXIT_CODES = {VerificationOutcome.PROVEN: 0, VerificationOutcome.NOT_PROVEN: 1, VerificationOutcome.CONSISTENT: 3}
 EXIT_USAGE = 2
+_HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # an id is a SHA-256 in base64url: 43 characters
 _OUTCOMES = """\
 outcome (the start of the output) and exit code:
   PROVEN      0  everything is valid and signed by keys that you named with --trust or --keys
@@ -64,13 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
-    """Write ``--trust KID`` as ``--trust=KID``.
+    """Write ``--trust KID`` as ``--trust=KID`` if the id begins with a hyphen, as that of one key in 64 does.
 
-    One key in 64 has an id that begins with a hyphen, which argparse would take for an option.
+    argparse would take such an id for an option.
     """
     joined: list[str] = []
     for argument in arguments:
-        if joined[-1:] == ["--trust"]:
+        if joined[-1:] == ["--trust"] and _HYPHENATED_KID.fullmatch(argument):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Axe has other rules, but only serious and critical findings are asked for. It parses the colors of each element and of
-# all that lies under it, although there are only a few.
+# Defines ``examine``, which runs only the rules of axe whose findings are serious or critical. For each element, axe
+# parses its colors and those of all elements under it. A page has only a few colors, so the parsed ones are remembered.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
     && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id);
@@ -20,7 +20,8 @@ PREPARE = """;(() => {
     .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
     .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
 })()"""
-# Besides: what axe has no rule for, or calls moderate. Only what depends on the colors is looked for again in dark.
+# Runs axe in light, checks the headings, icons and buttons, for which axe has no rule or only a moderate one, and then
+# runs in dark the one rule that depends on colors.
 WIDE = """async ([leftOut, inDark]) => {
   const found = [
     ...await examine(leftOut),
@@ -36,7 +37,8 @@ WIDE = """async ([leftOut, inDark]) => {
   document.documentElement.classList.add("dark");
   return [...found, ...(await examine(leftOut, ["color-contrast"])).map(each => `in dark, ${each}`)];
 }"""
-# Only what depends on the width. Scripts hear of another width while the next frame is made.
+# Runs the rules that depend on the width of the window. A page's scripts learn of a new width while the browser draws
+# the next frame, so wait for the frame after it.
 NARROW = """async leftOut => {
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
   return [

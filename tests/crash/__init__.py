@@ -1,1 +1,1 @@
-"""Tests that kill processes. A package, so that their server ends when the last of them has run in its process."""
+"""Tests that kill processes. They share a server, which pytest stops after the last test of this package."""

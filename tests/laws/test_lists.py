@@ -158,7 +158,7 @@ def pages(api: Api, url: str | None, direction: str) -> Iterator[Any]:
 
 
 def rows_of(pages: Iterable[Any]) -> list[Any]:
-    """Return the rows of the pages without what changes by time alone, also between two requests."""
+    """Return the rows of the pages without ``liveness``, which may change from one request to the next."""
     return [
         {name: value for name, value in row.items() if name != "liveness"} for page in pages for row in page["results"]
     ]

@@ -1,1 +1,1 @@
-"""Tests of whole servers. A package, so that the shared one ends when the last of them has run in its process."""
+"""Tests of whole servers. Some share one, which pytest stops after the last test of this package."""

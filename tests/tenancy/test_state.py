@@ -1,4 +1,4 @@
-"""Locks of rows. The tests of each state machine are with the services that advance it."""
+"""Tests of row locks. Each state machine is tested with the services that advance it."""
 
 from __future__ import annotations
 

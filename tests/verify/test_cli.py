@@ -49,6 +49,9 @@ def test_the_id_of_a_trusted_key_may_begin_with_a_hyphen(approved: Files, verify
     assert verify(approved, "--trust", KID, "--trust", kid) == 0
     assert verify(approved, f"--trust={kid}") == 1
     assert verify(approved, "--trust", kid) == 1
+    with pytest.raises(SystemExit) as left:  # an option is no id
+        verify(approved, "--trust", "--json")
+    assert left.value.code == 2
 
 
 @pytest.mark.parametrize(

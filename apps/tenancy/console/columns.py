@@ -72,7 +72,10 @@ def row_url(row: Model) -> str:
 
 @cache
 def table_url(model: type[Model], prefix: str) -> str:
-    """Return the URL of the model's table below ``prefix``, which ``reverse`` reads itself. A page has dozens."""
+    """Return the URL of the model's table. A page links dozens of tables.
+
+    The URL depends on ``prefix``, Django's script prefix, so the cache needs it although ``reverse`` reads it itself.
+    """
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 

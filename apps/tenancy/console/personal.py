@@ -19,9 +19,11 @@ from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Role
 from byteor_cloud.compiled import CompiledQuery
 
-# Of each organization, the role in it or nothing, and the roles in its projects. None: an installation operator.
+# For each organization, the person's role in it, or "", and then the roles in its projects. None: an installation
+# operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
-# Makes the queryset of a person, about something fixed, from ids. Only the person and the ids may vary in it.
+# A function of something fixed (such as a table), a person and ids, that returns what the person may see of it. Its
+# result may depend only on these.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 

@@ -113,14 +113,14 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @cached_property
     def _theme(self) -> dict[str, Any]:
-        """What the theme shows on every page to everybody: it reads all its settings again for each request."""
+        """What the theme shows to everybody on every page, made once: the theme would do it for each request."""
         nobody = HttpRequest()
         nobody.META["SCRIPT_NAME"], nobody.user = "", AnonymousUser()
         shown: dict[str, Any] = super().each_context(nobody)
         return shown
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
-        """Return nothing: the menu lists the tables, and knows no apps."""
+        """Return no apps, so that the theme does not list their tables: our own menu does."""
         return []
 
     def list_urls(self) -> frozenset[str]:
