@@ -245,6 +245,7 @@ def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, pag
         page.get_by_role("button", name=name, exact=True).click()
 
     def look(name: str) -> None:
+        page.wait_for_load_state()  # a page that was only begun has no elements to measure
         for width in widths:
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
