@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
@@ -13,7 +15,8 @@ from apps.fleet import services as fleet_services
 from apps.fleet.models import Agent, Assignment, Heartbeat
 from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent
 from apps.releases.tasks import sweep
-from apps.tenancy.models import Environment
+from apps.tenancy.models import AuditEvent, Environment
+from tests.recorded import Recorded
 from tests.worlds import Api, World, report, run_jobs
 
 type Fleet = list[tuple[Agent, Api]]
@@ -52,6 +55,35 @@ def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) ->
     deployment.refresh_from_db()
     assert (deployment.status, deployment.is_current) == ("active", True)
     return deployment
+
+
+@dataclass
+class Running:
+    """The agents, two config bundles, and the deployments of the first ones, of which the agents run the last."""
+
+    agents: Fleet
+    bundles: list[ConfigBundle]
+    deployments: list[Deployment]
+
+
+_recorded: dict[tuple[UUID | None, str, int, int], Recorded[Running]] = {}  # by the newest audit event
+
+
+def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, list[ConfigBundle], list[Deployment]]:
+    """Return a fleet in ``dev``, two config bundles, and the deployments of the first ones, activated in turn.
+
+    It comes first in a test: later calls, after the same events in the audit ledger, insert the same rows again.
+    """
+    newest = AuditEvent.objects.order_by("id").values_list("id", flat=True).last()
+
+    def make() -> Running:
+        enrolled, made = fleet(world, agents), bundles(world, 2)
+        return Running(enrolled, made, [active(world, bundle, enrolled) for bundle in made[:deployments]])
+
+    found = _recorded.setdefault((newest, world.name, agents, deployments), Recorded(make))()
+    # Agents that were recorded a while ago are online like new ones, which have sent no heartbeat.
+    Heartbeat.objects.filter(agent__in=[agent for agent, _ in found.agents]).update(last_seen_at=timezone.now())
+    return found.agents, found.bundles, found.deployments
 
 
 def waves(*percents: int, pause_s: int = 0, threshold: int = 0, auto_rollback: bool = True) -> dict[str, Any]:

@@ -26,9 +26,7 @@ def explained(world: World, agent: Agent) -> tuple[list[str], list[str]]:
 
 
 def test_new_deployment_passes_a_drained_agent_by(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 2)
     drain(world, agents[0][0])
 
     second = stories.active(world, two, agents[1:])
@@ -41,9 +39,7 @@ def test_new_deployment_passes_a_drained_agent_by(world: World, run_jobs: Run) -
 
 
 def test_undrained_agent_is_offered_what_is_current(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    stories.active(world, one, agents)
+    agents, (_, two), (_,) = stories.running(world, 2)
     drain(world, agents[0][0])
     second = stories.active(world, two, agents[1:])
 
@@ -109,10 +105,7 @@ def test_failure_before_the_drain_still_counts(world: World, run_jobs: Run) -> N
 
 
 def test_rollback_reaches_a_drained_agent_without_waiting_for_it(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
-    second = stories.active(world, two, agents)
+    agents, _, (first, second) = stories.running(world, 2, 2)
     drain(world, agents[0][0])
 
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})

@@ -174,9 +174,7 @@ def test_explains_a_paused_deployment(world: World) -> None:
 
 
 def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 2)
-    before, after = stories.bundles(world, 2)
-    old = stories.active(world, before, agents)
+    agents, (_, after), (old,) = stories.running(world, 2)
     deployment = stories.offered(world, after, strategy=waves(50, 100, pause_s=600))
     (agent, api), (spared, spared_api) = agents
     report(api, agent, "failed", detail="exit code 1")
@@ -206,10 +204,7 @@ def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[]
 
 
 def test_explains_a_rollback_by_a_person(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    before, after = stories.bundles(world, 2)
-    stories.active(world, before, agents)
-    deployment = stories.active(world, after, agents)
+    agents, _, (_, deployment) = stories.running(world, 1, 2)
     rollbacks.start(deployment, reason="drops records", actor=world.operator.actor)
 
     explanation = explain(world, agents[0][0])

@@ -106,9 +106,7 @@ def test_open_interval_is_confirmed_by_each_heartbeat(world: World) -> None:
 
 
 def test_after_a_rollback_the_history_names_the_deployment_that_built_the_bundle(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    one, two = stories.bundles(world, 2)
-    old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
+    agents, (one, _), (old, new) = stories.running(world, 1, 2)
 
     store(agents[0][0], 0, old.bundle_hash, new)  # the offer to go back is the newer deployment's
 

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100))
     early, early_api = world.agent(name="early")
     run_jobs()
@@ -47,9 +45,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
 
 
 def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100))
     late, _ = world.agent(name="late")
     run_jobs()
@@ -66,8 +62,7 @@ def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs
 
 
 def test_a_late_joiner_is_offered_the_current_deployment(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    deployment = stories.active(world, world.bundle(), agents)
+    _, _, (deployment,) = stories.running(world, 1)
 
     late, api = world.agent(name="late")
     run_jobs()

@@ -88,10 +88,8 @@ def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
 
 
 def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> None:
-    agents = stories.fleet(world, 1)
+    agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
-    first, second = stories.bundles(world, 2)
-    old = stories.active(world, first, agents)
     new = stories.offered(world, second)
 
     late = api.post(
@@ -190,10 +188,8 @@ def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer:
 
 
 def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> None:
-    agents = stories.fleet(world, 1)
+    agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
-    first, second = stories.bundles(world, 2)
-    old = stories.active(world, first, agents)
     old_version = old.config_bundle.version
     beat = {"deployment_id": str(old.pk), "bundle_hash": old.bundle_hash, "spec_hash": old_version.spec_hash}
     api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": beat})

@@ -293,9 +293,7 @@ def test_the_same_idempotency_key_creates_one_deployment(world: World) -> None:
 
 
 def test_lists_filter_by_status_pipeline_and_bundle(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    _, (_, two), (first,) = stories.running(world, 1)
     second = world.deployment(two)
     path = world.path(rest="/deployments")
 

@@ -150,10 +150,7 @@ def test_a_retry_is_refused_when_nothing_was_offered(world: World) -> None:
 
 
 def test_a_retry_is_refused_after_a_failed_rollback(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    first, second = stories.bundles(world, 2)
-    stories.active(world, first, agents)
-    deployment = stories.active(world, second, agents)
+    agents, _, (_, deployment) = stories.running(world, 1, 2)
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/rollback"), {"reason": "slow"})
     report(agents[0][1], agents[0][0], "failed")
     run_jobs()

@@ -29,9 +29,7 @@ def refused(answer: Any, code: str, deployment: Deployment) -> None:
 
 
 def test_the_earlier_deployment_becomes_current_again(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
+    agents, (_, two), (first, second) = stories.running(world, 2, 2)
 
     body = roll_back(world, second).json()
 
@@ -60,9 +58,8 @@ def test_the_earlier_deployment_becomes_current_again(world: World, run_jobs: Ca
 
 
 def test_the_agent_gets_the_earlier_manifest_newly_signed(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
+    agents, _, (first, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
-    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
     base = f"/api/v1/agents/{agent.pk}"
 
@@ -109,8 +106,7 @@ def test_two_rollbacks_restore_two_earlier_deployments(world: World, run_jobs: C
 
 
 def test_a_rollback_of_the_first_deployment_is_refused(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    only = stories.active(world, world.bundle(), agents)
+    agents, _, (only,) = stories.running(world, 1)
 
     refused(roll_back(world, only), "nothing_to_roll_back_to", only)
 
@@ -131,8 +127,7 @@ def test_a_rollback_never_restores_another_pipeline(world: World) -> None:
 
 
 def test_a_rollback_of_a_superseded_deployment_is_refused(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    first, _second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    _, _, (first, _second) = stories.running(world, 1, 2)
     first.refresh_from_db()
 
     refused(roll_back(world, first), "not_current", first)
@@ -142,9 +137,7 @@ def test_a_rollback_of_a_superseded_deployment_is_refused(world: World) -> None:
     "status", ["pending_approval", "approved", "building", "denied", "rolling_back", "rolled_back"]
 )
 def test_a_rollback_is_refused_in_other_statuses(world: World, status: str) -> None:
-    agents = stories.fleet(world, 1)
-    one, two = stories.bundles(world, 2)
-    stories.active(world, one, agents)
+    _, (_, two), (_,) = stories.running(world, 1)
     deployment = world.deployment(two)
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
     deployment.refresh_from_db()
@@ -156,8 +149,7 @@ def test_a_rollback_is_refused_in_other_statuses(world: World, status: str) -> N
 
 
 def test_a_reason_is_required(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    _, _, (_, second) = stories.running(world, 1, 2)
 
     answer = world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {})
 
@@ -181,17 +173,14 @@ def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable
 
 
 def test_a_rollback_is_refused_when_all_earlier_deployments_are_known_bad(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    _, _, (first, second) = stories.running(world, 1, 2)
     bundle_services.mark_known_bad(world.dev, first.config_hash, reason="cve", actor=world.admin.actor)
 
     refused(roll_back(world, second), "nothing_to_roll_back_to", second)
 
 
 def test_a_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 
     assert roll_back(world, second).json()["status"] == "rolling_back"
@@ -204,9 +193,7 @@ def test_a_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int])
 
 
 def test_a_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 4)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 4)
     second = stories.offered(world, two, strategy=waves(50, 100))
 
     report(agents[0][1], agents[0][0], "active")
@@ -290,9 +277,7 @@ def test_a_deployment_that_was_rolled_back_meanwhile_does_not_become_current(
 
 
 def test_a_rolled_back_configuration_is_refused_until_cleared(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    one, two = stories.bundles(world, 2)
-    stories.active(world, one, agents)
+    agents, (_, two), (_,) = stories.running(world, 1)
     roll_back(world, stories.active(world, two, agents))
     report_from_all(agents, "rolled_back", run_jobs)
     body = {"config_bundle_id": str(two.pk), "target": {"all": True}}

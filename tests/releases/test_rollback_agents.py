@@ -15,8 +15,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 2)
-    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    agents, _, (first, second) = stories.running(world, 2, 2)
     roll_back(world, second)
 
     report(agents[0][1], agents[0][0], "rolled_back")
@@ -37,9 +36,8 @@ def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callabl
 
 
 def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
+    agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     path = f"/api/v1/agents/{agent.pk}/deployment"
     roll_back(world, second)
     first_offer = api.get(path).json()["desired"]
@@ -56,8 +54,7 @@ def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], in
 
 
 def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    agents, _, (_, second) = stories.running(world, 1, 2)
     roll_back(world, second)
     stories.set_offered_ago(second, 600, agents[0][0])
 
@@ -69,9 +66,8 @@ def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: 
 
 
 def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
-    agents = stories.fleet(world, 1)
+    agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
 
     assert report(api, agent, "active").status_code == 409
@@ -81,10 +77,7 @@ def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
 def test_agents_that_another_deployment_took_over_are_not_rolled_back(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
-    second = stories.active(world, two, agents)
+    agents, _, (first, second) = stories.running(world, 2, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
 
@@ -126,8 +119,7 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
 def test_an_agent_that_joins_during_a_rollback_is_offered_the_restored_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
-    agents = stories.fleet(world, 1)
-    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    agents, _, (first, second) = stories.running(world, 1, 2)
     roll_back(world, second)
     late, _ = world.agent(name="late")
     run_jobs()

@@ -47,9 +47,7 @@ def test_all_at_once_waits_for_all_agents(world: World, run_jobs: Callable[[], i
 
 
 def test_the_next_deployment_supersedes_the_current_one(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 1)
 
     second = stories.active(world, two, agents)
 
@@ -235,9 +233,7 @@ def test_the_agent_timeout_is_that_of_the_creation(world: World, run_jobs: Calla
 
 def test_a_rollout_stops_when_its_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
     """The same configuration is deployed again while the deployment before it is rolled back."""
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
+    agents, (_, two), (first, second) = stories.running(world, 2, 2)
     again = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 
     assert command(world.operator.api, world, second, "rollback", reason="latency").status_code == 200
@@ -256,9 +252,7 @@ def test_a_rollout_stops_when_its_configuration_becomes_known_bad(world: World, 
 def test_a_deployment_fails_when_its_configuration_becomes_known_bad_during_the_build(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agents = stories.fleet(world, 1)
-    one, two = stories.bundles(world, 2)
-    first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
+    agents, (_, two), (first, second) = stories.running(world, 1, 2)
     again = world.deployment(two)
     put = blobs.put
 

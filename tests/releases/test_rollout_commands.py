@@ -61,9 +61,7 @@ def test_viewers_cannot_pause_resume_or_abort(world: World) -> None:
 
 
 def test_an_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 3)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 3)
     second = stories.offered(world, two)
     report(agents[0][1], agents[0][0], "active")
     report(agents[1][1], agents[1][0], "downloading")

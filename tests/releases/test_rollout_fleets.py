@@ -24,10 +24,8 @@ pytestmark = pytest.mark.django_db
 
 
 def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 4)
+    agents, (_, two), (_,) = stories.running(world, 4)
     (away, away_api) = agents[1]
-    one, two = stories.bundles(world, 2)
-    stories.active(world, one, agents)
     stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
     assert stories.progress(second) == ["offered", "offered", "pending", "pending"]
@@ -44,10 +42,8 @@ def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, 
 
 
 def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 4)
+    agents, (_, two), (first,) = stories.running(world, 4)
     (away, away_api) = agents[1]
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
     stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
     report_from_all(agents[:1], "failed", run_jobs)
@@ -63,9 +59,7 @@ def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run
 
 
 def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 3)
-    one, two = stories.bundles(world, 2)
-    stories.active(world, one, agents)
+    agents, (_, two), (_,) = stories.running(world, 3)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
     # Shares are rounded up: two agents are in the first wave, one is in the second, and none is left for the third.
@@ -80,9 +74,7 @@ def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> Non
 
 
 def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run_jobs: Run) -> None:
-    agents = stories.fleet(world, 6)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
+    agents, (_, two), (first,) = stories.running(world, 6)
     second = stories.offered(world, two, strategy=waves(34, 100))
     assert stories.progress(second) == ["offered"] * 3 + ["pending"] * 3
     report_from_all(agents[:2], "active", run_jobs)
