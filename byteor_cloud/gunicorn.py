@@ -11,8 +11,11 @@ import os
 import resource
 from typing import Any
 
-from gevent import monkey
+from gevent import events, monkey
 
+# gevent would look for its plugins once per patched module, each time in the metadata of all installed packages. There
+# are none.
+events.notify_and_call_entry_points = events.notify
 # This must run before the application is imported: locks and sockets that exist earlier would block the event loop.
 monkey.patch_all()
 

@@ -164,6 +164,14 @@ def django_test_environment(django_test_environment: None) -> None:
     Template._render = render  # type: ignore[attr-defined]  # Django's own is put back at the end
 
 
+# pytest-django would set up each of these for every test: for the markers urls, django_isolate_apps and
+# ignore_template_errors, for classes of unittest, for mail and for django.contrib.sites. No test uses any of them. Who
+# needs one removes its name here.
+_unused = pytest.fixture(scope="session")(lambda: None)
+_django_set_urlconf = _django_isolate_apps = _template_string_if_invalid_marker = _unused
+_django_setup_unittest = _dj_autoclear_mailbox = _django_clear_site_cache = _unused
+
+
 @cache
 def _recorded_world(name: str) -> Callable[[], Any]:
     from tests.recorded import Recorded

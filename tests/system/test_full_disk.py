@@ -19,6 +19,7 @@ import requests
 from byteor_cloud.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children, free_port
+from tests.system.prepared import prepare
 from tests.system.test_metrics import parsed
 
 CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
@@ -85,6 +86,7 @@ def disk() -> Iterator[SmallDisk]:
 
 
 def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
+    prepare(disk.data_dir)
     server = disk.serve()
     created = disk.bootstrap()
     token, org = created["token"], f"/api/v1/orgs/{created['org_id']}"

@@ -14,10 +14,12 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
+from django_prometheus.middleware import Metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.fleet.models import Heartbeat
 from apps.operations import metrics
+from apps.releases.agent_path import answers
 from apps.releases.jobs import BuildBundle
 from apps.tenancy import audit
 from apps.tenancy.models import AuditSeal
@@ -26,6 +28,18 @@ from tests.worlds import Api, World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
 type Series = dict[str, float]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_earlier_requests() -> None:
+    """Forget the thousands of series of the requests that other files' tests sent in this process.
+
+    Each page of metrics would contain them, and writing and parsing them takes a second.
+    """
+    answers._meter.cache_clear()
+    for metric in vars(Metrics.get_instance()).values():
+        if metric._labelnames:
+            metric.clear()
 
 
 @pytest.fixture(autouse=True)

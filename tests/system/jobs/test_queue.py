@@ -12,6 +12,7 @@ from byteor_cloud import database, jobs
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import JobLane
 from byteor_cloud.worker import process
+from byteor_cloud.worker.claims import DUE_LANES, FETCH
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,
@@ -145,7 +146,8 @@ def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
     assert max(rounds) <= 51 + 2 * jobs.SLOTS[JobLane.INGEST]
 
 
-def test_cost_of_a_fetch_does_not_grow_with_the_queue() -> None:
+@pytest.mark.parametrize("statement", [DUE_LANES, FETCH], ids=["due", "fetch"])
+def test_cost_of_a_fetch_does_not_grow_with_the_queue(statement: str) -> None:
     """Measured in rows that PostgreSQL reads for one fetch, not in time."""
 
     def rows(waiting_jobs: int) -> float:
@@ -157,10 +159,10 @@ def test_cost_of_a_fetch_does_not_grow_with_the_queue() -> None:
         execute("ANALYZE procrastinate_jobs")
         values: dict[str, Any] = {
             "lane": "ingest", "full": [], "names": [], "turns": [], "has_suspect": False, "suspect_waits": 60,
-            "worker": None,
+            "worker": None, "lanes": list(JobLane),
         }  # fmt: skip
         with connection.cursor() as cursor:
-            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + process.FETCH, values)
+            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, values)
             (plan,) = cursor.fetchone()
         return _actual_rows(plan[0]["Plan"])
 
