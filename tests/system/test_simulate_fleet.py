@@ -19,7 +19,7 @@ from tests.patience import PATIENCE_S, wait_until
 from tests.slow_clients import PLAN, Target
 from tests.system.conftest import Installation, free_port
 
-AGENTS, FAILING_PERCENT = 24, 20
+AGENTS, FAILING_PERCENT = 12, 20
 # One heartbeat a second for each agent, so that each scenario takes a few seconds.
 SCALE = "0.2"
 
@@ -142,8 +142,8 @@ def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None
     broken.write_text("{}\nno key\n")
 
     # The token's uses are spent, and a mistyped token is not even looked up.
-    refuse("after 0 of 24 agents: 401", **there, token=site.token)
-    refuse("after 0 of 24 agents: 401", **there, token=unknown)
+    refuse(f"after 0 of {AGENTS} agents: 401", **there, token=site.token)
+    refuse(f"after 0 of {AGENTS} agents: 401", **there, token=unknown)
     refuse("a credential is empty or contains spaces", **there, token="a b")
     refuse("must be given as its URL", **{**there, "environment": "nonsense"}, token=unknown)
     refuse("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")

@@ -13,7 +13,7 @@ from tests.system.conftest import Installation
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
 
 # A server of few threads is frozen by 40. ``make bench ARGS=slow-clients`` has a thousand of each kind.
-MANY = 100
+MANY = 60
 
 
 def test_slow_clients_do_not_delay_others_and_are_disconnected(installation: Installation) -> None:
