@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import oidc_provider_mock  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import requests
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
 from social_django.models import UserSocialAuth
+from werkzeug.serving import make_server
 
 from apps.tenancy.models import User, UserToken
 from tests.tenancy.provider import Provider
@@ -32,27 +29,21 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def real_issuer() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     people = [
         {"sub": "ada", "email": "ada@acme.example", "email_verified": True, "name": "Ada Lovelace"},
         {"sub": "bob", "email": "bob@acme.example", "email_verified": True, "name": "Bob"},
     ]
-    claims = [argument for person in people for argument in ("--user-claims", json.dumps(person))]
-    program = Path(sys.executable).with_name("oidc-provider-mock")
-    process = subprocess.Popen([program, "-p", str(port), *claims], stderr=subprocess.DEVNULL)
-    issuer = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            requests.get(f"{issuer}/.well-known/openid-configuration", timeout=1)
-            break
-        except requests.ConnectionError:
-            time.sleep(0.05)
-    yield issuer
-    process.terminate()
-    process.wait()
+    provider = oidc_provider_mock.app(
+        user_claims=[oidc_provider_mock.User(sub=str(claims["sub"]), claims=claims) for claims in people]
+    )
+    # It listens before its port is known, so that no other server can have taken the port.
+    server = make_server("127.0.0.1", 0, provider, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, requests.Response]:
