@@ -114,7 +114,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_truncate")
         if may_disable_triggers():
             connection.ops.sql_flush = _delete_rows  # type: ignore[method-assign]
-            # This signal would look for the rows of KEPT again.
+            # After each test Django would look for all content types and permissions, whose tables (KEPT) stay filled.
             flush.emit_post_migrate_signal = lambda *_: None  # type: ignore[attr-defined]
     yield
     with django_db_blocker.unblock():

@@ -101,7 +101,7 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """Make no savepoints in the block, which halves its statements. An error in it spoils the test's transaction."""
+    """Make no savepoints in the block, to send half as many statements. An error in it ends the test's transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 

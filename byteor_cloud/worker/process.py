@@ -21,8 +21,9 @@ from byteor_cloud import jobs
 from byteor_cloud.database import direct_connection
 from byteor_cloud.jobs import KINDS, ClaimLost, JobLane
 from byteor_cloud.worker import host
-from byteor_cloud.worker.claims import DUE_LANES, FETCH, RETRY_S, FetchedJob, HeldClaim, describe_error
+from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
 from byteor_cloud.worker.outcomes import record_end, take_over_job
+from byteor_cloud.worker.statements import DUE_LANES, FETCH
 
 HEARTBEAT_S = 2.0
 STALLED_AFTER_S = 10.0

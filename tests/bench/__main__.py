@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,14 +17,9 @@ from pathlib import Path
 from byteor_cloud.embedded import EmbeddedPostgres
 from tests.bench import load, results
 from tests.bench.results import Row
+from tests.ports import free_port
 
 OUTPUT = Path("var/bench")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -59,28 +53,28 @@ def _heartbeat(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import heartbeat
 
-        return heartbeat.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+        return heartbeat.run(folder, free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _enrollment(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import enrollment
 
-        return enrollment.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+        return enrollment.run(folder, free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _upload(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import upload
 
-        return upload.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+        return upload.run(folder, free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _lists(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import lists
 
-        return lists.run(_free_port(), seconds=options.seconds, rounds=options.rounds)
+        return lists.run(free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _facts(options: argparse.Namespace) -> list[Row]:
@@ -89,7 +83,7 @@ def _facts(options: argparse.Namespace) -> list[Row]:
 
         # Ten pages at two sizes take long enough with a second each.
         seconds, large = min(1.0, options.seconds), min(facts.LARGE, options.agents)
-        return facts.run(_free_port(), seconds=seconds, rounds=options.rounds, large=large)
+        return facts.run(free_port(), seconds=seconds, rounds=options.rounds, large=large)
 
 
 def _console(options: argparse.Namespace) -> list[Row]:
@@ -103,28 +97,28 @@ def _fleet(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import fleet
 
-        return fleet.run_steady(folder, _free_port(), agents=options.agents, seconds=options.fleet_seconds)
+        return fleet.run_steady(folder, free_port(), agents=options.agents, seconds=options.fleet_seconds)
 
 
 def _herd(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import fleet
 
-        return fleet.run_herd(folder, _free_port(), agents=options.herd_agents)
+        return fleet.run_herd(folder, free_port(), agents=options.herd_agents)
 
 
 def _bad_tokens(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import fleet
 
-        return fleet.run_bad_tokens(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+        return fleet.run_bad_tokens(folder, free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _processes(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import processes
 
-        processes.run(folder, _free_port, seconds=options.seconds, rounds=options.rounds)
+        processes.run(folder, free_port, seconds=options.seconds, rounds=options.rounds)
     return []
 
 

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.contrib.admin.utils import quote
 from django.db import connection
@@ -27,7 +26,7 @@ from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, tokens, webhooks
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.jobs import Job, Periodic
-from tests.recorded import Recorded
+from tests.recorded import recorded
 from tests.worlds import Api, World, report, run_jobs
 
 DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
@@ -86,17 +85,12 @@ def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
     return row
 
 
-_recorded: dict[tuple[UUID | None, str, str], Recorded[Filled]] = {}  # by the newest audit event
-
-
 def fill(world: World, suffix: str = "1") -> Filled:
     """Add a row to every table of the tenant, such as an active deployment and an incident.
 
     Later calls, after the same events in the audit ledger, insert the same rows again.
     """
-    newest = AuditEvent.objects.order_by("id").values_list("id", flat=True).last()
-    recorded = _recorded.setdefault((newest, world.name, suffix), Recorded(lambda: _fill(world, suffix)))
-    return recorded()
+    return recorded(("filled", world.name, suffix), lambda: _fill(world, suffix))
 
 
 def _fill(world: World, suffix: str) -> Filled:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.utils import timezone
@@ -15,8 +14,8 @@ from apps.fleet import services as fleet_services
 from apps.fleet.models import Agent, Assignment, Heartbeat
 from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent
 from apps.releases.tasks import sweep
-from apps.tenancy.models import AuditEvent, Environment
-from tests.recorded import Recorded
+from apps.tenancy.models import Environment
+from tests.recorded import recorded
 from tests.worlds import Api, World, report, run_jobs
 
 type Fleet = list[tuple[Agent, Api]]
@@ -59,14 +58,11 @@ def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) ->
 
 @dataclass
 class Running:
-    """The agents, two config bundles, and the deployments of the first ones, of which the agents run the last."""
+    """A fleet, two config bundles, and one or two deployments of them, of which the agents run the newest."""
 
     agents: Fleet
     bundles: list[ConfigBundle]
     deployments: list[Deployment]
-
-
-_recorded: dict[tuple[UUID | None, str, int, int], Recorded[Running]] = {}  # by the newest audit event
 
 
 def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, list[ConfigBundle], list[Deployment]]:
@@ -74,14 +70,13 @@ def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, lis
 
     It comes first in a test: later calls, after the same events in the audit ledger, insert the same rows again.
     """
-    newest = AuditEvent.objects.order_by("id").values_list("id", flat=True).last()
 
     def make() -> Running:
         enrolled, made = fleet(world, agents), bundles(world, 2)
         return Running(enrolled, made, [active(world, bundle, enrolled) for bundle in made[:deployments]])
 
-    found = _recorded.setdefault((newest, world.name, agents, deployments), Recorded(make))()
-    # Agents that were recorded a while ago are online like new ones, which have sent no heartbeat.
+    found = recorded(("running", world.name, agents, deployments), make)
+    # The recording may be minutes old, and agents without a recent heartbeat are offline.
     Heartbeat.objects.filter(agent__in=[agent for agent, _ in found.agents]).update(last_seen_at=timezone.now())
     return found.agents, found.bundles, found.deployments
 

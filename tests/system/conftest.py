@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,21 +17,10 @@ import pytest
 import requests
 
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.system.prepared import prepare
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens.
-
-    It is below those that the system gives to programs that ask for any, so that none takes it before a server does.
-    """
-    while True:
-        port = 10_000 + secrets.randbelow(22_000)
-        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Installation:

@@ -18,7 +18,8 @@ import requests
 
 from byteor_cloud.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
-from tests.system.conftest import Installation, children, free_port
+from tests.ports import free_port
+from tests.system.conftest import Installation, children
 from tests.system.prepared import prepare
 from tests.system.test_metrics import parsed
 

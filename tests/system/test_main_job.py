@@ -20,7 +20,8 @@ import requests
 
 from byteor_cloud.demo import ADMIN, AGENTS, REVIEWER, Demo
 from tests.patience import PATIENCE_S, wait_until
-from tests.system.conftest import Installation, free_port
+from tests.ports import free_port
+from tests.system.conftest import Installation
 
 BUCKET, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "AKIAEXAMPLE", "the-store-s-secret-key"
 

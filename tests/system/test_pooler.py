@@ -18,7 +18,8 @@ import requests
 from byteor_cloud.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.pooler import PROGRAM, Pooler
-from tests.system.conftest import Installation, free_port
+from tests.ports import free_port
+from tests.system.conftest import Installation
 from tests.system.fleet import Fleet
 from tests.worlds import PLAN
 

@@ -16,8 +16,9 @@ from django.core.management.base import CommandError
 
 from byteor_cloud.simulator.scenarios import Scenario
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.slow_clients import PLAN, Target
-from tests.system.conftest import Installation, free_port
+from tests.system.conftest import Installation
 
 AGENTS, FAILING_PERCENT = 12, 20
 # One heartbeat a second for each agent, so that each scenario takes a few seconds.

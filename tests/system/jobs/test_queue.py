@@ -12,7 +12,7 @@ from byteor_cloud import database, jobs
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import JobLane
 from byteor_cloud.worker import process
-from byteor_cloud.worker.claims import DUE_LANES, FETCH
+from byteor_cloud.worker.statements import DUE_LANES, FETCH
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,
