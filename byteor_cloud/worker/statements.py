@@ -8,10 +8,10 @@ SELECT lane FROM unnest(%(lanes)s::text[]) AS lane WHERE EXISTS (
       AND job.queue_name COLLATE "C" > lane || ':' AND job.queue_name COLLATE "C" < lane || ';'
 )
 """
-# Takes one due job of a lane. The recursive part finds the lane's queues with waiting jobs one by one in the index. Each
-# queue offers its oldest due job, and the queue that was served longest ago wins. A job whose process was killed does
-# not run beside another such job for a minute: so the job that kills the process is identified, and the others, which
-# were only present, end.
+# Takes a due job of one lane. Its recursive part finds the lane's queues with waiting jobs one by one in the index.
+# Each queue offers its oldest due job, and the queue that was served longest ago wins. A job whose process was killed
+# does not run beside another such job for a minute: so the job that kills the process is identified, and the others,
+# which were only present, end.
 FETCH = """
 WITH RECURSIVE queues(name) AS (
     (SELECT queue_name COLLATE "C" FROM procrastinate_jobs
