@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
@@ -200,3 +200,32 @@ def test_by_keyboard_alone(world: World, open_page: Callable[..., Page], shot: C
     page.keyboard.type(str(first.pk))
     page.keyboard.press("Enter")  # before the answer
     page.wait_for_url(f"**{row_page(first)}")
+
+
+@pytest.mark.browser
+def test_the_chosen_row_stays_chosen_when_a_later_answer_arrives(world: World, open_page: Callable[..., Page]) -> None:
+    for name in ("fra-node-011", "fra-node-012"):
+        world.agent(world.prod, name)
+    page = sign_in(open_page(), world.viewer.user)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**?s=fra-node", hold)
+    first, second = (page.get_by_role("option", name=name) for name in ("fra-node-011", "fra-node-012"))
+
+    page.keyboard.press("/")
+    page.keyboard.type("fra-nod")
+    expect(first).to_have_attribute("aria-selected", "true")
+    with page.expect_request("**?s=fra-node"):
+        page.keyboard.type("e")
+    page.keyboard.press("ArrowDown")
+    listed = second.element_handle()
+    held.pop().continue_()
+    page.wait_for_function("option => !option.isConnected", arg=listed)
+    expect(second).to_have_attribute("aria-selected", "true")
+
+    # Another text starts at its first row again.
+    page.keyboard.type("-")
+    expect(first).to_have_attribute("aria-selected", "true")

@@ -7,6 +7,7 @@ import stat
 import time
 from dataclasses import dataclass
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from byteor_cloud.simulator.scenarios import Scenario
+from byteor_cloud.simulator.scenarios import Purpose, Scenario, draw
 from tests.patience import PATIENCE_S, wait_until
 from tests.ports import free_port
 from tests.slow_clients import PLAN, Target
 from tests.system.conftest import Installation
 
-AGENTS, FAILING_PERCENT = 12, 20
+AGENTS, FAILING, FAILING_PERCENT = 12, 3, 20
 # One heartbeat a second for each agent, so that each scenario takes a few seconds.
 SCALE = "0.2"
 
@@ -112,6 +113,17 @@ def test_keys_are_kept_for_their_owner_only(site: Site) -> None:
     assert len(site.keys.read_text().splitlines()) == 1 + AGENTS
 
 
+def seed_of_failures(bundle_hash: str) -> int:
+    """Return a seed with which exactly ``FAILING`` agents fail on this bundle, whose hash differs in each run."""
+    bundle = int(bundle_hash[-15:], 16)
+
+    def failing(seed: int) -> int:
+        lucks = [draw(seed, machine, Purpose.FAILURE, bundle) for machine in range(AGENTS)]
+        return sum(luck * 100 < FAILING_PERCENT for luck in lucks)
+
+    return next(seed for seed in count() if failing(seed) == FAILING)
+
+
 def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
     target, environment = site.target, site.target.environment
     draft = target.call("POST", f"{environment}/drafts", {"name": "quotes", "plan": PLAN})["id"]
@@ -121,12 +133,12 @@ def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
     body = {"config_bundle_id": bundle, "target": {"all": True}, "strategy": strategy}
     deployment = f"{environment}/deployments/{target.call('POST', f'{environment}/deployments', body)['id']}"
     wait_until(lambda: target.call("GET", deployment)["status"] == "deploying")
+    seed = seed_of_failures(target.call("GET", deployment)["bundle_hash"])
 
-    results = site.simulate(Scenario.ROLLOUT, seconds=6, failing_percent=str(FAILING_PERCENT))
+    results = site.simulate(Scenario.ROLLOUT, seconds=6, failing_percent=str(FAILING_PERCENT), seed=str(seed))
 
     rollout = results["rollout"]
-    assert 0 < rollout["failed on purpose"] < AGENTS / 2
-    assert rollout["activated"] == AGENTS - rollout["failed on purpose"]
+    assert (rollout["failed on purpose"], rollout["activated"]) == (FAILING, AGENTS - FAILING)
     assert set(results["answers"]["bundle"]) == {"200"}
     assert (results["healthy"], results["errors"]) == (AGENTS, 0)
     wait_until(lambda: target.call("GET", deployment)["status"] == "active")

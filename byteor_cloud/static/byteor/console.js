@@ -33,6 +33,7 @@ function search(dialog) {
   const note = dialog.querySelector(".search-note");
   const options = () => [...results.querySelectorAll("[role=option]")];
   let chosen = -1, timer = 0, request = null, shown = null;
+  let kept = null; // the address of the row that an arrow key chose: the answer to the last letter must not unchoose it
 
   function choose(index) {
     const all = options();
@@ -62,7 +63,7 @@ function search(dialog) {
     shown = text;
     results.hidden = !options().length;
     input.setAttribute("aria-expanded", String(!results.hidden));
-    choose(0);
+    choose(Math.max(0, options().findIndex((option) => option.href === kept)));
   }
 
   function open() {
@@ -88,11 +89,12 @@ function search(dialog) {
     // A click beside the dialog has the dialog itself as its target.
     if (event.target === dialog || event.target.closest("#search [data-close]")) dialog.close();
   });
-  input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(find, 150); });
+  input.addEventListener("input", () => { kept = null; clearTimeout(timer); timer = setTimeout(find, 150); });
   input.addEventListener("keydown", async (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       choose(chosen + (event.key === "ArrowDown" ? 1 : -1));
+      kept = options()[chosen]?.href;
     } else if (event.key === "Enter") {
       event.preventDefault();
       if (shown !== input.value) await find();
