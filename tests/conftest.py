@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -81,6 +82,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((shared for start, shared in SHARING.items() if scope.startswith(start)), scope)
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_blocker: Any) -> None:
+    """Migrate one database for the whole run. The database of each process is a copy of it.
+
+    A server that BYTEOR_CLOUD_DATABASE_URL names gets no other databases than those of the tests.
+    """
+    from django.core.management import call_command
+    from django.db import connection
+
+    if "BYTEOR_EMBEDDED_DATABASE_URL" not in os.environ:
+        return
+    run = Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])
+    with (run / "template.lock").open("w") as lock, django_db_blocker.unblock():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run / "template").exists():
+            call_command("migrate", verbosity=0)
+            connection.close()
+            connection.close_pool()  # type: ignore[attr-defined]  # nobody may be connected to what is copied
+            (run / "template").touch()
+    connection.settings_dict["TEST"]["TEMPLATE"] = connection.settings_dict["NAME"]
 
 
 KEPT = frozenset({"django_content_type", "auth_permission"})  # the migrations filled them
