@@ -28,8 +28,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
-SLOWEST_FIRST = ("crash/", "system/test_serving", "laws/", "releases/test_stateful", "browser/", "system/")
+# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used;
+# crash/test_worker waits for a supervisor that restarts a worker the later, the more often it was killed before.
+SLOWEST_FIRST = (
+    "crash/test_worker",
+    "crash/",
+    "system/test_serving",
+    "laws/",
+    "releases/test_stateful",
+    "browser/",
+    "system/",
+)
 
 
 def pytest_collection_finish() -> None:
