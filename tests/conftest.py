@@ -21,7 +21,8 @@ SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print the seeds of the random stories even if all tests pass."""
+    """Print the seeds of the random stories even if all tests pass. What is loaded now stays: nothing is garbage."""
+    gc.disable()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
@@ -35,6 +36,7 @@ SLOWEST_FIRST = (
     "crash/",
     "system/test_serving",
     "laws/",
+    "system/test_slow_clients",
     "releases/test_stateful",
     "browser/",
     "system/",
@@ -43,6 +45,7 @@ SLOWEST_FIRST = (
 
 def pytest_collection_finish() -> None:
     """Leave what is loaded to no later garbage collection, each of which would visit all of it. Collect less often."""
+    gc.enable()
     gc.freeze()
     gc.set_threshold(20_000, 20)
 
