@@ -3,7 +3,7 @@
 .PHONY: help setup run serve demo test test-oldest check fuzz clients bench pictures lock schema migrations
 
 PYTHON = .venv/bin/python
-WORKERS = 3
+WORKERS = 4
 # In the order of tests/conftest.py: the slowest first.
 IN_ORDER = --no-loadscope-reorder
 ARGS =

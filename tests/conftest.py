@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,7 +15,6 @@ import pytest
 FOLDERS = ("agent", "artifacts", "browser", "engine", "pipelines", "releases", "system", "tenancy", "verify")
 pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in FOLDERS))
 
-TESTS = Path(__file__).parent
 SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
@@ -32,14 +30,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 # the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used;
 # crash/test_worker waits for a supervisor that restarts a worker the later, the more often it was killed before.
 SLOWEST_FIRST = (
-    "crash/test_worker",
-    "crash/",
-    "system/test_serving",
-    "laws/",
-    "system/test_slow_clients",
-    "releases/test_stateful",
-    "browser/",
-    "system/",
+    "tests/crash/test_worker",
+    "tests/crash/",
+    "tests/system/test_serving",
+    "tests/laws/",
+    "tests/system/test_slow_clients",
+    "tests/releases/test_stateful",
+    "tests/browser/",
+    "tests/system/",
 )
 
 
@@ -54,8 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slow files first. ``--no-loadscope-reorder`` makes xdist keep this order."""
 
     def rank(item: pytest.Item) -> int:
-        path = item.path.relative_to(TESTS).as_posix()
-        return next((rank for rank, slow in enumerate(SLOWEST_FIRST) if path.startswith(slow)), len(SLOWEST_FIRST))
+        return next((n for n, slow in enumerate(SLOWEST_FIRST) if item.nodeid.startswith(slow)), len(SLOWEST_FIRST))
 
     items.sort(key=rank)
 
@@ -105,16 +102,18 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     from django.core.management import call_command
     from django.db import connection
 
+    from tests.once import made_once
+
+    def migrate(done: Path) -> None:
+        call_command("migrate", verbosity=0)
+        connection.close()
+        connection.close_pool()  # type: ignore[attr-defined]  # nobody may be connected to what is copied
+        done.touch()
+
     if "BYTEOR_EMBEDDED_DATABASE_URL" not in os.environ:
         return
-    run = Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])
-    with (run / "template.lock").open("w") as lock, django_db_blocker.unblock():
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (run / "template").exists():
-            call_command("migrate", verbosity=0)
-            connection.close()
-            connection.close_pool()  # type: ignore[attr-defined]  # nobody may be connected to what is copied
-            (run / "template").touch()
+    with django_db_blocker.unblock():
+        made_once("template", migrate)
     connection.settings_dict["TEST"]["TEMPLATE"] = connection.settings_dict["NAME"]
 
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,8 @@ from drf_spectacular.generators import SchemaGenerator
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
+
+from tests.once import made_once
 
 ADDRESS = "urn:openapi"
 PROBLEM = "application/problem+json"
@@ -41,8 +44,12 @@ def _is_uri(value: object) -> bool:
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI document that the server generates."""
-    generator: Any = SchemaGenerator
-    made: dict[str, Any] = generator().get_schema(request=None, public=True)
+
+    def generate(file: Path) -> None:
+        generator: Any = SchemaGenerator
+        file.write_text(json.dumps(generator().get_schema(request=None, public=True)))
+
+    made: dict[str, Any] = json.loads(made_once("openapi.json", generate).read_text())
     return made
 
 

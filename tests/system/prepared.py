@@ -5,13 +5,13 @@ Making them takes longer than all other steps of a server's first start.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from byteor_cloud import embedded
+from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]
 _COLLECT = """
@@ -27,7 +27,7 @@ static_files.collect()
 def prepare(data_dir: Path) -> None:
     """Put a migrated database and the static files into a new data folder, as the first server there would do."""
     home = embedded._find_home(data_dir)
-    made = _made_once(Path(os.environ["BYTEOR_CLOUD_DATA_DIR"]))
+    made = made_once("migrated", _make)
     source = embedded._find_home(made)
     # Hard links take the least time, but none can lead to another file system: there the files are copied.
     how = "-al" if made.stat().st_dev == data_dir.stat().st_dev else "-a"
@@ -36,17 +36,9 @@ def prepare(data_dir: Path) -> None:
     subprocess.run(["cp", "-a", source / "data", home / "data"], check=True)
 
 
-def _made_once(run: Path) -> Path:
-    """Return the data folder to copy. The first process of the run that needs it creates it."""
-    whole = run / "migrated"
-    with (run / "migrated.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not whole.exists():
-            unfinished = run / "unfinished"
-            clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
-            clean["BYTEOR_CLOUD_DATA_DIR"] = str(unfinished)
-            migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
-            subprocess.run(migrate, env=clean, check=True)
-            subprocess.run([sys.executable, "-c", _COLLECT], env=clean, cwd=ROOT, check=True)
-            unfinished.rename(whole)
-    return whole
+def _make(unfinished: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
+    clean["BYTEOR_CLOUD_DATA_DIR"] = str(unfinished)
+    migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
+    subprocess.run(migrate, env=clean, check=True)
+    subprocess.run([sys.executable, "-c", _COLLECT], env=clean, cwd=ROOT, check=True)

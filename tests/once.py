@@ -1,0 +1,20 @@
+"""What one process of a test run makes for all of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a file or folder of this run. The first process that asks for it calls ``make``, and others wait."""
+    run = Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])
+    whole, unfinished = run / name, run / f"{name}.unfinished"
+    with (run / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            make(unfinished)
+            unfinished.rename(whole)
+    return whole
