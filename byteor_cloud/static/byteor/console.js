@@ -71,6 +71,7 @@ function search(dialog) {
     const page = window.Alpine?.$data(document.documentElement);
     if (page && innerWidth <= 1280) page.sidebarOpen = false; // it would keep the focus
     dialog.showModal();
+    kept = null;
     input.select();
     find();
   }
