@@ -20,16 +20,16 @@ SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print the seeds of the random stories even if all tests pass. What is loaded now stays: nothing is garbage."""
-    gc.disable()
+    """Print the seeds of the random stories even if all tests pass."""
+    gc.disable()  # pytest_collection_finish enables it. The tests that are loaded meanwhile are no garbage.
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used;
-# crash/test_worker waits for a supervisor that restarts a worker the later, the more often it was killed before.
+# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
+# crash/test_worker waits until the supervisor restarts the worker, which takes longer after each kill of other tests.
 SLOWEST_FIRST = (
     "tests/crash/test_worker",
     "tests/crash/",
@@ -76,7 +76,7 @@ SHARING = {
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Report a successful test once, and not its setup and its teardown too, unless their durations are asked for.
 
-    Sending the two to the process that prints takes as long as running a small test.
+    To send these two reports to the process that prints takes as long as to run a small test.
     """
     if item.config.option.durations is not None:
         return None

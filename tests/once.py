@@ -1,4 +1,4 @@
-"""What one process of a test run makes for all of them."""
+"""Files and folders that one process of a test run makes, and all its processes use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a file or folder of this run. The first process that asks for it calls ``make``, and others wait."""
+    """Return a file or folder of this run. The first process that asks for it makes it, and the others wait.
+
+    ``make`` gets the path at which to make it. The result is moved to its place, so that nobody sees half of it.
+    """
     run = Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])
     whole, unfinished = run / name, run / f"{name}.unfinished"
     with (run / f"{name}.lock").open("w") as lock:

@@ -10,7 +10,8 @@ import socket
 def free_port() -> int:
     """Return a port on which nobody listens.
 
-    It is below those that the system gives to programs that ask for any, so that none takes it before a server does.
+    It is below the ports that the system gives to programs that ask for any free port, so that none of them gets it
+    before the server listens.
     """
     while True:
         port = 10_000 + secrets.randbelow(22_000)

@@ -13,7 +13,7 @@ from byteor_cloud.agent.progress import OfferStatus
 from byteor_cloud.agent.retry import backoff_s
 from byteor_cloud.engine.machines import OfferAction
 
-from .scenarios import NORMAL, Purpose, Scenario, Setup, Traits, choose_traits, draw, draw_bits, first_beat_s
+from .scenarios import NORMAL, Purpose, Setup, Traits, choose_traits, draw, draw_bits, first_beat_s, is_chosen_to_fail
 
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2
@@ -258,10 +258,7 @@ class Planner:
         """Return the last report on an offer. A chosen machine fails once: a second attempt succeeds."""
         if offer.action == OfferAction.ROLLBACK:
             return OfferStatus.ROLLED_BACK
-        # The machines that fail differ from bundle to bundle.
-        bundle = int(offer.bundle_hash[-15:], 16)
-        luck = draw(self.setup.seed, machine.number, Purpose.FAILURE, bundle)
-        is_chosen = self.setup.scenario is Scenario.ROLLOUT and luck * 100 < self.setup.failing_percent
+        is_chosen = is_chosen_to_fail(self.setup, machine.number, offer.bundle_hash)
         is_first = machine.failed_once != (offer.deployment_id, offer.bundle_hash)
         return OfferStatus.FAILED if is_chosen and is_first else OfferStatus.ACTIVE
 

@@ -133,6 +133,12 @@ def choose_traits(setup: Setup, machine: int) -> Traits:
     return NORMAL
 
 
+def is_chosen_to_fail(setup: Setup, machine: int, bundle_hash: str) -> bool:
+    """Return whether the machine's first attempt at the bundle fails. With each bundle other machines fail."""
+    luck = draw(setup.seed, machine, Purpose.FAILURE, int(bundle_hash[-15:], 16))
+    return setup.scenario is Scenario.ROLLOUT and luck * 100 < setup.failing_percent
+
+
 def first_beat_s(setup: Setup, machine: int) -> float:
     """Return when a machine sends its first heartbeat, in seconds since the start."""
     within = HERD_WITHIN_S if setup.scenario is Scenario.HERD else setup.scaled_interval_s

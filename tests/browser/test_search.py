@@ -226,6 +226,6 @@ def test_the_chosen_row_stays_chosen_when_a_later_answer_arrives(world: World, o
     page.wait_for_function("option => !option.isConnected", arg=listed)
     expect(second).to_have_attribute("aria-selected", "true")
 
-    # Another text starts at its first row again.
+    # A search for another text starts at its first row again.
     page.keyboard.type("-")
     expect(first).to_have_attribute("aria-selected", "true")

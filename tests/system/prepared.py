@@ -29,7 +29,7 @@ def prepare(data_dir: Path) -> None:
     home = embedded._find_home(data_dir)
     made = made_once("migrated", _make)
     source = embedded._find_home(made)
-    # Hard links take the least time, but none can lead to another file system: there the files are copied.
+    # Hard links are the fastest way, but do not work between two file systems. There the files are copied.
     how = "-al" if made.stat().st_dev == data_dir.stat().st_dev else "-a"
     subprocess.run(["cp", how, made / "static", made / "static.collected", data_dir], check=True)
     # If root makes the copy, the files must keep their owner: the account that the database server runs as.

@@ -15,7 +15,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from byteor_cloud.simulator.scenarios import Purpose, Scenario, draw
+from byteor_cloud.simulator.scenarios import Scenario, Setup, is_chosen_to_fail
 from tests.patience import PATIENCE_S, wait_until
 from tests.ports import free_port
 from tests.slow_clients import PLAN, Target
@@ -115,11 +115,10 @@ def test_keys_are_kept_for_their_owner_only(site: Site) -> None:
 
 def seed_of_failures(bundle_hash: str) -> int:
     """Return a seed with which exactly ``FAILING`` agents fail on this bundle, whose hash differs in each run."""
-    bundle = int(bundle_hash[-15:], 16)
 
     def failing(seed: int) -> int:
-        lucks = [draw(seed, machine, Purpose.FAILURE, bundle) for machine in range(AGENTS)]
-        return sum(luck * 100 < FAILING_PERCENT for luck in lucks)
+        setup = Setup(Scenario.ROLLOUT, seed, AGENTS, 6, 5, failing_percent=FAILING_PERCENT)
+        return sum(is_chosen_to_fail(setup, machine, bundle_hash) for machine in range(AGENTS))
 
     return next(seed for seed in count() if failing(seed) == FAILING)
 

@@ -36,7 +36,7 @@ def real_issuer() -> Iterator[str]:
     provider = oidc_provider_mock.app(
         user_claims=[oidc_provider_mock.User(sub=str(claims["sub"]), claims=claims) for claims in people]
     )
-    # The system chooses the port when the server begins to listen, so that no other server can take it in between.
+    # The system chooses the port when the server begins to listen, so that no other server can take it first.
     server = make_server("127.0.0.1", 0, provider, threaded=True)
     thread = Thread(target=server.serve_forever)
     thread.start()

@@ -106,7 +106,7 @@ class Switcher:
 
 
 def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any, Any]:
-    """Return the choices of every level. ``keys`` are the ids of the rows chosen in the first ``count``."""
+    """Return the choices of every level. ``keys`` are the ids of the rows chosen in the first ``count`` levels."""
     chosen = [level(pk=pk) for level, pk in zip(_TENANTS[:count], keys, strict=True)]
     first, *others = (_level_choices(depth, console_user, _around(depth, chosen)) for depth in range(len(_TENANTS)))
     return first.union(*others, all=True)

@@ -33,7 +33,7 @@ function search(dialog) {
   const note = dialog.querySelector(".search-note");
   const options = () => [...results.querySelectorAll("[role=option]")];
   let chosen = -1, timer = 0, request = null, shown = null;
-  let kept = null; // the address of the row that an arrow key chose: the answer to the last letter must not unchoose it
+  let kept = null; // the address of the row that an arrow key chose. It stays chosen when a later answer arrives.
 
   function choose(index) {
     const all = options();
