@@ -93,6 +93,7 @@ class ShortCut:
             "SERVER_PORT": str(server_port),
             "REMOTE_ADDR": address[0],
             "REMOTE_PORT": str(address[1]),
+            "gunicorn.socket": sock,  # as gunicorn does
         }
         is_trusted = _ip_in_allow_list(address[0], cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
         headers = cfg.secure_scheme_headers if is_trusted else {}
@@ -102,6 +103,7 @@ class ShortCut:
         """Answer requests until one is gunicorn's; its bytes stay in ``unreader``. Returns whether it was the end."""
         worker, sock = self._worker, self._sock
         while True:
+            sock.let_others_run(has_more=unreader.buf.tell() > 0)
             data = unreader.read()
             plain = read(data, self._base, self._scheme_headers)
             if plain is None:

@@ -1,18 +1,24 @@
 """gunicorn's worker class: an event loop in which a slow client costs only a file descriptor.
 
 A greenlet serves each connection. While it waits for the client it holds no thread and, thanks to
-``byteor_cloud.api.bodies``, no database connection. A client below the minimum rate is disconnected.
+``byteor_cloud.api.bodies``, no database connection. A client below the minimum rate is disconnected. A client that is
+never waited for, since its next bytes are there already, lets the other greenlets run in between.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import select
 import socket
 import time
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, override
 
+import gevent
+from gevent.event import Event
+from gevent.monkey import get_original
 from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.workers import ggevent
@@ -21,6 +27,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from byteor_cloud import draining, errors
 from byteor_cloud.agent_requests import ShortCut
+from byteor_cloud.connections import OpenConnections
 from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
@@ -35,6 +42,50 @@ _LINGER_BYTES = 1024 * 1024
 # The size of the kernel's buffer for a client that does not read. By default the buffer grows to megabytes, and the
 # server would have to produce these megabytes for each of a thousand slow readers.
 _SEND_BUFFER = 128 * 1024
+# After so many bytes, or pieces, that moved without a wait for the client, other greenlets run.
+_BURST_BYTES = 1024 * 1024
+_BURST_PIECES = 64
+# gevent's own poll would wait for the event loop.
+_poll = get_original("select", "poll")
+
+
+class _Turns:
+    """The turns of connections whose next request arrived before the last response was sent.
+
+    Each iteration of the event loop looks for what has arrived on all connections. In each iteration, such requests
+    begin for at most ``BUDGET_S`` in total, in order of arrival. So clients who wait for a response before they send
+    the next request go first. After each turn comes a rest of ``rest`` times as long.
+    """
+
+    BUDGET_S = 0.001
+    _NEXT_ITERATION_S = 1e-6  # the shortest sleep after which the event loop has looked for new events
+
+    def __init__(self, *, rest: float) -> None:
+        self._waiting: deque[Event] = deque()
+        self._rest = rest
+
+    def wait(self) -> None:
+        """Wait for a turn, at least for one iteration."""
+        turn = Event()
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            gevent.spawn(self._give)
+        turn.wait()
+
+    def _give(self) -> None:
+        used_s = 0.0
+        while self._waiting:
+            gevent.sleep(max(self._NEXT_ITERATION_S, used_s * self._rest))
+            began = time.monotonic()
+            while self._waiting and time.monotonic() < began + self.BUDGET_S:
+                self._waiting[0].set()
+                gevent.sleep(0)  # the request runs until it waits for something
+                self._waiting.popleft()
+            used_s = time.monotonic() - began
+
+
+# The rate limit bounds the requests of verified callers. Those of others take at most a quarter of the time.
+_turns_of_callers, _turns_of_strangers = _Turns(rest=0.0), _Turns(rest=3.0)
 
 
 class WaitBudget:
@@ -65,15 +116,20 @@ class WaitBudget:
 class PacedSocket:
     """A client's socket that raises TimeoutError when the client is slower than its ``WaitBudget`` allows."""
 
-    def __init__(self, sock: Any, *, keepalive_s: float) -> None:
+    def __init__(self, sock: Any, *, keepalive_s: float, address: str = "") -> None:
         self._sock = sock
+        self.address = address
+        self.caller: str | None = None
+        self.quiet_since = time.monotonic()
+        self.is_waited_for = False
+        self.is_hung_up = False
+        self._moved_bytes = self._moved_pieces = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
         self._has_answered = False
         self._reading = WaitBudget()
         self._writing = WaitBudget()
-        self._is_hung_up = False
-        self._was_answered = False
+        self._was_answered = self._was_refused = False
         self.is_idle = True
         self.is_handled = False  # whether the server works on a request of the client
         self.short_cut: ShortCut | None = None
@@ -90,18 +146,46 @@ class PacedSocket:
             self._reading = WaitBudget()
         self._sock.settimeout(max(self._keepalive_s, PATIENCE_S) if self.is_idle else self._reading.left_s)
         began = time.monotonic()
+        self.is_waited_for = True
         try:
             data: bytes = self._sock.recv(min(size, _RECEIVED_BYTES))
         except TimeoutError:
             raise TimeoutError(errno.ECONNRESET, "The client is too slow.") from None
         except OSError:
-            if self._is_hung_up:
+            if self.is_hung_up:
                 return b""  # gunicorn takes this for a client that has closed the connection
             raise
+        finally:
+            self.is_waited_for = False
         if not self.is_idle:
             self._reading.spend(time.monotonic() - began, len(data))
         self.is_idle = False
+        self._count(len(data))
         return data
+
+    def _count(self, moved: int) -> None:
+        """Let other greenlets run now and then while the client is so fast that it is never waited for."""
+        self._moved_bytes += moved
+        self._moved_pieces += 1
+        if self._moved_bytes >= _BURST_BYTES or self._moved_pieces >= _BURST_PIECES:
+            self._moved_bytes = self._moved_pieces = 0
+            gevent.sleep(0)
+
+    def let_others_run(self, *, has_more: bool) -> None:
+        """Call this between two requests. If the next one has arrived already, wait for this connection's turn.
+
+        ``has_more`` says that bytes of the request were read already.
+        """
+        if not self._has_answered:
+            return
+        self.quiet_since = time.monotonic()
+        if has_more or self._is_readable():
+            (_turns_of_strangers if self.caller is None or self._was_refused else _turns_of_callers).wait()
+
+    def _is_readable(self) -> bool:
+        poller = _poll()
+        poller.register(self._sock.fileno(), select.POLLIN)
+        return bool(poller.poll(0))
 
     @property
     def may_be_hung_up(self) -> bool:
@@ -109,8 +193,8 @@ class PacedSocket:
         return self.is_idle or (self._was_answered and not self.is_handled)
 
     def hang_up(self) -> None:
-        """End the connection while ``recv`` waits for the next request."""
-        self._is_hung_up = True
+        """End the connection while the server waits for the client."""
+        self.is_hung_up = True
         with suppress(OSError):  # the client may have closed the connection already
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -132,16 +216,21 @@ class PacedSocket:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
         if not self._has_answered:
             self._has_answered, self._was_answered, self._writing = True, True, WaitBudget()
+            self._was_refused = data[9:10] == b"4"  # the status is in "HTTP/1.1 429 "
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
             self._sock.settimeout(self._writing.left_s)
             began = time.monotonic()
+            self.is_waited_for = True
             try:
                 self._sock.sendall(piece)
             except TimeoutError:
                 raise TimeoutError(errno.ECONNRESET, "The client reads too slowly.") from None
+            finally:
+                self.is_waited_for = False
             self._writing.spend(time.monotonic() - began, len(piece))
+            self._count(len(piece))
 
 
 class BurstServer(StreamServer):  # type: ignore[misc]  # gevent ships no types
@@ -192,12 +281,12 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._clients: set[PacedSocket] = set()
+        self._clients: OpenConnections[PacedSocket] = OpenConnections(self.worker_connections)
 
     @override
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection until it is closed."""
-        paced = PacedSocket(client, keepalive_s=self.cfg.keepalive)
+        paced = PacedSocket(client, keepalive_s=self.cfg.keepalive, address=str(addr[0]))
         self._clients.add(paced)
         try:
             paced.short_cut = ShortCut(self, paced, listener, addr)
@@ -225,6 +314,6 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
         super().notify()
         if not self.alive:
             draining.begin()
-            for client in list(self._clients):
+            for client in self._clients:
                 if client.may_be_hung_up:
                     client.hang_up()

@@ -1,71 +1,146 @@
-"""Slots that limit how many requests a process handles at once, so that bursts do not delay heartbeats and probes.
+"""Places for requests: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` at once, shared fairly.
 
-In an event loop each request in progress delays all others a little and competes for database connections. So at
-most ``BYTEOR_CLOUD_API_THREADS`` requests are in progress; the others wait in order of arrival.
+In an event loop each request in progress delays all others a little and competes for database connections. Requests
+that find no free place wait, and organizations take turns (``byteor_cloud.fair``), so that a burst of one organization
+delays neither the others nor heartbeats and probes.
+
+Who a request counts for is known only after its credential was verified, which needs a place already. Until then it
+counts for whoever used the same credential for the same organization before, or else for its address.
 """
 
 from __future__ import annotations
 
-import threading
+import hashlib
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from byteor_cloud import connections
 from byteor_cloud.api import problems
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.fair import FairPlaces, Holder
 
-MAX_WAIT_S = 25.0
-# Heartbeats are combined into shared statements; a probe that waits for a slot would report nothing useful.
+# The time for which a request waits in total, before and after its body. With the deadline for database work a response
+# takes less than 30 s, after which many clients give up.
+MAX_WAIT_S = 15.0
+MAX_WAITING = 1_000
+MAX_KNOWN = 10_000
+# Heartbeats are combined into shared statements; a probe that waits for a place would report nothing useful.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
-_ATTRIBUTE = "_has_slot"
-_slots = threading.Semaphore(settings.CONFIG.api_threads)
+_ATTRIBUTE = "_place"
+_ORGANIZATION = re.compile(r"/api/v1/orgs/([0-9a-f-]{36})")
+_places = FairPlaces(settings.CONFIG.api_threads, waiting=MAX_WAITING)
+_known: dict[bytes, Holder] = {}
+
+
+class Place:
+    """A place in which a request is handled. It can be given back while the request waits, and taken again."""
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self._is_held = self._was_held = False
+        self._patience_s = MAX_WAIT_S
+
+    def take(self) -> None:
+        """Take the place. Raises Unavailable if the request has waited for too long in total."""
+        began = time.monotonic()
+        # A request that had a place before goes first, since its body has arrived already.
+        _places.take(self.holder, timeout_s=self._patience_s, is_first=self._was_held)
+        self._is_held = self._was_held = True
+        self._patience_s -= time.monotonic() - began
+
+    def give_back(self) -> None:
+        """Give the place to others, unless the request holds none."""
+        if self._is_held:
+            self._is_held = False
+            _places.give_back(self.holder)
+
+    def count_for(self, holder: Holder) -> None:
+        """Count the place for ``holder`` from now on."""
+        if self._is_held:
+            _places.move(self.holder, holder)
+        self.holder = holder
 
 
 def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Hold a slot while a request is handled; answer 503 if none becomes free in time."""
+    """Hold a place while a request is handled; answer 503 if it gets none in time."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
             return get_response(request)
+        place = Place(_known.get(_key(request)) or _stranger(request))
         try:
-            _acquire()
+            place.take()
         except Unavailable as error:
             return problems.respond_or_show_page(request, error)
-        setattr(request, _ATTRIBUTE, True)
+        setattr(request, _ATTRIBUTE, place)
         try:
             return get_response(request)
         finally:
-            _slots.release()
+            place.give_back()
 
     return middleware
 
 
-def _acquire() -> None:
-    if not _slots.acquire(timeout=MAX_WAIT_S):
-        raise Unavailable("The service is busy. Try again later.", retry_after=10)
+def _key(request: HttpRequest) -> bytes:
+    """Return a digest of the credential that the request shows, and of the organization in its path."""
+    credential = request.META.get("HTTP_AUTHORIZATION") or request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+    named = _ORGANIZATION.match(request.path)
+    return hashlib.sha256(f"{named[1] if named else ''} {credential}".encode()).digest()
+
+
+def _stranger(request: HttpRequest) -> Holder:
+    """Return the holder for a caller who is not known yet. All strangers together are served as one organization."""
+    return Holder("strangers", "", str(request.META.get("REMOTE_ADDR", "")))
+
+
+def holder_of(request: HttpRequest) -> Holder:
+    """Return who the request counts for."""
+    place: Place | None = getattr(request, _ATTRIBUTE, None)
+    return _stranger(request) if place is None else place.holder
+
+
+def count_for(request: HttpRequest, holder: Holder) -> None:
+    """Count the request, and later ones with its credential, for a caller whose credential was verified."""
+    connections.note_caller(request.META, holder.caller)
+    place: Place | None = getattr(request, _ATTRIBUTE, None)
+    if place is None or place.holder == holder:
+        return
+    place.count_for(holder)
+    key = _key(request)
+    _known.pop(key, None)
+    _known[key] = holder
+    if len(_known) > MAX_KNOWN:
+        del _known[next(iter(_known))]
 
 
 @contextmanager
-def slot() -> Iterator[None]:
-    """Hold a slot while the block runs. Raises Unavailable if none becomes free in time."""
-    _acquire()
+def slot(holder: Holder) -> Iterator[None]:
+    """Hold a place while the block runs. Raises Unavailable if none becomes free in time."""
+    place = Place(holder)
+    place.take()
     try:
         yield
     finally:
-        _slots.release()
+        place.give_back()
 
 
 @contextmanager
 def released_slot(request: HttpRequest) -> Iterator[None]:
-    """Release the request's slot to other requests while the block waits for the client or for a shared statement."""
-    if not hasattr(request, _ATTRIBUTE):
+    """Give the request's place to others while the block waits for the client or for a shared statement.
+
+    Raises Unavailable if the request gets no place again in time.
+    """
+    place: Place | None = getattr(request, _ATTRIBUTE, None)
+    if place is None:
         yield
         return
-    _slots.release()
+    place.give_back()
     try:
         yield
     finally:
-        # Wait for a slot without a time limit, so that a body that has arrived completely is not thrown away.
-        _slots.acquire()
+        place.take()

@@ -154,7 +154,13 @@ class Connection:
         self.client, server = socket.socketpair()
         self.worker = SimpleNamespace(cfg=CFG, nr=0, max_requests=max_requests, alive=True, wsgi=application)
         server.settimeout(5)
-        self.server = SimpleNamespace(recv=server.recv, sendall=server.sendall, is_handled=False)
+        self.turns: list[bool] = []  # for each request, whether bytes of it had been read before
+        self.server = SimpleNamespace(
+            recv=server.recv,
+            sendall=server.sendall,
+            is_handled=False,
+            let_others_run=lambda *, has_more: self.turns.append(has_more),
+        )
         self.server.short_cut = cut(self.worker, self.server)
         self.close = server.close
         self.parser = AgentsFirst(CFG, self.server, CLIENT)
@@ -214,6 +220,7 @@ def test_requests_are_answered_until_one_is_gunicorns(connect: Callable[..., Con
         next(connection.parser)
     assert connection.answers().count(b"200 OK") == 1
     assert connection.worker.nr == 3
+    assert connection.turns == [False, True, True, False, False]  # before each request, also before gunicorn's
 
 
 def test_a_body_that_was_refused_is_no_request(connect: Callable[..., Connection]) -> None:

@@ -24,11 +24,12 @@ from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
 from apps.tenancy.api.base import matches_tag
 from apps.tenancy.credentials import Family, credential_digest
-from byteor_cloud import draining
+from byteor_cloud import connections, draining
 from byteor_cloud.api import bodies, request_slots
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.database import release_connection
 from byteor_cloud.errors import Unauthenticated, Unavailable
+from byteor_cloud.fair import Holder
 
 type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
@@ -66,6 +67,7 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
     key = _verify(exchange.environ, call)
     if key is None:
         return None
+    connections.note_caller(exchange.environ, key.digest)
     exchange.usage = limits.count_agent(rate_limit_key(key.digest))
     if exchange.usage is not None:
         exchange.usage.check()
@@ -74,9 +76,13 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
     return _HANDLERS[call.route](exchange, call, key)
 
 
+def _holder(key: KnownKey) -> Holder:
+    return Holder(str(key.organization_id), "agents", f"agent:{key.agent_id}")
+
+
 def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
     try:
-        with request_slots.slot():
+        with request_slots.slot(_holder(key)):
             finish_rotation(exchange.request, key.digest)
     finally:
         release_connection()
@@ -157,7 +163,7 @@ def _look(key: KnownKey, has: str) -> tuple[str, Offered | None]:
     if tag is not None and matches_tag(has, tag):
         return tag, None
     try:
-        with request_slots.slot():
+        with request_slots.slot(_holder(key)):
             offered = read_offer(key.agent_id)
     finally:
         release_connection()
@@ -178,7 +184,7 @@ def _unchanged(tag: str, outcome: Outcome, waited_s: float) -> Answer:
 def _report(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
     body = _read_json(exchange)
     try:
-        with request_slots.slot():
+        with request_slots.slot(_holder(key)):
             return _json(accept_report(body, agent_id=key.agent_id, environment_id=key.environment_id))
     finally:
         release_connection()

@@ -32,11 +32,14 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
+from byteor_cloud.api import request_slots
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
+from byteor_cloud.fair import Holder
 
+_GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
 
 
@@ -128,10 +131,17 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if usage is not None:
             usage.check()
         self.resolve_scope()
+        request_slots.count_for(request._request, self._holder())
         declared = self.permissions.get(self.action)
         needed = {each for each in (declared, *self.also_needed()) if isinstance(each, Permission)}
         if declared is None or (needed and not needed <= self.granted_permissions):
             raise Forbidden("Your role does not permit this operation.")
+
+    def _holder(self) -> Holder:
+        """Return who the request's place counts for. ``resolve_scope`` has checked the organization in the path."""
+        principal = self.principal
+        organization = principal.organization_id or self.kwargs.get("org_id") or principal.caller
+        return Holder(str(organization), _GROUPS[principal.family], principal.caller)
 
     def also_needed(self) -> frozenset[Permission]:
         """Return the permissions that the action needs in this scope, in addition to the declared one."""

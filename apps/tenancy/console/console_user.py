@@ -19,7 +19,9 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
+from byteor_cloud.api import request_slots
 from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.fair import Holder
 
 type Tenant = Organization | Project | Environment | None
 EVERYTHING = frozenset(Permission)
@@ -99,7 +101,15 @@ def console_user_of(request: HttpRequest) -> ConsoleUser:
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})
         request._console_user = known  # type: ignore[attr-defined]  # a place to keep it for the request
+        if known.user_id is not None:
+            count_for_organization(request, min(known.roles, default=known.user_id))
     return known
+
+
+def count_for_organization(request: HttpRequest, organization_id: UUID) -> None:
+    """Count the request's place for the signed-in person in this organization."""
+    user_id = console_user_of(request).user_id
+    request_slots.count_for(request, Holder(str(organization_id), "people", f"user:{user_id}"))
 
 
 def _read(user: User) -> ConsoleUser:

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest
 
-from apps.tenancy.console.console_user import Tenant, console_user_of
+from apps.tenancy.console.console_user import Tenant, console_user_of, count_for_organization
 from apps.tenancy.console.personal import visible_row
 from apps.tenancy.models import Environment, Organization, Project
 
@@ -81,6 +81,8 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 def enter(request: HttpRequest, scope: Tenant) -> None:
     """Make ``scope`` the scope of this page, whatever its address says."""
     request._console_scope = scope  # type: ignore[attr-defined]  # a place to keep it for the request
+    if scope is not None:
+        count_for_organization(request, lineage(scope)[0].pk)
 
 
 def scope_of(request: HttpRequest) -> Tenant:

@@ -1,0 +1,158 @@
+"""Places that organizations share fairly: a free place goes to whoever holds the least, not to whoever asks the most."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from typing import NamedTuple
+
+from byteor_cloud.errors import Unavailable
+
+
+class Holder(NamedTuple):
+    """Who a place counts for: an organization, the people or the keys in it, and the caller."""
+
+    organization: str
+    group: str
+    caller: str
+
+
+class _Waiter:
+    """A thread or greenlet that waits for a place: it blocks on the lock until it gets one or is refused."""
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.has_place = False
+        self.turn = threading.Lock()
+        self.turn.acquire()
+
+
+class FairPlaces:
+    """A number of places. Those who wait for one take turns by organization, then by group, then by caller.
+
+    A caller who acts in many organizations counts in each of them with all the places that they hold, so that further
+    organizations get them no further places. Among equals, whoever was served longest ago is next. The requests of one
+    caller are served in order of arrival.
+    """
+
+    def __init__(self, count: int, *, waiting: int) -> None:
+        self._free = count
+        self._most_waiting = waiting
+        self._held: Counter[str | tuple[str, str]] = Counter()
+        self._queues: dict[Holder, deque[_Waiter]] = {}
+        self._waiting: Counter[str] = Counter()  # by organization
+        # The number of the latest turn of each organization, group and caller that may get another one soon.
+        self._served: dict[str | tuple[str, str], int] = {}
+        self._turn = 0
+        self._lock = threading.Lock()
+
+    def take(self, holder: Holder, *, timeout_s: float, is_first: bool = False) -> None:
+        """Take a place, or wait for one. With ``is_first``, go before the caller's other requests.
+
+        Raises Unavailable after ``timeout_s`` seconds, or when too many wait and most of them belong to this
+        organization.
+        """
+        with self._lock:
+            if self._free > 0:  # then nobody waits
+                self._free -= 1
+                self._give(holder)
+                return
+            waiter = _Waiter(holder)
+            self._enter(waiter, is_first=is_first)
+            if self._waiting.total() > self._most_waiting:
+                self._refuse_newest()
+        try:
+            waiter.turn.acquire(timeout=max(0.0, timeout_s))
+        except BaseException:  # the greenlet ends
+            with self._lock:
+                self._leave(waiter)
+                if waiter.has_place:
+                    self._free_place(holder)
+            raise
+        with self._lock:
+            if waiter.has_place:
+                return
+            self._leave(waiter)
+        raise Unavailable("Too many requests are in progress. Try again later.", retry_after=5)
+
+    def give_back(self, holder: Holder) -> None:
+        """Free a place that counts for ``holder``. The next one who waits gets it."""
+        with self._lock:
+            self._free_place(holder)
+
+    def move(self, old: Holder, new: Holder) -> None:
+        """Count a place that is held by ``old`` for ``new`` from now on."""
+        with self._lock:
+            self._forget(old)
+            self._held.update(_names(new))
+
+    def _free_place(self, holder: Holder) -> None:
+        self._forget(holder)
+        if not self._queues:
+            self._free += 1
+            return
+        waiter = self._queues[min(self._queues, key=self._rank)][0]
+        self._leave(waiter)
+        self._give(waiter.holder)
+        waiter.has_place = True
+        waiter.turn.release()
+
+    def _forget(self, holder: Holder) -> None:
+        self._held.subtract(_names(holder))
+        for name in _names(holder):
+            if not self._held[name]:
+                del self._held[name]
+
+    def _rank(self, holder: Holder) -> tuple[int, ...]:
+        """Return what decides who is next; the lowest wins."""
+        organization, group, caller = _names(holder)
+        held, served = self._held, lambda name: self._served.get(name, 0)
+        return (
+            max(held[organization], held[caller]),
+            max(served(organization), served(caller)),
+            held[group],
+            served(group),
+            held[caller],
+            served(caller),
+        )
+
+    def _give(self, holder: Holder) -> None:
+        self._turn += 1
+        self._held.update(_names(holder))
+        for name in _names(holder):
+            self._served.pop(name, None)
+            self._served[name] = self._turn
+        while len(self._served) > _REMEMBERED:  # whoever was served this long ago counts as never served
+            del self._served[next(iter(self._served))]
+
+    def _enter(self, waiter: _Waiter, *, is_first: bool) -> None:
+        queue = self._queues.setdefault(waiter.holder, deque())
+        queue.appendleft(waiter) if is_first else queue.append(waiter)
+        self._waiting[waiter.holder.organization] += 1
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Remove a waiter from its queue, unless it was removed when it was refused."""
+        queue = self._queues.get(waiter.holder, deque())
+        if waiter not in queue:
+            return
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[waiter.holder]
+        self._waiting[waiter.holder.organization] -= 1
+        if not self._waiting[waiter.holder.organization]:
+            del self._waiting[waiter.holder.organization]
+
+    def _refuse_newest(self) -> None:
+        """Refuse the newest request of the caller who has the most waiting, in the organization with the most."""
+        organization, _ = self._waiting.most_common(1)[0]
+        queues = [queue for holder, queue in self._queues.items() if holder.organization == organization]
+        waiter = max(queues, key=len)[-1]
+        self._leave(waiter)
+        waiter.turn.release()
+
+
+_REMEMBERED = 10_000
+
+
+def _names(holder: Holder) -> tuple[str, tuple[str, str], str]:
+    return holder.organization, (holder.organization, holder.group), holder.caller
