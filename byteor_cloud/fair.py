@@ -1,4 +1,4 @@
-"""Places that organizations share fairly: a free place goes to whoever holds the least, not to whoever asks the most."""
+"""Places that organizations share fairly: a free place goes to whoever holds the fewest, not to who asks the most."""
 
 from __future__ import annotations
 
@@ -106,14 +106,13 @@ class FairPlaces:
     def _rank(self, holder: Holder) -> tuple[int, ...]:
         """Return what decides who is next; the lowest wins."""
         organization, group, caller = _names(holder)
-        held, served = self._held, lambda name: self._served.get(name, 0)
         return (
-            max(held[organization], held[caller]),
-            max(served(organization), served(caller)),
-            held[group],
-            served(group),
-            held[caller],
-            served(caller),
+            max(self._held[organization], self._held[caller]),
+            max(self._served.get(organization, 0), self._served.get(caller, 0)),
+            self._held[group],
+            self._served.get(group, 0),
+            self._held[caller],
+            self._served.get(caller, 0),
         )
 
     def _give(self, holder: Holder) -> None:
