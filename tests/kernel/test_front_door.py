@@ -49,6 +49,17 @@ class Client:
         self.is_open = False
 
 
+class Loop:
+    """A fake of gevent's sleep that counts how often other greenlets could run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.turns = 0
+        monkeypatch.setattr(front_door, "gevent", SimpleNamespace(sleep=self.sleep))
+
+    def sleep(self, seconds: float) -> None:
+        self.turns += 1
+
+
 def receive_all(paced: PacedSocket, count: int) -> None:
     received = 0
     while received < count:
@@ -126,6 +137,31 @@ def test_reader_is_disconnected_only_below_the_minimum_rate(
         for _ in range(1000):
             paced.sendall(b"x" * 10_000)
         assert client.moved == 10_000_000
+
+
+def test_others_run_while_client_sends_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, client = Loop(monkeypatch), Client(monkeypatch, size=1 << 20, seconds=0.0)
+
+    receive_all(PacedSocket(client, keepalive_s=75), 20_000_000)
+
+    assert loop.turns >= 19  # at least once a megabyte
+
+
+def test_others_run_while_client_sends_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, client = Loop(monkeypatch), Client(monkeypatch, size=1, seconds=0.0)
+
+    receive_all(PacedSocket(client, keepalive_s=75), 6_400)
+
+    assert loop.turns >= 100
+
+
+def test_others_run_while_client_reads_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, paced = Loop(monkeypatch), PacedSocket(Client(monkeypatch, size=1 << 30, seconds=0.0), keepalive_s=75)
+
+    for _ in range(20):
+        paced.sendall(b"x" * (1 << 20))
+
+    assert loop.turns >= 20
 
 
 def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:

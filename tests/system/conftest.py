@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -61,8 +62,8 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def serve(self, **settings: str) -> subprocess.Popen[bytes]:
-        """Start a server and wait until it serves."""
+    def serve(self, *, most_files: int | None = None, **settings: str) -> subprocess.Popen[bytes]:
+        """Start a server, whose processes may open ``most_files`` each, and wait until it serves."""
         earlier = self.output().count("byteor-cloud: serving")
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -73,6 +74,8 @@ class Installation:
                 stderr=log,
             )
         self.servers.append(process)
+        if most_files is not None:  # the API's processes read the limit when they start, much later
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most_files, most_files))
         wait_until(lambda: self.output().count("byteor-cloud: serving") > earlier or process.poll() is not None)
         assert process.poll() is None, self.output()
         return process

@@ -1,0 +1,224 @@
+"""A server with one process beside callers who take all that they can get: the others are answered before them."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from threading import Event, Thread
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from byteor_cloud.embedded import EmbeddedPostgres
+from tests.patience import PATIENCE_S, wait_until
+from tests.slow_clients import PLAN, Target
+from tests.system.conftest import Installation
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of another process")
+MOST_FILES = 1_024
+HEARTBEAT = {"boot_id": "b", "status": "healthy", "agent_version": "1"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Installation]:
+    made = Installation()
+    made.serve(most_files=MOST_FILES, API_PROCESSES="1", API_THREADS="2", RATE_LIMIT="off", DEPLOYMENT_MODE="api")
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def busy(server: Installation) -> Target:
+    """Return the tenant of the caller who takes all."""
+    return tenant(server, "busy")
+
+
+@pytest.fixture(scope="module")
+def quiet(server: Installation) -> Target:
+    """Return the tenant of the neighbour."""
+    return tenant(server, "quiet")
+
+
+def tenant(server: Installation, name: str) -> Target:
+    """Create an organization with an environment, a draft and an agent."""
+    made = server.bootstrap(name)
+    organization = f"/api/v1/orgs/{made['org_id']}"
+    target = Target(server.base, made["token"], organization, "")
+    project = target.call("POST", f"{organization}/projects", {"name": "trading"})["id"]
+    environments = f"{organization}/projects/{project}/environments"
+    environment = target.call("POST", environments, {"name": "dev", "posture": "dev"})["id"]
+    target.environment = f"{environments}/{environment}"
+    token = target.call("POST", f"{target.environment}/enrollment-tokens", {})["token"]
+    enrolled = target.call("POST", f"{target.environment}/agents", {"name": "edge-1"}, token)
+    target.agent_id, target.agent_key = enrolled["agent_id"], enrolled["api_key"]
+    return target
+
+
+def use(target: Target) -> None:
+    """Send what a neighbour sends: a probe, a heartbeat and a list, each on a new connection."""
+    assert requests.get(f"{target.base}/healthz", timeout=PATIENCE_S).status_code == 200
+    target.call("POST", f"/api/v1/agents/{target.agent_id}/heartbeat", HEARTBEAT, target.agent_key)
+    target.call("GET", f"{target.environment}/drafts")
+
+
+def connect(server: Installation) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
+
+
+@contextmanager
+def busy_connection(server: Installation, request: bytes) -> Iterator[None]:
+    """Keep a connection whose next requests have always arrived already."""
+    over = Event()
+    with closing(connect(server)) as connection:
+
+        def send() -> None:
+            with suppress(OSError):
+                while not over.is_set():
+                    connection.sendall(request * 200)
+
+        def receive() -> None:
+            with suppress(OSError):
+                while connection.recv(1 << 16):
+                    received.set()
+
+        received = Event()
+        threads = [Thread(target=send), Thread(target=receive)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert received.wait(PATIENCE_S)
+            yield
+        finally:
+            over.set()
+            connection.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("kind", ["probes", "polls", "lists"])
+def test_neighbour_is_answered_while_connection_never_pauses(
+    server: Installation, busy: Target, quiet: Target, kind: str
+) -> None:
+    path, token = {
+        "probes": ("/healthz", ""),
+        "polls": (f"/api/v1/agents/{busy.agent_id}/deployment", busy.agent_key),
+        "lists": (f"{busy.environment}/drafts", busy.token),
+    }[kind]
+    credential = f"Authorization: Bearer {token}\r\n" if token else ""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{credential}\r\n".encode()
+
+    with busy_connection(server, request), busy_connection(server, request):
+        for _ in range(5):  # they are still busy afterwards: their senders stop only when the block ends
+            use(quiet)
+
+
+def test_idle_connections_of_one_address_lock_nobody_out(server: Installation, quiet: Target) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4_096)), hard))
+    key = f"Authorization: Bearer {quiet.agent_key}\r\n"
+    poll = f"GET /api/v1/agents/{quiet.agent_id}/deployment?wait_s=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n{key}\r\n"
+    verified = requests.Session()
+    verified.headers["Authorization"] = f"Bearer {quiet.token}"
+    assert verified.get(quiet.base + quiet.environment, timeout=PATIENCE_S).ok
+    flood: list[socket.socket] = []
+    with closing(connect(server)) as waiting:
+        waiting.sendall(poll.encode())
+        try:
+            while len(flood) < 2_000:
+                flood.append(connect(server))
+                if len(flood) % 2:
+                    flood[-1].sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+
+            use(quiet)
+
+            ended = [each for each in flood if is_ended(each)]
+            assert len(flood) - len(ended) < MOST_FILES
+            assert not {id(each) for each in ended} & {id(each) for each in flood[-100:]}  # the oldest ones are closed
+            assert not is_ended(waiting)
+            before = server.output().count("/environments")
+            assert verified.get(quiet.base + quiet.environment, timeout=PATIENCE_S).ok  # on the same connection
+            assert server.output().count("/environments") > before
+        finally:
+            for each in flood:
+                each.close()
+
+
+def is_ended(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+@contextmanager
+def locked_rows(database: psycopg.Connection[Any], ids: list[str]) -> Iterator[None]:
+    """Lock these drafts, so that requests that change them keep their places until the block ends."""
+    with database.transaction():
+        database.execute("SELECT FROM pipelines_draft WHERE id = ANY(%s::uuid[]) FOR UPDATE", [ids])
+        yield
+
+
+def send(server: Installation, method: str, path: str, token: str, name: str, body: str = "") -> socket.socket:
+    """Send a request with the request id ``name`` and do not wait for the response."""
+    connection = connect(server)
+    connection.sendall(
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nX-Request-ID: {name}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    return connection
+
+
+def test_next_free_place_goes_to_another_organization(server: Installation, busy: Target, quiet: Target) -> None:
+    drafts = [
+        busy.call("POST", f"{busy.environment}/drafts", {"name": f"draft {number}", "plan": PLAN})["id"]
+        for number in range(2)
+    ]
+    quiet.call("GET", f"{quiet.environment}/drafts")  # from now on the server knows whose token this is
+    postgres = EmbeddedPostgres(server.data_dir)
+    connections: list[socket.socket] = []
+
+    def change(number: int) -> None:
+        path, body = f"{busy.environment}/drafts/{drafts[number % 2]}", json.dumps({"name": f"renamed {number}"})
+        connections.append(send(server, "PUT", path, busy.token, f"many-{number:04}", body))
+
+    def are_waiting() -> bool:
+        found = database.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
+        return found == (2,)
+
+    try:
+        with (
+            psycopg.connect(url := postgres.acquire(), autocommit=True) as database,
+            psycopg.connect(url) as locking,
+            locked_rows(locking, drafts),
+        ):
+            for number in range(2):
+                change(number)
+            wait_until(are_waiting)  # they hold both places
+            for number in range(2, 32):
+                change(number)
+            connections.append(send(server, "GET", f"{quiet.environment}/drafts", quiet.token, "few-0000"))
+            for _ in range(3):  # each answer shows that the server has read what had arrived before
+                assert server.get("/healthz").status_code == 200
+        wait_until(lambda: len(ends(server)) == 33)
+    finally:
+        for each in connections:
+            each.close()
+        postgres.release()
+
+    # The two that held the places end first, and the first free place goes to the other organization.
+    assert ends(server).index("few-0000") <= 3
+
+
+def ends(server: Installation) -> list[str]:
+    """Return the ids of the requests in the order in which they ended."""
+    return re.findall(r"request_id=((?:many|few)-[0-9]{4}) status=200", server.output())
