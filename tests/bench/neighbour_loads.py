@@ -58,6 +58,24 @@ class Offender:
         plan, actor = graph(STAGES, LINKS), self.world.operator.actor
         return services.create_draft(environment=self.world.dev, name="large", plan=plan, actor=actor)
 
+    @cached_property
+    def replays(self) -> tuple[Any, Any]:
+        """Two replays of one capture, which have ended."""
+        from apps.artifacts.services import replays
+        from tests.artifacts.incidents import incident, ingested, journal
+        from tests.worlds import run_jobs
+
+        payloads = [b'{"id":%d,"card":"1234567890"}' % number for number in range(RECORDS)]
+        artifact = ingested(self.world, incident(self.version.spec_kv, quotes_in=journal(payloads)))
+        actor = self.world.operator.actor
+        one, other = (replays.request(artifact, environment=artifact.environment, actor=actor) for _ in range(2))
+        run_jobs()
+        for row in (one, other):
+            row.refresh_from_db()
+            if row.result is None:
+                raise RuntimeError(f"the replay is {row.status}")
+        return one, other
+
     def get(self, path: str) -> bytes:
         """Return the bytes of a person's request for a path below the environment."""
         return request("GET", self.world.path(rest=path), Authorization=f"Bearer {self.world.operator.api.token}")
@@ -144,28 +162,8 @@ def _promotions(offender: Offender) -> Load:
     return Load(Style.IN_TURN, MANY, [offender.post(f"/drafts/{offender.large_draft.pk}/version", {})])
 
 
-def _replays(offender: Offender, count: int) -> list[Any]:
-    """Return so many replays of one capture that have ended."""
-    from apps.artifacts.services import replays
-    from tests.artifacts.incidents import incident, ingested, journal
-    from tests.worlds import run_jobs
-
-    world = offender.world
-    payloads = [b'{"id":%d,"card":"1234567890"}' % number for number in range(RECORDS)]
-    artifact = ingested(world, incident(offender.version.spec_kv, quotes_in=journal(payloads)))
-    rows = [
-        replays.request(artifact, environment=artifact.environment, actor=world.operator.actor) for _ in range(count)
-    ]
-    run_jobs()
-    for row in rows:
-        row.refresh_from_db()
-        if row.result is None:
-            raise RuntimeError(f"the replay is {row.status}")
-    return rows
-
-
 def _traces(offender: Offender) -> Load:
-    (replay,) = _replays(offender, 1)
+    replay, _ = offender.replays
     return Load(
         Style.IN_TURN,
         MANY,
@@ -174,7 +172,7 @@ def _traces(offender: Offender) -> Load:
 
 
 def _compares(offender: Offender) -> Load:
-    one, other = _replays(offender, 2)
+    one, other = offender.replays
     return Load(Style.IN_TURN, MANY, [offender.get(f"/replays/{one.pk}/compare?with={other.pk}")])
 
 

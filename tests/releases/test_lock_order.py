@@ -105,7 +105,8 @@ def _revoke(story: Story) -> None:
 
 
 def _key(story: Story) -> AgentKey:
-    return AgentKey.objects.select_related("agent__environment__project").get(agent=story.agent)
+    key: AgentKey = AgentKey.objects.select_related("agent__environment__project").get(agent=story.agent)
+    return key
 
 
 ENVIRONMENT = "tenancy_environment"
