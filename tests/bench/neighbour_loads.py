@@ -37,7 +37,7 @@ class Load:
 
 
 class Offender:
-    """The organization that sends the loads. What a load needs is made when the load is run."""
+    """The organization that sends the loads. What several rounds of a load need is made once, in the first one."""
 
     def __init__(self) -> None:
         from tests.worlds import World
@@ -75,6 +75,30 @@ class Offender:
             if row.result is None:
                 raise RuntimeError(f"the replay is {row.status}")
         return one, other
+
+    @cached_property
+    def captures(self) -> list[Any]:
+        """The ids of captures that no host has unpacked."""
+        from django.utils import timezone
+
+        from apps.artifacts.models import Artifact
+        from byteor_cloud import blobs
+        from byteor_cloud.engine.delivery.encoding import sha256
+        from tests.artifacts.incidents import incident, journal
+
+        version, (agent, _) = self.version, self.world.agent(name="captures")
+        made = []
+        for number in range(CAPTURES):
+            content = incident(version.spec_kv, quotes_in=journal([b"%d" % number] * CAPTURE_RECORDS))
+            content_hash = sha256(content)
+            blobs.put(content_hash, content)
+            artifact = Artifact.objects.create(
+                environment=self.world.dev, agent=agent, version=version, kind="incident_bundle", status="verified",
+                spec_hash=version.spec_hash, content_hash=content_hash, size_bytes=len(content),
+                captured_at=timezone.now(),
+            )  # fmt: skip
+            made.append(artifact.pk)
+        return made
 
     def get(self, path: str) -> bytes:
         """Return the bytes of a person's request for a path below the environment."""
@@ -177,26 +201,7 @@ def _compares(offender: Offender) -> Load:
 
 
 def _captures(offender: Offender) -> Load:
-    from django.utils import timezone
-
-    from apps.artifacts.models import Artifact
-    from byteor_cloud import blobs
-    from byteor_cloud.engine.delivery.encoding import sha256
-    from tests.artifacts.incidents import incident, journal
-
-    world = offender.world
-    version, (agent, _) = offender.version, world.agent(name="captures")
-    sent = []
-    for number in range(CAPTURES):
-        content = incident(version.spec_kv, quotes_in=journal([b"%d" % number] * CAPTURE_RECORDS))
-        content_hash = sha256(content)
-        blobs.put(content_hash, content)
-        artifact = Artifact.objects.create(
-            environment=world.dev, agent=agent, version=version, kind="incident_bundle", status="verified",
-            spec_hash=version.spec_hash, content_hash=content_hash, size_bytes=len(content), captured_at=timezone.now(),
-        )  # fmt: skip
-        sent.append(offender.get(f"/artifacts/{artifact.pk}/files"))
-    return Load(Style.IN_TURN, MANY, sent)
+    return Load(Style.IN_TURN, MANY, [offender.get(f"/artifacts/{pk}/files") for pk in offender.captures])
 
 
 def _console(offender: Offender) -> Load:
@@ -220,7 +225,7 @@ def _idle_connections(_: Offender) -> Load:
 
 
 def _rotations(offender: Offender) -> Load:
-    agent_id, key = offender.fleet[-1]
+    agent_id, key = offender.fleet.pop()  # after a round its first key has expired
     rotate = request("POST", f"/api/v1/agents/{agent_id}/rotate-key", Authorization=f"Bearer {key}")
     return Load(Style.ROTATING, 1, [rotate, heartbeat(agent_id, key)], limited=True)
 

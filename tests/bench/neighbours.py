@@ -132,13 +132,14 @@ def run(folder: Path, ports: Iterator[int], *, names: Sequence[str], seconds: fl
     bench, offender = _Bench(folder, kinds, seconds), Offender()
     rows: list[Row] = []
     for name in names:
-        load, port = LOADS[name](offender), next(ports)
+        make, port = LOADS[name], next(ports)
+        load = make(offender)
         with (
             patch.dict(os.environ, {"BYTEOR_CLOUD_RATE_LIMIT": "on" if load.limited else "off"}),
             server(port, open_files=load.open_files) as pid,
         ):
             bench.measure(port, pid, seconds=_WARM_UP_S)
-            rows += _rows(name, load, [_round(bench, port, pid, name, load) for _ in range(rounds)])
+            rows += _rows(name, load, [_round(bench, port, pid, name, make(offender)) for _ in range(rounds)])
     return rows
 
 
