@@ -207,8 +207,9 @@ NOT EXISTS (SELECT FROM procrastinate_jobs dead
               AND dead.byteor_kills >= %(kills)s)
 """
 _ENQUEUE = f"""
-INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
-SELECT %(queue)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb WHERE {_NOT_BARRED}
+INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args, scheduled_at)
+SELECT %(queue)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb, now() + make_interval(secs => %(after_s)s)
+WHERE {_NOT_BARRED}
 ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
 """
 _ENQUEUE_TICK = f"""
@@ -217,9 +218,17 @@ WHERE {_NOT_BARRED}
 """
 
 
-def enqueue(job: Job, *, organization: UUID | None, once: str | None = None, serial: str | None = None) -> None:
+def enqueue(
+    job: Job,
+    *,
+    organization: UUID | None,
+    once: str | None = None,
+    serial: str | None = None,
+    after_s: float | None = None,
+) -> None:
     """Enqueue the job in the current transaction for the organization (None: for the installation itself).
 
+    It starts at the earliest ``after_s`` seconds after the transaction began.
     Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
     waits. That other job may start before this transaction commits and miss its change, so the job is then enqueued
     again after the commit. Nothing is enqueued while a job of the same name and ``serial`` is a dead letter because it
@@ -231,6 +240,7 @@ def enqueue(job: Job, *, organization: UUID | None, once: str | None = None, ser
         "serial": serial,
         "once": once,
         "arguments": json.dumps(vars(job)),
+        "after_s": after_s,
         "kills": KILLS,
     }
 

@@ -12,6 +12,27 @@ from django.db import connection
 type Race = Callable[..., list[Any]]
 
 
+def outcome(call: Callable[[], Any]) -> Any:
+    """Call the function in a thread of its own, and return its result or its exception."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001,RUF100  the test checks it
+        return error
+    finally:
+        connection.close()
+
+
+def count_waiting() -> int:
+    """Return how many database sessions wait for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would see its first answer again
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
 def _at_once(*calls: Callable[[], Any]) -> list[Any]:
     """Run the calls concurrently and return the result or the exception of each."""
     answers: list[Any] = [None] * len(calls)
@@ -19,12 +40,7 @@ def _at_once(*calls: Callable[[], Any]) -> list[Any]:
 
     def run(number: int) -> None:
         barrier.wait()
-        try:
-            answers[number] = calls[number]()
-        except Exception as error:  # noqa: BLE001,RUF100  the test checks it
-            answers[number] = error
-        finally:
-            connection.close()
+        answers[number] = outcome(calls[number])
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
     for thread in threads:

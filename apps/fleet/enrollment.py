@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
@@ -21,6 +24,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, Secret, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services.tokens import record_credential
+from apps.tenancy.state import keep_environments
 from byteor_cloud.errors import Conflict, DomainError, Unauthenticated
 from byteor_cloud.ids import uuid7
 
@@ -97,7 +101,9 @@ def enroll_all(requests: Sequence[Enrollment]) -> list[Enrolled | DomainError]:
 
     A refusal spends no use. Raises IntegrityError if another transaction takes one of the names at this moment.
     """
+    keep_environments(*{request.environment.pk for request in requests})
     tokens = _lock_tokens(request.token.pk for request in requests)
+    _lock_replaced(request for request in requests if request.name and request.token.replace)
     names = _Names(requests)
     results: dict[int, Enrolled | DomainError] = {}
     accepted: list[tuple[Enrollment, Enrolled]] = []
@@ -125,6 +131,14 @@ def _lock_tokens(ids: Iterable[UUID]) -> dict[UUID, EnrollmentToken]:
     # In the order of the ids, so that two transactions cannot wait for each other.
     rows = EnrollmentToken.objects.filter(pk__in=set(ids)).order_by("pk").select_for_update(no_key=True)
     return {token.pk: token for token in rows}
+
+
+def _lock_replaced(requests: Iterable[Enrollment]) -> None:
+    # In the order of the ids, as every change to several agents.
+    taken = [Q(environment=request.environment, name=request.name) for request in requests]
+    if taken:
+        rows = Agent.objects.enrolled().filter(reduce(or_, taken)).order_by("pk")
+        list(rows.select_for_update(no_key=True).values_list("pk"))
 
 
 class _Names:

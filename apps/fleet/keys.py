@@ -20,7 +20,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services.tokens import record_credential, revoke
-from apps.tenancy.state import lock_row
+from apps.tenancy.state import keep_environments, lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
 
 OVERLAP = timedelta(hours=24)
@@ -58,6 +58,7 @@ def revoke_keys(agent: Agent, *, environment: Environment, except_key: AgentKey 
 @transaction.atomic
 def rotate_key(agent: Agent, *, actor: Actor) -> str:
     """Create a new key for the agent and revoke the old ones at once. Returns the new secret."""
+    keep_environments(agent.environment_id)
     locked = lock_row(agent)
     check_enrolled(locked)
     revoke_keys(locked, environment=agent.environment, actor=actor)
@@ -68,6 +69,7 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
 @transaction.atomic
 def request_rotation(agent: Agent, *, actor: Actor) -> None:
     """Tell the agent, in the answers to its heartbeats, to fetch a new key. Nothing changes if it was told already."""
+    keep_environments(agent.environment_id)
     locked = lock_row(agent)
     check_enrolled(locked)
     told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
@@ -82,6 +84,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     ``key`` stays valid until the first use of the new one, for at most 24 hours. An earlier new key that was not used
     is revoked. Raises Unauthenticated if ``key`` was ended meanwhile.
     """
+    keep_environments(key.agent.environment_id)
     agent, environment = lock_row(key.agent), key.agent.environment
     used = AgentKey.objects.usable().filter(pk=key.pk).first()
     if used is None or agent.decommissioned_at is not None:
@@ -97,6 +100,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
 @transaction.atomic
 def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
     """End the agent's other keys at the first use of ``key``. Nothing changes at a later use."""
+    keep_environments(key.agent.environment_id)
     agent = lock_row(key.agent)
     pending = AgentKey.objects.usable().filter(pk=key.pk, is_pending=True).first()
     if pending is None:

@@ -18,6 +18,7 @@ from apps.fleet.services import unnest_ids, welcome
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from apps.tenancy.state import keep_environments
 from byteor_cloud.api.parameters import matcher
 from byteor_cloud.errors import InvalidInput
 
@@ -99,6 +100,7 @@ def change_labels(
 
     Returns how many agents were changed. Raises InvalidInput if one of them would have too many labels.
     """
+    keep_environments(environment.pk)
     before: dict[UUID, dict[str, str]] = dict(
         select_changing(agents, change).select_for_update(of=("self",), no_key=True).values_list("pk", "labels")
     )

@@ -20,7 +20,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
-from apps.tenancy.state import lock_row
+from apps.tenancy.state import keep_environments, lock_row
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden
 from byteor_cloud.jobs import enqueue
@@ -108,6 +108,7 @@ def check_set_drained(agent: Agent, *, drained: bool) -> None:
 @transaction.atomic
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
     """Remove the agent from the fleet and revoke its key at once."""
+    keep_environments(agent.environment_id)
     locked = lock_revision(agent, expected_revision)
     check_enrolled(locked)
     decommission_locked(locked, environment=agent.environment, actor=actor, action="agent.decommission")

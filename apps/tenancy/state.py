@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
@@ -39,6 +39,16 @@ def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
     if (locked := query.first(row.pk)) is None:
         raise NotFound("The resource was deleted meanwhile.")
     return locked
+
+
+def keep_environments(*ids: UUID) -> None:
+    """Keep environments from being purged until the transaction ends.
+
+    Call it before locking several rows of an environment whose own row is not locked. A purge locks the environment
+    first and then deletes its rows in an order of its own, so that otherwise each could wait for the other.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM tenancy_environment WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [list(ids)])
 
 
 @cache

@@ -114,6 +114,18 @@ def _bad_tokens(options: argparse.Namespace) -> list[Row]:
         return fleet.run_bad_tokens(folder, free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
+def _neighbours(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import neighbours
+        from tests.bench.neighbour_loads import LOADS
+
+        names = options.loads.split(",") if options.loads else list(LOADS)
+        if unknown := set(names) - set(LOADS):
+            raise SystemExit(f"unknown loads: {', '.join(sorted(unknown))}; choose from {', '.join(LOADS)}")
+        ports = iter(free_port, None)
+        return neighbours.run(folder, ports, names=names, seconds=options.seconds, rounds=options.rounds)
+
+
 def _processes(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import processes
@@ -175,6 +187,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "fleet": _fleet,
     "herd": _herd,
     "bad-tokens": _bad_tokens,
+    "neighbours": _neighbours,
     "processes": _processes,
     "compiler": _compiler,
     "deployment": _deployment,
@@ -193,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--agents", type=int, default=100_000, help="the size of the steady fleet")
     parser.add_argument("--fleet-seconds", type=int, default=300, help="how long the steady fleet runs")
     parser.add_argument("--herd-agents", type=int, default=20_000, help="the size of the reconnecting fleet")
+    parser.add_argument("--loads", help="the loads of neighbours, separated by commas; by default all")
     parser.add_argument("--json", type=Path, default=OUTPUT / "results.json", help="where to write the results")
     parser.add_argument("--picture", type=Path, default=OUTPUT / "results.svg", help="where to draw the picture")
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)

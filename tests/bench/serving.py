@@ -17,15 +17,17 @@ BATCH = 5000
 
 
 @contextlib.contextmanager
-def server(port: int, processes: int = 2) -> Iterator[int]:
+def server(port: int, processes: int = 2, *, open_files: int | None = None) -> Iterator[int]:
     """Run the application as ``manage.py serve`` does, beside the views that it is compared with. Yields its pid.
 
-    It logs as in production, to a file in the data folder.
+    It logs as in production, to a file in the data folder. ``open_files`` is the limit of each process.
     """
     argv = [
         sys.executable, "-m", "gunicorn", "tests.bench.wsgi", "--bind", f"127.0.0.1:{port}",
         "--config", "byteor_cloud/gunicorn.py", "--workers", str(processes),
     ]  # fmt: skip
+    if open_files is not None:
+        argv = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(open_files), *argv]
     with Path(os.environ["BYTEOR_CLOUD_DATA_DIR"], "server.log").open("ab") as log:
         process = subprocess.Popen(
             argv, stderr=log, env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings"}

@@ -18,7 +18,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
-from apps.tenancy.state import advance, check_transition, lock_row
+from apps.tenancy.state import advance, check_transition, keep_environments, lock_row
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
@@ -178,6 +178,7 @@ def decide(
     """Record one person's decision. One denial denies the approval; the last needed consent issues the credential."""
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
+    keep_environments(approval.environment_id)
     locked = lock_row(approval, related=("environment__project__organization",))
     check_open(locked)
     if decision == "deny" and not comment.strip():
@@ -279,6 +280,7 @@ def _notify_replay(approval: Approval) -> None:
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
     """Revoke an approval that is pending or not used yet. Raises Conflict once it has been used."""
+    keep_environments(approval.environment_id)
     locked = lock_row(approval)
     check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
@@ -299,6 +301,7 @@ def withdraw(approval: Approval, *, actor: Actor) -> None:
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
     """Expire an approval that was not decided in time. Do nothing if it was decided meanwhile."""
+    keep_environments(approval.environment_id)
     locked = lock_row(approval)
     if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
         _close(locked, ApprovalEvent.EXPIRE, actor=actor)

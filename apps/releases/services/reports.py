@@ -14,6 +14,7 @@ from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import assignments
 from apps.releases.services.offers import enqueue_rollout_step
+from apps.tenancy.state import keep_environments
 from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
 
@@ -45,7 +46,10 @@ def report(
         raise NotFound("This environment has no such deployment.")
     fleet.note_boot(agent_id, boot_id)
     with transaction.atomic():
-        wanted = Assignment.objects.select_for_update(no_key=True).get(agent_id=agent_id)
+        keep_environments(environment_id)
+        wanted = Assignment.objects.select_for_update(no_key=True).filter(agent_id=agent_id).first()
+        if wanted is None:
+            raise NotFound("The agent was deleted meanwhile.")
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
         last_status = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
         is_valid = is_wanted and status in {

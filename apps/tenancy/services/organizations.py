@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
-from apps.tenancy.models import Environment, Membership, Organization, Project, User
+from apps.tenancy.models import Environment, Membership, Organization, Project, User, Webhook
 from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosened_settings
 from apps.tenancy.services import signing_keys
@@ -21,6 +22,8 @@ from apps.tenancy.services.revisions import edit, lock_revision
 from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
+
+PURGED_AFTER_S = 60  # longer than a request takes that found the row before it was deleted
 
 
 def _slug(name: str, given: str | None) -> str:
@@ -168,22 +171,38 @@ def update_environment(
 
 @transaction.atomic
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
-    """Hide a project or environment from all callers at once; the worker deletes its rows later.
+    """Hide a project or environment from all callers at once; the worker deletes its rows a minute later.
 
-    Its audit events stay.
+    By then the requests have ended that found it before. Its audit events stay.
     """
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
     if isinstance(locked, Project):
-        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id)
+        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id, after_s=PURGED_AFTER_S)
     else:
-        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=locked.project.organization_id)
+        organization_id = locked.project.organization_id
+        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=organization_id, after_s=PURGED_AFTER_S)
 
 
+@transaction.atomic
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:
-    """Remove a row that is marked as deleted, with everything that belongs to it. It may be repeated."""
-    row = model.objects.filter(pk=row_id, deleted_at__isnull=False).first()
-    if row is not None:
-        row.delete()
+    """Remove a row that is marked as deleted, with everything that belongs to it. It may be repeated.
+
+    Rows are locked from the top, as everywhere: a request that changes a row of the environment holds a lock on the
+    environment before, and a delivery is locked after its webhook.
+    """
+    row = model.objects.filter(pk=row_id, deleted_at__isnull=False).select_for_update().first()
+    if row is None:
+        return
+    if isinstance(row, Project):
+        _lock_all(Environment.objects.filter(project=row))
+        _lock_all(Webhook.objects.filter(Q(project=row) | Q(environment__project=row)))
+    else:
+        _lock_all(Webhook.objects.filter(environment=row))
+    row.delete()
+
+
+def _lock_all(rows: QuerySet[Any]) -> None:
+    list(rows.order_by("pk").select_for_update(of=("self",)).values_list("pk"))

@@ -1,0 +1,202 @@
+"""The benchmark of fair shares: heartbeats, lists and the probe of a neighbour, beside each load of one caller.
+
+In each round the neighbour is measured alone, beside the load, and beside processes that compute, unrelated to the
+server, and take as much processor time as the load took: in the server, the database, their children and the program
+that sends it. What the load slows down beyond that is the server's fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from tests.bench import neighbour
+from tests.bench.neighbour import Kind
+from tests.bench.neighbour_loads import LOADS, Load, Offender, heartbeat
+from tests.bench.processes import cpu_s
+from tests.bench.results import Row
+from tests.bench.serving import server, store_fleet
+from tests.bench.traffic import Style, Traffic, request
+
+GOAL_RATIO, GOAL_MS = 3.0, 50.0
+OFFENDER, NEIGHBOUR, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+_AGENTS, _HEARTBEATS_PER_S, _LISTS_PER_S, _PROBES_PER_S = 20, 20.0, 10.0, 10.0
+_WARM_UP_S, _BEGIN_S, _RECOVERY_S = 3.0, 1.5, 60.0
+_IDLE_FOR_S, _IDLE_CORES = 0.5, 0.15
+_SPINNERS = 2  # at least; as many as the load has busy processes
+CONDITIONS = ("beside the load", "beside an equal processor load", "alone")
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What was measured in one condition of one round: the p95 in ms, failures, and the cores that were used."""
+
+    p95_ms: Mapping[str, float]
+    failures: Mapping[str, Counter[str]]
+    cores: float
+
+
+class _Bench:
+    def __init__(self, folder: Path, kinds: Mapping[str, Kind], seconds: float) -> None:
+        self._folder, self._kinds, self._seconds = folder, kinds, seconds
+        self._postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])
+
+    def measure(self, port: int, *pids: int, seconds: float | None = None) -> _Beside:
+        """Measure the neighbour, and the processor time that the processes and the database use meanwhile."""
+        file = self._folder / "neighbour.json"
+        neighbour.save(file, self._kinds, port=port, address=NEIGHBOUR, seconds=seconds or self._seconds)
+        used, began = self._used_s(pids), time.monotonic()
+        argv = [sys.executable, "-m", "tests.bench.neighbour", str(file)]
+        found = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
+        cores = (self._used_s(pids) - used) / (time.monotonic() - began)
+        p95 = {name: sorted(times)[math.ceil(0.95 * len(times)) - 1] for name, (times, _) in found.items()}
+        return _Beside(p95, {name: Counter(failures) for name, (_, failures) in found.items()}, cores)
+
+    def _used_s(self, pids: Sequence[int]) -> float:
+        return sum(map(cpu_s, (self._postmaster, *pids)))
+
+    def wait_for_recovery(self, port: int, *pids: int) -> bool:
+        """Wait until nothing is left of the load: the probe is answered, and server and database have no work."""
+        until = time.monotonic() + _RECOVERY_S
+        while time.monotonic() < until:
+            used = self._used_s(pids)
+            time.sleep(_IDLE_FOR_S)
+            if self._used_s(pids) - used < _IDLE_CORES * _IDLE_FOR_S and _is_answered(port):
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def sending(self, traffic: Traffic) -> Iterator[tuple[int, Counter[str]]]:
+        """Send the traffic in a process of its own while the block runs. Yields its pid, and what it was answered."""
+        file = self._folder / f"traffic-{time.monotonic_ns()}.json"
+        traffic.save(file)
+        argv = [sys.executable, "-m", "tests.bench.traffic", str(file)]
+        answered = Counter[str]()
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            yield process.pid, answered
+        finally:
+            output, _ = process.communicate()  # closes its standard input, which ends it
+            file.unlink()
+            answered.update(json.loads(output or "{}"))
+
+    def most_s(self) -> float:
+        """Return the time after which any traffic ends by itself."""
+        return _BEGIN_S + self._seconds + 3 * neighbour.TIMEOUT_S
+
+    def beside_load(self, port: int, pid: int, load: Load) -> tuple[_Beside, Counter[str]]:
+        """Measure the neighbour beside the load."""
+        traffic = Traffic(
+            load.style, port, self.most_s(), OFFENDER, load.connections, load.requests, load.bytes_per_s
+        )  # fmt: skip
+        with self.sending(traffic) as (sender, answered):
+            time.sleep(_BEGIN_S)
+            found = self.measure(port, pid, sender)
+        return found, answered
+
+    def beside_spinning(self, port: int, pid: int, cores: float) -> _Beside:
+        """Measure the neighbour beside processes that only compute."""
+        count = max(_SPINNERS, math.ceil(cores))
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                traffic = Traffic(Style.SPINNING, port, self.most_s(), cores=cores / count)
+                stack.enter_context(self.sending(traffic))
+            return self.measure(port, pid)
+
+
+def run(folder: Path, ports: Iterator[int], *, names: Sequence[str], seconds: float, rounds: int) -> list[Row]:
+    """Print what was measured in each round; return for each load the p95 of heartbeats, lists and the probe."""
+    from tests.worlds import World
+
+    world = World("neighbour")
+    fleet = store_fleet(world.dev, _AGENTS, next_heartbeat_s=30)
+    token = f"Bearer {world.viewer.api.token}"
+    kinds = {
+        "heartbeat": Kind([heartbeat(*each) for each in fleet], _HEARTBEATS_PER_S),
+        "list": Kind([request("GET", world.path(rest="/agents?limit=20"), Authorization=token)], _LISTS_PER_S),
+        "health": Kind([request("GET", "/healthz")], _PROBES_PER_S),
+    }
+    bench, offender = _Bench(folder, kinds, seconds), Offender()
+    rows: list[Row] = []
+    for name in names:
+        make, port = LOADS[name], next(ports)
+        load = make(offender)
+        with (
+            patch.dict(os.environ, {"BYTEOR_CLOUD_RATE_LIMIT": "on" if load.limited else "off"}),
+            server(port, open_files=load.open_files) as pid,
+        ):
+            bench.measure(port, pid, seconds=_WARM_UP_S)
+            rows += _rows(name, load, [_round(bench, port, pid, name, make(offender)) for _ in range(rounds)])
+    return rows
+
+
+def _is_answered(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=1, source_address=(OTHER, 0))
+    try:
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+type _Round = dict[str, _Beside]
+
+
+def _round(bench: _Bench, port: int, pid: int, name: str, load: Load) -> _Round:
+    alone = bench.measure(port, pid)
+    beside, answered = bench.beside_load(port, pid, load)
+    recovered = bench.wait_for_recovery(port, pid)
+    spinning = bench.beside_spinning(port, pid, max(0.0, beside.cores - alone.cores))
+    found = dict(zip(CONDITIONS, (beside, spinning, alone), strict=True))
+    shown = "  ".join(
+        f"{kind} " + " / ".join(f"{each.p95_ms[kind]:.0f}" for each in found.values()) for kind in alone.p95_ms
+    )
+    failed = {kind: dict(counts) for kind, counts in beside.failures.items() if counts}
+    print(
+        f"  neighbours {name:24} {shown} ms; {beside.cores:.2f} cores; answered {dict(sorted(answered.items()))}"
+        f"{f'; FAILED {failed}' if failed else ''}{'' if recovered else '; NOT RECOVERED'}",
+        flush=True,
+    )
+    return found
+
+
+def _rows(name: str, load: Load, rounds: Sequence[_Round]) -> list[Row]:
+    """Return the rows of one load: the medians of the rounds beside the load, with three times those beside others."""
+    rows = []
+    for kind in rounds[0][CONDITIONS[0]].p95_ms:
+        found = {condition: [each[condition].p95_ms[kind] for each in rounds] for condition in CONDITIONS}
+        medians = {condition: round(statistics.median(values), 1) for condition, values in found.items()}
+        failures: Counter[str] = sum((each[CONDITIONS[0]].failures[kind] for each in rounds), Counter())
+        measured: dict[str, Any] = {
+            **medians,
+            "cores": round(statistics.median(each[CONDITIONS[0]].cores for each in rounds), 2),
+            "failures": dict(failures),
+            "rate_limit": load.limited,
+        }
+        beside, spinning, alone = medians.values()
+        note = f"{beside} ms beside the load, {spinning} beside an equal processor load, {alone} alone"
+        if failures:
+            note += f"; failed: {', '.join(f'{count} {why}' for why, count in failures.most_common())}"
+        rows.append(
+            Row(
+                f"{kind} beside {name}: p95", beside, max(GOAL_RATIO * spinning, GOAL_MS), " ms", is_most=True,
+                low=min(found[CONDITIONS[0]]), high=max(found[CONDITIONS[0]]), note=note, measured=measured,
+            )
+        )  # fmt: skip
+    return rows
