@@ -128,16 +128,16 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
     _, *previous = vault.own_key_ids()
     if not previous:
         yield "No previous key is set here. To change the key:"
-        yield f"1. On each host, set {CURRENT} to a new key and {PREVIOUS} to the present one, and restart the host."
+        yield f"1. On each host, set {CURRENT} to a new key and {PREVIOUS} to the present one. Restart the host."
         yield "2. Run rotate_master_key."
     elif previous != [stored.previous_key_id]:
         yield f"{PREVIOUS} ({previous[0]}) is not the key that was replaced ({stored.previous_key_id or 'none yet'})."
-        yield f"If it is the new key, set {CURRENT} to it and {PREVIOUS} to the present key on each host, restart the"
-        yield "hosts, and run rotate_master_key again."
+        yield f"To rotate to that key, set {CURRENT} to it and {PREVIOUS} to the present key on each host."
+        yield "Restart the hosts, and run rotate_master_key again."
     else:
         yield f"None of the hosts {SEEN} needs the previous key ({previous[0]})."
-        yield f"Next: unset {PREVIOUS} on each host, and restart the host. Older backups of the database still need the"
-        yield "previous key."
+        yield f"Next: unset {PREVIOUS} on each host, and restart the host."
+        yield "Older backups of the database still need the previous key."
 
 
 @transaction.atomic
