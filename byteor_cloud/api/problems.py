@@ -113,8 +113,6 @@ def full_disk_upload_error() -> errors.InsufficientStorage:
 def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
     """Return the error if the database or disk failed or a statement timed out, else None."""
     match exc:
-        case errors.Unavailable():  # raised by a page of the console
-            return exc
         case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
             return full_disk_error()

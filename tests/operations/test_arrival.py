@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from apps.operations.management import arrival
 from tests.patience import PATIENCE_S
@@ -139,7 +139,8 @@ def test_real_database_is_there(settings: Any) -> None:
 
 def test_description_has_neither_user_nor_password(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"HOST": "db.example", "PORT": "6432", "NAME": "byteor", "USER": "ada", "PASSWORD": "hunter2"}
-    monkeypatch.setattr(arrival.connection, "settings_dict", known)
+    for name, value in known.items():
+        monkeypatch.setitem(connection.settings_dict, name, value)
 
     assert arrival.describe() == "db.example:6432/byteor"
 
