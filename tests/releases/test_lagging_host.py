@@ -9,7 +9,6 @@ import pytest
 from django.test import Client
 
 from apps.tenancy.models import AuditEvent, SigningKey
-from byteor_cloud.config import read_key
 from tests.browser.confirmed import YES
 from tests.browser.filled import act, signed_in
 from tests.front import FrontClient
@@ -40,7 +39,7 @@ def test_offer_that_cannot_be_signed_is_503(world: World, client: Any, lagging: 
 
     assert poll.status_code == 503
     assert "master key" in poll.json()["detail"]
-    assert stories.beat(agent, api)["desired"]["action"] == "activate"
+    assert stories.beat(agent, api)["action"] == "activate"
 
 
 def test_console_act_that_needs_the_key_shows_the_reason(world: World, lagging: Any) -> None:
