@@ -77,7 +77,8 @@ def describe() -> str:
     """Return the database's host, port and name, without user and password."""
     known = connection.settings_dict
     host = known["HOST"] or "localhost"
-    return f"{host}:{known['PORT'] or 5432}/{known['NAME']}"
+    port = known["PORT"] or known["OPTIONS"].get("port", 5432)
+    return f"{host}:{port}/{known['NAME']}"
 
 
 class ConnectionAttempts:

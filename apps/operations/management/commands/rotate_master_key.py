@@ -56,8 +56,9 @@ class Command(OperatorCommand):
             raise CommandError(f"{error.advice}; nothing was changed") from None
         except vault.VaultError as error:
             raise CommandError(f"{error}; nothing was changed") from None
-        lines = [_summary(counts), *_advice(files, finish=finish)]
-        return "\n".join(lines)
+        if finish and files is not None:
+            _remove(files[1])
+        return "\n".join([_summary(counts), *_advice(files)])
 
 
 def _lock() -> None:
@@ -102,8 +103,8 @@ def _summary(counts: Mapping[str, int]) -> str:
     return f"{summary} ({vault.own_key_ids()[0]}){': ' if kinds else ''}{kinds}."
 
 
-def _advice(files: tuple[Path, Path] | None, *, finish: bool) -> Iterator[str]:
-    """Yield what the operator should do next, and remove the previous key's file if that was requested."""
+def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
+    """Yield what the operator should do next."""
     stored = MasterKey.objects.get()
     without = _without(stored.key_id)
     behind = [host for host in hosts.others() if stored.key_id == host.previous_key_id]
@@ -114,12 +115,13 @@ def _advice(files: tuple[Path, Path] | None, *, finish: bool) -> Iterator[str]:
         yield f"These hosts still have the previous key as {CURRENT}:"
         yield _listed(behind)
     if without or behind:
-        if finish:
-            yield "The previous key is not removed."
         yield f"Next: set {CURRENT} to the current key on these hosts, and restart them."
         yield "Then run rotate_master_key again. Keep the previous key until it lists no hosts."
     elif files is not None:
-        yield _remove(files[1]) if finish else f"The previous key stays in {files[1]} until you run {FINISH}."
+        if files[1].exists():
+            yield f"The previous key stays in {files[1]} until you run {FINISH}."
+        else:
+            yield "The previous key is removed. Older backups of the database still need it."
     else:
         yield from _advice_on_settings(stored)
 
@@ -141,10 +143,15 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
 
 
 @transaction.atomic
-def _remove(previous: Path) -> str:
-    """Remove the previous key, now that nothing is encrypted under it and the new key's id is committed."""
+def _remove(previous: Path) -> None:
+    """Remove the previous key, now that the id of the new one is committed. Raises CommandError if a host uses it."""
     _lock()  # another command must not replace the key meanwhile
-    if vault.own_key_ids()[0] != vault.ensure_key():
+    stored = vault.ensure_key()
+    if vault.own_key_ids()[0] != stored:
         raise CommandError("the key was replaced meanwhile: run the command again")
+    if users := [host for host in hosts.others() if host.key_id != stored]:
+        raise CommandError(
+            f"the previous key was not removed, because these hosts do not have the master key {stored} as {CURRENT}:\n"
+            f"{_listed(users)}\nSet it there, restart them, and run {FINISH} again."
+        )
     previous.unlink(missing_ok=True)
-    return "The previous key is removed. Older backups of the database still need it."
