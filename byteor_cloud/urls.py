@@ -10,6 +10,7 @@ from apps.fleet.api import urls as fleet
 from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
+from apps.tenancy import vault
 from apps.tenancy.api import sign_in_views
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.console import site
@@ -34,7 +35,7 @@ admin.autodiscover()
 urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
     path("healthz", system.HealthView.as_view()),
-    path("readyz", system.ReadyView.as_view()),
+    path("readyz", system.ReadyView.as_view(application_checks={"master key": vault.ensure_key})),
     path("metrics", system.MetricsView.as_view(domain=metrics.REGISTRY)),
     path("auth/login", sign_in_views.LoginView.as_view(), name="login"),
     path("auth/callback", sign_in_views.CallbackView.as_view()),

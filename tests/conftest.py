@@ -134,7 +134,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     connection.settings_dict["TEST"]["TEMPLATE"] = connection.settings_dict["NAME"]
 
 
-KEPT = frozenset({"django_content_type", "auth_permission"})  # the migrations filled them
+# The migrations filled the first two. The third has one row, which django_db_setup inserts.
+KEPT = frozenset({"django_content_type", "auth_permission", "tenancy_masterkey"})
 SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # always refuse DELETE
 
 
@@ -159,7 +160,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     for model in apps.get_app_config("procrastinate").get_models():
         model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
 
+    from apps.tenancy import vault
+    from apps.tenancy.models import MasterKey
+
     with django_db_blocker.unblock(), connection.cursor() as cursor:
+        # As the first start of a server would do. No world has a row of its own, so that tests can have several worlds.
+        MasterKey.objects.get_or_create(key_id=vault.own_key_ids()[0])
         # The test of the triggers enables them again.
         for table in SEALED:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_truncate")

@@ -10,6 +10,7 @@ from django.db import connection
 from django.db.models import Min
 from django.utils import timezone
 
+from apps.tenancy import vault
 from apps.tenancy.models import AuditSeal, Organization
 from apps.tenancy.services import signing_keys
 from byteor_cloud.engine.hash_chain import (
@@ -109,8 +110,10 @@ def export_lines(organization: Organization | None, *, after_seq: int = 0) -> It
 
     Without an organization, the chain is the installation's own, and the installation must have a signing key.
 
-    Raises InvalidInput, before the first line, if the chain ends before ``after_seq``.
+    Before the first line, raises InvalidInput if the chain ends before ``after_seq``, and MasterKeyUnavailable if this
+    host cannot sign the checkpoint.
     """
+    vault.ensure_key()
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
     seq, last = (head.seq, head.hash) if head else (0, GENESIS)
     if after_seq > seq:

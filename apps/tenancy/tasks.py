@@ -8,7 +8,7 @@ from apps.tenancy import audit
 from apps.tenancy import jobs as kinds
 from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
-from apps.tenancy.services import housekeeping, organizations, signing_keys
+from apps.tenancy.services import hosts, housekeeping, organizations, signing_keys
 from apps.tenancy.webhooks import delivery
 from byteor_cloud import jobs
 from byteor_cloud.jobs import runs, runs_periodically
@@ -79,6 +79,12 @@ def forget_credentials() -> None:
 def forget_deliveries() -> None:
     """Delete old webhook deliveries."""
     delivery.delete_old()
+
+
+@runs_periodically(kinds.FORGET_HOSTS)
+def forget_hosts() -> None:
+    """Delete the rows of hosts that have not run for a day."""
+    hosts.forget_silent()
 
 
 @runs_periodically(kinds.FORGET_JOBS)

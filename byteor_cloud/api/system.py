@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar, override
 
@@ -71,12 +71,16 @@ class HealthView(OpenView):
 
 class ReadyView(OpenView):
     operations = operations.READY
+    application_checks: ClassVar[Mapping[str, Callable[[], object]]] = {}
+    """Checks of the applications by name. They need the database. The root URL configuration sets them."""
 
     @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
     def get(self, request: Request) -> Response:
         """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
         # Without the database the migrations cannot be read; trying would only wait for the database again.
         failed = ["database"] if not _passes(_database) else ["migrations"] if not _passes(_migrations) else []
+        if not failed:
+            failed += [name for name, check in self.application_checks.items() if not _passes(check)]
         if not _passes(_storage):
             failed.append("storage")
         if not _passes(_disk):
@@ -130,7 +134,7 @@ def _disk() -> None:
         raise _CheckFailed
 
 
-def _passes(check: Callable[[], None]) -> bool:
+def _passes(check: Callable[[], object]) -> bool:
     try:
         check()
     except Exception as error:  # noqa: BLE001,RUF100  any error means that the service is not ready

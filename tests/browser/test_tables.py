@@ -35,7 +35,7 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 # Copies and counts that no person writes or knows. The page of an agent shows its intervals.
 INTERNAL = {
     "fleet.pulse", "fleet.pulsecount", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval",
-    "releases.progresscount", "artifacts.replayframes",
+    "releases.progresscount", "artifacts.replayframes", "tenancy.host", "tenancy.masterkey",
 }  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def test_commands_report_an_unreachable_database(cold: Installation) -> None:
             API_BIND_ADDR=f"127.0.0.1:{cold.port}",
         )
 
-    commands = [["serve"], ["bootstrap", "--org", "A", "--email", "a@b.example"], ["migrate"]]
+    commands = [["bootstrap", "--org", "A", "--email", "a@b.example"], ["migrate"]]
     with ThreadPoolExecutor() as threads:
         for done in threads.map(connect, commands):
             assert (done.returncode, done.stdout) == (1, "")

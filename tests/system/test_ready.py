@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 
 from byteor_cloud.api import system
+from byteor_cloud.config import read_key
 
 pytestmark = pytest.mark.django_db
 
@@ -50,9 +52,12 @@ def test_readyz_is_200_when_nothing_is_missing(settings: Any, tmp_path: Path) ->
 def test_applied_migrations_are_checked_once(django_assert_num_queries: Any) -> None:
     assert Client().get("/readyz").status_code == 200
 
-    with django_assert_num_queries(1) as queries:
+    with django_assert_num_queries(2) as queries:
         assert Client().get("/readyz").status_code == 200
-    assert queries.captured_queries[0]["sql"] == "SELECT 1"
+    assert [query["sql"] for query in queries.captured_queries] == [
+        "SELECT 1",
+        "SELECT key_id FROM tenancy_masterkey",
+    ]
 
 
 def test_healthz_uses_neither_database_nor_storage(
@@ -80,6 +85,23 @@ def test_readyz_names_missing_migrations() -> None:
     assert not_ready(Client().get("/readyz")) == "Not ready: migrations."
     MigrationRecorder(connection).record_applied("tenancy", newest.name)
     assert Client().get("/readyz").status_code == 200
+
+
+def test_readyz_names_another_master_key(settings: Any) -> None:
+    old, new = settings.CONFIG, replace(settings.CONFIG, master_key=b"n" * 32)
+    settings.CONFIG = new
+    assert not_ready(Client().get("/readyz")) == "Not ready: master key."
+    assert Client().get("/healthz").status_code == 200
+
+    # With both keys the host is in the middle of a rotation.
+    settings.CONFIG = replace(new, master_key_previous=read_key(old.master_key))
+    assert Client().get("/readyz").status_code == 200
+
+
+def test_readyz_names_a_missing_master_key_file(settings: Any, tmp_path: Path) -> None:
+    settings.CONFIG = replace(settings.CONFIG, master_key=tmp_path / "master_key")
+
+    assert not_ready(Client().get("/readyz")) == "Not ready: master key."
 
 
 def test_readyz_names_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:

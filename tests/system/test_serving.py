@@ -230,7 +230,8 @@ def test_the_server_can_run_the_agents_of_the_demo(installation: Installation) -
     (installation.data_dir / "demo-agents" / "sample.jsonl").write_text('{"symbol": "ACME"}\n')
     assert installation.stop(server) == 0
 
-    server = installation.serve(RUN_DEMO_AGENTS="true", MASTER_KEY="dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=")
+    key = (installation.data_dir / "secrets/master_key").read_text()
+    server = installation.serve(RUN_DEMO_AGENTS="true", MASTER_KEY=key)
 
     def beating() -> list[str]:
         agents = installation.get(f"{environment}/agents", token).json()["results"]

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from apps.tenancy import audit
-from apps.tenancy.models import AuditEvent, AuditSeal
+from apps.tenancy import audit, vault
+from apps.tenancy.models import AuditEvent, AuditSeal, MasterKey
+from byteor_cloud.config import Key
 from tests.races import at_once
+from tests.tenancy.host_steps import OLD
 from tests.tenancy.installation_steps import LAST_EVENTS_BEFORE
 from tests.tenancy.provider import Provider
 from tests.tenancy.receiver import Receiver, serving
@@ -56,3 +58,20 @@ def seals(world: World) -> Any:
 def ignoring_earlier_events(world: World, other: World) -> None:
     """Let ``recorded`` ignore the events of the fixtures."""
     LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)
+
+
+@pytest.fixture
+def first_key(db: None) -> Iterator[None]:
+    """Make the tests' own master key the installation's again afterwards, since no test empties that table."""
+    yield
+    MasterKey.objects.update_or_create(defaults={"key_id": vault.key_id(OLD), "previous_key_id": None})
+
+
+@pytest.fixture
+def on_host(settings: Any) -> Any:
+    """A function that gives this process the master keys of a host."""
+
+    def use(current: Key, previous: Key | None = None) -> None:
+        settings.CONFIG = replace(settings.CONFIG, master_key=current, master_key_previous=previous)
+
+    return use

@@ -17,7 +17,8 @@ from django.db import models
 from django.utils import timezone
 
 from apps.tenancy import vault
-from apps.tenancy.models import AuditEvent, IdempotencyKey, SigningKey
+from apps.tenancy.models import AuditEvent, IdempotencyKey, MasterKey, SigningKey
+from apps.tenancy.sealed_field import SealedField, sealed_fields
 from apps.tenancy.services import master_key, signing_keys, webhooks
 from byteor_cloud.config import read_key
 from tests.worlds import World
@@ -53,7 +54,7 @@ def sealed() -> dict[str, bytes]:
     """Return every encrypted value as it is stored."""
     return {
         f"{field} {row.pk}": bytes(getattr(row, field.attname))
-        for field in vault.sealed_fields()
+        for field in sealed_fields()
         for row in field.model._base_manager.exclude(**{field.attname: None})
     }
 
@@ -64,7 +65,7 @@ def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
         f"{field.model._meta.label}.{field.name}"
         for model in apps.get_models()
         for field in model._meta.fields
-        if isinstance(field, models.BinaryField) and not isinstance(field, vault.SealedField)
+        if isinstance(field, models.BinaryField) and not isinstance(field, SealedField)
     }
     root = Path(__file__).parents[2]
     encrypting = [
@@ -91,24 +92,35 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
     hook.refresh_from_db()
     before, raw = sealed(), signing_keys.active_private_key(world.organization.pk)
     secrets = webhooks.signing_secrets(hook)
-    assert {name.split()[0] for name in before} == {str(field) for field in vault.sealed_fields()}
+    assert {name.split()[0] for name in before} == {str(field) for field in sealed_fields()}
 
-    # With both keys set, everything can be decrypted, and new values are encrypted under the new key.
+    # With both keys set, everything can be decrypted. New values are encrypted under the old key, which all hosts have.
     configure(settings, master_key=NEW, master_key_previous=old)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    old_id, new_id = MasterKey.objects.get().key_id, vault.key_id(NEW)
     output = command()
 
-    assert output == (
-        f"{len(before)} values were encrypted again with the current master key."
-        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is no longer needed."
-    )
+    assert output.splitlines() == [
+        f"{len(before) + 1} values were encrypted again with the current master key ({new_id}): 2 signing keys,"
+        " 1 stored response, 1 webhook secret, 1 previous webhook secret.",
+        f"None of the hosts seen in the last 60 seconds needs the previous key ({old_id}).",
+        "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS on each host, and restart the host.",
+        "Older backups of the database still need the previous key.",
+    ]
     after = sealed()
     assert len(after) == len(before) + 1
     assert all(after[name] != value for name, value in before.items())
-    assert sum(AuditEvent.objects.get(action="master_key.rotate").changes.values()) == len(before)
+    changes = AuditEvent.objects.get(action="master_key.rotate").changes
+    assert changes["key_id"] == [old_id, new_id]
+    assert sum(changes["values"].values()) == len(after)
     assert command().startswith("0 values")
     assert sealed() == after
+    assert AuditEvent.objects.filter(action="master_key.rotate").count() == 1
+    everything = output + str(list(AuditEvent.objects.values()))
+    for key in (old, NEW):
+        assert base64.b64encode(key or b"").decode() not in everything
+        assert repr(key) not in everything
 
     # Everything can be decrypted without the old key.
     configure(settings, master_key_previous=None)
@@ -127,9 +139,10 @@ def test_a_wrong_previous_key_is_refused(world: World, settings: Any, previous: 
     with pytest.raises(CommandError) as refused:
         command()
 
+    stored, own = MasterKey.objects.get().key_id, [vault.key_id(key) for key in (NEW, previous) if key]
     assert str(refused.value) == (
-        f"tenancy.SigningKey {SigningKey.objects.earliest('pk').pk}: neither BYTEOR_CLOUD_MASTER_KEY nor"
-        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts it; nothing was changed"
+        f"the installation's master key has the id {stored}, but here neither BYTEOR_CLOUD_MASTER_KEY nor"
+        f" BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is that key (ids here: {' and '.join(own)}); nothing was changed"
     )
     assert (sealed(), AuditEvent.objects.count()) == before
 
@@ -141,10 +154,16 @@ def test_nothing_is_changed_if_one_value_cannot_be_decrypted(world: World, setti
     row.save()
     before = sealed()
 
-    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* decrypts it; nothing was changed$"):
+    with pytest.raises(CommandError) as refused:
         command()
 
+    assert str(refused.value) == (
+        "neither BYTEOR_CLOUD_MASTER_KEY nor BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts"
+        f" tenancy.IdempotencyKey.response of {row.pk}. A host with a third key may have encrypted them: set its key as"
+        " the previous one, and try again; nothing was changed"
+    )
     assert sealed() == before
+    assert MasterKey.objects.get().key_id == vault.key_id(read_key(django_settings.CONFIG.master_key_previous) or b"")
 
 
 def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
@@ -154,10 +173,10 @@ def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any
 
     output = command()
 
-    assert output == (
-        "2 values were encrypted again with the current master key."
-        f" The previous key stays in {previous} until you run rotate_master_key --finish."
-    )
+    assert output.splitlines() == [
+        f"2 values were encrypted again with the current master key ({vault.own_key_ids()[0]}): 2 signing keys.",
+        f"The previous key stays in {previous} until you run rotate_master_key --finish.",
+    ]
     assert read_key(previous) == old != read_key(present)
     # A process that is running meanwhile reads the same files, and encrypts under the new key.
     new, after = read_key(present), sealed()
@@ -190,7 +209,7 @@ def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
     _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     raw, reseal = signing_keys.active_private_key(world.organization.pk), master_key.reseal
 
-    def killed(**_: Any) -> int:
+    def killed(**_: Any) -> dict[str, int]:
         if previous.exists():
             raise KeyboardInterrupt
         return reseal(**_)
@@ -201,7 +220,7 @@ def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
             command()
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
-    assert command().startswith("1 values")
+    assert command().startswith("1 value was")
 
     previous.unlink()
     assert signing_keys.active_private_key(world.organization.pk) == raw
@@ -217,5 +236,6 @@ def test_finishing_a_rotation_is_refused_if_the_key_is_not_in_the_data_folder(se
 def test_a_missing_master_key_file_is_reported(world: World, settings: Any, tmp_path: Path) -> None:
     configure(settings, master_key=tmp_path / "master_key")
 
-    with pytest.raises(vault.VaultError, match="the master key's file is missing"):
+    with pytest.raises(vault.MasterKeyUnavailable) as refused:
         signing_keys.active_private_key(world.organization.pk)
+    assert refused.value.advice == "the master key's file is missing from the data folder"

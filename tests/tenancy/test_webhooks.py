@@ -15,6 +15,9 @@ from django.utils import timezone
 from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.services import webhooks
+from apps.tenancy.vault import MasterKeyUnavailable
+from apps.tenancy.webhooks import delivery
+from byteor_cloud import jobs
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import delivery_log, is_signed, org, record_event, subscribe
 from tests.worlds import World, run_jobs
@@ -120,17 +123,32 @@ def test_a_webhooks_secret_is_shown_once(world: World, receiver: Receiver, caplo
         assert str(raw) not in everything
 
 
-def test_a_delivery_under_another_master_key_fails_with_its_own_error(
-    world: World, receiver: Receiver, settings: Any
-) -> None:
+def test_delivery_of_a_secret_that_no_key_decrypts_fails_with_its_own_error(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)
-    settings.CONFIG = replace(settings.CONFIG, master_key=b"x" * 32)
+    Webhook.objects.update(secret=b"encrypted under a third key")
 
     run_jobs()
 
     assert [each["error"] for each in delivery_log(world, path)[0]["attempts"]] == ["master_key"]
     assert receiver.messages == []
+
+
+def test_delivery_is_left_to_a_host_with_the_master_key(world: World, receiver: Receiver, settings: Any) -> None:
+    path, _ = subscribe(world, receiver)
+    record_event(world)
+    right = settings.CONFIG
+    settings.CONFIG = replace(right, master_key=b"x" * 32)
+    hook = Webhook.objects.get()
+
+    with pytest.raises(MasterKeyUnavailable) as refused:
+        delivery.deliver_due(hook.pk)
+
+    assert jobs.is_outage(refused.value)
+    assert delivery_log(world, path)[0]["attempts"] == []
+    settings.CONFIG = right
+    run_jobs()
+    assert len(receiver.messages) == 1
 
 
 @pytest.mark.parametrize("field", ["project_id", "environment_id"])

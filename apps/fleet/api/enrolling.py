@@ -66,7 +66,7 @@ def _enroll_in_one_transaction(requests: Sequence[EnrollRequest]) -> list[_Answe
     fresh = [number for number, answer in enumerate(answers) if answer is None]
     results = enrollment.enroll_all([requests[number].enrollment for number in fresh])
     key_sets: dict[Any, Any] = {}
-    kept: list[IdempotencyKey] = []
+    kept: list[tuple[Repeatable, Response]] = []
     for number, result in zip(fresh, results, strict=True):
         if isinstance(result, DomainError):
             answers[number] = result
@@ -74,8 +74,9 @@ def _enroll_in_one_transaction(requests: Sequence[EnrollRequest]) -> list[_Answe
         request = requests[number]
         answers[number] = response = _respond(request, result, key_sets)
         if request.repeatable is not None:
-            kept.append(idempotency.to_row(request.repeatable, response))
-    IdempotencyKey.objects.bulk_create(kept)
+            kept.append((request.repeatable, response))
+    if kept:
+        IdempotencyKey.objects.bulk_create(idempotency.to_rows(kept))
     return [answer for answer in answers if answer is not None]
 
 

@@ -1,6 +1,10 @@
 """The base class of our commands for ``manage.py``."""
 
-from django.core.management.base import BaseCommand
+from typing import Any, override
+
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.tenancy.vault import MasterKeyUnavailable
 
 
 class OperatorCommand(BaseCommand):
@@ -11,3 +15,11 @@ class OperatorCommand(BaseCommand):
     """
 
     requires_system_checks = []
+
+    @override
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """Run the command. Without the installation's master key, it ends with a line that says what to do."""
+        try:
+            return super().execute(*args, **options)
+        except MasterKeyUnavailable as error:
+            raise CommandError(error.advice) from None

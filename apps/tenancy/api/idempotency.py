@@ -69,7 +69,7 @@ def answer_once(
                 return earlier
             response = handler(request, *args, **kwargs)
             if 200 <= response.status_code < 300:
-                to_row(repeatable, response).save()
+                to_rows([(repeatable, response)])[0].save()
         return response
 
     return wrapped
@@ -79,7 +79,7 @@ def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]
     """Lock the keys of requests until the transaction ends, and return for each the stored response, if any.
 
     A request gets Conflict in place of it while another one with its key is running, and if its key belongs to another
-    request. Store the responses of the others in the same transaction (``to_row``).
+    request. Store the responses of the others in the same transaction (``to_rows``).
     """
     free = _lock_keys([request.number for request in requests])
     now = timezone.now()
@@ -114,18 +114,21 @@ def _lock_keys(numbers: Sequence[int]) -> list[bool]:
         return [bool(is_free) for (is_free,) in cursor.fetchall()]
 
 
-def to_row(repeatable: Repeatable, response: Response) -> IdempotencyKey:
-    """Return the row that keeps the response, to be saved by the caller."""
-    stored = [response.get("Location"), getattr(response, "revision", None), response.data]
-    row = IdempotencyKey(
-        caller=repeatable.caller,
-        key=repeatable.key,
-        fingerprint=repeatable.fingerprint,
-        status=response.status_code,
-        expires_at=timezone.now() + repeatable.lifetime,
-    )
-    vault.seal(row, "response", JSONRenderer().render(stored))
-    return row
+def to_rows(responses: Sequence[tuple[Repeatable, Response]]) -> list[IdempotencyKey]:
+    """Return the rows that keep the responses, to be saved by the caller."""
+    rows = [
+        IdempotencyKey(
+            caller=repeatable.caller,
+            key=repeatable.key,
+            fingerprint=repeatable.fingerprint,
+            status=response.status_code,
+            expires_at=timezone.now() + repeatable.lifetime,
+        )
+        for repeatable, response in responses
+    ]
+    stored = [[each.get("Location"), getattr(each, "revision", None), each.data] for _, each in responses]
+    vault.seal_all((row, "response", JSONRenderer().render(each)) for row, each in zip(rows, stored, strict=True))
+    return rows
 
 
 def _replay(found: IdempotencyKey, fingerprint: str) -> Response | DomainError:

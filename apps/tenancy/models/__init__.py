@@ -25,6 +25,10 @@ from apps.tenancy.models.credentials import (
     SigningKey,
     UserToken,
 )
+from apps.tenancy.models.hosts import (
+    Host,
+    MasterKey,
+)
 from apps.tenancy.models.organizations import (
     Environment,
     EnvironmentOwned,
@@ -54,9 +58,11 @@ __all__ = [
     "Environment",
     "EnvironmentOwned",
     "EnvironmentQuerySet",
+    "Host",
     "IdempotencyKey",
     "IdempotencyKeyQuerySet",
     "LiveQuerySet",
+    "MasterKey",
     "Membership",
     "Organization",
     "OrganizationKey",

@@ -14,7 +14,7 @@ from apps.tenancy.models.accounts import User
 from apps.tenancy.models.base import Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Organization, Project
 from apps.tenancy.permissions import Role
-from apps.tenancy.vault import SealedField
+from apps.tenancy.sealed_field import SealedField
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
 
@@ -97,7 +97,7 @@ class SigningKey(Row):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="signing_keys")
     kid = models.CharField(max_length=43, unique=True)
     public_key = models.BinaryField()
-    private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", null=True)
+    private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", noun="signing key", null=True)
     status = models.CharField(max_length=10, choices=enum_choices(KeyStatus))
     not_before = models.DateTimeField(default=timezone.now)
     # When the next key becomes active. Null while there is no next key.

@@ -7,7 +7,7 @@ from typing import Any, Self
 from django.db import models
 from django.utils import timezone
 
-from apps.tenancy.vault import SealedField
+from apps.tenancy.sealed_field import SealedField
 
 
 class RateCounter(models.Model):
@@ -34,7 +34,7 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
-    response = SealedField(context="idempotency:{row.caller}:{row.key}")
+    response = SealedField(context="idempotency:{row.caller}:{row.key}", noun="stored response")
     expires_at = models.DateTimeField()
 
     objects = IdempotencyKeyQuerySet.as_manager()

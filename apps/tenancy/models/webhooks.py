@@ -11,7 +11,7 @@ from django.db.models import Q
 from apps.tenancy.models.audit import AuditEvent
 from apps.tenancy.models.base import Revisioned, Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Environment, Organization, Project
-from apps.tenancy.vault import SealedField
+from apps.tenancy.sealed_field import SealedField
 from apps.tenancy.webhooks.events import Outcome, type_of
 
 
@@ -29,9 +29,11 @@ class Webhook(Row, Revisioned):
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
     # Since when every attempt has failed. Null if the last one succeeded.
     failing_since = models.DateTimeField(null=True, editable=False)
-    secret = SealedField(context="webhook:{row.organization_id}:{row.pk}")
+    secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", noun="webhook secret")
     # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.
-    previous_secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", null=True)
+    previous_secret = SealedField(
+        context="webhook:{row.organization_id}:{row.pk}", noun="previous webhook secret", null=True
+    )
     previous_secret_until = models.DateTimeField(null=True, editable=False)
 
     def __str__(self) -> str:

@@ -28,6 +28,7 @@ def test_periodic_jobs_have_the_expected_intervals() -> None:
         "releases.forget_particulars": 3600,
         "tenancy.forget_credentials": 3600,
         "tenancy.forget_deliveries": 3600,
+        "tenancy.forget_hosts": 3600,
         "tenancy.forget_jobs": 3600,
         "tenancy.forget_sign_ins": 3600,
         "tenancy.seal_rest": 3600,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ from django.db import connection, transaction
 
 from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
+from apps.tenancy import vault
 from apps.tenancy.actors import system_actor
-from apps.tenancy.services import master_key
-from apps.tenancy.vault import VaultError
+from apps.tenancy.models import Host, MasterKey
+from apps.tenancy.sealed_field import sealed_fields
+from apps.tenancy.services import hosts, master_key
 from byteor_cloud.config import PREFIX, Config, replace_key
 
 LOCK = 7_226_190_003  # an arbitrary number that every process must use
+CURRENT, PREVIOUS = f"{PREFIX}MASTER_KEY", f"{PREFIX}MASTER_KEY_PREVIOUS"
+FINISH = "rotate_master_key --finish"
+SEEN = f"seen in the last {hosts.LIVE_FOR.seconds} seconds"
 
 
 class Command(OperatorCommand):
@@ -33,28 +39,119 @@ class Command(OperatorCommand):
         """Rotate in one transaction. A lock makes concurrent runs wait."""
         current: Config = settings.CONFIG
         key, previous = current.master_key, current.master_key_previous
-        is_in_folder = isinstance(key, Path) and isinstance(previous, Path)
-        if finish and not is_in_folder:
-            raise CommandError(f"the data folder contains no master key: unset {PREFIX}MASTER_KEY_PREVIOUS instead")
+        files = (key, previous) if isinstance(key, Path) and isinstance(previous, Path) else None
+        if finish and files is None:
+            raise CommandError(f"the data folder contains no master key: unset {PREVIOUS} instead")
         installation.migrate()
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-            count = _reseal()
-            # Replace the key only now, when all secrets could be decrypted. Running servers then use the new one.
-            if isinstance(key, Path) and isinstance(previous, Path) and not finish:
-                count += _reseal() if replace_key(key, previous) else 0
-        summary = f"{count} values were encrypted again with the current master key."
-        if not isinstance(previous, Path):
-            return f"{summary} {PREFIX}MASTER_KEY_PREVIOUS is no longer needed."
-        if finish:
-            previous.unlink(missing_ok=True)
-            return f"{summary} The previous key is removed. Older backups of the database still need it."
-        return f"{summary} The previous key stays in {previous} until you run rotate_master_key --finish."
+        try:
+            with transaction.atomic():
+                _lock()
+                counts = _rotate()
+                # Replace the key only now, when all secrets could be decrypted. Running servers then know both keys.
+                if files is not None and not finish:
+                    _ensure_alone()
+                    if replace_key(*files):
+                        counts = _rotate()
+        except vault.MasterKeyUnavailable as error:
+            raise CommandError(f"{error.advice}; nothing was changed") from None
+        except vault.VaultError as error:
+            raise CommandError(f"{error}; nothing was changed") from None
+        if finish and files is not None:
+            _remove(files[1])
+        return "\n".join([_summary(counts), *_advice(files)])
 
 
-def _reseal() -> int:
-    try:
-        return master_key.reseal(actor=system_actor("rotate_master_key"))
-    except VaultError as error:
-        raise CommandError(f"{error}; nothing was changed") from None
+def _lock() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+
+
+def _rotate() -> Mapping[str, int]:
+    """Encrypt the values again, if all live hosts have the key that would be the installation's from now on."""
+    new = vault.own_key_ids()[0]
+    if new != vault.ensure_key() and (without := _without(new)):
+        raise CommandError(
+            f"nothing was changed, because these hosts have the master key {new} neither as {CURRENT} nor as"
+            f" {PREVIOUS}:\n{_listed(without)}\nSet it there, restart them, and run rotate_master_key again."
+        )
+    return master_key.reseal(actor=system_actor("rotate_master_key"))
+
+
+def _ensure_alone() -> None:
+    """Raise CommandError if a host would not get the key that this command generates in the data folder."""
+    if others := hosts.others():
+        raise CommandError(
+            f"nothing was changed, because these hosts do not read the master key from this data folder:\n"
+            f"{_listed(others)}\nWith several hosts, set {CURRENT} on each of them, to the key in this data folder at"
+            " first."
+        )
+
+
+def _without(key_id: str) -> list[Host]:
+    return [host for host in hosts.others() if key_id not in {host.key_id, host.previous_key_id}]
+
+
+def _listed(listed: Iterable[Host]) -> str:
+    return "\n".join(f"  {host}, since {host.started_at:%Y-%m-%d %H:%M:%S} UTC" for host in listed)
+
+
+def _summary(counts: Mapping[str, int]) -> str:
+    nouns = {str(field): field.noun for field in sealed_fields()}
+    kinds = ", ".join(f"{count} {nouns[name]}{'s' if count != 1 else ''}" for name, count in counts.items())
+    total = sum(counts.values())
+    summary = f"{total} value{' was' if total == 1 else 's were'} encrypted again with the current master key"
+    return f"{summary} ({vault.own_key_ids()[0]}){': ' if kinds else ''}{kinds}."
+
+
+def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
+    """Yield what the operator should do next."""
+    stored = MasterKey.objects.get()
+    without = _without(stored.key_id)
+    behind = [host for host in hosts.others() if stored.key_id == host.previous_key_id]
+    if without:
+        yield "These hosts do not have this key. They are not ready, and return 503 where they need it:"
+        yield _listed(without)
+    if behind:
+        yield f"These hosts still have the previous key as {CURRENT}:"
+        yield _listed(behind)
+    if without or behind:
+        yield f"Next: set {CURRENT} to the current key on these hosts, and restart them."
+        yield "Then run rotate_master_key again. Keep the previous key until it lists no hosts."
+    elif files is not None:
+        if files[1].exists():
+            yield f"The previous key stays in {files[1]} until you run {FINISH}."
+        else:
+            yield "The previous key is removed. Older backups of the database still need it."
+    else:
+        yield from _advice_on_settings(stored)
+
+
+def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
+    _, *previous = vault.own_key_ids()
+    if not previous:
+        yield "No previous key is set here. To change the key:"
+        yield f"1. On each host, set {CURRENT} to a new key and {PREVIOUS} to the present one. Restart the host."
+        yield "2. Run rotate_master_key."
+    elif previous != [stored.previous_key_id]:
+        yield f"{PREVIOUS} ({previous[0]}) is not the key that was replaced ({stored.previous_key_id or 'none yet'})."
+        yield f"To rotate to that key, set {CURRENT} to it and {PREVIOUS} to the present key on each host."
+        yield "Restart the hosts, and run rotate_master_key again."
+    else:
+        yield f"None of the hosts {SEEN} needs the previous key ({previous[0]})."
+        yield f"Next: unset {PREVIOUS} on each host, and restart the host."
+        yield "Older backups of the database still need the previous key."
+
+
+@transaction.atomic
+def _remove(previous: Path) -> None:
+    """Remove the previous key, now that the id of the new one is committed. Raises CommandError if a host uses it."""
+    _lock()  # another command must not replace the key meanwhile
+    stored = vault.ensure_key()
+    if vault.own_key_ids()[0] != stored:
+        raise CommandError("the key was replaced meanwhile: run the command again")
+    if users := [host for host in hosts.others() if host.key_id != stored]:
+        raise CommandError(
+            f"the previous key was not removed, because these hosts do not have the master key {stored} as {CURRENT}:\n"
+            f"{_listed(users)}\nSet it there, restart them, and run {FINISH} again."
+        )
+    previous.unlink(missing_ok=True)

@@ -18,9 +18,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection, connections
 
-from apps.operations.management import installation, static_files
+from apps.operations.management import arrival, installation, presence, static_files
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
+from apps.tenancy import vault
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, BindAddress, Config
 from byteor_cloud.received_file import PARTIAL
@@ -40,8 +41,10 @@ class Command(OperatorCommand):
             _ensure_port_free(current.api_bind_addr, "API_BIND_ADDR")
         elif current.worker_bind_addr is not None:
             _ensure_port_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
+        arrival.wait_for_database(lambda line: self.stderr.write(f"byteor-cloud: {line}"))
         _ensure_connections(current)
         installation.migrate()
+        vault.ensure_key()
         _remove_leftovers(current.data_dir)
         static = static_files.collect() if is_api else {}
         connections.close_all()
@@ -53,6 +56,7 @@ class Command(OperatorCommand):
 
         with (
             keep_embedded_database_running(current),
+            presence.announced(),
             installation.publish_address(current) if is_api else nullcontext(),
         ):
             code = supervisor.run(list(_children(current, static)), announce_ready)

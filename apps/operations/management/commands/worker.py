@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import socket
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.db import DatabaseError, InterfaceError, connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from apps.operations.management.operator_command import OperatorCommand
+from apps.tenancy import vault
 from byteor_cloud.config import BindAddress, Config
 from byteor_cloud.worker.process import Worker
 
@@ -23,6 +26,10 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run jobs, and recover the jobs of dead workers."""
         current: Config = settings.CONFIG
+        # During an outage the worker starts and waits for the database. Each use of a key checks it again.
+        with suppress(DatabaseError, InterfaceError):
+            vault.ensure_key()
+        connection.close()
         # Beside an API process, the API's address serves health and metrics.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()

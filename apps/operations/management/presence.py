@@ -1,0 +1,48 @@
+"""The row of a running server in the list of hosts (``services.hosts``)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import psycopg
+import structlog
+from django.db import DatabaseError, InterfaceError, connection
+
+from apps.tenancy.services import hosts
+from byteor_cloud.ids import uuid7
+
+EVERY_S = 10.0  # several times in hosts.LIVE_FOR
+END_S = 5.0
+logger = structlog.get_logger(__name__)
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """List this server among the live hosts while the block runs."""
+    host_id = uuid7()
+    hosts.announce(host_id)
+    connection.close()
+    stop = threading.Event()
+    # A database that hangs must not keep the server from ending.
+    thread = threading.Thread(target=_announce, args=(host_id, stop), name="presence", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(END_S)
+
+
+def _announce(host_id: UUID, stop: threading.Event) -> None:
+    is_over = False
+    while not is_over:
+        is_over = stop.wait(EVERY_S)
+        try:
+            hosts.withdraw(host_id) if is_over else hosts.announce(host_id)
+        except (DatabaseError, InterfaceError, psycopg.Error) as error:
+            logger.warning("host_not_announced", kind=type(error).__name__)
+        finally:
+            connection.close()

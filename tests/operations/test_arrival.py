@@ -1,0 +1,158 @@
+"""How long ``serve`` waits for its database, and what it says meanwhile. tests/system has the real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection
+
+from apps.operations.management import arrival
+from tests.patience import PATIENCE_S
+
+
+class FakeAttempts:
+    """Attempts that end at a moment of the fake clock, if they end."""
+
+    def __init__(self, *, end_at: float | None, is_refused: bool = False, error: str = "connection refused") -> None:
+        self.now = 1000.0
+        self.error, self.is_refused = error, False
+        self._end_at = None if end_at is None else self.now + end_at
+        self._will_be_refused = is_refused
+
+    def wait(self, seconds: float) -> bool:
+        if self._end_at is not None and self._end_at <= self.now + seconds:
+            self.now = max(self.now, self._end_at)
+            self.is_refused = self._will_be_refused
+            return True
+        self.now += seconds
+        return False
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+def test_serve_gives_up_after_60_seconds_with_a_line_every_5(lines: list[str]) -> None:
+    attempts = FakeAttempts(end_at=None)
+
+    with pytest.raises(OperationalError, match=r"^it did not answer within 60 s: connection refused$"):
+        arrival.insist(attempts, lines.append, clock=attempts.clock)
+
+    assert attempts.now == 1060
+    assert len(lines) == 11
+    assert all(line.startswith("waiting for the database ") and line.endswith(": connection refused") for line in lines)
+
+
+@pytest.mark.parametrize(("end_at", "said"), [(0, 0), (4, 0), (23, 4), (59, 11)])
+def test_serve_starts_when_the_database_comes(lines: list[str], end_at: float, said: int) -> None:
+    attempts = FakeAttempts(end_at=end_at)
+
+    arrival.insist(attempts, lines.append, clock=attempts.clock)
+
+    assert (attempts.now, len(lines)) == (1000 + end_at, said)
+
+
+def test_serve_gives_up_when_the_server_refuses(lines: list[str]) -> None:
+    attempts = FakeAttempts(end_at=7, is_refused=True, error="FATAL: no")
+
+    with pytest.raises(OperationalError, match=r"^FATAL: no$"):
+        arrival.insist(attempts, lines.append, clock=attempts.clock)
+
+    assert (attempts.now, len(lines)) == (1007, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"),
+    [
+        ('FATAL:  password authentication failed for user "byteor"', True),
+        ('FATAL:  database "byteor" does not exist', True),
+        ('FATAL:  role "byteor" does not exist', True),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.7", user "byteor", database "byteor", no encryption', True),
+        ("server does not support SSL, but SSL was required", True),
+        ("SSL error: certificate verify failed", True),
+        ("fe_sendauth: no password supplied", True),
+        ("FATAL:  the database system is starting up", False),
+        ("FATAL:  the database system is not yet accepting connections", False),
+        ("FATAL:  sorry, too many clients already", False),
+        ('connection to server at "127.0.0.1", port 1 failed: Connection refused', False),
+        ("failed to resolve host 'db': [Errno -3] Temporary failure in name resolution", False),
+        ("connection timeout expired", False),
+        ("SSL error: unexpected eof while reading", False),
+        ("server closed the connection unexpectedly", False),
+    ],
+)
+def test_only_definite_refusals_end_the_wait(monkeypatch: pytest.MonkeyPatch, text: str, is_refused: bool) -> None:
+    errors: list[Exception | None] = [psycopg.OperationalError(text), None]
+
+    def connect(*_: object, **__: object) -> Any:
+        if (error := errors.pop(0)) is not None:
+            raise error
+        return Answering()
+
+    monkeypatch.setattr(arrival, "direct_connection", Answering)
+    monkeypatch.setattr(psycopg, "connect", connect)
+    monkeypatch.setattr(arrival, "RETRY_S", 0.0)
+    monkeypatch.setattr(arrival, "_query", lambda session: None)
+
+    attempts = arrival.ConnectionAttempts()
+
+    assert attempts.wait(PATIENCE_S)
+    assert attempts.is_refused == is_refused
+    assert len(errors) == (1 if is_refused else 0)
+
+
+class Answering:
+    """A connection to a database that is there."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_invalid_url_ends_the_wait_without_quoting_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object, **__: object) -> Any:
+        raise psycopg.ProgrammingError('invalid percent-encoded token: "hunter%2"')
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+
+    attempts = arrival.ConnectionAttempts()
+
+    assert attempts.wait(PATIENCE_S)
+    assert attempts.is_refused
+    assert attempts.error == "the URL is invalid (ProgrammingError)"
+
+
+@pytest.mark.django_db
+def test_real_database_is_there(settings: Any) -> None:
+    attempts = arrival.ConnectionAttempts()
+
+    assert attempts.wait(PATIENCE_S)
+    assert not attempts.is_refused
+
+
+def test_description_has_neither_user_nor_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"HOST": "db.example", "PORT": "6432", "NAME": "byteor", "USER": "ada", "PASSWORD": "hunter2"}
+    for name, value in known.items():
+        monkeypatch.setitem(connection.settings_dict, name, value)
+
+    assert arrival.describe() == "db.example:6432/byteor"
+
+
+def test_embedded_database_is_not_awaited(settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.CONFIG = replace(settings.CONFIG, database_url=None)
+    monkeypatch.setattr(arrival, "ConnectionAttempts", _unexpected)
+
+    arrival.wait_for_database(lines.append)
+
+    assert lines == []
+
+
+def _unexpected() -> Callable[[], None]:
+    raise AssertionError("nothing to connect to")

@@ -1,0 +1,54 @@
+"""A host that missed a rotation of the master key: offers, jobs and the console say 503 or wait, and nothing fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from apps.tenancy.models import AuditEvent, SigningKey
+from tests.browser.confirmed import YES
+from tests.browser.filled import act, signed_in
+from tests.front import FrontClient
+from tests.releases import stories
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def lagging(settings: Any) -> Any:
+    """Return a function that gives this process another master key than the installation's."""
+
+    def lag() -> None:
+        settings.CONFIG = replace(settings.CONFIG, master_key=b"n" * 32)
+
+    return lag
+
+
+@pytest.mark.parametrize("client", [Client, FrontClient])
+def test_offer_that_cannot_be_signed_is_503(world: World, client: Any, lagging: Any) -> None:
+    [(agent, api)] = stories.fleet(world, 1)
+    stories.offered(world, world.bundle())
+    lagging()
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {api.token}"}
+
+    poll = client().get(f"/api/v1/agents/{agent.pk}/deployment", **headers)
+
+    assert poll.status_code == 503
+    assert "master key" in poll.json()["detail"]
+    assert stories.beat(agent, api)["action"] == "activate"
+
+
+def test_console_act_that_needs_the_key_shows_the_reason(world: World, lagging: Any) -> None:
+    client = signed_in(world.admin.user)
+    asked = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
+    before = SigningKey.objects.count(), AuditEvent.objects.count()
+    lagging()
+
+    page = client.post(act(world.organization, "rotate_signing_key"), asked)
+
+    assert "master key" in page.text
+    assert (SigningKey.objects.count(), AuditEvent.objects.count()) == before

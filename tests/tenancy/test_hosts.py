@@ -1,0 +1,235 @@
+"""Several hosts with different master keys: who encrypts with which key, and who refuses."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from threading import Event
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from apps.tenancy import vault
+from apps.tenancy.actors import system_actor
+from apps.tenancy.models import AuditEvent, MasterKey, SigningKey
+from apps.tenancy.services import master_key, signing_keys, webhooks
+from apps.tenancy.state import lock_row
+from byteor_cloud.database import direct_connection
+from tests.patience import PATIENCE_S, wait_until
+from tests.tenancy.host_steps import NEW, OLD, THIRD, everything, rotate_master_key
+from tests.worlds import World
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("first_key")]
+
+
+def is_under(key: bytes, on_host: Any) -> bool:
+    """Return whether the newest signing key is encrypted under this key alone."""
+    on_host(key)
+    row = SigningKey.objects.latest("pk")
+    try:
+        vault.unseal(row, "private_key")
+    except (vault.VaultError, vault.MasterKeyUnavailable):
+        return False
+    return True
+
+
+# -- which key encrypts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("current", "previous"), [(OLD, None), (OLD, NEW), (NEW, OLD)], ids=["not yet", "prepared", "changed"]
+)
+def test_every_host_encrypts_with_the_old_key_before_the_rotation(
+    world: World, on_host: Any, current: bytes, previous: bytes | None
+) -> None:
+    on_host(current, previous)
+
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    assert is_under(OLD, on_host)
+
+
+@pytest.mark.parametrize(
+    ("current", "previous"), [(NEW, None), (OLD, NEW), (NEW, OLD)], ids=["finished", "prepared", "changed"]
+)
+def test_every_host_encrypts_with_the_new_key_after_the_rotation(
+    world: World, on_host: Any, current: bytes, previous: bytes | None
+) -> None:
+    on_host(NEW, OLD)
+    rotate_master_key()
+    on_host(current, previous)
+
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    assert not is_under(OLD, on_host)
+    assert is_under(NEW, on_host)
+
+
+def test_lagging_host_returns_503_for_what_needs_the_key_and_changes_nothing(world: World, on_host: Any) -> None:
+    on_host(NEW, OLD)
+    rotate_master_key()
+    on_host(OLD)
+    before = everything()
+    path = f"/api/v1/orgs/{world.organization.pk}"
+
+    refused = [
+        world.admin.api.post(f"{path}/signing-keys/rotate"),
+        world.admin.api.post(f"{path}/webhooks", {"url": "https://hooks.example.com/", "events": ["*"]}),
+        world.admin.api.post(f"{path}/api-keys", {"name": "ci", "role": "viewer"}, Idempotency_Key="k"),
+        world.admin.api.get(f"{path}/audit-events/export"),
+    ]
+
+    assert everything() == before
+    for answer in refused:
+        assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json"), answer.content
+        assert "master key" in answer.json()["detail"]
+        assert int(answer["Retry-After"]) >= 5
+        assert vault.key_id(OLD) not in answer.content.decode()
+    # What needs no secret works.
+    assert world.admin.api.post(f"{path}/api-keys", {"name": "ci", "role": "viewer"}).status_code == 201
+    assert world.admin.api.get(f"{path}/signing-keys").status_code == 200
+
+
+def test_encrypting_outside_of_a_transaction_is_refused(transactional_db: None) -> None:
+    key = SigningKey(kid="k")
+
+    with pytest.raises(transaction.TransactionManagementError, match="in the transaction that stores it"):
+        vault.seal(key, "private_key", b"secret")
+
+    assert key.private_key is None
+
+
+# -- the first key ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _without_id(db: None) -> None:
+    """Remove the id, as in the database of an older release."""
+    MasterKey.objects.all().delete()
+
+
+@pytest.mark.usefixtures("_without_id")
+def test_first_key_of_an_empty_installation_is_stored(on_host: Any) -> None:
+    on_host(THIRD)
+
+    assert vault.ensure_key() == vault.key_id(THIRD)
+
+    assert MasterKey.objects.get().key_id == vault.key_id(THIRD)
+    event = AuditEvent.objects.get(action="master_key.store")
+    assert (event.organization_id, event.changes) == (None, {"key_id": [None, vault.key_id(THIRD)]})
+    on_host(OLD)
+    with pytest.raises(vault.MasterKeyUnavailable):
+        vault.ensure_key()
+
+
+@pytest.mark.usefixtures("_without_id")
+def test_first_key_must_decrypt_what_an_older_release_stored(world: World, on_host: Any) -> None:
+    on_host(NEW)
+    with pytest.raises(vault.MasterKeyUnavailable) as refused:
+        vault.ensure_key()
+    assert not MasterKey.objects.exists()
+    assert refused.value.advice.startswith("tenancy.SigningKey ")
+
+    # A host in the middle of a rotation knows the key of the values as the previous one.
+    on_host(NEW, OLD)
+    assert vault.ensure_key() == vault.key_id(OLD)
+
+
+# -- races --------------------------------------------------------------------------------------------------------
+
+
+def in_thread(pool: ThreadPoolExecutor, work: Any) -> Future[Any]:
+    def run() -> Any:
+        try:
+            return work()
+        finally:
+            connection.close()
+
+    return pool.submit(run)
+
+
+def waiting_for_locks() -> int:
+    """Return how many sessions on this database wait for a lock."""
+    with closing(direct_connection()) as session:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        row = session.execute(query).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rotation_waits_for_values_that_are_not_committed_yet(on_host: Any) -> None:
+    world = World("acme")
+    on_host(NEW, OLD)
+    may_commit, is_sealed = Event(), Event()
+
+    @transaction.atomic
+    def rotate_signing_key() -> None:
+        signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+        is_sealed.set()
+        assert may_commit.wait(PATIENCE_S)
+
+    with ThreadPoolExecutor() as pool:
+        sealing = in_thread(pool, rotate_signing_key)
+        assert is_sealed.wait(PATIENCE_S)
+        rotating = in_thread(pool, lambda: master_key.reseal(actor=system_actor("test")))
+        wait_until(waiting_for_locks)
+        assert not rotating.done()
+        may_commit.set()
+        sealing.result(PATIENCE_S)
+        counts = rotating.result(PATIENCE_S)
+
+    assert counts == {"tenancy.SigningKey.private_key": 2}
+    on_host(NEW)
+    for key in SigningKey.objects.all():
+        assert len(vault.unseal(key, "private_key")) == 32
+
+
+@pytest.mark.django_db(transaction=True)
+def test_host_that_waited_for_a_rotation_does_not_encrypt_with_the_old_key(on_host: Any) -> None:
+    world = World("acme")
+    on_host(OLD)
+    before = everything()
+
+    with ThreadPoolExecutor() as pool, closing(direct_connection()) as rotation:
+        rotation.execute("BEGIN")
+        rotation.execute("UPDATE tenancy_masterkey SET key_id = %s", [vault.key_id(NEW)])
+        sealing = in_thread(pool, lambda: signing_keys.rotate(organization=world.organization, actor=world.admin.actor))
+        wait_until(waiting_for_locks)
+        rotation.execute("COMMIT")
+        with pytest.raises(vault.MasterKeyUnavailable):
+            sealing.result(PATIENCE_S)
+
+    MasterKey.objects.update(key_id=vault.key_id(OLD))
+    assert everything() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rotation_and_a_request_that_locked_a_value_do_not_block_each_other(on_host: Any) -> None:
+    world = World("acme")
+    hook, _ = webhooks.create(
+        organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor
+    )
+    on_host(NEW, OLD)
+    is_locked, may_go_on = Event(), Event()
+
+    @transaction.atomic
+    def rotate_secret() -> None:
+        lock_row(hook)
+        is_locked.set()
+        assert may_go_on.wait(PATIENCE_S)
+        webhooks.rotate_secret(hook, actor=world.admin.actor)
+
+    with ThreadPoolExecutor() as pool:
+        requesting = in_thread(pool, rotate_secret)
+        assert is_locked.wait(PATIENCE_S)
+        rotating = in_thread(pool, lambda: master_key.reseal(actor=system_actor("test")))
+        wait_until(waiting_for_locks)  # the rotation holds the key's lock, and waits for the webhook
+        may_go_on.set()
+        requesting.result(PATIENCE_S)
+        counts = rotating.result(PATIENCE_S)
+
+    assert counts["tenancy.Webhook.secret"] == counts["tenancy.Webhook.previous_secret"] == 1
+    on_host(NEW)
+    hook.refresh_from_db()
+    assert len(webhooks.signing_secrets(hook)) == 2
