@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from byteor_cloud import deadline
 from byteor_cloud.api import problems
 from byteor_cloud.errors import Unavailable
 
-MAX_WAIT_S = 25.0
+MAX_WAIT_S = 6.0  # less than ``deadline.REQUEST_S``, so that time is left to do what the request waited for
 # Heartbeats are combined into shared statements; a probe that waits for a slot would report nothing useful.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
 _ATTRIBUTE = "_has_slot"
@@ -43,7 +44,9 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
 
 
 def _acquire() -> None:
-    if not _slots.acquire(timeout=MAX_WAIT_S):
+    with deadline.waiting() as left_s:
+        is_acquired = _slots.acquire(timeout=MAX_WAIT_S if left_s is None else min(MAX_WAIT_S, left_s))
+    if not is_acquired:
         raise Unavailable("The service is busy. Try again later.", retry_after=10)
 
 
@@ -68,4 +71,6 @@ def released_slot(request: HttpRequest) -> Iterator[None]:
         yield
     finally:
         # Wait for a slot without a time limit, so that a body that has arrived completely is not thrown away.
-        _slots.acquire()
+        with deadline.waiting():
+            _slots.acquire()
+        deadline.ensure_least()

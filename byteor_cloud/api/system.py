@@ -26,6 +26,7 @@ from rest_framework.views import APIView
 from byteor_cloud import space
 from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
+from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger("byteor.access")
@@ -75,12 +76,9 @@ class ReadyView(OpenView):
     @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
     def get(self, request: Request) -> Response:
         """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
-        # Without the database the migrations cannot be read; trying would only wait for the database again.
-        failed = ["database"] if not _passes(_database) else ["migrations"] if not _passes(_migrations) else []
-        if not _passes(_storage):
-            failed.append("storage")
-        if not _passes(_disk):
-            failed.append("disk")
+        failed = run_checks(CHECKS)
+        if "database" in failed and "migrations" in failed:
+            failed.remove("migrations")  # they cannot be read without the database
         if failed:
             raise Unavailable(f"Not ready: {', '.join(failed)}.", retry_after=5)
         return Response({"status": "ready"})
@@ -100,10 +98,6 @@ class MetricsView(OpenView):
         return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
 
 
-class _CheckFailed(Exception):
-    """A readiness check failed."""
-
-
 def _database() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -114,7 +108,7 @@ def _migrations() -> None:
     """Check that all migrations are applied. Cache a success, since nobody reverses them under a running process."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise _CheckFailed
+        raise CheckFailed
 
 
 def _storage() -> None:
@@ -127,16 +121,15 @@ def _storage() -> None:
 
 def _disk() -> None:
     if space.is_low():
-        raise _CheckFailed
+        raise CheckFailed
 
 
-def _passes(check: Callable[[], None]) -> bool:
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001,RUF100  any error means that the service is not ready
-        logger.warning("not_ready", check=check.__name__, kind=type(error).__name__)
-        return False
-    return True
+CHECKS = [
+    Check("database", _database),
+    Check("migrations", _migrations),
+    Check("storage", _storage),
+    Check("disk", _disk),
+]
 
 
 def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
