@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, override
 
 from django.db.backends.postgresql import base
+from psycopg_pool import PoolTimeout
 
 from byteor_cloud import deadline
+from byteor_cloud.database import Unresponsive
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -14,10 +16,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @override
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Take a connection from the pool. Raises PoolTimeout if none becomes free in time."""
+        """Take a connection from the pool. Raises PoolTimeout or Unresponsive if none becomes free in time."""
         pool = self.pool
         if pool is None or not deadline.is_limited():
             return super().get_new_connection(conn_params)
         pool.open()
-        with deadline.waiting() as left_s:
-            return pool.getconn(min(left_s or 0.0, pool.timeout))
+        try:
+            with deadline.waiting() as left_s:
+                return pool.getconn(min(left_s or 0.0, pool.timeout))
+        except PoolTimeout as error:
+            if deadline.is_over():
+                raise Unresponsive from error
+            raise
