@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import select
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, override
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from gevent.monkey import get_original
+from psycopg.abc import RV, PQGen
 from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg_pool import ConnectionPool
+
+from byteor_cloud import deadline
 
 # A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
 WORKER_THREADS = 19
@@ -29,6 +33,7 @@ _NAME = b"frequent"  # of a FrequentStatement on its connections
 # keys, and two for heartbeats.
 API_CONNECTIONS = 4
 WORKER_CONNECTIONS = 1  # for notifications of new jobs
+CONNECT_S = 5  # how long a new connection may take
 # Connections are reserved for this many commands that may run beside the server.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
@@ -41,8 +46,40 @@ class Timeouts(NamedTuple):
     idle_s: int
 
 
-# Commands (such as migrations) are not listed: a person watches them, so they have no timeouts.
-TIMEOUTS = {"api": Timeouts(30, 10, 60), "worker": Timeouts(600, 60, 600)}
+# Commands (such as migrations) are not listed: a person watches them, so they have no timeouts. Those of the API are
+# shorter than ``deadline.REQUEST_S``, so that a server that is alive reports what takes too long.
+TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
+
+
+class Unresponsive(psycopg.OperationalError):
+    """The server, or the pooler before it, did not respond before the deadline."""
+
+    def __init__(self) -> None:
+        super().__init__("the database does not respond")
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that is closed when the server does not respond before the deadline.
+
+    It is closed without a word: asking the server to cancel or to roll back would only take another wait. The pool
+    opens a new one.
+    """
+
+    @override
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Wait for a response of the server. Raises Unresponsive if there is none before the deadline."""
+        if timeout is not None or not deadline.is_limited():
+            return super().wait(gen, interval, timeout)
+        try:
+            if deadline.is_over():
+                raise Unresponsive
+            with deadline.waiting() as left_s:
+                return super().wait(gen, interval, left_s)
+        except psycopg.OperationalError as error:
+            if not deadline.is_over():
+                raise
+            self.close()
+            raise Unresponsive from error
 
 
 def pool_size(threads: int) -> int:
@@ -80,7 +117,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
         options["options"] = server_options
     return {
         # Do not use django-prometheus's engine: with pooled connections it adds a cursor wrapper at every request.
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "byteor_cloud.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
@@ -94,26 +131,28 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,
+                "connection_class": Connection,
             },
+            "connect_timeout": CONNECT_S,
             **options,
         },
     }
 
 
-def direct_connection() -> psycopg.Connection[Any]:
+def direct_connection() -> Connection:
     """Open a connection that no pooler shares, as LISTEN and session locks need it. The caller closes it.
 
     The kernel ends it when the server does not acknowledge for two seconds.
     """
-    network = {"connect_timeout": 5, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
+    network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
     url = settings.CONFIG.database_direct_url
     if url is not None:
-        return psycopg.connect(url, autocommit=True, **network)  # type: ignore[arg-type]  # libpq's parameters
+        return Connection.connect(url, autocommit=True, **network)  # type: ignore[arg-type]  # libpq's parameters
     known = connections[DEFAULT_DB_ALIAS].settings_dict
     names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     options = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
     parameters = {name: known[key] for name, key in names.items() if known[key]}
-    return psycopg.connect(autocommit=True, **{**network, **options, **parameters})
+    return Connection.connect(autocommit=True, **{**network, **options, **parameters})
 
 
 def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -140,7 +179,7 @@ class FrequentStatement:
 
     def __init__(self, statement: str) -> None:
         self._statement = statement
-        self._idle: list[psycopg.Connection[Any]] = []
+        self._idle: list[Connection] = []
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -167,7 +206,7 @@ class FrequentStatement:
             transformer.set_pgresult(result)
             return transformer.load_rows(0, result.ntuples, tuple)
 
-    def _take(self) -> psycopg.Connection[Any]:
+    def _take(self) -> Connection:
         while self._idle:
             session = self._idle.pop()
             try:
@@ -176,20 +215,33 @@ class FrequentStatement:
                 session.close()
             else:
                 return session
-        session = psycopg.connect(autocommit=True, **{"connect_timeout": 5, **connection.get_connection_params()})
-        session.pgconn.send_prepare(_NAME, self._statement.replace("%s", "$1").encode())
-        _results(session.pgconn)
+        session = _connect()
+        try:
+            session.pgconn.send_prepare(_NAME, self._statement.replace("%s", "$1").encode())
+            _results(session.pgconn)
+        except BaseException:
+            session.close()
+            raise
         return session
+
+
+def _connect() -> Connection:
+    parameters = connection.get_connection_params()
+    with deadline.waiting() as left_s:
+        if left_s is not None:
+            patience_s = min(left_s, float(parameters["connect_timeout"]))
+            parameters["connect_timeout"] = max(1, math.ceil(patience_s))  # 0 would be no limit
+        return Connection.connect(autocommit=True, **parameters)
 
 
 def _results(pgconn: PGconn) -> list[PGresult]:
     """Wait for all results of what was sent. Raises the first error, which may be that of the commit."""
     while pgconn.flush():
-        wait_for(pgconn.socket, select.POLLOUT)
+        _wait_for_server(pgconn, select.POLLOUT)
     results: list[PGresult] = []
     while True:
         while pgconn.is_busy():
-            wait_for(pgconn.socket, select.POLLIN)
+            _wait_for_server(pgconn, select.POLLIN)
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
@@ -199,11 +251,18 @@ def _results(pgconn: PGconn) -> list[PGresult]:
         results.append(result)
 
 
-def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> None:
-    """Wait until a file is ready. ``select.select`` raises ValueError once a process has a thousand open files."""
+def _wait_for_server(pgconn: PGconn, event: int) -> None:
+    with deadline.waiting() as left_s:
+        is_ready = wait_for(pgconn.socket, event, seconds=left_s)
+    if not is_ready:
+        raise Unresponsive
+
+
+def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> bool:
+    """Wait until a file is ready; return whether it is. ``select.select`` fails with more than a thousand files."""
     poller = select.poll()
     poller.register(fileno, event)
-    poller.poll(None if seconds is None else seconds * 1000)
+    return bool(poller.poll(None if seconds is None else seconds * 1000))
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:

@@ -207,6 +207,11 @@ class Unavailable(DomainError):
     retry_span_s = 10
 
 
+def unresponsive_database_error() -> Unavailable:
+    """Return the error for a request whose deadline passed while the database did not respond."""
+    return Unavailable("The database does not respond. Try again later.", retry_after=5)
+
+
 class InsufficientStorage(DomainError):
     """There is not enough space for the upload; the client may repeat it later."""
 

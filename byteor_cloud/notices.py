@@ -18,9 +18,13 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from byteor_cloud import deadline
 from byteor_cloud.database import direct_connection, wait_for
 
 LEASE_S, PING_S, RETRY_S = 0.9, 0.3, 0.2
+# A connection that does not respond for this long is replaced. That is longer than the lease, because a busy server
+# needs no new connections, after which all caches must be filled again.
+RESPONSE_S = 5.0
 logger = structlog.get_logger(__name__)
 
 
@@ -75,13 +79,15 @@ class Notices:
 
     def _follow(self, session: psycopg.Connection[Any]) -> None:
         session.add_notify_handler(self._deliver)
-        for channel in self._handlers:
-            session.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        with deadline.limited(RESPONSE_S):
+            for channel in self._handlers:
+                session.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         for handler in self._gap_handlers:
             handler()
         while not self._stopping.is_set():
             asked = time.monotonic()
-            session.execute("SELECT 1")  # delivers notifications, too
+            with deadline.limited(RESPONSE_S):
+                session.execute("SELECT 1")  # delivers notifications, too
             self._current_until = asked + LEASE_S
             wait_for(session.fileno(), select.POLLIN, seconds=PING_S)
 

@@ -15,6 +15,7 @@ from apps.tenancy.api import sign_in_views
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.console import site
 from byteor_cloud.api import document, system
+from byteor_cloud.api.readiness import Check
 
 ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"
 
@@ -35,7 +36,7 @@ admin.autodiscover()
 urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
     path("healthz", system.HealthView.as_view()),
-    path("readyz", system.ReadyView.as_view(application_checks={"master key": vault.ensure_key})),
+    path("readyz", system.ReadyView.as_view(application_checks=[Check("master key", vault.ensure_key)])),
     path("metrics", system.MetricsView.as_view(domain=metrics.REGISTRY)),
     path("auth/login", sign_in_views.LoginView.as_view(), name="login"),
     path("auth/callback", sign_in_views.CallbackView.as_view()),

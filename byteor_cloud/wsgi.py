@@ -1,15 +1,25 @@
 """The WSGI application, which gunicorn serves."""
 
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.utils.module_loading import import_string
 
+from byteor_cloud import deadline
 from byteor_cloud.database import PROCESS_KIND_VARIABLE
 
 os.environ[PROCESS_KIND_VARIABLE] = "api"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
 # The layer answers what agents send all the time, and passes everything else to Django.
 _django = get_wsgi_application()
-application = import_string(settings.AGENT_PATH)(_django)
+_agent_path = import_string(settings.AGENT_PATH)(_django)
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer a request before its deadline."""
+    with deadline.limited(deadline.REQUEST_S):
+        response: Iterable[bytes] = _agent_path(environ, start_response)
+        return response

@@ -33,7 +33,7 @@ ignore_startup_parameters = options
 query_wait_timeout = 5
 server_login_retry = 1
 """
-_TIMEOUTS = "SET statement_timeout = 30000; SET lock_timeout = 10000; SET idle_in_transaction_session_timeout = 60000"
+_TIMEOUTS = "SET statement_timeout = 7000; SET lock_timeout = 5000; SET idle_in_transaction_session_timeout = 60000"
 
 
 class Pooler:

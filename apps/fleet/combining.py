@@ -7,6 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
+from byteor_cloud import deadline
+from byteor_cloud.errors import unresponsive_database_error
+
 
 class _Waiting[Item, Result]:
     """An item that was submitted, and its result once there is one."""
@@ -30,6 +33,9 @@ class Combiner[Item, Result]:
     Before it takes a batch, the leader lets those run who are ready to. In an event loop these are the requests that
     have arrived already, and they join the batch: it becomes twice as large, and a second leader at the same time
     would only make it smaller (measured in ``docs/scale.md``).
+
+    A batch ends at its leader's deadline. Then all callers that wait fail as well: they need the same database, and one
+    batch after the other would keep them waiting far beyond their own deadlines.
     """
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:
@@ -48,10 +54,12 @@ class Combiner[Item, Result]:
             else:
                 self._queue.append(waiting)
         if not leads:
-            waiting.turn.acquire()
+            with deadline.waiting():
+                waiting.turn.acquire()
         if not waiting.done:
             try:
                 time.sleep(0)
+                deadline.ensure_least()
                 self._run(self._take(waiting), leader=waiting)
             finally:
                 self._hand_over()
@@ -88,3 +96,12 @@ class Combiner[Item, Result]:
                 waiting.result, waiting.error, waiting.done = result, error, True
                 if waiting is not leader:
                     waiting.turn.release()
+            if error is not None and deadline.is_over():
+                self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        with self._lock:
+            while self._queue:
+                waiting = self._queue.popleft()
+                waiting.error, waiting.done = unresponsive_database_error(), True
+                waiting.turn.release()

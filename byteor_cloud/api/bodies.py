@@ -15,9 +15,10 @@ from typing import IO, Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
+from byteor_cloud import deadline
 from byteor_cloud.api import problems, request_slots
 from byteor_cloud.database import release_connection
-from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout
+from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout, unresponsive_database_error
 
 # The size limit for forms before sign-in; the forms of /auth contain only a token.
 ANONYMOUS_FORM_BYTES = 64 * 1024
@@ -138,12 +139,24 @@ def join_lines(lines: Iterable[str]) -> Iterator[bytes]:
     """
     source = iter(lines)
     while True:
-        with _reading:
+        with deadline.limited(deadline.REQUEST_S), _reader():
             piece = _next_piece(source)
             release_connection()
         if not piece:
             return
         yield piece
+
+
+@contextmanager
+def _reader() -> Iterator[None]:
+    with deadline.waiting() as left_s:
+        is_acquired = _reading.acquire(timeout=left_s)
+    if not is_acquired:
+        raise unresponsive_database_error()
+    try:
+        yield
+    finally:
+        _reading.release()
 
 
 def _next_piece(source: Iterator[str]) -> bytes:

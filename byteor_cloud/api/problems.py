@@ -21,6 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from byteor_cloud import errors, space
+from byteor_cloud.database import Unresponsive
 
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
@@ -126,6 +127,9 @@ def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None
         case InternalError() if isinstance(exc.__cause__, (pg.IdleInTransactionSessionTimeout, pg.TransactionTimeout)):
             logger.error("transaction_timeout")
             return errors.Unavailable("The request took too long and was cancelled. Try again.", retry_after=5)
+        case OperationalError() if isinstance(exc.__cause__, (Unresponsive, pg.ConnectionTimeout)):
+            logger.error("database_unresponsive", error=str(exc))
+            return errors.unresponsive_database_error()
         case OperationalError() | InterfaceError() | PoolTimeout():
             logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
             return errors.Unavailable("The database is not reachable. Try again later.", retry_after=5)

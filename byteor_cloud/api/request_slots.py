@@ -19,14 +19,14 @@ from contextlib import contextmanager
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from byteor_cloud import connections
+from byteor_cloud import connections, deadline
 from byteor_cloud.api import problems
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.fair import FairPlaces, Holder
 
-# The time for which a request waits in total, before and after its body. With the deadline for database work a response
-# takes less than 30 s, after which many clients give up.
-MAX_WAIT_S = 15.0
+# The time for which a request waits in total, before and after its body. It is less than ``deadline.REQUEST_S``, so
+# that time is left to do what the request waited for.
+MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
 # Heartbeats are combined into shared statements; a probe that waits for a place would report nothing useful.
@@ -47,9 +47,14 @@ class Place:
 
     def take(self) -> None:
         """Take the place. Raises Unavailable if the request has waited for too long in total."""
+        if self._was_held:  # a body that has arrived is not thrown away without a wait
+            deadline.ensure_least()
+            self._patience_s = max(self._patience_s, deadline.LEAST_S)
         began = time.monotonic()
-        # A request that had a place before goes first, since its body has arrived already.
-        _places.take(self.holder, timeout_s=self._patience_s, is_first=self._was_held)
+        with deadline.waiting() as left_s:
+            patience_s = self._patience_s if left_s is None else min(self._patience_s, left_s)
+            # A request that had a place before goes first, since its body has arrived already.
+            _places.take(self.holder, timeout_s=patience_s, is_first=self._was_held)
         self._is_held = self._was_held = True
         self._patience_s -= time.monotonic() - began
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, ClassVar, override
 
@@ -26,6 +26,7 @@ from rest_framework.views import APIView
 from byteor_cloud import space
 from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
+from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger("byteor.access")
@@ -71,20 +72,16 @@ class HealthView(OpenView):
 
 class ReadyView(OpenView):
     operations = operations.READY
-    application_checks: ClassVar[Mapping[str, Callable[[], object]]] = {}
-    """Checks of the applications by name. They need the database. The root URL configuration sets them."""
+    application_checks: ClassVar[Sequence[Check]] = ()
+    """The checks of the applications. They need the database. The root URL configuration sets them."""
 
     @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
     def get(self, request: Request) -> Response:
         """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
-        # Without the database the migrations cannot be read; trying would only wait for the database again.
-        failed = ["database"] if not _passes(_database) else ["migrations"] if not _passes(_migrations) else []
-        if not failed:
-            failed += [name for name, check in self.application_checks.items() if not _passes(check)]
-        if not _passes(_storage):
-            failed.append("storage")
-        if not _passes(_disk):
-            failed.append("disk")
+        failed = run_checks([*CHECKS, *self.application_checks])
+        if "database" in failed:  # without it these cannot be checked
+            unknown = {"migrations", *(check.name for check in self.application_checks)}
+            failed = [name for name in failed if name not in unknown]
         if failed:
             raise Unavailable(f"Not ready: {', '.join(failed)}.", retry_after=5)
         return Response({"status": "ready"})
@@ -104,10 +101,6 @@ class MetricsView(OpenView):
         return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
 
 
-class _CheckFailed(Exception):
-    """A readiness check failed."""
-
-
 def _database() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -118,7 +111,7 @@ def _migrations() -> None:
     """Check that all migrations are applied. Cache a success, since nobody reverses them under a running process."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise _CheckFailed
+        raise CheckFailed
 
 
 def _storage() -> None:
@@ -131,16 +124,15 @@ def _storage() -> None:
 
 def _disk() -> None:
     if space.is_low():
-        raise _CheckFailed
+        raise CheckFailed
 
 
-def _passes(check: Callable[[], object]) -> bool:
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001,RUF100  any error means that the service is not ready
-        logger.warning("not_ready", check=check.__name__, kind=type(error).__name__)
-        return False
-    return True
+CHECKS = [
+    Check("database", _database),
+    Check("migrations", _migrations),
+    Check("storage", _storage),
+    Check("disk", _disk),
+]
 
 
 def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:

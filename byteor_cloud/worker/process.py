@@ -17,7 +17,7 @@ import psycopg
 import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
-from byteor_cloud import jobs
+from byteor_cloud import deadline, jobs
 from byteor_cloud.database import direct_connection
 from byteor_cloud.jobs import KINDS, ClaimLost, JobLane
 from byteor_cloud.worker import host
@@ -240,7 +240,8 @@ class Worker:
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()
-        with connection.cursor() as cursor:
+        # On a connection that hangs for longer, the heartbeat is of no use any more. A new one may work.
+        with deadline.limited(_SURE_FOR * self._stalled_after_s), connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_workers SET last_heartbeat = now() WHERE id = %s", [self._id])
             if cursor.rowcount == 0:
                 for claim in claims:

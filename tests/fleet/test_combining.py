@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from apps.fleet.combining import Combiner
+from byteor_cloud import deadline
+from byteor_cloud.errors import Unavailable
 from tests.patience import PATIENCE_S, wait_until
 
 
@@ -98,3 +100,41 @@ def test_combiner_continues_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         combiner.submit("a", 0)
     assert combiner.submit("a", 1) == 1
+
+
+def test_waiting_callers_fail_with_a_leader_whose_deadline_has_passed() -> None:
+    busy, go_on = threading.Event(), threading.Event()
+    batches: list[list[int]] = []
+    now = [0.0]
+    failed: list[str] = []
+
+    def work(items: Sequence[int]) -> list[int | None]:
+        batches.append(list(items))
+        busy.set()
+        assert go_on.wait(PATIENCE_S)
+        with deadline.waiting():
+            now[0] += 9
+        raise ValueError("no response")
+
+    combiner = Combiner(work)
+
+    def submit(number: int) -> None:
+        with deadline.limited(8, clock=lambda: now[0]):
+            try:
+                combiner.submit(number, number)
+            except (ValueError, Unavailable) as error:
+                failed.append(str(error))
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in range(4)]
+    threads[0].start()
+    assert busy.wait(PATIENCE_S)
+    for thread in threads[1:]:
+        thread.start()
+    wait_until(lambda: len(combiner._queue) == 3, every_s=0.001)
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+
+    assert batches == [[0]]
+    assert sorted(failed) == ["The database does not respond. Try again later."] * 3 + ["no response"]
+    assert not combiner._has_leader

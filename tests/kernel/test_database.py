@@ -30,7 +30,7 @@ URL = "postgresql://someone@db.example:5432/cloud"
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("api", "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"),
+        ("api", "-c statement_timeout=7s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"),
         ("worker", "-c statement_timeout=600s -c lock_timeout=60s -c idle_in_transaction_session_timeout=600s"),
         ("", None),
     ],

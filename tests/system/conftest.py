@@ -38,6 +38,7 @@ class Installation:
         self.base = f"http://127.0.0.1:{self.port}"
         self.log = self.data_dir / "serve.log"
         self.servers: list[subprocess.Popen[bytes]] = []
+        self.most_files: int | None = None  # that each process of a server may open; None for no limit of ours
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return the environment of this process without the settings for tests."""
@@ -62,8 +63,8 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def serve(self, *, most_files: int | None = None, **settings: str) -> subprocess.Popen[bytes]:
-        """Start a server, whose processes may open ``most_files`` each, and wait until it serves."""
+    def serve(self, **settings: str) -> subprocess.Popen[bytes]:
+        """Start a server and wait until it serves."""
         earlier = self.output().count("byteor-cloud: serving")
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -74,8 +75,8 @@ class Installation:
                 stderr=log,
             )
         self.servers.append(process)
-        if most_files is not None:  # the API's processes read the limit when they start, much later
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most_files, most_files))
+        if self.most_files is not None:  # the API's processes read the limit when they start, much later
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.most_files, self.most_files))
         wait_until(lambda: self.output().count("byteor-cloud: serving") > earlier or process.poll() is not None)
         assert process.poll() is None, self.output()
         return process

@@ -29,7 +29,8 @@ HEARTBEAT = {"boot_id": "b", "status": "healthy", "agent_version": "1"}
 @pytest.fixture(scope="module")
 def server() -> Iterator[Installation]:
     made = Installation()
-    made.serve(most_files=MOST_FILES, API_PROCESSES="1", API_THREADS="2", RATE_LIMIT="off", DEPLOYMENT_MODE="api")
+    made.most_files = MOST_FILES
+    made.serve(API_PROCESSES="1", API_THREADS="2", RATE_LIMIT="off", DEPLOYMENT_MODE="api")
     yield made
     made.remove()
 

@@ -9,61 +9,20 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
 import requests
 
-from byteor_cloud.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
-from tests.pooler import PROGRAM, Pooler
-from tests.ports import free_port
-from tests.system.conftest import Installation
+from tests.pooler import PROGRAM
 from tests.system.fleet import Fleet
+from tests.system.pooled import POOL_SIZE, Pooled
 from tests.worlds import PLAN
 
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="NO PGBOUNCER: these tests did not run (apt-get install pgbouncer)"
 )
-POOL_SIZE = 5  # far fewer than the server's processes have connections, so that they must share
-
-
-class Pooled:
-    """An installation whose server reaches an embedded database through pgbouncer."""
-
-    def __init__(self) -> None:
-        self.installation = Installation()
-        self.embedded = EmbeddedPostgres(self.installation.data_dir)
-        self.pooler: Pooler | None = None
-        try:
-            self.direct_url = f"{self.embedded.acquire()}&application_name=direct"
-            self.pooler = Pooler(self.installation.data_dir, free_port(), self.direct_url, size=POOL_SIZE)
-            self.pooler.start()
-            self.settings = {
-                "DATABASE_URL": self.pooler.url,
-                "DATABASE_DIRECT_URL": self.direct_url,
-                "MASTER_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
-                "SECRET_KEY": "x" * 60,
-            }
-            self.installation.serve(**self.settings)
-            self.fleet = Fleet(self.installation, **self.settings)
-        except BaseException:
-            self.remove()
-            raise
-
-    def ask(self, query: str) -> list[tuple[Any, ...]]:
-        """Run a query without the pooler."""
-        with psycopg.connect(self.direct_url, autocommit=True, application_name="test") as session:
-            return session.execute(query.encode()).fetchall()
-
-    def remove(self) -> None:
-        for server in list(self.installation.servers):
-            self.installation.stop(server)
-        if self.pooler is not None:
-            self.pooler.kill()
-        self.embedded.release()
-        self.installation.remove()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +74,7 @@ def test_heartbeats_share_connections(pooled: Pooled, fleet: Fleet, sessions: li
                              " AND application_name NOT IN ('direct', 'test')")  # fmt: skip
     assert 0 < shared <= POOL_SIZE
     with psycopg.connect(pooled.pooler.url, autocommit=True) as session:
-        assert session.execute("SHOW statement_timeout").fetchall() == [("30s",)]
+        assert session.execute("SHOW statement_timeout").fetchall() == [("7s",)]
 
 
 def test_listening_and_locking_sessions_avoid_the_pooler(pooled: Pooled) -> None:

@@ -1,0 +1,1 @@
+"""The database engine, which Django finds by the name of this package."""

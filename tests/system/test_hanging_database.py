@@ -1,0 +1,268 @@
+"""A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
+
+Each test continues the processes only after all requests were answered. So a request that waits for them fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from byteor_cloud.database import connections_needed
+from byteor_cloud.embedded import EmbeddedPostgres
+from tests.patience import PATIENCE_S, wait_until
+from tests.pooler import PROGRAM
+from tests.system.conftest import Installation, children
+from tests.system.fleet import Fleet
+from tests.system.pooled import Pooled
+from tests.worlds import PLAN
+
+needs_pooler = pytest.mark.skipif(
+    PROGRAM is None, reason="NO PGBOUNCER: these tests did not run (apt-get install pgbouncer)"
+)
+# Each request is sent several times, so that both API processes get it and requests wait for slots.
+TIMES = 4
+
+
+class Site:
+    """A running installation with an agent, a person in the console, and access to the database without the server."""
+
+    def __init__(self, fleet: Fleet, installation: Installation, direct_url: str, settings: dict[str, str]) -> None:
+        self.fleet, self.installation, self.direct_url = fleet, installation, direct_url
+        self.pooler_pid: int | None = None
+        self.agents = [fleet.agent(f"agent-{number}") for number in range(TIMES)]
+        self.console, self.stranger = requests.Session(), requests.Session()
+        made = installation.bootstrap("Console", **settings)
+        link = made["login_url"].replace(made["login_url"].partition("/auth/")[0], installation.base)
+        for session in (self.console, self.stranger):
+            session.get(link, timeout=PATIENCE_S)  # sets the cookie for the form
+        self.sign_in(link, self.console)
+
+    def sign_in(self, link: str, session: requests.Session) -> requests.Response:
+        form = {"csrfmiddlewaretoken": session.cookies["csrftoken"]}
+        return session.post(link, form, allow_redirects=False, timeout=PATIENCE_S)
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.direct_url, autocommit=True, application_name="test") as session:
+            return session.execute(query.encode()).fetchall()
+
+    @contextmanager
+    def stopped_database(self) -> Iterator[None]:
+        """Stop all processes of PostgreSQL, first the one that would start others meanwhile."""
+        main = self.installation.database_pid()
+        with stopped([main]), stopped(children(main)):
+            yield
+
+    def calls(self, number: int) -> dict[str, Callable[[], requests.Response]]:
+        """Return functions that send one request of each kind."""
+        base, environment = self.fleet.base, self.fleet.environment
+        agent = self.agents[number]
+        of_agent = {"Authorization": f"Bearer {agent[1]}"}
+        of_person = {"Authorization": f"Bearer {self.fleet.token}"}
+        path = f"{base}/api/v1/agents/{agent[0]}/deployment"
+        report = {"deployment_id": agent[0], "bundle_hash": f"sha256:{'0' * 64}", "status": "active"}
+        draft = {"name": f"draft-{os.urandom(4).hex()}", "plan": PLAN}
+        cookies = self.console.cookies
+
+        def send(method: str, url: str, **options: Any) -> Callable[[], requests.Response]:
+            return lambda: requests.request(method, url, timeout=PATIENCE_S, allow_redirects=False, **options)
+
+        return {
+            "heartbeat": lambda: self.fleet.beat(requests.Session(), agent),
+            "poll": send("GET", path, headers=of_agent),
+            "report": send("POST", path, headers=of_agent, json=report),
+            "list": send("GET", f"{base}{environment}/agents", headers=of_person),
+            "create": send("POST", f"{base}{environment}/drafts", headers=of_person, json=draft),
+            "console": send("GET", f"{base}/admin/", cookies=cookies, headers={"Accept": "text/html"}),
+            "sign-in": lambda: self.sign_in(f"{base}/auth/link/bor_usr_nothing", self.stranger),
+            "readyz": send("GET", f"{base}/readyz"),
+            "healthz": send("GET", f"{base}/healthz"),
+        }
+
+    def answers(self) -> dict[str, list[requests.Response]]:
+        """Send all requests at the same time, and return their answers once all have come."""
+        answers: dict[str, list[requests.Response]] = {}
+
+        def run(name: str, send: Callable[[], requests.Response]) -> None:
+            with suppress(requests.Timeout):  # then an answer is missing
+                answers.setdefault(name, []).append(send())
+
+        threads = [
+            threading.Thread(target=run, args=request)
+            for number in range(TIMES)
+            for request in self.calls(number).items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    def recovers(self) -> None:
+        """Wait until every kind of request works again."""
+        wait_until(lambda: statuses(self.answers()) == WORKING)
+
+
+WORKING = {
+    "heartbeat": {200}, "poll": {200}, "report": {404}, "list": {200}, "create": {201}, "console": {200},
+    "sign-in": {401}, "readyz": {200}, "healthz": {200},
+}  # fmt: skip
+HANGING = {name: {503} for name in WORKING} | {"healthz": {200}}
+TOO_MANY = {429: 401}  # attempts to sign in; the limit is counted in the database, too
+
+
+def statuses(answers: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
+    assert {name: len(found) for name, found in answers.items()} == dict.fromkeys(WORKING, TIMES)
+    return {
+        name: {TOO_MANY.get(answer.status_code, answer.status_code) for answer in found}
+        for name, found in answers.items()
+    }
+
+
+@contextmanager
+def stopped(pids: Iterable[int]) -> Iterator[None]:
+    """Stop processes, and continue them at the end."""
+    pids = list(pids)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def direct() -> Iterator[Site]:
+    installation = Installation()
+    embedded = EmbeddedPostgres(installation.data_dir)
+    try:
+        url = embedded.acquire()
+        installation.serve()
+        yield Site(Fleet(installation), installation, url, {})
+    finally:
+        for server in list(installation.servers):
+            installation.stop(server)
+        embedded.release()
+        installation.remove()
+
+
+@pytest.fixture(scope="module")
+def behind_pooler() -> Iterator[Site]:
+    pooled = Pooled()
+    try:
+        site = Site(pooled.fleet, pooled.installation, pooled.direct_url, pooled.settings)
+        assert pooled.pooler is not None
+        site.pooler_pid = pooled.pooler.pid
+        yield site
+    finally:
+        pooled.remove()
+
+
+def details(answers: list[requests.Response]) -> set[str]:
+    return {answer.json()["detail"] for answer in answers}
+
+
+def backends(site: Site) -> list[int]:
+    """Return the processes of PostgreSQL that serve the installation's connections."""
+    found = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    return [pid for (pid,) in site.ask(found)]
+
+
+def deploy(site: Site) -> str:
+    """Request a deployment, which a job of the worker builds."""
+    call, environment = site.fleet.call, site.fleet.environment
+    draft = call("POST", f"{environment}/drafts", {"name": f"quotes-{os.urandom(4).hex()}", "plan": PLAN})
+    version = call("POST", f"{environment}/drafts/{draft['id']}/version", {})
+    bundle = call("POST", f"{environment}/config-bundles", {"name": draft["name"], "version_id": version["id"]})
+    wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "take_over": True}
+    made: str = call("POST", f"{environment}/deployments", wanted)["id"]
+    return made
+
+
+def finishes(site: Site, deployment: str) -> None:
+    """Check that the deployment is built, and offered once."""
+    path = f"{site.fleet.environment}/deployments/{deployment}"
+    wait_until(lambda: site.fleet.call("GET", path)["status"] == "deploying")
+    timeline = site.fleet.call("GET", f"{path}/timeline")["results"]
+    assert [entry["event"] for entry in timeline] == ["offer", "build", "create"]
+    site.fleet.call("POST", f"{path}/abort", {})
+
+
+def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
+    """Check that all requests are answered while the processes are stopped, and that everything works afterwards."""
+    site.recovers()
+    acknowledged = deploy(site)
+
+    with hang:
+        answers = site.answers()
+
+    assert statuses(answers) == HANGING
+    assert details(answers["readyz"]) == {"Not ready: database."}
+    assert all(detail.startswith("The database ") for detail in details(answers["heartbeat"]))
+    for name in ("poll", "report", "list", "create"):
+        assert {answer.headers["Content-Type"] for answer in answers[name]} == {"application/problem+json"}
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers[name])
+    site.recovers()
+    finishes(site, acknowledged)
+
+
+def test_requests_are_answered_while_all_processes_of_the_database_hang(direct: Site) -> None:
+    hang_and_recover(direct, direct.stopped_database())
+
+
+def test_connections_do_not_run_out_or_leak(direct: Site) -> None:
+    for _ in range(2):
+        with direct.stopped_database():
+            answers = direct.answers()
+        assert statuses(answers) == HANGING
+        direct.recovers()
+
+    allowed = connections_needed(api_processes=2, threads=2, workers=1)
+    wait_until(lambda: len(backends(direct)) <= allowed)
+
+
+def test_new_connections_that_hang_delay_nobody(direct: Site) -> None:
+    direct.recovers()
+    for pid in backends(direct):
+        direct.ask(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+    with stopped([direct.installation.database_pid()]):
+        answers = direct.answers()
+
+    assert statuses(answers) == HANGING
+    direct.recovers()
+
+
+def test_connections_that_hang_are_replaced(direct: Site) -> None:
+    """The processes behind the present connections stay stopped. The API and the worker's heartbeat use new ones."""
+    direct.recovers()
+    renewed = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '3 seconds'"
+
+    with stopped(backends(direct)):
+        direct.recovers()
+        acknowledged = deploy(direct)
+        wait_until(lambda: direct.ask(renewed) == [(1,)])
+
+    direct.recovers()
+    finishes(direct, acknowledged)
+
+
+@needs_pooler
+def test_requests_are_answered_while_the_pooler_hangs(behind_pooler: Site) -> None:
+    assert behind_pooler.pooler_pid is not None
+    hang_and_recover(behind_pooler, stopped([behind_pooler.pooler_pid]))
+
+
+@needs_pooler
+def test_requests_are_answered_while_the_database_behind_the_pooler_hangs(behind_pooler: Site) -> None:
+    hang_and_recover(behind_pooler, behind_pooler.stopped_database())
