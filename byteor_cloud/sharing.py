@@ -14,37 +14,33 @@ class Shared[T]:
     is shared in the same way: when a dependency fails, the callers must not try one after the other.
     """
 
+    _result: T
+
     def __init__(self, compute: Callable[[], T], *, for_s: float = 1.0) -> None:
         self._compute, self._for_s = compute, for_s
         self._lock = threading.Lock()
-        self._kept: Callable[[], T] | None = None
+        self._error: Exception | None = None
         self._until = float("-inf")
 
     def get(self) -> T:
-        """Return the result, or raise the error, of a call that is at most ``for_s`` seconds old."""
+        """Return the result, or raise the error, of a call that ended at most ``for_s`` seconds ago."""
         with self._lock:
-            if self._kept is None or time.monotonic() >= self._until:
-                self._kept = self._call()
+            if time.monotonic() >= self._until:
+                self._call()
                 self._until = time.monotonic() + self._for_s
-            kept = self._kept
-        return kept()
+            error = self._error
+            if error is None:
+                return self._result
+        # Otherwise each caller would add its own frames to the one traceback.
+        raise error.with_traceback(None)
 
     def forget(self) -> None:
         """Make the next caller call the function again."""
         with self._lock:
-            self._kept = None
+            self._until = float("-inf")
 
-    def _call(self) -> Callable[[], T]:
+    def _call(self) -> None:
         try:
-            result = self._compute()
+            self._result, self._error = self._compute(), None
         except Exception as error:  # noqa: BLE001,RUF100  each caller gets it
-            return _raises(error)
-        return lambda: result
-
-
-def _raises[T](error: Exception) -> Callable[[], T]:
-    def fail() -> T:
-        # Otherwise each caller would add its own frames to the one traceback.
-        raise error.with_traceback(None)
-
-    return fail
+            self._error = error

@@ -19,10 +19,8 @@ from apps.tenancy.models import User, UserToken
 from byteor_cloud.api import refusals
 from tests.patience import wait_until
 from tests.races import Race
-from tests.tenancy.conftest import at_once
 from tests.worlds import World
 
-__all__ = ["at_once"]
 pytestmark = pytest.mark.django_db
 AT_ONCE = 3
 ELSEWHERE = "192.0.2.9"

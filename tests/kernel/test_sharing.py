@@ -56,7 +56,7 @@ def test_result_is_kept_for_a_second(clock: SimpleNamespace) -> None:
 def test_time_counts_from_the_end_of_the_call(clock: SimpleNamespace) -> None:
     def compute() -> float:
         clock.now += 5
-        return clock.now
+        return float(clock.now)
 
     shared = Shared(compute)
 
