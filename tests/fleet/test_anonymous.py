@@ -244,6 +244,15 @@ def test_person_whose_session_this_process_does_not_know_gets_static_files(world
     assert statuses(1, "/static/byteor/page.css", cookie=cookie) == [404]
 
 
+def test_api_request_without_a_token_leaves_the_session_of_the_browser_valid(world: World) -> None:
+    cookie = session_of(world.viewer.user)
+    assert statuses(1, "/admin/records/", cookie=cookie) == [200]
+
+    assert statuses(AT_ONCE + 1, "/api/v1/me", cookie=cookie) == [401] * AT_ONCE + [429]
+
+    assert statuses(1, "/admin/records/", cookie=cookie) == [200]
+
+
 def test_valid_requests_use_nothing_of_the_allowance(world: World) -> None:
     token, cookie = world.viewer.api.token, session_of(world.viewer.user)
 

@@ -182,6 +182,8 @@ def presented_by(request: HttpRequest) -> Presented | None:
     if text is not None:
         family = family_of(text)
         return None if family is None else Presented(family, text, credential_digest(text))
+    if request.path.startswith("/api/v1/"):  # sessions are not accepted there, so their 401 says nothing of a session
+        return None
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
     return Presented(None, key, credential_digest(key)) if _SESSION_KEY_FORM.fullmatch(key) else None
 
