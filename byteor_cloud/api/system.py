@@ -55,6 +55,8 @@ class OpenView(APIView):
     authentication_classes = []
     permission_classes = []
     throttle_classes = []
+    # A load balancer must always get an answer from a probe, so no rate limit applies to it.
+    is_probe: ClassVar[bool] = False
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         """Choose the first renderer without failing."""
@@ -62,6 +64,7 @@ class OpenView(APIView):
 
 
 class HealthView(OpenView):
+    is_probe = True
     operations = operations.HEALTH
 
     @extend_schema(responses={200: HealthSerializer})
@@ -71,6 +74,7 @@ class HealthView(OpenView):
 
 
 class ReadyView(OpenView):
+    is_probe = True
     operations = operations.READY
 
     @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
