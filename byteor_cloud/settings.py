@@ -77,10 +77,11 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "byteor_cloud.api.bodies.finish_response",
     "byteor_cloud.api.middleware.set_request_id",
-    "byteor_cloud.api.system.log_request",
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "apps.fleet.api.anonymous.limit_anonymous_callers",  # before the access log, which it must not flood
+    "byteor_cloud.api.system.log_request",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -90,6 +91,7 @@ MIDDLEWARE = [
     "byteor_cloud.api.system.CountRequests",
     "byteor_cloud.api.middleware.refuse_writes_without_space",
     "byteor_cloud.api.request_slots.hold_slot",
+    "apps.tenancy.console.limit.limit_people",
     "byteor_cloud.api.bodies.receive_form",
 ]
 APPEND_SLASH = False

@@ -37,7 +37,7 @@ urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
     path("healthz", system.HealthView.as_view()),
     path("readyz", system.ReadyView.as_view(application_checks=[Check("master key", vault.ensure_key)])),
-    path("metrics", system.MetricsView.as_view(domain=metrics.REGISTRY)),
+    path("metrics", system.MetricsView.as_view(text=metrics.TEXT)),
     path("auth/login", sign_in_views.LoginView.as_view(), name="login"),
     path("auth/callback", sign_in_views.CallbackView.as_view()),
     path("auth/link/<str:secret>", sign_in_views.sign_in_with_link, name="sign-in-link"),

@@ -257,11 +257,15 @@ def _fresh_process() -> Iterator[None]:
     """
     from apps.fleet import heartbeats
     from apps.fleet.agent_keys import agent_keys
+    from apps.fleet.api import anonymous
+    from apps.operations import metrics
     from apps.releases.agent_path.application import waiting_room
     from apps.tenancy.api import limits
     from byteor_cloud import draining
 
     limits._local.clear()
+    anonymous.callers = anonymous.AnonymousCallers()
+    metrics.TEXT.forget()
     agent_keys.forget_all()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     yield

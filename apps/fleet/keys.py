@@ -4,6 +4,9 @@ A rotation *now* ends the old key at once. In a rotation *by the agent* the agen
 old key then ends at the first use of the new one, or 24 hours after the new one was handed out. Until that first use
 the agent is still told to rotate, and a further call gets another new key in place of the unused one: so an agent
 that crashed before it had stored the new key tries again with the old one.
+
+An agent may fetch ``ROTATIONS_PER_HOUR`` new keys itself. A person who requests a rotation by the agent grants it that
+many again, so that the request can be carried out by an agent that has used up its own.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -21,9 +25,11 @@ from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services.tokens import record_credential, revoke
 from apps.tenancy.state import keep_environments, lock_row
-from byteor_cloud.errors import Conflict, Unauthenticated
+from byteor_cloud.errors import Conflict, TooManyRequests, Unauthenticated
 
 OVERLAP = timedelta(hours=24)
+ROTATIONS_PER_HOUR = 3
+_HOUR = timedelta(hours=1)
 
 
 def check_enrolled(agent: Agent) -> None:
@@ -38,12 +44,18 @@ def create_key(
     environment: Environment,
     scopes: Sequence[str] = tuple(AGENT_SCOPES),
     is_pending: bool = False,
+    counts_as_rotation: bool = False,
     actor: Actor,
 ) -> str:
     """Create a key of the agent and return its secret."""
     secret = generate(Family.AGENT)
     key = AgentKey.objects.create(
-        agent=agent, digest=secret.digest, prefix=secret.prefix, scopes=list(scopes), is_pending=is_pending
+        agent=agent,
+        digest=secret.digest,
+        prefix=secret.prefix,
+        scopes=list(scopes),
+        is_pending=is_pending,
+        counts_as_rotation=counts_as_rotation,
     )
     record_credential("agent_key.create", key, actor=actor, scope=environment)
     return secret.text
@@ -68,12 +80,16 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
 
 @transaction.atomic
 def request_rotation(agent: Agent, *, actor: Actor) -> None:
-    """Tell the agent, in the answers to its heartbeats, to fetch a new key. Nothing changes if it was told already."""
+    """Tell the agent, in the answers to its heartbeats, to fetch a new key, and grant it the rotations for that.
+
+    A repeated request only grants them again.
+    """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
     check_enrolled(locked)
+    granted = locked.keys.filter(counts_as_rotation=True).update(counts_as_rotation=False)
     told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
-    if told.update(commands=[Command.ROTATE_KEY]):
+    if told.update(commands=[Command.ROTATE_KEY]) or granted:
         audit.record("agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk))
 
 
@@ -82,19 +98,35 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     """Create a new key with the same scopes for the agent that calls with ``key``. Returns the new secret.
 
     ``key`` stays valid until the first use of the new one, for at most 24 hours. An earlier new key that was not used
-    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile.
+    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile, and TooManyRequests after too many rotations.
     """
     keep_environments(key.agent.environment_id)
     agent, environment = lock_row(key.agent), key.agent.environment
     used = AgentKey.objects.usable().filter(pk=key.pk).first()
     if used is None or agent.decommissioned_at is not None:
         raise Unauthenticated("The credential is unknown, expired or revoked.")
+    _check_rotations(agent)
     for unused in agent.keys.filter(is_pending=True, revoked_at=None):
         revoke(unused, action="agent_key.revoke", actor=actor, scope=environment)
     # Counted from the newest key: an agent that cannot store its new key tries again, and keeps the old one meanwhile.
     used.expires_at = timezone.now() + OVERLAP
     used.save(update_fields=["expires_at"])
-    return create_key(agent, environment=environment, scopes=used.scopes, is_pending=True, actor=actor)
+    return create_key(
+        agent, environment=environment, scopes=used.scopes, is_pending=True, counts_as_rotation=True, actor=actor
+    )
+
+
+def _check_rotations(agent: Agent) -> None:
+    """Raise TooManyRequests if the agent has used up its rotations. The caller holds the agent's row lock."""
+    now = timezone.now()
+    counted = agent.keys.filter(counts_as_rotation=True, created_at__gt=now - _HOUR).order_by("created_at")
+    times = list(counted.values_list("created_at", flat=True))
+    if settings.CONFIG.rate_limit and len(times) >= ROTATIONS_PER_HOUR:
+        wait = times[-ROTATIONS_PER_HOUR] + _HOUR - now
+        raise TooManyRequests(
+            f"An agent may fetch {ROTATIONS_PER_HOUR} new keys in an hour. Keep the present key and try again later.",
+            retry_after=int(wait.total_seconds()) + 1,
+        )
 
 
 @transaction.atomic

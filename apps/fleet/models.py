@@ -139,6 +139,8 @@ class AgentKey(Credential):
     scopes = ArrayField(models.CharField(max_length=40), default=list)
     # Whether the agent asked for this key and has not used it yet. Its first use ends the agent's other keys.
     is_pending = models.BooleanField(default=False, editable=False)
+    # Whether this key counts against the agent's rotations in an hour (``keys.ROTATIONS_PER_HOUR``).
+    counts_as_rotation = models.BooleanField(default=False, db_default=False, editable=False)
 
 
 class Heartbeat(models.Model):

@@ -11,7 +11,7 @@ from typing import override
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Count
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,8 @@ from apps.fleet.models import Agent, Liveness
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.state import Stateful
+from byteor_cloud.api import counters
+from byteor_cloud.sharing import Shared
 
 CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
 TIMEOUT_MS = 2000
@@ -149,3 +151,4 @@ def _value(name: str, help_text: str, value: float) -> Metric:
 
 REGISTRY = CollectorRegistry()
 REGISTRY.register(DomainCollector())
+TEXT = Shared(lambda: generate_latest(counters.registry()) + generate_latest(REGISTRY))

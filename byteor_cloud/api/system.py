@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django_prometheus.middleware import PrometheusAfterMiddleware
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,6 +28,7 @@ from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
 from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.sharing import Shared
 
 logger = structlog.get_logger("byteor.access")
 DENIED_STATUSES = (401, 403, 429)
@@ -55,6 +56,8 @@ class OpenView(APIView):
     authentication_classes = []
     permission_classes = []
     throttle_classes = []
+    # A load balancer must always get an answer from a probe, so no rate limit applies to it.
+    is_probe: ClassVar[bool] = False
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         """Choose the first renderer without failing."""
@@ -62,6 +65,7 @@ class OpenView(APIView):
 
 
 class HealthView(OpenView):
+    is_probe = True
     operations = operations.HEALTH
 
     @extend_schema(responses={200: HealthSerializer})
@@ -71,6 +75,7 @@ class HealthView(OpenView):
 
 
 class ReadyView(OpenView):
+    is_probe = True
     operations = operations.READY
     application_checks: ClassVar[Sequence[Check]] = ()
     """The checks of the applications. They need the database. The root URL configuration sets them."""
@@ -89,16 +94,13 @@ class ReadyView(OpenView):
 
 class MetricsView(OpenView):
     operations = operations.METRICS
-    domain: ClassVar[CollectorRegistry | None] = None
-    """The metrics of the applications. The root URL configuration sets it."""
+    text: ClassVar[Shared[bytes]] = Shared(lambda: generate_latest(counters.registry()))
+    """The metrics of this service. The root URL configuration adds those of the applications."""
 
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
-        """Return the metrics in the Prometheus text format."""
-        page = generate_latest(counters.registry())
-        if self.domain is not None:
-            page += generate_latest(self.domain)
-        return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
+        """Return the metrics in the Prometheus text format. They are collected at most once a second."""
+        return HttpResponse(self.text.get(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _database() -> None:

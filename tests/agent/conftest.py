@@ -35,6 +35,8 @@ class NodeUnderTest:
     waits: list[float] = field(default_factory=list)
     """The agent's waits, without the first wait, which only spreads the first heartbeats of a fleet."""
     first_wait: float | None = None
+    clock: list[float] = field(default_factory=lambda: [0.0])
+    """The time of the key rotation: a list with one value, which only tests change."""
 
     @property
     def state(self) -> StateFolder:
@@ -63,7 +65,7 @@ class NodeUnderTest:
         return AgentLoop(
             plane=plane,
             keyring=keyring,
-            rotation=KeyRotation(self.state, plane, stores_key=stores_key),
+            rotation=KeyRotation(self.state, plane, stores_key=stores_key, clock=lambda: self.clock[0]),
             offer_handler=OfferHandler(
                 state=self.state,
                 plane=plane,

@@ -52,6 +52,32 @@ def test_lost_answer_to_the_rotation_is_repeated_with_the_old_key(node: Any, tol
     assert accepted(told) == [stored(node)[0]] != [API_KEY]
 
 
+def test_refused_rotation_keeps_the_key_and_is_tried_again_after_the_pause(node: Any, told: Any) -> None:
+    told.fail("POST", "/rotate-key", told.reply(429, {"detail": "three in an hour"}, headers={"Retry-After": "500"}))
+    agent = node.agent(beats=4)
+
+    agent.run()
+
+    assert (stored(node), accepted(told)) == ((API_KEY, None), [API_KEY])
+    assert (len(told.beats), len(told.sent("POST", "/rotate-key"))) == (4, 1)
+    node.clock[0] += 500
+    node.waits.clear()
+    agent.run()
+    assert (stored(node), accepted(told)) == ((NEW_KEY, None), [NEW_KEY])
+
+
+def test_agent_asks_again_after_ten_minutes_at_the_latest(node: Any, told: Any) -> None:
+    told.fail("POST", "/rotate-key", told.reply(429, {"detail": "three in an hour"}, headers={"Retry-After": "3600"}))
+    agent = node.agent(beats=2)
+    agent.run()
+    node.clock[0] += 600
+
+    node.waits.clear()
+    agent.run()
+
+    assert stored(node) == (NEW_KEY, None)
+
+
 class Crash(BaseException):
     """The process dies here."""
 

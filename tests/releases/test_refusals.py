@@ -8,8 +8,9 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from apps.releases.agent_path import application, refusals
+from apps.releases.agent_path import application
 from apps.tenancy.credentials import Family, generate
+from byteor_cloud.api import refusals
 from byteor_cloud.ids import uuid7
 from tests.front import FrontClient
 

@@ -143,10 +143,14 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
         assert disk.call("GET", "/api/v1/me", "nonsense").status_code == 401
         ready = disk.call("GET", "/readyz", None)
         assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage, disk.")
+
     # The counters of every process work, also for series that are new.
-    series = parsed(disk.call("GET", "/metrics", None).text)
-    assert series["byteor_django_http_responses_total_by_status_total{503}"] >= len(writes) * 3
-    assert series["byteor_denied_requests_total{401}"] >= 3
+    def counts(name: str, number: int) -> bool:
+        return parsed(disk.call("GET", "/metrics", None).text)[name] >= number
+
+    # A process keeps its text for a second.
+    wait_until(lambda: counts("byteor_django_http_responses_total_by_status_total{503}", len(writes) * 3))
+    wait_until(lambda: counts("byteor_denied_requests_total{401}", 3))
     assert disk.processes() == before
 
     disk.empty()

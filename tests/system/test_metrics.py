@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,11 @@ from apps.releases.jobs import BuildBundle
 from apps.tenancy import audit
 from apps.tenancy.models import AuditSeal
 from byteor_cloud.jobs import enqueue
+from tests.races import Race, at_once
+from tests.system.conftest import Installation
 from tests.worlds import Api, World, report, run_jobs
+
+__all__ = ["at_once"]
 
 pytestmark = pytest.mark.django_db
 type Series = dict[str, float]
@@ -57,6 +64,8 @@ def parsed(text: str) -> Series:
 
 
 def scrape() -> Series:
+    """Return the present series, not those that an earlier scrape left for a second."""
+    metrics.TEXT.forget()
     response = Client().get("/metrics")
     assert response.status_code == 200
     assert response["Content-Type"].startswith("text/plain")
@@ -170,6 +179,42 @@ def test_unsealed_events(world: World, other: World) -> None:
     assert scrape()["byteor_audit_unsealed_events"] == 0
     other.environment("dev", "one more")
     assert scrape()["byteor_audit_unsealed_events"] == 1
+
+
+def test_ten_scrapers_at_once_share_one_collection(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived, collections = threading.Semaphore(0), list[int]()
+    read = metrics._read
+
+    def slow_read() -> Any:
+        collections.append(1)
+        if len(collections) == 1:
+            for _ in range(10):  # so that all have asked before the first has collected anything
+                arrived.acquire()
+        return read()
+
+    monkeypatch.setattr(metrics, "_read", slow_read)
+
+    def get() -> bytes:
+        arrived.release()
+        return Client().get("/metrics").content
+
+    answers = at_once(*[get] * 10)
+
+    assert len(collections) == 1
+    assert len(set(answers)) == 1
+    assert parsed(answers[0].decode())["byteor_agents{online}"] == 0
+
+
+def test_server_collects_once_a_second_for_many_scrapers(installation: Installation) -> None:
+    installation.serve(API_PROCESSES="1", RATE_LIMIT="off")
+    began = time.monotonic()
+
+    with ThreadPoolExecutor(10) as pool:
+        texts = list(pool.map(lambda _: installation.get("/metrics").text, range(100)))
+
+    # Each collection counts the requests before it, so no two have the same text.
+    collections = len(set(texts))
+    assert collections <= 2 + (time.monotonic() - began)
 
 
 def test_denials_and_heartbeats_are_counted(world: World) -> None:

@@ -107,7 +107,8 @@ def test_metrics_sum_over_all_processes_even_killed_ones(running: Installation) 
     for _ in range(20):  # each on a new connection, so that both processes receive some
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
-    assert {denied() for _ in range(5)} == {before + 20}
+    # A process keeps its text for a second, and five requests reach both processes.
+    wait_until(lambda: {denied() for _ in range(5)} == {before + 20})
     supervisor = running.servers[0].pid
     (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
     victim = min(children(master))

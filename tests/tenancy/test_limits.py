@@ -154,9 +154,9 @@ def test_eight_threads_together_are_admitted_exactly_up_to_the_limit(at_once: Ra
     assert RateCounter.objects.get(key="sign-in-begin:192.0.2.7").count == 400
 
 
-def remaining(key: str) -> str:
+def remaining(agent_id: str) -> str:
     """Count a request of an agent and return how many remain. Raises TooManyRequests."""
-    usage = limits.count_agent(key)
+    usage = limits.count_agent(agent_id)
     assert usage is not None
     usage.check()
     return usage.headers["X-RateLimit-Remaining"]
@@ -188,7 +188,7 @@ def test_the_count_in_memory_is_exact_under_threads(clock: list[float], monkeypa
         thread.join()
 
     assert sorted(map(int, admitted)) == list(range(100))
-    assert limits._local["racing"] == 400
+    assert limits._local["agent:racing"] == 400
 
 
 def test_the_counters_are_cleared_in_a_new_minute(clock: list[float]) -> None:
@@ -197,4 +197,4 @@ def test_the_counters_are_cleared_in_a_new_minute(clock: list[float]) -> None:
     clock[0] = NOON + 60
 
     assert (remaining("b"), remaining("a")) == ("599", "599")
-    assert limits._local == {"a": 1, "b": 1}
+    assert limits._local == {"agent:a": 1, "agent:b": 1}

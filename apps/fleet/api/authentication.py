@@ -29,11 +29,6 @@ def is_live(agent: Agent) -> bool:
     return agent.decommissioned_at is None and _is_environment_live(agent.environment)
 
 
-def rate_limit_key(key_digest: str) -> str:
-    """Return the rate-limit key of an agent's requests: the agent key, since anybody could claim an agent id."""
-    return f"agent-key:{key_digest}"
-
-
 class EnrollmentTokenAuthentication(CredentialAuthentication):
     model = EnrollmentToken
 
@@ -102,7 +97,4 @@ class AgentKeyAuthentication(CredentialAuthentication):
         return "agent", str(credential.agent_id), f"agent {credential.agent.name}"
 
     def principal_fields(self, credential: AgentKey) -> dict[str, Any]:
-        return {
-            "organization_id": credential.agent.environment.project.organization_id,
-            "rate_limit_key": rate_limit_key(credential.digest),
-        }
+        return {"organization_id": credential.agent.environment.project.organization_id}

@@ -107,7 +107,8 @@ OWN_KEY = Operations(
             "Called by an agent with its own key, when a heartbeat's answer contains the command `rotate_key`, or at "
             "any time. Returns a new key with the same scopes. The key that was used for the call ends at the first "
             "use of the new one, or after 24 hours. So store the new key safely before you use it. Another call "
-            "before that use returns another new key, and the unused one is revoked.",
+            "before that use returns another new key, and the unused one is revoked. An agent may do this three times "
+            "in an hour; after that the answer is 429. A rotation that a person requests grants three more.",
         ),
     },
 )

@@ -12,11 +12,10 @@ from django.conf import settings
 
 from apps.fleet import heartbeat_body, heartbeats
 from apps.fleet.agent_keys import KnownKey, agent_keys
-from apps.fleet.api.authentication import finish_rotation, rate_limit_key
+from apps.fleet.api.authentication import finish_rotation
 from apps.fleet.api.serializers import heartbeat_answer
 from apps.releases.agent_path import routes
 from apps.releases.agent_path.answers import Answer, Exchange, StartResponse
-from apps.releases.agent_path.refusals import Pace
 from apps.releases.agent_path.routes import Call, Route
 from apps.releases.agent_path.waiting import Outcome, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
@@ -27,6 +26,7 @@ from apps.tenancy.credentials import Family, credential_digest
 from byteor_cloud import connections, draining
 from byteor_cloud.api import bodies, request_slots
 from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.api.refusals import Pace
 from byteor_cloud.database import release_connection
 from byteor_cloud.errors import Unauthenticated, Unavailable
 from byteor_cloud.fair import Holder
@@ -68,7 +68,7 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
     if key is None:
         return None
     connections.note_caller(exchange.environ, key.digest)
-    exchange.usage = limits.count_agent(rate_limit_key(key.digest))
+    exchange.usage = limits.count_agent(key.agent_id)
     if exchange.usage is not None:
         exchange.usage.check()
     if key.is_pending:

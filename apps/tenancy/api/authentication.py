@@ -26,6 +26,7 @@ from byteor_cloud.errors import Unauthenticated
 LAST_USE_PRECISION = timedelta(minutes=1)
 # The same error in all cases, so that an attacker does not learn whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
+_VERIFIED = "byteor.verified"  # among the request's variables
 
 
 _LONGEST_ADDRESS = 128
@@ -59,6 +60,16 @@ def known_family(text: str) -> Family:
     if family is None:
         raise Unauthenticated("The credential is malformed or mistyped.")
     return family
+
+
+def note_verified(request: HttpRequest | Request, digest: str) -> None:
+    """Note that the request's credential is valid and that its owner's rate limit counts the request."""
+    request.META[_VERIFIED] = digest
+
+
+def verified_digest(request: HttpRequest) -> str | None:
+    """Return the digest of the request's credential if ``note_verified`` was called, else None."""
+    return request.META.get(_VERIFIED)
 
 
 def client_ip(request: HttpRequest | Request) -> str | None:

@@ -26,7 +26,7 @@ from apps.tenancy import audit
 from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, scopes
-from apps.tenancy.api.authentication import BEARER
+from apps.tenancy.api.authentication import BEARER, note_verified
 from apps.tenancy.api.idempotency import answer_once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
@@ -122,6 +122,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """
         if request.user is None:
             raise Unauthenticated("A bearer credential is required. Send it as: Authorization: Bearer <token>.")
+        note_verified(request, self.principal.credential.digest)
         usage = limits.count_request(self.principal)
         if usage is not None:
             self.rate_headers = usage.headers

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -106,15 +107,18 @@ def count_sign_in(step: str, address: str | None) -> None:
         usage.check()
 
 
-def count_agent(key: str) -> RateLimitUsage | None:
-    """Count a request of the agent key ``key`` in this process. Returns None if rate limits are off."""
-    return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(key, minute))
+def count_agent(agent_id: UUID | str) -> RateLimitUsage | None:
+    """Count a request of an agent in this process. Returns None if rate limits are off.
+
+    All keys of an agent share one count, so that a new key gives no new requests. Call this only after the key was
+    verified, since anybody could claim to be the agent.
+    """
+    return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(f"agent:{agent_id}", minute))
 
 
-def forget_agent(key: str) -> None:
-    """Drop the count of a key that turned out to be unknown, so that a flood of unknown keys fills no memory."""
-    with _lock:
-        _local.pop(key, None)
+def count_console(user_id: UUID) -> RateLimitUsage | None:
+    """Count a person's request to the console, apart from the person's API requests. None if rate limits are off."""
+    return _usage(PER_MINUTE[Family.USER], lambda minute: _add_shared(f"console:{user_id}", minute, 1))
 
 
 def count_request(principal: Principal) -> RateLimitUsage | None:
@@ -125,7 +129,7 @@ def count_request(principal: Principal) -> RateLimitUsage | None:
     key = principal.rate_limit_key or principal.caller
     match principal.family:
         case Family.AGENT:
-            return count_agent(key)
+            return count_agent(principal.actor.id)
         case Family.ENROLLMENT:
             # Plus one, because once the limit of refusals is reached, this request must be refused, too.
             return _usage(PER_MINUTE[Family.ENROLLMENT], lambda minute: _read_shared(key, minute) + 1)

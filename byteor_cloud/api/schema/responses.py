@@ -86,6 +86,8 @@ def error_codes(view: object, action: str, method: str) -> list[str]:
             found.update(_WITH_A_BODY)
         if is_repeatable(view, method):
             found.add(errors.Conflict)  # the key was used with another body, or its first request is still running
+    elif not getattr(view, "is_probe", False):
+        found.add(errors.TooManyRequests)  # too many requests without a valid credential
     return sorted({str(error.status) for error in found})
 
 

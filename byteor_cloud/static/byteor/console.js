@@ -46,19 +46,21 @@ function search(dialog) {
 
   async function find() {
     const text = input.value;
+    let refused = null;
     clearTimeout(timer);
     request?.abort();
     request = new AbortController();
     try {
       const answer = await fetch(`${dialog.dataset.url}?s=${encodeURIComponent(text)}`, { signal: request.signal });
       if (answer.redirected) return location.reload(); // signed out
+      if (answer.status === 429) refused = `${(await answer.json()).title}. Search again in ${answer.headers.get("Retry-After")} seconds.`;
       if (!answer.ok) throw new Error(answer.statusText);
       results.innerHTML = await answer.text(); // HTML of a server template, which escapes values
       note.textContent = results.firstElementChild.dataset.note;
     } catch (error) {
       if (error.name === "AbortError") return;
       results.replaceChildren();
-      note.textContent = "The search did not answer. Try again.";
+      note.textContent = refused ?? "The search did not answer. Try again.";
     }
     shown = text;
     results.hidden = !options().length;

@@ -71,15 +71,24 @@ function scheduleRefresh() {
   timer = setTimeout(refresh, document.hidden ? Math.max(wait, MAX_WAIT) : wait);
 }
 
+function pause(seconds) {
+  showNotice(`You have sent too many requests to the console. Updates continue in ${seconds} seconds.`);
+  clearTimeout(timer);
+  timer = setTimeout(refresh, 1000 * seconds);
+}
+
 async function refresh() {
   clearTimeout(timer);
   try {
     const response = await fetch(root.dataset.live + location.search, {
-      headers: { Accept: "text/html" },
       signal: AbortSignal.timeout(TIMEOUT), // also limits reading the body
     });
     if (response.redirected) return showNotice("You are signed out. Sign in again to see current data.");
     if (response.status === 404 || response.status === 403) return showNotice("This page no longer exists, or you have no access to it.");
+    if (response.status === 429) {
+      pause(Number(response.headers.get("Retry-After")));
+      return undefined;
+    }
     if (!response.ok) throw new Error(response.status);
     show(await response.text());
     wait = interval;

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy import vault
 from byteor_cloud.config import BindAddress, Config
+from byteor_cloud.sharing import Shared
 from byteor_cloud.worker.process import Worker
 
 
@@ -39,6 +40,9 @@ class Command(OperatorCommand):
         worker.run()
 
 
+_metrics = Shared(generate_latest)
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Serves ``/healthz`` and, in ``/metrics``, the metrics of this process. The API serves the domain's metrics."""
 
@@ -48,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "/healthz":
                 self._answer(200, "application/json", b'{"status":"alive"}')
             case "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
+                self._answer(200, CONTENT_TYPE_LATEST, _metrics.get())
             case _:
                 self._answer(404, "text/plain", b"There is nothing here.\n")
 

@@ -1,0 +1,228 @@
+"""The rate limit of callers without a valid credential, in the memory of each process, before anything costly is done.
+
+Each address has an allowance, and all addresses share one. A request uses both, and gets both back if it turns out to
+have a valid credential, because its owner's rate limit counts it then. So a storm of bad credentials uses the allowance
+as requests without any do.
+
+When the allowance is used up, a request without a credential is refused without a query. One with a credential is
+refused only if the credential is not valid, so that callers behind the same address cannot lock each other out.
+Credentials that this process does not know are then looked up together, in few queries however many there are.
+
+This module belongs to the fleet because only here, and above, all families of credentials are known.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
+
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+
+from apps.fleet.combining import Combiner
+from apps.fleet.models import AgentKey, EnrollmentToken
+from apps.tenancy.api.authentication import bearer_in, client_ip, verified_digest
+from apps.tenancy.credentials import Family, credential_digest, family_of
+from apps.tenancy.models import Credential, OrganizationKey, UserToken
+from byteor_cloud.api import problems, system
+from byteor_cloud.api.refusals import Allowance, Pace, Tally
+from byteor_cloud.database import release_connection
+from byteor_cloud.errors import TooManyRequests, Unauthenticated
+
+# A page of the console or of the documentation loads about 15 files.
+PER_ADDRESS_AT_ONCE, PER_ADDRESS_PER_S = 300, 10.0
+IN_TOTAL_AT_ONCE, IN_TOTAL_PER_S = 1000, 50.0
+# The pause after a look-up that found an unknown credential. A storm of them costs this many look-ups a second at most.
+LOOK_UPS_PER_S = 20.0
+VALID_FOR_S, INVALID_FOR_S, MAX_KNOWN = 300.0, 60.0, 10_000
+PROBES = frozenset({"/healthz", "/readyz"})  # the load balancer must always get an answer
+_ALL = ""
+_SESSION_KEY_FORM = re.compile(r"[0-9a-z]{32}", re.ASCII)
+_MODELS: tuple[type[Credential], ...] = (UserToken, OrganizationKey, EnrollmentToken, AgentKey)
+
+
+class Presented(NamedTuple):
+    """A credential or the key of a session, before anybody knows whether it is valid."""
+
+    family: Family | None  # None: a session
+    text: str
+    digest: str
+
+
+class _Known:
+    """Digests that are remembered for a while, at most ``MAX_KNOWN``."""
+
+    def __init__(self, for_s: float) -> None:
+        self._for_s = for_s
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, digest: str) -> bool:
+        return self._until.get(digest, 0.0) > time.monotonic()
+
+    def add(self, digest: str) -> None:
+        with self._lock:
+            self._until.pop(digest, None)
+            self._until[digest] = time.monotonic() + self._for_s
+            if len(self._until) > MAX_KNOWN:
+                del self._until[next(iter(self._until))]
+
+    def discard(self, digest: str) -> None:
+        with self._lock:
+            self._until.pop(digest, None)
+
+
+class AnonymousCallers:
+    """Decides who is admitted. One for each process."""
+
+    def __init__(self) -> None:
+        self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_AT_ONCE)
+        self._in_total = Allowance(per_s=IN_TOTAL_PER_S, at_once=IN_TOTAL_AT_ONCE)
+        # For requests with a valid credential that no view asks for: static files, unknown paths, documentation.
+        self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_AT_ONCE)
+        self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
+        self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)
+
+    def admit(self, address: str, presented: Presented | None) -> Callable[[str | None, int], None]:
+        """Admit a request, or raise TooManyRequests.
+
+        Call the returned function with the digest of the credential that was verified, if any, and the response's
+        status.
+        """
+        if presented is None or presented.digest not in self._valid:
+            wait_s = self._take(address)
+            if not wait_s:
+                return lambda verified, _: self._settle_stranger(address, verified)
+            if presented is None or not self._is_valid(presented):
+                raise _refusal(wait_s)
+            self._valid.add(presented.digest)
+        wait_s = self._by_credential.missing_s(presented.digest)
+        if wait_s:
+            raise _refusal(wait_s)
+        return lambda verified, status: self._settle_known(address, presented.digest, verified, status)
+
+    def _take(self, address: str) -> float:
+        wait_s = self._by_address.take(address)
+        if wait_s:
+            return wait_s
+        wait_s = self._in_total.take(_ALL)
+        if wait_s:
+            self._by_address.give_back(address)
+        return wait_s
+
+    def _settle_stranger(self, address: str, verified: str | None) -> None:
+        if verified is not None:
+            self._by_address.give_back(address)
+            self._in_total.give_back(_ALL)
+            self._valid.add(verified)
+
+    def _settle_known(self, address: str, digest: str, verified: str | None, status: int) -> None:
+        if verified is not None:
+            self._valid.add(verified)
+        elif status == Unauthenticated.status:  # it was revoked meanwhile, or its owner may not use it any more
+            self._valid.discard(digest)
+            self._invalid.add(digest)
+            self._take(address)
+        else:
+            self._by_credential.take(digest)
+
+    def _is_valid(self, presented: Presented) -> bool:
+        if presented.digest in self._invalid:
+            return False
+        return bool(self._look_ups.submit(object(), presented))
+
+    def _look_up(self, batch: Sequence[Presented]) -> list[bool]:
+        valid = _valid_digests(batch)
+        unknown = {presented.digest for presented in batch} - valid
+        for digest in unknown:
+            self._invalid.add(digest)
+        if unknown:
+            time.sleep(1 / LOOK_UPS_PER_S)
+        return [presented.digest in valid for presented in batch]
+
+
+def _valid_digests(batch: Sequence[Presented]) -> set[str]:
+    valid = set[str]()
+    try:
+        for model in _MODELS:
+            digests = {presented.digest for presented in batch if presented.family is model.family}
+            if digests:
+                valid.update(model.objects.usable().filter(digest__in=digests).values_list("digest", flat=True))
+        sessions = {presented.text: presented.digest for presented in batch if presented.family is None}
+        if sessions:
+            live = Session.objects.filter(session_key__in=sessions, expire_date__gt=timezone.now())
+            # Anybody gets a session by starting a sign-in. Only that of a person who has signed in counts.
+            valid.update(sessions[row.session_key] for row in live if SESSION_KEY in row.get_decoded())
+    finally:
+        release_connection()
+    return valid
+
+
+def _refusal(wait_s: float) -> TooManyRequests:
+    return TooManyRequests(
+        "Too many requests without a valid credential. Wait, or send a valid credential.", retry_after=math.ceil(wait_s)
+    )
+
+
+def presented_by(request: HttpRequest) -> Presented | None:
+    """Return what could be a valid credential of the request, or None. Makes no query."""
+    header = request.META.get("HTTP_AUTHORIZATION", "")
+    try:
+        text = bearer_in(header)
+    except Unauthenticated:
+        return None
+    if text is not None:
+        family = family_of(text)
+        return None if family is None else Presented(family, text, credential_digest(text))
+    if request.path.startswith("/api/v1/"):  # sessions are not accepted there, so their 401 says nothing of a session
+        return None
+    key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+    return Presented(None, key, credential_digest(key)) if _SESSION_KEY_FORM.fullmatch(key) else None
+
+
+def network_of(address: str | None) -> str:
+    """Return what one caller is assumed to have: an IPv4 address, or a whole /64 of IPv6 addresses."""
+    if address is None:
+        return "unknown"
+    parsed = ip_address(address)
+    return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else address
+
+
+callers = AnonymousCallers()
+_pace = Pace()
+_refused = Tally("anonymous_requests_refused")
+
+
+def limit_anonymous_callers(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Refuse requests without a valid credential over the limit, before sessions, views and request slots.
+
+    Refusals beyond a pace wait for their turn, and the log has only their number.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if not settings.CONFIG.rate_limit or request.path in PROBES:
+            return get_response(request)
+        try:
+            settle = callers.admit(network_of(client_ip(request)), presented_by(request))
+        except TooManyRequests as error:
+            _refused.add()
+            system.count_outcome(request.path, error.status)
+            _pace.wait()
+            return problems.respond_or_show_page(request, error)
+        except Exception as error:  # noqa: BLE001,RUF100  the database may be down
+            return problems.respond_or_show_page(request, problems.as_domain_error(error))
+        response = get_response(request)
+        settle(verified_digest(request), response.status_code)
+        return response
+
+    return middleware

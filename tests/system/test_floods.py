@@ -1,0 +1,62 @@
+"""A flood from one address, and callers with valid credentials behind the same address, on a real server."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from apps.fleet.api.anonymous import PER_ADDRESS_AT_ONCE, PER_ADDRESS_PER_S
+from apps.tenancy.credentials import Family, generate
+from tests.patience import PATIENCE_S
+from tests.system.conftest import Installation
+
+PROCESSES = 2  # of ``Installation``
+REQUESTS = 1_200
+
+
+def _without(session: requests.Session, base: str) -> requests.Response:
+    return session.get(f"{base}/nothing", timeout=PATIENCE_S)
+
+
+def _with_bad_tokens(session: requests.Session, base: str) -> requests.Response:
+    headers = {"Authorization": f"Bearer {generate(Family.USER).text}"}
+    return session.get(f"{base}/api/v1/me", headers=headers, timeout=PATIENCE_S)
+
+
+def _with_forged_cookies(session: requests.Session, base: str) -> requests.Response:
+    headers = {"Cookie": f"sessionid={generate(Family.USER).digest[:32]}"}
+    return session.get(f"{base}/admin/", headers=headers, timeout=PATIENCE_S, allow_redirects=False)
+
+
+@pytest.mark.parametrize("send", [_without, _with_bad_tokens, _with_forged_cookies])
+def test_flood_is_refused_and_its_neighbours_are_not(
+    installation: Installation, send: Callable[[requests.Session, str], requests.Response]
+) -> None:
+    token = installation.bootstrap()["token"]
+    installation.serve()
+    began = time.monotonic()
+
+    def flood(requests_left: int) -> Counter[int]:
+        with requests.Session() as session:
+            return Counter(send(session, installation.base).status_code for _ in range(requests_left))
+
+    with ThreadPoolExecutor(20) as pool:
+        floods = [pool.submit(flood, REQUESTS // 20) for _ in range(20)]
+        neighbours = []
+        while not all(each.done() for each in floods):
+            # Each on a new connection, so that both processes receive some, also one that has not seen the token yet.
+            neighbours += [installation.get(path, token).status_code for path in ("/api/v1/me", "/healthz", "/readyz")]
+        answers = sum((each.result() for each in floods), Counter[int]())
+
+    assert set(neighbours) == {200}
+    assert answers.total() == REQUESTS
+    admitted = answers.total() - answers[429]
+    assert admitted <= PROCESSES * (PER_ADDRESS_AT_ONCE + PER_ADDRESS_PER_S * (time.monotonic() - began))
+    log = installation.output()
+    assert "anonymous_requests_refused" in log
+    assert log.count("status=429") == 0

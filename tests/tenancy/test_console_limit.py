@@ -1,0 +1,146 @@
+"""The console's rate limit for each person."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from apps.tenancy.api import limits
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import Organization, RateCounter, User
+from tests.tenancy.conftest import NOON
+from tests.worlds import World
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
+BROWSER = {"Accept": "text/html,application/xhtml+xml"}
+
+
+@pytest.fixture(autouse=True)
+def _two_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(limits.PER_MINUTE, Family.USER, 2)
+
+
+def signed_in(user: User, **options: Any) -> Client:
+    client = Client(**options)
+    client.force_login(user, backend="apps.tenancy.sessions.Accounts")
+    return client
+
+
+def use_up(client: Client) -> None:
+    assert [client.get("/admin/records/", headers=BROWSER).status_code for _ in range(2)] == [200] * 2
+
+
+def test_page_says_so_and_when_to_continue(world: World) -> None:
+    client = signed_in(world.viewer.user)
+    use_up(client)
+
+    page = client.get("/admin/records/?a=%3Cb%3E", headers=BROWSER)
+
+    text = " ".join(page.content.decode().split())
+    wait_s = int(page["Retry-After"])
+    assert (page.status_code, page["Content-Type"]) == (429, "text/html; charset=utf-8")
+    assert 50 <= wait_s <= 50 + 30
+    assert "more than 2 requests to the console in this minute" in text
+    assert f"You can continue in {wait_s} seconds." in text
+    assert 'href="/admin/records/?a=%3Cb%3E"' in text
+    assert page["X-Request-ID"] in text
+
+
+def test_refused_request_costs_the_counter_and_no_page(world: World) -> None:
+    client = signed_in(world.viewer.user)
+    use_up(client)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get("/admin/records/", headers=BROWSER).status_code == 429
+
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "SELECT", "INSERT"]  # session, person, counter
+    assert "tenancy_ratecounter" in queries[-1]["sql"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/admin/", "/admin/records/", "/admin/search/?s=a", "/admin/nothing", "/admin/tenancy/user/", "/admin/login/"],
+)
+def test_every_url_of_the_console_counts(world: World, path: str) -> None:
+    client = signed_in(world.viewer.user)
+
+    answers = [client.get(path) for _ in range(3)]
+
+    assert answers[0].status_code != 429
+    assert answers[2].status_code == 429
+    assert [answer["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
+    assert answers[2].json()["type"] == "urn:byteor:problem:too_many_requests"
+    assert answers[2]["Content-Type"] == "application/problem+json"
+
+
+def test_live_updates_count_and_get_a_problem(world: World) -> None:
+    world.agent()
+    deployment = world.deployment(world.bundle())
+    client = signed_in(world.viewer.user)
+
+    answers = [client.get(f"/admin/releases/deployment/{deployment.pk}/live/") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].json()["status"] == 429
+    assert "Retry-After" in answers[2]
+
+
+def test_refused_form_changes_nothing(world: World) -> None:
+    client = signed_in(world.admin.user, enforce_csrf_checks=False)
+    use_up(client)
+    count = Organization.objects.count()
+
+    page = client.post("/admin/start/", {"name": "more"}, headers=BROWSER)
+
+    assert (page.status_code, Organization.objects.count()) == (429, count)
+    assert b"Nothing was changed" in page.content
+    assert b"Try again" not in page.content
+
+
+def test_console_and_api_count_apart(world: World) -> None:
+    client = signed_in(world.viewer.user)
+    use_up(client)
+
+    assert [world.viewer.api.get("/api/v1/me").status_code for _ in range(3)] == [200, 200, 429]
+    keys = {str(key): count for key, count in RateCounter.objects.values_list("key", "count")}
+    assert keys == {f"console:{world.viewer.user.pk}": 2, f"user:{world.viewer.user.pk}": 3}
+
+
+def test_sessions_of_one_person_share_the_limit_but_people_do_not(world: World) -> None:
+    use_up(signed_in(world.viewer.user))
+
+    assert signed_in(world.viewer.user).get("/admin/records/").status_code == 429
+    assert signed_in(world.operator.user).get("/admin/records/").status_code == 200
+
+
+def test_next_minute_continues(world: World, clock: list[float]) -> None:
+    client = signed_in(world.viewer.user)
+    use_up(client)
+
+    clock[0] = NOON + 60
+
+    use_up(client)
+
+
+def test_other_pages_and_strangers_do_not_count(world: World) -> None:
+    client = signed_in(world.viewer.user)
+    for path in ("/", "/api/docs", "/healthz"):
+        assert client.get(path).status_code == 200
+    assert Client().get("/admin/").status_code == 302
+
+    assert not RateCounter.objects.filter(key__startswith="console:").exists()
+
+
+def test_limit_can_be_switched_off(world: World, settings: Any) -> None:
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
+    client = signed_in(world.viewer.user)
+
+    answers = [client.get("/admin/records/") for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert "X-RateLimit-Limit" not in answers[0]
