@@ -18,6 +18,7 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosened_settings
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
+from apps.tenancy.services.tokens import person_behind
 from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
@@ -176,10 +177,11 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
+    person = person_behind(actor)
     if isinstance(locked, Project):
-        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id)
+        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id, person=person)
     else:
-        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=locked.project.organization_id)
+        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=locked.project.organization_id, person=person)
 
 
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:
