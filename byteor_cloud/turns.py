@@ -67,24 +67,27 @@ class _Queue:
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self._cost: dict[str, float] = {}
+        self._level = 0.0  # the most that a replay had cost its owners when it computed
 
     def add(self, turn: Turn) -> None:
-        """Add a replay. Owners who had none here begin at the cost of those who compute now.
+        """Add a replay. Owners who had none here begin at the highest cost of those who have computed.
 
-        So they neither have to make up for others' past, nor catch up on time in which they had nothing to compute.
+        So they wait for one turn of each of the others at most, and do not catch up on time in which they had nothing
+        to compute.
         """
-        placed = [self._rank(each)[0] for each in self.turns if each.has_place.is_set()]
-        begin = max(placed) if placed else min((self._rank(each)[0] for each in self.turns), default=0.0)
         present = {owner for each in self.turns for owner in each.claim.owners}
-        self._cost = {who: cost for who, cost in self._cost.items() if who in present or (present and cost > begin)}
+        self._cost = {
+            owner: cost for owner, cost in self._cost.items() if owner in present or (present and cost > self._level)
+        }
         for owner in turn.claim.owners:
-            self._cost.setdefault(owner, begin)
+            self._cost.setdefault(owner, self._level)
         self.turns.append(turn)
 
     def charge(self, turn: Turn, seconds: float) -> None:
         """Charge the seconds to the replay's owners."""
         for owner in turn.claim.owners:
             self._cost[owner] += seconds
+        self._level = max(self._level, self._rank(turn)[0])
 
     def first(self, *, but: Turn | None) -> Turn | None:
         """Return the replay that is next, other than ``but``."""

@@ -8,8 +8,8 @@ SELECT lane FROM unnest(%(lanes)s::text[]) AS lane WHERE EXISTS (
       AND job.queue_name COLLATE "C" > lane || ':' AND job.queue_name COLLATE "C" < lane || ';'
 )
 """
-# Takes a due job of one lane. Its recursive part finds the pairs of queue and person with waiting jobs one by one in the
-# index ('' means that no person is known). Each pair offers its oldest due job, and the pair whose queue and person
+# Takes a due job of one lane. Its recursive part finds the pairs of queue and person with waiting jobs one by one in
+# the index ('' means that no person is known). Each pair offers its oldest due job, and the pair whose queue and person
 # were both served longest ago wins. A job whose process was killed does not run beside another such job for a minute:
 # so the job that kills the process is identified, and the others, which were only present, end.
 FETCH = """
