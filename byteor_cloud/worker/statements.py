@@ -30,7 +30,10 @@ WITH RECURSIVE pairs(queue, person) AS (
     SELECT found.id FROM pairs
     CROSS JOIN LATERAL (
         SELECT job.id FROM procrastinate_jobs job
-        WHERE job.queue_name COLLATE "C" = pairs.queue AND job.byteor_person = pairs.person AND job.status = 'todo'
+        WHERE job.status = 'todo'
+          -- Two comparisons instead of =, with which PostgreSQL would sort by id alone and read other jobs' rows.
+          AND (job.queue_name COLLATE "C", job.byteor_person) >= (pairs.queue, pairs.person)
+          AND (job.queue_name COLLATE "C", job.byteor_person) <= (pairs.queue, pairs.person)
           AND (job.scheduled_at IS NULL OR job.scheduled_at <= now())
           AND (job.byteor_kills = 0 OR NOT %(has_suspect)s
                OR job.scheduled_at <= now() - make_interval(secs => %(suspect_waits)s))

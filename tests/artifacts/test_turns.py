@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,15 @@ class Watched(Turns):
     def pass_time(self, seconds: float) -> None:
         self.time += seconds
         self.assign()
+
+    def pass_until(self, done: Callable[[], object]) -> None:
+        """Let time pass until something has happened."""
+
+        def pass_and_ask() -> object:
+            self.pass_time(SHORT_S)
+            return done()
+
+        wait_until(pass_and_ask)
 
     def of(self, world: World) -> Turn:
         """Return the turn of the organization's replay, once its process can be paused."""
@@ -143,7 +152,7 @@ def test_long_replays_of_one_person_leave_a_place_for_a_short_one(turns: Watched
     long = [request(world, artifact, ann.operator.actor) for world, artifact in ((ann, one), (elsewhere, two))]
 
     with working():
-        wait_until(lambda: [turns.pass_time(SHORT_S), all(status(row) == "running" for row in long)][1])
+        turns.pass_until(lambda: all(status(row) == "running" for row in long))
         short = request(other, short_capture)
         wait_until(lambda: status(short) == "succeeded")
         assert [status(row) for row in long] == ["running"] * 2
@@ -162,7 +171,7 @@ def test_person_with_five_organizations_gets_as_many_turns_as_another(turns: Wat
         assert queues() == {("longrun", "doing"): SLOTS[JobLane.LONG_REPLAYS] // 2, ("longrun", "todo"): 3}
         request(bob, of_bob)
         turns.of(bob)
-        wait_until(lambda: [turns.pass_time(SHORT_S), queues()["longrun", "doing"] == 3][1])
+        turns.pass_until(lambda: queues()["longrun", "doing"] == 3)
         counted: Counter[str] = Counter()
         for _ in range(40):
             turns.pass_time(QUANTUM_S)
@@ -183,15 +192,14 @@ def test_paused_replay_outlasts_its_silence_is_not_repeated_and_has_the_same_res
     monkeypatch.setattr(children, "run_apart", partial(children.run_apart, silence_s=60.0))
     with working(), turns.join(Rival()):
         row = request(world, artifact)
-        wait_until(lambda: [row.refresh_from_db(), row.progress_done][1])
+        wait_until(lambda: Replay.objects.get().progress_done)
         turns.pass_time(SHORT_S)  # it becomes long and waits for the rival's turn to end
         turn = turns.of(world)
         wait_until_stopped(turn.pid)
         assert turn.claim.is_paused
-        done = row.progress_done
+        done = Replay.objects.get().progress_done
         for _ in range(100):
             turns.time += 60.0  # nobody decides meanwhile about places
-        wait_until(lambda: not turn.claim.is_paused)  # the rival's turn was long over
         wait_until(lambda: status(row) == "succeeded")
         assert done < MANY
 
