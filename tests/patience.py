@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 
 
 def wait_until(done: Callable[[], object], *, every_s: float | None = None) -> None:
