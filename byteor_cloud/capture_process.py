@@ -1,14 +1,16 @@
 """The child process that unpacks, replays or traces one capture, without Django, secrets, network or programs.
 
 ``python -m byteor_cloud.capture_process`` reads one JSON request from its first input line and writes JSON lines:
-``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused`` or ``crashed``. The
-process ends when its input is closed, so it never outlives the process that started it. If an op blocks all its
-threads, it ends when it has sent no message for ``SILENCE_S``.
+``dies_with_parent``, ``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused``
+or ``crashed``. The process never outlives the process that started it: it ends when its input is closed, and on Linux
+the kernel kills it, even while it is stopped. If an op holds the interpreter, the process ends once it has computed for
+``SILENCE_S`` without a message. Time in which it is stopped does not count.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import dataclasses
 import json
 import os
@@ -37,6 +39,7 @@ from byteor_cloud.engine.replay import (
 )
 
 SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
+_PR_SET_PDEATHSIG = 1
 _PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
 # Audit events of what a stage must never do: side effects are performed by the parent process.
 _FORBIDDEN = (
@@ -72,7 +75,7 @@ class _Parent:
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, sys.stdout.fileno())
         os.dup2(nothing, sys.stdin.fileno())
-        signal.alarm(SILENCE_S)  # the kernel ends the process, even if no Python code runs
+        _limit_silence()
         Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -84,7 +87,7 @@ class _Parent:
         return json.loads(self._lines.get())
 
     def send(self, **message: Any) -> None:
-        signal.alarm(SILENCE_S)
+        _limit_silence()
         with self._lock:
             self._output.write(json.dumps(message).encode() + b"\n")
             self._output.flush()
@@ -107,9 +110,22 @@ class _Parent:
             raise EffectFailed(failed)
 
 
+def _limit_silence() -> None:
+    """Let the kernel end the process, even if no Python code runs, once it has computed for ``SILENCE_S`` from now."""
+    signal.setitimer(signal.ITIMER_PROF, SILENCE_S)
+
+
+def _die_with_parent() -> bool:
+    """Let the kernel kill this process when its parent is dead. Returns False if the kernel cannot do that."""
+    return sys.platform == "linux" and not ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Answer one request."""
     parent = _Parent()
+    # A parent that died before this was called has closed the input.
+    if _die_with_parent():
+        parent.send(dies_with_parent=True)
     request = parent.receive()
     try:
         answer = _build if request["kind"] == "build" else _run

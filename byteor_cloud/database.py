@@ -23,7 +23,7 @@ from psycopg_pool import ConnectionPool
 from byteor_cloud import deadline
 
 # A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
-WORKER_THREADS = 19
+WORKER_THREADS = 23
 # Use the original poll instead of gevent's: it never waits here, so it needs no event loop and is ten times as fast.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.

@@ -1,6 +1,7 @@
 """The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
-Each job belongs to a lane and to an organization. ``byteor_cloud.worker`` runs the jobs.
+Each job belongs to a lane and to an organization, and may name the person behind it. ``byteor_cloud.worker`` runs the
+jobs.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ _RECURS_SOON_S = 60
 class JobLane(StrEnum):
     """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
 
-    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, even if
-    another one has many more jobs waiting. One organization holds at most half of a worker's slots (``max_slots``), so
-    that its long jobs leave slots for the others.
+    Within a lane organizations and people take turns: a free slot goes to the job whose organization and person were
+    both served longest ago, even if others have many more jobs waiting. An organization, and a person in all their
+    organizations together, hold at most half of a worker's slots (``max_slots``), so that long jobs leave slots for
+    the others.
     """
 
     RELEASES = "release"
@@ -42,6 +44,7 @@ class JobLane(StrEnum):
     CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
+    LONG_REPLAYS = "longrun"  # replays that have used up what a short one may (``Claim.move_to``)
     WEBHOOKS = "webhook"  # jobs that wait for other people's servers
 
 
@@ -52,6 +55,7 @@ SLOTS: dict[JobLane, int] = {
     JobLane.CLEANING: 2,
     JobLane.INGEST: 2,
     JobLane.REPLAY: 2,
+    JobLane.LONG_REPLAYS: 4,  # of these only one computes at a time (``byteor_cloud.turns``)
     JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"
@@ -66,7 +70,10 @@ def queue_of(lane: JobLane, organization: UUID | None) -> str:
 
 
 def max_slots(queue: str) -> int:
-    """Return how many slots of a worker the jobs of this queue may hold at once."""
+    """Return how many slots of a worker the jobs of this queue may hold at once.
+
+    The same limit applies to a person's jobs in all queues of a lane. They are named ``lane:person``.
+    """
     lane, _, owner = queue.partition(":")
     slots = SLOTS[JobLane(lane)]
     return slots if owner == INSTALLATION else max(1, slots // 2)
@@ -76,8 +83,28 @@ class ClaimLost(BaseException):
     """Another worker took the job over. Not an ``Exception``, so that jobs do not catch it by accident."""
 
 
+class Requeued(BaseException):
+    """The job stops and is requeued in another lane, which is no failure. Not an ``Exception``, like ``ClaimLost``."""
+
+    def __init__(self, lane: JobLane) -> None:
+        super().__init__(lane)
+        self.lane = lane
+
+
 class Claim:
     """The claim to a job that is being run. A claim of this base class is for jobs run by hand, and is never lost."""
+
+    owners: tuple[str, ...] = ()  # the organization and the person that the job's cost is charged to
+    is_paused = False  # whether the job only waits for its turn, so that a stopping worker requeues it immediately
+
+    @property
+    def lane(self) -> JobLane | None:
+        """The lane in which the job runs now; None if it is run by hand."""
+        return None
+
+    def move_to(self, lane: JobLane) -> bool:
+        """Move the running job to another lane if there is a slot for it. Returns whether it is in that lane now."""
+        return True
 
     def ensure(self) -> None:
         """Wait until it is certain that this worker still owns the job. Raises ClaimLost."""
@@ -207,8 +234,9 @@ NOT EXISTS (SELECT FROM procrastinate_jobs dead
               AND dead.byteor_kills >= %(kills)s)
 """
 _ENQUEUE = f"""
-INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args, scheduled_at)
-SELECT %(queue)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb, now() + make_interval(secs => %(after_s)s)
+INSERT INTO procrastinate_jobs (queue_name, byteor_person, task_name, lock, queueing_lock, args, scheduled_at)
+SELECT %(queue)s, %(person)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb,
+    now() + make_interval(secs => %(after_s)s)
 WHERE {_NOT_BARRED}
 ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
 """
@@ -222,13 +250,16 @@ def enqueue(
     job: Job,
     *,
     organization: UUID | None,
+    person: UUID | None = None,
     once: str | None = None,
     serial: str | None = None,
     after_s: float | None = None,
 ) -> None:
     """Enqueue the job in the current transaction for the organization (None: for the installation itself).
 
-    It starts at the earliest ``after_s`` seconds after the transaction began.
+    A job that may take long names the ``person`` behind it, who may have several organizations. The job starts at the
+    earliest ``after_s`` seconds after the transaction began.
+
     Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
     waits. That other job may start before this transaction commits and miss its change, so the job is then enqueued
     again after the commit. Nothing is enqueued while a job of the same name and ``serial`` is a dead letter because it
@@ -236,6 +267,7 @@ def enqueue(
     """
     values: dict[str, Any] = {
         "queue": queue_of(job.lane, organization),
+        "person": str(person or ""),
         "task": job.name,
         "serial": serial,
         "once": once,

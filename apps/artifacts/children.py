@@ -17,6 +17,7 @@ from typing import Any
 
 from byteor_cloud.capture_process import SILENCE_S
 from byteor_cloud.engine.replay import Cancelled, EffectFailed, Effects
+from byteor_cloud.turns import Turn
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TICK_S = 0.5
@@ -49,12 +50,13 @@ def run_apart(
     effects: Effects | None = None,
     on_tick: Callable[[Progress], bool] = lambda _: True,
     silence_s: float = SILENCE_S,
+    turn: Turn | None = None,
 ) -> Any:
-    """Run the request in a process of its own; return its outcome.
+    """Run the request in a process of its own; return its outcome. With a ``turn`` it is paused between its turns.
 
     ``on_tick`` is called about twice a second; once it returns False the process is killed. Raises ``Cancelled`` then,
-    and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``. That guards against
-    an op that never ends. It cannot change a result, because then there is none.
+    and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``, not counting pauses.
+    That guards against an op that never ends. It cannot change a result, because then there is none.
     """
     environment = {"PYTHONPATH": str(_ROOT), "PATH": os.defpath, "LANG": "C.UTF-8", "TMPDIR": str(scratch)}
     process = subprocess.Popen(
@@ -62,10 +64,12 @@ def run_apart(
         cwd=scratch, env=environment, start_new_session=True,
     )  # fmt: skip
     try:
-        return _converse(process, request, effects, on_tick, silence_s)
+        return _converse(process, request, effects, on_tick, silence_s, turn)
     except BrokenPipeError:
         raise ChildDied("the process ended early") from None
     finally:
+        if turn is not None:
+            turn.detach()  # first: the process id may belong to another process soon
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
@@ -79,15 +83,19 @@ def _converse(
     effects: Effects | None,
     on_tick: Callable[[Progress], bool],
     silence_s: float,
+    turn: Turn | None,
 ) -> Any:
     progress = Progress()
     _send(process, request)
-    for message in _messages(process, silence_s):
+    for message in _messages(process, silence_s, time.monotonic if turn is None else turn.clock):
         if message is None:
             if not on_tick(progress):
                 raise Cancelled
         elif "progress" in message:
             progress.done, progress.total = message["progress"]
+        elif "dies_with_parent" in message:
+            if turn is not None:  # not earlier: a stopped process would outlive a worker that is killed
+                turn.attach(process.pid)
         elif "effect" in message and effects is not None:
             _send(process, _act(effects, **message["effect"]))
         elif "outcome" in message:
@@ -115,22 +123,24 @@ def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
     process.stdin.flush()
 
 
-def _messages(process: subprocess.Popen[bytes], silence_s: float) -> Iterator[dict[str, Any] | None]:
-    """Yield the messages, and None each time that a tick has passed. Raises TookTooLong."""
+def _messages(
+    process: subprocess.Popen[bytes], silence_s: float, clock: Callable[[], float]
+) -> Iterator[dict[str, Any] | None]:
+    """Yield the messages, and None each time that a tick has passed. Raises TookTooLong by the time of ``clock``."""
     assert process.stdout is not None  # noqa: S101  stdout is a pipe
     source = process.stdout.fileno()
     poll = select.poll()
     poll.register(source, select.POLLIN)
-    heard = ticked = time.monotonic()
+    heard, ticked = clock(), time.monotonic()
     pending: list[bytes] = []
     while True:
-        now = time.monotonic()
-        if now > heard + silence_s:
+        silent_s, now = clock() - heard, time.monotonic()
+        if silent_s > silence_s:
             raise TookTooLong(f"the process of the replay sent nothing for {silence_s:g} s and was killed")
         if now >= ticked + _TICK_S:
             ticked = now
             yield None
-        wait = min(_TICK_S, max(0.0, heard + silence_s - now) + 0.01)
+        wait = min(_TICK_S, silence_s - silent_s + 0.01)
         if not poll.poll(wait * 1000):
             continue
         chunk = os.read(source, 1 << 20)
@@ -143,4 +153,4 @@ def _messages(process: subprocess.Popen[bytes], silence_s: float) -> Iterator[di
         pending.append(rest)
         for line in lines:
             yield json.loads(line)
-        heard = time.monotonic()  # after the caller has performed a side effect, for which the child waits
+        heard = clock()  # after the caller has performed a side effect, for which the child waits

@@ -30,7 +30,7 @@ _MAX_STDERR = 2_000  # bytes of a program's error output that are kept
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes the side effects that ``gate`` permits, until the ``time.monotonic`` time ``until``.
+    """Executes the side effects that ``gate`` permits, until the time ``until`` of ``clock``.
 
     Programs run in ``folder``.
     """
@@ -42,6 +42,7 @@ class Executor:
     timeout_s: float = TIMEOUT_S
     # Called before each side effect. It raises or waits if another worker may have taken over the replay.
     may_act: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
 
     def decide(self, stage: str, op: str) -> Decision:
         """Return the gate's decision about a side effect."""
@@ -50,9 +51,10 @@ class Executor:
     def perform(self, stage: str, op: str, payload: bytes) -> None:
         """Send the request or run the program. Raises EffectFailed."""
         self.may_act()
-        deadline = min(time.monotonic() + self.timeout_s, self.until)
-        if deadline <= time.monotonic():
+        left = min(self.timeout_s, self.until - self.clock())
+        if left <= 0:
             raise EffectFailed("the side effects of this replay took too long in total")
+        deadline = time.monotonic() + left
         kind, target = split_op(op)
         match kind, target:
             case "http_post", str(url):

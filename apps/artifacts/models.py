@@ -108,6 +108,7 @@ class Bisect(Stateful):
     monotone = models.BooleanField(null=True)
     error = models.TextField(null=True)
     requested_by = models.CharField(max_length=300)
+    person = models.UUIDField(null=True, editable=False)  # as in ``Replay``
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -136,6 +137,8 @@ class Replay(Stateful):
     # The bisect that asked for it. The parameters are then the capture's, for stages of equal id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
+    # The user behind the request, whose replays in all organizations share the workers' time. Null if unknown.
+    person = models.UUIDField(null=True, editable=False)
     # The approval was requested with the replay, or given before and sent with the request as an approval credential.
     approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -160,7 +163,7 @@ class Replay(Stateful):
         """Continue the bisect that asked for the replay, once it has ended."""
         if self.bisect_id is not None and self.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
             organization = self.environment.project.organization_id
-            enqueue(StepBisect(bisect_id=str(self.bisect_id)), organization=organization)
+            enqueue(StepBisect(bisect_id=str(self.bisect_id)), organization=organization, person=self.person)
 
     @property
     def progress(self) -> dict[str, int] | None:

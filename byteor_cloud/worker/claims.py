@@ -12,7 +12,7 @@ from django.db import connection
 
 from byteor_cloud import jobs
 from byteor_cloud.database import release_connection
-from byteor_cloud.jobs import Claim, ClaimLost
+from byteor_cloud.jobs import Claim, ClaimLost, JobLane
 
 RETRY_S = 0.5  # the wait after a database failure
 # Matches the fetched job only while this worker owns it, and not a later attempt of the same job.
@@ -27,7 +27,7 @@ class FetchedJob:
         self.id, self.queue, self.task, self.serial, self.arguments, self.attempts = row[:6]
         if isinstance(self.arguments, str):
             self.arguments = json.loads(self.arguments)
-        self.errors, self.kills, self.outages = row[6:]
+        self.errors, self.kills, self.outages, self.person = row[6:]
         self.worker = worker
 
     @property
@@ -35,13 +35,35 @@ class FetchedJob:
         """The parameters of ``OWN_JOB``."""
         return {"id": self.id, "worker": self.worker, "attempts": self.attempts}
 
+    @property
+    def lane(self) -> str:
+        """The lane of the job's queue."""
+        return str(self.queue).partition(":")[0]
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """The organization, and the person behind the job if known."""
+        owner = str(self.queue).partition(":")[2]
+        return (owner, self.person) if self.person else (owner,)
+
+    @property
+    def shares(self) -> list[str]:
+        """The names by which the job counts in its lane: its queue, and ``lane:person``."""
+        return [f"{self.lane}:{owner}" for owner in self.owners]
+
 
 class HeldClaim(Claim):
     """The claim of this worker to a job, which another worker can take over."""
 
-    def __init__(self, run: FetchedJob, is_sure: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        run: FetchedJob,
+        is_sure: Callable[[], bool],
+        move: Callable[[HeldClaim, JobLane], bool] = lambda *_: False,
+    ) -> None:
         self.run = run
-        self._is_sure = is_sure
+        self.owners = run.owners
+        self._is_sure, self._move = is_sure, move
         self._lost = Event()
 
     def lose(self) -> None:
@@ -52,6 +74,13 @@ class HeldClaim(Claim):
     def is_lost(self) -> bool:
         """Whether another worker is known to have taken the job over."""
         return self._lost.is_set()
+
+    @property
+    def lane(self) -> JobLane:
+        return JobLane(self.run.lane)
+
+    def move_to(self, lane: JobLane) -> bool:
+        return self.lane is lane or self._move(self, lane)
 
     def ensure(self) -> None:
         while not self._lost.is_set():

@@ -6,15 +6,16 @@ import structlog
 from django.db import connection, transaction
 
 from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, ClaimLost, GivenUp, Kind
+from byteor_cloud.jobs import KINDS, ClaimLost, GivenUp, JobLane, Kind, Requeued
 from byteor_cloud.worker.claims import OWN_JOB, FetchedJob, describe_error
 
 LONGEST_WAIT_S = 60
 LONGEST_WAIT_AFTER_A_KILL_S = 15
 _ORPHANS = """
-SELECT id, queue_name, task_name, lock, args, attempts, byteor_errors, byteor_kills, byteor_outages
+SELECT id, queue_name, task_name, lock, args, attempts, byteor_errors, byteor_kills, byteor_outages, byteor_person
 FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 """
+_MOVE = f"UPDATE procrastinate_jobs SET queue_name = %(queue)s WHERE {OWN_JOB}"  # noqa: S608  a constant
 logger = structlog.get_logger(__name__)
 
 
@@ -28,6 +29,9 @@ def record_end(run: FetchedJob, error: BaseException | None) -> None:
     if error is None:
         _remove(run)
         _remove_dead(run)  # an earlier failure of the same work is resolved
+    elif isinstance(error, Requeued):
+        run.queue = change_lane(run.queue, error.lane)
+        _requeue(run, "", 0, attempts=run.attempts - 1)
     elif jobs.is_outage(error):
         if kind is not None and kind.recurs_soon:
             _remove(run)
@@ -38,6 +42,21 @@ def record_end(run: FetchedJob, error: BaseException | None) -> None:
         _give_up(run, kind, GivenUp(killed=False, error=describe_error(error)), errors=run.errors + 1)
     else:
         _requeue(run, describe_error(error), 3 ** (run.errors + 1), errors=run.errors + 1)
+
+
+def move_job(run: FetchedJob, lane: JobLane) -> None:
+    """Record that the running job continues in another lane. Raises ClaimLost."""
+    queue = change_lane(run.queue, lane)
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE, run.key | {"queue": queue})
+        if cursor.rowcount == 0:
+            raise ClaimLost
+    run.queue = queue
+
+
+def change_lane(queue: str, lane: JobLane) -> str:
+    """Return the name of the same organization's queue in another lane."""
+    return f"{lane}:{queue.partition(':')[2]}"
 
 
 def take_over_job() -> bool:
@@ -73,10 +92,11 @@ def _requeue(
     """Requeue the job without its ``once`` key, since a job with the same key may already wait in the queue."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL, queueing_lock = NULL,"
+            "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL, queueing_lock = NULL, queue_name = %s,"
             " abort_requested = false, attempts = %s, scheduled_at = now() + make_interval(secs => %s),"
             " byteor_errors = %s, byteor_kills = %s, byteor_outages = %s, byteor_error = %s WHERE id = %s",
             [
+                run.queue,
                 run.attempts if attempts is None else attempts,
                 wait_s,
                 run.errors if errors is None else errors,

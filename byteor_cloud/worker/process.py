@@ -19,10 +19,10 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, connection,
 
 from byteor_cloud import deadline, jobs
 from byteor_cloud.database import direct_connection
-from byteor_cloud.jobs import KINDS, ClaimLost, JobLane
+from byteor_cloud.jobs import KINDS, ClaimLost, JobLane, Requeued
 from byteor_cloud.worker import host
 from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
-from byteor_cloud.worker.outcomes import record_end, take_over_job
+from byteor_cloud.worker.outcomes import move_job, record_end, take_over_job
 from byteor_cloud.worker.statements import DUE_LANES, FETCH
 
 HEARTBEAT_S = 2.0
@@ -56,7 +56,7 @@ class Worker:
         self._grace_s = grace_s
         self._has_clock = has_clock
         self._running: dict[HeldClaim, Thread] = {}
-        self._lock = Lock()
+        self._lock, self._moving = Lock(), Lock()
         self._id: int | None = None
         self._file: int | None = None
         self._sure_until = 0.0
@@ -142,17 +142,33 @@ class Worker:
         with connection.cursor() as cursor:
             cursor.execute(DUE_LANES, {"lanes": [lane.value for lane in self._slots]})
             due = {lane for (lane,) in cursor.fetchall()}
-        for lane, slots in self._slots.items():
+        for lane in self._slots:
             while lane in due and not self._stopping.is_set():
-                busy = Counter(claim.run.queue for claim in list(self._running))
-                if sum(n for queue, n in busy.items() if queue.startswith(f"{lane}:")) >= slots:
-                    break
-                full = [queue for queue, n in busy.items() if n >= min(slots, jobs.max_slots(queue))]
-                if (run := self._fetch(lane, full)) is None:
-                    break
-                self._start(run)
+                with self._moving:
+                    if (full := self._full_shares(lane)) is None or (run := self._fetch(lane, full)) is None:
+                        break
+                    self._start(run)
                 found = True
         return found
+
+    def _full_shares(self, lane: JobLane) -> list[str] | None:
+        """Return the queues and people that may get no further slot of the lane, or None if all its slots are taken."""
+        slots = self._slots.get(lane, 0)
+        here = [claim.run for claim in list(self._running) if claim.run.lane == lane]
+        if len(here) >= slots:
+            return None
+        busy = Counter(share for run in here for share in run.shares)
+        return [share for share, n in busy.items() if n >= min(slots, jobs.max_slots(share))]
+
+    def _move(self, claim: HeldClaim, lane: JobLane) -> bool:
+        """Move a running job to a slot of another lane. Returns False if it may get none."""
+        with self._moving:
+            full = self._full_shares(lane)
+            if full is None or not set(full).isdisjoint(f"{lane}:{owner}" for owner in claim.owners):
+                return False
+            move_job(claim.run, lane)
+        self._wake_up()  # its slot in the former lane is free
+        return True
 
     def _fetch(self, lane: JobLane, full: list[str]) -> FetchedJob | None:
         worker = self._id
@@ -182,11 +198,12 @@ class Worker:
 
     def _start(self, run: FetchedJob) -> None:
         self._turn += 1
-        self._served.pop(run.queue, None)
-        self._served[run.queue] = self._turn
-        if len(self._served) > 10_000:  # a queue that was served this long ago counts as never served
+        for share in run.shares:
+            self._served.pop(share, None)
+            self._served[share] = self._turn
+        while len(self._served) > 10_000:  # whoever was served this long ago counts as never served
             self._served.pop(next(iter(self._served)))
-        claim = HeldClaim(run, lambda: time.monotonic() < self._sure_until)
+        claim = HeldClaim(run, lambda: time.monotonic() < self._sure_until, self._move)
         thread = Thread(target=self._work, args=(claim,), daemon=True, name=f"{run.task} {run.id}")
         with self._lock:
             self._running[claim] = thread
@@ -216,7 +233,7 @@ class Worker:
     def _record_end(self, claim: HeldClaim, error: BaseException | None) -> None:
         """Record how the job ended. Retries until the database accepts it or the claim is lost."""
         run = claim.run
-        if error is not None:
+        if error is not None and not isinstance(error, Requeued):
             report = logger.warning if jobs.is_outage(error) else logger.error
             report("job_failed", job=run.task, id=run.id, exc_info=error)
         while not claim.is_lost:
@@ -334,6 +351,9 @@ class Worker:
         """Wait for running jobs, requeue those that do not end in time, and delete this worker's row."""
         deadline = time.monotonic() + self._grace_s
         while self._running and time.monotonic() < deadline:
+            for claim in list(self._running):
+                if claim.is_paused:  # it would hardly end in time
+                    claim.lose()
             time.sleep(0.02)
         with self._lock:
             left = list(self._running)

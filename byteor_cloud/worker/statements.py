@@ -8,26 +8,32 @@ SELECT lane FROM unnest(%(lanes)s::text[]) AS lane WHERE EXISTS (
       AND job.queue_name COLLATE "C" > lane || ':' AND job.queue_name COLLATE "C" < lane || ';'
 )
 """
-# Takes a due job of one lane. Its recursive part finds the lane's queues with waiting jobs one by one in the index.
-# Each queue offers its oldest due job, and the queue that was served longest ago wins. A job whose process was killed
-# does not run beside another such job for a minute: so the job that kills the process is identified, and the others,
-# which were only present, end.
+# Takes a due job of one lane. Its recursive part finds the pairs of queue and person with waiting jobs one by one in
+# the index ('' means that no person is known). Each pair offers its oldest due job, and the pair whose queue and person
+# were both served longest ago wins. A job whose process was killed does not run beside another such job for a minute:
+# so the job that kills the process is identified, and the others, which were only present, end.
 FETCH = """
-WITH RECURSIVE queues(name) AS (
-    (SELECT queue_name COLLATE "C" FROM procrastinate_jobs
+WITH RECURSIVE pairs(queue, person) AS (
+    (SELECT queue_name COLLATE "C", byteor_person FROM procrastinate_jobs
      WHERE status = 'todo' AND queue_name COLLATE "C" > %(lane)s || ':' AND queue_name COLLATE "C" < %(lane)s || ';'
-     ORDER BY queue_name COLLATE "C" LIMIT 1)
+     ORDER BY queue_name COLLATE "C", byteor_person LIMIT 1)
     UNION ALL
-    SELECT (SELECT queue_name COLLATE "C" FROM procrastinate_jobs
-            WHERE status = 'todo' AND queue_name COLLATE "C" > queues.name
-              AND queue_name COLLATE "C" < %(lane)s || ';'
-            ORDER BY queue_name COLLATE "C" LIMIT 1)
-    FROM queues WHERE queues.name IS NOT NULL
+    SELECT next.queue, next.person FROM pairs CROSS JOIN LATERAL (
+        SELECT queue_name COLLATE "C" AS queue, byteor_person AS person FROM procrastinate_jobs
+        WHERE status = 'todo' AND (queue_name COLLATE "C", byteor_person) > (pairs.queue, pairs.person)
+          AND queue_name COLLATE "C" < %(lane)s || ';'
+        ORDER BY queue_name COLLATE "C", byteor_person LIMIT 1
+    ) AS next
+), served AS MATERIALIZED (
+    SELECT name COLLATE "C" AS name, turn FROM unnest(%(names)s::text[], %(turns)s::bigint[]) AS each(name, turn)
 ), chosen AS (
-    SELECT found.id FROM queues
+    SELECT found.id FROM pairs
     CROSS JOIN LATERAL (
         SELECT job.id FROM procrastinate_jobs job
-        WHERE job.queue_name COLLATE "C" = queues.name AND job.status = 'todo'
+        WHERE job.status = 'todo'
+          -- Two comparisons instead of =, with which PostgreSQL would sort by id alone and read other jobs' rows.
+          AND (job.queue_name COLLATE "C", job.byteor_person) >= (pairs.queue, pairs.person)
+          AND (job.queue_name COLLATE "C", job.byteor_person) <= (pairs.queue, pairs.person)
           AND (job.scheduled_at IS NULL OR job.scheduled_at <= now())
           AND (job.byteor_kills = 0 OR NOT %(has_suspect)s
                OR job.scheduled_at <= now() - make_interval(secs => %(suspect_waits)s))
@@ -35,17 +41,17 @@ WITH RECURSIVE queues(name) AS (
               SELECT FROM procrastinate_jobs other
               WHERE other.lock = job.lock
                 AND (other.status = 'doing' OR other.status = 'todo' AND other.id < job.id))
-        ORDER BY job.queue_name COLLATE "C", job.id LIMIT 1  -- the order of the index
+        ORDER BY job.queue_name COLLATE "C", job.byteor_person, job.id LIMIT 1  -- the order of the index
     ) AS found
-    LEFT JOIN unnest(%(names)s::text[], %(turns)s::bigint[]) AS served(name, turn)
-           ON served.name COLLATE "C" = queues.name
-    WHERE queues.name IS NOT NULL AND queues.name <> ALL (%(full)s::text[])
-    ORDER BY coalesce(served.turn, 0), found.id LIMIT 1
+    LEFT JOIN served AS organization ON organization.name = pairs.queue
+    LEFT JOIN served AS person ON person.name = %(lane)s || ':' || pairs.person
+    WHERE pairs.queue <> ALL (%(full)s::text[]) AND %(lane)s || ':' || pairs.person <> ALL (%(full)s::text[])
+    ORDER BY greatest(organization.turn, person.turn, 0), coalesce(organization.turn, 0), found.id LIMIT 1
 ), taken AS (
 UPDATE procrastinate_jobs job SET status = 'doing', worker_id = %(worker)s, attempts = attempts + 1
 FROM chosen WHERE job.id = chosen.id AND job.status = 'todo'
 RETURNING job.id, job.queue_name, job.task_name, job.lock, job.args, job.attempts,
-          job.byteor_errors, job.byteor_kills, job.byteor_outages
+          job.byteor_errors, job.byteor_kills, job.byteor_outages, job.byteor_person
 )
 SELECT taken.* FROM chosen LEFT JOIN taken ON true
 """

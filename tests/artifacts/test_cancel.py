@@ -20,6 +20,7 @@ from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.replay import Cancelled
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal
+from tests.crash.conftest import lives
 from tests.patience import PATIENCE_S, wait_until
 from tests.races import Race
 from tests.worlds import World, plan, run_jobs
@@ -190,7 +191,38 @@ def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() ->
         "parent = capture_process._Parent()\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
-        assert process.wait(PATIENCE_S) == -signal.SIGALRM
+        assert process.wait(PATIENCE_S) == -signal.SIGPROF
+
+
+def test_time_in_which_a_process_is_stopped_is_no_silence() -> None:
+    code = (
+        "import sys\nfrom byteor_cloud import capture_process\ncapture_process.SILENCE_S = 1\n"
+        "parent = capture_process._Parent()\nparent.receive()\nsys.exit(7)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        os.kill(process.pid, signal.SIGCONT)
+        process.stdin.write(b"1\n")
+        process.stdin.flush()
+        assert process.wait(PATIENCE_S) == 7
+
+
+def test_process_that_is_stopped_ends_when_its_parent_is_killed() -> None:
+    code = (
+        "import os, signal, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'byteor_cloud.capture_process'], stdin=subprocess.PIPE,"
+        " stdout=subprocess.PIPE, start_new_session=True)\n"
+        "assert b'dies_with_parent' in child.stdout.readline()\nos.kill(child.pid, signal.SIGSTOP)\n"
+        "os.waitpid(child.pid, os.WUNTRACED)\nprint(child.pid, flush=True)\ntime.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        wait_until(lambda: not lives(child))
 
 
 def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from apps.artifacts.services import replays
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import PAYLOADS, incident, ingested
+from tests.artifacts.test_cancel import MANY, slow_capture
+from tests.artifacts.test_turns import is_stopped
 from tests.crash.conftest import Workspace, lives
 from tests.patience import PATIENCE_S, wait_until
 from tests.races import at_once
@@ -154,20 +156,24 @@ worker.run()
 """
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a worker process that uses the test's database."""
+    here = connection.settings_dict
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings",
+        "BYTEOR_EMBEDDED_DATABASE_URL": f"postgresql://{here['USER']}@/{here['NAME']}?host={here['HOST']}",
+        "BYTEOR_CLOUD_DATA_DIR": str(django_settings.CONFIG.data_dir),
+    }
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("at_once")
 def test_worker_that_is_stopped_leaves_its_long_replay_to_another() -> None:
     world = World("acme")
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
-    here = connection.settings_dict
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings",
-        "BYTEOR_EMBEDDED_DATABASE_URL": f"postgresql://{here['USER']}@/{here['NAME']}?host={here['HOST']}",
-        "BYTEOR_CLOUD_DATA_DIR": str(django_settings.CONFIG.data_dir),
-    }
-    with subprocess.Popen([sys.executable, "-c", STOPPABLE], env=environment) as worker:
+    with subprocess.Popen([sys.executable, "-c", STOPPABLE], env=worker_environment()) as worker:
         child = held_replay(worker.pid)  # from here, this replay takes longer than any grace period
         worker.terminate()
         assert worker.wait(PATIENCE_S) == 0
@@ -183,3 +189,45 @@ def test_worker_that_is_stopped_leaves_its_long_replay_to_another() -> None:
     assert list(AuditEvent.objects.filter(resource_id=str(row.pk)).order_by("id").values_list("action", flat=True)) == [
         "replay.request", "replay.start", "replay.succeed",
     ]  # fmt: skip
+
+
+SHORT_TURNS = """
+from byteor_cloud import turns
+turns.SHORT_S = turns.QUANTUM_S = 0.2
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("at_once")
+def test_killed_worker_leaves_no_paused_process_and_loses_no_replay() -> None:
+    worlds = [World(name) for name in ("ann", "bob", "cleo")]
+    captures = [slow_capture(world, MANY) for world in worlds]
+    rows = [
+        replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+        for world, artifact in zip(worlds, captures, strict=True)
+    ]
+    with subprocess.Popen([sys.executable, "-c", SHORT_TURNS + STOPPABLE], env=worker_environment()) as worker:
+        processes: dict[int, str] = {}
+
+        def one_is_paused() -> bool:
+            """Stop the worker when it has a paused process, so that it cannot continue that process any more."""
+            os.kill(worker.pid, signal.SIGSTOP)
+            processes.update(children(worker.pid))
+            if any(is_stopped(pid) for pid in processes):
+                return True
+            os.kill(worker.pid, signal.SIGCONT)
+            return False
+
+        wait_until(one_is_paused, every_s=0.1)
+        worker.kill()
+    wait_until(lambda: not any(lives(pid) for pid in processes))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'artifacts.replay'")
+        assert cursor.fetchone() == (len(rows),)
+
+    Worker(has_clock=False).run(until_idle=True)
+
+    for row in rows:
+        row.refresh_from_db()
+        assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", MANY)
+    assert AuditEvent.objects.filter(action="replay.succeed").count() == len(rows)

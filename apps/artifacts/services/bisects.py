@@ -17,6 +17,7 @@ from apps.pipelines.services import diff_versions
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
 from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect
@@ -57,6 +58,7 @@ def request(
                 {"version_id": str(pk), "number": number, "verdict": None, "replay_id": None} for pk, number in versions
             ],
             requested_by=actor.display,
+            person=person_behind(actor),
         )
         audit.record(
             "bisect.request",
@@ -65,7 +67,8 @@ def request(
             resource=("bisect", row.pk),
             changes={"artifact": str(artifact.pk), "predicate": stored, "versions": len(versions)},
         )
-        enqueue(StepBisect(bisect_id=str(row.pk)), organization=environment.project.organization_id)
+        organization = environment.project.organization_id
+        enqueue(StepBisect(bisect_id=str(row.pk)), organization=organization, person=row.person)
     return row
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,9 +27,11 @@ from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ReplayEvent, ReplayStatus
 from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, validate_incident
 from byteor_cloud.errors import NotFound
-from byteor_cloud.jobs import Claim, is_outage
+from byteor_cloud.jobs import Claim, JobLane, Requeued, is_outage
+from byteor_cloud.turns import TURNS, Turn
 
 MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
+_TICK_S = 0.5  # between two looks at whether a replay that waits for its turn is still wanted
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
 RELATED = (
     "artifact__deployment__config_bundle",
@@ -56,19 +57,34 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
         return
     release_connection()
+    with TURNS.join(claim) as turn:
+        while not turn.wait(_TICK_S):
+            claim.ensure()
+            if not _is_wanted(row):
+                return
+        store = _compute(row, claim, turn)
+    if store is not None:
+        # Side effects must not be executed again, so their result must not get lost with a database connection.
+        with suppress(NotFound):  # it was deleted meanwhile
+            claim.retry_until_stored(store)
+
+
+def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None:
+    """Run the replay. Returns the function that stores its outcome, or None if it must not run or was cancelled."""
     with unpacked(row.artifact) as folder:  # before the approval is spent: the blob store may fail
         started = _start(row, claim)
         if started is None:
-            return
+            return None
+        turn.is_repeatable = started.mode == Replay.Mode.DRY_RUN
         try:
-            outcome = _replay(started, folder, claim)
+            outcome = _replay(started, folder, claim, turn)
         except Cancelled:
-            return
+            return None
         except children.Refused as refused:
             store = partial(end, started, ReplayEvent.FAIL, error=storable(str(refused)), error_code="bad_input")
         except Exception as error:
             if row.mode == Replay.Mode.EXECUTE and not is_outage(error):
-                give_up(replay_id, f"{type(error).__name__}: {error}")
+                give_up(str(row.pk), f"{type(error).__name__}: {error}")
             raise
         else:
             store = partial(_store, started, outcome)
@@ -79,9 +95,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         if lock_row(started).status == ReplayStatus.RUNNING:  # else it was cancelled meanwhile
             store()
 
-    # Side effects must not be executed again, so their result must not get lost with a database connection.
-    with suppress(NotFound):  # it was deleted meanwhile
-        claim.retry_until_stored(store_outcome)
+    return store_outcome
 
 
 def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
@@ -132,7 +146,35 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
     return lock_row(row, related=RELATED)
 
 
-def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
+def _is_wanted(row: Replay, **progress: int) -> bool:
+    """Store the progress. Returns whether the replay is still to be run, also if the database is unavailable now."""
+    wanted = Replay.objects.filter(pk=row.pk, status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING])
+    try:
+        return bool(wanted.update(**progress)) if progress else wanted.exists()
+    except DatabaseError as error:
+        if not is_outage(error):
+            raise
+        return True
+    finally:
+        release_connection()
+
+
+def _leave_short_lane(row: Replay, claim: Claim) -> None:
+    """Move the job to the lane of long replays. If that is full, a dry run waits there. Raises Requeued."""
+    try:
+        is_there = claim.move_to(JobLane.LONG_REPLAYS)
+    except DatabaseError as error:
+        if not is_outage(error):
+            raise
+        return
+    finally:
+        release_connection()
+    if not is_there and row.mode == Replay.Mode.DRY_RUN:
+        _is_wanted(row, progress_done=0, progress_total=0)
+        raise Requeued(JobLane.LONG_REPLAYS)
+
+
+def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     """Run the replay in a process of its own. Raises Cancelled if the replay ended or was deleted meanwhile."""
     request = {
         **child_request(row),
@@ -150,17 +192,14 @@ def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
     release_connection()
 
     def on_tick(progress: children.Progress) -> bool:
-        """Store the progress. A database that is unavailable for a moment does not end the replay."""
+        """Store the progress of a dry run, which may be cancelled, and make room for short replays."""
         claim.ensure()
-        running = Replay.objects.filter(pk=row.pk, status=ReplayStatus.RUNNING)
-        try:
-            return bool(running.update(progress_done=progress.done, progress_total=progress.total))
-        except DatabaseError as error:
-            if not is_outage(error):
-                raise
-            return True
-        finally:
-            release_connection()
+        shown = {"progress_done": progress.done, "progress_total": progress.total}
+        if row.mode == Replay.Mode.DRY_RUN and not _is_wanted(row, **shown):
+            return False
+        if turn.is_long:
+            _leave_short_lane(row, claim)
+        return True
 
     scratch = scratch_folder()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -170,12 +209,14 @@ def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
             stage_config=_consented_config(row, capture),
             consented=row.approval is not None or not needs_approval(row),
         )
-        executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S, may_act=claim.ensure)
+        until = turn.clock() + TOTAL_S
+        executor = Executor(gate, Path(folder), str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
         return children.run_apart(
             request,
             scratch=Path(folder),
             effects=executor if row.mode == Replay.Mode.EXECUTE else None,
-            on_tick=on_tick if row.mode == Replay.Mode.DRY_RUN else lambda _: True,
+            on_tick=on_tick,
+            turn=turn,
         )
 
 

@@ -18,6 +18,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
+from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
@@ -63,6 +64,7 @@ def request(
         last_n=last_n,
         config_bundle=config_bundle,
         requested_by=actor.display,
+        person=person_behind(actor),
     )
     if credential is not None:
         row.approval = approvals.check_handed_in_credential(
@@ -124,6 +126,7 @@ def request_for_bisect(bisect: Bisect, version_id: str, *, actor: Actor) -> Repl
         version_id=version_id,
         bisect=bisect,
         requested_by=bisect.requested_by,
+        person=bisect.person,
     )
     audit.record(
         "replay.request",
@@ -170,7 +173,8 @@ def recorded_version(artifact: Artifact) -> Version:
 
 
 def _enqueue(row: Replay) -> None:
-    enqueue(RunReplay(replay_id=str(row.pk)), organization=row.environment.project.organization_id)
+    organization = row.environment.project.organization_id
+    enqueue(RunReplay(replay_id=str(row.pk)), organization=organization, person=row.person)
 
 
 def _id(approval: Approval | None) -> str | None:

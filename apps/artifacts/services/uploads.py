@@ -22,7 +22,7 @@ from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Membership
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.capture_files import build_capture, size_of
@@ -93,7 +93,12 @@ def receive(
                 resource=("artifact", artifact.pk),
                 changes={"kind": kind, "content_hash": content_hash, "size_bytes": file.size},
             )
-            enqueue(IngestArtifact(artifact_id=str(artifact.pk)), organization=environment.project.organization_id)
+            organization = environment.project.organization_id
+            enqueue(
+                IngestArtifact(artifact_id=str(artifact.pk)),
+                organization=organization,
+                person=Membership.first_admin(organization),
+            )
     except IntegrityError:
         # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
         if (existing := _existing(environment, content_hash, declared)) is None:

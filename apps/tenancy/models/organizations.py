@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
@@ -153,3 +154,9 @@ class Membership(Row, Revisioned):
 
     def __str__(self) -> str:
         return f"{self.user}: {self.role}"
+
+    @classmethod
+    def first_admin(cls, organization_id: UUID) -> UUID | None:
+        """Return the user who has been org_admin longest: the person behind what agents and the organization cause."""
+        admins = cls.objects.filter(organization=organization_id, project=None, role=Role.ORG_ADMIN)
+        return admins.order_by("pk").values_list("user_id", flat=True).first()

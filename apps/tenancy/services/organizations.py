@@ -19,6 +19,7 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosened_settings
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
+from apps.tenancy.services.tokens import person_behind
 from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
@@ -179,11 +180,12 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
-    if isinstance(locked, Project):
-        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id, after_s=PURGED_AFTER_S)
-    else:
-        organization_id = locked.project.organization_id
-        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=organization_id, after_s=PURGED_AFTER_S)
+    enqueue(
+        PurgeProject(id=str(locked.pk)) if isinstance(locked, Project) else PurgeEnvironment(id=str(locked.pk)),
+        organization=locked.organization_id if isinstance(locked, Project) else locked.project.organization_id,
+        person=person_behind(actor),
+        after_s=PURGED_AFTER_S,
+    )
 
 
 @transaction.atomic

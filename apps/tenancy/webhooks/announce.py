@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.tenancy.jobs import DeliverWebhooks
-from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
+from apps.tenancy.models import AuditEvent, Membership, Webhook, WebhookDelivery
 from apps.tenancy.webhooks.events import FAMILIES, matches_any
 from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.jobs import enqueue
@@ -60,6 +60,7 @@ def enqueue_sending(webhook_id: UUID, organization_id: UUID | None, *, once: boo
     enqueue(
         DeliverWebhooks(webhook_id=str(webhook_id)),
         organization=organization_id,
+        person=None if organization_id is None else Membership.first_admin(organization_id),
         serial=key,
         once=key if once else None,
     )

@@ -98,8 +98,15 @@ def fail_beside_a_twin(job: FailBesideATwin) -> None:
         raise RuntimeError("no")
 
 
-def enqueue(job: Job, organization: UUID | None = None, *, once: str | None = None, serial: str | None = None) -> None:
-    jobs.enqueue(job, organization=organization, once=once, serial=serial)
+def enqueue(
+    job: Job,
+    organization: UUID | None = None,
+    *,
+    person: UUID | None = None,
+    once: str | None = None,
+    serial: str | None = None,
+) -> None:
+    jobs.enqueue(job, organization=organization, person=person, once=once, serial=serial)
 
 
 def work(**options: Any) -> None:

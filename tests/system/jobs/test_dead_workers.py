@@ -113,7 +113,7 @@ def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
 
 def test_insist_retries_during_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_S", 0.01)
-    run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
+    run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0, ""), 1)
     claim = claims.HeldClaim(run, lambda: True)
     tries: list[int] = []
 

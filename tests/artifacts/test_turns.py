@@ -1,0 +1,308 @@
+"""Replays of several organizations and people share the workers: real workers, processes and signals.
+
+The clock of the turns stands still until a test moves it, so the tests count turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts import children
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import cancellation, replay_runs, replays
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.jobs import SLOTS, Claim, JobLane
+from byteor_cloud.turns import QUANTUM_S, SHORT_S, Turn, Turns
+from byteor_cloud.worker.process import Worker
+from tests.artifacts.incidents import incident, ingested, journal
+from tests.artifacts.test_cancel import FAR_TOO_MANY, MANY, capture, slow_capture
+from tests.crash.conftest import lives
+from tests.patience import PATIENCE_S, wait_until
+from tests.races import Race
+from tests.worlds import World, plan
+
+
+class Watched(Turns):
+    """Turns whose clock the test moves. It lists all replays that have joined."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.joined: list[Turn] = []
+        super().__init__(lambda: self.time)
+
+    @contextmanager
+    def join(self, claim: Claim) -> Iterator[Turn]:
+        with super().join(claim) as turn:
+            self.joined.append(turn)
+            try:
+                yield turn
+            finally:
+                self.joined.remove(turn)
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+        self.assign()
+
+    def pass_until(self, done: Callable[[], object]) -> None:
+        """Let time pass until something has happened."""
+
+        def pass_and_ask() -> object:
+            self.pass_time(SHORT_S)
+            return done()
+
+        wait_until(pass_and_ask)
+
+    def of(self, world: World) -> Turn:
+        """Return the turn of the organization's replay, once its process can be paused."""
+
+        def found() -> list[Turn]:
+            mine = [each for each in list(self.joined) if world.organization.pk.hex in each.claim.owners]
+            return [each for each in mine if each.pid is not None]
+
+        wait_until(found)
+        return found()[0]
+
+
+class Rival(Claim):
+    """The claim of another long replay."""
+
+    owners = ("rival",)
+
+    @property
+    def lane(self) -> JobLane:
+        return JobLane.LONG_REPLAYS
+
+
+@pytest.fixture
+def turns(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    made = Watched()
+    monkeypatch.setattr(replay_runs, "TURNS", made)
+    return made
+
+
+@contextmanager
+def working(**options: Any) -> Iterator[Worker]:
+    """Run a worker during the block. At the end it leaves the replays that have not ended."""
+    worker = Worker(**{"has_clock": False, "grace_s": 0.1, **options})
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def is_stopped(pid: int | None) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def wait_until_stopped(pid: int | None) -> None:
+    """Wait until the kernel has stopped the process."""
+    wait_until(lambda: is_stopped(pid))
+
+
+def request(world: World, artifact: Artifact, actor: Actor | None = None) -> Replay:
+    return replays.request(artifact, environment=world.dev, actor=actor or world.operator.actor)
+
+
+def status(row: Replay) -> str:
+    row.refresh_from_db()
+    return row.status
+
+
+def endless(*worlds: World) -> list[Artifact]:
+    """Ingest a capture for each organization whose replay outlasts any test. This also runs all jobs that wait."""
+    return [slow_capture(world, FAR_TOO_MANY) for world in worlds]
+
+
+def queues() -> Counter[tuple[str, str]]:
+    """Count the jobs by lane and status."""
+    rows = ProcrastinateJob.objects.values_list("queue_name", "status")
+    return Counter((name.partition(":")[0], state) for name, state in rows)
+
+
+def become_long(turns: Watched, lane: JobLane, *, waiting: int = 0) -> None:
+    """Let time pass until a job of the lane runs there, and so many wait there."""
+
+    def has_moved() -> bool:
+        found = queues()
+        if any(not each.is_long and each.has_place.is_set() for each in list(turns.joined)):
+            turns.pass_time(SHORT_S)
+        return found[lane, "doing"] > 0 and found[lane, "todo"] == waiting
+
+    wait_until(has_moved)
+
+
+def test_long_replays_of_one_person_leave_a_place_for_a_short_one(turns: Watched) -> None:
+    ann, elsewhere, other = World("ann"), World("elsewhere"), World("other")
+    one, two = endless(ann, elsewhere)
+    short_capture = capture(other)
+    long = [request(world, artifact, ann.operator.actor) for world, artifact in ((ann, one), (elsewhere, two))]
+
+    with working():
+        turns.pass_until(lambda: all(status(row) == "running" for row in long))
+        short = request(other, short_capture)
+        wait_until(lambda: status(short) == "succeeded")
+        assert [status(row) for row in long] == ["running"] * 2
+
+
+def test_person_with_five_organizations_gets_as_many_turns_as_another(turns: Watched) -> None:
+    ann, bob = World("ann"), World("bob")
+    mine = [ann, *(World(f"ann-{number}") for number in range(4))]
+    *captures, of_bob = endless(*mine, bob)
+    for world, artifact in zip(mine, captures, strict=True):
+        request(world, artifact, ann.operator.actor)
+
+    with working():
+        # The worker has two of them in hand. The others have used up what is short, and wait in the queue.
+        become_long(turns, JobLane.LONG_REPLAYS, waiting=3)
+        assert queues() == {("longrun", "doing"): SLOTS[JobLane.LONG_REPLAYS] // 2, ("longrun", "todo"): 3}
+        request(bob, of_bob)
+        turns.of(bob)
+        turns.pass_until(lambda: queues()["longrun", "doing"] == 3)
+        counted: Counter[str] = Counter()
+        for _ in range(40):
+            turns.pass_time(QUANTUM_S)
+            (placed,) = (each for each in turns.joined if each.has_place.is_set())
+            for each in turns.joined:
+                wait_until(lambda: is_stopped(each.pid) is (each is not placed))  # noqa: B023  called here
+            counted[placed.claim.owners[1]] += 1
+
+    assert abs(counted[str(ann.operator.user.pk)] - counted[str(bob.operator.user.pk)]) <= 1
+    assert counted.total() == 40
+
+
+def test_paused_replay_outlasts_its_silence_is_not_repeated_and_has_the_same_result(
+    turns: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World("acme")
+    artifact = slow_capture(world, MANY)
+    monkeypatch.setattr(children, "run_apart", partial(children.run_apart, silence_s=60.0))
+    with working(), turns.join(Rival()):
+        row = request(world, artifact)
+        wait_until(lambda: Replay.objects.get().progress_done)
+        turns.pass_time(SHORT_S)  # it becomes long and waits for the rival's turn to end
+        turn = turns.of(world)
+        wait_until_stopped(turn.pid)
+        assert turn.claim.is_paused
+        done = Replay.objects.get().progress_done
+        for _ in range(100):
+            turns.time += 60.0  # nobody decides meanwhile about places
+        wait_until(lambda: status(row) == "succeeded")
+        assert done < MANY
+
+    unpaused = request(world, artifact)
+    replay_runs.run(str(unpaused.pk))
+    unpaused.refresh_from_db()
+    assert row.result == unpaused.result
+    assert row.result["egress"]["quotes_out"]["records"] == MANY
+    actions = AuditEvent.objects.filter(resource_id=str(row.pk)).order_by("id").values_list("action", flat=True)
+    assert list(actions) == ["replay.request", "replay.start", "replay.succeed"]
+    assert queues()["replay", "doing"] == queues()["longrun", "doing"] == 0
+
+
+def pause_behind_rival(turns: Watched, world: World, row: Replay) -> int:
+    """Make the running replay long, so that it waits while a rival computes; return its process."""
+    wait_until(lambda: status(row) == "running")
+    turn = turns.of(world)
+    turns.pass_time(SHORT_S)
+    assert turn.pid is not None
+    wait_until_stopped(turn.pid)
+    return turn.pid
+
+
+def test_paused_replay_ends_when_it_is_cancelled(turns: Watched) -> None:
+    world = World("acme")
+    (artifact,) = endless(world)
+    row = request(world, artifact)
+    with working(), turns.join(Rival()):
+        pid = pause_behind_rival(turns, world, row)
+
+        cancellation.cancel(row, actor=world.operator.actor)
+
+        wait_until(lambda: not lives(pid))
+        wait_until(lambda: not ProcrastinateJob.objects.exists())
+    assert (status(row), row.error_code) == ("failed", "cancelled")
+
+
+def test_replay_that_waits_for_its_first_turn_is_queued_and_can_be_cancelled(turns: Watched) -> None:
+    world = World("acme")
+    row = request(world, capture(world))
+    with turns.join(Claim()), turns.join(Rival()), working():
+        wait_until(lambda: len(turns.joined) == 3)
+        assert status(row) == "queued"
+
+        cancellation.cancel(row, actor=world.operator.actor)
+
+        wait_until(lambda: not ProcrastinateJob.objects.exists())
+    assert (status(row), row.started_at) == ("failed", None)
+
+
+def test_stopping_worker_does_not_wait_for_a_paused_replay(turns: Watched) -> None:
+    world = World("acme")
+    (artifact,) = endless(world)
+    row = request(world, artifact)
+    with turns.join(Rival()):
+        with working(grace_s=PATIENCE_S * 10):
+            pid = pause_behind_rival(turns, world, row)
+
+        assert not lives(pid)
+    assert status(row) == "running"
+    assert ProcrastinateJob.objects.values_list("status", "attempts").get() == ("todo", 0)
+
+
+def test_short_replay_runs_when_all_slots_of_long_ones_are_taken(turns: Watched) -> None:
+    """The dry run that finds no slot among the long ones waits in their lane, and is run again from the start there."""
+    worlds = [World("ann"), World("bob")]
+    slots = {JobLane.REPLAY: 2, JobLane.LONG_REPLAYS: 1}
+    (endless_capture,) = endless(worlds[0])
+    artifact = slow_capture(worlds[1], MANY)
+    other = World("cleo")
+    short_capture = capture(other)
+    first = request(worlds[0], endless_capture)
+
+    with working(slots=slots):
+        become_long(turns, JobLane.LONG_REPLAYS)
+        second = request(worlds[1], artifact)
+        become_long(turns, JobLane.LONG_REPLAYS, waiting=1)
+        short = request(other, short_capture)
+        wait_until(lambda: status(short) == "succeeded")
+        assert (status(first), status(second), second.progress_done) == ("running", "running", 0)
+
+        cancellation.cancel(first, actor=worlds[0].operator.actor)
+        wait_until(lambda: status(second) == "succeeded")
+
+    assert second.result["egress"]["quotes_out"]["records"] == MANY
+    assert not ProcrastinateJob.objects.exists()
+
+
+def test_execute_replay_keeps_its_side_effects_once_when_it_is_paused(turns: Watched, receiver: Any) -> None:
+    world = World("acme")
+    world.dev.settings["replay_policy"] = "allowed"
+    world.dev.save()
+    stages = [{"id": "post", "op": f"http_post:{receiver.origin}/hook"}]
+    version = world.version(content=plan(stages=stages))
+    lines = [b'{"id":%d}' % number for number in range(200)]
+    artifact = ingested(world, incident(version.spec_kv, quotes_in=journal(lines)))
+    with working(), turns.join(Rival()):
+        row = replays.request(artifact, environment=world.dev, mode="execute", actor=world.operator.actor)
+        wait_until(lambda: receiver.requests)
+        turn = turns.of(world)
+        turns.pass_time(SHORT_S)
+        assert not turn.claim.is_paused  # a stopping worker gives it the time to end
+        turns.pass_time(QUANTUM_S)
+        wait_until(lambda: status(row) == "succeeded")
+
+    assert [body for _, _, body in receiver.requests] == lines
