@@ -23,7 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from byteor_cloud import space
+from byteor_cloud import data_folders, space
 from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
 from byteor_cloud.errors import Unavailable
@@ -79,6 +79,8 @@ class ReadyView(OpenView):
         failed = ["database"] if not _passes(_database) else ["migrations"] if not _passes(_migrations) else []
         if not _passes(_storage):
             failed.append("storage")
+        if not _passes(_temporary_files):
+            failed.append("temporary files")
         if not _passes(_disk):
             failed.append("disk")
         if failed:
@@ -123,6 +125,10 @@ def _storage() -> None:
     default_storage.delete(name)
     default_storage.save(name, ContentFile(b"ready"))
     default_storage.delete(name)
+
+
+def _temporary_files() -> None:
+    data_folders.check_writable()
 
 
 def _disk() -> None:

@@ -42,6 +42,7 @@ class Command(OperatorCommand):
             _ensure_port_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
         _ensure_connections(current)
         installation.migrate()
+        installation.create_folders()
         _remove_leftovers(current.data_dir)
         static = static_files.collect() if is_api else {}
         connections.close_all()

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
 from byteor_cloud.config import BindAddress, Config
 from byteor_cloud.worker.process import Worker
@@ -23,6 +24,7 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run jobs, and recover the jobs of dead workers."""
         current: Config = settings.CONFIG
+        installation.create_folders()
         # Beside an API process, the API's address serves health and metrics.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()
