@@ -6,17 +6,21 @@ Only an installation with a bucket imports this module: the import takes a quart
 from __future__ import annotations
 
 import io
+import socket
 import time
 from contextlib import closing
 from datetime import datetime
 from functools import cached_property
 from typing import Any, BinaryIO, override
 
-import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 from django.core.files.base import File
 from django.core.files.storage import Storage
+from urllib3.connection import HTTPConnection
 
 from byteor_cloud import data_folders
 from byteor_cloud.database import release_connection
@@ -28,6 +32,10 @@ SILENCE_S = 6
 # What fails faster than this is tried again. A slower failure has used up the time that a request has.
 QUICK_S = 0.5
 _PAUSES_S = (0.1, 0.2)
+# How many bytes of a body the kernel may hold. With more of them a slow store would seem silent: nothing can be sent
+# for seconds, and after the last byte the response takes as long as it takes to transmit all that the kernel holds.
+_UNSENT = 1 << 18
+_IDLE_CONNECTIONS = 64
 _IN_MEMORY = 1 << 20  # a larger object that is read is kept in a temporary file instead of memory
 _PIECE = 1 << 18
 _MISSING = {"NoSuchKey", "404"}  # the response to a HEAD request has no body with a code
@@ -43,16 +51,22 @@ class ObjectStorage(Storage):
     def _client(self) -> Any:
         """The client, which all threads share. Each process makes its own, after it was forked."""
         config = Config(
-            connect_timeout=CONNECT_S,
-            read_timeout=SILENCE_S,
             retries={"mode": "standard", "total_max_attempts": 1},  # see ``_request``
-            max_pool_connections=64,
             # Some S3-compatible stores lack the newer checksums, which are unnecessary, since names are hashes.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        session = boto3.session.Session(region_name=self._region)  # a shared default session is not thread-safe
-        return session.client("s3", endpoint_url=self._endpoint_url, config=config)
+        session = botocore.session.get_session()
+        client = session.create_client("s3", region_name=self._region, endpoint_url=self._endpoint_url, config=config)
+        connections = URLLib3Session(
+            verify=session.get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(client.meta.endpoint_url),
+            timeout=(CONNECT_S, SILENCE_S),
+            max_pool_connections=_IDLE_CONNECTIONS,
+            socket_options=[*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)],
+        )
+        client.meta.events.register("before-send.s3", lambda request, **_: connections.send(request))
+        return client
 
     def _request(self, operation: str, *, body: Any = None, **parameters: Any) -> Any:
         """Send a request to the store and return its response.

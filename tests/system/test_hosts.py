@@ -1,0 +1,181 @@
+"""Two API hosts and two workers with a data folder each, one bucket and one database; and a host that joins later."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from byteor_cloud.embedded import EmbeddedPostgres
+from tests.artifacts.incidents import incident, journal
+from tests.object_store import ObjectStore, object_store
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation
+from tests.system.fleet import Fleet
+from tests.worlds import PLAN
+
+__all__ = ["object_store"]
+
+MIB = 1 << 20
+
+
+class Site:
+    """The hosts, and an agent whose deployment is offered."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.hosts = [Installation()]
+        self.embedded = EmbeddedPostgres(self.hosts[0].data_dir)
+        try:
+            self.settings = store.settings | {
+                "DATABASE_URL": self.embedded.acquire(),
+                "MASTER_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+                "SECRET_KEY": "x" * 60,
+                "API_PROCESSES": "1",
+            }
+            self.hosts += [Installation(is_prepared=False) for _ in range(3)]
+            self.first, self.second = self.hosts[:2]
+            together(*(
+                lambda host=host, mode=mode: host.serve(DEPLOYMENT_MODE=mode, **self.settings)  # type: ignore[misc]
+                for host, mode in zip(self.hosts, ("api", "api", "worker", "worker"), strict=True)
+            ))  # fmt: skip
+            self.fleet = Fleet(self.first, **self.settings)
+            self.agent_id, self.agent_key = self.fleet.agent("edge")
+            self._deploy()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _deploy(self) -> None:
+        fleet = self.fleet
+        draft = fleet.call("POST", f"{fleet.environment}/drafts", {"name": "quotes", "plan": PLAN})
+        self.version = fleet.call("POST", f"{fleet.environment}/drafts/{draft['id']}/version", {})
+        body = {"name": "quotes", "version_id": self.version["id"]}
+        bundle = fleet.call("POST", f"{fleet.environment}/config-bundles", body)
+        body = {"config_bundle_id": bundle["id"], "target": {"agents": [self.agent_id]}}
+        fleet.call("POST", f"{fleet.environment}/deployments", body)
+        wait_until(lambda: self._desired() is not None)
+        self.bundle_url = self._desired()["bundle_url"]
+
+    def _desired(self) -> Any:
+        return self.fleet.call("GET", f"/api/v1/agents/{self.agent_id}/deployment", token=self.agent_key)["desired"]
+
+    def join(self) -> Installation:
+        """Start a further API host on an empty folder."""
+        host = Installation(is_prepared=False)
+        self.hosts.append(host)
+        host.serve(DEPLOYMENT_MODE="api", **self.settings)
+        return host
+
+    def get(self, host: Installation, path: str) -> requests.Response:
+        return host.get(path if path.startswith("/") else f"{self.fleet.environment}/{path}", self.fleet.token)
+
+    def bundle(self, host: Installation) -> requests.Response:
+        return host.get(self.bundle_url, self.agent_key)
+
+    def upload(self, host: Installation, content: bytes, kind: str = "incident_bundle") -> requests.Response:
+        return requests.post(
+            f"{host.base}/api/v1/agents/{self.agent_id}/artifacts",
+            data={"kind": kind, "captured_at": "2026-11-24T12:00:00Z"}, files={"file": ("a", content)},
+            headers={"Authorization": f"Bearer {self.agent_key}"}, timeout=PATIENCE_S,
+        )  # fmt: skip
+
+    def capture(self, size: int) -> bytes:
+        """Return an incident bundle of about this many bytes, which cannot be compressed."""
+        noise = random.Random(size)
+        return incident(self.version["spec_kv"], quotes_in=journal([noise.randbytes(MIB) for _ in range(size // MIB)]))
+
+    def remove(self) -> None:
+        together(*(host.remove for host in self.hosts[1:]))
+        for server in list(self.hosts[0].servers):
+            self.hosts[0].stop(server)
+        self.embedded.release()
+        self.hosts[0].remove()
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Run the calls at the same time and return their results when all of them have ended."""
+    results: list[Any] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        results[number] = calls[number]()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.fixture(scope="module")
+def site(object_store: ObjectStore) -> Iterator[Site]:
+    made = Site(object_store)
+    yield made
+    made.remove()
+
+
+def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
+    contents = {size: site.capture(size * MIB) for size in (5, 60)}
+    ids = {}
+    for size, content in contents.items():
+        stored = site.upload(site.first, content)
+        assert stored.status_code == 201, stored.text
+        ids[size] = stored.json()["id"]
+    for artifact in ids.values():
+        wait_until(lambda path=f"artifacts/{artifact}": site.get(site.first, path).json()["status"] == "verified")
+
+    late = site.join()
+
+    assert late.get("/readyz").status_code == 200
+    for host in (site.second, late):
+        for size, artifact in ids.items():
+            assert site.get(host, f"artifacts/{artifact}/content").content == contents[size]
+            page = site.get(host, f"artifacts/{artifact}/journal/quotes_in?limit=1")
+            assert (page.status_code, page.json()["total"]) == (200, size), page.text
+            names = {each["path"] for each in site.get(host, f"artifacts/{artifact}/files").json()["results"]}
+            assert {"spec.kv", "journal/quotes_in.bin"} <= names
+        assert site.bundle(host).status_code == 200
+    for artifact in ids.values():
+        path = f"{site.fleet.environment}/artifacts/{artifact}/replay"
+        asked = requests.post(
+            late.base + path, json={}, headers={"Authorization": f"Bearer {site.fleet.token}"}, timeout=PATIENCE_S
+        )
+        assert asked.status_code == 202, asked.text
+        wait_until(
+            lambda path=f"replays/{asked.json()['id']}": site.get(late, path).json()["status"]
+            not in {"queued", "running"}
+        )
+        assert site.get(late, f"replays/{asked.json()['id']}").json()["status"] == "succeeded"
+
+
+def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: ObjectStore) -> None:
+    """The store continues only after all answers have arrived, so that none of them can have waited for it."""
+    content = random.Random(0).randbytes(3 * MIB)
+    known = site.upload(site.first, content, kind="diagnostic")
+    path = f"artifacts/{known.json()['id']}/content"
+
+    object_store.suspend()
+    try:
+        answers = together(
+            lambda: site.upload(site.first, b"other" + content, kind="diagnostic"),
+            lambda: site.get(site.first, "/readyz"),
+            lambda: site.get(site.second, path),
+            lambda: site.bundle(site.second),
+            lambda: site.get(site.second, "/readyz"),
+            lambda: site.get(site.first, "/healthz"),
+            lambda: site.get(site.second, "/healthz"),
+        )
+    finally:
+        object_store.resume()
+
+    assert [answer.status_code for answer in answers] == [503, 503, 503, 503, 503, 200, 200]
+    assert [answer.json()["detail"] for answer in answers if "/readyz" in answer.url] == ["Not ready: storage."] * 2
+    for host in (site.first, site.second):
+        wait_until(lambda host=host: host.get("/readyz").status_code == 200)
+        assert site.get(host, path).content == content
+        assert site.bundle(host).status_code == 200
+    assert site.upload(site.first, b"other" + content, kind="diagnostic").status_code == 201
