@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,11 +37,12 @@ class Site:
                 "SECRET_KEY": "x" * 60,
                 "API_PROCESSES": "1",
             }
-            self.hosts += [Installation(is_prepared=False) for _ in range(3)]
+            self.hosts += [Installation(), Installation(is_prepared=False), Installation(is_prepared=False)]
             self.first, self.second = self.hosts[:2]
+            modes = ("api", "api", "worker", "worker")
             together(*(
-                lambda host=host, mode=mode: host.serve(DEPLOYMENT_MODE=mode, **self.settings)  # type: ignore[misc]
-                for host, mode in zip(self.hosts, ("api", "api", "worker", "worker"), strict=True)
+                partial(host.serve, DEPLOYMENT_MODE=mode, **self.settings)
+                for host, mode in zip(self.hosts, modes, strict=True)
             ))  # fmt: skip
             self.fleet = Fleet(self.first, **self.settings)
             self.agent_id, self.agent_key = self.fleet.agent("edge")
@@ -72,6 +74,11 @@ class Site:
 
     def get(self, host: Installation, path: str) -> requests.Response:
         return host.get(path if path.startswith("/") else f"{self.fleet.environment}/{path}", self.fleet.token)
+
+    def wait_for(self, host: Installation, path: str, is_done: Callable[[Any], object]) -> Any:
+        """Wait until the resource satisfies the condition, and return it."""
+        wait_until(lambda: is_done(self.get(host, path).json()))
+        return self.get(host, path).json()
 
     def bundle(self, host: Installation) -> requests.Response:
         return host.get(self.bundle_url, self.agent_key)
@@ -126,7 +133,8 @@ def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
         assert stored.status_code == 201, stored.text
         ids[size] = stored.json()["id"]
     for artifact in ids.values():
-        wait_until(lambda path=f"artifacts/{artifact}": site.get(site.first, path).json()["status"] == "verified")
+        checked = site.wait_for(site.first, f"artifacts/{artifact}", lambda body: body["status"] != "received")
+        assert checked["status"] == "verified"
 
     late = site.join()
 
@@ -145,11 +153,8 @@ def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
             late.base + path, json={}, headers={"Authorization": f"Bearer {site.fleet.token}"}, timeout=PATIENCE_S
         )
         assert asked.status_code == 202, asked.text
-        wait_until(
-            lambda path=f"replays/{asked.json()['id']}": site.get(late, path).json()["status"]
-            not in {"queued", "running"}
-        )
-        assert site.get(late, f"replays/{asked.json()['id']}").json()["status"] == "succeeded"
+        replay = site.wait_for(late, f"replays/{asked.json()['id']}", lambda body: body["finished_at"] is not None)
+        assert replay["status"] == "succeeded"
 
 
 def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: ObjectStore) -> None:
@@ -175,7 +180,7 @@ def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: 
     assert [answer.status_code for answer in answers] == [503, 503, 503, 503, 503, 200, 200]
     assert [answer.json()["detail"] for answer in answers if "/readyz" in answer.url] == ["Not ready: storage."] * 2
     for host in (site.first, site.second):
-        wait_until(lambda host=host: host.get("/readyz").status_code == 200)
+        site.wait_for(host, "/readyz", lambda body: body["status"] == "ready")
         assert site.get(host, path).content == content
         assert site.bundle(host).status_code == 200
     assert site.upload(site.first, b"other" + content, kind="diagnostic").status_code == 201
