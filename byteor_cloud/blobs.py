@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import IO
 
 import structlog
-from django.conf import DEFAULT_STORAGE_ALIAS, settings
+from django.conf import DEFAULT_STORAGE_ALIAS
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage, storages
 from django.db import connection
 
-from byteor_cloud import space
-from byteor_cloud.errors import InsufficientStorage, Unavailable
+from byteor_cloud import data_folders, space
+from byteor_cloud.errors import InsufficientStorage, NotStored, Unavailable
 from byteor_cloud.file_storage import AtomicFileStorage
 from byteor_cloud.object_store import object_store_errors
 from byteor_cloud.received_file import ReceivedFile
@@ -63,7 +63,7 @@ def receive(name: str) -> ReceivedFile:
     store = storages[DEFAULT_STORAGE_ALIAS]
     if isinstance(store, AtomicFileStorage):
         return store.receive(name)
-    return ReceivedFile(Path(settings.FILE_UPLOAD_TEMP_DIR), name, is_kept=False)
+    return ReceivedFile(data_folders.uploads(), name, is_kept=False)
 
 
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
@@ -87,13 +87,19 @@ def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
 
 
 def read(content_hash: str) -> IO[bytes]:
-    """Open the bytes for reading. Raises FileNotFoundError, or Unavailable if the storage does not answer."""
+    """Open the bytes for reading. Raises NotStored, or Unavailable if the storage does not answer."""
+    with _storage_errors(), _missing_blob():
+        return default_storage.open(storage_name(content_hash), "rb")
+
+
+@contextmanager
+def _missing_blob() -> Iterator[None]:
+    """Turn the storage's FileNotFoundError into NotStored, so that nobody confuses it with a missing local file."""
     try:
-        with _storage_errors():
-            return default_storage.open(storage_name(content_hash), "rb")
+        yield
     except FileNotFoundError:
         if _is_mounted():
-            raise
+            raise NotStored("The content is not stored any more.") from None
         raise Unavailable("The artifact store's folder is missing. Try again later.", retry_after=10) from None
 
 
@@ -104,7 +110,7 @@ def _is_mounted() -> bool:
 
 
 def check_readable(content_hash: str) -> None:
-    """Raise the errors of ``read``, or OSError, unless the bytes can be read now."""
+    """Raise NotStored, Unavailable or OSError unless the bytes can be read now."""
     with read(content_hash) as stored, _storage_errors():
         stored.read(1)
 
@@ -150,6 +156,6 @@ def list_stored(folder: int) -> list[str]:
 
 
 def stored_at(content_hash: str) -> datetime:
-    """Return the time when the bytes were last stored. Raises FileNotFoundError."""
-    with _storage_errors():
+    """Return the time when the bytes were last stored. Raises NotStored."""
+    with _storage_errors(), _missing_blob():
         return default_storage.get_modified_time(storage_name(content_hash))

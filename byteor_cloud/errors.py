@@ -110,6 +110,10 @@ class NotFound(DomainError):
     status = 404
 
 
+class NotStored(NotFound):
+    """The blob store answered that it does not have the blob. A store that does not answer raises Unavailable."""
+
+
 class Conflict(DomainError):
     """The resource's present state does not allow the operation."""
 

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from byteor_cloud.errors import Unavailable
+from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.object_store import object_store_errors
 
 ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
@@ -319,12 +319,46 @@ def is_outage(error: BaseException | None) -> bool:
         database = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
         if isinstance(error, (*database, Unavailable, *object_store_errors())):
             return True
-        # These errors concern one file and not the storage as a whole.
-        about_the_file = (FileNotFoundError, FileExistsError, IsADirectoryError, gzip.BadGzipFile)
+        if isinstance(error, NotStored):
+            return False  # the storage answered
+        # These errors concern one file and not the disk as a whole. A missing file is not among them: the job's files
+        # are missing because somebody deleted a folder of temporary files, which the next attempt creates again.
+        about_the_file = (FileExistsError, IsADirectoryError, gzip.BadGzipFile)
         if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _OWN_FAULT:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def is_queued(job: type[Job], serial: str) -> bool:
+    """Return whether a job of this kind and ``serial`` key waits or runs."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM procrastinate_jobs WHERE lock = %s AND task_name = %s AND status IN ('todo', 'doing')",
+            [serial, job.name],
+        )
+        return bool(cursor.rowcount)
+
+
+def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:
+    """Retry the dead letter of this kind and ``serial`` key, or enqueue the job if there is none. Returns whether.
+
+    Does nothing if such a job waits or runs, or if it killed its process too often. The caller holds a lock that
+    concurrent callers wait for.
+    """
+    if is_queued(type(job), serial):
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, byteor_kills FROM procrastinate_jobs WHERE lock = %s AND task_name = %s AND status = 'failed'"
+            " ORDER BY byteor_kills DESC, id DESC LIMIT 1",
+            [serial, job.name],
+        )
+        dead = cursor.fetchone()
+    if dead is None:
+        enqueue(job, organization=organization, serial=serial)
+        return True
+    return dead[1] < KILLS and retry_dead_letter(dead[0])
 
 
 def retry_dead_letter(job_id: int) -> bool:

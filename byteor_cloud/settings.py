@@ -143,28 +143,14 @@ STATIC_FROM_SOURCES = "BYTEOR_STATIC_FROM_SOURCES"
 WHITENOISE_USE_FINDERS = STATIC_FROM_SOURCES in os.environ
 STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]
 
+_artifacts: dict[str, Any]
 if CONFIG.s3_bucket:
-    # Imported here because the import takes a quarter of a second, which the local folder does not need.
-    from botocore.config import Config
-
-    _artifacts: dict[str, Any] = {
-        "BACKEND": "storages.backends.s3.S3Storage",
+    _artifacts = {
+        "BACKEND": "byteor_cloud.object_storage.ObjectStorage",
         "OPTIONS": {
-            "bucket_name": CONFIG.s3_bucket,
+            "bucket": CONFIG.s3_bucket,
             "endpoint_url": CONFIG.s3_endpoint_url,
-            "region_name": CONFIG.s3_region,
-            "file_overwrite": True,  # names are content hashes: the same name is the same bytes
-            "default_acl": None,
-            # A larger object that is read is kept in a temporary file instead of memory.
-            "max_memory_size": 1 << 20,
-            "client_config": Config(
-                connect_timeout=5,
-                read_timeout=30,
-                retries={"mode": "standard", "total_max_attempts": 3},
-                # Some S3-compatible stores lack the newer checksums, which are unnecessary, since names are hashes.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
+            "region": CONFIG.s3_region,
         },
     }
 else:
@@ -177,7 +163,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
 }
 FILE_UPLOAD_TEMP_DIR = str(CONFIG.data_dir / "uploads")
-SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the folder is made with the first upload
+SILENCED_SYSTEM_CHECKS = ["files.E001"]  # ``data_folders`` creates the folder
 FILE_UPLOAD_HANDLERS: list[str] = []  # no form accepts files, and the artifact upload's parser has its own handler
 # For the console's forms. The API's parsers enforce the limit themselves.
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes

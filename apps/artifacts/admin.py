@@ -13,6 +13,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import FileResponse, Http404, HttpRequest
+from django.http.response import HttpResponseBase
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
@@ -45,8 +46,9 @@ from apps.tenancy.console.forms import ActForm
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
+from byteor_cloud.api import problems
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.errors import DomainError
+from byteor_cloud.errors import DomainError, Unavailable
 
 _VERSIONS = 100  # the newest ones that a form offers
 
@@ -236,7 +238,7 @@ class ArtifactAdmin(_RunningAdmin):
         return [incidents_panel(row, self.get_queryset(request), may_read=may_read)]
 
     @method_decorator(require_GET)
-    def content_view(self, request: HttpRequest, pk: UUID) -> FileResponse:
+    def content_view(self, request: HttpRequest, pk: UUID) -> HttpResponseBase:
         """Download the artifact, or the file of its capture that the query names. Nothing is shown in the browser."""
         row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
         if row is None:
@@ -247,7 +249,9 @@ class ArtifactAdmin(_RunningAdmin):
         name = row.download_name if file is None else file.rpartition("/")[2]
         try:
             source = blobs.read(row.content_hash) if file is None else captures.open_file(row, file)
-        except (FileNotFoundError, DomainError):
+        except Unavailable as error:
+            return problems.respond_or_show_page(request, error)
+        except DomainError:
             raise Http404 from None
         return FileResponse(source, as_attachment=True, filename=name, content_type="application/octet-stream")
 

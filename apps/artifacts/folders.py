@@ -12,6 +12,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from byteor_cloud import data_folders
+
 MAX_CAPTURES = 64  # folders that are kept; each has at most 512 MiB and its indexes
 
 
@@ -35,7 +37,7 @@ def forget(content_hash: str) -> None:
 def keep(content_hash: str, made: Path) -> Path:
     """Move a complete folder to its place, unless another process was faster; remove the least recently used ones."""
     folder = folder_of(content_hash)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    data_folders.captures()
     with suppress(OSError):
         made.rename(folder)
     used = []

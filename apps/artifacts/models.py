@@ -18,6 +18,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
+from byteor_cloud.errors import Unavailable
 from byteor_cloud.jobs import enqueue
 
 
@@ -44,6 +45,8 @@ class Artifact(Stateful):
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    # Why the files of the capture could not be read for the current request (``services.captures``). Not stored.
+    unreadable: Unavailable | None = None
     # What the upload said about its content (``declared_key``). The check may set the other columns, but not this one.
     declared = models.CharField(max_length=150)
 

@@ -19,7 +19,7 @@ from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud import blobs
-from byteor_cloud.errors import Unavailable
+from byteor_cloud.errors import NotStored, Unavailable
 
 WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows of one transaction
@@ -156,5 +156,5 @@ def _list_stray_blobs_in(folder: int, before: datetime) -> int:
 def _is_older(content_hash: str, moment: datetime) -> bool:
     try:
         return blobs.stored_at(content_hash) < moment
-    except FileNotFoundError:
+    except NotStored:
         return False

@@ -23,7 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from byteor_cloud import space
+from byteor_cloud import data_folders, space
 from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
 from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
@@ -133,6 +133,7 @@ CHECKS = [
     Check("database", _database),
     Check("migrations", _migrations),
     Check("storage", _storage),
+    Check("temporary files", data_folders.check_writable),
     Check("disk", _disk),
 ]
 

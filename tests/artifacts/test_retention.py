@@ -20,7 +20,7 @@ from apps.artifacts.services import uploads
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
-from byteor_cloud.errors import Unavailable
+from byteor_cloud.errors import NotStored, Unavailable
 from tests.races import Race
 from tests.worlds import World, run_jobs
 
@@ -44,7 +44,7 @@ def _artifact(world: World, environment: Environment, content: bytes) -> Artifac
 def _is_stored(content_hash: str) -> bool:
     try:
         blobs.read(content_hash).close()
-    except FileNotFoundError:
+    except NotStored:
         return False
     return True
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.config import Config
 from django.core.files.base import ContentFile
 
 from byteor_cloud import blobs
@@ -20,16 +19,15 @@ HASH = "sha256:" + "0" * 64
 
 
 S3 = {
-    "BACKEND": "storages.backends.s3.S3Storage",
-    "OPTIONS": {
-        "bucket_name": "artifacts",
-        "endpoint_url": "http://127.0.0.1:1",
-        "access_key": "test",
-        "secret_key": "test",
-        "region_name": "us-east-1",
-        "client_config": Config(connect_timeout=1, retries={"max_attempts": 0}),
-    },
+    "BACKEND": "byteor_cloud.object_storage.ObjectStorage",
+    "OPTIONS": {"bucket": "artifacts", "endpoint_url": "http://127.0.0.1:1", "region": "us-east-1"},
 }
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
 @pytest.mark.parametrize(

@@ -1,205 +1,186 @@
-"""Hosts with data folders of their own on one database: their master keys, and a database that comes later."""
+"""Two API hosts and two workers with a data folder each, one bucket and one database; and a host that joins later."""
 
 from __future__ import annotations
 
-import base64
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+import random
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-import psycopg
 import pytest
 import requests
 
 from byteor_cloud.embedded import EmbeddedPostgres
+from tests.artifacts.incidents import incident, journal
+from tests.object_store import ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until
-from tests.system.conftest import ROOT, Installation
+from tests.system.conftest import Installation
+from tests.system.fleet import Fleet
+from tests.worlds import PLAN
 
-OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+__all__ = ["object_store"]
+
+MIB = 1 << 20
 
 
-class Database:
-    """An embedded PostgreSQL that hosts use as if it ran elsewhere."""
+class Site:
+    """The hosts, and an agent whose deployment is offered."""
 
-    def __init__(self) -> None:
-        self.installation = Installation()
-        self.embedded = EmbeddedPostgres(self.installation.data_dir)
-        self.url = self.embedded.acquire()
-        self.hosts: list[Installation] = []
+    def __init__(self, store: ObjectStore) -> None:
+        self.hosts = [Installation()]
+        self.embedded = EmbeddedPostgres(self.hosts[0].data_dir)
+        try:
+            self.settings = store.settings | {
+                "DATABASE_URL": self.embedded.acquire(),
+                "MASTER_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+                "SECRET_KEY": "x" * 60,
+                "API_PROCESSES": "1",
+            }
+            self.hosts += [Installation(), Installation(is_prepared=False), Installation(is_prepared=False)]
+            self.first, self.second = self.hosts[:2]
+            modes = ("api", "api", "worker", "worker")
+            together(*(
+                partial(host.serve, DEPLOYMENT_MODE=mode, **self.settings)
+                for host, mode in zip(self.hosts, modes, strict=True)
+            ))  # fmt: skip
+            self.fleet = Fleet(self.first, **self.settings)
+            self.agent_id, self.agent_key = self.fleet.agent("edge")
+            self._deploy()
+        except BaseException:
+            self.remove()
+            raise
 
-    def host(self) -> Installation:
-        """Create a host with an empty data folder."""
-        made = Installation(is_prepared=False)
-        self.hosts.append(made)
-        return made
+    def _deploy(self) -> None:
+        fleet = self.fleet
+        draft = fleet.call("POST", f"{fleet.environment}/drafts", {"name": "quotes", "plan": PLAN})
+        self.version = fleet.call("POST", f"{fleet.environment}/drafts/{draft['id']}/version", {})
+        body = {"name": "quotes", "version_id": self.version["id"]}
+        bundle = fleet.call("POST", f"{fleet.environment}/config-bundles", body)
+        body = {"config_bundle_id": bundle["id"], "target": {"agents": [self.agent_id]}}
+        fleet.call("POST", f"{fleet.environment}/deployments", body)
+        wait_until(lambda: self._desired() is not None)
+        self.bundle_url = self._desired()["bundle_url"]
 
-    def settings(self, key: str = OLD, previous: str = "", **more: str) -> dict[str, str]:
-        shared = {"DATABASE_URL": self.url, "SECRET_KEY": "x" * 60, "API_PROCESSES": "1"}
-        return shared | {"MASTER_KEY": key, "MASTER_KEY_PREVIOUS": previous} | more
+    def _desired(self) -> Any:
+        return self.fleet.call("GET", f"/api/v1/agents/{self.agent_id}/deployment", token=self.agent_key)["desired"]
 
-    def run(self, query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True) as session:
-            cursor = session.execute(query.encode())
-            return cursor.fetchall() if cursor.description else []
+    def join(self) -> Installation:
+        """Start a further API host on an empty folder."""
+        host = Installation(is_prepared=False)
+        self.hosts.append(host)
+        host.serve(DEPLOYMENT_MODE="api", **self.settings)
+        return host
+
+    def get(self, host: Installation, path: str) -> requests.Response:
+        return host.get(path if path.startswith("/") else f"{self.fleet.environment}/{path}", self.fleet.token)
+
+    def wait_for(self, host: Installation, path: str, is_done: Callable[[Any], object]) -> Any:
+        """Wait until the resource satisfies the condition, and return it."""
+        wait_until(lambda: is_done(self.get(host, path).json()))
+        return self.get(host, path).json()
+
+    def bundle(self, host: Installation) -> requests.Response:
+        return host.get(self.bundle_url, self.agent_key)
+
+    def upload(self, host: Installation, content: bytes, kind: str = "incident_bundle") -> requests.Response:
+        return requests.post(
+            f"{host.base}/api/v1/agents/{self.agent_id}/artifacts",
+            data={"kind": kind, "captured_at": "2026-11-24T12:00:00Z"}, files={"file": ("a", content)},
+            headers={"Authorization": f"Bearer {self.agent_key}"}, timeout=PATIENCE_S,
+        )  # fmt: skip
+
+    def capture(self, size: int) -> bytes:
+        """Return an incident bundle of about this many bytes, which cannot be compressed."""
+        noise = random.Random(size)
+        return incident(self.version["spec_kv"], quotes_in=journal([noise.randbytes(MIB) for _ in range(size // MIB)]))
 
     def remove(self) -> None:
-        for host in self.hosts:
-            host.remove()
+        together(*(host.remove for host in self.hosts[1:]))
+        for server in list(self.hosts[0].servers):
+            self.hosts[0].stop(server)
         self.embedded.release()
-        self.installation.remove()
+        self.hosts[0].remove()
 
 
-@pytest.fixture
-def database() -> Iterator[Database]:
-    made = Database()
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Run the calls at the same time and return their results when all of them have ended."""
+    results: list[Any] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        results[number] = calls[number]()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.fixture(scope="module")
+def site(object_store: ObjectStore) -> Iterator[Site]:
+    made = Site(object_store)
     yield made
     made.remove()
 
 
-def start(host: Installation, settings: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start ``serve`` without waiting for it."""
-    with host.log.open("ab") as log:
-        server = subprocess.Popen(
-            [sys.executable, str(ROOT / "manage.py"), "serve"],
-            env=host.environment(API_BIND_ADDR=f"127.0.0.1:{host.port}", **settings),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
+    contents = {size: site.capture(size * MIB) for size in (5, 60)}
+    ids = {}
+    for size, content in contents.items():
+        stored = site.upload(site.first, content)
+        assert stored.status_code == 201, stored.text
+        ids[size] = stored.json()["id"]
+    for artifact in ids.values():
+        checked = site.wait_for(site.first, f"artifacts/{artifact}", lambda body: body["status"] != "received")
+        assert checked["status"] == "verified"
+
+    late = site.join()
+
+    assert late.get("/readyz").status_code == 200
+    for host in (site.second, late):
+        for size, artifact in ids.items():
+            assert site.get(host, f"artifacts/{artifact}/content").content == contents[size]
+            page = site.get(host, f"artifacts/{artifact}/journal/quotes_in?limit=1")
+            assert (page.status_code, page.json()["total"]) == (200, size), page.text
+            names = {each["path"] for each in site.get(host, f"artifacts/{artifact}/files").json()["results"]}
+            assert {"spec.kv", "journal/quotes_in.bin"} <= names
+        assert site.bundle(host).status_code == 200
+    for artifact in ids.values():
+        path = f"{site.fleet.environment}/artifacts/{artifact}/replay"
+        asked = requests.post(
+            late.base + path, json={}, headers={"Authorization": f"Bearer {site.fleet.token}"}, timeout=PATIENCE_S
         )
-    host.servers.append(server)
-    return server
+        assert asked.status_code == 202, asked.text
+        replay = site.wait_for(late, f"replays/{asked.json()['id']}", lambda body: body["finished_at"] is not None)
+        assert replay["status"] == "succeeded"
 
 
-def post(host: Installation, path: str, token: str) -> requests.Response:
-    headers = {"Authorization": f"Bearer {token}"}
-    return requests.post(host.base + path, json={}, headers=headers, timeout=PATIENCE_S)
+def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: ObjectStore) -> None:
+    """The store continues only after all answers have arrived, so that none of them can have waited for it."""
+    content = random.Random(0).randbytes(3 * MIB)
+    known = site.upload(site.first, content, kind="diagnostic")
+    path = f"artifacts/{known.json()['id']}/content"
 
-
-def test_only_hosts_with_the_installations_key_serve(database: Database) -> None:
-    """Two hosts with different keys start on an empty database at the same moment, and one of them serves."""
-    hosts = [database.host(), database.host()]
-    servers = [
-        start(host, database.settings(key, DEPLOYMENT_MODE="api")) for host, key in zip(hosts, (OLD, NEW), strict=True)
-    ]
-
-    wait_until(lambda: any(server.poll() is not None for server in servers))
-    wait_until(lambda: any("byteor-cloud: serving" in host.output() for host in hosts))
-
-    [failed] = [number for number, server in enumerate(servers) if server.poll() is not None]
-    served, refused, key = hosts[1 - failed], hosts[failed], (OLD, NEW)[failed]
-    assert servers[failed].returncode == 1
-    message = [line for line in refused.output().splitlines() if line.startswith("CommandError: ")]
-    assert len(message) == 1
-    assert "neither BYTEOR_CLOUD_MASTER_KEY nor BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is that key" in message[0]
-    assert served.get("/readyz").status_code == 200
-
-    for argv in (["serve"], ["worker"], ["bootstrap", "--org", "Acme", "--email", "ada@acme.example"]):
-        done = refused.manage(*argv, **database.settings(key, API_BIND_ADDR=f"127.0.0.1:{refused.port}"))
-        assert (done.returncode, done.stdout) == (1, ""), done.stderr
-        assert done.stderr.splitlines()[-1].startswith("CommandError: the installation's master key has the id ")
-        assert "Traceback" not in done.stderr
-    assert database.run("SELECT name FROM tenancy_organization") == []
-    everything = refused.output() + served.output()
-    assert OLD not in everything
-    assert NEW not in everything
-
-
-def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database: Database) -> None:
-    first, second = database.host(), database.host()
-    lagging = first.serve(**database.settings())
-    made = first.bootstrap(**database.settings())
-    keys = f"/api/v1/orgs/{made['org_id']}/signing-keys"
-    second.serve(**database.settings(NEW, OLD, DEPLOYMENT_MODE="api"))
-    assert [host.get("/readyz").status_code for host in (first, second)] == [200, 200]
-
-    # The first host could not decrypt anything any more.
-    refused = second.manage("rotate_master_key", **database.settings(NEW, OLD))
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert f"combined, {first.data_dir}" in refused.stderr
-    assert str(second.data_dir) not in refused.stderr
-
-    # The rotation happens nevertheless, because the host seems to be dead.
-    os.kill(lagging.pid, signal.SIGSTOP)  # its children, which serve, go on
-    database.run("UPDATE tenancy_host SET last_seen = now() - interval '1 hour' WHERE mode = 'combined'")
-    done = second.manage("rotate_master_key", **database.settings(NEW, OLD))
-    assert done.returncode == 0, done.stderr
-
-    not_ready = first.get("/readyz")
-    assert (not_ready.status_code, not_ready.json()["detail"]) == (503, "Not ready: master key.")
-    before = database.run("SELECT id, private_key FROM tenancy_signingkey ORDER BY id")
-    rotation = post(first, f"{keys}/rotate", made["token"])
-    assert rotation.status_code == 503
-    assert "master key" in rotation.json()["detail"]
-    assert database.run("SELECT id, private_key FROM tenancy_signingkey ORDER BY id") == before
-    assert first.get(keys, made["token"]).status_code == 200
-    assert second.get("/readyz").status_code == 200
-    assert post(second, f"{keys}/rotate", made["token"]).status_code == 201
-
-    # Its heartbeats show that the previous key is still in use.
-    os.kill(lagging.pid, signal.SIGCONT)
-    wait_until(lambda: database.run("SELECT id FROM tenancy_host WHERE last_seen > now() - interval '30 s'")[1:])
-    again = second.manage("rotate_master_key", **database.settings(NEW, OLD))
-    assert f"combined, {first.data_dir}" in again.stdout
-    assert "unset" not in again.stdout
-    assert first.stop(lagging) == 0
-    last = second.manage("rotate_master_key", **database.settings(NEW, OLD))
-    assert "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS" in last.stdout
-
-
-def test_serve_starts_once_the_database_is_there(database: Database) -> None:
-    host = database.host()
-    database.embedded.release()
-    url = database.url.replace("byteor_cloud@", "byteor_cloud:hunter2@")
-    settings = database.settings(DEPLOYMENT_MODE="worker", DATABASE_URL=url)
+    object_store.suspend()
     try:
-        server = start(host, settings)
-        wait_until(lambda: "byteor-cloud: waiting for the database " in host.output())
-        assert server.poll() is None
+        answers = together(
+            lambda: site.upload(site.first, b"other" + content, kind="diagnostic"),
+            lambda: site.get(site.first, "/readyz"),
+            lambda: site.get(site.second, path),
+            lambda: site.bundle(site.second),
+            lambda: site.get(site.second, "/readyz"),
+            lambda: site.get(site.first, "/healthz"),
+            lambda: site.get(site.second, "/healthz"),
+        )
     finally:
-        database.embedded.acquire()
+        object_store.resume()
 
-    wait_until(lambda: "byteor-cloud: serving as a worker" in host.output())
-    assert host.stop(server) == 0
-    assert "hunter2" not in host.output()
-
-
-def test_serve_waits_while_the_database_hangs(database: Database) -> None:
-    host = database.host()
-    os.kill(database.installation.database_pid(), signal.SIGSTOP)
-    try:
-        server = start(host, database.settings(DEPLOYMENT_MODE="worker"))
-        wait_until(lambda: "byteor-cloud: waiting for the database " in host.output())
-        assert server.poll() is None
-    finally:
-        os.kill(database.installation.database_pid(), signal.SIGCONT)
-
-    wait_until(lambda: "byteor-cloud: serving as a worker" in host.output())
-    assert host.stop(server) == 0
-
-
-def test_serve_ends_at_once_while_it_waits(database: Database) -> None:
-    host = database.host()
-    server = start(host, database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
-    wait_until(lambda: "byteor-cloud: waiting for the database 127.0.0.1:1/byteor: " in host.output())
-
-    assert host.stop(server) == 0
-
-    assert "Traceback" not in host.output()
-
-
-def test_serve_does_not_wait_for_a_database_that_does_not_exist(database: Database) -> None:
-    host = database.host()
-    done = host.manage(
-        "serve",
-        **database.settings(
-            DATABASE_URL=database.url.replace("/byteor_cloud?", "/missing?"), API_BIND_ADDR=f"127.0.0.1:{host.port}"
-        ),
-    )
-
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database is not usable: ")
-    assert 'database "missing" does not exist' in done.stderr
-    assert "waiting" not in done.stderr
+    assert [answer.status_code for answer in answers] == [503, 503, 503, 503, 503, 200, 200]
+    assert [answer.json()["detail"] for answer in answers if "/readyz" in answer.url] == ["Not ready: storage."] * 2
+    for host in (site.first, site.second):
+        site.wait_for(host, "/readyz", lambda body: body["status"] == "ready")
+        assert site.get(host, path).content == content
+        assert site.bundle(host).status_code == 200
+    assert site.upload(site.first, b"other" + content, kind="diagnostic").status_code == 201

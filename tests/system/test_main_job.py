@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import requests
 
 from byteor_cloud.demo import ADMIN, AGENTS, REVIEWER, Demo
+from tests.object_store import SECRET_KEY, ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until
-from tests.ports import free_port
 from tests.system.conftest import Installation
 
-BUCKET, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "AKIAEXAMPLE", "the-store-s-secret-key"
+__all__ = ["object_store"]
 
 
 class CompletedDemo:
@@ -64,40 +59,19 @@ class CompletedDemo:
 
 
 @pytest.fixture(scope="module")
-def completed() -> Iterator[CompletedDemo]:
-    port = free_port()
-    store = subprocess.Popen(
-        [Path(sys.executable).with_name("moto_server"), "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    endpoint = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _is_up(endpoint))
-    resource = boto3.resource(
-        "s3", endpoint_url=endpoint, region_name="eu-central-1",
-        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
-    )  # fmt: skip
-    bucket = resource.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+def completed(object_store: ObjectStore) -> Iterator[CompletedDemo]:
     installation = Installation()
     environ = installation.environment(
-        S3_BUCKET=BUCKET, S3_ENDPOINT_URL=endpoint, S3_REGION="eu-central-1",
-        LOG_FORMAT="json", API_BIND_ADDR=f"127.0.0.1:{installation.port}",
-    ) | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}  # fmt: skip
+        **object_store.settings, LOG_FORMAT="json", API_BIND_ADDR=f"127.0.0.1:{installation.port}"
+    )
     demo = Demo(installation.data_dir, environ)
     try:
         demo.serve()
         demo.run_main_job()
-        yield CompletedDemo(demo, bucket)
+        yield CompletedDemo(demo, object_store.bucket)
     finally:
         demo.stop()
         installation.remove()
-        store.terminate()
-        store.wait()
-
-
-def _is_up(endpoint: str) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
-        return requests.get(endpoint, timeout=PATIENCE_S).ok
-    return False
 
 
 def test_objects_in_the_store_are_named_by_their_hashes(completed: CompletedDemo) -> None:

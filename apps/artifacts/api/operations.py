@@ -11,7 +11,8 @@ UPLOAD = Operations(
             "uploadArtifact",
             "Upload an artifact",
             "Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the "
-            "same kind, spec hash and deployment returns the existing artifact (200).",
+            "same kind, spec hash and deployment returns the existing artifact (200). If its check failed without a "
+            "result (`check_failed` in `reasons`), it is checked again.",
             example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
         ),
     },

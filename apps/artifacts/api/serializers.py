@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from rest_framework import serializers
 from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services.uploads import find_obstacles
 from apps.pipelines.api.serializers import DiffSerializer
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle
@@ -29,6 +31,7 @@ from apps.tenancy.permissions import Permission
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.engine.replay import BisectOutcome, Predicate, Verdict
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
+from byteor_cloud.jobs import Obstacle
 
 MAX_METADATA_BYTES = 64 * 1024
 
@@ -99,7 +102,11 @@ class ArtifactSerializer(ModelSerializer):
     descriptions = {
         "kind": "The kind of data that was captured.",
         "status": "Whether the artifact was checked, and the result of the check.",
-        "reasons": "Why the artifact was rejected. Empty if it was not rejected.",
+        "reasons": (
+            "Why the artifact was rejected, or why its check cannot continue: `check_failed` (it is repeated when the "
+            "same file is uploaded again, and can be retried in the console) or `check_delayed` (it waits until the "
+            "control plane's database and storage are available). Otherwise empty."
+        ),
         "agent_id": "The agent that uploaded the artifact.",
         "deployment_id": "The deployment that ran when the data was captured. Null if unknown.",
         "version_id": "The version that ran when the data was captured. Null if unknown.",
@@ -110,6 +117,20 @@ class ArtifactSerializer(ModelSerializer):
         "captured_at": "When the data was captured.",
         "metadata": "The information that the agent sent about the capture.",
     }
+
+    @cached_property
+    def _obstacles(self) -> dict[UUID, Obstacle]:
+        """The obstacles of all artifacts that are represented, which one query finds."""
+        shown: Any = self.parent.instance if isinstance(self.parent, serializers.ListSerializer) else [self.instance]
+        return find_obstacles(shown)
+
+    def to_representation(self, instance: Artifact) -> Any:
+        """Return the artifact. While its check cannot continue, the reason for that is its only reason."""
+        shown = super().to_representation(instance)
+        if (obstacle := self._obstacles.get(instance.pk)) is not None:
+            code = "check_failed" if obstacle.is_dead else "check_delayed"
+            shown["reasons"] = [{"code": code, "detail": obstacle.sentence}]
+        return shown
 
     class Meta:
         model = Artifact

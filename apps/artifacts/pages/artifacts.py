@@ -15,6 +15,7 @@ from apps.artifacts.pages.bisects import bisect_headline
 from apps.artifacts.pages.parts import hex_dump, moment, number, payload_text, query_link
 from apps.artifacts.pages.wording import HEX_ROWS, HEX_WIDTH, byte_count, hex_rows
 from apps.artifacts.services import captures
+from apps.artifacts.services.uploads import find_obstacles
 from apps.tenancy.console import relative_time, row_link, short_id, state_pill, with_note
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.machines import ArtifactStatus
@@ -40,7 +41,8 @@ def artifact_title(row: Artifact) -> str:
 def artifact_headline(row: Artifact, *, may_read: bool) -> str:
     """Say in a sentence what happened. ``may_read``: the person may see the content of the capture."""
     if row.status == ArtifactStatus.RECEIVED:
-        return "Waits for its check."
+        obstacle = find_obstacles([row]).get(row.pk)
+        return f"Waits for its check. {obstacle.sentence if obstacle else ''}".rstrip()
     if row.status == ArtifactStatus.REJECTED:
         return f"Rejected: {'; '.join(each['detail'] for each in row.reasons)}"
     if row.kind != Artifact.Kind.INCIDENT_BUNDLE:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,7 @@ from apps.artifacts.folders import folder_of, forget, keep
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.retention import forget_derived
 from apps.artifacts.services.replay_runs import child_request
-from apps.artifacts.services.uploads import scratch_folder
-from byteor_cloud import blobs
+from byteor_cloud import blobs, data_folders
 from byteor_cloud.capture_files import indexes_of, listed_files
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
@@ -40,14 +39,32 @@ def check_readable(artifact: Artifact) -> None:
 
 
 def _opened(artifact: Artifact) -> Path:
-    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict."""
+    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotStored, Unavailable.
+
+    A page of the console opens it several times. If the blob store does not answer, only the first call waits for it.
+    """
     check_readable(artifact)
+    if artifact.unreadable is not None:
+        raise artifact.unreadable
     folder = folder_of(artifact.content_hash)
     try:
         os.utime(folder)
     except FileNotFoundError:
-        return _build(artifact.content_hash)
+        try:
+            return _build(artifact.content_hash)
+        except Unavailable as error:
+            artifact.unreadable = error
+            raise
     return folder
+
+
+def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
+    """Call ``read`` with the folder derived from the artifact. If files of it are gone, build it again, once."""
+    try:
+        return read(_opened(artifact))
+    except FileNotFoundError:  # it was removed meanwhile, or somebody deleted a part of it
+        forget(artifact.content_hash)
+    return read(_opened(artifact))
 
 
 _builds = threading.Lock()
@@ -68,8 +85,8 @@ def _build(content_hash: str) -> Path:
             children.run_apart(request, scratch=scratch, silence_s=BUILD_S)
             forget_derived()
             return keep(content_hash, capture)
-    except FileNotFoundError:
-        raise NotFound("The content of the artifact is not stored any more.") from None
+    except FileNotFoundError as error:
+        raise Unavailable("The server's temporary files were deleted meanwhile.", retry_after=1) from error
     except children.Refused as rejected:
         raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
     except (children.ChildDied, children.TookTooLong) as error:
@@ -80,7 +97,7 @@ def _build(content_hash: str) -> Path:
 
 def list_files(artifact: Artifact) -> list[dict[str, Any]]:
     """Return path, size and SHA-256 of each file of the capture."""
-    return run_in_disk_thread(listed_files, _opened(artifact))
+    return _read(artifact, lambda capture: run_in_disk_thread(listed_files, capture))
 
 
 def has_expected(artifact: Artifact) -> bool:
@@ -90,28 +107,26 @@ def has_expected(artifact: Artifact) -> bool:
 
 def open_file(artifact: Artifact, path: str) -> BinaryIO:
     """Open a file of the capture. Raises NotFound for a path that is not listed."""
-    capture = _opened(artifact)
-    if not any(each["path"] == path for each in run_in_disk_thread(listed_files, capture)):
+    if not any(each["path"] == path for each in list_files(artifact)):
         raise NotFound("The capture has no file with this path.")
-    return (capture / "files" / path).open("rb")
+    return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))
 
 
 def read_journal(artifact: Artifact, lane: str, *, time: datetime | None = None, **options: Any) -> dict[str, Any]:
     """Return a page of a journal. Raises NotFound, or Conflict for a journal that is broken."""
-    capture = _opened(artifact)
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:
         raise NotFound("The capture has no journal of this lane.")
     unix_ns = None if time is None else max(0, round(time.timestamp() * 1_000_000) * 1_000)
 
-    def read() -> dict[str, Any]:
+    def read(capture: Path) -> dict[str, Any]:
+        if lane not in indexes_of(capture):
+            raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken")
         with JournalIndex.open(capture / "files/journal" / f"{lane}.bin", capture / "indexes" / lane) as index:
             return journal_page(index, lane, unix_ns=unix_ns, **options)
 
     try:
-        page = run_in_disk_thread(read)
-    except FileNotFoundError:
-        raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken") from None
+        page = _read(artifact, lambda capture: run_in_disk_thread(read, capture))
     except StaleIndex:
         forget(artifact.content_hash)
         raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
@@ -154,7 +169,7 @@ def trace_record(replay: Replay, sequence: int, ingress: str | None) -> dict[str
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=data_folders.scratch()) as folder:
         yield Path(folder)
 
 

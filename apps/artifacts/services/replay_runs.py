@@ -18,10 +18,11 @@ from apps.artifacts import children
 from apps.artifacts.effects import TOTAL_S, Executor
 from apps.artifacts.models import Replay, ReplayFrames
 from apps.artifacts.services.replays import approval_subject, end, needs_approval
-from apps.artifacts.services.uploads import WORKER, scratch_folder, storable, unpacked
+from apps.artifacts.services.uploads import WORKER, storable, unpacked
 from apps.releases.services import approvals
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.state import advance, lock_row
+from byteor_cloud import data_folders
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ReplayEvent, ReplayStatus
@@ -201,7 +202,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             _leave_short_lane(row, claim)
         return True
 
-    scratch = scratch_folder()
+    scratch = data_folders.scratch()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         gate = Gate(
             urls=settings.CONFIG.replay_http_allowlist,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from uuid import UUID
 
-from django.conf import settings
 from django.core.files.base import File
 from django.db import IntegrityError, transaction
 
@@ -24,7 +23,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud import blobs
+from byteor_cloud import blobs, data_folders, jobs
 from byteor_cloud.capture_files import build_capture, size_of
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
@@ -65,7 +64,7 @@ def receive(
     declared = declared_key(kind, spec_hash, deployment_id)
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
-        return existing, False
+        return _ensure_checked(existing, file, actor=actor), False
     blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:
         with transaction.atomic():
@@ -93,11 +92,12 @@ def receive(
                 resource=("artifact", artifact.pk),
                 changes={"kind": kind, "content_hash": content_hash, "size_bytes": file.size},
             )
-            organization = environment.project.organization_id
+            organization, key = environment.project.organization_id, str(artifact.pk)
             enqueue(
-                IngestArtifact(artifact_id=str(artifact.pk)),
+                IngestArtifact(artifact_id=key),
                 organization=organization,
                 person=Membership.first_admin(organization),
+                serial=key,
             )
     except IntegrityError:
         # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
@@ -121,10 +121,37 @@ def _existing(environment: Environment, content_hash: str, declared: str) -> Art
     return known.select_for_update(no_key=True).first()
 
 
+def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as above
+    """Queue the check of an artifact again if it was received and nothing will check it. Returns its current row.
+
+    The job of its check is a dead letter, or was deleted. The blob is stored again, in case that it was lost.
+    """
+    key = str(artifact.pk)
+    if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):
+        return artifact
+    blobs.put_file(artifact.content_hash, file)
+    with transaction.atomic():
+        row = _existing(artifact.environment, artifact.content_hash, artifact.declared)
+        if row is None:
+            raise Unavailable("The artifact was being removed at the same moment. Upload it again.", retry_after=1)
+        organization = row.environment.project.organization_id
+        if row.status == ArtifactStatus.RECEIVED and jobs.resume(
+            IngestArtifact(artifact_id=key), organization=organization, serial=key
+        ):
+            audit.record("artifact.requeue", actor=actor, scope=row.environment, resource=("artifact", row.pk))
+    return row
+
+
+def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, jobs.Obstacle]:
+    """Return why the checks of these artifacts cannot continue, for those of which this is known."""
+    by_key = {str(row.pk): row.pk for row in artifacts if row.status == ArtifactStatus.RECEIVED}
+    return {by_key[key]: obstacle for key, obstacle in jobs.find_obstacles(by_key).items()}
+
+
 @contextmanager
 def unpacked(artifact: Artifact) -> Iterator[Path]:
     """Unpack the artifact's incident bundle into a folder that exists until the block ends. Raises RejectedBundle."""
-    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
+    with tempfile.TemporaryDirectory(dir=data_folders.scratch()) as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage is typed as IO[bytes]
         yield Path(folder)
 
@@ -134,7 +161,7 @@ def _built(artifact: Artifact) -> tuple[str, int]:
 
     Returns its spec hash, and the size of what is kept.
     """
-    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
+    with tempfile.TemporaryDirectory(dir=data_folders.scratch()) as folder, blobs.read(artifact.content_hash) as source:
         capture = Path(folder, "capture")
         capture.mkdir()
         bundle = build_capture(cast("BinaryIO", source), capture)
@@ -142,13 +169,6 @@ def _built(artifact: Artifact) -> tuple[str, int]:
         if artifact.spec_hash in {None, bundle.spec_hash}:  # else it will be rejected
             folders.keep(artifact.content_hash, capture)
         return bundle.spec_hash, size
-
-
-def scratch_folder() -> Path:
-    """Return the folder for temporary files."""
-    scratch: Path = settings.CONFIG.data_dir / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    return scratch
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:

@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import structlog
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
+from byteor_cloud import data_folders
 from byteor_cloud.config import BindAddress, Config
 from byteor_cloud.database import direct_connection
+from byteor_cloud.errors import Unavailable
 
 MIGRATION_LOCK = 7_226_190_001  # an arbitrary number that every process must use
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind
+logger = structlog.get_logger(__name__)
 
 
 def migrate() -> None:
@@ -44,6 +48,19 @@ def find_organization(text: str) -> Organization:
 def bracketed(host: str) -> str:
     """Return the host as URLs and gunicorn need it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def create_folders() -> None:
+    """Create the folders for temporary files. Raises CommandError if one cannot be created, unless the disk is full.
+
+    With a full disk a server still answers reads. Each use of a folder creates it later.
+    """
+    try:
+        data_folders.create()
+    except Unavailable as error:
+        raise CommandError(error.detail) from None
+    except OSError as error:
+        logger.warning("folders_not_created", error=error.strerror)
 
 
 def origin(address: BindAddress) -> str:

@@ -35,7 +35,7 @@ from byteor_cloud.api.parameters import (
 )
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
-from byteor_cloud.errors import Conflict, NotFound
+from byteor_cloud.errors import Conflict, NotFound, NotStored, Unavailable
 
 
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
@@ -273,6 +273,10 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         assignment = Assignment.objects.get(agent=self.agent)
         if assignment.bundle_hash != wanted:
             raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")
-        response = FileResponse(blobs.read(wanted), content_type="application/x-tar")
+        try:
+            source = blobs.read(wanted)
+        except NotStored as error:  # a fault of the control plane: the agent must try again, not fail the deployment
+            raise Unavailable("The bundle is not stored any more.", retry_after=30) from error
+        response = FileResponse(source, content_type="application/x-tar")
         response["ETag"] = f'"{wanted}"'
         return response

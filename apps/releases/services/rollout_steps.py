@@ -22,7 +22,7 @@ from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
-from byteor_cloud.errors import Unavailable
+from byteor_cloud.errors import NotStored, Unavailable
 
 logger = structlog.get_logger(__name__)
 
@@ -78,7 +78,7 @@ def _is_bundle_available(deployment: Deployment) -> bool:
         return True
     try:
         blobs.check_readable(source.bundle_hash)
-    except (OSError, Unavailable) as error:
+    except (OSError, NotStored, Unavailable) as error:
         logger.warning("bundle_not_served", deployment=str(deployment.pk), error=repr(error))
         return False
     return True

@@ -13,7 +13,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.tenancy.jobs import FORGET_JOBS
 from byteor_cloud import jobs
-from byteor_cloud.errors import Unavailable
+from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KINDS, Claim, GivenUp
 from tests.system.jobs.queue_steps import (
@@ -116,10 +116,11 @@ TROUBLES = [
     OSError(errno.EIO, "Input/output error"),
     OSError(errno.ESTALE, "Stale file handle"),
     PermissionError(errno.EACCES, "Permission denied"),
+    FileNotFoundError(errno.ENOENT, "No such file"),
 ]
 OWN = [
     RuntimeError("no"),
-    FileNotFoundError(errno.ENOENT, "No such file"),
+    NotStored("The content is not stored any more."),
     OSError(errno.ENAMETOOLONG, "File name too long"),
     psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
     psycopg.errors.UniqueViolation("twice"),

@@ -45,6 +45,7 @@ class Command(OperatorCommand):
         _ensure_connections(current)
         installation.migrate()
         vault.ensure_key()
+        installation.create_folders()
         _remove_leftovers(current.data_dir)
         static = static_files.collect() if is_api else {}
         connections.close_all()

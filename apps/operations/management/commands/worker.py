@@ -14,6 +14,7 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError, InterfaceError, connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy import vault
 from byteor_cloud.config import BindAddress, Config
@@ -31,6 +32,7 @@ class Command(OperatorCommand):
         with suppress(DatabaseError, InterfaceError):
             vault.ensure_key()
         connection.close()
+        installation.create_folders()
         # Beside an API process, the API's address serves health and metrics.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()

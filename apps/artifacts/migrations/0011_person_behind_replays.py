@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('artifacts', '0009_filtered_lists'),
+        ('artifacts', '0010_ingest_serials'),
     ]
 
     operations = [

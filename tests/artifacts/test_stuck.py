@@ -1,0 +1,356 @@
+"""Artifacts whose check cannot continue say why, and are checked again when the same file is uploaded again."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts import children, folders
+from apps.artifacts.jobs import IngestArtifact
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import uploads
+from apps.fleet.models import Agent
+from apps.tenancy.models import AuditEvent
+from byteor_cloud import blobs, jobs
+from byteor_cloud.api import system
+from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.worker.process import Worker
+from tests.artifacts.incidents import incident, ingested, journal, upload
+from tests.browser.confirmed import YES
+from tests.browser.filled import act, dead_letter, row_page, signed_in
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import Api, World
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
+ROUNDS = 8
+
+
+def work() -> None:
+    """Run all attempts of the waiting jobs, without the delays between them."""
+    for _ in range(ROUNDS):
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
+        Worker(has_clock=False).run(until_idle=True)
+
+
+class Stuck:
+    """An artifact that stays received, because each attempt to check it failed."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.world = world
+        self.agent, self.api = world.agent()
+        self.content = incident(world.version().spec_kv)
+        self.id = self.upload().json()["id"]
+
+        def fail(*_: object) -> None:
+            raise error or RuntimeError("a fault of an older release")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(uploads, "build_capture", fail)
+            work()
+        assert self.row.status == "received"
+
+    @property
+    def row(self) -> Artifact:
+        return Artifact.objects.get(pk=self.id)
+
+    def upload(self) -> Any:
+        return upload(self.api, self.agent, self.content, kind="incident_bundle")
+
+    def reasons(self, api: Api | None = None) -> Any:
+        """Return the reasons that the artifact itself and the list of artifacts show."""
+        api = api or self.world.viewer.api
+        found = api.get(self.world.path(rest=f"/artifacts/{self.id}")).json()["reasons"]
+        (listed,) = [each for each in api.get(self.world.path(rest="/artifacts")).json()["results"]
+                     if each["id"] == self.id]  # fmt: skip
+        assert listed["reasons"] == found
+        return found
+
+
+@pytest.fixture
+def stuck(world: World, monkeypatch: pytest.MonkeyPatch) -> Stuck:
+    return Stuck(world, monkeypatch)
+
+
+def events() -> list[str]:
+    return list(
+        AuditEvent.objects.filter(action__startswith="artifact.").order_by("id").values_list("action", flat=True)
+    )
+
+
+# -- reasons
+
+
+def test_dead_letter_is_the_reason_of_an_artifact(stuck: Stuck) -> None:
+    (reason,) = stuck.reasons()
+
+    assert reason["code"] == "check_failed"
+    assert "artifacts.ingest failed for good" in reason["detail"]
+    assert "a fault of an older release" in reason["detail"]
+    page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
+    assert "Waits for its check. The job artifacts.ingest failed for good" in page.content.decode()
+
+
+def test_outage_is_the_reason_of_an_artifact_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = Stuck(world, monkeypatch, Unavailable("The artifact store is not reachable."))
+
+    (reason,) = stuck.reasons()
+    assert (reason["code"], "The artifact store is not reachable." in reason["detail"]) == ("check_delayed", True)
+    work()
+    assert (stuck.row.status, stuck.reasons()) == ("verified", [])
+
+
+def test_one_query_finds_the_reasons_of_a_list(stuck: Stuck) -> None:
+    def count() -> int:
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            assert stuck.world.viewer.api.get(stuck.world.path(rest="/artifacts")).status_code == 200
+        return len(queries)
+
+    count()  # the first request also notes when the credential was used
+    one = count()
+    for number in range(5):
+        upload(stuck.api, stuck.agent, b"%d" % number)
+
+    assert count() == one
+
+
+def test_check_of_an_older_release_gets_the_key_that_finds_it(world: World) -> None:
+    letter = dead_letter(IngestArtifact(artifact_id="0190b3c2-0000-7000-8000-000000000001"))
+    migration = importlib.import_module("apps.artifacts.migrations.0010_ingest_serials").Migration
+
+    with connection.cursor() as cursor:
+        cursor.execute(migration.operations[0].sql)
+
+    assert ProcrastinateJob.objects.get(pk=letter.pk).lock == "0190b3c2-0000-7000-8000-000000000001"
+
+
+# -- the same file again
+
+
+def test_same_upload_is_checked_again(stuck: Stuck) -> None:
+    again = stuck.upload()
+
+    assert (again.status_code, again.json()["id"], again.json()["reasons"]) == (200, stuck.id, [])
+    assert events() == ["artifact.receive", "artifact.requeue"]
+    event = AuditEvent.objects.get(action="artifact.requeue")
+    assert (event.actor_kind, event.resource_id) == ("agent", stuck.id)
+    work()
+    assert stuck.row.status == "verified"
+    assert not ProcrastinateJob.objects.exists()
+
+
+def test_artifact_whose_job_was_lost_is_checked_again(stuck: Stuck) -> None:
+    ProcrastinateJob.objects.all().delete()
+
+    stuck.upload()
+    work()
+
+    assert stuck.row.status == "verified"
+
+
+def test_lost_blob_is_stored_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, api = world.agent()
+    content = incident(world.version().spec_kv)
+    made = upload(api, agent, content, kind="incident_bundle").json()
+    blobs.delete(made["content_hash"])
+    work()
+    (obstacle,) = uploads.find_obstacles(Artifact.objects.all()).values()
+    assert (obstacle.is_dead, "not stored any more" in obstacle.error) == (True, True)
+
+    upload(api, agent, content, kind="incident_bundle")
+    work()
+
+    assert Artifact.objects.get().status == "verified"
+
+
+def test_concurrent_uploads_queue_one_check(stuck: Stuck, at_once: Race) -> None:
+    answers = at_once(*(stuck.upload for _ in range(4)))
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert events() == ["artifact.receive", "artifact.requeue"]
+    assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
+
+
+def test_waiting_verified_and_rejected_artifacts_are_not_queued_again(world: World) -> None:
+    agent, api = world.agent()
+    content = incident(world.version().spec_kv)
+
+    def send(**fields: str) -> None:
+        assert upload(api, agent, content, kind="incident_bundle", **fields).status_code in {200, 201}
+
+    send()
+    send()
+    assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
+    send(spec_hash="sha256:" + "0" * 64)
+    work()
+    assert sorted(Artifact.objects.values_list("status", flat=True)) == ["rejected", "verified"]
+    send()
+    send(spec_hash="sha256:" + "0" * 64)
+
+    assert not ProcrastinateJob.objects.exists()
+    assert "artifact.requeue" not in events()
+
+
+def test_check_that_killed_its_process_is_not_queued_again(stuck: Stuck) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE procrastinate_jobs SET byteor_kills = %s", [jobs.KILLS])
+
+    assert stuck.upload().status_code == 200
+
+    assert ProcrastinateJob.objects.get().status == "failed"
+    assert events() == ["artifact.receive"]
+
+
+def test_upload_that_cannot_be_stored_again_changes_nothing(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Unavailable("The artifact store is not reachable.", retry_after=10)
+
+    monkeypatch.setattr(blobs, "put_file", refuse)
+
+    assert stuck.upload().status_code == 503
+
+    assert (events(), ProcrastinateJob.objects.get().status) == (["artifact.receive"], "failed")
+
+
+def test_retry_in_the_console_checks_the_artifact(stuck: Stuck) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # as older releases queued it
+    signed_in(stuck.world.operator.user).post(act(ProcrastinateJob.objects.get(), "retry"), YES)
+
+    work()
+
+    assert (stuck.row.status, stuck.reasons()) == ("verified", [])
+
+
+# -- folders that vanish
+
+
+def data_folders() -> list[Path]:
+    return [Path(settings.CONFIG.data_dir, name) for name in ("scratch", "captures")]
+
+
+def remove_folders() -> None:
+    for folder in data_folders():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_folders_that_vanish_are_created_again(world: World) -> None:
+    spec = world.version().spec_kv
+    remove_folders()
+    artifact = ingested(world, incident(spec))
+    assert [folder.stat().st_mode & 0o777 for folder in data_folders()] == [0o700] * 2
+
+    for rest in ("/files", "/files?path=spec.kv", "/journal/quotes_in"):
+        remove_folders()
+        answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}{rest}"))
+        assert answer.status_code == 200
+        assert b"".join(answer)  # so that the file is closed
+    remove_folders()
+    world.operator.api.post(world.path(rest=f"/artifacts/{artifact.pk}/replay"), {})
+    work()
+    assert Replay.objects.get().status == "succeeded"
+
+
+@pytest.mark.parametrize("rest", ["/files", "/files?path=journal/quotes_in.bin", "/journal/quotes_in"])
+def test_capture_of_which_a_part_was_deleted_is_built_again(world: World, rest: str) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    folder = folders.folder_of(artifact.content_hash)
+    (folder / "list.json").unlink()
+    (folder / "files" / "journal" / "quotes_in.bin").unlink()
+
+    answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}{rest}"))
+
+    assert answer.status_code == 200
+    assert b"".join(answer)
+
+
+def test_local_file_that_is_missing_is_not_a_missing_blob(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    remove_folders()
+
+    def lose(*_: object, **__: object) -> None:
+        raise FileNotFoundError("a cleaner was faster")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(children, "run_apart", lose)
+        answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
+
+    assert answer.status_code == 503
+    assert jobs.is_outage(FileNotFoundError())
+    assert not jobs.is_outage(NotStored("gone"))
+
+
+def test_content_that_the_store_does_not_have_is_404(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    blobs.delete(artifact.content_hash)
+    page = f"{row_page(artifact).removesuffix('change/')}content/"
+    path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
+
+    assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (404, 404)
+
+
+def test_content_is_503_while_the_store_is_unavailable(world: World, store: Path) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    folders.forget(artifact.content_hash)
+    page = f"{row_page(artifact).removesuffix('change/')}content/"
+    path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
+
+    store.rename(store.with_name("aside"))  # its disk is not mounted
+
+    assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (503, 503)
+
+
+def test_page_waits_for_the_store_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b"{}"])))
+    folders.forget(artifact.content_hash)
+    asked: list[str] = []
+
+    def give_nothing(content_hash: str) -> None:
+        asked.append(content_hash)
+        raise Unavailable("The artifact store is not reachable. Try again later.")
+
+    monkeypatch.setattr(blobs, "read", give_nothing)
+    page = signed_in(world.operator.user).get(row_page(artifact))
+
+    assert (page.status_code, asked) == (200, [artifact.content_hash])
+    assert "The artifact store is not reachable." in page.content.decode()
+
+
+def test_bundle_that_is_lost_is_a_fault_that_agents_wait_for(world: World) -> None:
+    ((agent, api),) = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    path = f"/api/v1/agents/{agent.pk}/deployment/bundle?hash={deployment.bundle_hash}"
+    served = api.get(path)
+    assert b"".join(served.streaming_content)
+
+    blobs.delete(deployment.bundle_hash or "")
+
+    assert api.get(path).status_code == 503
+    assert Agent.objects.filter(pk=agent.pk).exists()
+
+
+def test_readyz_names_a_folder_for_temporary_files_that_cannot_be_used(world: World) -> None:
+    system._migrations.cache_clear()
+    api = Api(None)
+    remove_folders()
+    assert api.client.get("/readyz").status_code == 200
+    assert all(folder.is_dir() for folder in data_folders())
+
+    for folder in data_folders():
+        folder.rmdir()
+        folder.write_text("in the way")
+        answer = api.client.get("/readyz")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "Not ready: temporary files.")
+        folder.unlink()
+    assert api.client.get("/readyz").status_code == 200

@@ -1,0 +1,205 @@
+"""Hosts with data folders of their own on one database: their master keys, and a database that comes later."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from byteor_cloud.embedded import EmbeddedPostgres
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import ROOT, Installation
+
+OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+
+
+class Database:
+    """An embedded PostgreSQL that hosts use as if it ran elsewhere."""
+
+    def __init__(self) -> None:
+        self.installation = Installation()
+        self.embedded = EmbeddedPostgres(self.installation.data_dir)
+        self.url = self.embedded.acquire()
+        self.hosts: list[Installation] = []
+
+    def host(self) -> Installation:
+        """Create a host with an empty data folder."""
+        made = Installation(is_prepared=False)
+        self.hosts.append(made)
+        return made
+
+    def settings(self, key: str = OLD, previous: str = "", **more: str) -> dict[str, str]:
+        shared = {"DATABASE_URL": self.url, "SECRET_KEY": "x" * 60, "API_PROCESSES": "1"}
+        return shared | {"MASTER_KEY": key, "MASTER_KEY_PREVIOUS": previous} | more
+
+    def run(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as session:
+            cursor = session.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def remove(self) -> None:
+        for host in self.hosts:
+            host.remove()
+        self.embedded.release()
+        self.installation.remove()
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    made = Database()
+    yield made
+    made.remove()
+
+
+def start(host: Installation, settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start ``serve`` without waiting for it."""
+    with host.log.open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "serve"],
+            env=host.environment(API_BIND_ADDR=f"127.0.0.1:{host.port}", **settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    host.servers.append(server)
+    return server
+
+
+def post(host: Installation, path: str, token: str) -> requests.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    return requests.post(host.base + path, json={}, headers=headers, timeout=PATIENCE_S)
+
+
+def test_only_hosts_with_the_installations_key_serve(database: Database) -> None:
+    """Two hosts with different keys start on an empty database at the same moment, and one of them serves."""
+    hosts = [database.host(), database.host()]
+    servers = [
+        start(host, database.settings(key, DEPLOYMENT_MODE="api")) for host, key in zip(hosts, (OLD, NEW), strict=True)
+    ]
+
+    wait_until(lambda: any(server.poll() is not None for server in servers))
+    wait_until(lambda: any("byteor-cloud: serving" in host.output() for host in hosts))
+
+    [failed] = [number for number, server in enumerate(servers) if server.poll() is not None]
+    served, refused, key = hosts[1 - failed], hosts[failed], (OLD, NEW)[failed]
+    assert servers[failed].returncode == 1
+    message = [line for line in refused.output().splitlines() if line.startswith("CommandError: ")]
+    assert len(message) == 1
+    assert "neither BYTEOR_CLOUD_MASTER_KEY nor BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is that key" in message[0]
+    assert served.get("/readyz").status_code == 200
+
+    for argv in (["serve"], ["worker"], ["bootstrap", "--org", "Acme", "--email", "ada@acme.example"]):
+        done = refused.manage(*argv, **database.settings(key, API_BIND_ADDR=f"127.0.0.1:{refused.port}"))
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert done.stderr.splitlines()[-1].startswith("CommandError: the installation's master key has the id ")
+        assert "Traceback" not in done.stderr
+    assert database.run("SELECT name FROM tenancy_organization") == []
+    everything = refused.output() + served.output()
+    assert OLD not in everything
+    assert NEW not in everything
+
+
+def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database: Database) -> None:
+    first, second = database.host(), database.host()
+    lagging = first.serve(**database.settings())
+    made = first.bootstrap(**database.settings())
+    keys = f"/api/v1/orgs/{made['org_id']}/signing-keys"
+    second.serve(**database.settings(NEW, OLD, DEPLOYMENT_MODE="api"))
+    assert [host.get("/readyz").status_code for host in (first, second)] == [200, 200]
+
+    # The first host could not decrypt anything any more.
+    refused = second.manage("rotate_master_key", **database.settings(NEW, OLD))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"combined, {first.data_dir}" in refused.stderr
+    assert str(second.data_dir) not in refused.stderr
+
+    # The rotation happens nevertheless, because the host seems to be dead.
+    os.kill(lagging.pid, signal.SIGSTOP)  # its children, which serve, go on
+    database.run("UPDATE tenancy_host SET last_seen = now() - interval '1 hour' WHERE mode = 'combined'")
+    done = second.manage("rotate_master_key", **database.settings(NEW, OLD))
+    assert done.returncode == 0, done.stderr
+
+    not_ready = first.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()["detail"]) == (503, "Not ready: master key.")
+    before = database.run("SELECT id, private_key FROM tenancy_signingkey ORDER BY id")
+    rotation = post(first, f"{keys}/rotate", made["token"])
+    assert rotation.status_code == 503
+    assert "master key" in rotation.json()["detail"]
+    assert database.run("SELECT id, private_key FROM tenancy_signingkey ORDER BY id") == before
+    assert first.get(keys, made["token"]).status_code == 200
+    assert second.get("/readyz").status_code == 200
+    assert post(second, f"{keys}/rotate", made["token"]).status_code == 201
+
+    # Its heartbeats show that the previous key is still in use.
+    os.kill(lagging.pid, signal.SIGCONT)
+    wait_until(lambda: database.run("SELECT id FROM tenancy_host WHERE last_seen > now() - interval '30 s'")[1:])
+    again = second.manage("rotate_master_key", **database.settings(NEW, OLD))
+    assert f"combined, {first.data_dir}" in again.stdout
+    assert "unset" not in again.stdout
+    assert first.stop(lagging) == 0
+    last = second.manage("rotate_master_key", **database.settings(NEW, OLD))
+    assert "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS" in last.stdout
+
+
+def test_serve_starts_once_the_database_is_there(database: Database) -> None:
+    host = database.host()
+    database.embedded.release()
+    url = database.url.replace("byteor_cloud@", "byteor_cloud:hunter2@")
+    settings = database.settings(DEPLOYMENT_MODE="worker", DATABASE_URL=url)
+    try:
+        server = start(host, settings)
+        wait_until(lambda: "byteor-cloud: waiting for the database " in host.output())
+        assert server.poll() is None
+    finally:
+        database.embedded.acquire()
+
+    wait_until(lambda: "byteor-cloud: serving as a worker" in host.output())
+    assert host.stop(server) == 0
+    assert "hunter2" not in host.output()
+
+
+def test_serve_waits_while_the_database_hangs(database: Database) -> None:
+    host = database.host()
+    os.kill(database.installation.database_pid(), signal.SIGSTOP)
+    try:
+        server = start(host, database.settings(DEPLOYMENT_MODE="worker"))
+        wait_until(lambda: "byteor-cloud: waiting for the database " in host.output())
+        assert server.poll() is None
+    finally:
+        os.kill(database.installation.database_pid(), signal.SIGCONT)
+
+    wait_until(lambda: "byteor-cloud: serving as a worker" in host.output())
+    assert host.stop(server) == 0
+
+
+def test_serve_ends_at_once_while_it_waits(database: Database) -> None:
+    host = database.host()
+    server = start(host, database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
+    wait_until(lambda: "byteor-cloud: waiting for the database 127.0.0.1:1/byteor: " in host.output())
+
+    assert host.stop(server) == 0
+
+    assert "Traceback" not in host.output()
+
+
+def test_serve_does_not_wait_for_a_database_that_does_not_exist(database: Database) -> None:
+    host = database.host()
+    done = host.manage(
+        "serve",
+        **database.settings(
+            DATABASE_URL=database.url.replace("/byteor_cloud?", "/missing?"), API_BIND_ADDR=f"127.0.0.1:{host.port}"
+        ),
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database is not usable: ")
+    assert 'database "missing" does not exist' in done.stderr
+    assert "waiting" not in done.stderr
