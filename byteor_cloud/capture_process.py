@@ -35,6 +35,7 @@ from byteor_cloud.engine.replay import (
     transfer_parameters,
     validate_incident,
 )
+from byteor_cloud.host_share import lower_priority
 
 SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
 _PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
@@ -111,6 +112,8 @@ def main() -> None:
     """Answer one request."""
     parent = _Parent()
     request = parent.receive()
+    if request["kind"] != "replay":  # a request waits for it, and others of the host must not wait longer for that
+        lower_priority()
     try:
         answer = _build if request["kind"] == "build" else _run
         parent.send(outcome=answer(request, parent))

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 
 from byteor_cloud.api import problems
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.fair import Holder
 
 MAX_WAIT_S = 25.0
 # Heartbeats are combined into shared statements; a probe that waits for a slot would report nothing useful.
@@ -69,3 +70,9 @@ def released_slot(request: HttpRequest) -> Iterator[None]:
     finally:
         # Wait for a slot without a time limit, so that a body that has arrived completely is not thrown away.
         _slots.acquire()
+
+
+def holder_of(request: HttpRequest) -> Holder:
+    """Return whom the request counts for; nobody before its credential is recognized."""
+    holder: Holder = getattr(request, "holder", Holder("", "", ""))
+    return holder

@@ -210,7 +210,8 @@ class CaptureViewSet(EnvironmentViewSet):
         begins = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
         if len(begins) > 1:
             raise InvalidInput.at_parameter(begins[1], f"Send only one of {' and '.join(begins)}.")
-        return Response(captures.read_journal(self.get_object(), self.kwargs["lane"], **self.parameter_values))
+        lane, options = self.kwargs["lane"], self.parameter_values
+        return Response(captures.read_journal(self.get_object(), lane, compute=self.compute, **options))
 
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -255,10 +256,11 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
         if other is None:
             raise NotFound("There is no replay to compare with.")
-        return Response(captures.compare_replays(self.get_object(), other))
+        return Response(captures.compare_replays(self.get_object(), other, compute=self.compute))
 
     @extend_schema(responses=r.TraceSerializer)
     def trace(self, request: Request, **kwargs: Any) -> Response:
         """Follow a record through the pipeline."""
         values = self.parameter_values
-        return Response(captures.trace_record(self.get_object(), values["sequence"], values.get("ingress")))
+        ingress = values.get("ingress")
+        return Response(captures.trace_record(self.get_object(), values["sequence"], ingress, lane=self.lane))
