@@ -174,8 +174,6 @@ EXPECTED: Mapping[str, type[Exception]] = {
 
 HEAD = struct.Struct(">Q?")
 """What precedes each message between the two processes: the number of its bytes, and whether it is the last one."""
-LIMIT_S = 20
-"""The processor time of one computation, after which the kernel ends the child process."""
 
 
 class Answer(NamedTuple):

@@ -1,7 +1,8 @@
 """The child process that computes for one API process, without Django, secrets, database and sockets.
 
-``python -m byteor_cloud.computing_process PARENT TURN`` answers the requests on its standard input, which is a socket,
-one after the other. ``PARENT`` is the id of the process that started it, and ``TURN`` the file of the host's turn.
+``python -m byteor_cloud.computing_process PARENT TURN SECONDS`` answers the requests on its standard input, which is a
+socket, one after the other. ``PARENT`` is the id of the process that started it, and ``TURN`` the file of the host's
+turn. The kernel ends the process if one request takes more than ``SECONDS`` of processor time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import traceback
 from pathlib import Path
 
 from byteor_cloud import host_share
-from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, LIMIT_S, Answer, installed_ops
+from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, Answer, installed_ops
 
 _MOST_USES = 2_000  # after which the process is replaced, and so is what it leaked
 _MOST_KIB = 512 * 1024  # of memory, which Python seldom returns to the system
@@ -27,29 +28,29 @@ def main() -> None:
     host_share.end_with_parent(int(sys.argv[1]))
     host_share.lower_priority()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would have the plans
-    turn = host_share.Turn(Path(sys.argv[2]))
+    turn, seconds = host_share.Turn(Path(sys.argv[2])), int(sys.argv[3])
     # What an op of a package reads or prints must not mix with the messages.
     parent = socket.socket(fileno=os.dup(0))
     parent.setblocking(True)  # gevent made it otherwise
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
+    os.close(nothing)
     installed_ops()
     uses = 0
     while request := _receive(parent):
         with turn.held():
-            _limit_time()
+            _limit_time(seconds)
             message = _answer(request)
         uses += 1
         is_last = uses >= _MOST_USES or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MOST_KIB
         parent.sendall(HEAD.pack(len(message), is_last) + message)
 
 
-def _limit_time() -> None:
-    """Have the kernel end the process when it has used ``LIMIT_S`` more seconds of processor time."""
+def _limit_time(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    limit = math.ceil(used.ru_utime + used.ru_stime) + LIMIT_S
+    limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
