@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,14 @@ def pids():
 
 def large(op: str = "identity", **changes: Any) -> dict[str, Any]:
     """Return a plan that is too large to be compiled in the process."""
-    stages = [{"id": f"stage-{number:04d}", "op": op} for number in range(60)]
-    ring = {"ingress": "source", "egress": "sink", "stages": stages}
-    return {"plan_v": 1, "name": "large", "target": "single_ring", "single_ring": {**ring, **changes}}
+    names = ["source", *(f"stage-{number:04d}" for number in range(60)), "sink"]
+    graph = {
+        "ingress": names[:1],
+        "egress": names[-1:],
+        "stages": [{"id": name, "op": op} for name in names[1:-1]],
+        "connections": [{"from": one, "to": other} for one, other in pairwise(names)],
+    }
+    return {"plan_v": 1, "name": "large", "target": "lane_graph", "lane_graph": {**graph, **changes}}
 
 
 PLANS = {
@@ -59,7 +65,8 @@ PLANS = {
     "unknown op": large("idntity"),
     "wrong argument": large("http_post:ftp://x"),
     "no object": ["x" * 5000],
-    "no stages": {**large(), "single_ring": {"stages": [], "ingress": "x" * 5000}},
+    "no stages": large(stages=[]),
+    "other target": {**large(), "target": "single_ring"},
     "lone surrogate": large("\ud800"),
     "package's op": large("repeat:2"),
     "package's op with a wrong argument": large("repeat:two"),
