@@ -85,14 +85,25 @@ def _errors(compilation: Compilation) -> list[dict[str, str]]:
 
 
 def preview(plan: object, target: str | None) -> bytes:
-    """Compile a plan, and return the body of the response, which is larger than the plan, as JSON."""
-    return json.dumps(_compile(plan, target).to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+    """Compile a plan, and return the body of the response, which is larger than the plan."""
+    return _body(_compile(plan, target).to_json())
 
 
-def diff_plan(old_kv: str, plan: object) -> SpecDiff | list[dict[str, str]]:
-    """Return the changes from a spec to a plan, or the errors of the plan."""
+def _body(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def diff_plan(against: str, old_kv: str, plan: object) -> bytes | list[dict[str, str]]:
+    """Return the body of a response with the changes from a version's spec to a plan, or the errors of the plan."""
     compilation = _compile(plan)
-    return _errors(compilation) if compilation.spec is None else diff_specs(decode(old_kv), compilation.spec)
+    if compilation.spec is None:
+        return _errors(compilation)
+    return _body({"against": against, **diff_specs(decode(old_kv), compilation.spec).to_json()})
+
+
+def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
+    """Return the body of a response with the changes from the spec of the version ``against`` to another one."""
+    return _body({"against": against, **diff_kv(old_kv, new_kv).to_json()})
 
 
 def diff_kv(old_kv: str, new_kv: str) -> SpecDiff:
@@ -157,7 +168,8 @@ def read_page(journal: str, index: str, lane: str, **options: Any) -> dict[str, 
 COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
     function.__qualname__: function
     for function in (
-        compile_draft, compile_version, preview, preview_text, diff_plan, diff_kv, draw, write_plan, parse_plan,
+        compile_draft, compile_version, preview, preview_text, diff_plan, diff_versions, diff_kv,
+        draw, write_plan, parse_plan,
         strict_json.read, compare, read_around_in,
         check_runtime_config, diff_configurations, read_page,
     )

@@ -187,9 +187,12 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
     return version, True
 
 
-def diff_draft(draft: Draft, *, against: Version, compute: Compute = here) -> SpecDiff:
-    """Return the changes from a version to the saved plan. Raises Unprocessable if the plan does not compile."""
-    found = compute(diff_plan, against.spec_kv, draft.plan)
+def diff_draft(draft: Draft, *, against: Version, compute: Compute = here) -> bytes:
+    """Return the body of a response with the changes from a version to the saved plan.
+
+    Raises Unprocessable if the plan does not compile.
+    """
+    found = compute(diff_plan, str(against.pk), against.spec_kv, draft.plan)
     if isinstance(found, list):
         raise _does_not_compile(found)
     return found

@@ -27,7 +27,7 @@ from apps.tenancy.api.mixins import (
 )
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
-from byteor_cloud.computations import CompiledDraft, compile_draft, preview
+from byteor_cloud.computations import CompiledDraft, compile_draft, diff_versions, preview
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
@@ -131,11 +131,11 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     @extend_schema(
         responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
     )
-    def diff(self, request: Request, **kwargs: Any) -> Response:
+    def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the changes from a version to the saved plan."""
         draft, against = self.get_object(), self.against()
-        diff = services.diff_draft(draft, against=against, compute=self.compute)
-        return Response({"against": against.pk, **diff.to_json()})
+        body = services.diff_draft(draft, against=against, compute=self.compute)
+        return HttpResponse(body, content_type="application/json")
 
 
 class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
@@ -178,11 +178,11 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         return response
 
     @extend_schema(responses=s.DiffSerializer)
-    def diff(self, request: Request, **kwargs: Any) -> Response:
+    def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the changes from another version to this one."""
         version, against = self.get_object(), self.against()
-        diff = services.diff_versions(version, against=against, compute=self.compute)
-        return Response({"against": against.pk, **diff.to_json()})
+        body = self.compute(diff_versions, str(against.pk), against.spec_kv, version.spec_kv)
+        return HttpResponse(body, content_type="application/json")
 
     @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
