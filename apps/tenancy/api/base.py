@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar, final
 from uuid import UUID
 
@@ -34,7 +33,7 @@ from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
-from byteor_cloud.api.computing_lane import compute_for, lane
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.computing import Compute
@@ -167,10 +166,6 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def compute(self) -> Compute:
         """The function with which services compute for this request."""
         return compute_for(self.request._request)
-
-    def lane(self) -> AbstractContextManager[None]:
-        """Hold the lane for requests that compute, for a computation in a process of its own."""
-        return lane(self.request._request)
 
     # -- parameters ---------------------------------------------------------------------------------------------
 
