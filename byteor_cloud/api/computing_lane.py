@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def _is_small(value: Any) -> bool:
                 waiting.extend(each.values())
         elif isinstance(each, (dict, list, tuple)):
             return False
+        elif is_dataclass(each):
+            waiting.extend(getattr(each, field.name) for field in fields(each))
     return left >= 0
 
 

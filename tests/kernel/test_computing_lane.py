@@ -200,6 +200,19 @@ def test_small_input_needs_no_process(tmp_path: Path) -> None:
     assert run("print(compute(read, b'[1]', JsonLimits()), pids())", tmp_path) == "[1] []\n"
 
 
+def test_large_configuration_is_checked_in_the_process(tmp_path: Path) -> None:
+    output = run(
+        """
+from byteor_cloud.engine.configuration import RuntimeConfig
+config = RuntimeConfig("default", "spin", {}, {}, {"NAME": "x" * 5000}, {"enabled": False})
+print(compute(computations.check_runtime_config, {}, "sha256:0", config).capabilities, len(pids()))
+""",
+        tmp_path,
+    )
+
+    assert output == "['deploy'] 1\n"
+
+
 def test_fault_of_the_program_is_no_error_of_the_caller(tmp_path: Path) -> None:
     output = run(
         """
