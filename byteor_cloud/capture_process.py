@@ -37,6 +37,7 @@ from byteor_cloud.engine.replay import (
     transfer_parameters,
     validate_incident,
 )
+from byteor_cloud.host_share import lower_priority
 
 SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
 _PR_SET_PDEATHSIG = 1
@@ -127,6 +128,8 @@ def main() -> None:
     if _die_with_parent():
         parent.send(dies_with_parent=True)
     request = parent.receive()
+    if request["kind"] != "replay":  # a request waits for it, and others of the host must not wait longer for that
+        lower_priority()
     try:
         answer = _build if request["kind"] == "build" else _run
         parent.send(outcome=answer(request, parent))

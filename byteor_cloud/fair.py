@@ -38,11 +38,11 @@ class FairPlaces:
     def __init__(self, count: int, *, waiting: int) -> None:
         self._free = count
         self._most_waiting = waiting
-        self._held: Counter[str | tuple[str, str]] = Counter()
+        self._held: Counter[str | tuple[str, ...]] = Counter()
         self._queues: dict[Holder, deque[_Waiter]] = {}
         self._waiting: Counter[str] = Counter()  # by organization
         # The number of the latest turn of each organization, group and caller that may get another one soon.
-        self._served: dict[str | tuple[str, str], int] = {}
+        self._served: dict[str | tuple[str, ...], int] = {}
         self._turn = 0
         self._lock = threading.Lock()
 
@@ -153,5 +153,6 @@ class FairPlaces:
 _REMEMBERED = 10_000
 
 
-def _names(holder: Holder) -> tuple[str, tuple[str, str], str]:
-    return holder.organization, (holder.organization, holder.group), holder.caller
+def _names(holder: Holder) -> tuple[str, tuple[str, str], tuple[str]]:
+    """Return the different names under which a holder's organization, group and caller are counted."""
+    return holder.organization, (holder.organization, holder.group), (holder.caller,)

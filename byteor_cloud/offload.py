@@ -1,32 +1,21 @@
-"""Threads for work that would block the event loop of an API process: long computations, and waits for the disk."""
+"""Threads for waits for the disk, which would block the event loop of an API process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
 
-from gevent import get_hub
 from gevent.monkey import is_module_patched
 from gevent.threadpool import ThreadPool
 
 DISK_THREADS = 8
 
 
-def run_in_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
-    """Run a pure function in a separate thread and return its result; the process serves other requests meanwhile.
-
-    In a process without an event loop (a worker, a command, a test) this calls the function directly.
-    """
-    if not is_module_patched("threading"):
-        return function(*args, **kwargs)
-    result: R = get_hub().threadpool.apply(function, args, kwargs)
-    return result
-
-
 def run_in_disk_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
-    """Run a function that reads or writes files, like ``run_in_thread``, but in threads that only wait for the disk.
+    """Run a function that reads or writes files in another thread; the process serves other requests meanwhile.
 
-    The function must not use the database, the network or locks, which belong to the event loop.
+    In a process without an event loop (a worker, a command, a test) this calls the function directly. The function must
+    not use the database, the network or locks, which belong to the event loop.
     """
     if not is_module_patched("threading"):
         return function(*args, **kwargs)

@@ -47,6 +47,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.api import problems
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import DomainError, Unavailable
 
@@ -288,7 +289,7 @@ class ReplayAdmin(_RunningAdmin):
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
         may_read = _may_read(request, row)
-        records = replay_page.find_records(row, may_read=may_read)
+        records = replay_page.find_records(row, may_read=may_read, compute=compute_for(request))
         versions, comparable = replay_page.versions(row, parts.number(request, "below"), may_read=may_read)
         return {
             **super().summary(request, row),
@@ -310,9 +311,9 @@ class ReplayAdmin(_RunningAdmin):
         panels: list[dict[str, Any]] = []
         if _may_read(request, row):
             if (sequence := parts.number(request, "trace")) is not None:
-                panels.append(replay_page.trace(row, sequence))
+                panels.append(replay_page.trace(request, row, sequence))
             if (other := parts.identifier(request, "compare")) is not None:
-                panels += replay_page.comparison(row, other)
+                panels += replay_page.comparison(row, other, compute=compute_for(request))
         return {"panels": panels}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:

@@ -31,6 +31,7 @@ from apps.tenancy.console.scope import scope_of, with_scope
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.compiler import write_plan
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
 
@@ -170,7 +171,7 @@ class DraftAdmin(ReadOnlyAdmin):
             request,
             f"Plan of {draft.name}",
             original=draft,
-            text=write_plan(draft.plan),
+            text=compute_for(request)(write_plan, draft.plan),
             may_edit=may_operate(request, draft.environment),
             targets=editor.TARGETS,
             versions=versions,
@@ -244,7 +245,7 @@ def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     if target is not None and target not in editor.TARGETS:
         raise InvalidInput(f"The query parameter `target` must be one of {', '.join(editor.TARGETS)}.")
     version = _find_version(draft.environment, against) if against else None
-    return editor.preview(request.body, target=target, against=version)
+    return editor.preview(request.body, target=target, against=version, compute=compute_for(request))
 
 
 def _find_version(environment: Environment, pk: str) -> Version:
@@ -263,11 +264,13 @@ def _revision(request: HttpRequest) -> int:
 
 
 def _save(request: HttpRequest, draft: Draft) -> dict[str, Any]:
-    return editor.save(draft, request.body, revision=_revision(request), actor=actor_of(request))
+    revision, compute = _revision(request), compute_for(request)
+    return editor.save(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
 
 
 def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
-    answer = editor.promote(draft, request.body, revision=_revision(request), actor=actor_of(request))
+    revision, compute = _revision(request), compute_for(request)
+    answer = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
     if "id" in answer:
         answer["url"] = reverse("admin:pipelines_version_change", args=[answer["id"]])
         # Only the page's name ties this to apps.releases, which this app must not import.
@@ -319,7 +322,8 @@ class VersionAdmin(ReadOnlyAdmin):
         if row is None:
             raise Http404
         headers = {"Cache-Control": "private, max-age=3600"}
-        return HttpResponse(services.draw(row), content_type="image/svg+xml", headers=headers)
+        drawing = services.draw(row, compute=compute_for(request))
+        return HttpResponse(drawing, content_type="image/svg+xml", headers=headers)
 
     @method_decorator(require_GET)
     def compare_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
@@ -339,7 +343,7 @@ class VersionAdmin(ReadOnlyAdmin):
             "original": row,
             "old": old,
             "siblings": siblings,
-            "diff": services.diff_versions(row, against=old) if old else None,
+            "diff": services.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
         }
         return TemplateResponse(request, "console/compare.html", context)
 

@@ -10,22 +10,12 @@ from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.actors import Actor
 from apps.tenancy.services.revisions import is_same_json
-from byteor_cloud.engine.compiler import (
-    Compilation,
-    Diagnostic,
-    PipelineSpec,
-    PlanSyntaxError,
-    decode,
-    diff_specs,
-    locate,
-    parse_plan,
-    to_svg,
-    write_plan,
-)
+from byteor_cloud.computations import compile_draft, preview_text
+from byteor_cloud.computing import Compute
+from byteor_cloud.engine.compiler import PlanSyntaxError, parse_plan, write_plan
 from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
 
 TARGETS = {"single_ring": "Single ring", "lane_graph": "Lane graph"}
-MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
 FIRST_PLANS: dict[str, dict[str, Any]] = {
     "single_ring": {
         "ingress": "source",
@@ -46,52 +36,20 @@ def first_plan(target: str) -> dict[str, Any]:
     return {"plan_v": 1, "name": "pipeline", "target": target, target: FIRST_PLANS[target]}
 
 
-def preview(text: bytes, *, target: str | None = None, against: Version | None = None) -> dict[str, Any]:
+def preview(
+    text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
+) -> dict[str, Any]:
     """Compile a text; return its diagnostics with lines and columns, and the changes from the version ``against``."""
-    try:
-        plan = parse_plan(text)
-    except PlanSyntaxError as error:
-        return {"ok": False, "diagnostics": [_syntax_diagnostic(error)]}
-    compilation = services.compile_for_preview(plan, target=target)
-    answer = {"ok": compilation.ok, "diagnostics": _locate_diagnostics(text.decode(), compilation.diagnostics)}
-    if compilation.spec is not None:
-        answer |= _compilation_json(compilation, compilation.spec)
-        if against is not None:
-            answer["diff"] = render_to_string(
-                "console/diff.html", {"diff": diff_specs(decode(against.spec_kv), compilation.spec)}
-            )
+    answer = compute(preview_text, text, target, None if against is None else against.spec_kv)
+    if "diff" in answer:
+        answer["diff"] = render_to_string("console/diff.html", {"diff": answer["diff"]})
     return answer
 
 
-def _compilation_json(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
-    return {
-        "target": compilation.target,
-        "spec_kv": compilation.spec_kv,
-        "spec_hash": compilation.spec_hash,
-        "svg": to_svg(spec) if len(spec.stages) <= MAX_DRAWN_STAGES else None,
-    }
-
-
-def _syntax_diagnostic(error: PlanSyntaxError) -> dict[str, Any]:
-    return {
-        "severity": "error",
-        "code": "plan.syntax",
-        "message": error.message,
-        "hint": "",
-        "line": error.line,
-        "column": error.column,
-    }
-
-
-def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[dict[str, Any]]:
-    places = locate(text, [diagnostic.pointer for diagnostic in diagnostics])
-    return [{**each.to_json(), **places[each.pointer]._asdict()} for each in diagnostics]
-
-
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
     """Parse a text into a plan. Raises InvalidInput."""
     try:
-        plan = parse_plan(text)
+        plan = compute(parse_plan, text)
     except PlanSyntaxError as error:
         raise InvalidInput(f"Line {error.line}, column {error.column}: {error.message}") from None
     if not isinstance(plan, dict):
@@ -99,25 +57,28 @@ def _parse(text: bytes) -> dict[str, Any]:
     return plan
 
 
-def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
+def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
     """Save the text as the draft's plan, unless another plan was saved since ``revision``; return the outcome."""
     try:
-        saved = services.update_draft(draft, {"plan": _parse(text)}, actor=actor, expected_revision=revision)
+        plan = _parse(text, compute)
+        compiled = compute(compile_draft, plan)
+        saved = services.update_draft(draft, {"plan": plan}, actor=actor, expected_revision=revision, compiled=compiled)
     except PreconditionFailed:
-        return _conflict(draft)
+        return _conflict(draft, compute)
     except InvalidInput as refused:
         return _refused(refused.detail)
     return {"outcome": "saved", "revision": saved.revision}
 
 
-def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
+def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
     """Promote the saved plan if the text equals it; return the outcome."""
     try:
-        if draft.revision == revision and not is_same_json(_parse(text), draft.plan):
+        if draft.revision == revision and not is_same_json(_parse(text, compute), draft.plan):
             return _refused("The text differs from the saved plan. Save it first.")
-        version, is_new = services.promote(draft, expected_revision=revision, actor=actor)
+        prepared = services.prepare_promotion(draft, compute=compute)
+        version, is_new = services.promote(draft, expected_revision=revision, actor=actor, prepared=prepared)
     except PreconditionFailed:
-        return _conflict(draft)
+        return _conflict(draft, compute)
     except InvalidInput as refused:
         return _refused(refused.detail)
     except Unprocessable as refused:
@@ -130,12 +91,12 @@ def _refused(detail: str) -> dict[str, Any]:
     return {"outcome": "refused", "detail": detail}
 
 
-def _conflict(draft: Draft) -> dict[str, Any]:
+def _conflict(draft: Draft, compute: Compute) -> dict[str, Any]:
     """Return what another person saved in the meantime, so that the editor can show both texts."""
     draft.refresh_from_db()
     return {
         "outcome": "conflict",
         "revision": draft.revision,
         "by": draft.updated_by,
-        "text": write_plan(draft.plan),
+        "text": compute(write_plan, draft.plan),
     }

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import models
 
 from apps.tenancy.models import EnvironmentOwned, Revisioned, name_index
+from byteor_cloud.engine.compiler import stages_in
 
 
 class Draft(EnvironmentOwned, Revisioned):
@@ -56,3 +57,8 @@ class Version(EnvironmentOwned):
 
     def __str__(self) -> str:
         return f"{self.name} v{self.number}"
+
+    @property
+    def stages(self) -> tuple[tuple[str, str], ...]:
+        """The id and op of every stage, in the order of the spec. Decoding the KV text of a large spec takes longer."""
+        return stages_in(self.spec)

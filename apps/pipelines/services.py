@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -16,67 +16,43 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
 from apps.tenancy.state import lock_row
-from byteor_cloud.engine.compiler import (
-    COMPILER_VERSION,
-    Compilation,
-    Ops,
-    SpecDiff,
-    compile_plan,
-    decode,
-    diff_specs,
-    spec_to_json,
-    to_svg,
+from byteor_cloud.computations import (
+    CompiledDraft,
+    CompiledVersion,
+    compile_draft,
+    compile_version,
+    diff_kv,
+    diff_plan,
 )
-from byteor_cloud.errors import FieldError, NotFound, Unprocessable
-from byteor_cloud.offload import run_in_thread
+from byteor_cloud.computations import draw as draw_kv
+from byteor_cloud.computing import Compute, here
+from byteor_cloud.engine.compiler import COMPILER_VERSION, SpecDiff
+from byteor_cloud.errors import Conflict, FieldError, NotFound, Unprocessable
 
 
-@cache
-def installed_ops() -> Ops:
-    """Return the ops of this installation. Installed packages are searched once per process."""
-    return Ops.installed()
-
-
-def compile_for_preview(plan: object, *, target: str | None = None) -> Compilation:
-    """Compile a plan without storing anything. Returns diagnostics for an invalid plan and does not raise."""
-    return run_in_thread(compile_plan, plan, target=target, ops=installed_ops())
-
-
-def _compile(plan: object) -> Compilation:
-    """Compile a plan. Raises Unprocessable with the compiler's errors."""
-    compilation = compile_for_preview(plan)
-    if not compilation.ok:
-        raise Unprocessable(
-            "The plan does not compile.",
-            code="plan_invalid",
-            errors=[
-                FieldError(f"/plan{d.pointer}", d.code, d.message)
-                for d in compilation.diagnostics
-                if d.severity == "error"
-            ],
-        )
-    return compilation
-
-
-def _draft_fields(plan: object) -> dict[str, Any]:
-    """Return the fields of a draft that follow from its plan."""
-    compilation = compile_for_preview(plan)
-    return {
-        "plan": plan,
-        "diagnostics": [d.to_json() for d in compilation.diagnostics],
-        "spec_hash": compilation.spec_hash,
-    }
+def _does_not_compile(errors: Sequence[Mapping[str, str]]) -> Unprocessable:
+    return Unprocessable(
+        "The plan does not compile.",
+        code="plan_invalid",
+        errors=[FieldError(f"/plan{each['pointer']}", each["code"], each["message"]) for each in errors],
+    )
 
 
 @transaction.atomic
-def create_draft(*, environment: Environment, name: str, plan: object, actor: Actor) -> Draft:
-    """Create a draft. If its plan does not compile, its diagnostics say why."""
+def create_draft(
+    *, environment: Environment, name: str, plan: object, actor: Actor, compiled: CompiledDraft | None = None
+) -> Draft:
+    """Create a draft. If its plan does not compile, its diagnostics say why.
+
+    ``compiled`` is the compiled plan, if the caller has it: compiling a large one delays the transaction.
+    """
     draft = Draft.objects.create(
         environment=environment,
         name=name,
         created_by=actor.display,
         updated_by=actor.display,
-        **_draft_fields(plan),
+        plan=plan,
+        **(compiled or compile_draft(plan))._asdict(),
     )
     audit.record(
         "draft.create",
@@ -90,11 +66,21 @@ def create_draft(*, environment: Environment, name: str, plan: object, actor: Ac
 
 @transaction.atomic
 def update_draft(
-    draft: Draft, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+    draft: Draft,
+    values: Mapping[str, Any],
+    *,
+    actor: Actor,
+    expected_revision: int | None = None,
+    compiled: CompiledDraft | None = None,
 ) -> Draft:
-    """Change the draft's name or plan. The audit event contains the spec hash, not the plan."""
+    """Change the draft's name or plan. The audit event contains the spec hash, not the plan.
+
+    ``compiled`` is the new plan as in ``create_draft``.
+    """
     locked = lock_revision(draft, expected_revision)
-    changed = {**values, **(_draft_fields(values["plan"]) if "plan" in values else {})}
+    changed = dict(values)
+    if "plan" in values:
+        changed |= (compiled or compile_draft(values["plan"]))._asdict()
     if any(not is_same_json(getattr(locked, field), value) for field, value in changed.items()):
         changed["updated_by"] = actor.display
     return edit(locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"})
@@ -108,26 +94,53 @@ def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = 
     locked.delete()
 
 
+@dataclass(frozen=True, slots=True)
+class Promotable:
+    """A draft's saved plan, compiled before the transaction that promotes it."""
+
+    revision: int
+    plan: object
+    compiled: CompiledVersion
+
+
+def prepare_promotion(draft: Draft, *, compute: Compute) -> Promotable:
+    """Compile the saved plan for ``promote``."""
+    return Promotable(draft.revision, draft.plan, compute(compile_version, draft.plan))
+
+
+def _still_compiled(prepared: Promotable, locked: Draft) -> CompiledVersion:
+    """Return the compiled plan. Raises Conflict if another plan was saved since."""
+    if prepared.revision != locked.revision and not is_same_json(prepared.plan, locked.plan):
+        raise Conflict("Another plan was saved meanwhile. Try again.", code="draft_changed", retry_after=1)
+    return prepared.compiled
+
+
 @transaction.atomic
-def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor) -> tuple[Version, bool]:
-    """Promote the saved plan; return its version and whether it is new. Raises Unprocessable if it does not compile."""
+def promote(
+    draft: Draft, *, expected_revision: int | None = None, actor: Actor, prepared: Promotable | None = None
+) -> tuple[Version, bool]:
+    """Promote the saved plan; return its version and whether it is new. Raises Unprocessable if it does not compile.
+
+    Raises Conflict if another plan was saved since the plan was ``prepared``.
+    """
     lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)
-    compilation = _compile(locked.plan)
-    assert compilation.spec is not None  # noqa: S101  the plan compiled
+    compiled = _still_compiled(prepared, locked) if prepared else compile_version(locked.plan)
+    if compiled.errors:
+        raise _does_not_compile(compiled.errors)
     last = Version.objects.filter(environment=draft.environment, draft_id=draft.pk).order_by("-id").first()
     if last is not None and is_same_json(last.plan, locked.plan) and last.compiler_version == COMPILER_VERSION:
         return last, False
     version = _add_version(
         draft.environment,
         actor=actor,
-        name=compilation.spec.name,
+        name=compiled.name,
         draft_id=locked.pk,
         draft_revision=locked.revision,
         plan=locked.plan,
-        spec=spec_to_json(compilation.spec),
-        spec_kv=compilation.spec_kv,
-        spec_hash=compilation.spec_hash,
+        spec=compiled.spec,
+        spec_kv=compiled.spec_kv,
+        spec_hash=compiled.spec_hash,
         compiler_version=COMPILER_VERSION,
     )
     return version, True
@@ -174,18 +187,22 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
     return version, True
 
 
-def diff_draft(draft: Draft, *, against: Version) -> SpecDiff:
-    """Return the changes from a version to the saved plan. Raises Unprocessable if the plan does not compile."""
-    spec = _compile(draft.plan).spec
-    assert spec is not None  # noqa: S101  the plan compiled
-    return run_in_thread(lambda: diff_specs(decode(against.spec_kv), spec))
+def diff_draft(draft: Draft, *, against: Version, compute: Compute = here) -> bytes:
+    """Return the body of a response with the changes from a version to the saved plan.
+
+    Raises Unprocessable if the plan does not compile.
+    """
+    found = compute(diff_plan, str(against.pk), against.spec_kv, draft.plan)
+    if isinstance(found, list):
+        raise _does_not_compile(found)
+    return found
 
 
-def diff_versions(version: Version, *, against: Version) -> SpecDiff:
+def diff_versions(version: Version, *, against: Version, compute: Compute = here) -> SpecDiff:
     """Return the changes from the version ``against`` to ``version``."""
-    return run_in_thread(lambda: diff_specs(decode(against.spec_kv), decode(version.spec_kv)))
+    return compute(diff_kv, against.spec_kv, version.spec_kv)
 
 
-def draw(version: Version) -> str:
+def draw(version: Version, *, compute: Compute = here) -> str:
     """Draw the version's graph as SVG."""
-    return run_in_thread(lambda: to_svg(decode(version.spec_kv)))
+    return compute(draw_kv, version.spec_kv)

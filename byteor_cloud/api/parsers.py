@@ -13,23 +13,24 @@ from rest_framework.parsers import BaseParser, MultiPartParser
 
 from byteor_cloud import blobs, space
 from byteor_cloud.api import bodies, problems
+from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.computing import Compute, here
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.strict_json import JsonFault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
-from byteor_cloud.offload import run_in_thread
 from byteor_cloud.received_file import ReceivedFile
 
 MAX_DEPTH = 200
-LONG_BYTES = 64 * 1024  # longer texts are parsed in another thread, since they would hold up the event loop
+LONG_BYTES = 64 * 1024  # longer texts are parsed in the lane: 4 MiB take 50 ms, and 270 ms if the last value is wrong
 
 
-def parse_json(data: bytes | str) -> Any:
-    """Read strict JSON from a client. Raises InvalidInput."""
+def parse_json(data: bytes | str, *, compute: Compute = here) -> Any:
+    """Read strict JSON from a client. Raises InvalidInput. ``compute`` runs what takes long."""
     limits = strict_json.JsonLimits(max_depth=MAX_DEPTH)
     try:
         if len(data) <= LONG_BYTES:
             return strict_json.read(data, limits)
-        return run_in_thread(strict_json.read, data, limits)
+        return compute(strict_json.read, data, limits)
     except strict_json.MalformedJson as error:
         if error.fault is JsonFault.DEPTH:
             raise InvalidInput.at(
@@ -56,7 +57,8 @@ class StrictJSONParser(BaseParser):
         """Return the parsed value. Raises InvalidInput, PayloadTooLarge or RequestTimeout."""
         context = parser_context or {}
         cap: int = getattr(settings.CONFIG, context["view"].body_cap)
-        return parse_json(bodies.read_body(context["request"]._request, cap))
+        request = context["request"]._request
+        return parse_json(bodies.read_body(request, cap), compute=compute_for(request))
 
 
 class _ReceivingHandler(FileUploadHandler):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from apps.artifacts.pages import parts, wording
-from apps.artifacts.services.divergences import read_around
+from byteor_cloud.engine.replay.around import read_around
 from tests.artifacts.incidents import frames
 
 

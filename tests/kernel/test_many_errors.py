@@ -10,8 +10,8 @@ import pytest
 from rest_framework import serializers
 
 from apps.fleet import heartbeat_body
-from apps.releases.services import bundles
 from apps.tenancy.api.fields import StrictSerializer
+from byteor_cloud import configuration_checks
 from byteor_cloud.api.problems import as_domain_error
 from byteor_cloud.errors import MAX_DETAIL, MAX_FIELD_ERRORS, MAX_POINTER, DomainError, FieldError, InvalidInput
 
@@ -92,15 +92,15 @@ def test_secret_scan_builds_pointers_only_for_secrets(monkeypatch: pytest.Monkey
         built.append(keys)
         return "/x"
 
-    monkeypatch.setattr(bundles, "_pointer", pointer)
+    monkeypatch.setattr(configuration_checks, "_pointer", pointer)
     key = "-----BEGIN PRIVATE KEY-----"
 
-    assert bundles._find_secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
+    assert configuration_checks._find_secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
     assert built == []
-    assert len(bundles._find_secrets([key, {"a": key}], "/env")) == len(built) == 2
+    assert len(configuration_checks._find_secrets([key, {"a": key}], "/env")) == len(built) == 2
 
 
 def test_the_pointer_of_a_secret() -> None:
-    found = bundles._find_secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
+    found = configuration_checks._find_secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
 
     assert [error.pointer for error in found] == ["/env/a~1b/1/c"]

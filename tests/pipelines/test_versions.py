@@ -11,7 +11,9 @@ from django.db import IntegrityError, transaction
 from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.models import AuditEvent
+from byteor_cloud.computing import here
 from byteor_cloud.engine.compiler import COMPILER_VERSION, compile_plan, decode, diff_specs
+from byteor_cloud.errors import Conflict
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.worlds import PLAN, World, plan
@@ -126,6 +128,28 @@ def test_promote_names_the_invalid_field(world: World, body: dict[str, Any], poi
 
     assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, [pointer])
     assert Version.objects.count() == 0
+
+
+def test_promotion_of_a_prepared_plan_is_refused_once_another_plan_is_saved(world: World) -> None:
+    draft = draft_of(world)
+    prepared = services.prepare_promotion(draft, compute=here)
+
+    services.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
+
+    with pytest.raises(Conflict) as refused:
+        services.promote(draft, actor=world.operator.actor, prepared=prepared)
+    assert refused.value.reason == "draft_changed"
+    assert Version.objects.count() == 0
+
+
+def test_promotion_of_a_prepared_plan_survives_a_rename(world: World) -> None:
+    draft = draft_of(world)
+    prepared = services.prepare_promotion(draft, compute=here)
+
+    services.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
+
+    version, is_new = services.promote(draft, actor=world.operator.actor, prepared=prepared)
+    assert (version.plan, version.draft_revision, is_new) == (draft.plan, 2, True)
 
 
 def test_twenty_concurrent_promotions_create_one_version(at_once: Race, world: World) -> None:

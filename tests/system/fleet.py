@@ -13,9 +13,9 @@ from tests.system.conftest import Installation
 class Fleet:
     """An installation with an environment, and its agents, used through the public API."""
 
-    def __init__(self, installation: Installation, **settings: str) -> None:
+    def __init__(self, installation: Installation, org: str = "Fleet", **settings: str) -> None:
         self.base = installation.base
-        made = installation.bootstrap("Fleet", **settings)
+        made = installation.bootstrap(org, **settings)
         self.token = made["token"]
         project = f"/api/v1/orgs/{made['org_id']}/projects"
         project += "/" + self.call("POST", project, {"name": "trading"})["id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.db.models import QuerySet
@@ -23,6 +24,7 @@ from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
+from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.api.parameters import (
     choice_parameter,
     id_parameter,
@@ -210,7 +212,8 @@ class CaptureViewSet(EnvironmentViewSet):
         begins = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
         if len(begins) > 1:
             raise InvalidInput.at_parameter(begins[1], f"Send only one of {' and '.join(begins)}.")
-        return Response(captures.read_journal(self.get_object(), self.kwargs["lane"], **self.parameter_values))
+        artifact, options = self.get_object(), self.parameter_values
+        return Response(captures.read_journal(artifact, self.kwargs["lane"], compute=self.compute, **options))
 
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -255,10 +258,11 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
         if other is None:
             raise NotFound("There is no replay to compare with.")
-        return Response(captures.compare_replays(self.get_object(), other))
+        return Response(captures.compare_replays(self.get_object(), other, compute=self.compute))
 
     @extend_schema(responses=r.TraceSerializer)
     def trace(self, request: Request, **kwargs: Any) -> Response:
         """Follow a record through the pipeline."""
         values = self.parameter_values
-        return Response(captures.trace_record(self.get_object(), values["sequence"], values.get("ingress")))
+        ingress, waits = values.get("ingress"), partial(lane, request._request)
+        return Response(captures.trace_record(self.get_object(), values["sequence"], ingress, lane=waits))

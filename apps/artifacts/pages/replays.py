@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
@@ -16,11 +18,14 @@ from apps.artifacts.pages.artifacts import artifact_title
 from apps.artifacts.pages.bisects import bisect_headline, verdict_strip
 from apps.artifacts.pages.parts import FOUND, code, hex_dump, json_dump, payload_text, query_link, text_of
 from apps.artifacts.services import captures
-from apps.artifacts.services.divergences import Divergence, read_divergence
+from apps.artifacts.services.divergences import read_divergence
 from apps.pipelines.models import Version
 from apps.tenancy.console import relative_time, row_link, short_id, state_pill
-from byteor_cloud.engine.compiler import decode, split_op
+from byteor_cloud.api.computing_lane import lane
+from byteor_cloud.computing import Compute
+from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.machines import ReplayStatus
+from byteor_cloud.engine.replay.around import Divergence
 from byteor_cloud.errors import DomainError
 
 _VERSIONS = 10
@@ -111,9 +116,9 @@ def _url(row: Replay, **query: object) -> str:
 # -- the divergence ---------------------------------------------------------------------------------------------
 
 
-def find_records(row: Replay, *, may_read: bool) -> Divergence | None:
+def find_records(row: Replay, *, may_read: bool, compute: Compute) -> Divergence | None:
     """Return the records that differ; None without a divergence, or if the person may not see captured records."""
-    return read_divergence(row) if may_read and (row.result or {}).get("divergence") else None
+    return read_divergence(row, compute=compute) if may_read and (row.result or {}).get("divergence") else None
 
 
 def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None:
@@ -171,7 +176,7 @@ def stages(row: Replay) -> list[dict[str, Any]]:
     if row.result is None:
         return []
     counted = _stage_counts(row)
-    listed = [(id, op) for id, op in decode(row.version.spec_kv).stages if id in counted]
+    listed = [(id, op) for id, op in row.version.stages if id in counted]
     shown: list[dict[str, Any]] = []
     for id, op in listed[:_STAGES]:
         counts = counted[id]
@@ -232,11 +237,11 @@ def _effects(row: Replay) -> dict[str, Any]:
     }
 
 
-def trace(row: Replay, sequence: int) -> dict[str, Any]:
+def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
     """Return the panel that follows the records with a sequence."""
     panel: dict[str, Any] = {"id": FOUND, "title": f"Trace of record {sequence:,}", "rows": [], "empty": ""}
     try:
-        found = captures.trace_record(row, sequence, None)
+        found = captures.trace_record(row, sequence, None, lane=partial(lane, request))
     except DomainError as error:
         return {**panel, "empty": error.detail}
     rows = [
@@ -296,7 +301,7 @@ def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[st
     return {**panel, "columns": ("Version", "These records", "")}, comparable
 
 
-def comparison(row: Replay, other_id: UUID) -> list[dict[str, Any]]:
+def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[str, Any]]:
     """Return the panel that compares the replay with another one of the same records."""
     other = _same_records(row).filter(pk=other_id).select_related("version").first()
     if other is None:
@@ -305,7 +310,7 @@ def comparison(row: Replay, other_id: UUID) -> list[dict[str, Any]]:
     panel["title"] = f"Compared with the replay through {other.version}"
     panel["url"], panel["link"] = reverse("admin:artifacts_replay_change", args=[other.pk]), "Open"
     try:
-        found = captures.compare_replays(row, other)
+        found = captures.compare_replays(row, other, compute=compute)
     except DomainError as error:
         return [{**panel, "empty": error.detail}]
     rows = [

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,13 +19,15 @@ from apps.artifacts.retention import forget_derived
 from apps.artifacts.services.replay_runs import child_request
 from byteor_cloud import blobs, data_folders
 from byteor_cloud.capture_files import indexes_of, listed_files
+from byteor_cloud.computations import read_page
+from byteor_cloud.computing import Compute, here
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.engine.replay import JournalIndex, StaleIndex, compare, journal_page
+from byteor_cloud.engine.replay import StaleIndex, compare
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.offload import run_in_disk_thread
 
-TRACE_S = 2.0
+TRACE_S = 10.0  # of a process with a low priority, which starts in a second on a busy host
 BUILD_S = 60.0  # a capture of 512 MiB takes about ten seconds
 
 
@@ -112,7 +114,9 @@ def open_file(artifact: Artifact, path: str) -> BinaryIO:
     return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))
 
 
-def read_journal(artifact: Artifact, lane: str, *, time: datetime | None = None, **options: Any) -> dict[str, Any]:
+def read_journal(
+    artifact: Artifact, lane: str, *, time: datetime | None = None, compute: Compute = here, **options: Any
+) -> dict[str, Any]:
     """Return a page of a journal. Raises NotFound, or Conflict for a journal that is broken."""
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:
@@ -122,11 +126,12 @@ def read_journal(artifact: Artifact, lane: str, *, time: datetime | None = None,
     def read(capture: Path) -> dict[str, Any]:
         if lane not in indexes_of(capture):
             raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken")
-        with JournalIndex.open(capture / "files/journal" / f"{lane}.bin", capture / "indexes" / lane) as index:
-            return journal_page(index, lane, unix_ns=unix_ns, **options)
+        journal, index = capture / "files/journal" / f"{lane}.bin", capture / "indexes" / lane
+        page: dict[str, Any] = compute(read_page, str(journal), str(index), lane, unix_ns=unix_ns, **options)
+        return page
 
     try:
-        page = _read(artifact, lambda capture: run_in_disk_thread(read, capture))
+        page = _read(artifact, read)
     except StaleIndex:
         forget(artifact.content_hash)
         raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
@@ -141,8 +146,17 @@ def shown_time(unix_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
-def trace_record(replay: Replay, sequence: int, ingress: str | None) -> dict[str, Any]:
-    """Return what the records with this sequence became in the replay. Raises NotFound, Conflict or Unavailable."""
+def trace_record(
+    replay: Replay,
+    sequence: int,
+    ingress: str | None,
+    *,
+    lane: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> dict[str, Any]:
+    """Return what the records with this sequence became in the replay. Raises NotFound, Conflict or Unavailable.
+
+    ``lane`` waits until this process may compute.
+    """
     request = child_request(replay)
     capture = _opened(replay.artifact)
     request |= {
@@ -153,7 +167,7 @@ def trace_record(replay: Replay, sequence: int, ingress: str | None) -> dict[str
         "ingress": ingress or replay.journal_lane,
     }
     release_connection()
-    with _scratch() as scratch:
+    with lane(), _scratch() as scratch:
         try:
             found: dict[str, Any] = children.run_apart(request, scratch=scratch, silence_s=TRACE_S)
         except children.Refused as refused:
@@ -173,7 +187,7 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def compare_replays(one: Replay, other: Replay) -> dict[str, Any]:
+def compare_replays(one: Replay, other: Replay, *, compute: Compute = here) -> dict[str, Any]:
     """Return how the results of two replays of the same records differ. Raises Conflict if they cannot be compared."""
     for row in (one, other):
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
@@ -183,4 +197,4 @@ def compare_replays(one: Replay, other: Replay) -> dict[str, Any]:
     sides = {"a": one, "b": other}
     options = {f"actions_{side}": (row.audit or {}).get("actions", []) for side, row in sides.items()}
     options |= {f"frames_{side}": row.stored_frames() for side, row in sides.items()}
-    return compare(one.result, other.result, **options)
+    return compute(compare, one.result, other.result, **options)

@@ -20,7 +20,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
 from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
+from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
 from byteor_cloud.engine.target import ReplayTarget
@@ -189,7 +189,7 @@ def needs_approval(row: Replay) -> bool:
 def approval_subject(row: Replay) -> approvals.ApprovalSubject:
     """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
-    ops = [op for _, op in decode(version.spec_kv).stages]
+    ops = [op for _, op in version.stages]
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return approvals.ApprovalSubject(
         spec_hash=version.spec_hash,

@@ -27,6 +27,7 @@ from apps.tenancy.api.mixins import (
 )
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
+from byteor_cloud.computations import CompiledDraft, compile_draft, diff_versions, preview
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
@@ -53,6 +54,9 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     queryset = Draft.objects.all()
     serializer_class = s.DraftSerializer
     filters = BY_NAME
+    draft: Draft
+    compiled: CompiledDraft | None = None
+    promotable: services.Promotable | None = None
     parameters = {
         "diff": AGAINST,
         "preview": {
@@ -78,11 +82,22 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.select_related("environment__project__organization")
 
+    def prepare(self, request: Request) -> None:
+        """Compile the plan that will be saved or promoted."""
+        if self.action == "version":
+            self.draft = self.get_object()
+            self.promotable = services.prepare_promotion(self.draft, compute=self.compute)
+        elif self.action in {"create", "update"} and isinstance(request.data, dict):
+            plan = request.data.get("plan")
+            self.compiled = self.compute(compile_draft, plan) if isinstance(plan, dict) else None
+
     def perform_create(self, data: dict[str, Any]) -> Model:
-        return services.create_draft(environment=self.environment, actor=self.actor, **data)
+        return services.create_draft(environment=self.environment, actor=self.actor, compiled=self.compiled, **data)
 
     def perform_update(self, row: Draft, data: dict[str, Any]) -> Model:
-        return services.update_draft(row, data, actor=self.actor, expected_revision=self.expected_revision)
+        return services.update_draft(
+            row, data, actor=self.actor, expected_revision=self.expected_revision, compiled=self.compiled
+        )
 
     def perform_destroy(self, row: Draft) -> None:
         services.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
@@ -91,24 +106,24 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         request=s.PreviewDraftSerializer,
         responses=s.PreviewSerializer,
     )
-    def preview(self, request: Request, **kwargs: Any) -> Response:
+    def preview(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Compile a plan without storing anything. A plan that does not compile is not an error: it returns 200."""
         draft = self.get_object()
         body = s.PreviewDraftSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        compilation = services.compile_for_preview(
-            body.validated_data.get("plan", draft.plan), target=self.parameter_values.get("target")
-        )
-        return Response(compilation.to_json())
+        plan = body.validated_data.get("plan", draft.plan)
+        compiled = self.compute(preview, plan, self.parameter_values.get("target"))
+        return HttpResponse(compiled, content_type="application/json")
 
     @extend_schema(request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
     def version(self, request: Request, **kwargs: Any) -> Response:
         """Promote the saved plan to an immutable version. Returns 200 and the existing version if nothing changed."""
-        draft = self.get_object()
         body = s.PromoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         expected = body.validated_data.get("expected_revision", self.expected_revision)
-        version, is_new = services.promote(draft, expected_revision=expected, actor=self.actor)
+        version, is_new = services.promote(
+            self.draft, expected_revision=expected, actor=self.actor, prepared=self.promotable
+        )
         response = Response(s.VersionSerializer(version).data, status=201 if is_new else 200)
         response["Location"] = request.path.rsplit("/drafts/", 1)[0] + f"/versions/{version.pk}"
         return response
@@ -116,10 +131,11 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     @extend_schema(
         responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
     )
-    def diff(self, request: Request, **kwargs: Any) -> Response:
+    def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the changes from a version to the saved plan."""
         draft, against = self.get_object(), self.against()
-        return Response({"against": against.pk, **services.diff_draft(draft, against=against).to_json()})
+        body = services.diff_draft(draft, against=against, compute=self.compute)
+        return HttpResponse(body, content_type="application/json")
 
 
 class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
@@ -162,15 +178,16 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         return response
 
     @extend_schema(responses=s.DiffSerializer)
-    def diff(self, request: Request, **kwargs: Any) -> Response:
+    def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the changes from another version to this one."""
         version, against = self.get_object(), self.against()
-        return Response({"against": against.pk, **services.diff_versions(version, against=against).to_json()})
+        body = self.compute(diff_versions, str(against.pk), against.spec_kv, version.spec_kv)
+        return HttpResponse(body, content_type="application/json")
 
     @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the version's graph as SVG."""
-        drawing = services.draw(self.get_object()).encode()
+        drawing = services.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
         response["ETag"] = f'"{sha256(drawing)}"'
         return response

@@ -38,6 +38,7 @@ from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.columns import environment_link
 from apps.tenancy.console.console_user import ConsoleUser, console_user_of
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.target import ReplayTarget, Target
 
@@ -220,7 +221,10 @@ class ApprovalAdmin(LiveAdmin):
         deployment = _deployment(row)
         if deployment is None:
             return {}
-        return {"changes": find_changes(deployment), "version": deployment.config_bundle.version}
+        return {
+            "changes": find_changes(deployment, compute=compute_for(request)),
+            "version": deployment.config_bundle.version,
+        }
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         waiting = self.get_queryset(request).filter(status=ApprovalStatus.PENDING).count()

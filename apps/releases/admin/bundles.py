@@ -46,6 +46,7 @@ from apps.tenancy.console.forms import new_form_id, send_once
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.sent_forms import Answer
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 
 _SHOWN = 10
@@ -186,19 +187,22 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "version": version,
             "current": current,
             "changes": config and Changes(
-                current, None, diff_configurations(bundles.runtime_config(running) if running else None, config)
+                current, None,
+                compute_for(request)(
+                    diff_configurations, bundles.runtime_config(running) if running else None, config
+                ),
             ),
         }  # fmt: skip
         return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
 
     @staticmethod
     def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> Answer | RuntimeConfig:
-        if "_create" in request.POST:
-            new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
-            return send_once(request, lambda: {"url": row_url(new(**data))})
-        return bundles.check_configuration(
-            version, **{name: value for name, value in data.items() if name not in {"name", "version"}}
-        )
+        given = {name: value for name, value in data.items() if name not in {"name", "version"}}
+        checked = bundles.check_configuration(version, **given, compute=compute_for(request))
+        if "_create" not in request.POST:
+            return checked.config
+        new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
+        return send_once(request, lambda: {"url": row_url(new(**data, checked=checked))})
 
     def deploy_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Request a deployment of a config bundle, after showing what it would do."""
@@ -238,7 +242,9 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         context |= {
             "form_id": new_form_id(),
             "is_breaking_glass": "_break_glass" in request.POST and context["may_break_glass"] and not form.errors,
-            "changes": compare(find_current(bundle.environment_id, bundle.version.name), bundle),
+            "changes": compare(
+                find_current(bundle.environment_id, bundle.version.name), bundle, compute=compute_for(request)
+            ),
         }
         return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
 

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.bundles import runtime_config
-from byteor_cloud.engine.compiler import SpecDiff, decode, diff_specs
+from byteor_cloud.computations import diff_kv
+from byteor_cloud.computing import Compute, here
+from byteor_cloud.engine.compiler import SpecDiff
 from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
 
 
@@ -23,20 +25,20 @@ class Changes:
     config: tuple[ConfigChange, ...]
 
 
-def find_changes(deployment: Deployment) -> Changes:
+def find_changes(deployment: Deployment, *, compute: Compute = here) -> Changes:
     """Compare the deployment with what it replaces."""
-    return compare(find_base(deployment), deployment.config_bundle)
+    return compare(find_base(deployment), deployment.config_bundle, compute=compute)
 
 
-def compare(base: Deployment | None, new: ConfigBundle) -> Changes:
+def compare(base: Deployment | None, new: ConfigBundle, *, compute: Compute) -> Changes:
     """Compare a config bundle with the deployment that it would replace."""
     if base is None:
-        return Changes(None, None, diff_configurations(None, runtime_config(new)))
+        return Changes(None, None, compute(diff_configurations, None, runtime_config(new)))
     old = base.config_bundle
     return Changes(
         base,
-        diff_specs(decode(old.version.spec_kv), decode(new.version.spec_kv)),
-        diff_configurations(runtime_config(old), runtime_config(new)),
+        compute(diff_kv, old.version.spec_kv, new.version.spec_kv),
+        compute(diff_configurations, runtime_config(old), runtime_config(new)),
     )
 
 

@@ -49,6 +49,7 @@ from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
@@ -202,7 +203,7 @@ class DeploymentAdmin(LiveAdmin):
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""
-        return {"changes": find_changes(row), "version": row.config_bundle.version}
+        return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
 
     def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
         """Return why the configuration is known bad, with the link to clear it if the user may; None if it is not."""

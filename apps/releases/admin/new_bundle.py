@@ -11,7 +11,6 @@ from apps.pipelines.models import Version
 from apps.releases.admin.forms import ApiForm, JsonField
 from apps.releases.models import ConfigBundle
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
-from byteor_cloud.engine.compiler import decode
 from byteor_cloud.errors import child_pointer
 
 MAX_STAGES = 100  # a version with more of them has one field for the parameters of all
@@ -43,7 +42,7 @@ class NewConfigBundle(ApiForm):
     def __init__(self, version: Version, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._version = version
-        stages = decode(version.spec_kv).stages
+        stages = version.stages
         self.stages: dict[str, str] = {}  # the name of the field by the id of the stage
         if len(stages) > MAX_STAGES:
             self.fields["stage_config"] = JsonField(label="Parameters of the stages, by the ids of the stages")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -41,6 +43,7 @@ from byteor_cloud.errors import Conflict, NotFound, NotStored, Unavailable
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Config bundles: versions with their runtime configuration."""
 
+    checked: bundles.NewConfiguration | None = None
     operations = operations.CONFIG_BUNDLE
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
     serializer_class = s.ConfigBundleSerializer
@@ -58,8 +61,18 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         annotated: QuerySet[Any] = queryset.annotate(known_bad=Exists(bad))
         return annotated
 
+    def prepare(self, request: Request) -> None:
+        """Check the configuration. A body that is invalid in another way is left to ``create``."""
+        if self.action == "create":
+            with suppress(ValidationError):
+                given = self.validated(request)
+                given.pop("name")
+                self.checked = bundles.check_configuration(given.pop("version"), **given, compute=self.compute)
+
     def perform_create(self, data: dict[str, Any]) -> Model:
-        bundle = bundles.create_config_bundle(environment=self.environment, actor=self.actor, **data)
+        bundle = bundles.create_config_bundle(
+            environment=self.environment, actor=self.actor, checked=self.checked, **data
+        )
         return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # with known_bad
 
     @extend_schema(request=s.ReasonSerializer, responses=s.ConfigBundleSerializer)

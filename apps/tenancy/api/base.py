@@ -34,8 +34,10 @@ from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from byteor_cloud.api import request_slots
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
+from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
+from byteor_cloud.computing import Compute
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
 from byteor_cloud.fair import Holder
 
@@ -171,6 +173,11 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """The organization, project or environment in the URL; None outside any organization."""
         return None
 
+    @property
+    def compute(self) -> Compute:
+        """The function with which services compute for this request."""
+        return compute_for(self.request._request)
+
     # -- parameters ---------------------------------------------------------------------------------------------
 
     @classmethod
@@ -207,11 +214,15 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if has_body:
             # Receive the body before the first transaction, so that a slow sender holds no database connection.
             request.data  # noqa: B018  DRF parses the body at the first access
+        self.prepare(request)
         repeatable = self.takes_idempotency_key and self.action not in self.repeatable_by_itself
         if request.method == "POST" and "Idempotency-Key" in request.headers and repeatable:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
             holds_secret = self.action in self.secret_actions
             self.post = answer_once(handler, principal=self.principal, holds_secret=holds_secret)
+
+    def prepare(self, request: Request) -> None:
+        """Compute what the action needs. Subclasses override it: with an ``Idempotency-Key`` a transaction follows."""
 
     def _admit_body(self, request: Request) -> bool:
         """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""

@@ -8,7 +8,7 @@ from .diagnostics import MAX_DIAGNOSTICS, Code, Diagnostic, Severity
 from .diff import SpecChange, SpecDiff, diff_specs
 from .drawing import to_dot, to_svg
 from .graph import GraphEdge, GraphNode, SpecGraph
-from .kv import KvError, decode, encode, spec_hash, spec_to_json
+from .kv import KvError, decode, encode, spec_hash, spec_to_json, stages_in
 from .ops import ENTRY_POINT_GROUP, SIDE_EFFECTS, Ops, StageOp, split_op
 from .plan import plan_schema
 from .positions import Position, locate
@@ -55,6 +55,7 @@ __all__ = [
     "spec_hash",
     "spec_to_json",
     "split_op",
+    "stages_in",
     "to_dot",
     "to_svg",
     "topological_order",

@@ -55,6 +55,14 @@ def spec_to_json(spec: PipelineSpec) -> JsonObject:
     return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
 
 
+def stages_in(document: JsonObject) -> tuple[tuple[str, str], ...]:
+    """Return the id and op of every stage of a spec from ``spec_to_json``, in the order of ``PipelineSpec.stages``."""
+    model = document[document["model"]]
+    if document["model"] == "single_ring":
+        return tuple((stage["id"], stage["op"]) for stage in model["stages"])
+    return tuple((role["name"], role.get("op", "")) for role in model["roles"] if role["kind"] == "stage")
+
+
 @dataclass(frozen=True, slots=True)
 class _Field:
     """One field of a record; ``holds`` is the type of the field's value, or the strings that the value may be."""

@@ -1,0 +1,231 @@
+"""The lane for requests that compute: one at a time in a process, in a child process with a lower priority.
+
+A thread that computes keeps the interpreter's lock for milliseconds at a time, and so delays every other request of its
+process. While a request waits for its turn, it holds neither a request slot nor a database connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest
+from gevent.monkey import get_original, is_module_patched
+
+from byteor_cloud import draining
+from byteor_cloud.api import request_slots
+from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES, Answer
+from byteor_cloud.computing import Compute, here
+from byteor_cloud.database import release_connection
+from byteor_cloud.errors import InvalidInput, Unavailable
+from byteor_cloud.fair import FairPlaces
+
+# What is smaller is computed in the process: a plan of 25 stages compiles in half a millisecond, and in seven if most
+# names in it are misspelled. Sending it to the child and back takes half a millisecond, and longer if others compute.
+SMALL_BYTES = 2048
+MAX_WAIT_S = 25.0
+LIMIT_S = 20  # of processor time for one computation
+_MOST_WAITING = 256
+# Waiting requests keep their parsed bodies. Beyond this sum of bytes they also keep their request slots.
+_MOST_WAITING_BYTES = 32 * 1024 * 1024
+_DEADLINE_S = 60.0  # for one computation, with the wait for the host's other processes
+_ROOT = Path(__file__).resolve().parents[2]
+
+# The original poll instead of gevent's, since it never waits here.
+_poll = get_original("select", "poll")
+_log = logging.getLogger(__name__)
+
+
+def compute_for(request: HttpRequest) -> Compute:
+    """Return the function with which services compute for this request."""
+    if not is_module_patched("threading"):
+        return here
+
+    def compute[**A, R](function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:
+        if connection.in_atomic_block:
+            raise RuntimeError("a transaction must not wait for a computation")
+        if function not in READS_FILES and _is_small((args, kwargs)):
+            return function(*args, **kwargs)
+        name = function.__qualname__
+        assert COMPUTATIONS[name] is function  # noqa: S101  else the child would call another function
+        call = pickle.dumps((name, args, kwargs), pickle.HIGHEST_PROTOCOL)
+        result: R = _result(_lane.run(request, call))
+        return result
+
+    return compute
+
+
+def _is_small(value: Any) -> bool:
+    left, waiting = SMALL_BYTES, [value]
+    while waiting and left >= 0:
+        each = waiting.pop()
+        left -= 8
+        if isinstance(each, (str, bytes)):
+            left -= len(each)
+        elif isinstance(each, (dict, list, tuple)) and len(each) * 8 <= left:
+            waiting.extend(each)
+            if isinstance(each, dict):
+                waiting.extend(each.values())
+        elif isinstance(each, (dict, list, tuple)):
+            return False
+        elif is_dataclass(each):
+            waiting.extend(getattr(each, field.name) for field in fields(each))
+    return left >= 0
+
+
+def _result(message: bytes) -> Any:
+    answer: Answer = pickle.loads(message)  # noqa: S301  our own child wrote it
+    if answer.crash is not None:
+        raise RuntimeError(f"The computation failed:\n{answer.crash}")
+    if answer.error is None:
+        return answer.result
+    name, args, attributes = answer.error
+    error = EXPECTED[name].__new__(EXPECTED[name], *args)
+    error.__dict__.update(attributes)
+    raise error
+
+
+@contextmanager
+def lane(request: HttpRequest) -> Iterator[None]:
+    """Hold this process's only place for computing during the block, without a request slot or database connection.
+
+    Raises Unavailable if others compute for too long.
+    """
+    if is_module_patched("threading"):
+        with _lane.held(request, 0):
+            yield
+    else:
+        yield
+
+
+class _Lane:
+    """The place, and the child process that computes. It is started at the first use and serves many requests."""
+
+    def __init__(self) -> None:
+        self._places = FairPlaces(1, waiting=_MOST_WAITING)
+        self._waiting_bytes = 0
+        self._idle: _Child | None = None
+
+    def run(self, request: HttpRequest, call: bytes) -> bytes:
+        with self.held(request, len(call)):
+            return self._ask(call)
+
+    @contextmanager
+    def held(self, request: HttpRequest, size: int) -> Iterator[None]:
+        holder = request_slots.holder_of(request)
+        with self._waiting(request, size):
+            self._places.take(holder, timeout_s=MAX_WAIT_S)
+            try:
+                yield
+            finally:
+                self._places.give_back(holder)
+
+    @contextmanager
+    def _waiting(self, request: HttpRequest, size: int) -> Iterator[None]:
+        release_connection()
+        self._waiting_bytes += size
+        try:
+            if self._waiting_bytes > _MOST_WAITING_BYTES:
+                yield
+            else:
+                with request_slots.released_slot(request):
+                    yield
+        finally:
+            self._waiting_bytes -= size
+
+    def _ask(self, call: bytes) -> bytes:
+        child, self._idle = self._idle, None
+        if child is None or not child.is_alive:
+            child = _Child()
+        is_reusable = False
+        try:
+            message, is_reusable = child.ask(call)
+        finally:
+            if is_reusable and not draining.is_draining():
+                self._idle = child
+            else:
+                child.end()
+        return message
+
+    def close(self) -> None:
+        """End the child unless it computes; the request that it computes for ends it then."""
+        child, self._idle = self._idle, None
+        if child is not None:
+            child.end()
+
+
+class _Child:
+    """A process of ``byteor_cloud.computing_process``. It has no secrets, and none of this process's sockets."""
+
+    def __init__(self) -> None:
+        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # where packages with ops may be
+        environment = {"PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8"}
+        turn = settings.CONFIG.data_dir.resolve() / "computing.turn"
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(_DEADLINE_S)
+        try:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  our own program
+                [sys.executable, "-m", "byteor_cloud.computing_process", str(os.getpid()), str(turn), str(LIMIT_S)],
+                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(), env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            self._socket.close()
+            raise Unavailable("The process that computes could not be started.", retry_after=10) from error
+        finally:
+            theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        poller = _poll()
+        poller.register(self._socket.fileno(), select.POLLIN)
+        return not poller.poll(0)  # an idle process sends nothing until it ends
+
+    def ask(self, call: bytes) -> tuple[bytes, bool]:
+        """Return the answer, and whether the process can be asked again. Raises Unavailable or InvalidInput."""
+        try:
+            self._socket.sendall(HEAD.pack(len(call), False) + call)
+            size, is_last = HEAD.unpack(self._receive(HEAD.size))
+            return self._receive(size), not is_last
+        except TimeoutError as error:
+            raise Unavailable("The host computes for too many others. Try again later.", retry_after=10) from error
+        except (EOFError, OSError) as error:
+            code = self._process.wait()
+            if code == -signal.SIGXCPU:
+                detail = f"This takes more than {LIMIT_S} s of processor time. Send something smaller."
+                raise InvalidInput(detail, code="too_complex") from None
+            _log.warning("the process that computes ended with %s", code)
+            raise Unavailable("The process that computes ended early. Try again.", retry_after=1) from error
+
+    def _receive(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            piece = self._socket.recv(min(count - len(data), 1 << 20))
+            if not piece:
+                raise EOFError
+            data += piece
+        return bytes(data)
+
+    def end(self) -> None:
+        """Kill the process."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+_lane = _Lane()
+draining.on_drain(_lane.close)
