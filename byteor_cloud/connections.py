@@ -93,3 +93,16 @@ def note_caller(environ: Mapping[str, Any], caller: str) -> None:
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.caller = caller
+
+
+def note_address(environ: Mapping[str, Any], address: str) -> None:
+    """Note the address for which the connection counts, if the caller's proxies name another than the peer's."""
+    connection = environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.address = address
+
+
+def address_of(environ: Mapping[str, Any]) -> str:
+    """Return the address for which the request's connection counts."""
+    connection = environ.get("gunicorn.socket")
+    return str(environ.get("REMOTE_ADDR", "")) if connection is None else str(connection.address)

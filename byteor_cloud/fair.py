@@ -1,4 +1,4 @@
-"""Places that organizations share fairly: a free place goes to whoever holds the fewest, not to who asks the most."""
+"""Slots that organizations share fairly: a free slot goes to whoever holds the fewest, not to who asks the most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from byteor_cloud.errors import Unavailable
 
 
 class Holder(NamedTuple):
-    """Who a place counts for: an organization, the people or the keys in it, and the caller."""
+    """Who a slot counts for: an organization, the people or the keys in it, and the caller."""
 
     organization: str
     group: str
@@ -18,20 +18,20 @@ class Holder(NamedTuple):
 
 
 class _Waiter:
-    """A thread or greenlet that waits for a place: it blocks on the lock until it gets one or is refused."""
+    """A thread or greenlet that waits for a slot: it blocks on the lock until it gets one or is refused."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
-        self.has_place = False
+        self.has_slot = False
         self.turn = threading.Lock()
         self.turn.acquire()
 
 
-class FairPlaces:
-    """A number of places. Those who wait for one take turns by organization, then by group, then by caller.
+class FairSlots:
+    """A number of slots. Those who wait for one take turns by organization, then by group, then by caller.
 
-    A caller who acts in many organizations counts in each of them with all the places that they hold, so that further
-    organizations get them no further places. Among equals, whoever was served longest ago is next. The requests of one
+    A caller who acts in many organizations counts in each of them with all the slots that they hold, so that further
+    organizations get them no further slots. Among equals, whoever was served longest ago is next. The requests of one
     caller are served in order of arrival.
     """
 
@@ -47,7 +47,7 @@ class FairPlaces:
         self._lock = threading.Lock()
 
     def take(self, holder: Holder, *, timeout_s: float, is_first: bool = False) -> None:
-        """Take a place, or wait for one. With ``is_first``, go before the caller's other requests.
+        """Take a slot, or wait for one. With ``is_first``, go before the caller's other requests.
 
         Raises Unavailable after ``timeout_s`` seconds, or when too many wait and most of them belong to this
         organization.
@@ -66,27 +66,27 @@ class FairPlaces:
         except BaseException:  # the greenlet ends
             with self._lock:
                 self._leave(waiter)
-                if waiter.has_place:
-                    self._free_place(holder)
+                if waiter.has_slot:
+                    self._free_slot(holder)
             raise
         with self._lock:
-            if waiter.has_place:
+            if waiter.has_slot:
                 return
             self._leave(waiter)
         raise Unavailable("Too many requests are in progress. Try again later.", retry_after=5)
 
     def give_back(self, holder: Holder) -> None:
-        """Free a place that counts for ``holder``. The next one who waits gets it."""
+        """Free a slot that counts for ``holder``. The next one who waits gets it."""
         with self._lock:
-            self._free_place(holder)
+            self._free_slot(holder)
 
     def move(self, old: Holder, new: Holder) -> None:
-        """Count a place that is held by ``old`` for ``new`` from now on."""
+        """Count a slot that is held by ``old`` for ``new`` from now on."""
         with self._lock:
             self._forget(old)
             self._held.update(_names(new))
 
-    def _free_place(self, holder: Holder) -> None:
+    def _free_slot(self, holder: Holder) -> None:
         self._forget(holder)
         if not self._queues:
             self._free += 1
@@ -94,7 +94,7 @@ class FairPlaces:
         waiter = self._queues[min(self._queues, key=self._rank)][0]
         self._leave(waiter)
         self._give(waiter.holder)
-        waiter.has_place = True
+        waiter.has_slot = True
         waiter.turn.release()
 
     def _forget(self, holder: Holder) -> None:

@@ -32,12 +32,12 @@ from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES,
 from byteor_cloud.computing import Compute, here
 from byteor_cloud.database import release_connection
 from byteor_cloud.errors import InvalidInput, Unavailable
-from byteor_cloud.fair import FairPlaces
+from byteor_cloud.fair import FairSlots
 
 # What is smaller is computed in the process: a plan of 25 stages compiles in half a millisecond, and in seven if most
 # names in it are misspelled. Sending it to the child and back takes half a millisecond, and longer if others compute.
 SMALL_BYTES = 2048
-MAX_WAIT_S = 25.0
+MAX_WAIT_S = 20.0
 LIMIT_S = 20  # of processor time for one computation
 _MOST_WAITING = 256
 # Waiting requests keep their parsed bodies. Beyond this sum of bytes they also keep their request slots.
@@ -101,7 +101,7 @@ def _result(message: bytes) -> Any:
 
 @contextmanager
 def lane(request: HttpRequest) -> Iterator[None]:
-    """Hold this process's only place for computing during the block, without a request slot or database connection.
+    """Hold this process's only slot for computing during the block, without a request slot or database connection.
 
     Raises Unavailable if others compute for too long.
     """
@@ -113,10 +113,10 @@ def lane(request: HttpRequest) -> Iterator[None]:
 
 
 class _Lane:
-    """The place, and the child process that computes. It is started at the first use and serves many requests."""
+    """The slot, and the child process that computes. It is started at the first use and serves many requests."""
 
     def __init__(self) -> None:
-        self._places = FairPlaces(1, waiting=_MOST_WAITING)
+        self._slots = FairSlots(1, waiting=_MOST_WAITING)
         self._waiting_bytes = 0
         self._idle: _Child | None = None
 
@@ -128,11 +128,11 @@ class _Lane:
     def held(self, request: HttpRequest, size: int) -> Iterator[None]:
         holder = request_slots.holder_of(request)
         with self._waiting(request, size):
-            self._places.take(holder, timeout_s=MAX_WAIT_S)
+            self._slots.take(holder, timeout_s=MAX_WAIT_S)
             try:
                 yield
             finally:
-                self._places.give_back(holder)
+                self._slots.give_back(holder)
 
     @contextmanager
     def _waiting(self, request: HttpRequest, size: int) -> Iterator[None]:

@@ -1,10 +1,10 @@
-"""Places for requests: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` at once, shared fairly.
+"""Slots for requests: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` at once, shared fairly.
 
 In an event loop each request in progress delays all others a little and competes for database connections. Requests
-that find no free place wait, and organizations take turns (``byteor_cloud.fair``), so that a burst of one organization
+that find no free slot wait, and organizations take turns (``byteor_cloud.fair``), so that a burst of one organization
 delays neither the others nor heartbeats and probes.
 
-Who a request counts for is known only after its credential was verified, which needs a place already. Until then it
+Who a request counts for is known only after its credential was verified, which needs a slot already. Until then it
 counts for whoever used the same credential for the same organization before, or else for its address.
 """
 
@@ -22,23 +22,23 @@ from django.http import HttpRequest, HttpResponse
 from byteor_cloud import connections, deadline
 from byteor_cloud.api import problems
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.fair import FairPlaces, Holder
+from byteor_cloud.fair import FairSlots, Holder
 
 # The time for which a request waits in total, before and after its body. It is less than ``deadline.REQUEST_S``, so
 # that time is left to do what the request waited for.
 MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
-# Heartbeats are combined into shared statements; a probe that waits for a place would report nothing useful.
+# Heartbeats are combined into shared statements; a probe that waits for a slot would report nothing useful.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
-_ATTRIBUTE = "_place"
+_ATTRIBUTE = "_slot"
 _ORGANIZATION = re.compile(r"/api/v1/orgs/([0-9a-f-]{36})")
-_places = FairPlaces(settings.CONFIG.api_threads, waiting=MAX_WAITING)
+_slots = FairSlots(settings.CONFIG.api_threads, waiting=MAX_WAITING)
 _known: dict[bytes, Holder] = {}
 
 
-class Place:
-    """A place in which a request is handled. It can be given back while the request waits, and taken again."""
+class RequestSlot:
+    """A slot in which a request is handled. It can be given back while the request waits, and taken again."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
@@ -46,47 +46,47 @@ class Place:
         self._patience_s = MAX_WAIT_S
 
     def take(self) -> None:
-        """Take the place. Raises Unavailable if the request has waited for too long in total."""
+        """Take the slot. Raises Unavailable if the request has waited for too long in total."""
         if self._was_held:  # a body that has arrived is not thrown away without a wait
             deadline.ensure_least()
             self._patience_s = max(self._patience_s, deadline.LEAST_S)
         began = time.monotonic()
         with deadline.waiting() as left_s:
             patience_s = self._patience_s if left_s is None else min(self._patience_s, left_s)
-            # A request that had a place before goes first, since its body has arrived already.
-            _places.take(self.holder, timeout_s=patience_s, is_first=self._was_held)
+            # A request that had a slot before goes first, since its body has arrived already.
+            _slots.take(self.holder, timeout_s=patience_s, is_first=self._was_held)
         self._is_held = self._was_held = True
         self._patience_s -= time.monotonic() - began
 
     def give_back(self) -> None:
-        """Give the place to others, unless the request holds none."""
+        """Give the slot to others, unless the request holds none."""
         if self._is_held:
             self._is_held = False
-            _places.give_back(self.holder)
+            _slots.give_back(self.holder)
 
     def count_for(self, holder: Holder) -> None:
-        """Count the place for ``holder`` from now on."""
+        """Count the slot for ``holder`` from now on."""
         if self._is_held:
-            _places.move(self.holder, holder)
+            _slots.move(self.holder, holder)
         self.holder = holder
 
 
 def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Hold a place while a request is handled; answer 503 if it gets none in time."""
+    """Hold a slot while a request is handled; answer 503 if it gets none in time."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
             return get_response(request)
-        place = Place(_known.get(_key(request)) or _stranger(request))
+        held = RequestSlot(_known.get(_key(request)) or _stranger(request))
         try:
-            place.take()
+            held.take()
         except Unavailable as error:
             return problems.respond_or_show_page(request, error)
-        setattr(request, _ATTRIBUTE, place)
+        setattr(request, _ATTRIBUTE, held)
         try:
             return get_response(request)
         finally:
-            place.give_back()
+            held.give_back()
 
     return middleware
 
@@ -100,22 +100,22 @@ def _key(request: HttpRequest) -> bytes:
 
 def _stranger(request: HttpRequest) -> Holder:
     """Return the holder for a caller who is not known yet. All strangers together are served as one organization."""
-    return Holder("strangers", "", str(request.META.get("REMOTE_ADDR", "")))
+    return Holder("strangers", "", connections.address_of(request.META))
 
 
 def holder_of(request: HttpRequest) -> Holder:
     """Return who the request counts for."""
-    place: Place | None = getattr(request, _ATTRIBUTE, None)
-    return _stranger(request) if place is None else place.holder
+    held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
+    return _stranger(request) if held is None else held.holder
 
 
 def count_for(request: HttpRequest, holder: Holder) -> None:
     """Count the request, and later ones with its credential, for a caller whose credential was verified."""
     connections.note_caller(request.META, holder.caller)
-    place: Place | None = getattr(request, _ATTRIBUTE, None)
-    if place is None or place.holder == holder:
+    held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
+    if held is None or held.holder == holder:
         return
-    place.count_for(holder)
+    held.count_for(holder)
     key = _key(request)
     _known.pop(key, None)
     _known[key] = holder
@@ -125,27 +125,27 @@ def count_for(request: HttpRequest, holder: Holder) -> None:
 
 @contextmanager
 def slot(holder: Holder) -> Iterator[None]:
-    """Hold a place while the block runs. Raises Unavailable if none becomes free in time."""
-    place = Place(holder)
-    place.take()
+    """Hold a slot while the block runs. Raises Unavailable if none becomes free in time."""
+    held = RequestSlot(holder)
+    held.take()
     try:
         yield
     finally:
-        place.give_back()
+        held.give_back()
 
 
 @contextmanager
 def released_slot(request: HttpRequest) -> Iterator[None]:
-    """Give the request's place to others while the block waits for the client or for a shared statement.
+    """Give the request's slot to others while the block waits for the client or for a shared statement.
 
-    Raises Unavailable if the request gets no place again in time.
+    Raises Unavailable if the request gets no slot again in time.
     """
-    place: Place | None = getattr(request, _ATTRIBUTE, None)
-    if place is None:
+    held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
+    if held is None:
         yield
         return
-    place.give_back()
+    held.give_back()
     try:
         yield
     finally:
-        place.take()
+        held.take()

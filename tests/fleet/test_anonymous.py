@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -380,3 +381,33 @@ def test_database_outage_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:byteor:problem:unavailable")
     assert "Retry-After" in answer
+
+
+# -- what a connection counts for -----------------------------------------------------------------------------------
+
+
+def of_connection(path: str, token: str | None = None, **options: Any) -> SimpleNamespace:
+    """Send a request and return what was noted on its connection."""
+    made = SimpleNamespace(address="10.0.0.1", caller=None)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    options |= {"gunicorn.socket": made, "REMOTE_ADDR": "10.0.0.1", "wsgi.url_scheme": "http"}
+    Client(raise_request_exception=False).get(path, headers=headers, **options)
+    return made
+
+
+def test_connection_counts_for_address_that_trusted_proxy_names(settings: Any) -> None:
+    assert of_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "10.0.0.1"
+
+    settings.CONFIG = replace(settings.CONFIG, trusted_proxies=1)
+
+    assert of_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "203.0.113.7"
+
+
+def test_connection_belongs_to_caller_only_once_credential_was_verified(world: World) -> None:
+    agent, api = world.agent()
+    operator = world.operator
+
+    assert of_connection("/api/v1/me", operator.api.token).caller == f"user:{operator.user.pk}"
+    assert of_connection(f"/api/v1/agents/{agent.pk}/deployment?wait_s=0", api.token).caller is not None
+    for token in (None, "nonsense", generate(Family.USER).text, generate(Family.AGENT).text):
+        assert of_connection("/api/v1/me", token).caller is None

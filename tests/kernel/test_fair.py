@@ -1,4 +1,4 @@
-"""Places that are shared fairly: who gets the next free one, who is refused, and that none is lost."""
+"""Slots that are shared fairly: who gets the next free one, who is refused, and that none is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.fair import FairPlaces, Holder
+from byteor_cloud.fair import FairSlots, Holder
 from tests.patience import PATIENCE_S, wait_until
 
 ADA = Holder("acme", "people", "ada")
@@ -21,39 +21,39 @@ FAR = Holder("third", "people", "far")
 
 
 class Crowd:
-    """Threads that wait for a place, in the order in which they were started."""
+    """Threads that wait for a slot, in the order in which they were started."""
 
-    def __init__(self, places: FairPlaces) -> None:
-        self.places = places
+    def __init__(self, slots: FairSlots) -> None:
+        self.slots = slots
         self.served: list[Holder] = []
         self.refused: list[Holder] = []
         self.threads: list[Thread] = []
 
-    def wait_for_place(self, *holders: Holder, is_first: bool = False) -> None:
+    def wait_for_slot(self, *holders: Holder, is_first: bool = False) -> None:
         for holder in holders:
             thread = Thread(target=self._take, args=(holder, is_first))
             thread.start()
             self.threads.append(thread)
-            wait_until(lambda: self.places._waiting.total() + len(self.refused) + len(self.served) == len(self.threads))
+            wait_until(lambda: self.slots._waiting.total() + len(self.refused) + len(self.served) == len(self.threads))
 
     def _take(self, holder: Holder, is_first: bool) -> None:
         try:
-            self.places.take(holder, timeout_s=PATIENCE_S, is_first=is_first)
+            self.slots.take(holder, timeout_s=PATIENCE_S, is_first=is_first)
         except Unavailable:
             self.refused.append(holder)
         else:
             self.served.append(holder)
 
     def give_back(self, *holders: Holder) -> None:
-        """Give places back, each time that another waiting thread has got its place."""
+        """Give slots back, each time that another waiting thread has got its slot."""
         for holder in holders:
-            waiting = self.places._waiting.total()
-            self.places.give_back(holder)
-            wait_until(lambda: len(self.threads) == len(self.served) + len(self.refused) + self.places._waiting.total())
-            assert self.places._waiting.total() == waiting - 1
+            waiting = self.slots._waiting.total()
+            self.slots.give_back(holder)
+            wait_until(lambda: len(self.threads) == len(self.served) + len(self.refused) + self.slots._waiting.total())
+            assert self.slots._waiting.total() == waiting - 1
 
     def serve_all(self, first: Holder) -> Sequence[Holder]:
-        """Give back one place again and again, and return who got it, in this order."""
+        """Give back one slot again and again, and return who got it, in this order."""
         held = first
         while len(self.served) < len(self.threads) - len(self.refused):
             self.give_back(held)
@@ -61,69 +61,69 @@ class Crowd:
         return self.served
 
 
-def _is_waiting(places: FairPlaces, number: int) -> bool:
-    return places._waiting.total() == number
+def _is_waiting(slots: FairSlots, number: int) -> bool:
+    return slots._waiting.total() == number
 
 
 def crowd(count: int, *, held_by: Sequence[Holder], waiting: int = 100) -> Crowd:
-    places = FairPlaces(count, waiting=waiting)
+    slots = FairSlots(count, waiting=waiting)
     for holder in held_by:
-        places.take(holder, timeout_s=0.0)
-    return Crowd(places)
+        slots.take(holder, timeout_s=0.0)
+    return Crowd(slots)
 
 
-def test_another_organization_gets_next_free_place() -> None:
+def test_another_organization_gets_next_free_slot() -> None:
     made = crowd(2, held_by=[ADA, ADA])
-    made.wait_for_place(*[ADA] * 10, EVE, EVE)
+    made.wait_for_slot(*[ADA] * 10, EVE, EVE)
 
     made.give_back(ADA, ADA)
 
-    assert made.served == [EVE, ADA]  # Acme has given back both places, so each holds one
+    assert made.served == [EVE, ADA]  # Acme has given back both slots, so each holds one
     made.serve_all(EVE)
 
 
-def test_organizations_take_turns_for_single_place() -> None:
+def test_organizations_take_turns_for_single_slot() -> None:
     made = crowd(1, held_by=[ADA])
-    made.wait_for_place(ADA, ADA, BOB, EVE, EVE, FAR)
+    made.wait_for_slot(ADA, ADA, BOB, EVE, EVE, FAR)
 
     assert made.serve_all(ADA) == [EVE, FAR, BOB, EVE, ADA, ADA]
 
 
 def test_people_and_keys_of_organization_take_turns() -> None:
     made = crowd(1, held_by=[KEY])
-    made.wait_for_place(KEY, KEY, KEY, ADA, BOB, ADA)
+    made.wait_for_slot(KEY, KEY, KEY, ADA, BOB, ADA)
 
     assert made.serve_all(KEY) == [ADA, KEY, BOB, KEY, ADA, KEY]
 
 
-def test_person_gets_no_more_places_by_more_organizations() -> None:
+def test_person_gets_no_more_slots_by_more_organizations() -> None:
     many = [Holder(f"organization {number}", "people", "ada") for number in range(4)]
     made = crowd(3, held_by=[many[0], many[1], EVE])
-    made.wait_for_place(many[2], many[3], EVE)
+    made.wait_for_slot(many[2], many[3], EVE)
 
     made.give_back(EVE)
 
-    assert made.served == [EVE]  # Ada holds no place in the third organization, but two in others
+    assert made.served == [EVE]  # Ada holds no slot in the third organization, but two in others
     made.serve_all(EVE)
 
 
 def test_caller_is_served_in_order_of_arrival_and_returning_request_first() -> None:
-    places = FairPlaces(1, waiting=10)
-    places.take(ADA, timeout_s=0.0)
-    made = Crowd(places)
+    slots = FairSlots(1, waiting=10)
+    slots.take(ADA, timeout_s=0.0)
+    made = Crowd(slots)
     order: list[str] = []
 
     def take(name: str, is_first: bool) -> None:
-        places.take(ADA, timeout_s=PATIENCE_S, is_first=is_first)
+        slots.take(ADA, timeout_s=PATIENCE_S, is_first=is_first)
         order.append(name)
-        places.give_back(ADA)
+        slots.give_back(ADA)
 
     for number, (name, is_first) in enumerate((("one", False), ("two", False), ("returning", True)), 1):
         thread = Thread(target=take, args=(name, is_first))
         thread.start()
         made.threads.append(thread)
-        wait_until(partial(_is_waiting, places, number))
-    places.give_back(ADA)
+        wait_until(partial(_is_waiting, slots, number))
+    slots.give_back(ADA)
     for thread in made.threads:
         thread.join(PATIENCE_S)
 
@@ -132,9 +132,9 @@ def test_caller_is_served_in_order_of_arrival_and_returning_request_first() -> N
 
 def test_organization_that_waits_most_is_refused_when_too_many_wait() -> None:
     made = crowd(1, held_by=[ADA], waiting=4)
-    made.wait_for_place(ADA, ADA, BOB, KEY)
+    made.wait_for_slot(ADA, ADA, BOB, KEY)
 
-    made.wait_for_place(EVE)  # a fifth one: Acme has four
+    made.wait_for_slot(EVE)  # a fifth one: Acme has four
 
     wait_until(lambda: made.refused)
     assert made.refused == [ADA]  # of its callers the one with the most
@@ -143,22 +143,22 @@ def test_organization_that_waits_most_is_refused_when_too_many_wait() -> None:
     made.serve_all(EVE)
 
 
-def test_wait_ends_with_error_and_loses_no_place() -> None:
-    places = FairPlaces(1, waiting=10)
-    places.take(ADA, timeout_s=0.0)
+def test_wait_ends_with_error_and_loses_no_slot() -> None:
+    slots = FairSlots(1, waiting=10)
+    slots.take(ADA, timeout_s=0.0)
 
     with pytest.raises(Unavailable) as refused:
-        places.take(EVE, timeout_s=0.0)
+        slots.take(EVE, timeout_s=0.0)
 
     assert refused.value.retry_after is not None
-    places.give_back(ADA)
-    places.take(EVE, timeout_s=0.0)
+    slots.give_back(ADA)
+    slots.take(EVE, timeout_s=0.0)
 
 
-def test_moved_place_counts_for_its_new_holder() -> None:
+def test_moved_slot_counts_for_its_new_holder() -> None:
     made = crowd(2, held_by=[FAR, EVE])
-    made.places.move(FAR, ADA)
-    made.wait_for_place(ADA, FAR)
+    made.slots.move(FAR, ADA)
+    made.wait_for_slot(ADA, FAR)
 
     made.give_back(EVE)
 
@@ -166,8 +166,8 @@ def test_moved_place_counts_for_its_new_holder() -> None:
     made.serve_all(FAR)
 
 
-def test_no_place_is_lost_or_given_twice_among_many_threads() -> None:
-    places = FairPlaces(3, waiting=5)
+def test_no_slot_is_lost_or_given_twice_among_many_threads() -> None:
+    slots = FairSlots(3, waiting=5)
     holders = [ADA, BOB, KEY, EVE, FAR]
     inside: list[int] = []
     held: set[int] = set()
@@ -177,13 +177,13 @@ def test_no_place_is_lost_or_given_twice_among_many_threads() -> None:
         for number in range(200):
             holder = choose.choice(holders)
             try:
-                places.take(holder, timeout_s=choose.choice((0.0, 0.001, PATIENCE_S)), is_first=choose.random() < 0.2)
+                slots.take(holder, timeout_s=choose.choice((0.0, 0.001, PATIENCE_S)), is_first=choose.random() < 0.2)
             except Unavailable:
                 continue
             held.add(seed * 1_000 + number)
             inside.append(len(held))
             held.discard(seed * 1_000 + number)
-            places.give_back(holder)
+            slots.give_back(holder)
 
     threads = [Thread(target=work, args=(seed,)) for seed in range(12)]
     for thread in threads:
@@ -193,4 +193,4 @@ def test_no_place_is_lost_or_given_twice_among_many_threads() -> None:
 
     assert len(inside) > 200
     assert max(inside) <= 3
-    assert (places._free, dict(places._held), places._queues, dict(places._waiting)) == (3, {}, {}, {})
+    assert (slots._free, dict(slots._held), slots._queues, dict(slots._waiting)) == (3, {}, {}, {})

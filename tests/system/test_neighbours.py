@@ -6,10 +6,11 @@ import json
 import re
 import resource
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from threading import Event, Thread
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,9 +18,10 @@ import pytest
 import requests
 
 from byteor_cloud.embedded import EmbeddedPostgres
+from tests.bench.traffic import Style, Traffic, request
 from tests.patience import PATIENCE_S, wait_until
 from tests.slow_clients import PLAN, Target
-from tests.system.conftest import Installation
+from tests.system.conftest import ROOT, Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of another process")
 MOST_FILES = 1_024
@@ -69,42 +71,34 @@ def use(target: Target) -> None:
     target.call("GET", f"{target.environment}/drafts")
 
 
+def connected(server: Installation) -> list[str]:
+    """Return the server's side of the connections on which bytes wait to be read, as the kernel lists them."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    own = f"0100007F:{server.port:04X}"
+    return [line[2] for line in lines if line[1] == own and line[3] == "01" and not line[4].endswith(":00000000")]
+
+
 def connect(server: Installation) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
 
 
 @contextmanager
-def busy_connection(server: Installation, request: bytes) -> Iterator[None]:
-    """Keep a connection whose next requests have always arrived already."""
-    over = Event()
-    with closing(connect(server)) as connection:
-
-        def send() -> None:
-            with suppress(OSError):
-                while not over.is_set():
-                    connection.sendall(request * 200)
-
-        def receive() -> None:
-            with suppress(OSError):
-                while connection.recv(1 << 16):
-                    received.set()
-
-        received = Event()
-        threads = [Thread(target=send), Thread(target=receive)]
-        for thread in threads:
-            thread.start()
+def busy_connections(server: Installation, request: bytes) -> Iterator[None]:
+    """Keep connections whose next requests have always arrived already, from a process of its own."""
+    file = server.data_dir / "traffic.json"
+    Traffic(Style.PIPELINED, server.port, seconds=2 * PATIENCE_S, connections=6, requests=[request]).save(file)
+    command = [sys.executable, "-m", "tests.bench.traffic", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sender:
         try:
-            assert received.wait(PATIENCE_S)
+            wait_until(lambda: len(connected(server)) >= 6)
             yield
+            assert sender.poll() is None  # they were busy until now
         finally:
-            over.set()
-            connection.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join(PATIENCE_S)
+            sender.communicate()
 
 
 @pytest.mark.parametrize("kind", ["probes", "polls", "lists"])
-def test_neighbour_is_answered_while_connection_never_pauses(
+def test_neighbour_is_answered_while_connections_never_pause(
     server: Installation, busy: Target, quiet: Target, kind: str
 ) -> None:
     path, token = {
@@ -112,11 +106,10 @@ def test_neighbour_is_answered_while_connection_never_pauses(
         "polls": (f"/api/v1/agents/{busy.agent_id}/deployment", busy.agent_key),
         "lists": (f"{busy.environment}/drafts", busy.token),
     }[kind]
-    credential = f"Authorization: Bearer {token}\r\n" if token else ""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{credential}\r\n".encode()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    with busy_connection(server, request), busy_connection(server, request):
-        for _ in range(5):  # they are still busy afterwards: their senders stop only when the block ends
+    with busy_connections(server, request("GET", path, b"", **headers)):
+        for _ in range(5):
             use(quiet)
 
 
@@ -163,7 +156,7 @@ def is_ended(connection: socket.socket) -> bool:
 
 @contextmanager
 def locked_rows(database: psycopg.Connection[Any], ids: list[str]) -> Iterator[None]:
-    """Lock these drafts, so that requests that change them keep their places until the block ends."""
+    """Lock these drafts, so that requests that change them keep their slots until the block ends."""
     with database.transaction():
         database.execute("SELECT FROM pipelines_draft WHERE id = ANY(%s::uuid[]) FOR UPDATE", [ids])
         yield
@@ -179,7 +172,7 @@ def send(server: Installation, method: str, path: str, token: str, name: str, bo
     return connection
 
 
-def test_next_free_place_goes_to_another_organization(server: Installation, busy: Target, quiet: Target) -> None:
+def test_next_free_slot_goes_to_another_organization(server: Installation, busy: Target, quiet: Target) -> None:
     drafts = [
         busy.call("POST", f"{busy.environment}/drafts", {"name": f"draft {number}", "plan": PLAN})["id"]
         for number in range(2)
@@ -204,7 +197,7 @@ def test_next_free_place_goes_to_another_organization(server: Installation, busy
         ):
             for number in range(2):
                 change(number)
-            wait_until(are_waiting)  # they hold both places
+            wait_until(are_waiting)  # they hold both slots
             for number in range(2, 32):
                 change(number)
             connections.append(send(server, "GET", f"{quiet.environment}/drafts", quiet.token, "few-0000"))
@@ -216,7 +209,7 @@ def test_next_free_place_goes_to_another_organization(server: Installation, busy
             each.close()
         postgres.release()
 
-    # The two that held the places end first, and the first free place goes to the other organization.
+    # The two that held the slots end first, and the first free slot goes to the other organization.
     assert ends(server).index("few-0000") <= 3
 
 

@@ -32,6 +32,7 @@ from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.tenancy.api.authentication import bearer_in, client_ip, verified_digest
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
+from byteor_cloud import connections
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.refusals import Allowance, Pace, Tally
 from byteor_cloud.database import release_connection
@@ -210,10 +211,12 @@ def limit_anonymous_callers(
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
+        address = network_of(client_ip(request))
+        connections.note_address(request.META, address)
         if not settings.CONFIG.rate_limit or request.path in PROBES:
             return get_response(request)
         try:
-            settle = callers.admit(network_of(client_ip(request)), presented_by(request))
+            settle = callers.admit(address, presented_by(request))
         except TooManyRequests as error:
             _refused.add()
             system.count_outcome(request.path, error.status)

@@ -141,7 +141,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
             raise Forbidden("Your role does not permit this operation.")
 
     def _holder(self) -> Holder:
-        """Return who the request's place counts for. ``resolve_scope`` has checked the organization in the path."""
+        """Return who the request's slot counts for. ``resolve_scope`` has checked the organization in the path."""
         principal = self.principal
         organization = principal.organization_id or self.kwargs.get("org_id") or principal.caller
         return Holder(str(organization), _GROUPS[principal.family], principal.caller)

@@ -107,7 +107,7 @@ def console_user_of(request: HttpRequest) -> ConsoleUser:
 
 
 def count_for_organization(request: HttpRequest, organization_id: UUID) -> None:
-    """Count the request's place for the signed-in person in this organization."""
+    """Count the request's slot for the signed-in person in this organization."""
     user_id = console_user_of(request).user_id
     request_slots.count_for(request, Holder(str(organization_id), "people", f"user:{user_id}"))
 
