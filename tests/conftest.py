@@ -170,7 +170,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         for table in SEALED:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_truncate")
         if may_disable_triggers():
-            connection.ops.sql_flush = _delete_rows  # type: ignore[method-assign]
+            # Of the class, because Playwright's event loop gives browser tests another connection.
+            type(connection.ops).sql_flush = _delete_rows  # type: ignore[assignment, method-assign]
             # After each test Django would look for all content types and permissions, whose tables (KEPT) stay filled.
             flush.emit_post_migrate_signal = lambda *_: None  # type: ignore[attr-defined]
     yield
@@ -184,7 +185,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             )
 
 
-def _delete_rows(style: Any, tables: Sequence[str], **options: Any) -> list[str]:
+def _delete_rows(_: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
     """Return the statements that empty the tables. TRUNCATE makes new files for each table, which takes far longer."""
     from django.db import connection
 

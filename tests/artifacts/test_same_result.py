@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from apps.artifacts import folders, retention
 from apps.artifacts.models import Artifact, Replay
@@ -17,26 +14,20 @@ from byteor_cloud import blobs
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import ingested
 from tests.engine.replay import everywhere
+from tests.object_store import BUCKET, REGION, ObjectStore, object_store
 from tests.races import Race
 from tests.worlds import World, run_jobs
 
+__all__ = ["object_store"]
 pytestmark = pytest.mark.django_db
-BUCKET = "byteor-same-result"
 
 
 @pytest.fixture
-def bucket(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bucket(settings: Any, object_store: ObjectStore) -> None:
     """Store blobs in a bucket."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    with mock_aws():
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
-        store = {
-            "BACKEND": "storages.backends.s3.S3Storage",
-            "OPTIONS": {"bucket_name": BUCKET, "region_name": "us-east-1"},
-        }
-        settings.STORAGES = {**settings.STORAGES, "default": store}
-        yield
+    options = {"bucket": BUCKET, "endpoint_url": object_store.endpoint, "region": REGION}
+    store = {"BACKEND": "byteor_cloud.object_storage.ObjectStorage", "OPTIONS": options}
+    settings.STORAGES = {**settings.STORAGES, "default": store}
 
 
 def captured(world: World) -> Artifact:

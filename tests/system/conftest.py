@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 class Installation:
     """A data folder, and functions that run commands on it."""
 
+    most_files: int | None = None
+    """How many files each process of a server may open; None for no limit of ours."""
+
     def __init__(self, *, is_prepared: bool = True) -> None:
         """Create the folder. A prepared one contains a migrated database and the static files."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
@@ -38,7 +41,6 @@ class Installation:
         self.base = f"http://127.0.0.1:{self.port}"
         self.log = self.data_dir / "serve.log"
         self.servers: list[subprocess.Popen[bytes]] = []
-        self.most_files: int | None = None  # that each process of a server may open; None for no limit of ours
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return the environment of this process without the settings for tests."""

@@ -146,7 +146,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
 
     # The counters of every process work, also for series that are new.
     def counts(name: str, number: int) -> bool:
-        return parsed(disk.call("GET", "/metrics", None).text)[name] >= number
+        return parsed(disk.call("GET", "/metrics", None).text).get(name, 0) >= number
 
     # A process keeps its text for a second.
     wait_until(lambda: counts("byteor_django_http_responses_total_by_status_total{503}", len(writes) * 3))

@@ -180,12 +180,11 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
-    enqueue(
-        PurgeProject(id=str(locked.pk)) if isinstance(locked, Project) else PurgeEnvironment(id=str(locked.pk)),
-        organization=locked.organization_id if isinstance(locked, Project) else locked.project.organization_id,
-        person=person_behind(actor),
-        after_s=PURGED_AFTER_S,
-    )
+    options: dict[str, Any] = {"person": person_behind(actor), "after_s": PURGED_AFTER_S}
+    if isinstance(locked, Project):
+        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id, **options)
+    else:
+        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=locked.project.organization_id, **options)
 
 
 @transaction.atomic
