@@ -6,13 +6,15 @@ import atexit
 import math
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, override
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db.models import QuerySet
+from django.db.models.query import ModelIterable
 from gevent.monkey import get_original
 from psycopg.abc import RV, PQGen
 from psycopg.adapt import Transformer
@@ -20,7 +22,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg_pool import ConnectionPool
 
-from byteor_cloud import deadline
+from byteor_cloud import deadline, event_loop
 
 # A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
 WORKER_THREADS = 23
@@ -67,7 +69,15 @@ class Connection(psycopg.Connection[Any]):
 
     @override
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait for a response of the server. Raises Unresponsive if there is none before the deadline."""
+        """Wait for a response of the server, and then for a turn in the event loop.
+
+        Raises Unresponsive if there is no response before the deadline.
+        """
+        result = self._wait(gen, interval, timeout)
+        event_loop.go_on()
+        return result
+
+    def _wait(self, gen: PQGen[RV], interval: float, timeout: float | None) -> RV:
         if timeout is not None or not deadline.is_limited():
             return super().wait(gen, interval, timeout)
         try:
@@ -288,3 +298,19 @@ def release_connection() -> None:
     """
     if not connection.in_atomic_block:
         connection.close()
+
+
+class _PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the stubs only
+    """Django's iteration over the rows of a query. While they become objects, others may compute."""
+
+    @override
+    def __iter__(self) -> Iterator[Any]:
+        return event_loop.pausing(super().__iter__())
+
+
+def pause_between_rows[Q: QuerySet[Any, Any]](queryset: Q) -> Q:
+    """Return the query with pauses between its rows, for pages of many rows with many columns."""
+    paused = queryset.all()
+    if paused._iterable_class is ModelIterable:
+        paused._iterable_class = _PausingRows  # Django has no public name for it
+    return paused

@@ -12,12 +12,10 @@ import json
 import select
 import socket
 import time
-from collections import deque
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, override
 
 import gevent
-from gevent.event import Event
 from gevent.monkey import get_original
 from gevent.server import StreamServer
 from gunicorn import util
@@ -28,6 +26,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from byteor_cloud import draining, errors
 from byteor_cloud.agent_requests import ShortCut
 from byteor_cloud.connections import OpenConnections
+from byteor_cloud.event_loop import Turns
 from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
@@ -49,43 +48,8 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-class _Turns:
-    """The turns of connections whose next request arrived before the last response was sent.
-
-    Each iteration of the event loop looks for what has arrived on all connections. In each iteration, such requests
-    begin for at most ``BUDGET_S`` in total, in order of arrival. So clients who wait for a response before they send
-    the next request go first. After each turn comes a rest of ``rest`` times as long.
-    """
-
-    BUDGET_S = 0.001
-    _NEXT_ITERATION_S = 1e-6  # the shortest sleep after which the event loop has looked for new events
-
-    def __init__(self, *, rest: float) -> None:
-        self._waiting: deque[Event] = deque()
-        self._rest = rest
-
-    def wait(self) -> None:
-        """Wait for a turn, at least for one iteration."""
-        turn = Event()
-        self._waiting.append(turn)
-        if len(self._waiting) == 1:
-            gevent.spawn(self._give)
-        turn.wait()
-
-    def _give(self) -> None:
-        used_s = 0.0
-        while self._waiting:
-            gevent.sleep(max(self._NEXT_ITERATION_S, used_s * self._rest))
-            began = time.monotonic()
-            while self._waiting and time.monotonic() < began + self.BUDGET_S:
-                self._waiting[0].set()
-                gevent.sleep(0)  # the request runs until it waits for something
-                self._waiting.popleft()
-            used_s = time.monotonic() - began
-
-
 # The rate limit bounds the requests of verified callers. Those of others take at most a quarter of the time.
-_turns_of_callers, _turns_of_strangers = _Turns(rest=0.0), _Turns(rest=3.0)
+_turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
 class WaitBudget:
@@ -180,7 +144,8 @@ class PacedSocket:
             return
         self.quiet_since = time.monotonic()
         if has_more or self._is_readable():
-            (_turns_of_strangers if self.caller is None or self._was_refused else _turns_of_callers).wait()
+            is_limited = self.caller is not None and not self._was_refused
+            (_turns_of_callers if is_limited else _turns_of_strangers).wait(self.address)
 
     def _is_readable(self) -> bool:
         poller = _poll()

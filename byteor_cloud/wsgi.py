@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.urls import reverse
 from django.utils.module_loading import import_string
 
 from byteor_cloud import deadline
@@ -16,6 +17,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
 # The layer answers what agents send all the time, and passes everything else to Django.
 _django = get_wsgi_application()
 _agent_path = import_string(settings.AGENT_PATH)(_django)
+# This imports all views. Otherwise the first request of each process would do it, and delay all others for 0.3 s.
+reverse("index")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

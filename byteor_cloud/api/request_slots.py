@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from byteor_cloud import connections, deadline
+from byteor_cloud import connections, deadline, event_loop
 from byteor_cloud.api import problems
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.fair import FairSlots, Holder
@@ -84,7 +84,8 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
             return problems.respond_or_show_page(request, error)
         setattr(request, _ATTRIBUTE, held)
         try:
-            return get_response(request)
+            with event_loop.computing_for(held.holder.organization):
+                return get_response(request)
         finally:
             held.give_back()
 
@@ -116,6 +117,7 @@ def count_for(request: HttpRequest, holder: Holder) -> None:
     if held is None or held.holder == holder:
         return
     held.count_for(holder)
+    event_loop.set_owner(holder.organization)
     key = _key(request)
     _known.pop(key, None)
     _known[key] = holder

@@ -46,6 +46,7 @@ from byteor_cloud.errors import (
     PreconditionFailed,
     Unauthenticated,
 )
+from byteor_cloud.event_loop import Pausing
 
 
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
@@ -151,9 +152,9 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Find the agents of the page in narrow rows, and read only those agents in full."""
         pulses = self.filter_queryset(facts.pulses([self.environment])).only("pk")
-        found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses) or ()])
+        found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses)])
         # An agent that was decommissioned meanwhile is missing.
-        rows = [found[pk] for pk in sorted(found, reverse=True)]
+        rows = Pausing(found[pk] for pk in sorted(found, reverse=True))
         return self.get_paginated_response(self.get_serializer(rows, many=True).data)
 
     @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})

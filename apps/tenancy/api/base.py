@@ -38,7 +38,9 @@ from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.computing import Compute
+from byteor_cloud.database import pause_between_rows
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
+from byteor_cloud.event_loop import Pausing
 from byteor_cloud.fair import Holder
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
@@ -242,7 +244,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     @final
     def get_queryset(self) -> QuerySet[Any]:
         """Return the rows of the scope. Subclasses override ``narrow``, never this method."""
-        return self.narrow(self.scoped(super().get_queryset()))
+        return pause_between_rows(self.narrow(self.scoped(super().get_queryset())))
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep only the rows of the scope in the URL."""
@@ -251,6 +253,10 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Restrict or join the rows further. Subclasses override it."""
         return queryset
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        """Return the rows of the page, between which others may compute."""
+        return Pausing(super().paginate_queryset(queryset) or ())
 
     def get_object(self) -> Any:
         """Return the row in the URL. Raises NotFound."""

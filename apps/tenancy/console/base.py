@@ -35,6 +35,8 @@ from apps.tenancy.console.scope import (
 from apps.tenancy.console.search import FoundBy
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
+from byteor_cloud.database import pause_between_rows
+from byteor_cloud.event_loop import Pausing
 
 MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
 # Columns that nobody may see, search, filter or sort by.
@@ -86,6 +88,11 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         super().__init__(request, *args)
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the rows of the page. While the page shows one after the other, others may compute."""
+        super().get_results(request)
+        self.result_list: Any = Pausing(self.result_list)
 
     @property
     def search_note(self) -> str:
@@ -176,7 +183,7 @@ class ReadOnlyAdmin(ActingAdmin):
         On a list, they are those of its scope.
         """
         rows, scope = self.visible_rows(request), list_scope_of(request)
-        return rows if scope is None else self.in_scope(rows, scope)
+        return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Return a visible row, or None. The page of the row has the scope of the row."""

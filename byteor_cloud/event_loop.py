@@ -1,0 +1,135 @@
+"""Turns in the event loop of an API process, so that no caller computes for long while others wait.
+
+gevent switches to another greenlet only when the present one waits. Two kinds of work therefore wait for turns:
+requests that arrived before the response to the last one of their connection was sent, and the steps of ordinary
+requests between their waits for the database. Heartbeats, probes and the reading of new requests need no turns.
+
+In a process without an event loop (a worker, a command, a test) nothing waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import override
+
+import gevent
+from gevent.event import Event
+from gevent.monkey import is_module_patched
+
+# How long a request computes before it lets others compute.
+STEP_S = 0.003
+
+
+class Turns:
+    """Turns for work that is ready. Owners take turns, and the work of one owner is done in order of arrival.
+
+    Each iteration of the event loop looks for what has arrived on all connections. In each iteration, turns begin for
+    at most ``BUDGET_S`` in total. After that comes a rest of ``rest`` times the time that they took.
+    """
+
+    BUDGET_S = 0.001
+    _NEXT_ITERATION_S = 1e-6  # the shortest sleep after which the event loop has looked for new events
+
+    def __init__(self, *, rest: float = 0.0) -> None:
+        self._waiting: dict[str, deque[Event]] = {}
+        self._rest = rest
+        self._is_giving = False
+
+    def wait(self, owner: str) -> None:
+        """Wait for a turn, at least for one iteration."""
+        turn = Event()
+        self._waiting.setdefault(owner, deque()).append(turn)
+        if not self._is_giving:
+            self._is_giving = True
+            gevent.spawn(self._give)
+        turn.wait()
+
+    def _give(self) -> None:
+        used_s = 0.0
+        while self._waiting:
+            gevent.sleep(max(self._NEXT_ITERATION_S, used_s * self._rest))
+            began = time.monotonic()
+            while self._waiting and time.monotonic() < began + self.BUDGET_S:
+                self._take_next().set()
+                gevent.sleep(0)  # the work goes on until it waits for something
+            used_s = time.monotonic() - began
+        self._is_giving = False
+
+    def _take_next(self) -> Event:
+        owner = next(iter(self._waiting))
+        queue = self._waiting.pop(owner)
+        turn = queue.popleft()
+        if queue:
+            self._waiting[owner] = queue  # behind the other owners
+        return turn
+
+
+class _Steps:
+    """The requests that compute in this process."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.count = 0
+        self.began = 0.0  # when the present step began
+
+
+_steps = _Steps()
+_owner: ContextVar[str | None] = ContextVar("owner", default=None)
+
+
+@contextmanager
+def computing_for(owner: str) -> Iterator[None]:
+    """Let the greenlet take turns with others inside the block, as work of ``owner``."""
+    if not is_module_patched("threading"):
+        yield
+        return
+    token = _owner.set(owner)
+    _steps.count += 1
+    try:
+        go_on()
+        yield
+    finally:
+        _steps.count -= 1
+        _owner.reset(token)
+
+
+def set_owner(owner: str) -> None:
+    """Count the work of this greenlet for another owner from now on, if it takes turns."""
+    if _owner.get() is not None:
+        _owner.set(owner)
+
+
+def go_on() -> None:
+    """Wait for a turn after the greenlet has waited for something else, unless nobody else computes."""
+    owner = _owner.get()
+    if owner is not None:
+        if _steps.count > 1:
+            _steps.turns.wait(owner)
+        _steps.began = time.monotonic()
+
+
+def pause() -> None:
+    """Let others compute if this greenlet has computed for a while. Call this often in long computations."""
+    owner = _owner.get()
+    if owner is not None and time.monotonic() > _steps.began + STEP_S:
+        _steps.turns.wait(owner)
+        _steps.began = time.monotonic()
+
+
+class Pausing[T](list[T]):
+    """A list that pauses between its items while somebody computes with them."""
+
+    @override
+    def __iter__(self) -> Iterator[T]:
+        return pausing(super().__iter__())
+
+
+def pausing[T](items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, and pause between them."""
+    for item in items:
+        pause()
+        yield item
