@@ -25,17 +25,21 @@ STEP_S = 0.003
 
 
 class Turns:
-    """Turns for work that is ready. Owners take turns, and the work of one owner is done in order of arrival.
+    """Turns for work that is ready. The owner who has used the least time goes first.
 
-    Each iteration of the event loop looks for what has arrived on all connections. In each iteration, turns begin for
-    at most ``BUDGET_S`` in total. After that comes a rest of ``rest`` times the time that they took.
+    The work of one owner is done in order of arrival. Each iteration of the event loop looks for what has arrived on all
+    connections. In each iteration, turns begin for at most ``BUDGET_S`` in total. After that comes a rest of ``rest``
+    times the time that they took.
     """
 
     BUDGET_S = 0.001
     _NEXT_ITERATION_S = 1e-6  # the shortest sleep after which the event loop has looked for new events
+    _HALVED_EVERY_S = 1.0  # so that what an owner used long ago does not count
 
     def __init__(self, *, rest: float = 0.0) -> None:
         self._waiting: dict[str, deque[Event]] = {}
+        self._used_s: dict[str, float] = {}
+        self._halve_at = 0.0
         self._rest = rest
         self._is_giving = False
 
@@ -49,23 +53,31 @@ class Turns:
         turn.wait()
 
     def _give(self) -> None:
-        used_s = 0.0
+        now = began = time.monotonic()
         while self._waiting:
-            gevent.sleep(max(self._NEXT_ITERATION_S, used_s * self._rest))
-            began = time.monotonic()
-            while self._waiting and time.monotonic() < began + self.BUDGET_S:
-                self._take_next().set()
+            gevent.sleep(max(self._NEXT_ITERATION_S, (now - began) * self._rest))
+            now = began = time.monotonic()
+            while self._waiting and now < began + self.BUDGET_S:
+                owner = min(self._waiting, key=lambda each: self._used_s.get(each, 0.0))
+                self._take_first(owner).set()
                 gevent.sleep(0)  # the work goes on until it waits for something
-            used_s = time.monotonic() - began
+                ended = time.monotonic()
+                self._used_s[owner] = self._used_s.get(owner, 0.0) + ended - now
+                now = ended
+            self._halve(now)
         self._is_giving = False
 
-    def _take_next(self) -> Event:
-        owner = next(iter(self._waiting))
-        queue = self._waiting.pop(owner)
+    def _take_first(self, owner: str) -> Event:
+        queue = self._waiting[owner]
         turn = queue.popleft()
-        if queue:
-            self._waiting[owner] = queue  # behind the other owners
+        if not queue:
+            del self._waiting[owner]
         return turn
+
+    def _halve(self, now: float) -> None:
+        if now >= self._halve_at:
+            self._halve_at = now + self._HALVED_EVERY_S
+            self._used_s = {owner: used / 2 for owner, used in self._used_s.items() if used > self.BUDGET_S}
 
 
 class _Steps:

@@ -30,6 +30,8 @@ class _Waiter:
 class FairSlots:
     """A number of slots. Those who wait for one take turns by organization, then by group, then by caller.
 
+    An organization holds at most half of them.
+
     A caller who acts in many organizations counts in each of them with all the slots that they hold, so that further
     organizations get them no further slots. Among equals, whoever was served longest ago is next. The requests of one
     caller are served in order of arrival.
@@ -37,6 +39,7 @@ class FairSlots:
 
     def __init__(self, count: int, *, waiting: int) -> None:
         self._free = count
+        self._most_held = max(1, count // 2)  # by one organization, so that a slot is soon free for another
         self._most_waiting = waiting
         self._held: Counter[str | tuple[str, ...]] = Counter()
         self._queues: dict[Holder, deque[_Waiter]] = {}
@@ -53,8 +56,7 @@ class FairSlots:
         organization.
         """
         with self._lock:
-            if self._free > 0:  # then nobody waits
-                self._free -= 1
+            if self._free > 0 and self._may_get(holder):
                 self._give(holder)
                 return
             waiter = _Waiter(holder)
@@ -85,17 +87,24 @@ class FairSlots:
         with self._lock:
             self._forget(old)
             self._held.update(_names(new))
+            self._serve_next()
 
     def _free_slot(self, holder: Holder) -> None:
         self._forget(holder)
-        if not self._queues:
-            self._free += 1
-            return
-        waiter = self._queues[min(self._queues, key=self._rank)][0]
-        self._leave(waiter)
-        self._give(waiter.holder)
-        waiter.has_slot = True
-        waiter.turn.release()
+        self._free += 1
+        self._serve_next()
+
+    def _serve_next(self) -> None:
+        eligible = [holder for holder in self._queues if self._may_get(holder)]
+        if self._free > 0 and eligible:
+            waiter = self._queues[min(eligible, key=self._rank)][0]
+            self._leave(waiter)
+            self._give(waiter.holder)
+            waiter.has_slot = True
+            waiter.turn.release()
+
+    def _may_get(self, holder: Holder) -> bool:
+        return self._held[holder.organization] < self._most_held
 
     def _forget(self, holder: Holder) -> None:
         self._held.subtract(_names(holder))
@@ -116,6 +125,7 @@ class FairSlots:
         )
 
     def _give(self, holder: Holder) -> None:
+        self._free -= 1
         self._turn += 1
         self._held.update(_names(holder))
         for name in _names(holder):
