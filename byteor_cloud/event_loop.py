@@ -27,9 +27,9 @@ STEP_S = 0.003
 class Turns:
     """Turns for work that is ready. The owner who has used the least time goes first.
 
-    The work of one owner is done in order of arrival. Each iteration of the event loop looks for what has arrived on all
-    connections. In each iteration, turns begin for at most ``BUDGET_S`` in total. After that comes a rest of ``rest``
-    times the time that they took.
+    The work of one owner is done in order of arrival. Each iteration of the event loop looks for what has arrived on
+    all connections. In each iteration, turns begin for at most ``BUDGET_S`` in total. After that comes a rest of
+    ``rest`` times the time that they took.
     """
 
     BUDGET_S = 0.001

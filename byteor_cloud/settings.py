@@ -177,7 +177,7 @@ REST_FRAMEWORK = {
         "apps.fleet.api.authentication.AgentKeyAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["byteor_cloud.api.rendering.PausingJSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["byteor_cloud.api.parsers.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "byteor_cloud.api.pagination.NewestFirst",
     "DEFAULT_SCHEMA_CLASS": "byteor_cloud.api.schema.operations.Schema",

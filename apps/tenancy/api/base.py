@@ -7,7 +7,6 @@ declared permissions is denied.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 from uuid import UUID
@@ -19,7 +18,6 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy import audit
@@ -37,6 +35,7 @@ from byteor_cloud.api.bodies import check_declared_length, declared_length, is_c
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
+from byteor_cloud.api.rendering import json_pieces
 from byteor_cloud.computing import Compute
 from byteor_cloud.database import pause_between_rows
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
@@ -49,8 +48,10 @@ SIGNED_IN = frozenset[Permission]()  # any caller with the right family of crede
 
 def body_digest(data: Any) -> str:
     """Return a digest of a response's data for its ETag. Keys are sorted, because the database changes their order."""
-    text = json.dumps(data, cls=JSONEncoder, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    digest = hashlib.sha256()
+    for piece in json_pieces(data, sort_keys=True):
+        digest.update(piece.encode())
+    return digest.hexdigest()[:32]
 
 
 def _tags(header: str) -> set[str]:

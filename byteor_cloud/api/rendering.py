@@ -1,0 +1,60 @@
+"""JSON of responses, encoded in pieces, so that a response of megabytes does not delay other requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, override
+
+from rest_framework.renderers import JSONRenderer
+from rest_framework.utils.encoders import JSONEncoder
+
+from byteor_cloud.event_loop import pause
+
+# Objects are taken apart down to this depth; deeper ones are small parts of a large list.
+_DEPTH = 6
+_ITEMS = 16  # of a list, which are encoded together
+
+
+def json_pieces(value: Any, *, sort_keys: bool = False, ensure_ascii: bool = True) -> Iterator[str]:
+    """Yield the text of ``json.dumps`` with DRF's encoder and the shortest separators, in pieces.
+
+    Others may compute between the pieces. Raises ValueError for NaN and infinities.
+    """
+    options: dict[str, Any] = {"sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "separators": (",", ":")}
+    encode = JSONEncoder(allow_nan=False, **options).encode
+    for piece in _pieces(value, encode, sort_keys, _DEPTH):
+        pause()
+        yield piece
+
+
+def _pieces(value: Any, encode: Callable[[Any], str], sort_keys: bool, depth: int) -> Iterator[str]:
+    if not depth or not value:
+        yield encode(value)
+    elif isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        before = "{"
+        for name in sorted(value) if sort_keys else value:
+            yield f"{before}{encode(name)}:"
+            yield from _pieces(value[name], encode, sort_keys, depth - 1)
+            before = ","
+        yield "}"
+    elif isinstance(value, (list, tuple)) and len(value) > _ITEMS:
+        before = "["
+        for start in range(0, len(value), _ITEMS):
+            yield before + encode(list(value[start : start + _ITEMS]))[1:-1]
+            before = ","
+        yield "]"
+    else:
+        yield encode(value)
+
+
+class PausingJSONRenderer(JSONRenderer):
+    """DRF's renderer of JSON, between whose pieces others may compute."""
+
+    @override
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        """Return the JSON text in UTF-8."""
+        if data is None:
+            return b""
+        # DRF escapes these two, which are valid in JSON but end a line in old JavaScript.
+        text = "".join(json_pieces(data, ensure_ascii=False))
+        return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()
