@@ -52,6 +52,15 @@ class Crowd:
             wait_until(lambda: len(self.threads) == len(self.served) + len(self.refused) + self.slots._waiting.total())
             assert self.slots._waiting.total() == waiting - 1
 
+    def finish(self, *held: Holder) -> None:
+        """Give back all slots until everybody who waits has got one."""
+        waiting, given_back = list(held), 0
+        while len(self.served) + len(self.refused) < len(self.threads):
+            self.slots.give_back(waiting.pop(0))
+            given_back += 1
+            wait_until(lambda: len(self.threads) == len(self.served) + len(self.refused) + self.slots._waiting.total())
+            waiting = [*held, *self.served][given_back:]
+
     def serve_all(self, first: Holder) -> Sequence[Holder]:
         """Give back one slot again and again, and return who got it, in this order."""
         held = first
@@ -73,13 +82,24 @@ def crowd(count: int, *, held_by: Sequence[Holder], waiting: int = 100) -> Crowd
 
 
 def test_another_organization_gets_next_free_slot() -> None:
-    made = crowd(2, held_by=[ADA, ADA])
-    made.wait_for_slot(*[ADA] * 10, EVE, EVE)
+    made = crowd(4, held_by=[ADA, ADA, EVE, EVE])
+    made.wait_for_slot(*[ADA] * 10, FAR, FAR)
 
     made.give_back(ADA, ADA)
 
-    assert made.served == [EVE, ADA]  # Acme has given back both slots, so each holds one
-    made.serve_all(EVE)
+    assert made.served == [FAR, ADA]  # Acme has given back both slots, so each holds one
+    made.finish(FAR, ADA, EVE, EVE)
+
+
+def test_organization_holds_at_most_half_of_the_slots() -> None:
+    made = crowd(4, held_by=[ADA, KEY])
+    made.wait_for_slot(BOB)
+
+    made.slots.take(EVE, timeout_s=0.0)  # two slots are free, and Acme may get none of them
+
+    assert made.served == []
+    made.give_back(KEY)
+    assert made.served == [BOB]
 
 
 def test_organizations_take_turns_for_single_slot() -> None:
@@ -156,14 +176,14 @@ def test_wait_ends_with_error_and_loses_no_slot() -> None:
 
 
 def test_moved_slot_counts_for_its_new_holder() -> None:
-    made = crowd(2, held_by=[FAR, EVE])
+    made = crowd(4, held_by=[FAR, EVE, EVE, ADA])
     made.slots.move(FAR, ADA)
     made.wait_for_slot(ADA, FAR)
 
     made.give_back(EVE)
 
-    assert made.served == [FAR]
-    made.serve_all(FAR)
+    assert made.served == [FAR]  # Acme holds two slots
+    made.finish(ADA, ADA, EVE, FAR)
 
 
 def test_no_slot_is_lost_or_given_twice_among_many_threads() -> None:
