@@ -113,8 +113,6 @@ class NotFound(DomainError):
 class NotStored(NotFound):
     """The blob store answered that it does not have the blob. A store that does not answer raises Unavailable."""
 
-    code = "not_stored"
-
 
 class Conflict(DomainError):
     """The resource's present state does not allow the operation."""
