@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from apps.fleet.models import AgentKey, Heartbeat
 from apps.tenancy.credentials import credential_digest
+from byteor_cloud.connections import note_caller
 
 
 class StockAuthentication(BaseAuthentication):
@@ -27,6 +28,7 @@ class StockAuthentication(BaseAuthentication):
             key = AgentKey.objects.select_related("agent").get(digest=credential_digest(text), revoked_at=None)
         except AgentKey.DoesNotExist:
             raise AuthenticationFailed from None
+        note_caller(request.META, key.digest)
         return key.agent, key
 
 
@@ -50,7 +52,8 @@ class StockHeartbeat(APIView):
 
 
 def bare(request: HttpRequest) -> HttpResponse:
-    """Answer ``ok``, as fast as Django can."""
+    """Answer ``ok``, as fast as Django can, and as a caller whose credential was verified."""
+    note_caller(request.META, "bench")
     return HttpResponse("ok", content_type="text/plain")
 
 
