@@ -1,4 +1,4 @@
-"""The readiness checks' way to run: each in a thread or greenlet of its own, so that one that hangs hides no other."""
+"""Readiness checks. Each runs in its own thread or greenlet, so that a check that hangs does not hide the others."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class RequestSlot:
 
 
 def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Hold a slot while a request is handled; answer 503 if it gets none in time."""
+    """Hold a slot while a request is handled. Return 503 if no slot becomes free in time."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):

@@ -148,7 +148,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     def counts(name: str, number: int) -> bool:
         return parsed(disk.call("GET", "/metrics", None).text).get(name, 0) >= number
 
-    # A process keeps its text for a second.
+    # Each process keeps the text of the metrics for a second.
     wait_until(lambda: counts("byteor_django_http_responses_total_by_status_total{503}", len(writes) * 3))
     wait_until(lambda: counts("byteor_denied_requests_total{401}", 3))
     assert disk.processes() == before
