@@ -34,6 +34,7 @@ from byteor_cloud.engine.compiler import (
 from byteor_cloud.engine.configuration import diff_configurations
 from byteor_cloud.engine.replay import JournalIndex, StaleIndex, compare, journal_page
 from byteor_cloud.engine.replay.around import read_around_in
+from byteor_cloud.json_text import JsonText, parsed
 
 MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
 
@@ -45,7 +46,7 @@ def installed_ops() -> Ops:
 
 
 def _compile(plan: object, target: str | None = None) -> Compilation:
-    return compile_plan(plan, target=target, ops=installed_ops())
+    return compile_plan(parsed(plan), target=target, ops=installed_ops())
 
 
 class CompiledDraft(NamedTuple):
@@ -66,7 +67,7 @@ class CompiledVersion(NamedTuple):
 
     errors: list[dict[str, str]]
     name: str = ""
-    spec: Mapping[str, Any] = {}
+    spec: JsonText = JsonText("{}")
     spec_kv: str = ""
     spec_hash: str = ""
 
@@ -77,7 +78,8 @@ def compile_version(plan: object) -> CompiledVersion:
     if compilation.spec is None:
         return CompiledVersion(_errors(compilation))
     spec = compilation.spec
-    return CompiledVersion([], spec.name, spec_to_json(spec), compilation.spec_kv or "", compilation.spec_hash or "")
+    text = JsonText(_body(spec_to_json(spec)).decode())
+    return CompiledVersion([], spec.name, text, compilation.spec_kv or "", compilation.spec_hash or "")
 
 
 def _errors(compilation: Compilation) -> list[dict[str, str]]:
@@ -109,6 +111,11 @@ def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
 def diff_kv(old_kv: str, new_kv: str) -> SpecDiff:
     """Return the changes from one spec to another."""
     return diff_specs(decode(old_kv), decode(new_kv))
+
+
+def plan_text(plan: object) -> str:
+    """Write a plan as indented JSON, for the editor."""
+    return write_plan(parsed(plan))
 
 
 def draw(spec_kv: str) -> str:
@@ -169,7 +176,7 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
     function.__qualname__: function
     for function in (
         compile_draft, compile_version, preview, preview_text, diff_plan, diff_versions, diff_kv,
-        draw, write_plan, parse_plan,
+        draw, plan_text, parse_plan,
         strict_json.read, compare, read_around_in,
         check_runtime_config, diff_configurations, read_page,
     )

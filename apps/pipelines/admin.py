@@ -32,7 +32,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
-from byteor_cloud.engine.compiler import write_plan
+from byteor_cloud.computations import plan_text
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
 
 MAX_CHOICES = 100  # versions that are offered to compare with, newest first
@@ -164,14 +164,14 @@ class DraftAdmin(ReadOnlyAdmin):
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
-        name = draft.plan.get("name")
+        name = Draft.objects.filter(pk=draft.pk).values_list("plan__name", flat=True).first()
         related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
         versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
         context = self._context(
             request,
             f"Plan of {draft.name}",
             original=draft,
-            text=compute_for(request)(write_plan, draft.plan),
+            text=compute_for(request)(plan_text, draft.plan),
             may_edit=may_operate(request, draft.environment),
             targets=editor.TARGETS,
             versions=versions,

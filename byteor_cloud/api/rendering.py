@@ -9,10 +9,17 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.utils.encoders import JSONEncoder
 
 from byteor_cloud.event_loop import pause
+from byteor_cloud.json_text import JsonText
 
 # Objects are taken apart down to this depth; deeper ones are small parts of a large list.
 _DEPTH = 6
 _ITEMS = 16  # of a list, which are encoded together
+
+
+class _Encoder(JSONEncoder):
+    @override
+    def default(self, obj: Any) -> Any:
+        return obj.value if isinstance(obj, JsonText) else super().default(obj)
 
 
 def json_pieces(value: Any, *, sort_keys: bool = False, ensure_ascii: bool = True) -> Iterator[str]:
@@ -21,14 +28,16 @@ def json_pieces(value: Any, *, sort_keys: bool = False, ensure_ascii: bool = Tru
     Others may compute between the pieces. Raises ValueError for NaN and infinities.
     """
     options: dict[str, Any] = {"sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "separators": (",", ":")}
-    encode = JSONEncoder(allow_nan=False, **options).encode
+    encode = _Encoder(allow_nan=False, **options).encode
     for piece in _pieces(value, encode, sort_keys, _DEPTH):
         pause()
         yield piece
 
 
 def _pieces(value: Any, encode: Callable[[Any], str], sort_keys: bool, depth: int) -> Iterator[str]:
-    if not depth or not value:
+    if isinstance(value, JsonText) and not sort_keys:
+        yield value.text
+    elif not depth or not value:
         yield encode(value)
     elif isinstance(value, dict) and all(isinstance(name, str) for name in value):
         before = "{"

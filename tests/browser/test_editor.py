@@ -154,7 +154,7 @@ def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: 
     shot(page, "promoted")
     page.get_by_role("alert").get_by_role("link", name="fan v1").click()
 
-    assert (version.plan, version.spec_hash, version.draft_revision) == (GRAPH, mended.spec_hash, 2)
+    assert (version.plan.value, version.spec_hash, version.draft_revision) == (GRAPH, mended.spec_hash, 2)
     drawing = page.get_by_role("img", name="The graph of fan v1")
     assert drawing.evaluate("image => image.decode().then(() => image.naturalWidth)") > 600
     shot(page, "version")
@@ -177,7 +177,7 @@ def test_syntax_error_is_shown_at_its_line(world: World, page: Page) -> None:
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("alert")).to_have_text('Line 3, column 16: Expected "," or "}".')
     draft.refresh_from_db()
-    assert (draft.plan, draft.revision) == (PLAN, 1)
+    assert (draft.plan.value, draft.revision) == (PLAN, 1)
 
 
 def test_concurrent_edits_are_not_lost(
@@ -200,14 +200,14 @@ def test_concurrent_edits_are_not_lost(
     expect(alert).to_contain_text("reviewer@acme.example saved revision 2 while you edited revision 1.")
     expect(mine).to_have_value(write_plan(plan(ingress="adas")))
     draft.refresh_from_db()
-    assert (draft.plan["single_ring"]["ingress"], draft.revision) == ("bobs", 2)
+    assert (draft.plan.value["single_ring"]["ingress"], draft.revision) == ("bobs", 2)
     alert.get_by_text("Their plan").click()
     expect(alert.locator("pre")).to_contain_text('"ingress": "bobs"')
     shot(ada, "conflict")
     alert.get_by_role("button", name="Overwrite theirs with mine").click()
     expect(ada.get_by_text("Saved, revision 3")).to_be_visible()
     draft.refresh_from_db()
-    assert draft.plan["single_ring"]["ingress"] == "adas"
+    assert draft.plan.value["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
     bob.get_by_role("button", name="Yes, make the version").click()
@@ -249,7 +249,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
 
     expect(page.locator(".verdict")).to_have_text("compiles")
     draft = Draft.objects.get(name="day")
-    assert (draft.environment, draft.plan["target"], draft.created_by) == (
+    assert (draft.environment, draft.plan.value["target"], draft.created_by) == (
         world.dev, "lane_graph", world.operator.actor.display,
     )  # fmt: skip
     assert draft.spec_hash is not None

@@ -8,6 +8,7 @@ from django.test import Client
 
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.models import AuditEvent
+from byteor_cloud.json_text import parsed
 from tests.browser.filled import table
 from tests.worlds import plan
 
@@ -26,4 +27,8 @@ def post(client: Client, draft: Draft, name: str, text: str | bytes, **query: An
 
 def unchanged(draft: Draft, events: int) -> bool:
     saved = Draft.objects.get(pk=draft.pk)
-    return (saved.plan, saved.revision, AuditEvent.objects.count()) == (draft.plan, draft.revision, events)
+    return (saved.plan.value, saved.revision, AuditEvent.objects.count()) == (
+        parsed(draft.plan),
+        draft.revision,
+        events,
+    )

@@ -29,7 +29,7 @@ def test_save_conflicts_when_another_revision_was_saved(world: World, draft: Dra
 
     assert saved.json() == {"outcome": "saved", "revision": 2}
     draft.refresh_from_db()
-    assert (draft.plan, draft.revision, draft.updated_by) == (BROKEN, 2, world.operator.user.email)
+    assert (draft.plan.value, draft.revision, draft.updated_by) == (BROKEN, 2, world.operator.user.email)
     assert [each["code"] for each in draft.diagnostics] == ["stage.unknown_op"]
     event = AuditEvent.objects.get(action="draft.update")
     assert (event.actor_id, event.resource_id) == (str(world.operator.user.pk), str(draft.pk))
@@ -186,7 +186,8 @@ def test_new_draft_starts_with_a_plan_that_compiles(world: World, target: str) -
 
     draft = Draft.objects.get()
     assert made.headers["Location"] == page(draft, "edit/")
-    assert (draft.name, draft.environment, draft.plan["target"], draft.diagnostics) == ("new", world.dev, target, [])
+    assert (draft.name, draft.environment, draft.diagnostics) == ("new", world.dev, [])
+    assert draft.plan.value["target"] == target
     assert draft.spec_hash is not None
     assert AuditEvent.objects.get(action="draft.create").actor_id == str(world.operator.user.pk)
 

@@ -41,6 +41,6 @@ def test_change_from_one_to_true_is_stored_and_promoted(world: World) -> None:
     mended = services.update_draft(draft, {"plan": PLAN}, actor=world.operator.actor)
     mended.refresh_from_db()
 
-    assert mended.plan["plan_v"] is not True
+    assert mended.plan.value["plan_v"] is not True
     _, fresh = services.promote(mended, actor=world.operator.actor)
     assert fresh

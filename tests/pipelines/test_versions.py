@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from xml.etree import ElementTree
 
@@ -9,12 +10,15 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from apps.pipelines import services
+from apps.pipelines.api.serializers import VersionSerializer
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.models import AuditEvent
+from byteor_cloud.api.rendering import PausingJSONRenderer
 from byteor_cloud.computing import here
 from byteor_cloud.engine.compiler import COMPILER_VERSION, compile_plan, decode, diff_specs
 from byteor_cloud.errors import Conflict
 from byteor_cloud.ids import uuid7
+from byteor_cloud.json_text import JsonText, parsed
 from tests.races import Race
 from tests.worlds import PLAN, World, plan
 
@@ -149,7 +153,7 @@ def test_promotion_of_a_prepared_plan_survives_a_rename(world: World) -> None:
     services.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
 
     version, is_new = services.promote(draft, actor=world.operator.actor, prepared=prepared)
-    assert (version.plan, version.draft_revision, is_new) == (draft.plan, 2, True)
+    assert (version.plan.value, version.draft_revision, is_new) == (draft.plan, 2, True)
 
 
 def test_twenty_concurrent_promotions_create_one_version(at_once: Race, world: World) -> None:
@@ -179,7 +183,7 @@ def test_database_refuses_changes_of_a_version(world: World, change: dict[str, A
         Version.objects.filter(pk=version.pk).update(**change)
 
     stored = Version.objects.get()
-    assert (stored.spec_kv, stored.number, stored.created_by, stored.plan) == (
+    assert (stored.spec_kv, stored.number, stored.created_by, stored.plan.value) == (
         version.spec_kv, 1, version.created_by, PLAN,
     )  # fmt: skip
 
@@ -198,7 +202,7 @@ def test_copy_creates_the_same_version_in_another_environment(world: World) -> N
     body = answer.json()
     assert (body["origin"], body["number"], body["environment_id"]) == (str(source.pk), 1, str(world.prod.pk))
     same = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_revision")
-    assert {name: body[name] for name in same} == {name: getattr(source, name) for name in same}
+    assert {name: body[name] for name in same} == {name: parsed(getattr(source, name)) for name in same}
     again = copy(world, source.pk)
     assert (again.status_code, again.json()["id"]) == (200, body["id"])
     onwards = copy(world, body["id"], world.staging)
@@ -311,3 +315,18 @@ def test_graph_is_an_svg(world: World) -> None:
     assert {"decode", "check", "quotes_in", "quotes_out"} <= set(texts)
     assert not [element for element in drawing.iter() if element.tag.endswith("script")]
     assert world.viewer.api.get(path, If_None_Match=answer["ETag"]).status_code == 304
+
+
+def test_promotion_and_its_response_parse_neither_plan_nor_spec(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft_of(world)
+    saved = Draft.objects.get()
+    prepared = services.prepare_promotion(saved, compute=here)
+    parsings: list[str] = []
+    monkeypatch.setattr(JsonText, "value", property(lambda text: parsings.append(text.text)))
+
+    first, _ = services.promote(saved, actor=world.operator.actor, prepared=prepared)
+    again, is_new = services.promote(saved, actor=world.operator.actor, prepared=prepared)
+    body = json.loads(PausingJSONRenderer().render(VersionSerializer(again).data))
+
+    assert (again, is_new, body["plan"], body["spec"]["name"]) == (first, False, PLAN, PLAN["name"])
+    assert parsings == []

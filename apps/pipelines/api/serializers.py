@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, override
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -31,6 +31,20 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
 class PlanJSONField(JSONObjectField):
     """A plan. Any JSON object can be saved; the diagnostics say what is wrong with it."""
+
+    @override
+    def to_representation(self, value: Any) -> Any:
+        """Return the plan as it is: the renderer writes a JsonText without parsing it."""
+        return value
+
+
+class StoredObjectField(serializers.DictField):
+    """A JSON object in a JsonTextField."""
+
+    @override
+    def to_representation(self, value: Any) -> Any:
+        """Return the object as it is, like a plan."""
+        return value
 
 
 class DraftSerializer(ModelSerializer):
@@ -107,8 +121,8 @@ class PromoteSerializer(StrictSerializer):
 
 
 class VersionSerializer(ModelSerializer):
-    plan = serializers.DictField()
-    spec = serializers.DictField()
+    plan = StoredObjectField()
+    spec = StoredObjectField()
     origin = serializers.UUIDField(source="origin_id", allow_null=True)
 
     descriptions = {

@@ -39,6 +39,8 @@ AGAINST = {"against": id_parameter(required=True, description="The version to co
 class _DiffMixin(EnvironmentViewSet):
     """Adds the query parameter ``against``, the version to compare with."""
 
+    undigested_fields = frozenset({"plan", "spec", "spec_kv"})
+
     def against(self) -> Version:
         """Return the version that ``against`` names. Raises NotFound."""
         version = Version.objects.filter(environment=self.environment, pk=self.parameter_values["against"]).first()

@@ -99,6 +99,8 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     # Fields that agents report all the time. ``If-Match`` ignores them.
     reported_fields: ClassVar[frozenset[str]] = frozenset()
+    # Large fields that never change without the row's revision or id. The ETag does not digest them.
+    undigested_fields: ClassVar[frozenset[str]] = frozenset()
 
     rate_headers: Mapping[str, str] = {}
 
@@ -291,7 +293,8 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     def etag(self, data: Mapping[str, Any], revision: int) -> str:
         """Return the ETag: the row's revision, a digest of its fields, and a digest of its reported fields, if any."""
-        edited = {name: value for name, value in data.items() if name not in self.reported_fields}
+        omitted = self.reported_fields | self.undigested_fields
+        edited = {name: value for name, value in data.items() if name not in omitted}
         tag = f"{revision}.{body_digest(edited)}"
         if self.reported_fields:
             tag += "." + body_digest({name: data[name] for name in sorted(self.reported_fields)})

@@ -12,7 +12,6 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,6 +19,7 @@ from apps.tenancy import vault
 from apps.tenancy.access import Principal
 from apps.tenancy.models import IdempotencyKey
 from byteor_cloud.api.parameters import IDEMPOTENCY_KEY
+from byteor_cloud.api.rendering import PausingJSONRenderer
 from byteor_cloud.errors import Conflict, DomainError, InvalidInput
 
 LIFETIME = timedelta(hours=24)
@@ -127,7 +127,8 @@ def to_rows(responses: Sequence[tuple[Repeatable, Response]]) -> list[Idempotenc
         for repeatable, response in responses
     ]
     stored = [[each.get("Location"), getattr(each, "revision", None), each.data] for _, each in responses]
-    vault.seal_all((row, "response", JSONRenderer().render(each)) for row, each in zip(rows, stored, strict=True))
+    render = PausingJSONRenderer().render
+    vault.seal_all((row, "response", render(each)) for row, each in zip(rows, stored, strict=True))
     return rows
 
 

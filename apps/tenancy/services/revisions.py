@@ -14,10 +14,13 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Revisioned
 from apps.tenancy.state import lock_row
 from byteor_cloud.errors import PreconditionFailed
+from byteor_cloud.json_text import JsonText, parsed
 
 
 def is_same_json(one: object, other: object) -> bool:
     """Tell whether two values are equal as JSON. Python's ``==`` is not enough: it holds ``True`` and ``1`` equal."""
+    if isinstance(one, JsonText) or isinstance(other, JsonText):
+        return one == other or is_same_json(parsed(one), parsed(other))
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
