@@ -197,3 +197,16 @@ def count_nodes(value: Any) -> int:
         elif isinstance(node, Decimal) or (isinstance(node, int) and not -_MAX_SAFE < node < _MAX_SAFE):
             count += _LONG_NUMBER - 1
     return count
+
+
+def has_decimal(value: Any) -> bool:
+    """Tell whether a JSON value contains a number that no double stands for."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Decimal):
+            return True
+        if isinstance(node, (dict, list)):
+            members = node.values() if isinstance(node, dict) else node
+            waiting += [member for member in members if type(member) not in _SHORT]
+    return False

@@ -1,13 +1,28 @@
 """Tests of payload schemas: refused schemas, and the values that valid schemas accept."""
 
+from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import example, given, reject, settings
+from hypothesis import strategies as st
 
 from byteor_cloud.engine.replay import check_params
+from byteor_cloud.engine.replay.payload import MalformedPayload, encode_payload, parse_payload
 from byteor_cloud.engine.replay.schema import PayloadSchema
 from tests.engine.replay.params import errors
+
+EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "multipleOf": lambda number, limit: (number / limit).denominator == 1,
+    "minimum": lambda number, limit: number >= limit,
+    "maximum": lambda number, limit: number <= limit,
+    "exclusiveMinimum": lambda number, limit: number > limit,
+    "exclusiveMaximum": lambda number, limit: number < limit,
+    "const": lambda number, limit: number == limit,
+    "enum": lambda number, limit: number == limit,
+}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +129,34 @@ def accepts(document: object, value: object) -> bool:
 def test_a_schema_accepts_valid_values_only(document: object, valid: object, invalid: object) -> None:
     assert accepts(document, valid)
     assert invalid is None or not accepts(document, invalid)
+
+
+@st.composite
+def number_texts(draw: st.DrawFn) -> str:
+    """Numbers near those that a double cannot hold, as they are written in JSON."""
+    near = draw(st.sampled_from([0, 1, 19, 2**53, 2**63, 2**64, 10**20, 10**30]))
+    whole = draw(st.sampled_from(["", "-"])) + str(near + draw(st.integers(0, 3)))
+    fraction = draw(st.sampled_from(["", ".5", ".25", ".9", ".99", ".01", ".0000000000000000000001"]))
+    return whole + fraction + draw(st.sampled_from(["", "e3", "e-3", "e25", "e-25", "e300", "e-400"]))
+
+
+@given(text=number_texts(), limit=number_texts(), keyword=st.sampled_from([*EXPECTED]))
+@settings(max_examples=600)
+@example(text="9007199254740993.5", limit="1", keyword="multipleOf")
+@example(text="99999999999999999999.9", limit="1e20", keyword="minimum")
+def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> None:
+    bound = parse_payload(limit.encode())
+    try:
+        encode_payload(bound)
+    except MalformedPayload:  # a limit that parameters cannot hold
+        reject()
+    if keyword == "multipleOf" and Decimal(limit) <= 0:
+        reject()
+    document = {"properties": {"n": {keyword: [bound] if keyword == "enum" else bound}}}
+
+    expected = EXPECTED[keyword](Fraction(Decimal(text)), Fraction(Decimal(limit)))
+
+    assert accepts(document, {"n": parse_payload(text.encode()), "other": True}) is expected
 
 
 def test_the_callers_schema_is_not_modified() -> None:
