@@ -7,10 +7,12 @@ payload, so that zeros or a changed length are no records.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 MAX_PAYLOAD = 128 * 1024 * 1024  # a replay selects no more bytes altogether, so it could not use a longer record
@@ -69,8 +71,9 @@ class JournalReader:
     """Iterates once over the records of a journal, in file order.
 
     Raises BadJournal at a record with a bad CRC. If the journal ends too early, the iteration ends and ``warning`` is
-    set: the last record is incomplete (a torn tail), or has a bad CRC, or a journal of version 1 goes on with zeros.
-    ``offset`` is the byte where the latest record begins; after the iteration, ``end`` is where the last one ends.
+    set: the last record is incomplete (a torn tail), or zeros fill the rest of the file, or a record has a bad CRC and
+    only such a tail follows. ``offset`` is the byte where the latest record begins; after the iteration, ``end`` is
+    where the last one ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:
@@ -91,12 +94,15 @@ class JournalReader:
         unpack, crc32, header_size = _RECORD.unpack_from, zlib.crc32, _RECORD.size
         source, checks_crc = self._source, self._checks_crc
         is_first_version = _read_version(source) == 1
+        file = _File(source)
         base, at, buffer = _HEADER.size, 0, b""
         while True:
             missing, end = header_size, len(buffer)
             while (start := at + header_size) <= end:
                 length, sequence, unix_ns, crc = unpack(buffer, at)
                 if (stop := start + length) > end:
+                    if base + stop > file.size:
+                        return self._finish(base + at, f"torn tail: the record at offset {base + at} is cut off")
                     if length > MAX_PAYLOAD:
                         raise BadJournal(
                             base + at, f"record of {length} bytes exceeds the limit of {MAX_PAYLOAD} bytes"
@@ -105,30 +111,69 @@ class JournalReader:
                     break
                 payload = buffer[start:stop]
                 if is_first_version:
-                    if not (crc or length or sequence or unix_ns):
-                        self.warning, self.end = f"zeros instead of a record at offset {base + at}", base + at
-                        return
-                    fits = not checks_crc or crc32(payload) == crc
+                    # Zeros are a valid record of version 1, unless they fill the rest of the file.
+                    is_zero = not (crc or length or sequence or unix_ns) and base + at >= file.zeros_from
+                    fits = not is_zero and (not checks_crc or crc32(payload) == crc)
                 else:
                     fits = not checks_crc or crc32(payload, crc32(buffer[at : start - 4])) == crc
                 if not fits:
-                    if stop < end or source.read(1):
-                        raise BadJournal(base + at, f"bad CRC of record {sequence}")
-                    self.warning, self.end = f"bad CRC of the last record at offset {base + at}", base + at
-                    return
+                    return self._finish(base + at, file.tail_warning(base + at, base + stop, sequence))
                 yield base + at, sequence, unix_ns, payload
                 at = stop
             base, rest = base + at, buffer[at:]
             if not (more := _read(source, max(_CHUNK, missing))):
-                self.end = base
-                if rest:
-                    self.warning = f"torn tail: the record at offset {base} is cut off"
-                return
+                return self._finish(base, f"torn tail: the record at offset {base} is cut off" if rest else None)
             at, buffer = 0, rest + more
+
+    def _finish(self, end: int, warning: str | None) -> None:
+        self.end, self.warning = end, warning
 
     def payload_bytes(self, records: int) -> int:
         """Return the size of all payloads, after an iteration that found this many records."""
         return self.end - _HEADER.size - records * _RECORD.size
+
+
+class _File:
+    """What lies ahead in a journal. Looking ahead does not move the position of the file."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        position = source.tell()
+        self.size = source.seek(0, os.SEEK_END)
+        source.seek(position)
+
+    @cached_property
+    def zeros_from(self) -> int:
+        """The offset from which zeros fill the rest of the file."""
+        position, end = self._source.tell(), self.size
+        while end:
+            start = max(0, end - _CHUNK)
+            self._source.seek(start)
+            if text := self._source.read(end - start).rstrip(b"\0"):
+                end = start + len(text)
+                break
+            end = start
+        self._source.seek(position)
+        return end
+
+    def tail_warning(self, offset: int, end: int, sequence: int) -> str:
+        """Return the warning about a record with a bad CRC, from ``offset`` to ``end``, that ends the journal.
+
+        Raises BadJournal if something follows that is neither zeros nor an incomplete record.
+        """
+        if offset >= self.zeros_from:
+            return f"zeros instead of a record at offset {offset}"
+        if end < self.zeros_from and not self._is_torn(end):
+            raise BadJournal(offset, f"bad CRC of record {sequence}")
+        return f"bad CRC of the last record at offset {offset}"
+
+    def _is_torn(self, offset: int) -> bool:
+        """Tell whether the record at ``offset`` ends behind the end of the file."""
+        position = self._source.tell()
+        self._source.seek(offset)
+        head = self._source.read(_RECORD.size)
+        self._source.seek(position)
+        return len(head) < _RECORD.size or offset + _RECORD.size + _length(head) > self.size
 
 
 def _read_version(source: BinaryIO) -> int:

@@ -1,5 +1,5 @@
 from contextlib import suppress
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
 
 import pytest
@@ -40,8 +40,9 @@ def read(data: bytes) -> tuple[list[Record], str | None]:
 @given(records)
 def test_a_journal_is_read_as_it_was_written(items: list[Record]) -> None:
     assert read(encode_journal(items)) == (items, None)
-    items = [item for item in items if item != Record(0, 0, b"")]
-    assert read(encode_journal(items, version=1)) == (items, None)
+    last = next((at for at, item in reversed([*enumerate(items, 1)]) if item != Record(0, 0, b"")), 0)
+    zeros = f"zeros instead of a record at offset {len(encode_journal(items[:last]))}"
+    assert read(encode_journal(items, version=1)) == (items[:last], zeros if items[last:] else None)
 
 
 @given(records.filter(bool), st.data())
@@ -82,15 +83,54 @@ def test_a_bad_crc_of_the_last_record_ends_the_journal_with_a_warning(version: i
 
     assert found == RECORDS[:-1]
     assert warning == "bad CRC of the last record at offset 66"
+
+
+TAILS = {
+    "zeros": bytes(96),
+    "few zeros": bytes(5),
+    "cut head": b"\1" * 23,
+    "cut payload": encode_journal([Record(9, 9, b"cut")])[8:-1],
+    "length far behind the end": b"\xff" * 4 + bytes(20) + b"rest",
+    "length of the limit and more": (200 * 1024 * 1024).to_bytes(4, "little") + bytes(20),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_journal_ends_at_a_tail_with_a_warning(tail: bytes, version: int, is_damaged: bool) -> None:
+    whole = bytearray(encode_journal(RECORDS, version) + tail)
+    if is_damaged:
+        whole[len(whole) - len(tail) - 1] ^= 1
+
+    found, warning = read(bytes(whole))
+
+    if is_damaged:
+        assert (found, warning) == (RECORDS[:-1], "bad CRC of the last record at offset 66")
+    else:
+        is_zeros = tail == bytes(96)
+        expected = (
+            "zeros instead of a record at offset 91" if is_zeros else "torn tail: the record at offset 91 is cut off"
+        )
+        assert (found, warning) == (RECORDS, expected)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("behind", [encode_journal([Record(9, 9, b"next")])[8:], bytes(60) + b"\1" + bytes(60)])
+def test_bad_crc_with_more_than_a_tail_behind_it_is_an_error(behind: bytes, version: int) -> None:
+    whole = bytearray(encode_journal(RECORDS, version) + behind)
+    whole[len(whole) - len(behind) - 1] ^= 1
+
     with pytest.raises(BadJournal, match="bad CRC of record 0 at offset 66"):
-        read(bytes(whole) + b"\0")
+        read(bytes(whole))
 
 
-def test_zeros_end_a_journal_of_version_1_but_are_no_record_of_version_2() -> None:
-    assert read(encode_journal(RECORDS, 1) + bytes(96)) == (RECORDS, "zeros instead of a record at offset 91")
-    assert read(encode_journal(RECORDS) + bytes(24)) == (RECORDS, "bad CRC of the last record at offset 91")
+def test_zeros_before_other_records_are_records_of_version_1_only() -> None:
+    last = Record(5, 5, b"last")
+    zeros = Record(0, 0, b"")
+    assert read(encode_journal([*RECORDS, zeros, zeros, last], 1)) == ([*RECORDS, zeros, zeros, last], None)
     with pytest.raises(BadJournal, match="bad CRC of record 0 at offset 91"):
-        read(encode_journal(RECORDS) + bytes(96))
+        read(encode_journal(RECORDS) + bytes(48) + encode_journal([last])[8:])
 
 
 def test_version_2_covers_the_header_of_a_record() -> None:
@@ -141,9 +181,17 @@ def test_a_false_length_causes_no_read_larger_than_a_chunk() -> None:
     assert source.largest == 256 * 1024
 
 
+class Sparse(BytesIO):
+    """A file that says it is large enough for any record."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        found = super().seek(offset, whence)
+        return 2**33 if whence == SEEK_END else found
+
+
 def test_a_length_over_the_limit_is_an_error() -> None:
     with pytest.raises(BadJournal, match="record of 4294967295 bytes exceeds the limit of 134217728 bytes at offset 8"):
-        read(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)
+        list(JournalReader(Sparse(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)))
     with pytest.raises(BadJournal, match="frame is cut off or too long at offset 0"):
         list(read_frames(BytesIO(b"\xff" * 4 + b"\0" * 8)))
 
