@@ -247,7 +247,7 @@ class ArtifactAdmin(_RunningAdmin):
         if not _may_read(request, row):
             raise PermissionDenied
         file = request.GET.get("path")
-        name = row.download_name if file is None else file.rpartition("/")[2]
+        name = row.download_name if file is None else f"{row.pk}.bin"
         try:
             source = blobs.read(row.content_hash) if file is None else captures.open_file(row, file)
         except Unavailable as error:

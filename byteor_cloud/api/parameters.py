@@ -118,7 +118,7 @@ def integer_parameter(minimum: int, maximum: int, lookup: str | None = None, **m
         schema["default"] = more.pop("default")
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"0|[1-9][0-9]{0,18}", text) or not minimum <= int(text) <= maximum:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,19}", text) or not minimum <= int(text) <= maximum:
             raise ValueError(f"Must be a whole number from {minimum} to {maximum}.")
         return int(text)
 

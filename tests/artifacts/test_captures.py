@@ -58,7 +58,7 @@ def test_files_are_listed_and_downloaded_as_attachments(world: World) -> None:
     assert found["journal/quotes_in.bin"] == (len(content), "sha256:" + hashlib.sha256(content).hexdigest())
     assert "spec.kv" in found
     assert file["Content-Type"] == "application/octet-stream"
-    assert file["Content-Disposition"] == 'attachment; filename="quotes_in.bin"'
+    assert file["Content-Disposition"] == f'attachment; filename="{artifact.pk}.bin"'
 
 
 @pytest.mark.parametrize("path", ["../list.json", "/etc/passwd", "journal", "journal/../spec.kv", "nothing"])
@@ -90,6 +90,20 @@ def test_journal_is_read_by_page(world: World) -> None:
     }  # fmt: skip
     assert (last["json"], last["size"], last["truncated"]) == (None, 70_000, True)
     assert base64.b64decode(last["payload_base64"]) == b"\xff" * 65_536
+
+
+def test_highest_sequence_is_found_in_journal_and_trace(world: World) -> None:
+    last = 2**64 - 1
+    records = [Record(at, 1_700_000_000_000_000_000, b"%d" % at) for at in (2**63 - 1, 2**63, last)]
+    artifact = ingested(world, incident(world.version(content=IDENTITY).spec_kv, quotes_in=encode_journal(records)))
+    row = replayed(world, artifact)
+
+    page = get(world, artifact, f"/journal/quotes_in?sequence={2**63}").json()
+    traced = on_replay(world, row, f"/trace?sequence={last}").json()
+
+    assert [each["sequence"] for each in page["results"]] == [2**63, last]
+    assert [each["position"] for each in traced["records"]] == [2]
+    assert code(get(world, artifact, f"/journal/quotes_in?sequence={2**64}")) == (400, "invalid")
 
 
 def test_unknown_lane_and_two_beginnings_are_refused(world: World) -> None:

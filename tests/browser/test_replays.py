@@ -172,7 +172,7 @@ def test_downloads_are_attachments_for_operators_only(world: World) -> None:
     whole, file = operator.get(content), operator.get(content, {"path": "spec.kv"})
 
     assert whole["Content-Disposition"] == f'attachment; filename="{artifact.pk}.tar.gz"'
-    assert file["Content-Disposition"] == 'attachment; filename="spec.kv"'
+    assert file["Content-Disposition"] == f'attachment; filename="{artifact.pk}.bin"'
     assert file.getvalue().decode() == version.spec_kv
     assert whole.getvalue()[:2] == b"\x1f\x8b"
     assert operator.get(content, {"path": "../list.json"}).status_code == 404

@@ -46,7 +46,8 @@ from byteor_cloud.errors import (
     Unprocessable,
 )
 
-_MAX_NUMBER = 2**63 - 1
+_MAX_POSITION = 2**63 - 1
+_MAX_SEQUENCE = 2**64 - 1
 
 
 class UploadViewSet(AgentSelfViewSet):
@@ -176,9 +177,9 @@ class CaptureViewSet(EnvironmentViewSet):
     parameters = {
         "files": {"path": line_parameter(max_length=1024, description="Download the file with this path.")},
         "journal": {
-            "after": integer_parameter(0, _MAX_NUMBER, description="Begin after the record at this position."),
+            "after": integer_parameter(0, _MAX_POSITION, description="Begin after the record at this position."),
             "sequence": integer_parameter(
-                0, _MAX_NUMBER, description="Begin at the first record with at least this sequence."
+                0, _MAX_SEQUENCE, description="Begin at the first record with at least this sequence."
             ),
             "time": time_parameter(description="Begin at the first record at this time or later."),
             "limit": integer_parameter(1, 200, description="The most records of a page.", default=50),
@@ -202,7 +203,7 @@ class CaptureViewSet(EnvironmentViewSet):
         return FileResponse(
             captures.open_file(artifact, path),
             as_attachment=True,
-            filename=path.rpartition("/")[2],
+            filename=f"{artifact.pk}.bin",
             content_type="application/octet-stream",
         )
 
@@ -232,7 +233,7 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     parameters = {
         "compare": {"with": id_parameter(required=True, description="The replay to compare with.")},
         "trace": {
-            "sequence": integer_parameter(0, _MAX_NUMBER, required=True, description="The sequence of the record."),
+            "sequence": integer_parameter(0, _MAX_SEQUENCE, required=True, description="The sequence of the record."),
             "ingress": line_parameter(description="The ingress of the record. Default: all that are replayed."),
         },
     }

@@ -28,7 +28,7 @@ def query_link(row: Any, text: object, *, at: str = FOUND, **query: object) -> s
 def number(request: HttpRequest, name: str) -> int | None:
     """Return a whole number of the query, or None."""
     text = request.GET.get(name, "").strip().replace(",", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64 else None
 
 
 def identifier(request: HttpRequest, name: str) -> UUID | None:
