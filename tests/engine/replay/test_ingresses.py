@@ -93,6 +93,7 @@ def test_journals_of_other_lanes_are_ignored_with_a_warning(tmp_path: Path) -> N
 
     assert outputs(outcome) == [(1, b"a")]
     assert outcome.warnings == ("journal/out.bin is not replayed, because its lane is no ingress of the spec",)
+    assert run(held, journal_lane="ina").warnings == ()
     egress = run(held, journal_lane="out")
     assert (egress.status, egress.error_code) == ("failed", "bad_input")
     assert egress.error == "'out' is no ingress of the spec; its ingresses are: ina, inb"
@@ -111,6 +112,7 @@ def test_an_egress_that_another_ingress_can_reach_is_not_compared(tmp_path: Path
     assert (result["divergence"]["egress"], result["divergence"]["ingress"]) == ("outx", "ina")
     both = bundle_of(tmp_path, spec, {"ina": [Record(1, 1, b"a")], "inb": []}, expected)
     assert run(both).result["notes"] == []
+    assert run(both, journal_lane="ina").result["notes"] == [{"code": "not_compared", "name": "outy", "count": 2}]
 
 
 def test_the_first_divergence_is_the_first_in_merge_order(tmp_path: Path) -> None:
