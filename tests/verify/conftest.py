@@ -82,7 +82,12 @@ def signed_record(
 
 
 def export(
-    makers: World, built: BuiltBundle, *, approval: str | None = None, record: Json | None = None, **unsigned: object
+    makers: World,
+    built: BuiltBundle,
+    *,
+    approval: str | None = None,
+    record: dict[str, Any] | None = None,
+    **unsigned: object,
 ) -> Files:
     """Create the files that the server exports for a deployment.
 

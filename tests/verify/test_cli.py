@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from byteor_cloud.engine.delivery.encoding import canonical
 from tests.engine.delivery.conftest import World
-from tests.verify.conftest import Files, Verifier, export
+from tests.verify.conftest import DECISION, Files, Verifier, export
 from tests.verify.exports import KID
 
 HOSTILE = "a\x1b[8A\r  approved by   ceo"
 
 
 def test_unsigned_text_cannot_imitate_or_overwrite_proven_lines(makers: World, verify: Verifier) -> None:
-    unsigned = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
+    unsigned: dict[str, Any] = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
+    record = {"decisions": [{**DECISION, "decided_by": "ada\n  approved by   ceo", "comment": HOSTILE}]}
     credential = makers.credential(issued_by="ada\n  approved by   ceo")
-    files = export(makers, makers.bundle(approval=credential), approval=credential, **unsigned)
+    files = export(makers, makers.bundle(approval=credential), approval=credential, record=record, **unsigned)
 
     assert verify(files, "--trust", KID) == 0
 

@@ -99,7 +99,8 @@ def test_a_complete_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
         f"  organization  {ORG}\n"
         "  events        8, from seq 1 to 8\n"
         f"  checkpoint    seq 8 {last}, signed at 2026-10-20T08:00:00Z\n"
-        f"  signed by     key {KID}\n"
+        f"  signature     checkpoint of seq 8, key {KID} (trusted): the events from seq 1 to 8, and that the ledger "
+        "ended at seq 8 at 2026-10-20T08:00:00Z\n"
         f"  keys          only {KID}, named with --trust\n"
     )
 
@@ -120,9 +121,9 @@ def test_a_forged_ledger_with_the_forgers_key_set_is_only_consistent(ledger: Led
 def test_each_of_several_checkpoints_must_be_signed_by_a_named_key(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5], key=World().retiring)], [*LINES[5:], checkpoint(LINES)]
 
-    for parts in ((first, second), (first[-1:], second)):
-        assert ledger(*parts)[0] == 3
-        assert ledger(*parts, options=TRUSTED)[1].startswith("NOT PROVEN  keys.untrusted: ")
+    for parts, after in (((first, second), ()), ((first[-1:], second), ("--after", "5"))):
+        assert ledger(*parts, options=after)[0] == 3
+        assert ledger(*parts, options=(*after, *TRUSTED))[1].startswith("NOT PROVEN  keys.untrusted: ")
 
 
 def test_the_installations_own_chain_has_no_organization_in_events_and_checkpoint(ledger: Ledger) -> None:
@@ -167,11 +168,37 @@ def test_consecutive_exports_are_proven_and_gaps_reported(ledger: Ledger) -> Non
 
     whole = ledger(first, second, options=TRUSTED)[1]
     assert whole.startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
-    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line is enough
     assert ledger(first, first[-1:], options=TRUSTED)[0] == 0  # there are no events after the first
     assert ledger(second)[1].startswith("NOT PROVEN  ledger.missing: seq 1, ")
     assert ledger(second, first)[0] == 1
     assert ledger(first, [*LINES[6:], checkpoint(LINES)])[1].startswith("NOT PROVEN  ledger.missing: seq 6, ")
+
+
+def test_an_export_that_begins_later_is_proven_with_after(ledger: Ledger) -> None:
+    last, ended = json.loads(LINES[4])["hash"], checkpoint(LINES[:5])
+    later = [*LINES[5:], checkpoint(LINES)]
+
+    assert "Name the sequence number".lower() in ledger(later, options=TRUSTED)[1]
+    code, output = ledger(later, options=("--after", "5", *TRUSTED))
+    assert code == 0
+    assert "  events        3, from seq 6 to 8\n" in output
+    assert f"  after         seq 5 {last}, as the export says: compare it with the earlier checkpoint\n" in output
+    assert "(trusted): the events from seq 6 to 8, and " in output
+    code, output = ledger(later, options=("--after", f"5:{last}", *TRUSTED))
+    assert (code, f"  after         seq 5 {last}, which you named\n" in output) == (0, True)
+    result = json.loads(ledger(later, options=("--after", f"5:{last}", "--json", *TRUSTED))[1])
+    assert (result["first_seq"], result["after"]) == (6, {"seq": 5, "hash": last, "named": True})
+    assert ledger([ended], later, options=("--after", "5", *TRUSTED))[0] == 0
+    nothing = ledger([ended], options=("--after", "5", *TRUSTED))
+    assert (nothing[0], "  events        none\n" in nothing[1]) == (0, True)
+    assert "(trusted): that the ledger ended at seq 5 at " in nothing[1]
+
+
+@pytest.mark.parametrize("start", ["", "x", "-1", "5:", "5:sha256:00", f"5:{GENESIS}x", "\u0661", "9" * 19])
+def test_a_malformed_start_is_a_usage_error(ledger: Ledger, start: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        ledger([checkpoint([])], options=(f"--after={start}",))
+    assert left.value.code == 2
 
 
 def test_an_empty_ledger_is_proven_by_its_checkpoint(ledger: Ledger) -> None:
@@ -194,7 +221,7 @@ ALTERED: list[tuple[str, Callable[[], list[str]]]] = [
     ("ledger.broken: seq 4", lambda: _end([*LINES[:2], chained(event(1), event(2), event(99))[2], *LINES[3:]])),
     ("ledger.cut_off: ", lambda: _end(LINES[:-1])),
     ("ledger.rewritten: seq 8", lambda: _end(chained(*(event(n, actor_display="x") for n in range(1, 9))))),
-    ("ledger.rewritten: seq 8", lambda: _end([*LINES, *chained(*(event(n) for n in range(1, 10)))[8:]])),
+    ("ledger.unsealed: ", lambda: _end([*LINES, *chained(*(event(n) for n in range(1, 10)))[8:]])),
     ("ledger.foreign: seq 2", lambda: _end(chained(event(1), event(2, organization_id=OTHER)))),
     ("ledger.backdated: seq 2", lambda: _end(chained(event(1), event(2, timestamp=BEGAN - timedelta(hours=2))))),
     ("ledger.malformed: line 3", lambda: _end([*LINES[:2], "{}", *LINES[3:]])),
