@@ -14,9 +14,9 @@ def print_lines(lines: Iterable[str]) -> None:
     Otherwise the content of a file could move the cursor, or imitate another line of the output. Raises OSError if
     stdout cannot be written. A closed pipe is no error: its reader wants no more.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character
         for line in lines:
             print(escape(line))
         if sys.stdout is not None:  # it is None if the process was started without stdout

@@ -5,65 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.hash_chain import GENESIS, LedgerEvent, Link, link_hash, sign_checkpoint, write_line
+from byteor_cloud.engine.hash_chain import GENESIS
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
+from tests.verify.exports import KID
+from tests.verify.ledgers import BEGAN, LINES, ORG, OTHER, chained, checkpoint, event
 
-ORG, OTHER = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c05", "01990a5c-7a40-7cc0-8000-3f2b7e5d1c06"
-BEGAN = datetime(2026, 10, 20, 8, tzinfo=UTC)
-KID = keys.kid(keys.public_key(World().active))
 TRUSTED = ("--trust", KID)
-
-
-def event(number: int, **changes: object) -> LedgerEvent:
-    made = LedgerEvent(
-        id=f"01990a5c-7a40-7cc0-8000-{number:012x}",
-        timestamp=BEGAN + timedelta(seconds=number),
-        organization_id=ORG,
-        project_id=None,
-        environment_id=None,
-        resource_kind="deployment",
-        resource_id=str(number),
-        action="deployment.build",
-        outcome="success",
-        actor_kind="user",
-        actor_id="1",
-        actor_display="ada@example.com",
-        request_id="",
-        ip=None,
-        changes='{"status":["approved","building"]}',
-    )
-    return made._replace(**changes)  # type: ignore[arg-type]  # each test passes values of the right types
-
-
-def chained(*events: LedgerEvent) -> list[str]:
-    """Return the export lines of a valid chain of these events."""
-    lines, last = [], GENESIS
-    for seq, one in enumerate(events, start=1):
-        link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)
-        lines.append(write_line(link))
-        last = link.hash
-    return lines
-
-
-def checkpoint(lines: list[str], *, org_id: str | None = ORG, key: bytes | None = None) -> str:
-    """Return the line of a checkpoint at the end of these lines."""
-    last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": 0, "hash": GENESIS}
-    signed = sign_checkpoint(
-        org_id=org_id, seq=last["seq"], last=last["hash"], created_at=BEGAN, private_key=key or World().active
-    )
-    return signed.write_line()
-
-
-LINES = chained(*(event(number) for number in range(1, 9)))
 
 
 class Ledger:
@@ -247,6 +201,54 @@ def test_the_first_fault_of_an_altered_ledger_is_reported(
 
     assert exit_code == 1
     assert output.startswith(f"NOT PROVEN  {code}")
+    assert output.count("\n") == 1
+
+
+FIRST, LATER = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
+REWRITTEN = chained(*(event(number, actor_display="x") for number in range(1, 9)))
+RENUMBERED = chained(*(event(number) for number in range(6, 9)))
+GAP = " 1 to 5 are missing. If the export was meant to begin later, name the sequence number before"
+FORGED: dict[str, tuple[list[list[str]], tuple[str, ...], str]] = {
+    "only a checkpoint": ([[checkpoint(LINES)]], (), "ledger.cut_off: the events end at seq 0, but the "),
+    "only an older checkpoint": ([FIRST[-1:]], (), "ledger.cut_off: "),
+    "only the checkpoint of a later export": ([LATER[-1:]], ("--after", "5"), "ledger.cut_off: the events end at "),
+    "a checkpoint before the start": ([FIRST[-1:]], ("--after", "8"), "ledger.unsealed: the events continue to seq 8"),
+    "a checkpoint and then its events": ([[checkpoint(LINES), *LINES]], (), "ledger.malformed: line 2 comes after "),
+    "an export without its beginning": ([LATER], (), f"ledger.missing: seq 1, event (none):{GAP}"),
+    "a checkpoint instead of the beginning": ([FIRST[-1:], LATER], (), "ledger.cut_off: "),
+    "the beginning renumbered": ([[*RENUMBERED, checkpoint(LINES)]], (), "ledger.cut_off: the events end at seq 3"),
+    "a later start than named": ([[*LINES[6:], checkpoint(LINES)]], ("--after", "5"), "ledger.missing: seq 6, "),
+    "an earlier start than named": ([[*LINES[4:], checkpoint(LINES)]], ("--after", "5"), "ledger.missing: seq 5, "),
+    "another hash than named": ([LATER], ("--after", f"5:{GENESIS}"), "ledger.broken: seq 6, "),
+    "another history than named": (
+        [[*REWRITTEN[5:], checkpoint(REWRITTEN)]], ("--after", f"5:{json.loads(LINES[4])['hash']}"), "ledger.broken: "),
+    "another history than the checkpoint's": (
+        [FIRST[-1:], [*REWRITTEN[5:], checkpoint(REWRITTEN)]], ("--after", "5"), "ledger.broken: seq 6, "),
+    "checkpoints that disagree": ([FIRST, [checkpoint(REWRITTEN[:5])]], (), "ledger.rewritten: seq 5: "),
+    "two checkpoints in a file": (
+        [[*LINES, checkpoint(LINES), checkpoint(REWRITTEN)]], (), "ledger.malformed: line 10 comes after "),
+    "the checkpoint of another organization": (
+        [FIRST, [*LINES[5:], checkpoint(LINES, org_id=OTHER)]], (), "checkpoint.organization: "),
+    "an exchanged checkpoint": ([[*LINES, checkpoint(REWRITTEN)]], (), "ledger.rewritten: seq 8: "),
+    "an older checkpoint at the end": ([[*LINES, FIRST[-1]]], (), "ledger.unsealed: the events continue to seq 8, "),
+    "a checkpoint of nothing": ([[*LINES, checkpoint([])]], (), "ledger.unsealed: "),
+    "a checkpoint by a retiring key": ([[*LINES, checkpoint(LINES, key=World().retiring)]], (), "keys.untrusted: "),
+    "an earlier checkpoint by a stranger": (
+        [[checkpoint(LINES[:5], key=World().stranger)], LATER], ("--after", "5"), "checkpoint.unknown_key: "),
+    "a comment": ([["# exported by hand", *LINES, checkpoint(LINES)]], (), "ledger.malformed: line 1: "),
+    "a line that never ends": ([["x" * (16 * 1024 * 1024 + 1)]], (), "ledger.malformed: a line has more than "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_ledger_is_not_proven(ledger: Ledger, name: str) -> None:
+    parts, options, reason = FORGED[name]
+    assert ledger(FIRST, LATER, options=TRUSTED)[0] == ledger(LATER, options=("--after", "5", *TRUSTED))[0] == 0
+
+    code, output = ledger(*parts, options=(*options, *TRUSTED))
+
+    assert code == 1
+    assert output.startswith(f"NOT PROVEN  {reason}"), output
     assert output.count("\n") == 1
 
 
