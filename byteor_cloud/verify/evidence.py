@@ -88,9 +88,7 @@ class Proof:
             covered = "the spec, environment, capabilities, approver and validity; no configuration, no target"
             every.append(Signature(CREDENTIAL, self.approval.kid, covered))
         if self.record is not None and self.record_kid is not None:
-            covered = (
-                f"the server's record at the export: {', '.join(sorted(self.record.bound))}, decisions"
-            )
+            covered = f"the server's record at the export: {', '.join(sorted(self.record.bound))}, decisions"
             every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
         return every
 

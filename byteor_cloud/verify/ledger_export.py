@@ -19,12 +19,13 @@ from byteor_cloud.engine.hash_chain import (
     Checkpoint,
     CheckpointRefused,
     LedgerCode,
-    LedgerFault,
     Link,
     read_line,
 )
 
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
+
+_HINT = ". If the export was meant to begin later, name the sequence number before its first event with --after"
 
 
 class Start(NamedTuple):
@@ -98,7 +99,8 @@ def prove(exports: Iterable[Iterable[str]], trust: Trust, *, after: Start | None
             start, chain = _start_chain(start, links, export, trust)
         for fault in chain.verify_links(iter_chain(links, export)):
             is_start = after is None and fault.code is LedgerCode.MISSING and chain.count == 0
-            raise Unproven(fault.code, _describe(fault) + (_HINT if is_start else ""))
+            detail = f"seq {fault.seq}, event {fault.event_id or '(none)'}: {fault.detail}"
+            raise Unproven(fault.code, detail + (_HINT if is_start else ""))
         checkpoint = _read_checkpoint(export, trust)
         _check_position(chain, checkpoint)
         checkpoints.append(checkpoint)
@@ -112,13 +114,6 @@ def prove(exports: Iterable[Iterable[str]], trust: Trust, *, after: Start | None
     )
 
 
-_HINT = ". If the export was meant to begin later, name the sequence number before its first event with --after"
-
-
-def _describe(fault: LedgerFault) -> str:
-    return f"seq {fault.seq}, event {fault.event_id or '(none)'}: {fault.detail}"
-
-
 def _start_chain(start: Start, links: list[Link], export: _Export, trust: Trust) -> tuple[Start, Chain]:
     """Return where the first export begins, with the hash of that link, and a chain that begins there."""
     event = links[0].event if links else None
@@ -127,7 +122,7 @@ def _start_chain(start: Start, links: list[Link], export: _Export, trust: Trust)
     else:
         checkpoint = _read_checkpoint(export, trust)
         organization_id, before = checkpoint.org_id, checkpoint.hash
-    last = (start.hash or before) if start.seq else GENESIS
+    last = start.hash or (before if start.seq else GENESIS)
     return Start(start.seq, last), Chain(organization_id, seq=start.seq, last=last)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from byteor_cloud.engine.delivery.encoding import Json
 from byteor_cloud.engine.delivery.keys import KeySet
@@ -95,7 +95,7 @@ class Trust:
         if self.kids and kid not in self.kids:
             raise Unproven(EvidenceCode.UNTRUSTED_KEY, f"signed by the key {kid}, which --trust does not name")
 
-    def signature_lines(self, signatures: Sequence[Signature]) -> list[tuple[Literal["signature"], str]]:
+    def signature_lines(self, signatures: Sequence[Signature]) -> list[tuple[str, str]]:
         """Return a line for each signature: its key, whether the caller trusts it, and what it covers."""
         trusted = "trusted" if self.is_chosen else "not trusted"
         return [("signature", f"{place}, key {kid} ({trusted}): {covers}") for place, kid, covers in signatures]

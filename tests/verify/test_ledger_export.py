@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.engine.delivery.encoding import canonical
+from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.hash_chain import GENESIS
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
@@ -220,6 +220,9 @@ FORGED: dict[str, tuple[list[list[str]], tuple[str, ...], str]] = {
     "a later start than named": ([[*LINES[6:], checkpoint(LINES)]], ("--after", "5"), "ledger.missing: seq 6, "),
     "an earlier start than named": ([[*LINES[4:], checkpoint(LINES)]], ("--after", "5"), "ledger.missing: seq 5, "),
     "another hash than named": ([LATER], ("--after", f"5:{GENESIS}"), "ledger.broken: seq 6, "),
+    "another hash than named, without events": ([FIRST[-1:]], ("--after", f"5:{GENESIS}"), "ledger.rewritten: seq 5: "),
+    "another hash than that of no event": (
+        [[*LINES, checkpoint(LINES)]], ("--after", f"0:{sha256(b'')}"), "ledger.broken: seq 1, "),
     "another history than named": (
         [[*REWRITTEN[5:], checkpoint(REWRITTEN)]], ("--after", f"5:{json.loads(LINES[4])['hash']}"), "ledger.broken: "),
     "another history than the checkpoint's": (

@@ -6,7 +6,7 @@ record does, and says who decided what. It is a DSSE envelope around an in-toto 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Self
 
@@ -100,7 +100,7 @@ class ApprovalRecord:
     def from_document(cls, document: object) -> Self:
         """Parse a record's JSON object. Raises ValueError if it deviates from the format at all."""
         members = Fields(document)
-        members.only(*cls.__slots__)
+        members.only(*(field.name for field in fields(cls)))
         record = cls(
             **{name: members.text(name) for name in _IDS},
             status=members.text("status"),
