@@ -87,8 +87,9 @@ def _verify(arguments: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _fail(message: str, code: int) -> int:
-    with suppress(OSError):
-        print(f"byteor-verify: {escape(message)}", file=sys.stderr)
+    if sys.stderr is not None:  # print would write to stdout instead
+        with suppress(OSError):
+            print(f"byteor-verify: {escape(message)}", file=sys.stderr)
     return code
 
 
