@@ -194,7 +194,7 @@ def prove(
 
 
 def _check_configuration(bundle: VerifiedBundle) -> None:
-    """Recompute the config hash and the capabilities, and compare them with the manifest. Raises Refused or Unproven."""
+    """Recompute config hash and capabilities, and compare them with the manifest. Raises Refused or Unproven."""
     manifest = bundle.manifest
     try:
         ops = [op for _, op in decode(bundle.spec_kv).stages]
