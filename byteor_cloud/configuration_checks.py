@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from byteor_cloud.engine.allowlist import check_program, parse_url_prefix
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
-from byteor_cloud.engine.configuration import RuntimeConfig
-from byteor_cloud.engine.delivery.encoding import canonical, sha256
+from byteor_cloud.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
 from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.errors import MAX_FIELD_ERRORS, FieldError, child_pointer
 
@@ -98,11 +97,9 @@ def check_runtime_config(stages: Mapping[str, str], spec_hash: str, config: Runt
     ]
     if errors:
         return CheckedConfiguration("; ".join(e.detail for e in errors[:3]), errors)
-    ops = {split_op(op)[0] for op in stages.values()}
-    capabilities = sorted({"deploy", *(f"side_effect:{op}" for op in ops & SIDE_EFFECTS)})
-    hashed = {"spec_hash": spec_hash, **config.document(), "required_capabilities": capabilities}
+    capabilities = required_capabilities(stages.values())
     try:
-        config_hash = sha256(canonical(hashed))
+        config_hash = hash_configuration(spec_hash, config.document(), capabilities)
     except ValueError as error:
         return CheckedConfiguration(f"The configuration cannot be written as canonical JSON: {error}", [])
     return CheckedConfiguration(None, [], config_hash, capabilities)

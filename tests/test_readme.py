@@ -80,7 +80,7 @@ def test_table_of_outcomes_matches_the_verifiers_help(capsys: pytest.CaptureFixt
     assert {(word, VerificationOutcome(value)): int(code) for word, value, code in rows} == {
         (outcome.value.replace("_", " ").upper(), outcome): code for outcome, code in cli.EXIT_CODES.items()
     }
-    assert len(calls) == 3
+    assert len(calls) == 4
     assert all(re.search("--(trust|keys) ", call) for call in calls)
     assert "byteor-verify evidence.tar`" not in README
     for subcommand in ([], ["ledger"]):

@@ -1,11 +1,14 @@
-"""The runtime configuration of a version, and the difference between two of them, value by value."""
+"""The runtime configuration of a version, its hash, and the difference between two of them, value by value."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
+from byteor_cloud.engine.delivery.encoding import canonical, sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,20 @@ class RuntimeConfig:
     def document(self) -> dict[str, Any]:
         """Return the JSON data that config bundles hash and deploy bundles contain."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def required_capabilities(ops: Iterable[str]) -> list[str]:
+    """Return the sorted capabilities that a version with these ops needs."""
+    keys = {split_op(op)[0] for op in ops}
+    return sorted({"deploy", *(f"side_effect:{key}" for key in keys & SIDE_EFFECTS)})
+
+
+def hash_configuration(spec_hash: str, config: Mapping[str, object], capabilities: Sequence[str]) -> str:
+    """Return the config hash. ``config`` is the document of a RuntimeConfig.
+
+    Raises ValueError if the configuration cannot be written as canonical JSON.
+    """
+    return sha256(canonical({**config, "spec_hash": spec_hash, "required_capabilities": list(capabilities)}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,15 +252,15 @@ def read_line(text: str) -> Link:
         organization_id=_uuid_or_none(scope, "organization_id"),
         project_id=_uuid_or_none(scope, "project_id"),
         environment_id=_uuid_or_none(scope, "environment_id"),
-        resource_kind=_text(scope, "kind"),
-        resource_id=_text(scope, "id"),
-        action=_text(fields, "action"),
-        outcome=_text(fields, "outcome"),
-        actor_kind=_text(actor, "kind"),
-        actor_id=_text(actor, "id"),
-        actor_display=_text(actor, "display"),
-        request_id=_text(fields, "request_id"),
-        ip=None if fields.member("ip") is None else _text(fields, "ip"),
+        resource_kind=scope.any_text("kind"),
+        resource_id=scope.any_text("id"),
+        action=fields.any_text("action"),
+        outcome=fields.any_text("outcome"),
+        actor_kind=actor.any_text("kind"),
+        actor_id=actor.any_text("id"),
+        actor_display=actor.any_text("display"),
+        request_id=fields.any_text("request_id"),
+        ip=None if fields.member("ip") is None else fields.any_text("ip"),
         changes=_compact(fields.object("changes")),
     )
     link = Link(members.integer("seq"), members.digest("prev_hash"), members.digest("hash"), event.id, event)
@@ -268,13 +268,6 @@ def read_line(text: str) -> Link:
     if write_line(link) != text:
         raise ValueError("not in the form in which it was exported")
     return link
-
-
-def _text(fields: Fields, name: str) -> str:
-    value = fields.member(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name!r} is not a string")  # noqa: TRY004  callers handle a single type of error
-    return value
 
 
 def _uuid(fields: Fields, name: str) -> str:

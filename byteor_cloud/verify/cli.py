@@ -6,30 +6,34 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TextIO
 
-from byteor_cloud.engine.delivery import tar
 from byteor_cloud.engine.delivery.bundle import SIGNING_KEYS
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 
 from . import ledger_export
-from .evidence import NAMES, Evidence, Proof, prove
-from .ledger_export import LedgerProof
-from .trust import EvidenceCode, Trust, Unproven, VerificationOutcome
+from .evidence import Evidence, Proof, prove
+from .files import read_export, read_file, read_lines
+from .ledger_export import LedgerProof, Start
+from .output import escape, print_lines
+from .trust import Doubt, EvidenceCode, Trust, Unproven, VerificationOutcome
 
 EXIT_CODES = {VerificationOutcome.PROVEN: 0, VerificationOutcome.NOT_PROVEN: 1, VerificationOutcome.CONSISTENT: 3}
 EXIT_USAGE = 2
+EXIT_OUTPUT = 4
 _HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # an id is a SHA-256 in base64url: 43 characters
+_START = re.compile(r"([0-9]{1,18})(?::(sha256:[0-9a-f]{64}))?", re.ASCII)
 _OUTCOMES = """\
 outcome (the start of the output) and exit code:
   PROVEN      0  everything is valid and signed by keys that you named with --trust or --keys
-  CONSISTENT  3  everything is valid, but signed by keys that came with the files: anybody can make such files
+  CONSISTENT  3  everything is valid, but not proven: the keys came with the files, so that anybody can have made them,
+                 or the signed record of the approval is missing; the output says which
   NOT PROVEN  1  something is wrong; the output says what
   (stderr)    2  the command line is wrong, or a file cannot be read
+  (stderr)    4  the outcome cannot be written; a closed pipe is no error and changes no exit code
 """
 
 
@@ -40,29 +44,53 @@ class _UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the files named on the command line, and print the outcome. Returns the exit code."""
     arguments = _with_joined_keys(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            lines, code = _verify(arguments)
+        except SystemExit:  # argparse has printed its help, or what is wrong with the command line
+            print_lines(())
+            raise
+        print_lines(lines)
+    except _UsageError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except OSError as error:
+        return _fail(f"the outcome cannot be written: {error}", EXIT_OUTPUT)
+    return code
+
+
+def _verify(arguments: Sequence[str]) -> tuple[list[str], int]:
+    """Return the lines to print and the exit code. Raises _UsageError."""
     is_ledger = arguments[:1] == ["ledger"]
     options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
     try:
         proof, trust = _prove_ledger(options) if is_ledger else _prove_evidence(options)
     except (Unproven, Refused) as error:
         outcome = VerificationOutcome.NOT_PROVEN
-        if options.json:
-            lines = [json.dumps({"outcome": outcome, "code": error.code, "detail": error.detail})]
-        else:
-            lines = [f"NOT PROVEN  {error.code}: {error.detail}"]
-    except (_UsageError, OSError) as error:
-        _print_line(f"byteor-verify: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    else:
-        outcome = trust.outcome
-        if options.json:
-            lines = [json.dumps({"outcome": outcome, **proof.document(), "keys": trust.document()})]
-        else:
-            lines = [_headline(outcome)]
-            lines += [f"  {name:<13} {text}" for name, text in (*proof.lines(), ("keys", str(trust)))]
-    for line in lines:
-        _print_line(line)
-    return EXIT_CODES[outcome]
+        refusal = {"outcome": outcome, "code": error.code, "detail": error.detail}
+        lines = [json.dumps(refusal) if options.json else f"NOT PROVEN  {error.code}: {error.detail}"]
+        return lines, EXIT_CODES[outcome]
+    except OSError as error:
+        raise _UsageError(str(error)) from error
+    doubts = (*trust.doubts, *proof.doubts)
+    outcome = VerificationOutcome.CONSISTENT if doubts else VerificationOutcome.PROVEN
+    if options.json:
+        document = {
+            "outcome": outcome,
+            "doubts": [doubt._asdict() for doubt in doubts],
+            **proof.document(),
+            "signatures": trust.signature_documents(proof.signatures),
+            "keys": trust.document(),
+        }
+        return [json.dumps(document)], EXIT_CODES[outcome]
+    facts = (*proof.lines(), *trust.signature_lines(proof.signatures), ("keys", str(trust)))
+    return [_headline(doubts), *(f"  {name:<13} {text}" for name, text in facts)], EXIT_CODES[outcome]
+
+
+def _fail(message: str, code: int) -> int:
+    if sys.stderr is not None:  # print would write to stdout instead
+        with suppress(OSError):
+            print(f"byteor-verify: {escape(message)}", file=sys.stderr)
+    return code
 
 
 def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
@@ -79,35 +107,28 @@ def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _headline(outcome: VerificationOutcome) -> str:
-    if outcome is VerificationOutcome.PROVEN:
+def _headline(doubts: Sequence[Doubt]) -> str:
+    if not doubts:
         return "PROVEN"
-    return "CONSISTENT  but not proven: the keys came with the files. Name keys that you trust with --trust or --keys."
-
-
-def _print_line(line: str, *, file: TextIO | None = None) -> None:
-    """Print one line, with unprintable characters escaped.
-
-    Otherwise the content of a file could move the cursor, or imitate another line of the output.
-    """
-    print("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line), file=file)
+    return f"CONSISTENT  but not proven: {' Also, '.join(doubt.detail for doubt in doubts)}"
 
 
 def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
     single_files = (options.bundle, options.envelope)
     if options.path is not None:
-        if any((*single_files, options.credential)):
+        if any((*single_files, options.credential, options.approval)):
             raise _UsageError("name either an export or its single files, not both")
-        files = _read_export(options.path)
+        files = read_export(options.path)
         evidence = Evidence.from_export(files)
         keys, source = files.get(SIGNING_KEYS), f"the export's {SIGNING_KEYS}"
     else:
         if not all((*single_files, options.keys)):
             raise _UsageError("name an export, or at least --bundle, --envelope and --keys")
         evidence = Evidence(
-            bundle=options.bundle.read_bytes(),
-            envelope=options.envelope.read_bytes(),
-            credential=options.credential and options.credential.read_bytes(),
+            bundle=read_file(options.bundle),
+            envelope=read_file(options.envelope),
+            credential=options.credential and read_file(options.credential),
+            approval_record=options.approval and read_file(options.approval),
         )
         keys, source = None, ""
     trust = _read_trust(options, keys, source)
@@ -115,39 +136,22 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
     return proof, trust
 
 
-def _read_export(path: Path) -> dict[str, bytes]:
-    """Read the files of an export: from the downloaded tar, or from the folder into which it was unpacked."""
-    if path.is_dir():
-        return {name: (path / name).read_bytes() for name in NAMES if (path / name).exists()}
-    try:
-        return tar.unpack(path.read_bytes())
-    except ValueError as error:
-        raise Unproven(EvidenceCode.MALFORMED, f"{path.name}: {error}") from error
-
-
 def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
     exported_keys = options.exports[0].parent / SIGNING_KEYS
     if options.keys is None and not exported_keys.exists():
         raise _UsageError(f"name the key set with --keys, or put it into the folder of the export as {SIGNING_KEYS}")
-    trust = _read_trust(options, None if options.keys else exported_keys.read_bytes(), str(exported_keys))
+    trust = _read_trust(options, None if options.keys else read_file(exported_keys), str(exported_keys))
     with ExitStack() as stack:
-        exports: Iterator[Iterator[str]] = (
-            _read_lines(stack.enter_context(path.open(encoding="utf-8", newline="\n"))) for path in options.exports
+        exports = (
+            read_lines(stack.enter_context(path.open(encoding="utf-8", newline="\n"))) for path in options.exports
         )
-        return ledger_export.prove(exports, trust), trust
-
-
-def _read_lines(file: Iterator[str]) -> Iterator[str]:
-    try:
-        yield from file
-    except UnicodeDecodeError as error:
-        raise Unproven(EvidenceCode.LEDGER_MALFORMED, f"not UTF-8: {error}") from error
+        return ledger_export.prove(exports, trust, after=options.after), trust
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
     """Read the key set that --keys names, or else the key set that came with the files. Raises Unproven without one."""
     if options.keys is not None:
-        keyset = KeySet.parse(options.keys.read_bytes())
+        keyset = KeySet.parse(read_file(options.keys))
         return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)
     if exported_keys is None:
         raise Unproven(EvidenceCode.FILE_MISSING, f"{SIGNING_KEYS} is missing, and --keys is not given")
@@ -171,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="the deploy bundle, instead of an export")
     parser.add_argument("--envelope", type=Path, metavar="FILE", help="the signed envelope of the bundle")
     parser.add_argument("--credential", type=Path, metavar="FILE", help="the approval credential, if there is one")
+    parser.add_argument("--approval", type=Path, metavar="FILE", help="the signed record of the approval")
     parser.add_argument("--environment", metavar="ID", help="refuse a bundle that is for another environment")
     parser.add_argument(
         "--require-approval",
@@ -193,10 +198,23 @@ def _ledger_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="exports in their order, each of which continues the one before. To verify only the events after an "
-        "earlier export, pass a file with the last line of that export first",
+        help="exports in their order, each of which continues the one before",
+    )
+    parser.add_argument(
+        "--after",
+        type=_parse_start,
+        metavar="SEQ[:HASH]",
+        help="the first export begins after this sequence number, rather than with the first event. With the hash of "
+        "the earlier checkpoint (SEQ:sha256:...), it is also proven that the export continues what that covered",
     )
     return _with_keys(parser)
+
+
+def _parse_start(text: str) -> Start:
+    match = _START.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError("not a sequence number, nor one with a hash (SEQ:sha256:...)")
+    return Start(int(match[1]), match[2])
 
 
 def _with_keys(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

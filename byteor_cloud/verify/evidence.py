@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
+from byteor_cloud.engine.compiler import KvError, decode
+from byteor_cloud.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
 from byteor_cloud.engine.delivery import credential, dsse
-from byteor_cloud.engine.delivery.bundle import CREDENTIAL, SIGNING_KEYS, Manifest, open_bundle
+from byteor_cloud.engine.delivery.approval_record import ApprovalRecord
+from byteor_cloud.engine.delivery.bundle import CREDENTIAL, RUNTIME_CONFIG, SPEC, Manifest, open_bundle
 from byteor_cloud.engine.delivery.encoding import Fields, Json, canonical, format_time, from_base64url, parse_object
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
-from byteor_cloud.engine.delivery.verify import verify_delivery
+from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
 
-from .trust import EvidenceCode, Trust, Unproven
+from . import approval_record
+from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE
+from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
 
-BUNDLE = dsse.SUBJECT_NAME
-ENVELOPE = "envelope.json"
-DEPLOYMENT = "deployment.json"
-NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, SIGNING_KEYS, DEPLOYMENT)
 # The fields of deployment.json that the signed manifest has too.
 _SIGNED_FIELDS = (
     "org_id", "project_id", "environment_id", "deployment_id", "version_id", "config_bundle_id", "posture",
@@ -33,6 +34,7 @@ class Evidence:
     bundle: bytes
     envelope: bytes
     credential: bytes | None = None
+    approval_record: bytes | None = None
     deployment: bytes | None = None
     is_export: bool = False
 
@@ -46,6 +48,7 @@ class Evidence:
             bundle=files[BUNDLE],
             envelope=files[ENVELOPE],
             credential=files.get(CREDENTIAL),
+            approval_record=files.get(APPROVAL_RECORD),
             deployment=files.get(DEPLOYMENT),
             is_export=True,
         )
@@ -56,8 +59,8 @@ class Proof:
     """The verified facts about a deployment.
 
     ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a
-    break-glass deployment; it covers the spec and the environment, but neither the configuration nor the bytes of the
-    bundle.
+    break-glass deployment. A credential covers the spec and the environment; only ``record`` says which configuration
+    and deployment were approved.
     """
 
     bundle_hash: str
@@ -65,7 +68,29 @@ class Proof:
     envelope_kid: str
     approval: credential.Payload | None
     is_approval_beside: bool
+    record: ApprovalRecord | None
+    record_kid: str | None
     unsigned: Json  # the fields of deployment.json that nobody signed
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the evidence is only consistent, apart from its keys."""
+        if self.approval is None or self.record is not None:
+            return ()
+        detail = f"no {APPROVAL_RECORD} says for which configuration, target and deployment the approval was given."
+        return (Doubt(EvidenceCode.APPROVAL_RECORD_MISSING, detail),)
+
+    @property
+    def signatures(self) -> list[Signature]:
+        """The verified signatures, and what each covers."""
+        every = [Signature(ENVELOPE, self.envelope_kid, f"every byte of {BUNDLE}, and the ids, hashes and times in it")]
+        if self.approval is not None:
+            covered = "the spec, environment, capabilities, approver and validity; no configuration, no target"
+            every.append(Signature(CREDENTIAL, self.approval.kid, covered))
+        if self.record is not None and self.record_kid is not None:
+            covered = f"the server's record at the export: {', '.join(sorted(self.record.bound))}, decisions"
+            every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
+        return every
 
     def document(self) -> Json:
         """Return the proof as JSON data."""
@@ -85,6 +110,7 @@ class Proof:
                 "capabilities": list(self.approval.capabilities),
                 "kid": self.approval.kid,
             },
+            "approval_record": self.record and self.record.document(),
             "envelope_kid": self.envelope_kid,
             "unsigned": self.unsigned,
         }
@@ -92,16 +118,11 @@ class Proof:
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield the lines of the printed proof, each as a label and a text."""
         manifest, approval = self.manifest, self.approval
-        if approval is None:
-            yield "approved by", "NOBODY: no approval was needed, or the deployment used break-glass"
-        else:
-            at = format_time(approval.issued_at)
-            if self.is_approval_beside:
-                separate = f"a separate approval by {approval.issued_by} at {at} covers only the spec and environment"
-                yield "approved by", f"NOBODY for these bytes; {separate}"
-            else:
-                yield "approved by", f"{approval.issued_by} at {at}, valid until {format_time(approval.expires_at)}"
+        yield "approved by", self._approvers()
+        if approval is not None:
             yield "approval", f"{approval.approval_id}, for {', '.join(approval.capabilities)}; key {approval.kid}"
+        if self.record is not None:
+            yield from approval_record.lines(self.record)
         yield "environment", f"{manifest.environment_id} ({manifest.posture}), project {manifest.project_id}"
         yield "organization", manifest.org_id
         yield "deployment", f"{manifest.deployment_id}, requested at {format_time(manifest.created_at)}"
@@ -110,6 +131,20 @@ class Proof:
         yield "bundle", f"{self.bundle_hash}; key {self.envelope_kid}"
         for name in sorted(self.unsigned):
             yield "not signed", f"{name}: {canonical(self.unsigned[name]).decode()}"
+
+    def _approvers(self) -> str:
+        approval, record = self.approval, self.record
+        if approval is None:
+            if record is not None:
+                return f"NOBODY: the approval {record.approval_id} is {record.status}"
+            return "NOBODY: no approval was needed, or the deployment used break-glass"
+        at = format_time(approval.issued_at)
+        if not self.is_approval_beside:
+            return f"{approval.issued_by} at {at}, valid until {format_time(approval.expires_at)}"
+        if record is not None:
+            return f"NOBODY before the deployment (break-glass); afterwards {approval.issued_by} at {at}"
+        separate = f"a separate approval by {approval.issued_by} at {at} covers only the spec and environment"
+        return f"NOBODY for these bytes; {separate}"
 
 
 def prove(
@@ -128,6 +163,7 @@ def prove(
     trust.check(statement.kid)
     expected_environment = environment_id or statement.manifest.environment_id
     verified = verify_delivery(evidence.bundle, envelope, trust.keyset, expected_environment)
+    _check_configuration(verified)
     inside = open_bundle(evidence.bundle).credential
     beside = None if evidence.credential is None else evidence.credential.decode("ascii", "replace")
     if inside is not None and inside != beside and (evidence.is_export or beside is not None):
@@ -138,6 +174,10 @@ def prove(
         approval = _verify_later_approval(beside, verified.manifest, trust.keyset)
     if approval is not None:
         trust.check(approval.kid)
+    record, record_kid = None, None
+    if evidence.approval_record is not None:
+        record, record_kid = approval_record.read(evidence.approval_record, trust, verified.bundle_hash)
+        approval_record.check(record, verified.manifest, approval, is_beside=inside is None)
     if require_approval and inside is None:
         reason = "the separate approval does not cover its bytes" if approval else "nobody approved it"
         raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
@@ -147,8 +187,31 @@ def prove(
         envelope_kid=statement.kid,
         approval=approval,
         is_approval_beside=inside is None and beside is not None,
+        record=record,
+        record_kid=record_kid,
         unsigned=_read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash),
     )
+
+
+def _check_configuration(bundle: VerifiedBundle) -> None:
+    """Recompute config hash and capabilities, and compare them with the manifest. Raises Refused or Unproven."""
+    manifest = bundle.manifest
+    try:
+        ops = [op for _, op in decode(bundle.spec_kv).stages]
+    except KvError as error:
+        raise Refused(DeliveryCode.BUNDLE_MALFORMED, f"{SPEC}: {error}") from error
+    capabilities = required_capabilities(ops)
+    if list(manifest.capabilities) != capabilities:
+        detail = f"{SPEC} needs the capabilities {', '.join(capabilities)}; the manifest has others"
+        raise Unproven(EvidenceCode.CAPABILITIES, detail)
+    expected = {field.name for field in fields(RuntimeConfig)}
+    if bundle.runtime_config.keys() != expected:
+        detail = f"{RUNTIME_CONFIG} must have exactly the members {', '.join(sorted(expected))}"
+        raise Refused(DeliveryCode.BUNDLE_MALFORMED, detail)
+    computed = hash_configuration(manifest.spec_hash, bundle.runtime_config, capabilities)
+    if computed != manifest.config_hash:
+        detail = f"{SPEC} and {RUNTIME_CONFIG} have the config hash {computed}, the manifest has {manifest.config_hash}"
+        raise Unproven(EvidenceCode.CONFIG_HASH, detail)
 
 
 def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:

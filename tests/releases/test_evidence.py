@@ -47,9 +47,8 @@ def download(world: World, deployment: Deployment) -> dict[str, bytes]:
 
 
 def verified(folder: Path, files: dict[str, bytes], capsys: Any, *options: str) -> Any:
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    cli.main([str(folder), "--json", *options])
+    (folder / "evidence.tar").write_bytes(tar.pack(files))
+    cli.main([str(folder / "evidence.tar"), "--json", *options])
     return json.loads(capsys.readouterr().out)
 
 
@@ -69,7 +68,8 @@ def test_evidence_is_proven_offline(
     assert files["approval.cred"].decode() == approval.credential
     unsigned = proof["unsigned"]
     assert (unsigned["requested_by"], unsigned["note"]) == ("operator@acme.example", "for the auditors")
-    [decision] = unsigned["approval"]["decisions"]
+    record = proof["approval_record"]
+    [decision] = record["decisions"]
     assert decision.pop("decided_at").endswith("Z")
     assert decision == {
         "user_id": str(world.reviewer.user.pk),
@@ -77,6 +77,13 @@ def test_evidence_is_proven_offline(
         "decision": "approve",
         "comment": "looks right",
     }
+    assert (record["status"], record["requested_by"]) == ("approved", "operator@acme.example")
+    assert record["requester_id"] == str(world.operator.user.pk)
+    assert record["bound"]["config_hash"] == delivered.config_bundle.config_hash
+    assert record["bound"]["target"] == {"all": True}
+    assert record["shown"]["agents"] == 1
+    signers = [(signature["place"], signature["kid"], signature["trusted"]) for signature in proof["signatures"]]
+    assert signers == [(place, kid, True) for place in ("envelope.json", "approval.cred", "approval.json")]
 
 
 def test_the_download_is_the_same_until_something_changes(world: World, delivered: Deployment) -> None:
@@ -126,7 +133,7 @@ def test_evidence_has_no_credential_when_no_approval_is_required(
     assert sorted(files) == ["deploy-bundle.tar", "deployment.json", "envelope.json", "signing_keys.json"]
     proof = verified(tmp_path, files, capsys)
     assert (proof["outcome"], proof["approved"], proof["approval"]) == ("consistent", False, None)
-    assert proof["unsigned"]["approval"] is None
+    assert proof["approval_record"] is None
 
 
 def test_evidence_has_the_approval_that_followed_a_break_glass(
@@ -153,6 +160,28 @@ def test_evidence_has_the_approval_that_followed_a_break_glass(
     assert (after["outcome"], after["approved"], after["approval_beside"]) == ("consistent", False, True)
     assert after["approval"]["issued_by"] == "reviewer@acme.example"
     assert after["bundle_hash"] == before["bundle_hash"]
+    assert (before["approval_record"]["status"], after["approval_record"]["status"]) == ("pending", "approved")
+    assert [doubt["code"] for doubt in after["doubts"]] == ["keys.exported"]
+
+
+def test_evidence_of_a_deployment_that_used_an_earlier_approval_is_proven(
+    world: World, requested: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decision = {"deployment_id": str(requested.pk), "decision": "approve"}
+    credential = world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).json()["credential"]
+    assert world.operator.api.post(world.path(world.prod, f"/deployments/{requested.pk}/abort"), {}).status_code == 200
+    body = {"config_bundle_id": str(requested.config_bundle_id), "target": {"all": True}, "approval": credential}
+    made = world.operator.api.post(world.path(world.prod, "/deployments"), body)
+    assert made.status_code == 201
+    run_jobs()
+
+    deployment = Deployment.objects.get(pk=made.json()["id"])
+    kid = signing_keys.key_set(world.organization.pk).active.kid
+    proof = verified(tmp_path, download(world, deployment), capsys, "--trust", kid, "--require-approval")
+
+    assert proof["outcome"] == "proven"
+    assert proof["approval_record"]["deployment_id"] == str(deployment.pk)
+    assert proof["approval_record"]["approval_id"] == str(requested.approval_id)
 
 
 def test_the_exported_ledger_is_proven_offline(
@@ -174,5 +203,8 @@ def test_the_exported_ledger_is_proven_offline(
     assert proof["checkpoint"]["org_id"] == str(world.organization.pk)
     assert proof["events"] == proof["checkpoint"]["seq"] > 20
     assert "approval.decision.approve" in exports[0].read_text()
-    assert cli.main(["ledger", str(exports[1])]) == 1  # it continues after seq 7, and no checkpoint covers seq 7
+    assert cli.main(["ledger", str(exports[1]), "--trust", kid]) == 1
     assert "ledger.missing" in capsys.readouterr().out
+    seventh = json.loads(exports[0].read_text().splitlines()[6])["hash"]
+    assert cli.main(["ledger", str(exports[1]), "--trust", kid, "--after", f"7:{seventh}"]) == 0
+    assert f"seq 7 {seventh}, which you named" in capsys.readouterr().out

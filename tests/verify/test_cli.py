@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from byteor_cloud.engine.delivery.encoding import canonical
 from tests.engine.delivery.conftest import World
-from tests.verify.conftest import Files, Verifier, export
-from tests.verify.exports import KID
+from tests.verify.conftest import DECISION, Files, Verifier, export
+from tests.verify.exports import KID, STRANGER
 
 HOSTILE = "a\x1b[8A\r  approved by   ceo"
 
 
 def test_unsigned_text_cannot_imitate_or_overwrite_proven_lines(makers: World, verify: Verifier) -> None:
-    unsigned = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
+    unsigned: dict[str, Any] = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
+    record = {"decisions": [{**DECISION, "decided_by": "ada\n  approved by   ceo", "comment": HOSTILE}]}
     credential = makers.credential(issued_by="ada\n  approved by   ceo")
-    files = export(makers, makers.bundle(approval=credential), approval=credential, **unsigned)
+    files = export(makers, makers.bundle(approval=credential), approval=credential, record=record, **unsigned)
 
     assert verify(files, "--trust", KID) == 0
 
@@ -70,6 +75,66 @@ def test_json_without_a_canonical_form_is_refused_before_the_outcome_is_printed(
     assert (result["outcome"], result["code"]) == ("not_proven", "evidence.malformed")
     assert verify(hostile, "--trust", KID) == 1
     assert verify.output.startswith("NOT PROVEN  evidence.malformed: ")
+
+
+# -- output that cannot be written ------------------------------------------------------------------------------------
+
+
+COMMAND = (sys.executable, "-I", "-m", "byteor_cloud.verify")
+
+
+def _run(redirection: str, *argv: str) -> tuple[int, str]:
+    """Run the verifier in a shell that redirects its output. Returns its exit code and what it wrote to stderr."""
+    shell = ("bash", "-c", f'{{ "$@"; echo $? >&3; }} 3>&2 {redirection}', "-", *COMMAND)
+    *errors, code = subprocess.run([*shell, *argv], capture_output=True, text=True, check=True).stderr.splitlines()
+    return int(code), "\n".join(errors)
+
+
+def _run_without_reader(*argv: str) -> tuple[int, str]:
+    """Run the verifier with a pipe as stdout that nobody reads. Returns its exit code and what it wrote to stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([*COMMAND, *argv], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr
+
+
+def test_closed_pipe_changes_no_outcome(makers: World, approved: Files, verify: Verifier) -> None:
+    for options, code in ((("--trust", KID), 0), ((), 3), (("--trust", STRANGER), 1)):
+        assert verify(approved, *options) == code
+        assert _run_without_reader(str(verify.export), *options) == (code, "")
+    assert _run(">&-", str(verify.export)) == _run(">&- 2>&-", str(verify.export)) == (3, "")
+    assert _run_without_reader("--help") == (0, "")
+
+    credential = makers.credential()
+    notes = {f"note-{number}": "x" * 1000 for number in range(200)}  # together larger than the buffer of a pipe
+    verify(export(makers, makers.bundle(approval=credential), approval=credential, record={}, **notes))
+    assert _run("| head -1 >/dev/null", str(verify.export), "--trust", KID) == (0, "")
+
+
+def test_output_that_cannot_be_written_has_its_own_exit_code(approved: Files, verify: Verifier) -> None:
+    verify(approved)
+    for options in (("--trust", KID), ("--trust", STRANGER, "--json")):
+        code, errors = _run(">/dev/full", str(verify.export), *options)
+        assert (code, errors.count("\n")) == (4, 0)
+        assert errors.startswith("byteor-verify: the outcome cannot be written: ")
+    assert _run(">/dev/full", "--help")[0] == 4
+
+
+def test_terminal_without_a_character_changes_no_outcome(makers: World, verify: Verifier, tmp_path: Path) -> None:
+    credential = makers.credential(issued_by="Åsa")
+    record = {"decisions": [{**DECISION, "decided_by": "Åsa"}]}
+    verify(export(makers, makers.bundle(approval=credential), approval=credential, record=record))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "byteor_cloud.verify", str(verify.export), "--trust", KID],
+        env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  approved by   \\xc5sa at " in done.stdout
 
 
 # -- misused ----------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ import pytest
 from byteor_cloud.engine.delivery import tar
 from byteor_cloud.engine.delivery.encoding import sha256
 from tests.engine.delivery.conftest import APPROVED, World
-from tests.verify.conftest import Files, Verifier, export
+from tests.verify.conftest import Files, Verifier, export, record_document, signed_record
 from tests.verify.exports import KID
 
 MODULE = (sys.executable, "-I", "-m", "byteor_cloud.verify")
+AFTERWARDS: dict[str, Any] = {"break_glass": True}
 OFFLINE = """
 import sys
 from byteor_cloud.verify.cli import main
@@ -42,6 +43,10 @@ def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
         "PROVEN\n"
         "  approved by   ada@example.com at 2026-10-20T08:00:00.250000Z, valid until 2026-10-20T09:00:00.250000Z\n"
         f"  approval      approval-1, for deploy; key {KID}\n"
+        "  decision      approve by ada@example.com at 2026-10-20T08:00:00.250000Z: looks right\n"
+        "  requested by  bob@example.com; 1 required to approve\n"
+        '  bound to      strategy: {"kind":"all_at_once"}\n'
+        '  bound to      target: {"all":true}\n'
         "  environment   environment-1 (prod), project project-1\n"
         "  organization  org-1\n"
         "  deployment    deployment-1, requested at 2026-10-20T07:55:00.250000Z\n"
@@ -49,6 +54,12 @@ def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
         f"  config        {manifest.config_hash}\n"
         f"  bundle        {sha256(approved['deploy-bundle.tar'])}; key {KID}\n"
         '  not signed    requested_by: "bob@example.com"\n'
+        f"  signature     envelope.json, key {KID} (trusted): every byte of deploy-bundle.tar, and the ids, hashes and "
+        "times in it\n"
+        f"  signature     approval.cred, key {KID} (trusted): the spec, environment, capabilities, approver and "
+        "validity; no configuration, no target\n"
+        f"  signature     approval.json, key {KID} (trusted): the server's record at the export: config_hash, "
+        "spec_hash, strategy, target, decisions\n"
         f"  keys          only {KID}, named with --trust\n"
     )
 
@@ -63,13 +74,16 @@ def test_an_export_is_only_consistent_when_no_keys_are_named(approved: Files, ve
     assert first.startswith("CONSISTENT  ")
     assert "--trust" in first
     assert "PROVEN" not in verify.output
-    assert rest == proven[1:-1]
+    assert [line.replace("(not trusted)", "(trusted)") for line in rest] == proven[1:-1]
+    assert sum("(not trusted): " in line for line in rest) == 3
     assert keys_ == (
         "  keys          any of the export's signing_keys.json, which came with the files: "
         "whoever made the files chose these keys"
     )
     result = verify.result(approved)
     assert result["outcome"] == "consistent"
+    assert [doubt["code"] for doubt in result["doubts"]] == ["keys.exported"]
+    assert [signature["trusted"] for signature in result["signatures"]] == [False] * 3
     assert result["keys"] == {"source": "the export's signing_keys.json", "named": False, "trusted_kids": []}
 
 
@@ -92,19 +106,27 @@ def test_the_verifier_prints_the_proof_as_json(makers: World, approved: Files, v
             "capabilities": ["deploy"],
             "kid": KID,
         },
+        "approval_record": record_document(makers),
         "envelope_kid": KID,
         "unsigned": {"requested_by": "bob@example.com"},
+        "doubts": [],
+        "signatures": [
+            {"place": place, "kid": KID, "covers": signature["covers"], "trusted": True}
+            for place, signature in zip(
+                ("envelope.json", "approval.cred", "approval.json"), result["signatures"], strict=True
+            )
+        ],
         "keys": {"source": "the export's signing_keys.json", "named": False, "trusted_kids": [KID]},
     }
 
 
 def test_the_verifier_needs_neither_server_nor_django(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     verify(approved, "--trust", KID)
-    alone = (sys.executable, "-I", "-c", OFFLINE, ".", "--trust", KID)
+    alone = (sys.executable, "-I", "-c", OFFLINE, "export", "--trust", KID)
 
     assert program(tmp_path, *alone) == (0, verify.output, "")
 
-    (tmp_path / "approval.cred").unlink()
+    (tmp_path / "export/approval.cred").unlink()
     assert program(tmp_path, *alone) == (1, "NOT PROVEN  evidence.credential: approval.cred is missing\n", "")
 
 
@@ -113,7 +135,7 @@ def test_the_verifier_runs_as_a_command_and_as_a_module(approved: Files, verify:
         verify(approved, *options)
 
         for program_ in ((str(Path(sys.executable).with_name("byteor-verify")),), MODULE):
-            assert program(tmp_path, *program_, ".", *options) == (code, verify.output, "")
+            assert program(tmp_path, *program_, "export", *options) == (code, verify.output, "")
 
 
 def test_the_verifier_accepts_the_downloaded_tar(approved: Files, verify: Verifier, tmp_path: Path) -> None:
@@ -130,16 +152,18 @@ def test_the_verifier_accepts_single_files(approved: Files, verify: Verifier, tm
     verify(approved)
     parts = {
         "bundle": "deploy-bundle.tar", "envelope": "envelope.json", "credential": "approval.cred",
-        "keys": "signing_keys.json",
+        "keys": "signing_keys.json", "approval": "approval.json",
     }  # fmt: skip
-    argv = [f"--{option}={tmp_path / name}" for option, name in parts.items()]
+    argv = [f"--{option}={verify.export / name}" for option, name in parts.items()]
 
     assert verify.run(*argv) == 0
 
-    assert f"  keys          any of {tmp_path}/signing_keys.json, named with --keys\n" in verify.output
+    assert f"  keys          any of {verify.export}/signing_keys.json, named with --keys\n" in verify.output
     assert "not signed" not in verify.output
-    assert verify.run(*argv[:2], argv[3]) == 0  # the credential is in the bundle too
+    assert verify.run(*argv[:2], *argv[3:]) == 0  # the credential is in the bundle too
     assert "approved by   ada@example.com" in verify.output
+    assert verify.run(*argv[:4]) == 3
+    assert verify.output.startswith("CONSISTENT  but not proven: no approval.json says for which configuration")
 
 
 # -- without approval -------------------------------------------------------------------------------------------------
@@ -161,7 +185,7 @@ def test_an_approval_can_be_required(
     makers: World, approved: Files, verify: Verifier, options: tuple[str, ...]
 ) -> None:
     unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
-    afterwards = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
+    afterwards = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=AFTERWARDS)
 
     for files, why in ((unapproved, "nobody approved it"), (afterwards, "does not cover its bytes")):
         result = verify.result(files, "--require-approval", *options)
@@ -171,10 +195,35 @@ def test_an_approval_can_be_required(
         assert verify(files, *options) == verify(approved, "--require-approval", *options) == (0 if options else 3)
 
 
+def test_an_approval_after_break_glass_is_proven_by_its_record(makers: World, verify: Verifier) -> None:
+    files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=AFTERWARDS)
+
+    assert verify(files, "--trust", KID) == 0
+
+    assert (
+        "  approved by   NOBODY before the deployment (break-glass); afterwards ada@example.com at "
+        "2026-10-20T08:00:00.250000Z\n"
+    ) in verify.output
+    result = verify.result(files, "--trust", KID)
+    assert (result["approved"], result["approval_beside"]) == (False, True)
+
+
+@pytest.mark.parametrize("status", ["pending", "denied", "expired"])
+def test_a_record_without_consent_says_that_nobody_approved(makers: World, verify: Verifier, status: str) -> None:
+    record = {**AFTERWARDS, "status": status, "approved_at": None, "decisions": []}
+    files = export(makers, makers.bundle(approved_at=None), record=record)
+
+    assert verify(files, "--trust", KID) == 0
+
+    assert f"  approved by   NOBODY: the approval approval-1 is {status}\n" in verify.output
+    result = verify.result(files, "--trust", KID)
+    assert (result["approved"], result["approval"], result["approval_record"]["status"]) == (False, None, status)
+
+
 def test_an_approval_beside_the_bundle_does_not_approve_its_bytes(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 
-    assert verify(files, "--trust", KID) == 0
+    assert verify(files, "--trust", KID) == 3
 
     assert (
         "  approved by   NOBODY for these bytes; a separate approval by ada@example.com at "
@@ -194,7 +243,9 @@ def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
 
     result = verify.result(files, "--trust", KID)
 
-    assert (result["outcome"], result["approved"], result["approval_beside"]) == ("proven", False, True)
+    assert (result["outcome"], result["approved"], result["approval_beside"]) == ("consistent", False, True)
+    files["approval.json"] = signed_record(makers, other.bundle_hash, **AFTERWARDS)
+    assert verify.result(files, "--trust", KID)["code"] == "evidence.approval_record"
 
 
 @pytest.mark.parametrize(

@@ -5,65 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery import keys
-from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.hash_chain import GENESIS, LedgerEvent, Link, link_hash, sign_checkpoint, write_line
+from byteor_cloud.engine.delivery.encoding import canonical, sha256
+from byteor_cloud.engine.hash_chain import GENESIS
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
+from tests.verify.exports import KID
+from tests.verify.ledgers import BEGAN, LINES, ORG, OTHER, chained, checkpoint, event
 
-ORG, OTHER = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c05", "01990a5c-7a40-7cc0-8000-3f2b7e5d1c06"
-BEGAN = datetime(2026, 10, 20, 8, tzinfo=UTC)
-KID = keys.kid(keys.public_key(World().active))
 TRUSTED = ("--trust", KID)
-
-
-def event(number: int, **changes: object) -> LedgerEvent:
-    made = LedgerEvent(
-        id=f"01990a5c-7a40-7cc0-8000-{number:012x}",
-        timestamp=BEGAN + timedelta(seconds=number),
-        organization_id=ORG,
-        project_id=None,
-        environment_id=None,
-        resource_kind="deployment",
-        resource_id=str(number),
-        action="deployment.build",
-        outcome="success",
-        actor_kind="user",
-        actor_id="1",
-        actor_display="ada@example.com",
-        request_id="",
-        ip=None,
-        changes='{"status":["approved","building"]}',
-    )
-    return made._replace(**changes)  # type: ignore[arg-type]  # each test passes values of the right types
-
-
-def chained(*events: LedgerEvent) -> list[str]:
-    """Return the export lines of a valid chain of these events."""
-    lines, last = [], GENESIS
-    for seq, one in enumerate(events, start=1):
-        link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)
-        lines.append(write_line(link))
-        last = link.hash
-    return lines
-
-
-def checkpoint(lines: list[str], *, org_id: str | None = ORG, key: bytes | None = None) -> str:
-    """Return the line of a checkpoint at the end of these lines."""
-    last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": 0, "hash": GENESIS}
-    signed = sign_checkpoint(
-        org_id=org_id, seq=last["seq"], last=last["hash"], created_at=BEGAN, private_key=key or World().active
-    )
-    return signed.write_line()
-
-
-LINES = chained(*(event(number) for number in range(1, 9)))
 
 
 class Ledger:
@@ -99,7 +53,8 @@ def test_a_complete_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
         f"  organization  {ORG}\n"
         "  events        8, from seq 1 to 8\n"
         f"  checkpoint    seq 8 {last}, signed at 2026-10-20T08:00:00Z\n"
-        f"  signed by     key {KID}\n"
+        f"  signature     checkpoint of seq 8, key {KID} (trusted): the events from seq 1 to 8, and that the ledger "
+        "ended at seq 8 at 2026-10-20T08:00:00Z\n"
         f"  keys          only {KID}, named with --trust\n"
     )
 
@@ -120,9 +75,9 @@ def test_a_forged_ledger_with_the_forgers_key_set_is_only_consistent(ledger: Led
 def test_each_of_several_checkpoints_must_be_signed_by_a_named_key(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5], key=World().retiring)], [*LINES[5:], checkpoint(LINES)]
 
-    for parts in ((first, second), (first[-1:], second)):
-        assert ledger(*parts)[0] == 3
-        assert ledger(*parts, options=TRUSTED)[1].startswith("NOT PROVEN  keys.untrusted: ")
+    for parts, after in (((first, second), ()), ((first[-1:], second), ("--after", "5"))):
+        assert ledger(*parts, options=after)[0] == 3
+        assert ledger(*parts, options=(*after, *TRUSTED))[1].startswith("NOT PROVEN  keys.untrusted: ")
 
 
 def test_the_installations_own_chain_has_no_organization_in_events_and_checkpoint(ledger: Ledger) -> None:
@@ -167,11 +122,37 @@ def test_consecutive_exports_are_proven_and_gaps_reported(ledger: Ledger) -> Non
 
     whole = ledger(first, second, options=TRUSTED)[1]
     assert whole.startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
-    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line is enough
     assert ledger(first, first[-1:], options=TRUSTED)[0] == 0  # there are no events after the first
     assert ledger(second)[1].startswith("NOT PROVEN  ledger.missing: seq 1, ")
     assert ledger(second, first)[0] == 1
     assert ledger(first, [*LINES[6:], checkpoint(LINES)])[1].startswith("NOT PROVEN  ledger.missing: seq 6, ")
+
+
+def test_an_export_that_begins_later_is_proven_with_after(ledger: Ledger) -> None:
+    last, ended = json.loads(LINES[4])["hash"], checkpoint(LINES[:5])
+    later = [*LINES[5:], checkpoint(LINES)]
+
+    assert "Name the sequence number".lower() in ledger(later, options=TRUSTED)[1]
+    code, output = ledger(later, options=("--after", "5", *TRUSTED))
+    assert code == 0
+    assert "  events        3, from seq 6 to 8\n" in output
+    assert f"  after         seq 5 {last}, as the export says: compare it with the earlier checkpoint\n" in output
+    assert "(trusted): the events from seq 6 to 8, and " in output
+    code, output = ledger(later, options=("--after", f"5:{last}", *TRUSTED))
+    assert (code, f"  after         seq 5 {last}, which you named\n" in output) == (0, True)
+    result = json.loads(ledger(later, options=("--after", f"5:{last}", "--json", *TRUSTED))[1])
+    assert (result["first_seq"], result["after"]) == (6, {"seq": 5, "hash": last, "named": True})
+    assert ledger([ended], later, options=("--after", "5", *TRUSTED))[0] == 0
+    nothing = ledger([ended], options=("--after", "5", *TRUSTED))
+    assert (nothing[0], "  events        none\n" in nothing[1]) == (0, True)
+    assert "(trusted): that the ledger ended at seq 5 at " in nothing[1]
+
+
+@pytest.mark.parametrize("start", ["", "x", "-1", "5:", "5:sha256:00", f"5:{GENESIS}x", "\u0661", "9" * 19])
+def test_a_malformed_start_is_a_usage_error(ledger: Ledger, start: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        ledger([checkpoint([])], options=(f"--after={start}",))
+    assert left.value.code == 2
 
 
 def test_an_empty_ledger_is_proven_by_its_checkpoint(ledger: Ledger) -> None:
@@ -194,7 +175,7 @@ ALTERED: list[tuple[str, Callable[[], list[str]]]] = [
     ("ledger.broken: seq 4", lambda: _end([*LINES[:2], chained(event(1), event(2), event(99))[2], *LINES[3:]])),
     ("ledger.cut_off: ", lambda: _end(LINES[:-1])),
     ("ledger.rewritten: seq 8", lambda: _end(chained(*(event(n, actor_display="x") for n in range(1, 9))))),
-    ("ledger.rewritten: seq 8", lambda: _end([*LINES, *chained(*(event(n) for n in range(1, 10)))[8:]])),
+    ("ledger.unsealed: ", lambda: _end([*LINES, *chained(*(event(n) for n in range(1, 10)))[8:]])),
     ("ledger.foreign: seq 2", lambda: _end(chained(event(1), event(2, organization_id=OTHER)))),
     ("ledger.backdated: seq 2", lambda: _end(chained(event(1), event(2, timestamp=BEGAN - timedelta(hours=2))))),
     ("ledger.malformed: line 3", lambda: _end([*LINES[:2], "{}", *LINES[3:]])),
@@ -220,6 +201,57 @@ def test_the_first_fault_of_an_altered_ledger_is_reported(
 
     assert exit_code == 1
     assert output.startswith(f"NOT PROVEN  {code}")
+    assert output.count("\n") == 1
+
+
+FIRST, LATER = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
+REWRITTEN = chained(*(event(number, actor_display="x") for number in range(1, 9)))
+RENUMBERED = chained(*(event(number) for number in range(6, 9)))
+GAP = " 1 to 5 are missing. If the export was meant to begin later, name the sequence number before"
+FORGED: dict[str, tuple[list[list[str]], tuple[str, ...], str]] = {
+    "only a checkpoint": ([[checkpoint(LINES)]], (), "ledger.cut_off: the events end at seq 0, but the "),
+    "only an older checkpoint": ([FIRST[-1:]], (), "ledger.cut_off: "),
+    "only the checkpoint of a later export": ([LATER[-1:]], ("--after", "5"), "ledger.cut_off: the events end at "),
+    "a checkpoint before the start": ([FIRST[-1:]], ("--after", "8"), "ledger.unsealed: the events continue to seq 8"),
+    "a checkpoint and then its events": ([[checkpoint(LINES), *LINES]], (), "ledger.malformed: line 2 comes after "),
+    "an export without its beginning": ([LATER], (), f"ledger.missing: seq 1, event (none):{GAP}"),
+    "a checkpoint instead of the beginning": ([FIRST[-1:], LATER], (), "ledger.cut_off: "),
+    "the beginning renumbered": ([[*RENUMBERED, checkpoint(LINES)]], (), "ledger.cut_off: the events end at seq 3"),
+    "a later start than named": ([[*LINES[6:], checkpoint(LINES)]], ("--after", "5"), "ledger.missing: seq 6, "),
+    "an earlier start than named": ([[*LINES[4:], checkpoint(LINES)]], ("--after", "5"), "ledger.missing: seq 5, "),
+    "another hash than named": ([LATER], ("--after", f"5:{GENESIS}"), "ledger.broken: seq 6, "),
+    "another hash than named, without events": ([FIRST[-1:]], ("--after", f"5:{GENESIS}"), "ledger.rewritten: seq 5: "),
+    "another hash than that of no event": (
+        [[*LINES, checkpoint(LINES)]], ("--after", f"0:{sha256(b'')}"), "ledger.broken: seq 1, "),
+    "another history than named": (
+        [[*REWRITTEN[5:], checkpoint(REWRITTEN)]], ("--after", f"5:{json.loads(LINES[4])['hash']}"), "ledger.broken: "),
+    "another history than the checkpoint's": (
+        [FIRST[-1:], [*REWRITTEN[5:], checkpoint(REWRITTEN)]], ("--after", "5"), "ledger.broken: seq 6, "),
+    "checkpoints that disagree": ([FIRST, [checkpoint(REWRITTEN[:5])]], (), "ledger.rewritten: seq 5: "),
+    "two checkpoints in a file": (
+        [[*LINES, checkpoint(LINES), checkpoint(REWRITTEN)]], (), "ledger.malformed: line 10 comes after "),
+    "the checkpoint of another organization": (
+        [FIRST, [*LINES[5:], checkpoint(LINES, org_id=OTHER)]], (), "checkpoint.organization: "),
+    "an exchanged checkpoint": ([[*LINES, checkpoint(REWRITTEN)]], (), "ledger.rewritten: seq 8: "),
+    "an older checkpoint at the end": ([[*LINES, FIRST[-1]]], (), "ledger.unsealed: the events continue to seq 8, "),
+    "a checkpoint of nothing": ([[*LINES, checkpoint([])]], (), "ledger.unsealed: "),
+    "a checkpoint by a retiring key": ([[*LINES, checkpoint(LINES, key=World().retiring)]], (), "keys.untrusted: "),
+    "an earlier checkpoint by a stranger": (
+        [[checkpoint(LINES[:5], key=World().stranger)], LATER], ("--after", "5"), "checkpoint.unknown_key: "),
+    "a comment": ([["# exported by hand", *LINES, checkpoint(LINES)]], (), "ledger.malformed: line 1: "),
+    "a line that never ends": ([["x" * (16 * 1024 * 1024 + 1)]], (), "ledger.malformed: a line has more than "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_ledger_is_not_proven(ledger: Ledger, name: str) -> None:
+    parts, options, reason = FORGED[name]
+    assert ledger(FIRST, LATER, options=TRUSTED)[0] == ledger(LATER, options=("--after", "5", *TRUSTED))[0] == 0
+
+    code, output = ledger(*parts, options=(*options, *TRUSTED))
+
+    assert code == 1
+    assert output.startswith(f"NOT PROVEN  {reason}"), output
     assert output.count("\n") == 1
 
 

@@ -94,14 +94,17 @@ def test_an_invalid_key_file_is_refused_rather_than_replaced_by_the_exported_key
     assert (result["outcome"], result["code"]) == ("not_proven", "keys.malformed")
 
 
-def test_the_keys_of_the_envelope_and_of_the_approval_must_both_be_trusted(makers: World, verify: Verifier) -> None:
+def test_the_keys_of_envelope_credential_and_record_must_all_be_trusted(makers: World, verify: Verifier) -> None:
     credential = makers.credential(private_key=makers.retiring)
-    files = export(makers, makers.bundle(approval=credential), approval=credential)
+    files = export(makers, makers.bundle(approval=credential), approval=credential, record={})
     retiring = keys.kid(keys.public_key(makers.retiring))
 
     assert verify.result(files, "--trust", KID)["code"] == "keys.untrusted"
     assert verify.result(files, "--trust", retiring)["code"] == "keys.untrusted"
     assert verify(files, "--trust", KID, "--trust", retiring) == 0
+    record = export(makers, makers.bundle(), approval=makers.credential(), record={"key": makers.retiring})
+    assert verify.result(record, "--trust", KID)["code"] == "keys.untrusted"
+    assert verify(record, "--trust", KID, "--trust", retiring) == 0
 
 
 def test_a_bundle_for_another_environment_than_expected_is_refused(approved: Files, verify: Verifier) -> None:

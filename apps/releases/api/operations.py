@@ -144,8 +144,9 @@ DEPLOYMENT = Operations(
         "evidence": Operation(
             "exportDeploymentEvidence",
             "Export the evidence of a deployment",
-            "Returns a tar with the signed files that show who approved exactly these bytes for this environment. "
-            "`byteor-verify evidence` checks it offline.",
+            "Returns a tar with the signed files that show who approved exactly these bytes for this environment: the "
+            "bundle, its envelope, the approval credential, the record of the approval and the key set. "
+            "`byteor-verify` checks it offline.",
         ),
         "pause": Operation(
             "pauseDeployment",

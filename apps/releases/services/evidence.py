@@ -7,26 +7,35 @@ from apps.releases.services.rollout_steps import sign_deployment_envelope
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import tar
+from byteor_cloud.engine.delivery.approval_record import ApprovalRecord, Decision, sign_record
 from byteor_cloud.engine.delivery.bundle import CREDENTIAL, SIGNING_KEYS, open_bundle
 from byteor_cloud.engine.delivery.dsse import SUBJECT_NAME
-from byteor_cloud.engine.delivery.encoding import Json, canonical, format_time
+from byteor_cloud.engine.delivery.encoding import Json, canonical
 from byteor_cloud.errors import Conflict
 
 
 def build_archive(deployment: Deployment) -> bytes:
-    """Return the evidence as a tar, byte for byte the same if nothing changed. Raises Conflict before the build."""
+    """Return the evidence as a tar, byte for byte the same if nothing changed. Raises Conflict before the build.
+
+    The record of the approval is signed here, with the active key. So it proves what the server had on record when it
+    exported the evidence, and not when the people decided. The credential's signature is from that time.
+    """
     if deployment.bundle_hash is None:
         raise Conflict("The deployment has no evidence until its bundle is built.", code="deployment.not_built")
     with blobs.read(deployment.bundle_hash) as file:
         bundle = file.read()
-    consent = deployment.consent
+    consent, organization_id = deployment.consent, deployment.environment.project.organization_id
     files = {
         SUBJECT_NAME: bundle,
-        # Sign before reading the key set: even if the keys rotate in between, the set has the key that signed.
         "envelope.json": canonical(sign_deployment_envelope(deployment)),
-        SIGNING_KEYS: canonical(signing_keys.key_set(deployment.environment.project.organization_id).document()),
-        "deployment.json": canonical(_summary(deployment, consent)),
+        "deployment.json": canonical(_summary(deployment)),
     }
+    if consent is not None:
+        private_key = signing_keys.active_private_key(organization_id)
+        record = _record_approval(deployment, consent)
+        files["approval.json"] = canonical(sign_record(record, deployment.bundle_hash, private_key))
+    # Read the key set after signing: even if the keys rotate in between, the set has the keys that signed.
+    files[SIGNING_KEYS] = canonical(signing_keys.key_set(organization_id).document())
     # The bundle of a break-glass deployment holds no credential, but the deployment may have been approved afterwards.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
@@ -34,8 +43,8 @@ def build_archive(deployment: Deployment) -> bytes:
     return tar.pack(files)
 
 
-def _summary(deployment: Deployment, consent: Approval | None) -> Json:
-    """Return ``deployment.json``: the signed facts in readable form, and the requester and decisions (not signed)."""
+def _summary(deployment: Deployment) -> Json:
+    """Return ``deployment.json``: the signed facts in readable form, and facts of the request (not signed)."""
     signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
     return {
         **signed,
@@ -45,23 +54,50 @@ def _summary(deployment: Deployment, consent: Approval | None) -> Json:
         "note": deployment.note,
         "break_glass": deployment.break_glass and deployment.break_glass.stored(),
         "freeze_override": deployment.freeze_override,
-        "approval": consent
-        and {
-            "id": str(consent.pk),
-            "status": consent.status,
-            "requested_by": consent.requested_by,
-            "required_approvals": consent.required_approvals,
-            "target": consent.target and consent.target.stored(),
-            "strategy": consent.strategy and consent.strategy.stored(),
-            "decisions": [
-                {
-                    "user_id": str(decision.user_id),
-                    "decided_by": decision.decided_by,
-                    "decision": decision.decision,
-                    "comment": decision.comment,
-                    "decided_at": format_time(decision.created_at),
-                }
-                for decision in consent.decisions.order_by("id")
-            ],
-        },
     }
+
+
+def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecord:
+    environment = deployment.environment
+    return ApprovalRecord(
+        org_id=str(environment.project.organization_id),
+        project_id=str(environment.project_id),
+        environment_id=str(environment.pk),
+        deployment_id=str(deployment.pk),
+        approval_id=str(consent.pk),
+        status=consent.status,
+        bound=_describe_binding(consent),
+        shown=_describe_shown(consent),
+        break_glass=consent.break_glass,
+        requester_id=None if consent.requester_id is None else str(consent.requester_id),
+        requested_by=consent.requested_by,
+        required_approvals=consent.required_approvals,
+        allow_self_approval=consent.allow_self_approval,
+        approved_at=consent.approved_at,
+        expires_at=consent.expires_at,
+        decisions=tuple(
+            Decision(
+                user_id=str(decision.user_id),
+                decided_by=decision.decided_by,
+                decision=decision.decision,
+                comment=decision.comment,
+                decided_at=decision.created_at,
+            )
+            for decision in consent.decisions.order_by("id")
+        ),
+    )
+
+
+def _describe_binding(consent: Approval) -> Json:
+    """Return everything that the approval covers. ``byteor-verify`` compares the hashes, and prints the rest."""
+    return {
+        "spec_hash": consent.spec_hash,
+        "config_hash": consent.config_hash,
+        "target": consent.target and consent.target.bound.stored(),
+        "strategy": consent.strategy and consent.strategy.stored(),
+    }
+
+
+def _describe_shown(consent: Approval) -> Json:
+    """Return the agents that matched the target when the approval was requested."""
+    return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}

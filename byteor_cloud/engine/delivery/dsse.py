@@ -1,4 +1,7 @@
-"""The DSSE v1 envelope that signs a deploy bundle. It holds an in-toto Statement v1 with the manifest as predicate."""
+"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle.
+
+The envelope that agents verify has the manifest as its predicate.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,28 @@ class Statement:
     kid: str
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The content of a verified envelope of any type: what the key ``kid`` signed about the tar with this hash."""
+
+    bundle_hash: str
+    predicate: object
+    kid: str
+
+
 def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> Json:
     """Return a signed envelope for a bundle. ``bundle_hash`` is the ``sha256:<hex>`` of its tar."""
+    return sign_claim(PREDICATE_TYPE, bundle_hash, manifest.document(), private_key)
+
+
+def sign_claim(predicate_type: str, bundle_hash: str, predicate: Json, private_key: bytes) -> Json:
+    """Return a signed envelope with this predicate about a bundle."""
     payload = canonical(
         {
             "_type": STATEMENT_TYPE,
             "subject": [{"name": SUBJECT_NAME, "digest": {"sha256": bundle_hash.removeprefix("sha256:")}}],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": manifest.document(),
+            "predicateType": predicate_type,
+            "predicate": predicate,
         }
     )
     signature = keys.sign(private_key, _pae(payload))
@@ -50,9 +67,19 @@ def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> J
 
 
 def verify_envelope(envelope: object, keyset: KeySet) -> Statement:
-    """Return the statement if a trusted key signed it. Raises Refused otherwise.
+    """Return the statement about a bundle and its manifest if a trusted key signed it. Raises Refused otherwise."""
+    claim = verify_claim(PREDICATE_TYPE, envelope, keyset)
+    try:
+        manifest = Manifest.from_document(claim.predicate)
+    except ValueError as error:
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error
+    return Statement(claim.bundle_hash, manifest, claim.kid)
 
-    Retired keys are not trusted here, since the server signs an envelope anew whenever it offers the bundle.
+
+def verify_claim(predicate_type: str, envelope: object, keyset: KeySet) -> Claim:
+    """Return the content of an envelope of this type if a trusted key signed it. Raises Refused otherwise.
+
+    Retired keys are not trusted here, since the server signs an envelope again whenever it sends it.
     """
     try:
         kid, signature, payload = _parts(envelope)
@@ -64,10 +91,10 @@ def verify_envelope(envelope: object, keyset: KeySet) -> Statement:
     if not keys.verify(key.public, _pae(payload), signature):
         raise Refused(DeliveryCode.ENVELOPE_BAD_SIGNATURE, "the signature does not match the envelope")
     try:
-        bundle_hash, manifest = _statement(payload)
+        bundle_hash, predicate = _statement(payload, predicate_type)
     except ValueError as error:
         raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error
-    return Statement(bundle_hash, manifest, kid)
+    return Claim(bundle_hash, predicate, kid)
 
 
 def _pae(payload: bytes) -> bytes:
@@ -88,13 +115,13 @@ def _parts(envelope: object) -> tuple[str, bytes, bytes]:
     return signature.text("keyid"), from_base64(signature.text("sig")), from_base64(members.text("payload"))
 
 
-def _statement(payload: bytes) -> tuple[str, Manifest]:
+def _statement(payload: bytes, predicate_type: str) -> tuple[str, object]:
     members = Fields(parse_object(payload))
     members.only("_type", "subject", "predicateType", "predicate")
     members.constant("_type", STATEMENT_TYPE)
-    members.constant("predicateType", PREDICATE_TYPE)
+    members.constant("predicateType", predicate_type)
     match members.items("subject"):
         case [{"name": str(name), "digest": {"sha256": str(digest)}}] if name == SUBJECT_NAME:
-            return f"sha256:{digest}", Manifest.from_document(members.member("predicate"))
+            return f"sha256:{digest}", members.member("predicate")
         case _:
             raise ValueError(f"the subject is not one {SUBJECT_NAME} with its sha256")

@@ -116,6 +116,13 @@ class Fields:
             raise Malformed(f"{name!r} is not a string")
         return value
 
+    def any_text(self, name: str) -> str:
+        """Return a string, which may be empty."""
+        value = self.member(name)
+        if not isinstance(value, str):
+            raise Malformed(f"{name!r} is not a string")
+        return value
+
     def optional_text(self, name: str) -> str | None:
         """Return a string that is not empty, or None if it is null or absent."""
         return None if self._value.get(name) is None else self.text(name)
@@ -140,6 +147,13 @@ class Fields:
         # In Python bool is a subclass of int.
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise Malformed(f"{name!r} is not a whole number")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean."""
+        value = self.member(name)
+        if not isinstance(value, bool):
+            raise Malformed(f"{name!r} is not true or false")
         return value
 
     def time(self, name: str) -> datetime:

@@ -9,6 +9,8 @@ _BLOCK = 512
 _RECORD = 20 * _BLOCK
 _NAME = 100
 _SIZE = slice(124, 136)
+_TYPE = slice(156, 157)
+_REGULAR_FILE = b"0"
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -33,6 +35,10 @@ def unpack(archive: bytes) -> dict[str, bytes]:
         size = header[_SIZE].rstrip(b"\0")
         if not size.isdigit():  # int() would accept a minus sign, and the loop would go backwards
             raise ValueError("a header is damaged")
+        if name in files:
+            raise ValueError(f"{name!r} is there twice")
+        if header[_TYPE] != _REGULAR_FILE:
+            raise ValueError(f"{name!r} is not a regular file")
         end = offset + _BLOCK + int(size, 8)
         files[name] = archive[offset + _BLOCK : end]
         offset = end + -end % _BLOCK
@@ -52,7 +58,7 @@ def _header(name: str, size: int) -> bytes:
         b"%011o\0" % size,
         b"%011o\0" % 0,  # mtime
         b" " * 8,  # the checksum is computed with spaces in its own field
-        b"0".ljust(101, b"\0"),  # a regular file, no link name
+        _REGULAR_FILE.ljust(101, b"\0"),  # no link name
         b"ustar\x0000",
     )
     header = b"".join(fields).ljust(_BLOCK, b"\0")

@@ -26,6 +26,7 @@ class World:
     stranger: bytes = bytes(range(3, 35))
     environment: str = "environment-1"
     spec_kv: bytes = b"spec.v=1\nspec.model=single_ring\nspec.name=quotes\n"
+    config_hash: str = sha256(b"config")
     runtime_config: Json = field(default_factory=lambda: {"wait": "spin", "env": {}, "tuning_profile": "default"})
 
     @property
@@ -48,7 +49,7 @@ class World:
             config_bundle_id="config-1",
             posture="prod",
             spec_hash=sha256(self.spec_kv),
-            config_hash=sha256(b"config"),
+            config_hash=self.config_hash,
             capabilities=("deploy",),
             created_at=APPROVED - timedelta(minutes=5),
             approved_at=APPROVED,
