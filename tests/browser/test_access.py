@@ -26,22 +26,10 @@ from apps.tenancy.console import site
 from apps.tenancy.console.forms import new_form_id
 from apps.tenancy.permissions import GRANTS
 from apps.tenancy.services import accounts
-from tests.browser.access import (
-    ACTS,
-    CARD,
-    MATRIX,
-    OPERATE,
-    PAGES,
-    ROW_PAGES,
-    SEES,
-    SITE_PAGES,
-    Somebody,
-    Tenants,
-    place_of,
-    unrendered_list,
-)
+from tests.browser.access import CARD, Somebody, Tenants, place_of, unrendered_list
 from tests.browser.filled import MODELS, act, row_page, signed_in, table
 from tests.laws.tenants import writes
+from tests.permissions import ACTS, MATRIX, OPERATE, PAGES, ROW_PAGES, SEES, SITE_PAGES
 
 pytestmark = pytest.mark.django_db
 LINK = re.compile(r'(?:href|action|src|data-[a-z-]+)="(/admin/[^"]*)"')
