@@ -21,7 +21,7 @@ PROJECT, ADMIN = P.MANAGE_PROJECT, P.MANAGE_ORG_MEMBERSHIPS
 _VIEWER = {P.VIEW_ORG, P.VIEW_PROJECT, VIEW}
 _OPERATOR = _VIEWER | {P.OPERATE_PROJECT, OPERATE}
 _PROJECT_ADMIN = _OPERATOR | {PROJECT, MANAGE}
-MATRIX: dict[Role, set[Permission]] = {
+MATRIX: dict[Role, set[Permission]] = {  # the least role first
     Role.VIEWER: _VIEWER,
     Role.OPERATOR: _OPERATOR,
     Role.PROJECT_ADMIN: _PROJECT_ADMIN,
@@ -180,6 +180,16 @@ def needed(operation: str) -> Permission | None:
     return needs if isinstance(needs, Permission) else None
 
 
+def weaker(permission: Permission | None) -> list[Permission]:
+    """Return the permissions that more roles hold, one for each set of roles."""
+
+    def holders(each: Permission | None) -> frozenset[Role]:
+        return frozenset(role for role, held in MATRIX.items() if each in held)
+
+    found = {holders(each): each for each in Permission if holders(each) > holders(permission)}
+    return list(found.values())
+
+
 # Who sees a row of a table: the permission that is needed where the row belongs; None: only installation operators.
 SEES: dict[str, Permission | str | None] = {
     "tenancy.organization": needed("getOrganization"),
@@ -242,17 +252,25 @@ class ActRule:
 ACTS: dict[tuple[str, str], ActRule] = {
     ("tenancy.organization", "create_project"): ActRule(needed("createProject"), _NAME),
     ("tenancy.organization", "invite"): ActRule(needed("addOrganizationMember"), _INVITATION),
-    ("tenancy.organization", "create_key"): ActRule(needed("createOrganizationKey"), {**_NAME, **_LIFETIME, "role": "viewer", "project_id": ""}),
+    ("tenancy.organization", "create_key"): ActRule(
+        needed("createOrganizationKey"), {**_NAME, **_LIFETIME, "role": "viewer", "project_id": ""}
+    ),
     ("tenancy.organization", "rotate_signing_key"): ActRule(needed("rotateSigningKey"), on_page=False),
     ("tenancy.organization", "rotate_signing_key_at_once"): ActRule(needed("rotateSigningKey"), on_page=False),
     ("tenancy.project", "create_environment"): ActRule(needed("createEnvironment"), {**_NAME, "posture": "dev"}),
     ("tenancy.project", "invite"): ActRule(needed("addProjectMember"), _INVITATION),
     ("tenancy.project", "delete"): ActRule(needed("deleteProject")),
-    ("tenancy.environment", "create_enrollment_token"): ActRule(needed("createEnrollmentToken"), {**_LIFETIME, "max_uses": "2", "labels": ""}),
+    ("tenancy.environment", "create_enrollment_token"): ActRule(
+        needed("createEnrollmentToken"), {**_LIFETIME, "max_uses": "2", "labels": ""}
+    ),
     ("tenancy.environment", "settings"): ActRule(needed("updateEnvironment"), {"agent_timeout_s": "700"}),
     ("tenancy.environment", "delete"): ActRule(needed("deleteEnvironment")),
-    ("tenancy.membership", "change_role"): ActRule(needed("updateProjectMember"), {"role": "operator"}, in_organization=needed("updateOrganizationMember")),
-    ("tenancy.membership", "remove"): ActRule(needed("removeProjectMember"), in_organization=needed("removeOrganizationMember")),
+    ("tenancy.membership", "change_role"): ActRule(
+        needed("updateProjectMember"), {"role": "operator"}, in_organization=needed("updateOrganizationMember")
+    ),
+    ("tenancy.membership", "remove"): ActRule(
+        needed("removeProjectMember"), in_organization=needed("removeOrganizationMember")
+    ),
     ("tenancy.user", "create_token"): ActRule(needed("createUserToken"), {**_NAME, **_LIFETIME}, only_self=True),
     ("tenancy.user", "create_organization"): ActRule(needed("createOrganization"), _NAME, only_self=True),
     ("tenancy.usertoken", "revoke"): ActRule(needed("revokeUserToken")),
