@@ -163,6 +163,14 @@ OPERATIONS: dict[str, Permission | Caller] = {
 }
 # What is needed in addition in an environment with the posture prod.
 ON_PROD: dict[str, Permission] = {"labelAgents": MANAGE}
+# What is needed in addition if the request asks for this.
+FURTHER: dict[tuple[str, str], Permission] = {
+    ("createEnvironment", "looser settings than the defaults"): ADMIN,
+    ("updateEnvironment", "looser settings"): ADMIN,
+    ("updateAgent", "other labels, in prod"): MANAGE,
+    ("createDeployment", "override_freeze"): ADMIN,
+    ("createDeployment", "break_glass"): ADMIN,
+}
 # The scope that an agent key needs.
 AGENT_SCOPES: dict[str, str] = {
     "sendHeartbeat": "agent:heartbeat",

@@ -315,6 +315,21 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", A + "/rotate-key"): Call(201),
 }
 
+# The bodies that need a further permission. The environment has the posture prod.
+FURTHER_BODIES: dict[tuple[str, str], Callable[[Tenants], Any]] = {
+    ("createEnvironment", "looser settings than the defaults"): _body_of(
+        {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
+    ),
+    ("updateEnvironment", "looser settings"): _body_of({"settings": {"allow_self_approval": True}}),
+    ("updateAgent", "other labels, in prod"): _body_of({"labels": {"zone": "b"}}),
+    ("createDeployment", "override_freeze"): lambda s: {
+        "config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}, "override_freeze": {"reason": "now"},
+    },
+    ("createDeployment", "break_glass"): lambda s: {
+        "config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}, "break_glass": {"reason": "now"},
+    },
+}  # fmt: skip
+
 
 def permitted_caller(operation: Operation, tenants: Tenants) -> Api:
     """Return the least privileged caller that the operation permits: a person, or the one agent."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from apps.fleet.models import AgentKey
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
@@ -14,10 +15,21 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.ids import uuid7
 from tests.laws.callers import Caller, disagreements, is_noticed, make_callers
-from tests.laws.calls import CALLS, E, Operation, P, operations, permitted_caller, send, send_valid
+from tests.laws.calls import (
+    CALLS,
+    FURTHER_BODIES,
+    E,
+    Operation,
+    P,
+    operations,
+    path_of,
+    permitted_caller,
+    send,
+    send_valid,
+)
 from tests.laws.tenants import Tenants, writes
 from tests.openapi import document
-from tests.permissions import AGENT_SCOPES, MATRIX, ON_PROD, OPERATIONS, weaker
+from tests.permissions import AGENT_SCOPES, FURTHER, MATRIX, ON_PROD, OPERATIONS, weaker
 from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
@@ -55,7 +67,8 @@ def test_every_operation_and_role_has_a_rule() -> None:
 
     assert OPERATIONS.keys() == documented
     assert {role: set(granted) for role, granted in GRANTS.items()} == MATRIX
-    assert ON_PROD.keys() | AGENT_SCOPES.keys() < documented
+    assert ON_PROD.keys() | AGENT_SCOPES.keys() | {name for name, _ in FURTHER} < documented
+    assert FURTHER_BODIES.keys() == FURTHER.keys()
 
 
 @every_operation
@@ -176,6 +189,23 @@ def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Calle
     for operation in IN_A_TENANT:
         if operation.id in ON_PROD:
             assert list(disagreements(operation, callers, tenants, dev)) == []
+
+
+@pytest.mark.parametrize(("identifier", "asks_for"), FURTHER, ids=str)
+def test_request_for_more_needs_a_further_permission(identifier: str, asks_for: str, tenants: Tenants) -> None:
+    [operation] = [o for o in operations() if o.id == identifier]
+    path = path_of(operation, tenants, tenants.home.ids())
+    body = FURTHER_BODIES[identifier, asks_for](tenants)
+    for role, held in MATRIX.items():
+        before = writes()
+
+        with transaction.atomic():
+            response = tenants.person(role).api(operation.method, path, body)
+            if {operation.permission, FURTHER[identifier, asks_for]} <= held:
+                assert response.status_code in {200, 201}, response.json()
+            else:
+                assert_refused(response, 403, "forbidden", before)
+            transaction.set_rollback(True)
 
 
 # Operations that once could be weakened without a failing test.
