@@ -129,7 +129,8 @@ def disagreements(
 
 def is_noticed(operation: Operation, callers: list[Caller], tenants: Tenants) -> bool:
     """Tell whether the operation disagrees with the table. What it does is undone."""
+    refused = [caller for caller in reversed(callers) if caller.status(operation) == 403]
     with transaction.atomic():
-        found = next(disagreements(operation, callers, tenants), None)
+        found = next(disagreements(operation, refused, tenants), None)
         transaction.set_rollback(True)
     return found is not None
