@@ -29,7 +29,7 @@ MATRIX: dict[Role, set[Permission]] = {  # the least role first
 }
 
 
-class Caller(StrEnum):
+class NoRole(StrEnum):
     """Who may call an operation that needs no role."""
 
     ANYBODY = "anybody, without a credential"
@@ -39,19 +39,19 @@ class Caller(StrEnum):
     AGENT = "the agent itself"
 
 
-OPERATIONS: dict[str, Permission | Caller] = {
-    "checkLiveness": Caller.ANYBODY,
-    "checkReadiness": Caller.ANYBODY,
-    "scrapeMetrics": Caller.ANYBODY,
-    "startSignIn": Caller.ANYBODY,
-    "finishSignIn": Caller.ANYBODY,
-    "getCaller": Caller.SIGNED_IN,
-    "getPlanSchema": Caller.SIGNED_IN,
-    "listUserTokens": Caller.PERSON,
-    "createUserToken": Caller.PERSON,
-    "revokeUserToken": Caller.PERSON,
-    "listOrganizations": Caller.SIGNED_IN,
-    "createOrganization": Caller.PERSON,
+OPERATIONS: dict[str, Permission | NoRole] = {
+    "checkLiveness": NoRole.ANYBODY,
+    "checkReadiness": NoRole.ANYBODY,
+    "scrapeMetrics": NoRole.ANYBODY,
+    "startSignIn": NoRole.ANYBODY,
+    "finishSignIn": NoRole.ANYBODY,
+    "getCaller": NoRole.SIGNED_IN,
+    "getPlanSchema": NoRole.SIGNED_IN,
+    "listUserTokens": NoRole.PERSON,
+    "createUserToken": NoRole.PERSON,
+    "revokeUserToken": NoRole.PERSON,
+    "listOrganizations": NoRole.SIGNED_IN,
+    "createOrganization": NoRole.PERSON,
     "getOrganization": P.VIEW_ORG,
     "updateOrganization": ADMIN,
     "listOrganizationMembers": P.VIEW_ORG,
@@ -111,7 +111,7 @@ OPERATIONS: dict[str, Permission | Caller] = {
     "createEnrollmentToken": MANAGE,
     "revokeEnrollmentToken": MANAGE,
     "listAgents": VIEW,
-    "enrollAgent": Caller.ENROLLMENT_TOKEN,
+    "enrollAgent": NoRole.ENROLLMENT_TOKEN,
     "getAgent": VIEW,
     "updateAgent": OPERATE,
     "decommissionAgent": OPERATE,
@@ -152,14 +152,14 @@ OPERATIONS: dict[str, Permission | Caller] = {
     "cancelReplay": OPERATE,
     "compareReplays": OPERATE,
     "traceRecord": OPERATE,
-    "getOwnAgent": Caller.AGENT,
-    "sendHeartbeat": Caller.AGENT,
-    "uploadArtifact": Caller.AGENT,
-    "getAgentDeployment": Caller.AGENT,
-    "reportDeployment": Caller.AGENT,
-    "downloadDeployBundle": Caller.AGENT,
-    "getSigningKeys": Caller.AGENT,
-    "rotateOwnKey": Caller.AGENT,
+    "getOwnAgent": NoRole.AGENT,
+    "sendHeartbeat": NoRole.AGENT,
+    "uploadArtifact": NoRole.AGENT,
+    "getAgentDeployment": NoRole.AGENT,
+    "reportDeployment": NoRole.AGENT,
+    "downloadDeployBundle": NoRole.AGENT,
+    "getSigningKeys": NoRole.AGENT,
+    "rotateOwnKey": NoRole.AGENT,
 }
 # What is needed in addition in an environment with the posture prod.
 ON_PROD: dict[str, Permission] = {"labelAgents": MANAGE}

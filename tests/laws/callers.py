@@ -10,14 +10,15 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import OrganizationKey, Project, UserToken
+from apps.tenancy.models import OrganizationKey, Project, User, UserToken
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, tokens
 from tests.laws.calls import Operation, path_of, send
 from tests.laws.tenants import Tenants, writes
 from tests.permissions import MATRIX, ON_PROD, P, needed
-from tests.worlds import Api, Person, World
+from tests.worlds import Api, World
 
 ADMITTED = 400  # what an admitted request gets for a parameter that does not exist
 
@@ -54,12 +55,10 @@ def make_callers(tenants: Tenants) -> list[Caller]:
     home, abroad, elsewhere = tenants.home, tenants.abroad, tenants.cousin.environment.project
     people = {Role.VIEWER: home.viewer, Role.OPERATOR: home.operator, Role.PROJECT_ADMIN: home.project_admin}
     found = [
-        Caller(
-            "stranger", World._person(accounts.get_or_create_account("nobody@nowhere.example")).api, is_member=False
-        ),
+        Caller("stranger", _api_of(accounts.get_or_create_account("nobody@nowhere.example")), is_member=False),
         Caller("admin abroad", abroad.admin.api, is_member=False),
         Caller("key abroad", abroad.key_api, Family.ORGANIZATION, is_member=False),
-        Caller("project_admin elsewhere", _member(home, Role.PROJECT_ADMIN, elsewhere).api),
+        Caller("project_admin elsewhere", _member(home, Role.PROJECT_ADMIN, elsewhere)),
         Caller("key elsewhere", _key(home, Role.PROJECT_ADMIN, elsewhere), Family.ORGANIZATION),
     ]
     for role in MATRIX:
@@ -67,7 +66,7 @@ def make_callers(tenants: Tenants) -> list[Caller]:
             found.append(Caller(role, home.admin.api, in_organization=role))
         else:
             found.append(Caller(role, people[role].api, in_organization=role))
-            found.append(Caller(f"{role} of the project", _member(home, role, home.project).api, in_project=role))
+            found.append(Caller(f"{role} of the project", _member(home, role, home.project), in_project=role))
             key = _key(home, role, home.project)
             found.append(Caller(f"{role} key of the project", key, Family.ORGANIZATION, in_project=role))
         found.append(Caller(f"{role} key", _key(home, role), Family.ORGANIZATION, in_organization=role))
@@ -80,15 +79,20 @@ def make_callers(tenants: Tenants) -> list[Caller]:
     return found
 
 
-def _join(world: World, email: str, role: Role, project: Project) -> Any:
+def _join(world: World, email: str, role: Role, project: Project) -> User:
     return members.add(
         organization=world.organization, project=project, email=email, role=role, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
     ).user  # fmt: skip
 
 
-def _member(world: World, role: Role, project: Project) -> Person:
-    return World._person(_join(world, f"{role}-of-{project.name}@{world.name}.example", role, project))
+def _api_of(user: User) -> Api:
+    _, text = tokens.create_user_token(user=user, name="law", actor=Actor("user", str(user.pk), user.email))
+    return Api(text)
+
+
+def _member(world: World, role: Role, project: Project) -> Api:
+    return _api_of(_join(world, f"{role}-of-{project.name}@{world.name}.example", role, project))
 
 
 def _key(world: World, role: Role, project: Project | None = None) -> Api:

@@ -19,7 +19,7 @@ from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import signing_keys
 from tests.laws.tenants import INCIDENT, RING, Tenants
 from tests.openapi import document, template
-from tests.permissions import MATRIX, ON_PROD, OPERATIONS, Caller, needed
+from tests.permissions import MATRIX, ON_PROD, OPERATIONS, NoRole, needed
 from tests.worlds import Api, plan
 
 E = "/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}"
@@ -27,11 +27,11 @@ P = "/api/v1/orgs/{org_id}/projects/{project_id}"
 O = "/api/v1/orgs/{org_id}"  # noqa: E741  reads as the first part of a path
 A = "/api/v1/agents/{id}"
 BOUNDARY = "law"
-_FAMILIES: dict[Caller, tuple[Family, ...]] = {
-    Caller.SIGNED_IN: (Family.USER, Family.ORGANIZATION),
-    Caller.PERSON: (Family.USER,),
-    Caller.ENROLLMENT_TOKEN: (Family.ENROLLMENT,),
-    Caller.AGENT: (Family.AGENT,),
+_FAMILIES: dict[NoRole, tuple[Family, ...]] = {
+    NoRole.SIGNED_IN: (Family.USER, Family.ORGANIZATION),
+    NoRole.PERSON: (Family.USER,),
+    NoRole.ENROLLMENT_TOKEN: (Family.ENROLLMENT,),
+    NoRole.AGENT: (Family.AGENT,),
 }
 
 
