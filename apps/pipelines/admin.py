@@ -99,7 +99,7 @@ class DraftAdmin(ReadOnlyAdmin):
                 {
                     "title": "Diagnostics of the saved plan",
                     "url": _editor_url(row),
-                    "link": "Open the editor",
+                    "link": "Open the editor" if may_operate(request, row.environment) else "Show the plan",
                     "columns": ["", "Code", "Pointer", "Message"],
                     "rows": rows,
                     "empty": "The compiler found nothing wrong.",
@@ -125,7 +125,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return [*urls, *super().get_urls()]
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        title = "Edit" if may_operate(request, row.environment) else "Open in the editor"
+        title = "Edit" if may_operate(request, row.environment) else "Show the plan"
         return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -160,19 +160,23 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def edit_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Show the editor. It is read-only for a person who must not change the draft."""
+        """Show the editor. Whoever must not change the draft sees the saved plan and its stored diagnostics."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
         name = Draft.objects.filter(pk=draft.pk).values_list("plan__name", flat=True).first()
         related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
         versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
+        may_edit = may_operate(request, draft.environment)
+        stored = [] if may_edit else [{**each, "pill": state_pill(each["severity"])} for each in draft.diagnostics]
         context = self._context(
             request,
             f"Plan of {draft.name}",
             original=draft,
             text=compute_for(request)(plan_text, draft.plan),
-            may_edit=may_operate(request, draft.environment),
+            may_edit=may_edit,
+            compiles=self.compiles(draft),
+            findings=stored,
             targets=editor.TARGETS,
             versions=versions,
         )
@@ -181,27 +185,26 @@ class DraftAdmin(ReadOnlyAdmin):
     @method_decorator(require_POST)
     def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Compile the text in the request body."""
-        return self._respond(request, pk, _preview, None)
+        return self._respond(request, pk, "preview", _preview)
 
     @method_decorator(require_POST)
     def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Save the text in the request body."""
-        return self._respond(request, pk, _save, "save")
+        return self._respond(request, pk, "save", _save)
 
     @method_decorator(require_POST)
     def promote_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Promote the saved plan, which must equal the text in the request body."""
-        return self._respond(request, pk, _promote, "promote")
+        return self._respond(request, pk, "promote", _promote)
 
     def _respond(
-        self, request: HttpRequest, pk: UUID, act: Callable[[HttpRequest, Draft], dict[str, Any]], writes: str | None
+        self, request: HttpRequest, pk: UUID, name: str, act: Callable[[HttpRequest, Draft], dict[str, Any]]
     ) -> HttpResponse:
         """Call ``act`` for the editor and return its outcome as JSON. Other errors are problems, as in the API."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
-        if writes:
-            check_may_operate(request, draft.environment, writes)
+        check_may_operate(request, draft.environment, name)
         try:
             return JsonResponse(act(request, draft))
         except RequestDataTooBig:

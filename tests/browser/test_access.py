@@ -23,25 +23,15 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 
 from apps.tenancy.console import site
+from apps.tenancy.console.acts import Act
+from apps.tenancy.console.console_user import EVERYTHING, ConsoleUser
 from apps.tenancy.console.forms import new_form_id
-from apps.tenancy.permissions import GRANTS
+from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import accounts
-from tests.browser.access import (
-    ACTS,
-    CARD,
-    MATRIX,
-    OPERATE,
-    PAGES,
-    ROW_PAGES,
-    SEES,
-    SITE_PAGES,
-    Somebody,
-    Tenants,
-    place_of,
-    unrendered_list,
-)
+from tests.browser.access import CARD, Somebody, Tenants, place_of, unrendered_list
 from tests.browser.filled import MODELS, act, row_page, signed_in, table
 from tests.laws.tenants import writes
+from tests.permissions import ACTS, MATRIX, OPERATE, PAGES, ROW_PAGES, SEES, SITE_PAGES, ActRule, weaker
 
 pytestmark = pytest.mark.django_db
 LINK = re.compile(r'(?:href|action|src|data-[a-z-]+)="(/admin/[^"]*)"')
@@ -80,7 +70,6 @@ def test_every_table_act_and_page_of_the_console_has_a_rule() -> None:
     assert SEES.keys() == MODELS.keys()
     assert ACTS.keys() == acts
     assert url_names() - standard == PAGES.keys() | SITE_PAGES
-    assert {role: set(granted) for role, granted in GRANTS.items()} == MATRIX
 
 
 def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any) -> None:
@@ -191,32 +180,78 @@ def start_of(form: Any) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value not in (None, False, "")}
 
 
+type Asked = tuple[Somebody, str, str, dict[str, str]]  # who asks for what, with what method and what form
+
+
+def forbidden_acts(tenants: Tenants, label: str, name: str) -> Iterator[Asked]:
+    """Yield the requests of people who may not perform the act: to perform it, and to see its page."""
+    # Of the other organization, its admin, and one of the others in turn.
+    abroad = (tenants.abroad[list(ACTS).index((label, name)) % 3], tenants.abroad[-1])
+    for row in tenants.rows_for(label, name):
+        url, values = act(row, name), {"_confirm": "yes", "_form": new_form_id(), **ACTS[label, name].values}
+        for person in (*tenants.home, *abroad):
+            if not person.may_act(row, name):
+                yield person, url, "POST", values
+                yield person, url, "GET", {}
+
+
+def forbidden_pages(tenants: Tenants, name: str) -> Iterator[Asked]:
+    """Yield the requests of people who may not open the page."""
+    for _, url in rows_of_page(tenants, name):
+        for person in (*tenants.home, *tenants.abroad):
+            if not person.may_open(url):
+                yield from ((person, url, method, {}) for method in PAGES[name].methods)
+
+
+def rows_of_page(tenants: Tenants, name: str) -> Iterator[tuple[Any, str]]:
+    """Yield the rows for which the page is tested, with its address. The row is None if the page belongs to none."""
+    rule = PAGES[name]
+    rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else [None]
+    if name == "artifacts_artifact_content":
+        rows[0] = tenants.artifact  # the one that has bytes
+    for row in rows:
+        yield row, reverse(f"admin:{name}", args=[] if row is None else [row.pk]) + rule.query
+
+
+def wrongly_accepted(tenants: Tenants, requests: Iterator[Asked]) -> Iterator[str]:
+    """Send each request and undo what it does. Yield those that are not refused, or that write something."""
+    for person, url, method, values in requests:
+        before = writes()
+        with transaction.atomic():
+            response = tenants.ask(person, url, method, values)
+            if response.streaming:
+                response.getvalue()  # reading a file to its end closes it
+            is_refused = response.status_code in {403, 404} and writes() == before
+            transaction.set_rollback(True)
+        if not is_refused:
+            yield f"{method} {url} answers {response.status_code} to {person.name}"
+
+
+def test_acts_are_refused_without_the_permission(tenants: Tenants) -> None:
+    for label, name in ACTS:
+        assert list(wrongly_accepted(tenants, forbidden_acts(tenants, label, name))) == []
+
+
 def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
-    for number, ((label, name), rule) in enumerate(ACTS.items()):
+    for (label, name), rule in ACTS.items():
         rows = tenants.rows_for(label, name)
         assert rows, f"no row of {label} on which the act {name} is possible"
         for row in rows:
             url, accepted = act(row, name), False
-            # Of the other organization, its admin, and one of the others in turn.
-            for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1]):
-                values = {"_confirm": "yes", "_form": new_form_id(), **rule.values}
-                may = person.may_act(row, name)
-                if not may:
-                    before = writes()
-                    assert_refused(tenants.ask(person, url, "POST", values), before)
+            for person in tenants.home:
+                if not person.may_act(row, name):
+                    assert not person.sees(row) or url not in tenants.page(person, row).text, (person.name, url)
+                    continue
                 # Of those who may, who may do least and who may do most are enough.
-                if person in tenants.abroad[:-1] or (may and accepted and person.name != "org_admin"):
+                if accepted and person.name != "org_admin":
                     continue
                 shown = tenants.ask(person, url)
-                if not may:
-                    assert_refused(shown)
-                    continue
                 assert shown.status_code == 200, (person.name, url)
                 if accepted:
                     continue
                 # The first of them is who may do least. The page offers the act, and the service accepts it.
                 assert not rule.on_page or url in tenants.page(person, row).text, (person.name, url)
-                before = writes()
+                values, before = {"_confirm": "yes", "_form": new_form_id(), **rule.values}, writes()
                 with transaction.atomic():
                     sent = tenants.ask(person, url, "POST", {**start_of(shown.context_data["form"]), **values})
                     assert sent.status_code in {200, 302}, (person.name, url)
@@ -224,6 +259,51 @@ def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
                     transaction.set_rollback(True)
                 assert accepted, (person.name, url)
             assert accepted, (label, name)
+
+
+def weakened(label: str, rule: ActRule, found: Act) -> Iterator[Act]:
+    """Yield copies of the act that more people may perform than the rule says."""
+    if rule.needs and rule.needs != SEES[label]:  # else nobody else sees the row
+        yield from (replace(found, needs=instead) for instead in weaker(rule.needs))
+    if rule.on_prod:
+        yield replace(found, needs_on_prod=None)
+    if rule.in_organization:
+        yield replace(found, needs_in_organization=None)
+    if rule.only_self:
+        yield replace(found, only_self=False)
+
+
+def test_every_weakened_act_is_noticed(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    unnoticed = []
+    for (label, name), rule in ACTS.items():
+        admin = site.get_model_admin(MODELS[label])
+        for each in weakened(label, rule, next(each for each in admin.all_acts if each.name == name)):
+            monkeypatch.setattr(admin, "all_acts", [each])
+            if next(wrongly_accepted(tenants, forbidden_acts(tenants, label, name)), None) is None:
+                unnoticed.append((label, each))
+            monkeypatch.undo()
+
+    assert unnoticed == []
+
+
+def test_every_weakened_table_is_noticed(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label, needs in SEES.items():
+        url = table(MODELS[label])
+        asked: list[Asked] = [(each, url, "GET", {}) for each in tenants.home if not each.sees_table(label)]
+        assert list(wrongly_accepted(tenants, iter(asked))) == []
+        for instead in weaker(needs) if isinstance(needs, Permission) else ():
+            monkeypatch.setattr(site.get_model_admin(MODELS[label]), "needs", instead)
+            assert next(wrongly_accepted(tenants, iter(asked)), None), (label, instead)
+            monkeypatch.undo()
+
+
+def test_every_page_for_everybody_is_noticed(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConsoleUser, "permissions", lambda *_: EVERYTHING)
+    monkeypatch.setattr(ConsoleUser, "holds_anywhere", lambda *_: True)
+
+    for name, rule in PAGES.items():
+        if rule.needs not in MATRIX[Role.VIEWER]:
+            assert next(wrongly_accepted(tenants, forbidden_pages(tenants, name)), None), name
 
 
 def test_acts_on_several_rows_spare_those_of_others(tenants: Tenants) -> None:
@@ -261,22 +341,18 @@ def test_buttons_above_tables_lead_only_where_a_person_may_act(tenants: Tenants)
 
 def test_further_pages_need_their_permission(tenants: Tenants) -> None:
     for name, rule in PAGES.items():
-        for row in (tenants.near(rule.table), tenants.far(rule.table)) if rule.table else (None,):
-            url = reverse(f"admin:{name}", args=[] if row is None else [row.pk]) + rule.query
+        assert list(wrongly_accepted(tenants, forbidden_pages(tenants, name))) == []
+        for row, url in rows_of_page(tenants, name):
+            missing = name == "artifacts_artifact_content" and row != tenants.artifact
             for person in (*tenants.home, *tenants.abroad):
-                for method in rule.methods:
-                    before = writes()
+                for method in rule.methods if person.may_open(url) else ():
                     with transaction.atomic():
                         response = tenants.ask(person, url, method, whole=person.name in LEAST)
-                        if not person.may_open(url):
-                            assert_refused(response, before)
-                        else:
-                            missing = name == "artifacts_artifact_content" and row != tenants.artifact
-                            assert response.status_code in ({404} if missing else WELCOME), (person.name, method, url)
-                            if response.streaming:
-                                response.getvalue()  # reading a file to its end closes it
-                            elif person.name in LEAST:
-                                assert_shows_nothing_else(person, tenants, response)
+                        assert response.status_code in ({404} if missing else WELCOME), (person.name, method, url)
+                        if response.streaming:
+                            response.getvalue()  # reading a file to its end closes it
+                        elif person.name in LEAST:
+                            assert_shows_nothing_else(person, tenants, response)
                         transaction.set_rollback(True)
 
 

@@ -216,19 +216,24 @@ def test_concurrent_edits_are_not_lost(
     assert Version.objects.count() == 0
 
 
-def test_viewer_sees_a_read_only_editor(world: World, page: Page) -> None:
-    draft = new_draft(world, GRAPH)
+def test_viewer_sees_the_saved_plan_and_compiles_nothing(world: World, page: Page) -> None:
+    broken = plan(stages=[{"id": "decode", "op": "nonsense"}])
+    draft = new_draft(world, broken)
     sign_in(page, world.viewer.user)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
 
     text = edit(page, draft)
 
-    expect(page.locator(".verdict")).to_have_text("compiles")
+    expect(page.get_by_text("does not compile")).to_be_visible()
+    expect(page.locator(".finding .code")).to_have_text("stage.unknown_op")
+    expect(page.locator(".gutter pre")).to_contain_text("13")  # the script has run
     assert text.evaluate("text => text.readOnly")
-    expect(page.get_by_role("button", name="Save")).to_have_count(0)
-    expect(page.get_by_role("button", name="Promote")).to_have_count(0)
-    page.get_by_label("Compile as").select_option("single_ring")
-    expect(page.locator(".verdict")).to_have_text("1 error")
-    expect(page.locator(".finding .code")).to_have_text("plan.target_missing")
+    assert text.input_value() == write_plan(broken)
+    for name in ("Save", "Promote"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    expect(page.get_by_label("Compile as")).to_have_count(0)
+    assert set(sent) == {"GET"}
 
 
 def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:

@@ -35,9 +35,10 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import accounts, organizations
 from byteor_cloud.ids import uuid7
-from tests.browser.access import OPERATORS_ONLY, project_member, unrendered_list
+from tests.browser.access import project_member, unrendered_list
 from tests.browser.conftest import sign_in
 from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superuser, table
+from tests.permissions import OPERATORS_ONLY
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db

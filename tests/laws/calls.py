@@ -15,10 +15,11 @@ from apps.artifacts.services import replays
 from apps.fleet import services as fleet
 from apps.releases.models import DeploymentAgent, KnownBad
 from apps.tenancy.credentials import Family
-from apps.tenancy.permissions import GRANTS, Permission, Role
+from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import signing_keys
 from tests.laws.tenants import INCIDENT, RING, Tenants
-from tests.openapi import template
+from tests.openapi import document, template
+from tests.permissions import MATRIX, ON_PROD, OPERATIONS, NoRole, needed
 from tests.worlds import Api, plan
 
 E = "/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}"
@@ -26,6 +27,12 @@ P = "/api/v1/orgs/{org_id}/projects/{project_id}"
 O = "/api/v1/orgs/{org_id}"  # noqa: E741  reads as the first part of a path
 A = "/api/v1/agents/{id}"
 BOUNDARY = "law"
+_FAMILIES: dict[NoRole, tuple[Family, ...]] = {
+    NoRole.SIGNED_IN: (Family.USER, Family.ORGANIZATION),
+    NoRole.PERSON: (Family.USER,),
+    NoRole.ENROLLMENT_TOKEN: (Family.ENROLLMENT,),
+    NoRole.AGENT: (Family.AGENT,),
+}
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,20 @@ class Operation:
         return f"{self.method} {self.path.replace(E, '…').removeprefix('/api/v1')}"
 
     @property
+    def id(self) -> str:
+        """The ``operationId``."""
+        return str(document()["paths"][self.path][self.method.lower()]["operationId"])
+
+    @property
     def families(self) -> tuple[Family, ...]:
-        """The credential families that the operation accepts."""
-        found: tuple[Family, ...] = self.view.families(self.action)
-        return found
+        """The credential families that the operation must accept, and no others."""
+        needs = OPERATIONS[self.id]
+        return (Family.USER, Family.ORGANIZATION) if isinstance(needs, Permission) else _FAMILIES[needs]
 
     @property
     def permission(self) -> Permission | None:
-        """The permission that the operation requires, or None if the credential family is enough."""
-        # The environment of the calls has the posture prod.
-        on_prod = getattr(self.view, "permissions_on_prod", {})
-        declared = on_prod.get(self.action) or self.view.permissions.get(self.action)
-        return declared if isinstance(declared, Permission) else None
+        """The permission that the operation must require, or None if the credential family is enough."""
+        return ON_PROD.get(self.id) or needed(self.id)  # the environment of the calls has the posture prod
 
     @property
     def is_tenant(self) -> bool:
@@ -62,8 +71,7 @@ class Operation:
     @property
     def role(self) -> Role:
         """The lowest role with the required permission."""
-        order = [Role.VIEWER, Role.OPERATOR, Role.PROJECT_ADMIN, Role.ORG_ADMIN]
-        return next(role for role in order if self.permission is None or self.permission in GRANTS[role])
+        return next(role for role, held in MATRIX.items() if self.permission is None or self.permission in held)
 
 
 def _patterns(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
@@ -306,6 +314,21 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", A + "/signing-key"): RETRIEVE,
     ("POST", A + "/rotate-key"): Call(201),
 }
+
+# The bodies that need a further permission. The environment has the posture prod.
+FURTHER_BODIES: dict[tuple[str, str], Callable[[Tenants], Any]] = {
+    ("createEnvironment", "looser settings than the defaults"): _body_of(
+        {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
+    ),
+    ("updateEnvironment", "looser settings"): _body_of({"settings": {"allow_self_approval": True}}),
+    ("updateAgent", "other labels, in prod"): _body_of({"labels": {"zone": "b"}}),
+    ("createDeployment", "override_freeze"): lambda s: {
+        "config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}, "override_freeze": {"reason": "now"},
+    },
+    ("createDeployment", "break_glass"): lambda s: {
+        "config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}, "break_glass": {"reason": "now"},
+    },
+}  # fmt: skip
 
 
 def permitted_caller(operation: Operation, tenants: Tenants) -> Api:

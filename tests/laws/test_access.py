@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.db import transaction
 
+from apps.fleet.models import AgentKey
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.ids import uuid7
-from tests.laws.calls import CALLS, E, Operation, P, operations, permitted_caller, send, send_valid
+from tests.laws.callers import Caller, disagreements, is_noticed, make_callers
+from tests.laws.calls import (
+    CALLS,
+    FURTHER_BODIES,
+    E,
+    Operation,
+    P,
+    operations,
+    path_of,
+    permitted_caller,
+    send,
+    send_valid,
+)
 from tests.laws.tenants import Tenants, writes
+from tests.openapi import document
+from tests.permissions import AGENT_SCOPES, FURTHER, MATRIX, ON_PROD, OPERATIONS, weaker
 from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
@@ -20,6 +37,19 @@ every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
 MACHINES = {Family.ENROLLMENT, Family.AGENT}
 PEOPLE = [o for o in operations() if not MACHINES & set(o.families)]
 IN_A_TENANT = [o for o in PEOPLE if o.is_tenant]
+
+
+@pytest.fixture(autouse=True)
+def _no_limits(settings: Any) -> None:
+    """Disable the rate limits, since these tests send thousands of requests."""
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
+
+
+@pytest.fixture(scope="module")
+def callers(tenants: Tenants, django_db_blocker: Any) -> list[Caller]:
+    """Callers with each role, in the transaction of ``tenants``."""
+    with django_db_blocker.unblock():
+        return make_callers(tenants)
 
 
 def assert_refused(response: Any, status: int, code: str, before: str) -> None:
@@ -30,6 +60,15 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
 
 def test_every_operation_has_a_call() -> None:
     assert {(o.method, o.path) for o in operations()} == CALLS.keys()
+
+
+def test_every_operation_and_role_has_a_rule() -> None:
+    documented = {each["operationId"] for methods in document()["paths"].values() for each in methods.values()}
+
+    assert OPERATIONS.keys() == documented
+    assert {role: set(granted) for role, granted in GRANTS.items()} == MATRIX
+    assert ON_PROD.keys() | AGENT_SCOPES.keys() | {name for name, _ in FURTHER} < documented
+    assert FURTHER_BODIES.keys() == FURTHER.keys()
 
 
 @every_operation
@@ -83,15 +122,6 @@ def test_invalid_credential_is_refused(operation: Operation, tenants: Tenants) -
 
             assert response.status_code == 401, f"{kind} {family}"
             assert_refused(response, 401, "unauthenticated", before)
-
-
-@pytest.mark.parametrize("operation", IN_A_TENANT, ids=str)
-def test_caller_of_another_tenant_gets_404(operation: Operation, tenants: Tenants) -> None:
-    before = writes()
-    for stranger in (tenants.abroad.admin.api, tenants.abroad.key_api):
-        response = send(operation, tenants, stranger)
-
-        assert_refused(response, 404, "not_found", before)
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if MACHINES & set(o.families)], ids=str)
@@ -149,23 +179,81 @@ def test_token_of_another_person_is_not_found(tenants: Tenants) -> None:
     assert_refused(tenants.home.admin.api.delete(f"/api/v1/tokens/{tenants.home.token.pk}"), 404, "not_found", before)
 
 
-@pytest.mark.parametrize(
-    ("operation", "role"),
-    [(o, role) for o in IN_A_TENANT for role in Role if o.permission not in GRANTS[role]],
-    ids=str,
-)
-def test_role_without_the_permission_is_forbidden(operation: Operation, role: Role, tenants: Tenants) -> None:
+@pytest.mark.parametrize("operation", PEOPLE, ids=str)
+def test_callers_are_admitted_as_the_table_says(operation: Operation, tenants: Tenants, callers: list[Caller]) -> None:
+    assert list(disagreements(operation, callers, tenants)) == []
+
+
+def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
+    dev = {**tenants.home.ids(), "env_id": tenants.home.dev.pk}
+    for operation in IN_A_TENANT:
+        if operation.id in ON_PROD:
+            assert list(disagreements(operation, callers, tenants, dev)) == []
+
+
+@pytest.mark.parametrize(("identifier", "asks_for"), FURTHER, ids=str)
+def test_request_for_more_needs_a_further_permission(identifier: str, asks_for: str, tenants: Tenants) -> None:
+    [operation] = [o for o in operations() if o.id == identifier]
+    path = path_of(operation, tenants, tenants.home.ids())
+    body = FURTHER_BODIES[identifier, asks_for](tenants)
+    for role, held in MATRIX.items():
+        before = writes()
+
+        with transaction.atomic():
+            response = tenants.person(role).api(operation.method, path, body)
+            if {operation.permission, FURTHER[identifier, asks_for]} <= held:
+                assert response.status_code in {200, 201}, response.json()
+            else:
+                assert_refused(response, 403, "forbidden", before)
+            transaction.set_rollback(True)
+
+
+# Operations that once could be weakened without a failing test.
+WEAKENED_BEFORE = {
+    "rotateSigningKey", "createOrganizationKey", "createWebhook", "updateWebhook", "deleteWebhook", "deleteProject",
+    "deleteEnvironment", "updateProject", "updateEnvironment",
+}  # fmt: skip
+
+
+def test_every_weakened_view_is_noticed(
+    tenants: Tenants, callers: list[Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, unnoticed = [], []
+    for operation in IN_A_TENANT:
+        assert operation.permission is not None
+        for instead in weaker(operation.permission):
+            permissions = {**operation.view.permissions, operation.action: instead}
+            monkeypatch.setattr(operation.view, "permissions", permissions)
+            monkeypatch.setattr(operation.view, "permissions_on_prod", {}, raising=False)
+            tried.append(operation.id)
+            if not is_noticed(operation, callers, tenants):
+                unnoticed.append((operation.id, instead))
+            monkeypatch.undo()
+
+    assert unnoticed == []
+    assert {o.id for o in IN_A_TENANT if o.permission not in MATRIX[Role.VIEWER]} == set(tried) >= WEAKENED_BEFORE
+
+
+@pytest.mark.parametrize("operation", [o for o in operations() if o.id in AGENT_SCOPES], ids=str)
+def test_agent_key_needs_the_scope(operation: Operation, tenants: Tenants) -> None:
+    keys = AgentKey.objects.filter(agent=tenants.home.place.agent)
+    [scopes] = keys.filter(revoked_at=None).values_list("scopes", flat=True)[:1]
+    keys.update(scopes=[scope for scope in scopes if scope != AGENT_SCOPES[operation.id]])
     before = writes()
 
-    response = send(operation, tenants, tenants.person(role).api)
+    response = send(operation, tenants, tenants.home.place.agent_api)
 
     assert_refused(response, 403, "forbidden", before)
+    keys.update(scopes=[AGENT_SCOPES[operation.id]])
+    accepted = send_valid(operation, tenants)
+    assert accepted.status_code == CALLS[operation.method, operation.path].status
+    assert accepted.getvalue()  # reading a file to its end closes it
 
 
 def test_viewer_has_read_permissions_only() -> None:
     writing = {o.permission for o in IN_A_TENANT if o.method != "GET"}
 
-    assert not writing & GRANTS[Role.VIEWER]
+    assert not writing & MATRIX[Role.VIEWER]
 
 
 def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils.html import escape
 
 from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
@@ -113,8 +114,8 @@ def test_invalid_revision_is_refused(world: World, draft: Draft, revision: str) 
 # -- permissions -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["save", "promote"])
-def test_denied_change_of_a_viewer_is_counted(world: World, draft: Draft, name: str) -> None:
+@pytest.mark.parametrize("name", ["save", "promote", "preview"])
+def test_denied_request_of_a_viewer_is_counted(world: World, draft: Draft, name: str) -> None:
     events = AuditEvent.objects.count()
 
     answer = post(signed_in(world.viewer.user), draft, name, json.dumps(PLAN), revision=1)
@@ -136,6 +137,17 @@ def test_editor_is_read_only_for_viewers(world: World, draft: Draft) -> None:
     assert {who: "&quot;dataguard_check&quot;" in text for who, text in shown.items()} == {
         "viewer": True, "operator": True,
     }  # fmt: skip
+
+
+def test_viewer_sees_the_diagnostics_of_the_last_save(world: World) -> None:
+    broken = services.create_draft(environment=world.dev, name="broken", plan=BROKEN, actor=world.operator.actor)
+
+    shown = signed_in(world.viewer.user).get(page(broken, "edit/")).text
+
+    assert "data-preview" not in shown
+    [stored] = broken.diagnostics
+    for text in (stored["code"], stored["pointer"], escape(stored["message"]), "does not compile"):
+        assert text in shown
 
 
 @pytest.mark.parametrize("deleted", [False, True])

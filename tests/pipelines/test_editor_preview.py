@@ -25,7 +25,7 @@ def test_preview_has_spec_hash_and_graph(world: World, draft: Draft) -> None:
     events = AuditEvent.objects.count()
     content = plan(ingress="other_in")
 
-    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(content)).json()
+    answer = post(signed_in(world.operator.user), draft, "preview", json.dumps(content)).json()
 
     compilation = compile_plan(content)
     assert compilation.spec is not None
@@ -39,7 +39,7 @@ def test_preview_has_spec_hash_and_graph(world: World, draft: Draft) -> None:
 def test_diagnostics_have_line_numbers(world: World, draft: Draft) -> None:
     text = write_plan(BROKEN).replace("\n", "\r\n")
 
-    answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
+    answer = post(signed_in(world.operator.user), draft, "preview", text).json()
 
     (found,) = answer["diagnostics"]
     assert answer == {"ok": False, "diagnostics": [found]}
@@ -60,7 +60,7 @@ def test_diagnostics_have_line_numbers(world: World, draft: Draft) -> None:
 def test_syntax_error_is_a_diagnostic(
     world: World, draft: Draft, text: bytes, line: int, column: int, message: str
 ) -> None:
-    answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
+    answer = post(signed_in(world.operator.user), draft, "preview", text).json()
 
     assert answer == {
         "ok": False,
@@ -74,7 +74,7 @@ def test_syntax_error_is_a_diagnostic(
 
 
 def test_preview_can_choose_another_target(world: World, draft: Draft) -> None:
-    client = signed_in(world.viewer.user)
+    client = signed_in(world.operator.user)
 
     answer = post(client, draft, "preview", json.dumps(PLAN), target="lane_graph").json()
     refused = post(client, draft, "preview", json.dumps(PLAN), target="tape")
@@ -85,7 +85,7 @@ def test_preview_can_choose_another_target(world: World, draft: Draft) -> None:
 
 def test_preview_against_a_version_shows_the_changes(world: World, draft: Draft) -> None:
     version, _ = services.promote(draft, actor=world.operator.actor)
-    client = signed_in(world.viewer.user)
+    client = signed_in(world.operator.user)
 
     same = post(client, draft, "preview", json.dumps(PLAN), against=str(version.pk)).json()["diff"]
     answer = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
@@ -102,7 +102,7 @@ def test_comparison_escapes_html(world: World, draft: Draft) -> None:
     stages = [{"id": "a", "op": "exec:<script>alert(1)</script>"}]
 
     diff = post(
-        signed_in(world.viewer.user), draft, "preview", json.dumps(plan(stages=stages)), against=str(version.pk)
+        signed_in(world.operator.user), draft, "preview", json.dumps(plan(stages=stages)), against=str(version.pk)
     ).json()["diff"]
 
     assert "exec:&lt;script&gt;alert(1)&lt;/script&gt;" in diff
@@ -118,7 +118,7 @@ def test_version_of_another_environment_is_not_found(world: World, other: World,
         "none": "no-id",
     }
 
-    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(PLAN), against=ids[against])
+    answer = post(signed_in(world.operator.user), draft, "preview", json.dumps(PLAN), against=ids[against])
 
     assert answer.status_code == 404
 
@@ -133,14 +133,14 @@ def test_large_plan_is_compiled_but_not_drawn(world: World, draft: Draft) -> Non
         },
     }  # fmt: skip
 
-    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(content)).json()
+    answer = post(signed_in(world.operator.user), draft, "preview", json.dumps(content)).json()
 
     assert (answer["ok"], answer["svg"], answer["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
 
 
 def test_preview_needs_at_most_six_queries(world: World, draft: Draft) -> None:
     version, _ = services.promote(draft, actor=world.operator.actor)
-    client = signed_in(world.viewer.user)
+    client = signed_in(world.operator.user)
 
     with CaptureQueriesContext(connection) as queries:
         answer = post(client, draft, "preview", json.dumps(BROKEN), target="single_ring", against=str(version.pk))

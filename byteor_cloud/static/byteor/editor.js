@@ -1,4 +1,5 @@
-// The plan editor. It compiles the text on the server while a person types and shows the result. No library, no build.
+// The plan editor. It compiles the text on the server while a person types and shows the result. Whoever must not edit
+// the plan sees what the server stored with it. No library, no build.
 const LINE_HEIGHT = 20; // px, as in editor.css
 const PREVIEW_DELAY = 250; // ms without a change before the text is compiled
 const TONES = { error: "bad", warning: "warn", info: "busy" };
@@ -72,7 +73,6 @@ function showCursorPosition() {
 }
 
 function showSaveState(message) {
-  if (!mayEdit) return;
   const changed = text.value !== saved;
   part.saveState.textContent = message ?? (changed ? `Not saved, based on revision ${revision}` : `Saved, revision ${revision}`);
   part.saveState.classList.toggle("changed", changed);
@@ -287,9 +287,9 @@ text.addEventListener("keydown", (event) => {
   event.preventDefault();
   document.execCommand("insertText", false, `\n${indent}`);
 });
-part.target.addEventListener("change", preview);
-part.against.addEventListener("change", preview);
 if (mayEdit) {
+  part.target.addEventListener("change", preview);
+  part.against.addEventListener("change", preview);
   part.save.addEventListener("click", save);
   part.promote.addEventListener("click", askToPromote);
   document.addEventListener("keydown", (event) => {
@@ -299,8 +299,10 @@ if (mayEdit) {
   });
   window.addEventListener("beforeunload", (event) => text.value !== saved && event.preventDefault());
 }
-open(tabs[0]);
 showLineNumbers();
 showCursorPosition();
-showSaveState();
-preview();
+if (mayEdit) {
+  open(tabs[0]);
+  showSaveState();
+  preview();
+}

@@ -1,0 +1,140 @@
+"""Callers with each role, and how the operations treat them otherwise than the table of permissions says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.tenancy.actors import Actor
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import OrganizationKey, Project, User, UserToken
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import accounts, members, tokens
+from tests.laws.calls import Operation, path_of, send
+from tests.laws.tenants import Tenants, writes
+from tests.permissions import MATRIX, ON_PROD, P, needed
+from tests.worlds import Api, World
+
+ADMITTED = 400  # what an admitted request gets for a parameter that does not exist
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A person or an organization key, and its roles in the organization and in the project of the calls."""
+
+    name: str
+    api: Api
+    family: Family = Family.USER
+    in_organization: Role | None = None
+    in_project: Role | None = None
+    is_member: bool = True  # or a stranger
+
+    def status(self, operation: Operation, *, on_prod: bool = True) -> int:
+        """Return how the operation must answer: 404, 403 or ``ADMITTED``."""
+        if not operation.is_tenant:
+            return ADMITTED if self.family in operation.families else 403
+        role = self.in_organization
+        if "{project_id}" in operation.path and role is not Role.ORG_ADMIN:
+            role = self.in_project or role
+            if role is None:
+                return 404
+        if not self.is_member:
+            return 404
+        held = {P.VIEW_ORG} if role is None else MATRIX[role]
+        needs = {needed(operation.id), ON_PROD.get(operation.id) if on_prod else None} - {None}
+        return ADMITTED if needs <= held else 403
+
+
+def make_callers(tenants: Tenants) -> list[Caller]:
+    """Create callers with each role and with each kind of credential, those with the least permissions first."""
+    home, abroad, elsewhere = tenants.home, tenants.abroad, tenants.cousin.environment.project
+    people = {Role.VIEWER: home.viewer, Role.OPERATOR: home.operator, Role.PROJECT_ADMIN: home.project_admin}
+    found = [
+        Caller("stranger", _api_of(accounts.get_or_create_account("nobody@nowhere.example")), is_member=False),
+        Caller("admin abroad", abroad.admin.api, is_member=False),
+        Caller("key abroad", abroad.key_api, Family.ORGANIZATION, is_member=False),
+        Caller("project_admin elsewhere", _member(home, Role.PROJECT_ADMIN, elsewhere)),
+        Caller("key elsewhere", _key(home, Role.PROJECT_ADMIN, elsewhere), Family.ORGANIZATION),
+    ]
+    for role in MATRIX:
+        if role is Role.ORG_ADMIN:
+            found.append(Caller(role, home.admin.api, in_organization=role))
+        else:
+            found.append(Caller(role, people[role].api, in_organization=role))
+            found.append(Caller(f"{role} of the project", _member(home, role, home.project), in_project=role))
+            key = _key(home, role, home.project)
+            found.append(Caller(f"{role} key of the project", key, Family.ORGANIZATION, in_project=role))
+        found.append(Caller(f"{role} key", _key(home, role), Family.ORGANIZATION, in_organization=role))
+    for role, other in ((Role.VIEWER, Role.OPERATOR), (Role.PROJECT_ADMIN, Role.VIEWER)):
+        person = home.person(role, f"{role}-but-{other}")
+        _join(home, person.user.email, other, home.project)
+        found.append(Caller(f"{role}, but {other} of the project", person.api, Family.USER, role, other))
+    for model in (UserToken, OrganizationKey):  # so that no request records the use of its credential
+        model.objects.update(last_used_at=timezone.now() + timedelta(days=1))
+    return found
+
+
+def _join(world: World, email: str, role: Role, project: Project) -> User:
+    return members.add(
+        organization=world.organization, project=project, email=email, role=role, granter=GRANTS[Role.ORG_ADMIN],
+        actor=world.admin.actor,
+    ).user  # fmt: skip
+
+
+def _api_of(user: User) -> Api:
+    _, text = tokens.create_user_token(user=user, name="law", actor=Actor("user", str(user.pk), user.email))
+    return Api(text)
+
+
+def _member(world: World, role: Role, project: Project) -> Api:
+    return _api_of(_join(world, f"{role}-of-{project.name}@{world.name}.example", role, project))
+
+
+def _key(world: World, role: Role, project: Project | None = None) -> Api:
+    _, text = tokens.create_organization_key(
+        organization=world.organization, name=f"{role} {project}", role=role, project=project,
+        granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    )  # fmt: skip
+    return Api(text)
+
+
+def disagreements(
+    operation: Operation, callers: list[Caller], tenants: Tenants, ids: dict[str, Any] | None = None
+) -> Iterator[str]:
+    """Yield how the operation treats callers otherwise than the table says.
+
+    Callers that it must refuse send a valid call, which must write nothing. The others send a parameter that does not
+    exist: the answer to that comes after the check of permissions, and nothing is done. ``ids`` names a path that is
+    not in prod.
+    """
+    path = path_of(operation, tenants, ids or tenants.home.ids())
+    before = writes()
+    for caller in callers:
+        status = caller.status(operation, on_prod=ids is None)
+        if status == ADMITTED:
+            response = caller.api(operation.method, f"{path}{'&' if '?' in path else '?'}surprise=1")
+            errors = response.json().get("errors", []) if response.status_code == ADMITTED else []
+            is_right = {"unknown_parameter"} <= {error["code"] for error in errors}
+        else:
+            response = send(operation, tenants, caller.api, ids)
+            is_right = response.status_code == status
+            if response.streaming:
+                response.getvalue()  # reading a file to its end closes it
+        if not is_right:
+            yield f"{operation} answers {response.status_code} to {caller.name}, not {status}"
+    if writes() != before:
+        yield f"{operation} writes although it refuses"
+
+
+def is_noticed(operation: Operation, callers: list[Caller], tenants: Tenants) -> bool:
+    """Tell whether the operation disagrees with the table. What it does is undone."""
+    refused = [caller for caller in reversed(callers) if caller.status(operation) == 403]
+    with transaction.atomic():
+        found = next(disagreements(operation, refused, tenants), None)
+        transaction.set_rollback(True)
+    return found is not None
