@@ -14,6 +14,7 @@ from apps.releases.services import bundles as bundle_services
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
+from byteor_cloud.engine.configuration import hash_configuration
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.delivery.keys import KeySet
@@ -86,6 +87,20 @@ def test_an_agent_can_verify_the_whole_bundle(world: World, run_jobs: Callable[[
     assert bundle.approval is not None
     assert bundle.approval.approval_id == str(deployment.approval_id)
     assert set(manifest.files) == {"spec.kv", "runtime_config.json", "approval.cred", "signing_keys.json"}
+
+
+def test_numbers_that_the_database_writes_in_another_way_keep_the_config_hash(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
+    agent, api = world.agent()
+    bundle = world.bundle(stage_config={"decode": {"large": 1e22, "whole": 4.0, "zero": -0.0, "small": 1e-7}})
+    world.deployment(bundle)
+    run_jobs()
+
+    delivered_bundle = verified(api, agent)
+
+    stored, kept = delivered_bundle.manifest.config_hash, delivered_bundle.runtime_config
+    assert hash_configuration(delivered_bundle.manifest.spec_hash, kept, ["deploy"]) == stored == bundle.config_hash
 
 
 def test_a_bundle_has_no_credential_when_no_approval_is_required(world: World, run_jobs: Callable[[], int]) -> None:

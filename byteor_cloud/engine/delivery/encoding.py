@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import rfc8785
 
@@ -66,12 +68,28 @@ def parse_time(text: str) -> datetime:
 
 
 def canonical(value: object) -> bytes:
-    """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that JSON cannot represent."""
+    """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that JSON cannot represent.
+
+    A large integer is written like the double that it equals: PostgreSQL returns 1e22 as 10000000000000000000000.
+    """
     try:
         # rfc8785 declares a private, narrower type, but it checks the value at run time.
-        return rfc8785.dumps(value)  # type: ignore[arg-type]
+        try:
+            return rfc8785.dumps(value)  # type: ignore[arg-type]
+        except rfc8785.IntegerDomainError:
+            return rfc8785.dumps(_with_doubles(value))
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Malformed(f"no canonical JSON: {error}") from error
+
+
+def _with_doubles(value: Any) -> Any:
+    """Return the value with each large integer replaced by the double that it equals, if there is one."""
+    if isinstance(value, dict):
+        return {name: _with_doubles(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_with_doubles(item) for item in value]
+    is_large = isinstance(value, int) and abs(value) >= 2**53
+    return float(value) if is_large and abs(value) <= sys.float_info.max and float(value) == value else value
 
 
 def parse_object(data: bytes | str) -> Json:
