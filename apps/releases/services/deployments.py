@@ -17,6 +17,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, check_transition, lock_row
+from byteor_cloud.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
     UNDER_WAY,
@@ -65,40 +66,15 @@ def create_deployment(
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
-    version = config_bundle.version
     agents = fleet.select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
     if not take_over:
-        admission.check_other_pipelines(locked, agents, version.name)
-    subject = approvals.ApprovalSubject(
-        spec_hash=version.spec_hash,
-        config_hash=config_bundle.config_hash,
-        target=target,
-        strategy=strategy,
-        capabilities=config_bundle.required_capabilities,
-    )
-    is_needed = policy.approvals_required
-    handed_in = None
-    if approval is not None:
-        handed_in = approvals.check_handed_in_credential(approval, locked, subject, is_needed=is_needed, actor=actor)
-    requested = None
-    if is_needed and handed_in is None:
-        requested = approvals.request_approval(
-            environment=locked,
-            policy=policy,
-            subject=subject,
-            resolved=[str(pk) for pk in agents.values_list("pk", flat=True)[:1000]],
-            count=count,
-            break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
-            actor=actor,
-        )
-    waits = requested is not None and not break_glass
-    status = DeploymentStatus.PENDING_APPROVAL if waits else DeploymentStatus.APPROVED
-    deployment = Deployment.objects.create(
+        admission.check_other_pipelines(locked, agents, config_bundle.version.name)
+    deployment = Deployment(
         environment=locked,
-        status=status,
+        status=DeploymentStatus.APPROVED,
         config_bundle=config_bundle,
-        pipeline=version.name,
+        pipeline=config_bundle.version.name,
         config_hash=config_bundle.config_hash,
         target=target,
         target_count=count,
@@ -107,42 +83,61 @@ def create_deployment(
         take_over=take_over,
         requested_by=actor.display,
         note=note,
-        approval=requested,
-        handed_in=handed_in,
-        approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
-        break_glass=_break_glass_record(break_glass, requested, actor),
         freeze_override=override_freeze["reason"] if override_freeze else "",
     )
+    is_needed, subject = policy.approvals_required, subject_of(deployment)
+    if approval is not None:
+        deployment.handed_in = approvals.check_handed_in_credential(
+            approval, locked, subject, policy=policy, is_needed=is_needed, actor=actor
+        )
+        deployment.approved_at = timezone.now().replace(microsecond=0)
+    elif is_needed:
+        deployment.approval = approvals.request_approval(
+            environment=locked,
+            policy=policy,
+            subject=subject,
+            resolved=[str(pk) for pk in agents.values_list("pk", flat=True)[:1000]],
+            count=count,
+            break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
+            actor=actor,
+        )
+        deployment.break_glass = _break_glass_record(break_glass, deployment.approval, actor)
+        if break_glass is None:
+            deployment.status = DeploymentStatus.PENDING_APPROVAL
+    deployment.save(force_insert=True)
     changes = {
-        "status": [None, status],
+        "status": [None, deployment.status],
         "config_hash": [None, config_bundle.config_hash],
         "targets": [None, count],
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
         **({"break_glass": break_glass.reason} if break_glass else {}),
-        **({"approval": str(handed_in.pk)} if handed_in else {}),
+        **({"approval": str(deployment.handed_in_id)} if deployment.handed_in_id else {}),
     }
     _record_event(deployment, "create", changes, actor=actor)
-    if not waits:
+    if deployment.status == DeploymentStatus.APPROVED:
         offers.enqueue_build(deployment.pk)
     return deployment
 
 
-def _break_glass_record(
-    break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor
-) -> BreakGlass | None:
-    if break_glass is None or requested is None:
+def _break_glass_record(break_glass: BreakGlassRequest | None, requested: Approval, actor: Actor) -> BreakGlass | None:
+    if break_glass is None:
         return None
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
-def subject_of(deployment: Deployment) -> approvals.ApprovalSubject:
+def subject_of(deployment: Deployment) -> ApprovalSubject:
     """Return what an approval of the deployment covers."""
-    return approvals.ApprovalSubject(
+    return ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
+        capabilities=tuple(sorted(deployment.config_bundle.required_capabilities)),
         target=deployment.target,
         strategy=deployment.strategy,
-        capabilities=deployment.config_bundle.required_capabilities,
+        options=DeploymentOptions(
+            take_over=deployment.take_over,
+            agent_timeout_s=deployment.policy.agent_timeout_s,
+            override_freeze=deployment.freeze_override or None,
+        ),
     )
 
 

@@ -53,6 +53,7 @@ def _summary(deployment: Deployment, consent: Approval | None) -> Json:
             "required_approvals": consent.required_approvals,
             "target": consent.target and consent.target.stored(),
             "strategy": consent.strategy and consent.strategy.stored(),
+            "bound": consent.subject.document(),
             "decisions": [
                 {
                     "user_id": str(decision.user_id),
