@@ -373,9 +373,8 @@ def test_new_key_from_before_the_suspicion_does_not_clear_it(world: World) -> No
     beat(api, agent, boot_id="a")
     since = Heartbeat.objects.get(agent=agent).clone_suspected_at
 
-    answers = [beat(new, agent, boot_id=boot) for boot in "ba"]
+    assert beat(new, agent, boot_id="b").status_code == 200
 
-    assert [answer.status_code for answer in answers] == [200, 200]
     assert beat(api, agent).status_code == 401
     heartbeat = Heartbeat.objects.get(agent=agent)
     assert (heartbeat.clone_suspected_at, heartbeat.commands) == (since, [])

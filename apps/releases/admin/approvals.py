@@ -56,7 +56,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="Your approval covers exactly what is shown here, and can be used once.",
+    explain="Your approval covers exactly what is shown here, except the note, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
