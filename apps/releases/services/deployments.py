@@ -70,29 +70,28 @@ def create_deployment(
     count = admission.check_target(locked, target, agents)
     if not take_over:
         admission.check_other_pipelines(locked, agents, config_bundle.version.name)
-    deployment = Deployment(
-        environment=locked,
-        status=DeploymentStatus.APPROVED,
-        config_bundle=config_bundle,
-        pipeline=config_bundle.version.name,
-        config_hash=config_bundle.config_hash,
-        target=target,
-        target_count=count,
-        strategy=strategy,
-        policy=policy,
-        take_over=take_over,
-        requested_by=actor.display,
-        note=note,
-        freeze_override=override_freeze["reason"] if override_freeze else "",
-    )
-    is_needed, subject = policy.approvals_required, subject_of(deployment)
+    asked: dict[str, Any] = {
+        "environment": locked,
+        "config_bundle": config_bundle,
+        "pipeline": config_bundle.version.name,
+        "config_hash": config_bundle.config_hash,
+        "target": target,
+        "target_count": count,
+        "strategy": strategy,
+        "policy": policy,
+        "take_over": take_over,
+        "requested_by": actor.display,
+        "note": note,
+        "freeze_override": override_freeze["reason"] if override_freeze else "",
+    }
+    is_needed, subject = policy.approvals_required, subject_of(Deployment(**asked))
+    handed_in = requested = None
     if approval is not None:
-        deployment.handed_in = approvals.check_handed_in_credential(
+        handed_in = approvals.check_handed_in_credential(
             approval, locked, subject, policy=policy, is_needed=is_needed, actor=actor
         )
-        deployment.approved_at = timezone.now().replace(microsecond=0)
     elif is_needed:
-        deployment.approval = approvals.request_approval(
+        requested = approvals.request_approval(
             environment=locked,
             policy=policy,
             subject=subject,
@@ -101,26 +100,34 @@ def create_deployment(
             break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
             actor=actor,
         )
-        deployment.break_glass = _break_glass_record(break_glass, deployment.approval, actor)
-        if break_glass is None:
-            deployment.status = DeploymentStatus.PENDING_APPROVAL
-    deployment.save(force_insert=True)
+    waits = requested is not None and not break_glass
+    status = DeploymentStatus.PENDING_APPROVAL if waits else DeploymentStatus.APPROVED
+    deployment = Deployment.objects.create(
+        **asked,
+        status=status,
+        approval=requested,
+        handed_in=handed_in,
+        approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
+        break_glass=_break_glass_record(break_glass, requested, actor),
+    )
     changes = {
-        "status": [None, deployment.status],
+        "status": [None, status],
         "config_hash": [None, config_bundle.config_hash],
         "targets": [None, count],
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
         **({"break_glass": break_glass.reason} if break_glass else {}),
-        **({"approval": str(deployment.handed_in_id)} if deployment.handed_in_id else {}),
+        **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
     _record_event(deployment, "create", changes, actor=actor)
-    if deployment.status == DeploymentStatus.APPROVED:
+    if not waits:
         offers.enqueue_build(deployment.pk)
     return deployment
 
 
-def _break_glass_record(break_glass: BreakGlassRequest | None, requested: Approval, actor: Actor) -> BreakGlass | None:
-    if break_glass is None:
+def _break_glass_record(
+    break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor
+) -> BreakGlass | None:
+    if break_glass is None or requested is None:
         return None
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
