@@ -181,7 +181,7 @@ class AgentAdmin(ReadOnlyAdmin):
             run=lambda row, context: keys.request_rotation(row, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="key",
-            applies=permitted_by(keys.check_enrolled),
+            applies=permitted_by(keys.check_request_rotation),
         ),
         Act(
             name="revoke",
@@ -251,7 +251,8 @@ class AgentAdmin(ReadOnlyAdmin):
         if row.drained_at is not None:
             facts.append(("Drained", with_note(relative_time(row.drained_at), row.drain_reason)))
         if heartbeat.clone_suspected_at is not None:
-            facts.append(("Clone suspected", relative_time(heartbeat.clone_suspected_at)))
+            then = "Rotate the key through the API with mode now, or enroll the agent again."
+            facts.append(("Clone suspected", with_note(relative_time(heartbeat.clone_suspected_at), then)))
         if heartbeat.commands:
             facts.append(("Told to", ", ".join(heartbeat.commands).replace("_", " ")))
         states = [

@@ -7,6 +7,9 @@ that crashed before it had stored the new key tries again with the old one.
 
 An agent may fetch ``ROTATIONS_PER_HOUR`` new keys itself. A person who requests a rotation by the agent grants it that
 many again, so that the request can be carried out by an agent that has used up its own.
+
+While a clone is suspected, an agent cannot fetch a new key: the clone might do so, and lock out the original. Only a
+person ends the suspicion, by a rotation *now*, or by enrolling the agent again, which makes a new agent.
 """
 
 from __future__ import annotations
@@ -36,6 +39,17 @@ def check_enrolled(agent: Agent) -> None:
     """Raise Conflict if the agent is decommissioned."""
     if agent.decommissioned_at is not None:
         raise Conflict("This agent is decommissioned.", code="decommissioned")
+
+
+def check_request_rotation(agent: Agent) -> None:
+    """Raise Conflict if the agent is decommissioned, or if a clone is suspected, which might fetch the new key."""
+    check_enrolled(agent)
+    if agent.heartbeat.clone_suspected_at is not None:
+        raise Conflict(
+            "A clone of this agent is suspected, and the clone could fetch the new key. Let a person rotate the key "
+            "with `mode: now`, or enroll the agent again.",
+            code="clone_suspected",
+        )
 
 
 def create_key(
@@ -69,12 +83,17 @@ def revoke_keys(agent: Agent, *, environment: Environment, except_key: AgentKey 
 
 @transaction.atomic
 def rotate_key(agent: Agent, *, actor: Actor) -> str:
-    """Create a new key for the agent and revoke the old ones at once. Returns the new secret."""
+    """Create a new key for the agent and revoke the old ones immediately. Returns the new secret.
+
+    A rotation by a person also clears the suspicion of a clone, which does not have the new key.
+    """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
     check_enrolled(locked)
     revoke_keys(locked, environment=agent.environment, actor=actor)
     _end_rotation(locked)
+    if actor.user_id is not None:
+        _clear_suspicion(locked, environment=agent.environment, actor=actor)
     return create_key(locked, environment=agent.environment, actor=actor)
 
 
@@ -82,11 +101,11 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
 def request_rotation(agent: Agent, *, actor: Actor) -> None:
     """Tell the agent, in the answers to its heartbeats, to fetch a new key, and grant it the rotations for that.
 
-    A repeated request only grants them again.
+    A repeated request only grants them again. Raises Conflict if ``check_request_rotation`` does.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
-    check_enrolled(locked)
+    check_request_rotation(locked)
     granted = locked.keys.filter(counts_as_rotation=True).update(counts_as_rotation=False)
     told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
     if told.update(commands=[Command.ROTATE_KEY]) or granted:
@@ -98,13 +117,15 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     """Create a new key with the same scopes for the agent that calls with ``key``. Returns the new secret.
 
     ``key`` stays valid until the first use of the new one, for at most 24 hours. An earlier new key that was not used
-    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile, and TooManyRequests after too many rotations.
+    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile, Conflict while a clone is suspected, and
+    TooManyRequests after too many rotations.
     """
     keep_environments(key.agent.environment_id)
     agent, environment = lock_row(key.agent), key.agent.environment
     used = AgentKey.objects.usable().filter(pk=key.pk).first()
     if used is None or agent.decommissioned_at is not None:
         raise Unauthenticated("The credential is unknown, expired or revoked.")
+    check_request_rotation(agent)
     _check_rotations(agent)
     for unused in agent.keys.filter(is_pending=True, revoked_at=None):
         revoke(unused, action="agent_key.revoke", actor=actor, scope=environment)
@@ -131,7 +152,10 @@ def _check_rotations(agent: Agent) -> None:
 
 @transaction.atomic
 def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
-    """End the agent's other keys at the first use of ``key``. Nothing changes at a later use."""
+    """End the agent's other keys at the first use of ``key``. Nothing changes at a later use.
+
+    It does not clear the suspicion of a clone, because the clone may have fetched ``key`` before it was suspected.
+    """
     keep_environments(key.agent.environment_id)
     agent = lock_row(key.agent)
     pending = AgentKey.objects.usable().filter(pk=key.pk, is_pending=True).first()
@@ -144,5 +168,21 @@ def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
 
 
 def _end_rotation(agent: Agent) -> None:
-    """Stop asking for a rotation, and forget suspicions: a clone does not have the new key."""
-    Heartbeat.objects.filter(agent=agent).update(commands=[], superseded_boots={}, clone_suspected_at=None)
+    """Stop asking for a rotation."""
+    Heartbeat.objects.filter(agent=agent).update(commands=[])
+
+
+def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) -> None:
+    """Clear the suspicion of a clone, and forget the earlier boot ids from which it arises."""
+    heartbeat = Heartbeat.objects.select_for_update(no_key=True).get(agent=agent)
+    since = heartbeat.clone_suspected_at
+    heartbeat.superseded_boots, heartbeat.clone_suspected_at = {}, None
+    heartbeat.save(update_fields=["superseded_boots", "clone_suspected_at"])
+    if since is not None:
+        audit.record(
+            "agent.clear_clone_suspicion",
+            actor=actor,
+            scope=environment,
+            resource=("agent", agent.pk),
+            changes={"clone_suspected_at": [since.isoformat(), None]},
+        )

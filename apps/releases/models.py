@@ -16,6 +16,7 @@ from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, name_index, one_of_constraint
 from apps.tenancy.state import Stateful
+from byteor_cloud.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import (
     APPROVAL,
@@ -91,6 +92,7 @@ class Approval(Stateful):
     target: StoredField[ApprovalTarget | None] = StoredField(ApprovalTarget, null=True)
     strategy: StoredField[Strategy | None] = StoredField(Strategy, null=True)
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
+    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)  # null: the defaults
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
     expires_at = models.DateTimeField()
@@ -108,6 +110,18 @@ class Approval(Stateful):
 
     def __str__(self) -> str:
         return f"approval {self.pk}"
+
+    @property
+    def subject(self) -> ApprovalSubject:
+        """What the approval covers."""
+        return ApprovalSubject(
+            spec_hash=self.spec_hash,
+            config_hash=self.config_hash,
+            capabilities=tuple(self.capabilities),
+            target=None if self.target is None else self.target.bound,
+            strategy=self.strategy,
+            options=self.options or DeploymentOptions(),
+        )
 
 
 class ApprovalDecision(Row):

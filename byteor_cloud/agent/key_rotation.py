@@ -5,15 +5,18 @@ replaces the old one once the control plane has accepted it. After a crash in be
 and goes back to the old one if the control plane does not know the new one.
 
 The control plane limits how often an agent may fetch a new key. The agent then keeps its key and asks again later.
+While a clone of the agent is suspected, the control plane refuses. Only a person can then replace the key, so the agent
+keeps its key and does not ask again.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
-from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected
+from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
@@ -61,7 +64,10 @@ class KeyRotation:
         self._next = None
 
     def rotate(self) -> None:
-        """Fetch a new key, and use it from now on. Does nothing during the pause that the control plane asked for."""
+        """Fetch a new key, and use it from now on. Does nothing during the pause that the control plane asked for.
+
+        Raises RequestRejected if the control plane refuses. After a conflict, later calls do nothing.
+        """
         if self._clock() < self._not_before:
             return
         if not self._stores_key:
@@ -72,6 +78,10 @@ class KeyRotation:
             fetched = self._plane.fetch_new_key()
         except ControlPlaneUnavailable as error:
             self._not_before = self._clock() + min(error.retry_after or 0.0, _LONGEST_PAUSE_S)
+            raise
+        except RequestRejected as error:
+            if error.status == 409:
+                self._not_before = math.inf
             raise
         self._state.save_next_api_key(fetched)
         self._next = fetched

@@ -78,6 +78,23 @@ def test_agent_asks_again_after_ten_minutes_at_the_latest(node: Any, told: Any) 
     assert stored(node) == (NEW_KEY, None)
 
 
+def test_agent_keeps_its_key_and_says_so_once_when_a_clone_is_suspected(
+    node: Any, told: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    told.fail("POST", "/rotate-key", told.reply(409, {"detail": "a clone of this agent is suspected"}))
+    agent = node.agent(beats=5)
+
+    agent.run()
+    node.clock[0] += 86_400
+    node.waits.clear()
+    agent.run()
+
+    assert (stored(node), accepted(told)) == ((API_KEY, None), [API_KEY])
+    assert len(told.beats) > 5
+    assert len(told.sent("POST", "/rotate-key")) == 1
+    assert caplog.text.count("the key was not rotated: 409: a clone of this agent is suspected") == 1
+
+
 class Crash(BaseException):
     """The process dies here."""
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.artifacts.admin import ArtifactAdmin
 from apps.artifacts.models import Artifact
 from apps.fleet.admin import AgentAdmin
-from apps.fleet.models import Agent
+from apps.fleet.models import Agent, Heartbeat
 from apps.releases.admin.approvals import ApprovalAdmin
 from apps.releases.admin.deployments import DeploymentAdmin
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
@@ -154,6 +154,19 @@ def test_an_agent_in_each_state(world: World) -> None:
             assert buttons == accepted(AgentAdmin.acts, row, world), changed
             transaction.set_rollback(True)
     assert seen == {"Drain", "Undrain", "Change labels", "Rotate key", "Decommission"}
+
+
+def test_suspected_clone_cannot_be_told_to_rotate_its_key(world: World) -> None:
+    row, _ = world.agent()
+    Heartbeat.objects.filter(agent=row).update(clone_suspected_at=timezone.now())
+
+    assert offered(row, world) == accepted(AgentAdmin.acts, row, world) == {"Drain", "Change labels", "Decommission"}
+    operator = signed_in(world.operator.user)
+    assert "with mode now, or enroll the agent again" in operator.get(row_page(row)).text
+    refused = operator.post(act(row, "rotate_key"), YES, follow=True)
+    ((level, text),) = shown_messages(refused)
+    assert (level, "A clone of this agent is suspected" in text) == ("error", True)
+    assert Heartbeat.objects.get(agent=row).commands == []
 
 
 def test_agent_of_prod_is_relabelled_by_those_who_manage_it(world: World) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from byteor_cloud.engine.approval_subject import DeploymentOptions
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.release_policy import ReleasePolicy
 from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
@@ -65,6 +66,10 @@ FORMS: list[tuple[Any, str]] = [
         '"allow_self_approval": false, "max_in_flight_deployments": 1}',
     ),
     (
+        DeploymentOptions(take_over=True, agent_timeout_s=600, override_freeze="outage"),
+        '{"take_over": true, "agent_timeout_s": 600, "override_freeze": "outage"}',
+    ),
+    (
         EnlistmentCursor(5000, 9000, ONE, TWO, True),
         f'{{"after": "{ONE}", "count": 9000, "place": 5000, "until": "{TWO}", "everybody_counts": true}}',
     ),
@@ -103,6 +108,12 @@ def test_a_replay_target_of_an_older_row_reads_without_optional_keys() -> None:
     stored = {"mode": "execute", "artifact_id": ONE, "content_hash": HASH, "version_id": TWO}
 
     assert ReplayTarget.from_stored(stored) == ReplayTarget("execute", ONE, HASH, TWO)
+
+
+def test_options_of_an_older_row_read_with_defaults() -> None:
+    assert DeploymentOptions.from_stored({"take_over": True}) == DeploymentOptions(
+        take_over=True, agent_timeout_s=None, override_freeze=None
+    )
 
 
 def test_a_target_has_each_agent_once_in_order() -> None:

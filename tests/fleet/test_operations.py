@@ -12,6 +12,7 @@ from apps.fleet import keys
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent
+from apps.tenancy.permissions import Role
 from byteor_cloud.errors import Unauthenticated
 from tests.races import Race
 from tests.releases import stories
@@ -292,20 +293,132 @@ def test_boot_id_has_at_most_64_characters(world: World) -> None:
     assert Heartbeat.objects.get().boot_id == "x" * 64
 
 
-@pytest.mark.parametrize("mode", ["now", "by_agent"])
-def test_rotation_clears_the_suspicion(world: World, mode: str) -> None:
+def suspect(world: World) -> tuple[Agent, Api]:
+    """Enroll an agent, and let a copy of it send heartbeats too."""
     agent, api = world.agent()
     for boot in "aba":
         beat(api, agent, boot_id=boot)
     assert suspected(agent)
+    return agent, api
 
-    if mode == "now":
-        path = world.path(rest=f"/agents/{agent.pk}/rotate-key")
-        new = Api(world.operator.api.post(path).json()["token"])
-    else:
-        request_rotation(world, agent)
-        new = Api(rotate(api, agent).json()["token"])
-        assert suspected(agent)
-    beat(new, agent, boot_id="b")
+
+def rotate_now(api: Api, world: World, agent: Agent) -> Any:
+    return api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "now"})
+
+
+def refused_for_clone(answer: Any) -> None:
+    problem = answer.json()
+    assert (answer.status_code, problem["type"]) == (409, "urn:byteor:problem:clone_suspected"), problem
+    assert "`mode: now`" in problem["detail"]
+
+
+def test_rotation_now_by_a_person_clears_the_suspicion(world: World) -> None:
+    agent, api = suspect(world)
+    since = Heartbeat.objects.get(agent=agent).clone_suspected_at
+
+    new = Api(rotate_now(world.operator.api, world, agent).json()["token"])
 
     assert not suspected(agent)
+    assert beat(api, agent, boot_id="b").status_code == 401
+    assert beat(new, agent, boot_id="b").status_code == 200
+    assert not suspected(agent)  # the earlier boot ids are forgotten too
+    event = AuditEvent.objects.get(action="agent.clear_clone_suspicion")
+    assert (event.actor_display, event.resource_id) == (world.operator.user.email, str(agent.pk))
+    assert since is not None
+    assert event.changes == {"clone_suspected_at": [since.isoformat(), None]}
+    rotate_now(world.operator.api, world, agent)
+    assert AuditEvent.objects.filter(action="agent.clear_clone_suspicion").count() == 1
+
+
+def test_rotation_now_by_an_organization_key_keeps_the_suspicion(world: World) -> None:
+    agent, _ = suspect(world)
+    made = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": "ci", "role": Role.OPERATOR})
+
+    rotated = rotate_now(Api(made.json()["token"]), world, agent)
+
+    assert (rotated.status_code, suspected(agent)) == (201, True)
+    assert not AuditEvent.objects.filter(action="agent.clear_clone_suspicion").exists()
+    refused_for_clone(rotate(Api(rotated.json()["token"]), agent))
+
+
+def test_suspected_clone_cannot_rotate_its_key(world: World) -> None:
+    agent, api = suspect(world)
+
+    refused_for_clone(rotate(api, agent))
+    refused_for_clone(request_rotation(world, agent))
+
+    assert suspected(agent)
+    assert AgentKey.objects.get().expires_at is None
+    assert beat(api, agent, boot_id="b").json()["commands"] == []
+    assert not AuditEvent.objects.filter(action="agent.request_key_rotation").exists()
+
+
+def test_rotation_that_was_requested_before_the_suspicion_is_refused(world: World) -> None:
+    agent, api = world.agent()
+    assert request_rotation(world, agent).status_code == 202
+    for boot in "aba":
+        assert beat(api, agent, boot_id=boot).json()["commands"] == ["rotate_key"]
+
+    refused_for_clone(rotate(api, agent))
+
+    assert (suspected(agent), AgentKey.objects.count()) == (True, 1)
+
+
+def test_new_key_from_before_the_suspicion_does_not_clear_it(world: World) -> None:
+    agent, api = world.agent()
+    request_rotation(world, agent)
+    for boot in "ab":
+        beat(api, agent, boot_id=boot)
+    new = Api(rotate(api, agent).json()["token"])
+    beat(api, agent, boot_id="a")
+    since = Heartbeat.objects.get(agent=agent).clone_suspected_at
+
+    assert beat(new, agent, boot_id="b").status_code == 200
+
+    assert beat(api, agent).status_code == 401
+    heartbeat = Heartbeat.objects.get(agent=agent)
+    assert (heartbeat.clone_suspected_at, heartbeat.commands) == (since, [])
+
+
+def test_own_rotation_does_not_forget_earlier_boot_ids(world: World) -> None:
+    """A copy that fetches the new key must not hide the original that way."""
+    agent, api = world.agent()
+    for boot in "ab":
+        beat(api, agent, boot_id=boot)
+    new = Api(rotate(api, agent).json()["token"])
+    beat(new, agent, boot_id="b")
+    assert not suspected(agent)
+
+    beat(new, agent, boot_id="a")
+
+    assert suspected(agent)
+
+
+def test_new_enrollment_replaces_a_suspected_agent(world: World) -> None:
+    agent, api = suspect(world)
+    token = Api(world.enrollment_token(replace=True))
+
+    enrolled = token.post(world.path(rest="/agents"), {"name": agent.name}).json()
+
+    new, new_api = Agent.objects.get(pk=enrolled["agent_id"]), Api(enrolled["api_key"])
+    assert beat(api, agent).status_code == 401
+    assert (listed(world, "cloned=true"), listed(world, "cloned=false")) == ([], [agent.name])
+    assert rotate(new_api, new).status_code == 201
+
+
+def test_rotations_and_a_returning_boot_id_at_once(at_once: Race, world: World) -> None:
+    """Whichever comes first: a suspicion stays, and no key is made after it."""
+    agent, api = world.agent()
+    for boot in "ab":
+        beat(api, agent, boot_id=boot)
+
+    answers = at_once(lambda: rotate(api, agent), lambda: beat(api, agent, boot_id="a"), lambda: rotate(api, agent))
+
+    assert answers[1].status_code == 200
+    assert suspected(agent)
+    made = [answer for answer in (answers[0], answers[2]) if answer.status_code == 201]
+    for answer in (answers[0], answers[2]):
+        if answer not in made:
+            refused_for_clone(answer)
+    assert AgentKey.objects.count() == 1 + len(made)
+    refused_for_clone(rotate(api, agent))

@@ -55,8 +55,10 @@ class Model(Rollouts):
             found.add("invalid")
         if not take_over and any(self._runs_another(agent, bundle.pipeline) for agent in agents):
             found.add("take_over")
-        if hand_in and (refusal := self._credential_refusal(hand_in, bundle, target, strategy)):
-            found.add(refusal)
+        if hand_in:
+            asked = (bundle, target, strategy, take_over, override_freeze)
+            if refusal := self._credential_refusal(hand_in, *asked, by=by):
+                found.add(refusal)
         return found
 
     def create(
@@ -177,7 +179,17 @@ class Model(Rollouts):
         self.bad.discard(bundle.number)
         return None
 
-    def _credential_refusal(self, source: Deployment, bundle: Bundle, target: Target, strategy: Strategy) -> str | None:
+    def _credential_refusal(
+        self,
+        source: Deployment,
+        bundle: Bundle,
+        target: Target,
+        strategy: Strategy,
+        take_over: bool,
+        override_freeze: bool,
+        *,
+        by: str,
+    ) -> str | None:
         """Return the problem code with which the approval credential of ``source`` is refused."""
         approval = source.approval
         assert approval is not None
@@ -187,9 +199,14 @@ class Model(Rollouts):
             return "approval.expired"
         if approval.status != "approved":
             return "approval.revoked"
-        if (source.bundle, source.target, source.strategy) != (bundle, target, strategy):
+        covered = (source.bundle, source.target, source.strategy, source.take_over, source.overrides_freeze)
+        if covered != (bundle, target, strategy, take_over, override_freeze):
             return "approval.binding"
-        return "approval.used" if approval.used else None
+        if approval.used:
+            return "approval.used"
+        may_be_self = source.policy.self_approval or not self.policy.approvals
+        others = [person for person in approval.approved_by if person != by]
+        return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
         """Close the approval and fail the deployment that waits for it. Break-glass is left to the worker."""

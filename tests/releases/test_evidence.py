@@ -79,8 +79,16 @@ def test_evidence_is_proven_offline(
     }
     assert (record["status"], record["requested_by"]) == ("approved", "operator@acme.example")
     assert record["requester_id"] == str(world.operator.user.pk)
-    assert record["bound"]["config_hash"] == delivered.config_bundle.config_hash
-    assert record["bound"]["target"] == {"all": True}
+    assert record["bound"] == {
+        "spec_hash": delivered.config_bundle.version.spec_hash,
+        "config_hash": delivered.config_bundle.config_hash,
+        "capabilities": ["deploy"],
+        "target": {"all": True},
+        "strategy": {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_rollback": False},
+        "take_over": False,
+        "agent_timeout_s": 600,
+        "override_freeze": None,
+    }
     assert record["shown"]["agents"] == 1
     signers = [(signature["place"], signature["kid"], signature["trusted"]) for signature in proof["signatures"]]
     assert signers == [(place, kid, True) for place in ("envelope.json", "approval.cred", "approval.json")]

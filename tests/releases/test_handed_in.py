@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import importlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.releases.models import Approval, ConfigBundle, Deployment
@@ -16,6 +17,7 @@ from apps.releases.services import approvals, deployments
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
+from byteor_cloud.engine.approval_subject import DeploymentOptions
 from byteor_cloud.engine.delivery import credential, keys
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from byteor_cloud.engine.delivery.encoding import base64url, canonical
@@ -255,6 +257,25 @@ def test_a_credential_is_checked_when_no_approval_is_required(world: World) -> N
 
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:byteor:problem:approval.malformed")
     assert not Deployment.objects.exists()
+
+
+def test_older_approval_is_bound_to_the_options_of_its_own_request(world: World, run_jobs: Callable[[], int]) -> None:
+    stories.fleet(world, 1, world.prod)
+    bundle = world.bundle(world.prod)
+    deployment = world.deployment(bundle, take_over=True, override_freeze={"reason": "outage"}, is_org_admin=True)
+    assert deployment.approval is not None
+    approvals.decide(deployment.approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
+    Approval.objects.update(options=None)
+    assert Approval.objects.get().subject.options == DeploymentOptions()
+
+    migration = importlib.import_module("apps.releases.migrations.0010_bound_options")
+    with connection.cursor() as cursor:
+        cursor.execute(migration.OPTIONS)
+
+    assert Approval.objects.get().subject == deployments.subject_of(deployment)
+    run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -169,15 +169,20 @@ class Stories(Worker):
 
     @random_action(
         1, when=lambda self: any(d.approval and d.approval.was_given for d in self.model.deployments),
-        which=any_index, strategy=strategies, same=st.sampled_from([True, True, True, False]),
+        which=any_index, strategy=strategies, same=st.sampled_from([True, True, True, False]), take_over=st.booleans(),
     )  # fmt: skip
-    def hand_in(self, which: int, strategy: m.Strategy, same: bool) -> None:
-        """Create a deployment with the credential of an earlier approval, of the same or another configuration."""
+    def hand_in(self, which: int, strategy: m.Strategy, same: bool, take_over: bool) -> None:
+        """Create a deployment with the credential of an earlier approval, for the same request or another one."""
         given = [d for d in self.model.deployments if d.approval and d.approval.was_given]
         source = given[which % len(given)]
         number = source.bundle.number if same else which
         strategy = source.strategy if same else strategy
-        self._create(number, source.target, strategy, "operator", take_over=True, hand_in=source)
+        take_over = source.take_over if same else take_over
+        by = "admin" if source.overrides_freeze else "operator"
+        overrides = source.overrides_freeze and same
+        self._create(
+            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, hand_in=source
+        )
 
     def _pick(self, which: int, statuses: set[str]) -> m.Deployment:
         """Return a deployment in one of the statuses, if there is one; every fourth time any deployment."""

@@ -10,6 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.releases.models import Approval, Deployment
+from byteor_cloud.engine.approval_subject import DeploymentOptions
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.release_policy import ReleasePolicy
 from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
@@ -26,6 +27,7 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
     EnlistmentCursor: (Deployment, "enlisting"),
     BreakGlass: (Deployment, "break_glass"),
     ApprovalTarget: (Approval, "target"),
+    DeploymentOptions: (Approval, "options"),
     ReplayTarget: (Approval, "target"),
 }
 

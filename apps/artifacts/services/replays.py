@@ -20,6 +20,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
 from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
+from byteor_cloud.engine.approval_subject import ApprovalSubject
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
@@ -68,7 +69,12 @@ def request(
     )
     if credential is not None:
         row.approval = approvals.check_handed_in_credential(
-            credential, environment, approval_subject(row), is_needed=needs_approval(row), actor=actor
+            credential,
+            environment,
+            approval_subject(row),
+            policy=environment.effective_settings.release,
+            is_needed=needs_approval(row),
+            actor=actor,
         )
     elif needs_approval(row):
         row.status = ReplayStatus.PENDING_APPROVAL
@@ -186,12 +192,12 @@ def needs_approval(row: Replay) -> bool:
     return row.mode == Replay.Mode.EXECUTE and row.environment.posture != Posture.DEV
 
 
-def approval_subject(row: Replay) -> approvals.ApprovalSubject:
+def approval_subject(row: Replay) -> ApprovalSubject:
     """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in version.stages]
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
-    return approvals.ApprovalSubject(
+    return ApprovalSubject(
         spec_hash=version.spec_hash,
         # The replay uses the stage parameters of this config bundle, unless it is the deployment's and the incident
         # bundle contains parameters, which the content hash covers.
@@ -207,7 +213,7 @@ def approval_subject(row: Replay) -> approvals.ApprovalSubject:
             config_bundle_id=None if row.config_bundle_id is None else str(row.config_bundle_id),
         ),
         strategy=None,
-        capabilities=[REPLAY_EXECUTE],
+        capabilities=(REPLAY_EXECUTE,),
     )
 
 

@@ -43,8 +43,9 @@ AGENT = Operations(
             "Rotate an agent's key",
             "By default (`mode: now`) returns a new agent key, and the old key is refused at once. With `mode: "
             "by_agent` it answers 202, and the answers to the agent's heartbeats contain the command `rotate_key` "
-            "until the agent uses a new key that it fetched with `rotateOwnKey`. A rotation also clears "
-            "`clone_suspected_at`: with `now` at once, with `by_agent` when the agent uses its new key.",
+            "until the agent uses a new key that it fetched with `rotateOwnKey`. While a clone of the agent is "
+            "suspected (`clone_suspected_at`), `by_agent` returns 409, because the clone could fetch the new key. A "
+            "rotation with `now` by a person clears the suspicion.",
             example={"mode": "by_agent"},
         ),
         "drain": Operation(
@@ -108,7 +109,9 @@ OWN_KEY = Operations(
             "any time. Returns a new key with the same scopes. The key that was used for the call ends at the first "
             "use of the new one, or after 24 hours. So store the new key safely before you use it. Another call "
             "before that use returns another new key, and the unused one is revoked. An agent may do this three times "
-            "in an hour; after that the answer is 429. A rotation that a person requests grants three more.",
+            "in an hour; after that the answer is 429. A rotation that a person requests grants three more. While a "
+            "clone of the agent is suspected, the response is 409: keep the present key, and do not ask again. Only a "
+            "person can then replace the key, with `rotateAgentKey` or by enrolling the agent again.",
         ),
     },
 )

@@ -126,7 +126,8 @@ class AgentSerializer(ModelSerializer):
         "drained_at": "Since when the agent gets no new offers. Null if it is not drained.",
         "drain_reason": "Why the agent was drained. Empty if it is not drained, or if no reason was given.",
         "clone_suspected_at": "Since when two machines seem to use the agent's key: a `boot_id` that another had "
-        "replaced came back within 24 hours. Null if not. A rotation of the key clears it.",
+        "replaced came back within 24 hours. Null if not. A rotation of the key by a person, with `mode: now`, clears "
+        "it. Until then the agent cannot rotate its key itself.",
         "last_seen_at": "When the last heartbeat arrived. Null before the first heartbeat.",
         "progress": "The agent's progress with its current offer.",
         "desired": "The bundle that the agent should run. Null if no bundle was offered.",

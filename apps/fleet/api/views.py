@@ -236,6 +236,7 @@ class OwnKeyViewSet(AgentSelfViewSet):
     queryset = Agent.objects.none()
     serializer_class = s.RotatedKeySerializer
     permissions = {"rotate_own_key": SIGNED_IN}
+    errors = {"rotate_own_key": (Conflict,)}
     secret_actions = frozenset({"rotate_own_key"})
 
     @extend_schema(request=None, responses={201: s.RotatedKeySerializer})

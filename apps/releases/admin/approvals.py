@@ -14,7 +14,7 @@ from django.utils.html import format_html, format_html_join
 
 from apps.fleet.models import Agent
 from apps.releases.admin.changes import find_changes
-from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target
+from apps.releases.admin.phrases import agent_count, describe_options, describe_strategy, describe_target
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.console import (
@@ -56,7 +56,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="Your approval covers exactly what is shown here, and can be used once.",
+    explain="Your approval covers exactly what is shown here, except the note, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
@@ -311,6 +311,7 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
         facts += [
             ("Target", with_note(describe_target(target), _matched_agents(row))),
             ("Strategy", describe_strategy(row.strategy)),
+            *describe_options(row.subject.options),
         ]
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))

@@ -23,7 +23,13 @@ from apps.releases.admin.approvals import (
 from apps.releases.admin.changes import find_changes
 from apps.releases.admin.deploying import describe_consent
 from apps.releases.admin.environment_page import pipelines_panel
-from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
+from apps.releases.admin.phrases import (
+    agent_count,
+    describe_options,
+    describe_strategy,
+    describe_target,
+    describe_timeline_detail,
+)
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, progress, rollbacks
@@ -240,6 +246,7 @@ def _state(row: Deployment) -> str:
 
 
 def _facts(row: Deployment) -> list[tuple[str, Any]]:
+    subject = deployments.subject_of(row)
     facts: list[tuple[str, Any]] = [
         ("Environment", environment_link(row.environment)),
         ("Version", row_link(row.config_bundle.version)),
@@ -250,6 +257,8 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
             with_note(describe_target(row.target), f"{agent_count(row.target_count)} at the request"),
         ),
         ("Strategy", describe_strategy(row.strategy)),
+        *describe_options(subject.options),
+        ("Capabilities", ", ".join(subject.capabilities)),
         ("Config hash", short_id(row.config_hash)),
         ("Bundle hash", short_id(row.bundle_hash)),
         ("Current", "yes" if row.is_current else "no"),
@@ -259,7 +268,6 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Restores", row.restores and _deployment_link(row.restores)),
         ("Rollback reason", row.rollback_reason),
         ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),
-        ("Takes over", "agents that run another pipeline" if row.take_over else ""),
         ("Note", row.note),
     )
     return facts + [(label, value) for label, value in more if value]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from byteor_cloud.engine.approval_subject import DeploymentOptions
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
@@ -43,6 +44,16 @@ def describe_strategy(strategy: Strategy | None) -> str:
     between = f", with a pause of {strategy.pause_s} s between waves" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
     return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
+
+
+def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
+    """Return a label and a phrase for each option."""
+    timeout = options.agent_timeout_s
+    return [
+        ("Take over", "takes over agents that run another pipeline" if options.take_over else "no"),
+        ("Agent timeout", "-" if timeout is None else f"{timeout:,} s"),
+        ("Freeze override", f"“{options.override_freeze}”" if options.override_freeze else "no"),
+    ]
 
 
 def describe_timeline_detail(detail: Mapping[str, Any]) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,12 +18,12 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
 from apps.tenancy.state import advance, check_transition, keep_environments, lock_row
+from byteor_cloud.engine.approval_subject import ApprovalSubject
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
+from byteor_cloud.engine.target import ApprovalTarget
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.jobs import enqueue
 
@@ -35,17 +34,6 @@ REQUESTER_UNKNOWN = (
 # Reasons that depend on the approval's present state (Conflict). The other reasons are faults of the credential itself
 # (InvalidInput).
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalSubject:
-    """What an approval covers: everything that an approver is shown."""
-
-    spec_hash: str
-    config_hash: str | None
-    target: Target | ReplayTarget
-    strategy: Strategy | None
-    capabilities: Collection[str]
 
 
 def request_approval(
@@ -74,9 +62,10 @@ def request_approval(
         break_glass=is_break_glass,
         spec_hash=subject.spec_hash,
         config_hash=subject.config_hash,
-        target=ApprovalTarget(subject.target, count, tuple(resolved)),
+        target=None if subject.target is None else ApprovalTarget(subject.target, count, tuple(resolved)),
         strategy=subject.strategy,
-        capabilities=sorted(subject.capabilities),
+        capabilities=list(subject.capabilities),
+        options=subject.options,
         required_approvals=policy.required_approvals,
         allow_self_approval=policy.allow_self_approval and not is_break_glass,
         expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
@@ -124,22 +113,27 @@ def check_credential(
     approval = lock_row(found) if for_update else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
-    bound = approval.target and approval.target.bound
-    if (approval.config_hash, bound, approval.strategy) != (subject.config_hash, subject.target, subject.strategy):
-        raise Refused(ApprovalCode.BINDING, "the approval is for another configuration, target or strategy")
+    if different := approval.subject.differences(subject):
+        raise Refused(ApprovalCode.BINDING, f"the approval is for a request with another {', '.join(different)}")
     if approval.used_at is not None:
         raise Refused(ApprovalCode.USED, "the approval has been used already")
     return approval
 
 
 def check_handed_in_credential(
-    text: str, environment: Environment, subject: ApprovalSubject, *, is_needed: bool, actor: Actor
+    text: str,
+    environment: Environment,
+    subject: ApprovalSubject,
+    *,
+    policy: ReleasePolicy,
+    is_needed: bool,
+    actor: Actor,
 ) -> Approval:
     """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
 
-    ``is_needed`` says whether the request needs approval. If so, a decision of the present requester does not count,
-    unless the approval allows self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code
-    ``approval.<reason>``.
+    ``is_needed`` says whether the request needs approval. If so, the approval must also satisfy ``policy``, which may
+    have become stricter since it was given, and a decision of the present requester counts only where both allow
+    self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
     """
     requester_id = _requester_of(actor) if is_needed else None
     try:
@@ -150,9 +144,17 @@ def check_handed_in_credential(
             raise Conflict(refused.detail, code=code) from None
         errors = [FieldError("/approval", code, refused.detail)]
         raise InvalidInput(refused.detail, code=code, errors=errors) from None
-    if requester_id is not None and not approval.allow_self_approval:
-        others = approval.decisions.filter(decision="approve").exclude(user_id=requester_id)
-        if others.count() < approval.required_approvals:
+    if requester_id is None:
+        return approval
+    given = approval.decisions.filter(decision="approve")
+    if (count := given.count()) < policy.required_approvals:
+        raise Conflict(
+            f"{count} of the {policy.required_approvals} people that the environment now requires approved this.",
+            code=str(ApprovalCode.BINDING),
+        )
+    if not (approval.allow_self_approval and policy.allow_self_approval):
+        required = max(approval.required_approvals, policy.required_approvals)
+        if given.exclude(user_id=requester_id).count() < required:
             raise Forbidden(_SELF_APPROVAL, code="approval.self")
     return approval
 

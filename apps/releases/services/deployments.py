@@ -17,6 +17,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, check_transition, lock_row
+from byteor_cloud.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
     UNDER_WAY,
@@ -65,24 +66,31 @@ def create_deployment(
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
-    version = config_bundle.version
     agents = fleet.select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
     if not take_over:
-        admission.check_other_pipelines(locked, agents, version.name)
-    subject = approvals.ApprovalSubject(
-        spec_hash=version.spec_hash,
-        config_hash=config_bundle.config_hash,
-        target=target,
-        strategy=strategy,
-        capabilities=config_bundle.required_capabilities,
-    )
-    is_needed = policy.approvals_required
-    handed_in = None
+        admission.check_other_pipelines(locked, agents, config_bundle.version.name)
+    asked: dict[str, Any] = {
+        "environment": locked,
+        "config_bundle": config_bundle,
+        "pipeline": config_bundle.version.name,
+        "config_hash": config_bundle.config_hash,
+        "target": target,
+        "target_count": count,
+        "strategy": strategy,
+        "policy": policy,
+        "take_over": take_over,
+        "requested_by": actor.display,
+        "note": note,
+        "freeze_override": override_freeze["reason"] if override_freeze else "",
+    }
+    is_needed, subject = policy.approvals_required, subject_of(Deployment(**asked))
+    handed_in = requested = None
     if approval is not None:
-        handed_in = approvals.check_handed_in_credential(approval, locked, subject, is_needed=is_needed, actor=actor)
-    requested = None
-    if is_needed and handed_in is None:
+        handed_in = approvals.check_handed_in_credential(
+            approval, locked, subject, policy=policy, is_needed=is_needed, actor=actor
+        )
+    elif is_needed:
         requested = approvals.request_approval(
             environment=locked,
             policy=policy,
@@ -95,23 +103,12 @@ def create_deployment(
     waits = requested is not None and not break_glass
     status = DeploymentStatus.PENDING_APPROVAL if waits else DeploymentStatus.APPROVED
     deployment = Deployment.objects.create(
-        environment=locked,
+        **asked,
         status=status,
-        config_bundle=config_bundle,
-        pipeline=version.name,
-        config_hash=config_bundle.config_hash,
-        target=target,
-        target_count=count,
-        strategy=strategy,
-        policy=policy,
-        take_over=take_over,
-        requested_by=actor.display,
-        note=note,
         approval=requested,
         handed_in=handed_in,
         approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
         break_glass=_break_glass_record(break_glass, requested, actor),
-        freeze_override=override_freeze["reason"] if override_freeze else "",
     )
     changes = {
         "status": [None, status],
@@ -135,14 +132,19 @@ def _break_glass_record(
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
-def subject_of(deployment: Deployment) -> approvals.ApprovalSubject:
+def subject_of(deployment: Deployment) -> ApprovalSubject:
     """Return what an approval of the deployment covers."""
-    return approvals.ApprovalSubject(
+    return ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
+        capabilities=tuple(sorted(deployment.config_bundle.required_capabilities)),
         target=deployment.target,
         strategy=deployment.strategy,
-        capabilities=deployment.config_bundle.required_capabilities,
+        options=DeploymentOptions(
+            take_over=deployment.take_over,
+            agent_timeout_s=deployment.policy.agent_timeout_s,
+            override_freeze=deployment.freeze_override or None,
+        ),
     )
 
 

@@ -66,7 +66,7 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
         deployment_id=str(deployment.pk),
         approval_id=str(consent.pk),
         status=consent.status,
-        bound=_describe_binding(consent),
+        bound=consent.subject.document(),
         shown=_describe_shown(consent),
         break_glass=consent.break_glass,
         requester_id=None if consent.requester_id is None else str(consent.requester_id),
@@ -86,16 +86,6 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
             for decision in consent.decisions.order_by("id")
         ),
     )
-
-
-def _describe_binding(consent: Approval) -> Json:
-    """Return everything that the approval covers. ``byteor-verify`` compares the hashes, and prints the rest."""
-    return {
-        "spec_hash": consent.spec_hash,
-        "config_hash": consent.config_hash,
-        "target": consent.target and consent.target.bound.stored(),
-        "strategy": consent.strategy and consent.strategy.stored(),
-    }
 
 
 def _describe_shown(consent: Approval) -> Json:

@@ -36,6 +36,9 @@ class ApprovalSerializer(ModelSerializer):
     decisions = DecisionSerializer(many=True)
     target = StoredFormField(allow_null=True)
     strategy = StoredFormField(allow_null=True)
+    take_over = serializers.BooleanField(source="subject.options.take_over")
+    agent_timeout_s = serializers.IntegerField(source="subject.options.agent_timeout_s", allow_null=True)
+    override_freeze = serializers.CharField(source="subject.options.override_freeze", allow_null=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     credential = serializers.SerializerMethodField()
 
@@ -46,6 +49,11 @@ class ApprovalSerializer(ModelSerializer):
         "break_glass": "Whether the deployment started before anybody approved it.",
         "target": "The agents that the approval covers. Null for a replay.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
+        "take_over": "Whether the approval covers taking over agents that run another pipeline.",
+        "agent_timeout_s": "The agent timeout that the approval covers, which the deployment copied from the "
+        "environment. Null for a replay.",
+        "override_freeze": "The reason to start in a freeze window that the approval covers. Null if the deployment "
+        "waits for the end of freeze windows.",
         "capabilities": "What the approval permits.",
         "required_approvals": "How many different people must approve.",
         "allow_self_approval": "Whether the approval of the requester counts.",
@@ -65,8 +73,9 @@ class ApprovalSerializer(ModelSerializer):
         model = Approval
         fields = [
             "id", "environment_id", "status", "deployment_id", "replay_id", "break_glass", "spec_hash", "config_hash",
-            "target", "strategy", "capabilities", "required_approvals", "allow_self_approval", "requested_by",
-            "decisions", "expires_at", "approved_at", "used_at", "credential", "created_at",
+            "target", "strategy", "take_over", "agent_timeout_s", "override_freeze", "capabilities",
+            "required_approvals", "allow_self_approval", "requested_by", "decisions", "expires_at", "approved_at",
+            "used_at", "credential", "created_at",
         ]  # fmt: skip
 
     def get_credential(self, approval: Approval) -> str | None:

@@ -78,7 +78,9 @@ class DeploymentSerializer(ModelSerializer):
         "target_count": "How many agents matched the target when the deployment was created.",
         "strategy": "How the deployment spreads over the agents. Default: all at once.",
         "take_over": "Whether the deployment may take over agents that run another pipeline. Default: false.",
-        "approval": "The credential of an unused approval of the same configuration, target and strategy.",
+        "approval": "The credential of an unused approval of an equal request: the same configuration, target, "
+        "strategy, `take_over` and `override_freeze`, and the same `agent_timeout_s` of the environment. Only the note "
+        "may differ.",
         "override_freeze": "Deploy although a freeze window is open. Needs `org_admin`.",
         "freeze_override": "Why a freeze window was overridden, and by whom. Null if no window was overridden.",
         "break_glass": (

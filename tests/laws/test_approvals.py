@@ -1,0 +1,390 @@
+"""Each field of a request that needs approval is shown to approvers and bound, or there is a reason why it need not be.
+
+Bound means equal: an unused approval permits a later request only if the field has the same value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from apps.artifacts.models import Artifact, Replay
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import deployments
+from apps.tenancy.models import Environment
+from tests.artifacts import incidents
+from tests.artifacts.execute_steps import create_environment, create_version, post_replay
+from tests.browser.filled import row_page, signed_in
+from tests.openapi import document
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+NOT_BOUND_OF_DEPLOYMENTS = {
+    "note": "It is shown, but it is a comment: nothing that happens depends on it.",
+    "approval": "It is the credential itself. A request with it needs no other approval.",
+    "break_glass.reason": "Break-glass does not use an approval, and the one that follows is used up when it is given.",
+    "break_glass.expires_in_s": "As above. It is shown as the time when the approval expires.",
+}
+NOT_BOUND_OF_REPLAYS = {
+    "mode": "It is shown, and always `execute`: a dry run takes no approval.",
+    "approval": "It is the credential itself. A request with it needs no other approval.",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a request has in one field, and how the API and the page of its approval must show that."""
+
+    body: dict[str, Any]
+    in_api: dict[str, Any]
+    on_page: str
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Two requests that differ in one field only. ``label`` names the field on the page of an approval."""
+
+    label: str
+    first: Request
+    second: Request
+
+
+def _fields(schema: dict[str, Any], name: str = "") -> Iterator[str]:
+    """Yield the fields of a request's schema, those inside objects as ``object.field``."""
+    if "$ref" in schema:
+        schema = document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    parts = [part for part in schema.get("allOf", schema.get("oneOf", ())) if part.get("type") != "null"]
+    if "properties" in schema:
+        for key, value in schema["properties"].items():
+            yield from _fields(value, f"{name}.{key}" if name else key)
+    elif parts:
+        (part,) = parts
+        yield from _fields(part, name)
+    else:
+        yield name
+
+
+def fields_of(operation_id: str) -> list[str]:
+    """Return the fields of the operation's request body, as the API document lists them."""
+    (operation,) = (
+        operation
+        for path in document()["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict) and operation.get("operationId") == operation_id
+    )
+    return sorted(_fields(operation["requestBody"]["content"]["application/json"]["schema"]))
+
+
+@dataclass
+class Asked:
+    """A request that was approved, whose approval is unused."""
+
+    approval: Approval
+    body: dict[str, Any]
+
+
+@pytest.fixture
+def console(world: World) -> Client:
+    """Return a client of the console that is signed in as an approver."""
+    return signed_in(world.reviewer.user)
+
+
+def check_shown(world: World, console: Client, approval: Approval, label: str, expected: Request) -> str:
+    """Check that a viewer reads the field in the API, and an approver on the page. Return what the page says."""
+    shown = world.viewer.api.get(world.path(approval.environment, f"/approvals/{approval.pk}")).json()
+    assert {name: shown[name] for name in expected.in_api} == expected.in_api
+    page = console.get(row_page(approval))
+    fact = str(dict(page.context["summary"]["facts"])[label])
+    assert expected.on_page in fact
+    assert fact in page.text
+    return fact
+
+
+def check_binds(answer: Any, approval: Approval) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.binding"), answer.json()
+    approval.refresh_from_db()
+    assert approval.used_at is None
+
+
+# -- deployments ------------------------------------------------------------------------------------------------------
+
+
+def bound_of_deployments(world: World, environment: Environment) -> dict[str, Bound]:
+    """Return the bound fields of ``createDeployment``."""
+    one, two = (world.agent(environment, f"agent-{zone}", zone=zone)[0] for zone in "ab")
+    version = world.version(environment)
+    bundle, other = (
+        world.bundle(environment, name, version=version, env={"NAME": name}) for name in ("bundle", "other")
+    )
+    basis: dict[str, Any] = {"config_bundle_id": str(bundle.pk), "target": {"all": True}}
+    waves = {"kind": "waves", "pause_s": 0, "percents": [50, 100], "auto_rollback": True}
+    counted = {"failure_threshold_percent": 0}
+
+    def target(target: dict[str, Any], count: int, text: str) -> Request:
+        resolved = [str(one.pk), str(two.pk)][:count]
+        return Request({**basis, "target": target}, {"target": {**target, "count": count, "resolved": resolved}}, text)
+
+    def strategy(strategy: dict[str, Any], text: str) -> Request:
+        return Request({**basis, "strategy": strategy}, {"strategy": {**counted, **strategy}}, text)
+
+    def plain(body: dict[str, Any], in_api: dict[str, Any], text: str) -> Request:
+        return Request({**basis, **body}, in_api, text)
+
+    every = target({"all": True}, 2, "all agents of the environment")
+    in_waves = strategy(waves, "Waves up to 50")
+    at_once = {"kind": "all_at_once", "auto_rollback": True}
+    quick = strategy({"kind": "waves", "pause_s": 0, "percents": [100], "auto_rollback": True}, "Waves up to 100")
+    return {
+        "config_bundle_id": Bound(
+            "Config bundle",
+            plain({}, {"config_hash": bundle.config_hash}, str(bundle.pk)),
+            plain({"config_bundle_id": str(other.pk)}, {"config_hash": other.config_hash}, str(other.pk)),
+        ),
+        "target.all": Bound("Target", every, target({"agents": [str(one.pk), str(two.pk)]}, 2, "2 agents by name")),
+        "target.agents": Bound(
+            "Target",
+            target({"agents": [str(one.pk)]}, 1, "1 agent by name"),
+            target({"agents": [str(one.pk), str(two.pk)]}, 2, "agent-a, agent-b"),
+        ),
+        "target.selector": Bound("Target", target({"selector": {"zone": "a"}}, 1, "zone=a"), every),
+        "strategy.kind": Bound("Strategy", strategy(at_once, "All at once"), quick),
+        "strategy.percents": Bound("Strategy", in_waves, quick),
+        "strategy.pause_s": Bound("Strategy", in_waves, strategy({**waves, "pause_s": 60}, "pause of 60 s")),
+        "strategy.failure_threshold_percent": Bound(
+            "Strategy", in_waves, strategy({**waves, "failure_threshold_percent": 10}, "more than 10")
+        ),
+        "strategy.auto_rollback": Bound(
+            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "leaves the rollback to people")
+        ),
+        "take_over": Bound(
+            "Take over",
+            plain({}, {"take_over": False}, "no"),
+            plain({"take_over": True}, {"take_over": True}, "takes over agents that run another pipeline"),
+        ),
+        "override_freeze.reason": Bound(
+            "Freeze override",
+            plain({"override_freeze": {"reason": "outage"}}, {"override_freeze": "outage"}, "outage"),
+            plain({"override_freeze": {"reason": "audit"}}, {"override_freeze": "audit"}, "audit"),
+        ),
+    }
+
+
+def post_deployment(world: World, environment: Environment, body: dict[str, Any], **more: Any) -> Any:
+    return world.admin.api.post(world.path(environment, "/deployments"), {**body, **more})
+
+
+def approved_deployment(world: World, environment: Environment, body: dict[str, Any]) -> Asked:
+    """Request a deployment, approve it and abort it."""
+    made = post_deployment(world, environment, body)
+    assert made.status_code == 201, made.json()
+    decision = {"deployment_id": made.json()["id"], "decision": "approve"}
+    assert world.reviewer.api.post(world.path(environment, "/approvals"), decision).status_code == 201
+    deployments.abort(Deployment.objects.get(pk=made.json()["id"]), actor=world.operator.actor)
+    return Asked(Approval.objects.get(pk=made.json()["approval_id"]), body)
+
+
+def hand_in(world: World, asked: Asked, body: dict[str, Any]) -> Any:
+    return post_deployment(world, asked.approval.environment, body, approval=asked.approval.credential)
+
+
+def check_serves(world: World, asked: Asked, body: dict[str, Any]) -> Deployment:
+    answer = hand_in(world, asked, body)
+    assert (answer.status_code, answer.json().get("status")) == (201, "approved"), answer.json()
+    deployment = Deployment.objects.get(pk=answer.json()["id"])
+    deployments.abort(deployment, actor=world.operator.actor)
+    return deployment
+
+
+def test_each_field_of_a_deployment_is_bound_or_need_not_be(world: World, console: Client) -> None:
+    prod = world.prod
+    bound = bound_of_deployments(world, prod)
+    assert sorted([*bound, *NOT_BOUND_OF_DEPLOYMENTS]) == fields_of("createDeployment")
+
+    approved: dict[str, Asked] = {}
+    for case in bound.values():
+        said = set()
+        for each in (case.first, case.second):
+            key = json.dumps(each.body)
+            if key not in approved:
+                approved[key] = approved_deployment(world, prod, each.body)
+            said.add(check_shown(world, console, approved[key].approval, case.label, each))
+        assert len(said) == 2
+        before = Deployment.objects.count()
+        for one, other in ((case.first, case.second), (case.second, case.first)):
+            asked = approved[json.dumps(one.body)]
+            check_binds(hand_in(world, asked, other.body), asked.approval)
+        assert Deployment.objects.count() == before
+    for asked in approved.values():
+        check_serves(world, asked, asked.body)
+
+
+def test_reason_to_override_a_freeze_is_bound_in_both_directions(world: World) -> None:
+    basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
+    world.agent(world.prod)
+    overriding = {**basis, "override_freeze": {"reason": "outage"}}
+
+    for body, other in ((basis, overriding), (overriding, basis)):
+        asked = approved_deployment(world, world.prod, body)
+        check_binds(hand_in(world, asked, other), asked.approval)
+
+
+def test_fields_of_deployments_that_need_not_be_bound(world: World) -> None:
+    world.agent(world.prod)
+    basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
+    asked = approved_deployment(world, world.prod, {**basis, "note": "one"})
+
+    check_serves(world, asked, {**basis, "note": "two"})
+    by_break_glass = {**basis, "break_glass": {"reason": "outage"}}
+    assert hand_in(world, asked, by_break_glass).status_code == 400
+    broken = post_deployment(world, world.prod, by_break_glass).json()
+    decision = {"deployment_id": broken["id"], "decision": "approve"}
+    given = world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).json()
+    deployments.abort(Deployment.objects.get(pk=broken["id"]), actor=world.operator.actor)
+    again = post_deployment(world, world.prod, basis, approval=given["credential"])
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+
+
+def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None:
+    """The deployment copies it from the environment. It decides when agents have failed."""
+    world.agent(world.prod)
+    basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
+    first, second = Request(basis, {"agent_timeout_s": 600}, "600 s"), Request(basis, {"agent_timeout_s": 60}, "60 s")
+    asked = approved_deployment(world, world.prod, basis)
+    check_shown(world, console, asked.approval, "Agent timeout", first)
+    settings = {"settings": {"agent_timeout_s": 60}}
+    assert world.admin.api.put(world.path(world.prod), settings).status_code == 200
+
+    check_binds(hand_in(world, asked, basis), asked.approval)
+
+    check_shown(world, console, approved_deployment(world, world.prod, basis).approval, "Agent timeout", second)
+
+
+def test_approval_serves_no_request_under_a_stricter_policy(world: World) -> None:
+    environment = world.environment("prod", "lenient", allow_self_approval=True)
+    world.agent(environment)
+    basis = {"config_bundle_id": str(world.bundle(environment).pk), "target": {"all": True}}
+    asked = approved_deployment(world, environment, basis)
+
+    def set_policy(**settings: Any) -> None:
+        assert world.admin.api.put(world.path(environment), {"settings": settings}).status_code == 200
+
+    set_policy(allow_self_approval=False, required_approvals=2)
+    check_binds(hand_in(world, asked, basis), asked.approval)
+    set_policy(allow_self_approval=False, required_approvals=1)
+    path = world.path(environment, "/deployments")
+    by_the_approver = world.reviewer.api.post(path, {**basis, "approval": asked.approval.credential})
+    assert (by_the_approver.status_code, by_the_approver.json()["type"]) == (403, "urn:byteor:problem:approval.self")
+    check_serves(world, asked, basis)
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"take_over": True},
+        {"freeze_override": "another reason"},
+        {"policy": {"agent_timeout_s": 86_400}},
+    ],
+    ids=str,
+)
+def test_build_refuses_a_deployment_that_was_altered(
+    world: World, run_jobs: Callable[[], int], altered: dict[str, Any]
+) -> None:
+    world.agent(world.prod)
+    deployment = world.deployment(world.bundle(world.prod))
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    world.reviewer.api.post(world.path(world.prod, "/approvals"), decision)
+    if "policy" in altered:
+        altered = {"policy": {**deployment.policy.stored(), **altered["policy"]}}
+    Deployment.objects.filter(pk=deployment.pk).update(**altered)
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval.binding", None)
+    assert Approval.objects.get().used_at is None
+
+
+# -- execute replays --------------------------------------------------------------------------------------------------
+
+
+def captured(world: World, environment: Environment, spec_kv: str, name: str, payload: bytes) -> Artifact:
+    agent, api = world.agent(environment, name)
+    bundle = incidents.incident(spec_kv, quotes_in=incidents.journal([payload, payload]))
+    answer = incidents.upload(api, agent, bundle, kind="incident_bundle")
+    run_jobs()
+    artifact = Artifact.objects.get(pk=answer.json()["id"])
+    assert artifact.status == "verified", artifact.reasons
+    return artifact
+
+
+def approved_replay(world: World, artifact: Artifact, body: dict[str, Any]) -> Asked:
+    made = post_replay(world, artifact, **body)
+    assert (made.status_code, made.json()["status"]) == (202, "pending_approval"), made.json()
+    decision = {"replay_id": made.json()["id"], "decision": "approve"}
+    path = world.path(artifact.environment, "/approvals")
+    assert world.reviewer.api.post(path, decision).status_code == 201
+    return Asked(Approval.objects.get(replay_id=made.json()["id"]), body)
+
+
+def test_each_field_of_an_execute_replay_is_bound_or_need_not_be(world: World, console: Client) -> None:
+    environment = create_environment(world)
+    older, newer = (create_version(world, environment, "http_post:http://127.0.0.1:9/hook") for _ in range(2))
+    artifact = captured(world, environment, newer.spec_kv, "one", b"x")
+    other = captured(world, environment, newer.spec_kv, "two", b"y")
+    configs = [world.bundle(environment, name, version=newer, env={"NAME": name}) for name in ("p", "q")]
+
+    def request(body: dict[str, Any], text: str, **target: Any) -> Request:
+        shown = {
+            "mode": "execute", "last_n": None, "version_id": str(newer.pk), "artifact_id": str(artifact.pk),
+            "content_hash": artifact.content_hash, "journal_lane": None,
+            "side_effects": ["http_post:http://127.0.0.1:9/hook"],
+        }  # fmt: skip
+        return Request(body, {"target": {**shown, **target}}, text)
+
+    def of_bundle(bundle: Any) -> Request:
+        return request({"config_bundle_id": str(bundle.pk)}, str(bundle.pk), config_bundle_id=str(bundle.pk))
+
+    of_artifact = request({}, str(artifact.pk))
+    of_other = request({}, str(other.pk), artifact_id=str(other.pk), content_hash=other.content_hash)
+    bound = {
+        "journal_lane": Bound(
+            "Journal lane",
+            request({}, "-"),
+            request({"journal_lane": "quotes_in"}, "quotes_in", journal_lane="quotes_in"),
+        ),
+        "last_n": Bound("Last n", request({}, "-"), request({"last_n": 2}, "2", last_n=2)),
+        "version_id": Bound(
+            "Version",
+            request({"version_id": str(newer.pk)}, str(newer.pk)),
+            request({"version_id": str(older.pk)}, str(older.pk), version_id=str(older.pk)),
+        ),
+        "config_bundle_id": Bound("Config bundle", of_bundle(configs[0]), of_bundle(configs[1])),
+    }
+    assert sorted([*bound, *NOT_BOUND_OF_REPLAYS]) == fields_of("replayArtifact")
+
+    # The artifact is a part of the path.
+    for case, second_artifact in (
+        *((case, artifact) for case in bound.values()),
+        (Bound("Artifact", of_artifact, of_other), other),
+    ):
+        first = approved_replay(world, artifact, case.first.body)
+        second = approved_replay(world, second_artifact, case.second.body)
+        said = check_shown(world, console, first.approval, case.label, case.first)
+        assert check_shown(world, console, second.approval, case.label, case.second) != said
+        before = Replay.objects.count()
+        to_first = post_replay(world, artifact, **first.body, approval=second.approval.credential)
+        check_binds(to_first, second.approval)
+        to_second = post_replay(world, second_artifact, **second.body, approval=first.approval.credential)
+        check_binds(to_second, first.approval)
+        assert Replay.objects.count() == before
+        same = post_replay(world, artifact, **first.body, approval=first.approval.credential)
+        assert (same.status_code, same.json()["status"]) == (202, "queued")
+
+    dry_run = post_replay(world, artifact, mode="dry_run", approval=first.approval.credential)
+    assert [error["code"] for error in dry_run.json()["errors"]] == ["approval.not_needed"]
