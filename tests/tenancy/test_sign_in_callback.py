@@ -58,6 +58,20 @@ def test_a_tampered_callback_is_refused(
     assert nothing_was_created()
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["error=x", "error=temporarily_unavailable&state=x", "error=server_error&state=", "denied=1", "code=x&state=x"],
+)
+@pytest.mark.parametrize("accept", [JSON, HTML])
+def test_callback_without_a_sign_in_is_refused_whatever_it_says(
+    client: Client, provider: Provider, query: str, accept: str
+) -> None:
+    response = finish(client, query, accept)
+
+    assert response.status_code == 401
+    assert nothing_was_created()
+
+
 LONG_AGO = int(time.time()) - 3600
 
 

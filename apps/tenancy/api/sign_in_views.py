@@ -32,6 +32,7 @@ from byteor_cloud.api import problems
 from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
 
 CALLBACK = "/auth/callback"
+_START_AGAIN = "The identity provider's response is not valid. Start again at /auth/login."
 BACKEND = "oidc"
 DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
 logger = structlog.get_logger(__name__)
@@ -68,6 +69,16 @@ def _backend(request: HttpRequest) -> Any:
     return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # as above
 
 
+def _check_begun_here(backend: Any) -> None:
+    """Raise Unauthenticated if this session began no sign-in with the callback's state.
+
+    social-auth reports what a callback says went wrong at the provider before it looks at the state.
+    """
+    state = backend.get_request_state()
+    if not state or backend.strategy.session_get(backend.transaction_key(state)) is None:
+        raise Unauthenticated(_START_AGAIN)
+
+
 def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
     """Return the error that the caller sees for a failed sign-in.
 
@@ -81,7 +92,7 @@ def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
         detail = "The identity provider rejects this service's configuration. Tell the installation operator."
         return Unavailable(detail)
     logger.warning("sign_in_refused", kind=type(error).__name__, code=error.code, stage=error.stage)
-    return Unauthenticated("The identity provider's response is not valid. Start again at /auth/login.")
+    return Unauthenticated(_START_AGAIN)
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -156,8 +167,10 @@ class CallbackView(_SignInView):
         """Exchange the authorization code for a session (browsers) or a user token (other clients)."""
         session = request._request.session
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
+        backend = _backend(request._request)
+        _check_begun_here(backend)
         # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.
-        user = _backend(request._request).complete(user=None, request_id=request_id, ip=ip)
+        user = backend.complete(user=None, request_id=request_id, ip=ip)
         if not isinstance(user, User) or not user.is_active:
             raise Unauthenticated("This account is not active.")
         actor = Actor("user", str(user.pk), user.email, request_id, ip)
