@@ -48,7 +48,7 @@ class KnownKey:
 
     __slots__ = (
         "agent_id", "digest", "environment_id", "expires_at", "forget_at", "interval_s", "is_pending", "key_set_etag",
-        "offer_changes", "offer_tag", "organization_id", "project_id", "scopes",
+        "offer_changes", "offer_tag", "organization_id", "project_id", "scopes", "use_due_at",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class KnownKey:
         self.interval_s, self.key_set_etag = interval_s, key_set_etag
         self.is_pending = is_pending  # its agent asked for it, and has not used it yet
         self.forget_at = time.monotonic() + MAX_AGE_S * random.uniform(0.8, 1.0)  # noqa: S311  it spreads look-ups
+        self.use_due_at = 0.0  # when its next use is to be stored
         # The ETag of the agent's offer, if known, and the number of notifications that the offer has changed. A tag
         # that was read before a change must not be stored after it.
         self.offer_tag: str | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.db import transaction
 from django.test import Client
 
 from apps.fleet.models import Agent, AgentKey, Heartbeat
@@ -37,6 +40,33 @@ def ask(client: Client, method: str, path: str, body: bytes, kind: str, headers:
     kept = {name: value for name, value in answer.items() if name not in _OF_THE_MOMENT | _OF_DRF}
     layered = client.handler.answered > before if isinstance(client, FrontClient) else False
     return (answer.status_code, content, kept, sorted(set(dict(answer.items())) & _OF_THE_MOMENT)), layered
+
+
+def rows() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows about agents and deployments. Of a time they only tell that there is one."""
+    random = {"id", "next_heartbeat_s"}
+    models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]
+    return {
+        model.__name__: [
+            {
+                name: "a time" if isinstance(value, datetime) else value
+                for name, value in row.items()
+                if name not in random
+            }
+            for row in model._default_manager.order_by("pk").values()
+        ]
+        for model in models
+    }
+
+
+def ask_and_undo(client: Client, *request: Any) -> Any:
+    """Send a request, and return the answer and the rows afterwards. The rows are as before then."""
+    with transaction.atomic():
+        AgentKey.objects.update(last_used_at=None)
+        answer, layered = ask(client, *request)
+        after = rows()
+        transaction.set_rollback(True)
+    return answer, after, layered
 
 
 CASES: dict[str, tuple[str, str, bytes, dict[str, str], bool]] = {
@@ -114,14 +144,17 @@ def test_layer_and_django_answer_alike(case: str, is_offered: bool) -> None:
     sent = {n: v.replace("ETAG", etag).replace("USER", f"Bearer {world.admin.api.token}") for n, v in sent.items()}
     kind = sent.pop("Content-Type", "application/json" if body else "")
 
-    by_layer, layered = ask(FrontClient(), method, path, body, kind, sent)
-    by_django, _ = ask(Client(), method, path, body, kind, sent)
+    by_layer, after_layer, layered = ask_and_undo(FrontClient(), method, path, body, kind, sent)
+    by_django, after_django, _ = ask_and_undo(Client(), method, path, body, kind, sent)
 
     if case == "report of an unknown deployment" or (case == "report" and not is_offered):
         by_layer[1].pop("errors", None)
         by_django[1].pop("errors", None)
     assert by_layer == by_django
+    assert after_layer == after_django
     assert layered == is_layered
+    is_used = is_layered and sent["Authorization"] == f"Bearer {api.token}"
+    assert not is_used or [key["last_used_at"] for key in after_layer["AgentKey"]] == ["a time"]
 
 
 def test_key_without_the_scope_is_left_to_django(world: World) -> None:

@@ -14,6 +14,7 @@ from apps.fleet import heartbeat_body, heartbeats
 from apps.fleet.agent_keys import KnownKey, agent_keys
 from apps.fleet.api.authentication import finish_rotation
 from apps.fleet.api.serializers import heartbeat_answer
+from apps.fleet.key_uses import key_uses
 from apps.releases.agent_path import routes
 from apps.releases.agent_path.answers import Answer, Exchange, StartResponse
 from apps.releases.agent_path.routes import Call, Route
@@ -73,6 +74,7 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
         exchange.usage.check()
     if key.is_pending:
         _finish_rotation(exchange, key)
+    key_uses.note(key)
     return _HANDLERS[call.route](exchange, call, key)
 
 
