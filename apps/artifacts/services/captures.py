@@ -60,7 +60,10 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
         return read(_opened(artifact))
     except FileNotFoundError:  # it was removed meanwhile, or somebody deleted a part of it
         derived.forget(artifact)
-    return read(_opened(artifact))
+    try:
+        return read(_opened(artifact))
+    except FileNotFoundError as error:  # once more: the host removes captures soon after they were unpacked
+        raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 
 _builds = threading.Lock()
@@ -120,9 +123,9 @@ def read_journal(
     unix_ns = None if time is None else max(0, round(time.timestamp() * 1_000_000) * 1_000)
 
     def read(capture: Path) -> dict[str, Any]:
-        if lane not in indexes_of(capture):
+        if (index := indexes_of(capture).get(lane)) is None:
             raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken")
-        journal, index = capture / "files/journal" / f"{lane}.bin", capture / "indexes" / lane
+        journal = capture / "files/journal" / f"{lane}.bin"
         page: dict[str, Any] = compute(read_page, str(journal), str(index), lane, unix_ns=unix_ns, **options)
         return page
 
@@ -154,11 +157,11 @@ def trace_record(
     ``lane`` waits until this process may compute.
     """
     request = child_request(replay)
-    capture = _opened(replay.artifact)
+    capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))
     request |= {
         "kind": "trace",
         "folder": str(capture / "files"),
-        "indexes": {lane: str(path) for lane, path in indexes_of(capture).items()},
+        "indexes": {lane: str(path) for lane, path in indexes.items()},
         "sequence": sequence,
         "ingress": ingress or replay.journal_lane,
     }
