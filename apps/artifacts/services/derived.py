@@ -71,7 +71,7 @@ def tidy() -> None:
         for artifact, size in sizes.items():
             if counted[artifact] != size:
                 Artifact.objects.filter(pk=artifact).update(derived_bytes=size)
-        if hosts.live().count() <= 1:  # else another host may keep the others
+        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # else another host may keep the others
             Artifact.objects.filter(derived_bytes__gt=0).exclude(pk__in=list(sizes)).update(derived_bytes=0)
     _delete(taken)
 
