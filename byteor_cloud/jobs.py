@@ -334,7 +334,7 @@ def is_outage(error: BaseException | None) -> bool:
         about_the_file = (FileExistsError, IsADirectoryError, gzip.BadGzipFile)
         if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _OWN_FAULT:
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 

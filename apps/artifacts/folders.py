@@ -41,11 +41,11 @@ def list_kept() -> list[Kept]:
 
 def find(organization: UUID, artifact: UUID) -> Path | None:
     """Return the folder of an artifact, if this host has one, and note that it is used."""
-    for kept in _kept_of(_root() / str(organization)):
-        if kept.artifact == artifact:
+    for path in _entries(_root() / str(organization)):
+        if path.name.startswith(f"{artifact}."):
             with suppress(FileNotFoundError):
-                os.utime(kept.path)
-                return kept.path
+                os.utime(path)
+                return path
     return None
 
 

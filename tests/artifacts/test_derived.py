@@ -131,9 +131,7 @@ def test_full_host_removes_only_captures_of_who_holds_most(world: World, monkeyp
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_capture_larger_than_what_any_other_holds_waits_for_space(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_capture_larger_than_all_others_waits_for_space(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     small = [World(name) for name in ("second", "third", "fourth")]
     theirs = {ingested(each, capture(2, 0)).pk for each in small}

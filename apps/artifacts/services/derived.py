@@ -84,16 +84,15 @@ def _lock() -> None:
 
 def _excess(new: folders.Kept) -> list[folders.Kept]:
     """Return the folders to remove so that the bounds hold, the least recently used ones of an organization first."""
-    kept = sorted((each for each in folders.list_kept() if each != new), key=lambda each: each.used_at)
+    kept = [each for each in folders.list_kept() if each != new]
     excess: list[folders.Kept] = []
 
     def remove_oldest(organization: str) -> bool:
-        for each in kept:
-            if each.organization == organization:
-                kept.remove(each)
-                excess.append(each)
-                return True
-        return False
+        theirs = [each for each in kept if each.organization == organization]
+        if theirs:
+            excess.append(min(theirs, key=lambda each: each.used_at))
+            kept.remove(excess[-1])
+        return bool(theirs)
 
     def is_over() -> bool:
         own = [each for each in kept if each.organization == new.organization]

@@ -6,13 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg
 import structlog
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import connection
 
 from apps.artifacts.services import derived
 from byteor_cloud import data_folders
-from byteor_cloud.errors import Unavailable
 
 EVERY_S = 600.0  # with LEFTOVER_S, what a killed process leaves is gone within an hour
 END_S = 5.0
@@ -39,8 +37,8 @@ def clean() -> None:
     try:
         data_folders.remove_leftovers()
         derived.tidy()
-    except (OSError, Unavailable, DatabaseError, InterfaceError, psycopg.Error) as error:
-        logger.warning("cleaning_failed", kind=type(error).__name__)
+    except Exception as error:
+        logger.warning("cleaning_failed", exc_info=error)
     finally:
         connection.close()
 

@@ -126,10 +126,17 @@ def build_incident(
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
     files |= {f"journal/{lane}.bin": content for lane, content in (journals or {}).items()}
     files |= {f"expected/{egress}.bin": content for egress, content in (expected or {}).items()}
-    packed = io.BytesIO()
     # Level 9 would take ten times as long for a journal, and save a thousandth of it.
+    packed = _pack(files, compresslevel=6)
+    if sum(map(len, files.values())) > max_unpacked(len(packed)):  # long and very regular: it would be rejected
+        return _pack(files, compresslevel=0)
+    return packed
+
+
+def _pack(files: Mapping[str, bytes], compresslevel: int) -> bytes:
+    packed = io.BytesIO()
     with (
-        gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as zipped,
+        gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=compresslevel, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as archive,
     ):
         for name, content in sorted(files.items()):
