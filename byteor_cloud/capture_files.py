@@ -19,27 +19,34 @@ from byteor_cloud.engine.replay import (
     validate_incident,
 )
 
+_BLOCK = 4096  # the disk space of a file or folder is a multiple of this on most file systems
+
 
 def build_capture(archive: BinaryIO, into: Path) -> IncidentBundle:
     """Unpack and check an incident bundle, and index its journals. Raises RejectedBundle.
 
-    A broken journal gets no index: the bundle is valid, but that journal cannot be read by page.
+    A broken journal gets no index: the bundle is valid, but that journal cannot be read by page. The indexes have
+    numbers as names, because what the upload calls a journal may be too long or no name for another file.
     """
     files, indexes = into / "files", into / "indexes"
     files.mkdir()
     indexes.mkdir()
     extract_incident(archive, files)
     bundle = validate_incident(files)
-    for lane, journal in bundle.journals.items():
+    numbers = {}
+    for number, (lane, journal) in enumerate(bundle.journals.items()):
         with suppress(BadJournal):
-            index_file(journal, indexes / lane)
+            index_file(journal, indexes / str(number))
+            numbers[lane] = number
+    (into / "indexes.json").write_text(json.dumps(numbers))
     (into / "list.json").write_text(json.dumps(file_digests(files)))
     return bundle
 
 
 def size_of(capture: Path) -> int:
-    """Return how many bytes the folder's files have."""
-    return sum(path.stat().st_size for path in capture.rglob("*") if path.is_file())
+    """Return how much disk space the folder takes, with all files and folders in it."""
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in (capture, *capture.rglob("*"))]
+    return sum(max(1, -(-size // _BLOCK)) * _BLOCK for size in sizes)
 
 
 def listed_files(capture: Path) -> list[dict[str, Any]]:
@@ -50,4 +57,5 @@ def listed_files(capture: Path) -> list[dict[str, Any]]:
 
 def indexes_of(capture: Path) -> dict[str, Path]:
     """Return the index file of each journal by lane."""
-    return {path.name: path for path in sorted((capture / "indexes").iterdir())}
+    numbers: dict[str, int] = json.loads((capture / "indexes.json").read_text())
+    return {lane: capture / "indexes" / str(number) for lane, number in numbers.items()}

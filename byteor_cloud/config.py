@@ -50,6 +50,7 @@ class Config:
     max_body_bytes: int
     max_agent_body_bytes: int
     max_upload_bytes: int
+    max_derived_bytes: int
     webhook_allow_private: tuple[Network, ...]
     log_format: Literal["console", "json"]
     s3_bucket: str | None
@@ -266,6 +267,7 @@ def load(environ: Mapping[str, str]) -> Config:
         max_body_bytes=take("MAX_BODY_BYTES", _number(1024, 1 << 30), 4 << 20),
         max_agent_body_bytes=take("MAX_AGENT_BODY_BYTES", _number(1024, 1 << 30), 64 << 10),
         max_upload_bytes=take("MAX_UPLOAD_BYTES", _number(1024, 1 << 40), 64 << 20),
+        max_derived_bytes=take("MAX_DERIVED_BYTES", _number(1 << 20, 1 << 50), 2 << 30),
         webhook_allow_private=take("WEBHOOK_ALLOW_PRIVATE", _networks, ()),
         log_format=cast("Literal['console', 'json']", take("LOG_FORMAT", _choice("console", "json"), "console")),
         s3_bucket=take("S3_BUCKET", str, None),

@@ -1,11 +1,19 @@
 """The folders for temporary files in the data folder. They are created when a process starts, and again if they vanish.
 
 Somebody may delete such a folder while processes run, so each use of a folder begins with one of these functions.
+A process locks its temporary files and folders while it uses them. The kernel unlocks them when the process dies, so
+``remove_leftovers`` can tell what nobody needs any more, however long a job takes.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +22,10 @@ from django.conf import settings
 
 from byteor_cloud import space
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.received_file import PARTIAL
 
+# A younger file may not be locked yet. Where the file system has no locks, an upload in progress is younger, too.
+LEFTOVER_S = 1800.0
 _PRIVATE = 0o700  # captured data passes through these folders
 logger = structlog.get_logger(__name__)
 
@@ -27,6 +38,60 @@ def uploads() -> Path:
 def scratch() -> Path:
     """Return the folder for files that a job or a request needs until it ends."""
     return _ensure(settings.CONFIG.data_dir / "scratch")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Create a folder in ``scratch`` that exists, and is locked, until the block ends."""
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield Path(folder)
+        finally:
+            os.close(lock)
+
+
+def discard(folder: Path) -> Path:
+    """Take a folder out of its place at once, and return where its content waits for its removal. Raises OSError."""
+    target = Path(tempfile.mkdtemp(dir=scratch())) / folder.name
+    folder.rename(target)
+    return target.parent
+
+
+def remove_leftovers() -> None:
+    """Delete the temporary files and folders of processes that were killed."""
+    partial = settings.CONFIG.data_dir / "artifacts"
+    for folder, names in ((uploads(), "*"), (scratch(), "*"), (partial, f"{PARTIAL}*")):
+        for leftover in folder.glob(names):
+            with suppress(FileNotFoundError):  # its process has just removed it
+                if leftover.lstat().st_mtime > time.time() - LEFTOVER_S or _is_in_use(leftover):
+                    continue
+                logger.info("leftover_removed", folder=folder.name)
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
+
+
+def _is_in_use(path: Path) -> bool:
+    """Tell whether a living process has the file or folder locked. Raises FileNotFoundError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def captures() -> Path:

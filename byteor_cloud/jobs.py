@@ -10,7 +10,7 @@ import errno
 import gzip
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, dataclass_transform
 from uuid import UUID
@@ -122,10 +122,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """The reason why a job became a dead letter: its process was ``killed`` too often, or it failed with ``error``."""
+    """The reason why a job became a dead letter: its process was ``killed`` too often, or it failed with ``error``.
+
+    ``cause`` is the exception that ``error`` describes.
+    """
 
     killed: bool
     error: str
+    cause: BaseException | None = field(default=None, compare=False)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -300,7 +304,11 @@ def enqueue_tick(periodic: Periodic, tick: int) -> None:
             cursor.execute(_ENQUEUE_TICK, values)
 
 
-_OWN_FAULT = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.E2BIG}
+# What a system says about one name or one file, and not about the disk as a whole.
+_OWN_FAULT = {
+    errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.E2BIG, errno.EILSEQ, errno.EFBIG, errno.EOVERFLOW,
+    errno.ENOTEMPTY,
+}  # fmt: skip
 
 
 def is_outage(error: BaseException | None) -> bool:
@@ -326,7 +334,7 @@ def is_outage(error: BaseException | None) -> bool:
         about_the_file = (FileExistsError, IsADirectoryError, gzip.BadGzipFile)
         if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _OWN_FAULT:
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 

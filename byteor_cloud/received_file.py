@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -31,6 +32,8 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
         except FileNotFoundError:  # the first file of this folder
             folder.mkdir(parents=True, exist_ok=True)
             handle, path = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # see data_folders.remove_leftovers
         self._raw = os.fdopen(handle, "w+b", buffering=0)
         super().__init__(self._raw, name, size=0)
         self._path: Path | None = Path(path)

@@ -41,7 +41,7 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
-    # The size of the files and indexes that are derived from an incident bundle (``folders``).
+    # The disk space of what is derived from an incident bundle, 0 while it is not kept (``services.derived``).
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
@@ -66,6 +66,7 @@ class Artifact(Stateful):
                 condition=~models.Q(status=ArtifactStatus.VERIFIED),
                 name="artifacts_artifact_unverified",
             ),
+            models.Index(fields=["id"], condition=models.Q(derived_bytes__gt=0), name="artifacts_artifact_derived"),
         ]
 
     def __str__(self) -> str:

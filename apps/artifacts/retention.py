@@ -10,7 +10,6 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from apps.artifacts import folders
 from apps.artifacts.models import Artifact, UnreferencedBlob
 from apps.fleet.models import Agent
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent
@@ -106,18 +105,9 @@ def _remove(content_hash: str) -> bool:
     is_needed = bool(_find_referenced([content_hash]))
     if not is_needed:
         blobs.delete(content_hash)
-        folders.forget(content_hash)
     # Delete the row last: if this transaction fails, the next run tries again, and deleting a blob twice does no harm.
     listed.delete()
     return not is_needed
-
-
-def forget_derived() -> None:
-    """Remove from this host what was derived from artifacts that are gone. Another host may have removed the blobs."""
-    kept = folders.list_kept()
-    needed = set(Artifact.objects.filter(content_hash__in=kept).values_list("content_hash", flat=True)) if kept else ()
-    for content_hash in set(kept).difference(needed):
-        folders.forget(content_hash)
 
 
 def _find_referenced(hashes: list[str]) -> set[str | None]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from apps.artifacts import retention
 from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
-from apps.artifacts.services import bisects, replay_runs, replays, uploads
+from apps.artifacts.services import bisects, derived, replay_runs, replays, uploads
 from apps.releases.jobs import ReplayDecided
+from byteor_cloud.errors import NotStored
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
+    """Reject the artifact, unless the blob store lost the upload: the same file may be uploaded again."""
     if why.killed:
-        uploads.reject_killed(job.artifact_id)
+        detail = "The check of this artifact repeatedly killed the worker's process."
+        uploads.reject_unchecked(job.artifact_id, "worker_killed", detail)
+    elif not isinstance(why.cause, NotStored):
+        detail = f"The check of this artifact failed repeatedly: {type(why.cause).__name__}."
+        uploads.reject_unchecked(job.artifact_id, "unreadable", detail)
 
 
 @runs_claimed(IngestArtifact, gave_up=_reject_after_last_attempt)
 def ingest(claim: Claim, job: IngestArtifact) -> None:
-    """Verify or reject a received artifact. An artifact whose check repeatedly kills the worker is rejected."""
+    """Verify or reject a received artifact. If its check always fails or kills the worker, it is rejected."""
     uploads.ingest(job.artifact_id, claim)
 
 
@@ -53,4 +59,4 @@ def retain() -> None:
     retention.forget_agents()
     retention.list_stray_blobs()
     retention.remove_unreferenced()
-    retention.forget_derived()
+    derived.tidy()

@@ -39,7 +39,8 @@ def record_end(run: FetchedJob, error: BaseException | None) -> None:
             wait = min(LONGEST_WAIT_S, 2**run.outages)
             _requeue(run, describe_error(error), wait, outages=run.outages + 1, attempts=run.attempts - 1)
     elif run.errors + 1 >= jobs.ATTEMPTS or (kind is not None and kind.recurs_soon):
-        _give_up(run, kind, GivenUp(killed=False, error=describe_error(error)), errors=run.errors + 1)
+        why = GivenUp(killed=False, error=describe_error(error), cause=error)
+        _give_up(run, kind, why, errors=run.errors + 1)
     else:
         _requeue(run, describe_error(error), 3 ** (run.errors + 1), errors=run.errors + 1)
 

@@ -7,8 +7,10 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from apps.artifacts import folders
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
 from byteor_cloud.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
@@ -97,3 +99,9 @@ def ingested(world: World, content: bytes, **fields: str) -> Artifact:
     assert answer.status_code == 201, answer.json()
     run_jobs()
     return Artifact.objects.get(pk=answer.json()["id"])
+
+
+def kept_folder(artifact: Artifact) -> Path:
+    """Return the folder that this host keeps of the artifact."""
+    (path,) = [each.path for each in folders.list_kept() if each.artifact == artifact.pk]
+    return path

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.artifacts import children, folders, retention, tasks
+from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import captures, replays
+from apps.artifacts.services import captures, derived, replays
 from byteor_cloud import blobs
+from byteor_cloud.capture_files import indexes_of
 from byteor_cloud.engine.replay import Record, encode_journal
 from byteor_cloud.ids import uuid7
-from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
+from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, kept_folder, upload
 from tests.worlds import Api, World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -126,9 +127,7 @@ def test_broken_journal_cannot_be_read(world: World) -> None:
 
 def test_folder_is_built_again_when_it_is_missing_or_its_index_is_stale(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
-    folder = folders.folder_of(artifact.content_hash)
-    assert folder.is_dir()
-    (folder / "indexes/quotes_in").write_bytes(b"old")
+    indexes_of(kept_folder(artifact))["quotes_in"].write_bytes(b"old")
     assert get(world, artifact, "/journal/quotes_in").status_code == 503
 
     answer = get(world, artifact, "/journal/quotes_in")
@@ -138,7 +137,7 @@ def test_folder_is_built_again_when_it_is_missing_or_its_index_is_stale(world: W
 
 def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
-    folders.forget(artifact.content_hash)
+    derived.forget(artifact)
 
     with captures._builds:
         busy = get(world, artifact, "/files")
@@ -148,7 +147,7 @@ def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monke
 
     assert [code(each) for each in (busy, slow)] == [(503, "unavailable")] * 2
     assert "Retry-After" in busy
-    assert not folders.folder_of(artifact.content_hash).exists()
+    assert folders.list_kept() == []
     assert get(world, artifact, "/files").status_code == 200
 
 
@@ -157,38 +156,12 @@ def test_content_that_is_gone_or_unreadable_is_a_clear_error(world: World) -> No
     gone = ingested(world, incident(spec))
     odd = ingested(world, incident(spec, quotes_in=journal([b"{}"])))
     for artifact in (gone, odd):
-        folders.forget(artifact.content_hash)
+        derived.forget(artifact)
     blobs.delete(gone.content_hash)
     Path(settings.STORAGES["default"]["OPTIONS"]["location"], blobs.storage_name(odd.content_hash)).write_bytes(b"odd")
 
     assert code(get(world, gone, "/files")) == (404, "not_found")
     assert code(get(world, odd, "/files")) == (409, "not_readable")
-
-
-def test_derived_folders_of_artifacts_that_another_host_removed_are_removed(world: World) -> None:
-    artifact = ingested(world, incident(world.version().spec_kv))
-    other = folders.folder_of("sha256:" + "0" * 64)
-    other.mkdir(parents=True)
-
-    tasks.retain()
-
-    assert [folders.folder_of(artifact.content_hash).exists(), other.exists()] == [True, False]
-
-
-def test_derived_folder_is_removed_with_the_artifact_and_when_there_are_many(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = world.version().spec_kv
-    artifact = ingested(world, incident(spec))
-    folder = folders.folder_of(artifact.content_hash)
-    Artifact.objects.all().delete()
-    retention.remove_unreferenced()
-    assert not folder.exists()
-
-    monkeypatch.setattr(folders, "MAX_CAPTURES", 1)
-    for number in range(3):
-        ingested(world, incident(spec, quotes_in=journal([b"%d" % number])))
-    assert len(list(Path(settings.CONFIG.data_dir, "captures").iterdir())) == 1
 
 
 def test_other_artifacts_have_no_files(world: World) -> None:

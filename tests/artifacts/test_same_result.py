@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from apps.artifacts import folders, retention
+from apps.artifacts import tasks
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays
+from apps.artifacts.services import derived, replays
 from apps.tenancy.models import AuditEvent
 from byteor_cloud import blobs
 from byteor_cloud.worker.process import Worker
-from tests.artifacts.incidents import ingested
+from tests.artifacts.incidents import ingested, kept_folder
 from tests.engine.replay import everywhere
 from tests.object_store import BUCKET, REGION, ObjectStore, object_store
 from tests.races import Race
@@ -38,21 +38,24 @@ def captured(world: World) -> Artifact:
 @pytest.mark.usefixtures("bucket")
 def test_artifact_in_a_bucket(world: World) -> None:
     artifact = captured(world)
-    folder = folders.folder_of(artifact.content_hash)
+    folder = kept_folder(artifact)
     shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()
     replays.request(artifact, environment=world.dev, actor=world.operator.actor)
     run_jobs()
 
     assert Replay.objects.get().result == everywhere.expected_result()
     # What is derived counts as usage, is built again from the bucket, and goes with the artifact.
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    assert shown["derived_bytes"] == sum(sizes) > shown["size_bytes"]
-    folders.forget(artifact.content_hash)
+    blocks = [-(-path.stat().st_size // 4096) or 1 if path.is_file() else 1 for path in (folder, *folder.rglob("*"))]
+    assert shown["derived_bytes"] == 4096 * sum(blocks) > shown["size_bytes"]
+    derived.forget(artifact)
+    artifact.refresh_from_db()
+    assert (artifact.derived_bytes, folder.exists()) == (0, False)
     listed = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files")).json()["results"]
     assert "journal/app.bin" in {each["path"] for each in listed}
-    assert folder.is_dir()
+    artifact.refresh_from_db()
+    assert (artifact.derived_bytes, folder.is_dir()) == (shown["derived_bytes"], True)
     Artifact.objects.all().delete()
-    retention.remove_unreferenced()
+    tasks.retain()
     assert not blobs.is_stored(artifact.content_hash)
     assert not folder.exists()
 

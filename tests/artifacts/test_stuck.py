@@ -13,17 +13,17 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import children, folders
+from apps.artifacts import children
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import uploads
+from apps.artifacts.services import derived, uploads
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent
 from byteor_cloud import blobs, jobs
 from byteor_cloud.api import system
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.worker.process import Worker
-from tests.artifacts.incidents import incident, ingested, journal, upload
+from tests.artifacts.incidents import incident, ingested, journal, kept_folder, upload
 from tests.browser.confirmed import YES
 from tests.browser.filled import act, dead_letter, row_page, signed_in
 from tests.races import Race
@@ -52,7 +52,7 @@ class Stuck:
         self.id = self.upload().json()["id"]
 
         def fail(*_: object) -> None:
-            raise error or RuntimeError("a fault of an older release")
+            raise error or NotStored("The content is not stored any more.")
 
         with monkeypatch.context() as patch:
             patch.setattr(uploads, "build_capture", fail)
@@ -95,7 +95,7 @@ def test_dead_letter_is_the_reason_of_an_artifact(stuck: Stuck) -> None:
 
     assert reason["code"] == "check_failed"
     assert "artifacts.ingest failed for good" in reason["detail"]
-    assert "a fault of an older release" in reason["detail"]
+    assert "The content is not stored any more." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
     assert "Waits for its check. The job artifacts.ingest failed for good" in page.content.decode()
 
@@ -265,7 +265,7 @@ def test_folders_that_vanish_are_created_again(world: World) -> None:
 @pytest.mark.parametrize("rest", ["/files", "/files?path=journal/quotes_in.bin", "/journal/quotes_in"])
 def test_capture_of_which_a_part_was_deleted_is_built_again(world: World, rest: str) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
-    folder = folders.folder_of(artifact.content_hash)
+    folder = kept_folder(artifact)
     (folder / "list.json").unlink()
     (folder / "files" / "journal" / "quotes_in.bin").unlink()
 
@@ -302,7 +302,7 @@ def test_content_that_the_store_does_not_have_is_404(world: World) -> None:
 
 def test_content_is_503_while_the_store_is_unavailable(world: World, store: Path) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
-    folders.forget(artifact.content_hash)
+    derived.forget(artifact)
     page = f"{row_page(artifact).removesuffix('change/')}content/"
     path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
 
@@ -313,7 +313,7 @@ def test_content_is_503_while_the_store_is_unavailable(world: World, store: Path
 
 def test_page_waits_for_the_store_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b"{}"])))
-    folders.forget(artifact.content_hash)
+    derived.forget(artifact)
     asked: list[str] = []
 
     def give_nothing(content_hash: str) -> None:

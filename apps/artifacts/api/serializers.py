@@ -113,7 +113,10 @@ class ArtifactSerializer(ModelSerializer):
         "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",
-        "derived_bytes": "The size of the files and indexes that the server derived from an incident bundle.",
+        "derived_bytes": (
+            "The disk space of the unpacked files and indexes of an incident bundle. It is 0 while the server keeps "
+            "none; they are made again when somebody reads the capture."
+        ),
         "captured_at": "When the data was captured.",
         "metadata": "The information that the agent sent about the capture.",
     }

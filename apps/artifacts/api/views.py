@@ -172,7 +172,7 @@ class CaptureViewSet(EnvironmentViewSet):
     """What a verified incident bundle holds."""
 
     operations = operations.CAPTURE
-    queryset = Artifact.objects.all()
+    queryset = Artifact.objects.select_related("environment__project")
     serializer_class = s.ArtifactSerializer
     parameters = {
         "files": {"path": line_parameter(max_length=1024, description="Download the file with this path.")},

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from apps.artifacts.folders import folder_of
+from apps.artifacts import folders
 from apps.artifacts.models import Artifact
 from apps.artifacts.pages.artifacts import artifact_headline, is_capture
 from apps.tenancy.console import row_link, state_pill
@@ -35,13 +35,18 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, ma
         "url": f"{url}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}",
         "columns": ("What happened", "Capture"),
         "rows": [
-            (_sentence(each, may_read=may_read), format_html("{} {}", row_link(each, "Open"), state_pill(each.status)))
+            (
+                _sentence(each, environment, may_read=may_read),
+                format_html("{} {}", row_link(each, "Open"), state_pill(each.status)),
+            )
             for each in found.order_by("-pk")[:_SHOWN]
         ],
         "empty": "No capture yet. Agents upload one when a stage stops or when somebody asks for it.",
     }
 
 
-def _sentence(row: Artifact, *, may_read: bool) -> str:
+def _sentence(row: Artifact, environment: Environment, *, may_read: bool) -> str:
+    row.environment = environment  # it is loaded with its project
     # Only a capture that is unpacked already is read: this page must not wait for the others.
-    return artifact_headline(row, may_read=may_read and is_capture(row) and folder_of(row.content_hash).exists())
+    is_kept = folders.find(environment.project.organization_id, row.pk) is not None
+    return artifact_headline(row, may_read=may_read and is_capture(row) and is_kept)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from apps.artifacts import children
-from apps.artifacts.folders import folder_of, forget, keep
+from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.retention import forget_derived
+from apps.artifacts.services import derived
 from apps.artifacts.services.replay_runs import child_request
 from byteor_cloud import blobs, data_folders
-from byteor_cloud.capture_files import indexes_of, listed_files
+from byteor_cloud.capture_files import indexes_of, listed_files, size_of
 from byteor_cloud.computations import read_page
 from byteor_cloud.computing import Compute, here
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.engine.replay import StaleIndex, compare
+from byteor_cloud.engine.replay import RejectedBundle, StaleIndex, compare
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.offload import run_in_disk_thread
 
@@ -48,16 +45,13 @@ def _opened(artifact: Artifact) -> Path:
     check_readable(artifact)
     if artifact.unreadable is not None:
         raise artifact.unreadable
-    folder = folder_of(artifact.content_hash)
+    if (folder := folders.find(artifact.environment.project.organization_id, artifact.pk)) is not None:
+        return folder
     try:
-        os.utime(folder)
-    except FileNotFoundError:
-        try:
-            return _build(artifact.content_hash)
-        except Unavailable as error:
-            artifact.unreadable = error
-            raise
-    return folder
+        return _build(artifact)
+    except Unavailable as error:
+        artifact.unreadable = error
+        raise
 
 
 def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
@@ -65,36 +59,41 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
     try:
         return read(_opened(artifact))
     except FileNotFoundError:  # it was removed meanwhile, or somebody deleted a part of it
-        forget(artifact.content_hash)
-    return read(_opened(artifact))
+        derived.forget(artifact)
+    try:
+        return read(_opened(artifact))
+    except FileNotFoundError as error:  # once more: the host removes captures soon after they were unpacked
+        raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 
 _builds = threading.Lock()
 
 
-def _build(content_hash: str) -> Path:
+def _build(artifact: Artifact) -> Path:
     """Build the folder in a process of its own. This process builds one at a time, and refuses others meanwhile."""
     if not _builds.acquire(blocking=False):
         raise Unavailable("Captures are being unpacked. Try again soon.", retry_after=2)
     release_connection()
     try:
-        with _scratch() as scratch:
+        with data_folders.scratch_folder() as scratch:
             archive, capture = scratch / "archive", scratch / "capture"
             capture.mkdir()
-            with blobs.read(content_hash) as source, archive.open("wb") as copy:
+            with blobs.read(artifact.content_hash) as source, archive.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
             request = {"kind": "build", "archive": str(archive), "folder": str(capture)}
             children.run_apart(request, scratch=scratch, silence_s=BUILD_S)
-            forget_derived()
-            return keep(content_hash, capture)
+            kept = derived.keep(artifact, capture, run_in_disk_thread(size_of, capture))
     except FileNotFoundError as error:
         raise Unavailable("The server's temporary files were deleted meanwhile.", retry_after=1) from error
-    except children.Refused as rejected:
+    except (children.Refused, RejectedBundle) as rejected:
         raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
     except (children.ChildDied, children.TookTooLong) as error:
         raise Unavailable("The capture could not be unpacked in time.", retry_after=10) from error
     finally:
         _builds.release()
+    if kept is None:
+        raise Unavailable("Captures of other organizations take the space for unpacked ones.", retry_after=60)
+    return kept
 
 
 def list_files(artifact: Artifact) -> list[dict[str, Any]]:
@@ -124,16 +123,16 @@ def read_journal(
     unix_ns = None if time is None else max(0, round(time.timestamp() * 1_000_000) * 1_000)
 
     def read(capture: Path) -> dict[str, Any]:
-        if lane not in indexes_of(capture):
+        if (index := indexes_of(capture).get(lane)) is None:
             raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken")
-        journal, index = capture / "files/journal" / f"{lane}.bin", capture / "indexes" / lane
+        journal = capture / "files/journal" / f"{lane}.bin"
         page: dict[str, Any] = compute(read_page, str(journal), str(index), lane, unix_ns=unix_ns, **options)
         return page
 
     try:
         page = _read(artifact, read)
     except StaleIndex:
-        forget(artifact.content_hash)
+        derived.forget(artifact)
         raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
     for record in page["results"]:
         record["time"] = shown_time(record["time"])
@@ -158,16 +157,16 @@ def trace_record(
     ``lane`` waits until this process may compute.
     """
     request = child_request(replay)
-    capture = _opened(replay.artifact)
+    capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))
     request |= {
         "kind": "trace",
         "folder": str(capture / "files"),
-        "indexes": {lane: str(path) for lane, path in indexes_of(capture).items()},
+        "indexes": {lane: str(path) for lane, path in indexes.items()},
         "sequence": sequence,
         "ingress": ingress or replay.journal_lane,
     }
     release_connection()
-    with lane(), _scratch() as scratch:
+    with lane(), data_folders.scratch_folder() as scratch:
         try:
             found: dict[str, Any] = children.run_apart(request, scratch=scratch, silence_s=TRACE_S)
         except children.Refused as refused:
@@ -179,12 +178,6 @@ def trace_record(
     if not found["records"]:
         raise NotFound("No record of the replay's journals has this sequence.")
     return found
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=data_folders.scratch()) as folder:
-        yield Path(folder)
 
 
 def compare_replays(one: Replay, other: Replay, *, compute: Compute = here) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,7 +25,7 @@ from byteor_cloud import data_folders
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ReplayEvent, ReplayStatus
-from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, validate_incident
+from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, RejectedBundle, validate_incident
 from byteor_cloud.errors import NotFound
 from byteor_cloud.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.turns import TURNS, Turn
@@ -63,7 +62,10 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
             claim.ensure()
             if not _is_wanted(row):
                 return
-        store = _compute(row, claim, turn)
+        try:
+            store = _compute(row, claim, turn)
+        except RejectedBundle as rejected:  # the artifact was verified before a limit existed
+            store = partial(give_up, replay_id, str(rejected), "bad_input")
     if store is not None:
         # Side effects must not be executed again, so their result must not get lost with a database connection.
         with suppress(NotFound):  # it was deleted meanwhile
@@ -202,8 +204,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             _leave_short_lane(row, claim)
         return True
 
-    scratch = data_folders.scratch()
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with data_folders.scratch_folder() as folder:
         gate = Gate(
             urls=settings.CONFIG.replay_http_allowlist,
             programs=settings.CONFIG.replay_exec_allowlist,
@@ -211,10 +212,10 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             consented=row.approval is not None or not needs_approval(row),
         )
         until = turn.clock() + TOTAL_S
-        executor = Executor(gate, Path(folder), str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
+        executor = Executor(gate, folder, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
         return children.run_apart(
             request,
-            scratch=Path(folder),
+            scratch=folder,
             effects=executor if row.mode == Replay.Mode.EXECUTE else None,
             on_tick=on_tick,
             turn=turn,
@@ -243,9 +244,9 @@ def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
 
 
 @transaction.atomic
-def give_up(replay_id: str, error: str) -> None:
+def give_up(replay_id: str, error: str, error_code: str = "interrupted") -> None:
     """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock_row(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        end(row, ReplayEvent.FAIL, error=storable(error), error_code="interrupted")
+        end(row, ReplayEvent.FAIL, error=storable(error), error_code=error_code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,9 +12,9 @@ from uuid import UUID
 from django.core.files.base import File
 from django.db import IntegrityError, transaction
 
-from apps.artifacts import folders
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact
+from apps.artifacts.services import derived
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
@@ -151,30 +150,30 @@ def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, jobs.Obstacle]:
 @contextmanager
 def unpacked(artifact: Artifact) -> Iterator[Path]:
     """Unpack the artifact's incident bundle into a folder that exists until the block ends. Raises RejectedBundle."""
-    with tempfile.TemporaryDirectory(dir=data_folders.scratch()) as folder, blobs.read(artifact.content_hash) as source:
-        extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage is typed as IO[bytes]
-        yield Path(folder)
+    with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
+        extract_incident(cast("BinaryIO", source), folder)  # Django's storage is typed as IO[bytes]
+        yield folder
 
 
-def _built(artifact: Artifact) -> tuple[str, int]:
-    """Check the artifact's incident bundle, and keep what it holds for readers. Raises RejectedBundle.
+def _check(artifact: Artifact) -> str:
+    """Check the artifact's incident bundle, and keep what it holds for readers. Returns its spec hash.
 
-    Returns its spec hash, and the size of what is kept.
+    Raises RejectedBundle.
     """
-    with tempfile.TemporaryDirectory(dir=data_folders.scratch()) as folder, blobs.read(artifact.content_hash) as source:
-        capture = Path(folder, "capture")
+    with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
+        capture = folder / "capture"
         capture.mkdir()
         bundle = build_capture(cast("BinaryIO", source), capture)
-        size = size_of(capture)
         if artifact.spec_hash in {None, bundle.spec_hash}:  # else it will be rejected
-            folders.keep(artifact.content_hash, capture)
-        return bundle.spec_hash, size
+            derived.keep(artifact, capture, size_of(capture))
+        return bundle.spec_hash
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
     """Check a received artifact; set it to ``verified``, or to ``rejected`` with reasons. Safe to run twice."""
     claim = claim or Claim()
-    artifact = Artifact.objects.select_related("deployment__config_bundle").filter(pk=artifact_id).first()
+    related = ("deployment__config_bundle", "environment__project")
+    artifact = Artifact.objects.select_related(*related).filter(pk=artifact_id).first()
     if artifact is None or artifact.status != ArtifactStatus.RECEIVED:
         return
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
@@ -182,7 +181,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         return
     release_connection()
     try:
-        spec_hash, derived_bytes = _built(artifact)
+        spec_hash = _check(artifact)
     except RejectedBundle as rejected:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
@@ -191,7 +190,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         _reject(artifact, [{"code": "spec_hash", "detail": detail}], claim)
         return
     version = version_for(artifact, spec_hash)
-    _verify(artifact, claim, spec_hash=spec_hash, version=version, derived_bytes=derived_bytes)
+    _verify(artifact, claim, spec_hash=spec_hash, version=version)
 
 
 def storable(text: str) -> str:
@@ -200,12 +199,11 @@ def storable(text: str) -> str:
 
 
 @transaction.atomic
-def reject_killed(artifact_id: str) -> None:
-    """Reject an artifact whose check repeatedly killed the worker's process."""
+def reject_unchecked(artifact_id: str, code: str, detail: str) -> None:
+    """Reject an artifact whose check failed for the last time, and not because of an outage."""
     found = Artifact.objects.filter(pk=artifact_id).first()
     if found is not None and lock_row(found).status == ArtifactStatus.RECEIVED:
-        detail = "The check of this artifact repeatedly killed the worker's process."
-        _reject(found, [{"code": "worker_killed", "detail": detail}], Claim())
+        _reject(found, [{"code": code, "detail": detail}], Claim())
 
 
 @transaction.atomic

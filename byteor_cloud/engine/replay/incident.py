@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import zlib
@@ -39,7 +41,17 @@ _MAX_DEPTH = 16
 _MAX_HEADERS = 64 * 1024  # bytes of headers for one entry, since tarfile reads them into memory as a whole
 _MAX_PADDING = 1024 * 1024  # zeros after the last entry
 _CHUNK = 64 * 1024
-_BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError)
+_BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
+_MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
+# A file or folder takes a block on the disk, however small it is. Real bundles have few of them, which count nothing.
+_FREE_ENTRIES, _BLOCK = 256, 4096
+# What the machine causes: the same archive may be unpacked later. Any other error of the system is about a name or a
+# file in the archive.
+_MACHINE_ERRNOS = {
+    errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ENODEV, errno.ENOENT, errno.ENOLCK, errno.ENOMEM, errno.ENOSPC, errno.ENOTCONN, errno.ENXIO, errno.EPERM,
+    errno.EROFS, errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,16 @@ class ArchiveLimits:
 
     max_bytes: int = 512 * 1024 * 1024
     max_entries: int = 10_000
+
+
+def max_unpacked(packed: int) -> int:
+    """Return how many bytes an archive of this size may unpack to."""
+    return _MAX_RATIO * packed + _FREE_BYTES
+
+
+def is_about_the_machine(error: OSError) -> bool:
+    """Tell whether the machine caused the error, and not the archive that was being unpacked."""
+    return error.errno in _MACHINE_ERRNOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +126,17 @@ def build_incident(
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
     files |= {f"journal/{lane}.bin": content for lane, content in (journals or {}).items()}
     files |= {f"expected/{egress}.bin": content for egress, content in (expected or {}).items()}
-    packed = io.BytesIO()
     # Level 9 would take ten times as long for a journal, and save a thousandth of it.
+    packed = _pack(files, compresslevel=6)
+    if sum(map(len, files.values())) > max_unpacked(len(packed)):  # long and very regular: it would be rejected
+        return _pack(files, compresslevel=0)
+    return packed
+
+
+def _pack(files: Mapping[str, bytes], compresslevel: int) -> bytes:
+    packed = io.BytesIO()
     with (
-        gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as zipped,
+        gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=compresslevel, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as archive,
     ):
         for name, content in sorted(files.items()):
@@ -121,17 +150,24 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
     """Unpack a ``.tar.gz`` of regular files and folders into an empty folder.
 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
-    ``bad_entry`` (a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries`` or ``too_large``. The
-    caller must then remove the files that were already written. Nothing is ever written beyond a limit or outside the
-    folder. Modes, owners and times in the archive are ignored.
+    ``bad_entry`` (a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large`` or
+    ``unwritable`` (the file system takes no file with this name), or an OSError that the machine causes. The caller
+    must then remove the files that were already written. Nothing is ever written beyond a limit or outside the folder.
+    Modes, owners and times in the archive are ignored.
     """
+    packed = source.seek(0, os.SEEK_END)
+    source.seek(0)
     with gzip.GzipFile(fileobj=source, mode="rb") as unzipped:
         stream = _Metered(unzipped)
         try:
-            _unpack(stream, into, limits or ArchiveLimits())
+            _unpack(stream, into, limits or ArchiveLimits(), packed)
         except _BROKEN as error:
             code = "truncated" if stream.has_ended or isinstance(error, EOFError) else "not_an_archive"
             raise _rejected(code, str(error)) from error
+        except OSError as error:
+            if is_about_the_machine(error):
+                raise
+            raise _rejected("unwritable", f"a file cannot be written: {error.strerror}") from error
 
 
 class _Metered:
@@ -158,7 +194,7 @@ class _Metered:
         return self.latest
 
 
-def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits) -> None:
+def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits, packed: int) -> None:
     paths = _TakenPaths()
     entries = unpacked = 0
     stream.grant(_MAX_HEADERS)
@@ -172,6 +208,8 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits) -> None:
             if unpacked > limits.max_bytes:
                 raise _rejected("too_large", f"more than {limits.max_bytes} bytes unpacked")
             path = paths.take(member)
+            if unpacked + _BLOCK * max(0, paths.count - _FREE_ENTRIES) > max_unpacked(packed):
+                raise _rejected("too_large", _describe_ratio(packed, unpacked, paths.count))
             if member.isdir():
                 (into / path).mkdir(parents=True, exist_ok=True)
             else:
@@ -190,6 +228,14 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits) -> None:
     raise _rejected("truncated", "the archive does not end like a tar file")
 
 
+def _describe_ratio(packed: int, unpacked: int, paths: int) -> str:
+    return (
+        f"more than {max_unpacked(packed)} bytes unpacked, which is {_MAX_RATIO} times the {packed} bytes of the upload"
+        f" plus {_FREE_BYTES}: the first {paths} files and folders have {unpacked} bytes, and each after the first"
+        f" {_FREE_ENTRIES} counts {_BLOCK} bytes more"
+    )
+
+
 class _TakenPaths:
     """The paths that the entries of an archive have taken, so that none is taken twice."""
 
@@ -197,6 +243,11 @@ class _TakenPaths:
         self.folders: set[PurePosixPath] = set()  # including folders without an entry of their own
         self._files: set[PurePosixPath] = set()
         self._entries: set[PurePosixPath] = set()
+
+    @property
+    def count(self) -> int:
+        """The number of files and folders."""
+        return len(self._files) + len(self.folders)
 
     def take(self, member: tarfile.TarInfo) -> PurePosixPath:
         """Return the relative path of an entry. Raises RejectedBundle for an unsafe or taken path, or a wrong type."""

@@ -47,6 +47,21 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     assert found.expected == {"out": root / "expected/out.bin"}
 
 
+def test_long_and_regular_journal_is_built_so_that_it_can_be_unpacked(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
+    journal = encode_journal(Record(number, number, b"the same" * 10_000) for number in range(50))
+    regular = encode_journal([Record(1, 1, b"irregular")])
+
+    large, small = (
+        build_incident(encode(ring("identity")), documents, journals={"in": each}) for each in (journal, regular)
+    )
+    extract_incident(io.BytesIO(large), root)
+
+    assert (root / "journal/in.bin").read_bytes() == journal
+    assert len(large) > len(journal) > 1_048_576 > len(small)
+
+
 @pytest.mark.parametrize("change", ["unknown", "reordered", "no newline"])
 def test_a_spec_that_is_not_canonical_is_rejected(
     root: Path, ring: MakeRing, documents: Documents, change: str

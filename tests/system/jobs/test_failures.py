@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from django.db import OperationalError
 from django.db.utils import InterfaceError
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.artifacts import children
 from apps.tenancy.jobs import FORGET_JOBS
 from byteor_cloud import jobs
 from byteor_cloud.errors import NotStored, Unavailable
@@ -122,6 +125,9 @@ OWN = [
     RuntimeError("no"),
     NotStored("The content is not stored any more."),
     OSError(errno.ENAMETOOLONG, "File name too long"),
+    OSError(errno.EILSEQ, "Invalid or incomplete multibyte or wide character"),
+    OSError(errno.ENOTEMPTY, "Directory not empty"),
+    OSError(errno.EFBIG, "File too large"),
     psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
     psycopg.errors.UniqueViolation("twice"),
     MemoryError(),
@@ -160,6 +166,15 @@ def test_outage_as_the_cause_of_another_error_is_an_outage() -> None:
     error.__cause__ = OSError(errno.EIO, "Input/output error")
 
     assert jobs.is_outage(error)
+
+
+def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    with pytest.raises(children.ChildDied) as caught:
+        children.run_apart({"kind": "replay", "load": "x" * (1 << 20)}, scratch=tmp_path)
+
+    assert not jobs.is_outage(caught.value)
 
 
 # -- deletion of old rows

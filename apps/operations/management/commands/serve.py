@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection, connections
 
-from apps.operations.management import arrival, installation, presence, static_files
+from apps.operations.management import arrival, cleaning, installation, presence, static_files
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
 from apps.tenancy import vault
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, BindAddress, Config
-from byteor_cloud.received_file import PARTIAL
-
-LEFTOVER_S = 3600.0
-logger = structlog.get_logger(__name__)
 
 
 class Command(OperatorCommand):
@@ -46,7 +39,6 @@ class Command(OperatorCommand):
         installation.migrate()
         vault.ensure_key()
         installation.create_folders()
-        _remove_leftovers(current.data_dir)
         static = static_files.collect() if is_api else {}
         connections.close_all()
 
@@ -58,6 +50,7 @@ class Command(OperatorCommand):
         with (
             keep_embedded_database_running(current),
             presence.announced(),
+            cleaning.cleaned(),
             installation.publish_address(current) if is_api else nullcontext(),
         ):
             code = supervisor.run(list(_children(current, static)), announce_ready)
@@ -103,18 +96,6 @@ def _ensure_connections(current: Config) -> None:
             f" {PREFIX}API_PROCESSES ({current.api_processes}) or {PREFIX}API_THREADS ({current.api_threads}), or raise"
             f" PostgreSQL's max_connections ({limit})"
         )
-
-
-def _remove_leftovers(data_dir: Path) -> None:
-    """Delete old temporary files of uploads and jobs whose process was killed."""
-    for folder, names in (("uploads", "*"), ("scratch", "*"), ("artifacts", f"{PARTIAL}*")):
-        for leftover in (data_dir / folder).glob(names):
-            if leftover.lstat().st_mtime > time.time() - LEFTOVER_S:
-                continue  # another server on this data folder may be using it
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
 
 
 def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor.Child]:

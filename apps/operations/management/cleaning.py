@@ -1,0 +1,48 @@
+"""The regular cleaning of a host's data folder, which every ``serve`` does, whatever processes it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from django.db import connection
+
+from apps.artifacts.services import derived
+from byteor_cloud import data_folders
+
+EVERY_S = 600.0  # with LEFTOVER_S, what a killed process leaves is gone within an hour
+END_S = 5.0
+logger = structlog.get_logger(__name__)
+
+
+@contextmanager
+def cleaned() -> Iterator[None]:
+    """Remove what killed processes left and what is no longer needed, now and regularly while the block runs."""
+    clean()
+    stop = threading.Event()
+    # A database that hangs must not keep the server from ending.
+    thread = threading.Thread(target=_clean, args=(stop,), name="cleaning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(END_S)
+
+
+def clean() -> None:
+    """Clean the data folder once. A failure is logged, and the next attempt may succeed."""
+    try:
+        data_folders.remove_leftovers()
+        derived.tidy()
+    except Exception as error:
+        logger.warning("cleaning_failed", exc_info=error)
+    finally:
+        connection.close()
+
+
+def _clean(stop: threading.Event) -> None:
+    while not stop.wait(EVERY_S):
+        clean()
