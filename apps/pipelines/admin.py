@@ -34,6 +34,7 @@ from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.compiler import write_plan
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
+from byteor_cloud.large_columns import without_large
 
 MAX_CHOICES = 100  # versions that are offered to compare with, newest first
 
@@ -166,7 +167,7 @@ class DraftAdmin(ReadOnlyAdmin):
             raise Http404
         name = draft.plan.get("name")
         related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
-        versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
+        versions = without_large(Version.objects.filter(related, environment=draft.environment))
         context = self._context(
             request,
             f"Plan of {draft.name}",
@@ -174,7 +175,7 @@ class DraftAdmin(ReadOnlyAdmin):
             text=compute_for(request)(write_plan, draft.plan),
             may_edit=may_operate(request, draft.environment),
             targets=editor.TARGETS,
-            versions=versions,
+            versions=versions.order_by("-id")[:MAX_CHOICES],
         )
         return TemplateResponse(request, "console/editor.html", context)
 
@@ -351,4 +352,4 @@ class VersionAdmin(ReadOnlyAdmin):
 def _siblings(version: Version) -> QuerySet[Version]:
     """Return the pipeline's other versions in the environment, newest first."""
     others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
-    return others.order_by("-number")[:MAX_CHOICES]
+    return without_large(others).order_by("-number")[:MAX_CHOICES]

@@ -45,6 +45,7 @@ class ConfigBundle(EnvironmentOwned):
     required_capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     config_hash = models.CharField(max_length=71)
     created_by = models.CharField(max_length=300)
+    bounded_columns = frozenset({"snapshot"})
 
     class Meta:
         constraints = [
@@ -97,6 +98,7 @@ class Approval(Stateful):
     approved_at = models.DateTimeField(null=True)
     credential = models.TextField(null=True)
     used_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"strategy"})
 
     class Meta:
         constraints = [one_of_constraint("status", ApprovalStatus, "releases_approval_status")]
@@ -118,6 +120,7 @@ class ApprovalDecision(Row):
     decided_by = models.CharField(max_length=300)
     decision = models.CharField(max_length=10)
     comment = models.TextField(blank=True)
+    bounded_columns = frozenset({"comment"})
 
     class Meta:
         constraints = [
@@ -175,6 +178,9 @@ class Deployment(Stateful):
     enlisting: StoredField[EnlistmentCursor | None] = StoredField(
         EnlistmentCursor, null=True
     )  # null when enlistment is complete
+    bounded_columns = frozenset(
+        {"strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override"}
+    )
 
     class Meta:
         constraints = [
@@ -231,6 +237,7 @@ class DeploymentAgent(models.Model):
     tuning: models.JSONField[Any, Any] = models.JSONField(null=True)
     detail = models.TextField(blank=True)
     updated_at = models.DateTimeField(default=timezone.now)
+    bounded_columns = frozenset({"detail"})
 
     class Meta:
         constraints = [
@@ -282,6 +289,7 @@ class AgentReport(Row):
     # The number of late reports that the row counts, and the time of the last. The other columns hold the last report.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
+    bounded_columns = frozenset({"detail"})
 
     class Meta:
         indexes = [models.Index(fields=["deployment", "agent"], name="releases_agentreport_offer")]

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from apps.artifacts.models import Bisect, Replay
 from apps.tenancy.console import row_link
 from byteor_cloud.engine.replay import BisectOutcome
+from byteor_cloud.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
 
@@ -58,7 +59,8 @@ def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
 
 def verdicts(row: Bisect) -> dict[str, Any]:
     """Return the panel of the versions that were chosen for a replay."""
-    replays = Replay.objects.in_bulk([each["replay_id"] for each in row.versions if each["replay_id"]])
+    replay_ids = [each["replay_id"] for each in row.versions if each["replay_id"]]
+    replays = without_large(Replay.objects.all()).in_bulk(replay_ids)
     by_id = {str(pk): replay for pk, replay in replays.items()}
     rows = [
         (

@@ -27,12 +27,14 @@ from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor_cloud.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
+from byteor_cloud.large_columns import without_large
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
 UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
 )
+
 _NO_OFFER = dict.fromkeys(("deployment_id", "bundle_deployment_id", "action", "bundle_hash", "bundle_size", "since"))
 _ENLIST = """
 INSERT INTO releases_deploymentagent
@@ -215,9 +217,8 @@ def withdraw(deployment: Deployment) -> None:
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
     ).order_by("agent_id")
-    earlier = (
-        rollback_candidates(deployment.environment_id).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
-    )
+    candidates = rollback_candidates(deployment.environment_id)
+    earlier = without_large(candidates).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
     parts = DeploymentAgent.objects.filter(
         deployment__in=earlier, agent__in=open_offers.order_by().values("agent"), offered_at__isnull=False
     ).values_list("deployment_id", "agent_id", "offered_at", "progress")
