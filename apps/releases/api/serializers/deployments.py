@@ -174,7 +174,7 @@ class DeploymentAgentSerializer(ModelSerializer):
             "updated_at",
         ]  # fmt: skip
 
-    @extend_schema_field(TuningSerializer(allow_null=True))
+    @extend_schema_field(TuningSerializer)
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any] | None:
         """Return the requested tuning and what the agent reported of it; None if the report is too large for a list."""
         if row.tuning is None and row.reported_tuning:  # type: ignore[attr-defined]  # annotated by the view
