@@ -6,6 +6,7 @@ from typing import Final
 
 from django.db import connection
 
+from tests.results import Results
 from tests.tenancy.ledger_steps import without_triggers
 
 # Lists, tables, searches and choices return none of these columns unchanged.
@@ -67,8 +68,8 @@ SHORT: Final = {
     "procrastinate_jobs.byteor_person": "an id",
     "procrastinate_jobs.queueing_lock": _MACHINE,
 }
-# What every request reads of its own organization and environment, in rows of their own.
-OWN: Final = frozenset({"tenancy_organization.settings", "tenancy_environment.settings"})
+# What a request reads of its own organization and environment, in rows of their own.
+_OWN: Final = frozenset({"tenancy_organization.settings", "tenancy_environment.settings"})
 SIZE: Final = 200 * 1024
 _NEEDED: Final = frozenset({"procrastinate_jobs.args"})  # the console finds the tenant of a job by its arguments
 
@@ -82,6 +83,15 @@ def long_columns() -> dict[str, str]:
             " OR data_type = 'character varying' AND character_maximum_length IS NULL)"
         )
         return dict(cursor.fetchall())
+
+
+def large_columns_in(noted: Results) -> set[str]:
+    """Return the large columns in the results of a request, without those of its own organization and environment."""
+    return {each for columns, count in noted.seen if not _is_own(columns, count) for each in columns & LARGE}
+
+
+def _is_own(columns: frozenset[str], count: int) -> bool:
+    return count == 1 and columns & LARGE <= _OWN and all(each.startswith("tenancy_") for each in columns)
 
 
 def enlarge() -> None:

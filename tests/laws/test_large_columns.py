@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.large_values import LARGE, OWN, SHORT, SIZE, enlarge, long_columns
+from tests.large_values import LARGE, SHORT, SIZE, enlarge, large_columns_in, long_columns
 from tests.laws.calls import CALLS, E, O, Operation, P, operation, operations, path_of, permitted_caller
 from tests.laws.tenants import Tenants
 from tests.results import results
@@ -75,16 +75,10 @@ def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenan
     for each in LISTS:
         with results() as noted:
             listed, size = rows(each, tenants)
-        read = {column for columns, count in noted.seen for column in columns & LARGE if not is_own(columns, count)}
-        assert (each, read) == (each, set())
+        assert (each, large_columns_in(noted)) == (each, set())
         assert listed
         assert size < LARGEST_PAGE
         nullable = {name for name in listed[0] if all(row[name] is None for row in listed)}
         assert (each, NULL.get(each.path, set()) - nullable) == (each, set())
         if each.path in FREE:
             assert len(single(each, listed[0], tenants).content) > SIZE * len(NULL[each.path])
-
-
-def is_own(columns: frozenset[str], count: int) -> bool:
-    """Return whether a result is the scope of the request: one organization, project and environment."""
-    return count == 1 and columns & LARGE <= OWN and all(each.startswith("tenancy_") for each in columns)
