@@ -42,8 +42,8 @@ def _paths(serializer: Any) -> Iterator[tuple[str, str]]:
 def listed_serializer(serializer: type[Any], model: type[Model], single: str | None) -> type[Any]:
     """Return the serializer of a list's rows: large values may be null, and their descriptions say so.
 
-    ``single`` is the id of the operation that returns a single row in full, if there is one. Without it, the name of the
-    serializer stays, since the document has only rows of lists.
+    ``single`` is the id of the operation that returns a single row in full. Without such an operation, the serializer
+    keeps its name, since the document has this resource only in lists.
     """
     nullable = frozenset(name for name, path in _paths(serializer()) if _is_large(model, path))
     if not nullable:
