@@ -25,8 +25,10 @@ class SmallValue(Func):
     """The value of a column if it has at most ``MAX_LISTED_BYTES``, else null. The database decides."""
 
     arity = 1
+    # PostgreSQL evaluates an expression with random() after sorting, and so only for the rows of the page.
     _JSON = (
-        f"CASE WHEN pg_column_size(%(expressions)s) > {_MAX_COMPRESSED_BYTES} THEN NULL"
+        "CASE WHEN random() < 0 THEN NULL"
+        f" WHEN pg_column_size(%(expressions)s) > {_MAX_COMPRESSED_BYTES} THEN NULL"
         f" WHEN octet_length(%(expressions)s::text) > {MAX_LISTED_BYTES} THEN NULL ELSE %(expressions)s END"
     )
     _TEXT = f"CASE WHEN octet_length(%(expressions)s) <= {MAX_LISTED_BYTES} THEN %(expressions)s END"
