@@ -181,7 +181,7 @@ def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *
     """Offer each touched agent the bundle that it ran before, or else the bundle of the deployment ``otherwise``."""
     rows = list(touched.values_list("agent_id", "before_id"))
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
-    earlier = others.filter(pk__in={before_id for _, before_id in rows}).in_bulk()
+    earlier = without_large(others).filter(pk__in={before_id for _, before_id in rows}).in_bulk()
     groups: dict[Deployment, list[UUID]] = {}
     for agent_id, before_id in rows:
         groups.setdefault(earlier.get(before_id, otherwise), []).append(agent_id)
