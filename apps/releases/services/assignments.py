@@ -34,7 +34,6 @@ UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
 )
-
 _NO_OFFER = dict.fromkeys(("deployment_id", "bundle_deployment_id", "action", "bundle_hash", "bundle_size", "since"))
 _ENLIST = """
 INSERT INTO releases_deploymentagent
