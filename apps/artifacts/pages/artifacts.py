@@ -21,7 +21,7 @@ from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.machines import ArtifactStatus
 from byteor_cloud.errors import DomainError
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.large_columns import with_small_values, without_large
 
 _PAGE = 20  # records of a journal
 _FILES = 100
@@ -95,9 +95,10 @@ def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
 
 def runs(row: Artifact) -> dict[str, Any]:
     """Return the panel of the newest replays and bisects of an artifact."""
+    bisects = without_large(row.bisects.select_related("first_bad"), {"error"})
     found: list[Replay | Bisect] = [
         *without_large(row.replays.filter(bisect=None).select_related("version")).order_by("-id")[:_RUNS],
-        *without_large(row.bisects.select_related("first_bad"), {"error"}).order_by("-id")[:_RUNS],
+        *with_small_values(bisects, {"versions"}).order_by("-id")[:_RUNS],
     ]
     rows = [
         (

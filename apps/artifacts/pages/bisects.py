@@ -27,8 +27,10 @@ def bisect_headline(row: Bisect) -> str:
             return "The first version is bad and the last one is good."
         case BisectOutcome.INCONCLUSIVE:
             return "Too few versions can be tested to name the first bad one."
+    if row.error or row.versions is None:  # a list leaves out the versions if there are many
+        return row.error or "Its page shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
-    return row.error or f"{done} of {len(row.versions)} versions have a verdict."
+    return f"{done} of {len(row.versions)} versions have a verdict."
 
 
 def predicate(row: Bisect) -> str:
