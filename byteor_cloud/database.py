@@ -300,7 +300,7 @@ def release_connection() -> None:
         connection.close()
 
 
-class _PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the stubs only
+class PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the stubs only
     """Django's iteration over the rows of a query. While they become objects, others may compute."""
 
     @override
@@ -312,5 +312,5 @@ def pause_between_rows[Q: QuerySet[Any, Any]](queryset: Q) -> Q:
     """Return the query with pauses between its rows, for pages of many rows with many columns."""
     paused = queryset.all()
     if paused._iterable_class is ModelIterable:
-        paused._iterable_class = _PausingRows  # Django has no public name for it
+        paused._iterable_class = PausingRows  # Django has no public name for it
     return paused

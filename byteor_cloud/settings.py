@@ -11,6 +11,7 @@ import django.utils.csp
 
 from byteor_cloud import config, database, logs
 from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
+from byteor_cloud.engine import machines
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -205,6 +206,13 @@ SPECTACULAR_SETTINGS = {
         "SigningKeyStatusEnum": ["next", "active", "retiring", "retired"],
         "ArtifactStatusEnum": ["received", "verified", "rejected"],
         "ArtifactKindEnum": "apps.artifacts.models.Artifact.Kind",
+        # Each is in the component of a single resource and in that of a list.
+        "ApprovalStatusEnum": [*map(str, machines.ApprovalStatus)],
+        "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
+        "BisectStatusEnum": [*map(str, machines.BisectStatus)],
+        "DeploymentStatusEnum": [*map(str, machines.DeploymentStatus)],
+        "ReplayModeEnum": "apps.artifacts.models.Replay.Mode",
+        "ReplayStatusEnum": [*map(str, machines.ReplayStatus)],
     },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

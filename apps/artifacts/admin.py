@@ -50,6 +50,7 @@ from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import DomainError, Unavailable
+from byteor_cloud.large_columns import without_large
 
 _VERSIONS = 100  # the newest ones that a form offers
 
@@ -124,7 +125,7 @@ class _VersionForm(ActForm):
     version = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        others = replays.other_versions(row).order_by("-number")[:_VERSIONS]
+        others = without_large(replays.other_versions(row)).order_by("-number")[:_VERSIONS]
         self.fields["version"].choices = [(str(each.pk), str(each)) for each in others]  # type: ignore[attr-defined]
 
 

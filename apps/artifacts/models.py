@@ -114,6 +114,7 @@ class Bisect(Stateful):
     requested_by = models.CharField(max_length=300)
     person = models.UUIDField(null=True, editable=False)  # as in ``Replay``
     finished_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"predicate", "error"})
 
     class Meta:
         constraints = [one_of_constraint("status", BisectStatus, "artifacts_bisect_status")]
@@ -156,6 +157,7 @@ class Replay(Stateful):
     error_code = models.CharField(max_length=40, null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"error"})
 
     class Meta:
         constraints = [one_of_constraint("status", ReplayStatus, "artifacts_replay_status")]

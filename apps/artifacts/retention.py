@@ -19,6 +19,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud import blobs
 from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.large_columns import each_row, without_large
 
 WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows of one transaction
@@ -32,7 +33,7 @@ def expire_artifacts(now: datetime | None = None) -> int:
     """Delete artifacts past their environment's ``artifact_retention_days`` and their replays; return how many."""
     now = now or timezone.now()
     removed = 0
-    for environment in Environment.objects.live().select_related("project"):
+    for environment in each_row(Environment.objects.live().select_related("project")):
         while count := _expire_batch(environment, now):
             removed += count
     return removed
@@ -44,7 +45,7 @@ def _expire_batch(environment: Environment, now: datetime) -> int:
     expired = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
     ids = list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE])
     if ids:
-        Artifact.objects.filter(pk__in=ids).delete()
+        without_large(Artifact.objects.filter(pk__in=ids)).delete()
         audit.record(
             "artifact.expire",
             actor=WORKER,

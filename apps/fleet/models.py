@@ -45,6 +45,7 @@ class EnrollmentToken(Credential):
     uses = models.PositiveIntegerField(default=0, editable=False)
     labels = models.JSONField(default=dict)
     replace = models.BooleanField(default=False)
+    bounded_columns = frozenset({"labels"})
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(uses__lte=F("max_uses")), name="fleet_enrollmenttoken_uses")]
@@ -110,6 +111,7 @@ class Agent(EnvironmentOwned, Revisioned):
     # A drained agent gets no new offers. The reason is empty while it is not drained.
     drained_at = models.DateTimeField(null=True, editable=False)
     drain_reason = models.CharField(max_length=500, blank=True, editable=False)
+    bounded_columns = frozenset({"labels"})
 
     objects = AgentQuerySet.as_manager()
 
@@ -310,6 +312,7 @@ class Assignment(models.Model):
     failed_bundle_hash = models.CharField(max_length=71, null=True)
     failed_since = models.DateTimeField(null=True)
     failed_detail = models.TextField(blank=True)
+    bounded_columns = frozenset({"failed_detail"})
 
     class Meta:
         indexes = [models.Index(fields=["deployment_id"], name="fleet_assignment_deployment")]

@@ -34,6 +34,7 @@ from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.computations import plan_text
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
+from byteor_cloud.large_columns import without_large
 
 MAX_CHOICES = 100  # versions that are offered to compare with, newest first
 
@@ -166,7 +167,7 @@ class DraftAdmin(ReadOnlyAdmin):
             raise Http404
         name = Draft.objects.filter(pk=draft.pk).values_list("plan__name", flat=True).first()
         related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
-        versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
+        versions = without_large(Version.objects.filter(related, environment=draft.environment))
         may_edit = may_operate(request, draft.environment)
         stored = [] if may_edit else [{**each, "pill": state_pill(each["severity"])} for each in draft.diagnostics]
         context = self._context(
@@ -178,7 +179,7 @@ class DraftAdmin(ReadOnlyAdmin):
             compiles=self.compiles(draft),
             findings=stored,
             targets=editor.TARGETS,
-            versions=versions,
+            versions=versions.order_by("-id")[:MAX_CHOICES],
         )
         return TemplateResponse(request, "console/editor.html", context)
 
@@ -354,4 +355,4 @@ class VersionAdmin(ReadOnlyAdmin):
 def _siblings(version: Version) -> QuerySet[Version]:
     """Return the pipeline's other versions in the environment, newest first."""
     others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
-    return others.order_by("-number")[:MAX_CHOICES]
+    return without_large(others).order_by("-number")[:MAX_CHOICES]

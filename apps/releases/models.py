@@ -46,6 +46,7 @@ class ConfigBundle(EnvironmentOwned):
     required_capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     config_hash = models.CharField(max_length=71)
     created_by = models.CharField(max_length=300)
+    bounded_columns = frozenset({"snapshot"})
 
     class Meta:
         constraints = [
@@ -99,6 +100,7 @@ class Approval(Stateful):
     approved_at = models.DateTimeField(null=True)
     credential = models.TextField(null=True)
     used_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"strategy", "options"})
 
     class Meta:
         constraints = [one_of_constraint("status", ApprovalStatus, "releases_approval_status")]
@@ -120,8 +122,13 @@ class Approval(Stateful):
             capabilities=tuple(self.capabilities),
             target=None if self.target is None else self.target.bound,
             strategy=self.strategy,
-            options=self.options or DeploymentOptions(),
+            options=self.bound_options,
         )
+
+    @property
+    def bound_options(self) -> DeploymentOptions:
+        """The options of the deployment that the approval covers."""
+        return self.options or DeploymentOptions()
 
 
 class ApprovalDecision(Row):
@@ -132,6 +139,7 @@ class ApprovalDecision(Row):
     decided_by = models.CharField(max_length=300)
     decision = models.CharField(max_length=10)
     comment = models.TextField(blank=True)
+    bounded_columns = frozenset({"comment"})
 
     class Meta:
         constraints = [
@@ -189,6 +197,9 @@ class Deployment(Stateful):
     enlisting: StoredField[EnlistmentCursor | None] = StoredField(
         EnlistmentCursor, null=True
     )  # null when enlistment is complete
+    bounded_columns = frozenset(
+        {"strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override"}
+    )
 
     class Meta:
         constraints = [
@@ -245,6 +256,7 @@ class DeploymentAgent(models.Model):
     tuning: models.JSONField[Any, Any] = models.JSONField(null=True)
     detail = models.TextField(blank=True)
     updated_at = models.DateTimeField(default=timezone.now)
+    bounded_columns = frozenset({"detail"})
 
     class Meta:
         constraints = [
@@ -296,6 +308,7 @@ class AgentReport(Row):
     # The number of late reports that the row counts, and the time of the last. The other columns hold the last report.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
+    bounded_columns = frozenset({"detail"})
 
     class Meta:
         indexes = [models.Index(fields=["deployment", "agent"], name="releases_agentreport_offer")]

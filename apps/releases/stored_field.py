@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from django.db import models
 from django.db.models.expressions import Col
 
+from byteor_cloud.large_columns import SmallValue
+
 
 class Stored(Protocol):
     """A value that converts to and from a JSON object."""
@@ -56,6 +58,6 @@ class StoredField[T: Stored | None](_JSONField[T]):
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """Convert the column's value to ``form``; return the value of a single key unchanged."""
         found = super().from_db_value(value, expression, connection)
-        if self.form is None or found is None or not isinstance(expression, Col):
+        if self.form is None or found is None or not isinstance(expression, Col | SmallValue):
             return found
         return self.form.from_stored(found)

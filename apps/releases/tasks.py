@@ -19,6 +19,7 @@ from apps.releases.services import (
 )
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
+from byteor_cloud.large_columns import without_large
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
@@ -78,7 +79,8 @@ def sum_progress() -> None:
 @runs_periodically(SWEEP)
 def sweep() -> None:
     """Handle what only the passing of time causes: expired approvals, agent timeouts, ended pauses, waiting builds."""
-    for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):
+    expired = Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now())
+    for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
         offers.enqueue_break_glass_rollback(deployment_id)

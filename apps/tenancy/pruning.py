@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from byteor_cloud.large_columns import without_large
+
 AT_ONCE = 1000
 
 
@@ -14,7 +16,7 @@ def delete_in_batches(expired: QuerySet[Any]) -> int:
     removed = 0
     while keys := list(expired.order_by("pk").values_list("pk", flat=True)[:AT_ONCE]):
         # The whole condition is applied again: a row may have come into use after its key was read.
-        _, by_model = expired.filter(pk__in=keys).delete()
+        _, by_model = without_large(expired.filter(pk__in=keys)).delete()
         count = by_model.get(expired.model._meta.label, 0)
         if not count:  # all rows of this batch are in use again
             break

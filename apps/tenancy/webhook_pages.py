@@ -49,6 +49,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     holds = "Each message to a webhook, with the receiver's responses."
     related = ("webhook__organization", "event")
+    reads = ("attempts",)
     list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
     sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))

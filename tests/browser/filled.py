@@ -16,6 +16,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
 from apps.fleet.models import Agent
+from apps.pipelines.models import Version
 from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
 from apps.releases.services import bundles
@@ -25,6 +26,7 @@ from apps.tenancy.models import AuditEvent, IdempotencyKey, RateCounter, User, W
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, tokens, webhooks
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
+from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import Job, Periodic
 from tests.recorded import recorded
 from tests.worlds import Api, World, report, run_jobs
@@ -134,6 +136,28 @@ def _fill(world: World, suffix: str) -> Filled:
         requested_by=world.operator.actor.display,
     )  # fmt: skip
     return Filled(agent, agent_api, deployment, artifact, replay, job)
+
+
+def add_siblings(world: World, made: Filled) -> None:
+    """Add two more rows of what pages of rows list: versions of a pipeline, deployments, captures, replays, bisects."""
+    environment, by = made.deployment.environment, world.operator.actor.display
+    for number in (1, 2):
+        first = made.artifact.version
+        assert first is not None
+        version = Version.objects.get(pk=first.pk)
+        version.pk, version.number = uuid7(), first.number + number
+        version.save(force_insert=True)
+        world.deployment(world.bundle(environment, f"bundle {number}", version=version))
+        artifact = Artifact.objects.create(
+            environment=environment, agent=made.agent, version=version, kind="incident_bundle", status="rejected",
+            content_hash="sha256:" + str(number) * 64, size_bytes=10, captured_at=timezone.now(),
+            reasons=[{"code": "x", "detail": "y"}],
+        )  # fmt: skip
+        for row in (artifact, made.artifact):
+            Replay.objects.create(environment=environment, artifact=row, version=version, requested_by=by)
+        Bisect.objects.create(
+            environment=environment, artifact=made.artifact, predicate="fails", versions=[], requested_by=by
+        )
 
 
 def fill_operation(world: World, suffix: str = "1") -> None:

@@ -27,8 +27,20 @@ from apps.tenancy.models import (
 )
 from tests.browser.access import unrendered, unrendered_list
 from tests.browser.every_page import walk
-from tests.browser.filled import MODELS, Filled, fill, fill_operation, row_page, signed_in, superuser, table
+from tests.browser.filled import (
+    MODELS,
+    Filled,
+    add_siblings,
+    fill,
+    fill_operation,
+    row_page,
+    signed_in,
+    superuser,
+    table,
+)
+from tests.large_values import LARGE
 from tests.recorded import Recorded
+from tests.results import results
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -114,17 +126,19 @@ def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
     assert max(queries for queries, _ in many.values()) <= 10
 
 
-def test_no_page_of_a_row_and_no_form_needs_many_queries(world: World) -> None:
+def test_pages_of_rows_and_forms_need_few_queries_and_no_large_columns_of_many_rows(world: World) -> None:
     made = fill(world)
-    world.deployment(world.bundle(made.deployment.environment, "next", version=made.artifact.version))
-    client, costs = signed_in(world.admin.user), {}
+    add_siblings(world, made)
+    client, costs, large = signed_in(world.admin.user), {}, {}
 
     for name, url in walk(world.admin.user, lists=False):
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(connection) as queries, results() as noted:
             answer = client.get(url)
         costs[name] = (len(queries), answer.status_code)
+        large[name] = {each for columns, count in noted.seen if count > 1 for each in columns & LARGE}
 
     assert len(costs) > 80
+    assert {name: columns for name, columns in large.items() if columns} == {}
     assert {name: cost for name, cost in costs.items() if cost[0] > 16 or cost[1] not in {200, 302}} == {}
 
 

@@ -26,7 +26,6 @@ from apps.tenancy.api.fields import (
     TextField,
     TimestampField,
 )
-from apps.tenancy.api.sizes import ListedJSONField
 from apps.tenancy.permissions import Permission
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.engine.replay import BisectOutcome, Predicate, Verdict
@@ -141,19 +140,6 @@ class ArtifactSerializer(ModelSerializer):
             "id", "environment_id", "kind", "status", "reasons", "agent_id", "deployment_id", "version_id", "spec_hash",
             "content_hash", "size_bytes", "derived_bytes", "captured_at", "metadata", "created_at",
         ]  # fmt: skip
-
-
-class ListedArtifactSerializer(ArtifactSerializer):
-    """An artifact in a list, without large metadata."""
-
-    metadata = ListedJSONField(source="listed_metadata")
-
-    descriptions = {
-        "metadata": "The same as in `getArtifact`. Null in lists if it has more than 4 KiB.",
-    }
-
-    class Meta(ArtifactSerializer.Meta):
-        pass
 
 
 class ReplayArtifactSerializer(StrictSerializer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -21,7 +20,6 @@ from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
-from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.api.computing_lane import lane
@@ -112,12 +110,6 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "replay": P.OPERATE_ENVIRONMENT,
         "bisect": P.OPERATE_ENVIRONMENT,
     }
-
-    def get_serializer_class(self) -> type[s.ArtifactSerializer]:
-        return s.ListedArtifactSerializer if self.action == "list" else s.ArtifactSerializer
-
-    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return defer_large_json(queryset, "metadata") if self.action == "list" else queryset
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def content(self, request: Request, **kwargs: Any) -> FileResponse:

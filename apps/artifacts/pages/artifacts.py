@@ -21,6 +21,7 @@ from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.machines import ArtifactStatus
 from byteor_cloud.errors import DomainError
+from byteor_cloud.large_columns import with_small_values, without_large
 
 _PAGE = 20  # records of a journal
 _FILES = 100
@@ -40,12 +41,15 @@ def artifact_title(row: Artifact) -> str:
 
 
 def artifact_headline(row: Artifact, *, may_read: bool) -> str:
-    """Say in a sentence what happened. ``may_read``: the person may see the content of the capture."""
+    """Say in a sentence what happened. ``may_read``: the person may see the content of the capture.
+
+    A row of a list may lack its reasons and its metadata (``large_columns.with_small_values``).
+    """
     if row.status == ArtifactStatus.RECEIVED:
         obstacle = find_obstacles([row]).get(row.pk)
         return f"Waits for its check. {obstacle.sentence if obstacle else ''}".rstrip()
     if row.status == ArtifactStatus.REJECTED:
-        return f"Rejected: {'; '.join(each['detail'] for each in row.reasons)}"
+        return f"Rejected: {'; '.join(each['detail'] for each in row.reasons)}" if row.reasons else "Rejected."
     if row.kind != Artifact.Kind.INCIDENT_BUNDLE:
         return format_html("Uploaded by {} {}.", row_link(row.agent), relative_time(row.captured_at))
     ran = format_html("while it ran {}", row_link(row.version)) if row.version else "while it ran an unknown version"
@@ -58,7 +62,7 @@ def artifact_headline(row: Artifact, *, may_read: bool) -> str:
             "Stage <code>{}</code> stopped at record {} on {} {}.", stopped["stage"], f"{stopped['sequence']:,}", agent,
             format_html("{}, {}", ran, when),
         )  # fmt: skip
-    trigger = row.metadata.get("trigger")
+    trigger = (row.metadata or {}).get("trigger")
     why = Truncator(trigger).chars(200) if isinstance(trigger, str) else "Captured"
     return format_html("{} on {} {}, {}.", why, agent, ran, when)
 
@@ -91,9 +95,10 @@ def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
 
 def runs(row: Artifact) -> dict[str, Any]:
     """Return the panel of the newest replays and bisects of an artifact."""
+    bisects = without_large(row.bisects.select_related("first_bad"), {"error"})
     found: list[Replay | Bisect] = [
-        *row.replays.filter(bisect=None).select_related("version").defer("result", "audit").order_by("-id")[:_RUNS],
-        *row.bisects.select_related("first_bad").order_by("-id")[:_RUNS],
+        *without_large(row.replays.filter(bisect=None).select_related("version")).order_by("-id")[:_RUNS],
+        *with_small_values(bisects, {"versions"}).order_by("-id")[:_RUNS],
     ]
     rows = [
         (

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from apps.artifacts.models import Bisect, Replay
 from apps.tenancy.console import row_link
 from byteor_cloud.engine.replay import BisectOutcome
+from byteor_cloud.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
 
@@ -26,8 +27,10 @@ def bisect_headline(row: Bisect) -> str:
             return "The first version is bad and the last one is good."
         case BisectOutcome.INCONCLUSIVE:
             return "Too few versions can be tested to name the first bad one."
+    if row.error or row.versions is None:  # a list leaves out the versions if there are many
+        return row.error or "Its page shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
-    return row.error or f"{done} of {len(row.versions)} versions have a verdict."
+    return f"{done} of {len(row.versions)} versions have a verdict."
 
 
 def predicate(row: Bisect) -> str:
@@ -58,7 +61,8 @@ def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
 
 def verdicts(row: Bisect) -> dict[str, Any]:
     """Return the panel of the versions that were chosen for a replay."""
-    replays = Replay.objects.in_bulk([each["replay_id"] for each in row.versions if each["replay_id"]])
+    replay_ids = [each["replay_id"] for each in row.versions if each["replay_id"]]
+    replays = without_large(Replay.objects.all()).in_bulk(replay_ids)
     by_id = {str(pk): replay for pk, replay in replays.items()}
     rows = [
         (

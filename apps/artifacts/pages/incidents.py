@@ -16,13 +16,16 @@ from apps.artifacts.pages.artifacts import artifact_headline, is_capture
 from apps.tenancy.console import row_link, state_pill
 from apps.tenancy.models import Environment
 from byteor_cloud.ids import smallest_uuid7
+from byteor_cloud.large_columns import with_small_values
 
 _SHOWN, _DAYS, _COUNTED = 5, 7, 100
 
 
 def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, may_read: bool) -> dict[str, Any]:
     """Return the panel. ``may_read``: the person may see the content of captures."""
-    found = visible.filter(environment=environment, kind=Artifact.Kind.INCIDENT_BUNDLE)
+    found = with_small_values(
+        visible.filter(environment=environment, kind=Artifact.Kind.INCIDENT_BUNDLE), {"metadata", "reasons"}
+    )
     # Ids grow with time, and the index on environment, kind and id serves both queries.
     since = smallest_uuid7(timezone.now() - timedelta(days=_DAYS))
     count = found.filter(pk__gte=since).order_by().values("pk")[: _COUNTED + 1].count()

@@ -27,6 +27,7 @@ from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.machines import ReplayStatus
 from byteor_cloud.engine.replay.around import Divergence
 from byteor_cloud.errors import DomainError
+from byteor_cloud.large_columns import without_large
 
 _VERSIONS = 10
 _STAGES = 100
@@ -271,13 +272,12 @@ def _same_records(row: Replay) -> Any:
 
 def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
     """Return the panel of the pipeline's versions, what each made of these records, and which can be compared."""
-    found = Version.objects.filter(environment=row.environment_id, name=row.version.name).order_by("-number")
+    same_pipeline = Version.objects.filter(environment=row.environment_id, name=row.version.name)
+    found = without_large(same_pipeline).order_by("-number")
     page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])
     listed = page[:_VERSIONS]
     newest = _same_records(row).filter(version__in=listed).order_by("version_id", "-id").distinct("version_id")
-    by_version = {
-        each.version_id: each for each in newest.defer("result", "audit").annotate(has_result=Q(result__isnull=False))
-    }
+    by_version = {each.version_id: each for each in without_large(newest).annotate(has_result=Q(result__isnull=False))}
     rows, comparable = [], list[Replay]()
     for version in listed:
         other = by_version.get(version.pk)

@@ -23,6 +23,7 @@ from byteor_cloud.engine.machines import ArtifactStatus, BisectEvent, BisectStat
 from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.jobs import enqueue
+from byteor_cloud.large_columns import without_large
 
 MAX_EXHAUSTIVE = 256
 _ENDED = (ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED)
@@ -133,7 +134,7 @@ def step(bisect_id: str) -> None:
         return
     if row.status == BisectStatus.QUEUED:
         row = advance(row, BisectEvent.START, actor=WORKER)
-    by_version = {str(each.version_id): each for each in Replay.objects.filter(bisect=row)}
+    by_version = {str(each.version_id): each for each in without_large(Replay.objects.filter(bisect=row))}
     if any(each.error_code == "cancelled" for each in by_version.values()):
         _end(row, BisectEvent.CANCEL, error="a replay of it was cancelled")
         return
@@ -160,10 +161,12 @@ def _verdicts(row: Bisect, by_version: dict[str, Replay]) -> dict[str, Verdict]:
     if isinstance(predicate, dict):
         compared = Replay.objects.filter(pk=predicate[Predicate.OUTPUT_DIFFERS_FROM.value]).first()
         predicate, other = Predicate.OUTPUT_DIFFERS_FROM, compared.result if compared else None
-    return {
+    # An ended replay does not change. Its verdict is kept, since reading 256 results could take a lot of memory.
+    known = {each["version_id"]: Verdict(each["verdict"]) for each in row.versions if each["verdict"]}
+    return known | {
         version_id: judge(Predicate(predicate), each.result or {}, each.error_code, other)
         for version_id, each in by_version.items()
-        if each.status in _ENDED
+        if each.status in _ENDED and version_id not in known
     }
 
 

@@ -15,7 +15,6 @@ from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
-from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.engine.machines import OfferAction
 
 MAX_ENROLLMENT_TOKEN_S = 30 * 86400
@@ -114,6 +113,7 @@ class AgentSerializer(ModelSerializer):
     attempted = serializers.SerializerMethodField()
     running = serializers.SerializerMethodField()
     last_failed = serializers.SerializerMethodField()
+    reads = frozenset({"assignment__failed_detail"})
 
     descriptions = {
         "name": "The agent's name, unique in the environment.",
@@ -169,19 +169,6 @@ class AgentSerializer(ModelSerializer):
         """Return what failed on the agent last, and why."""
         a = agent.assignment
         return _state(a.failed_deployment_id, a.failed_bundle_hash, a.failed_since, detail=a.failed_detail)
-
-
-class ListedAgentSerializer(AgentSerializer):
-    """An agent in a list, without a large report."""
-
-    report = ListedJSONField(source="listed_report")
-
-    descriptions = {
-        "report": "The same as in `getAgent`. Null in lists if it has more than 4 KiB.",
-    }
-
-    class Meta(AgentSerializer.Meta):
-        pass
 
 
 class EnrollSerializer(StrictSerializer):

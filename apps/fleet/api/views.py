@@ -30,7 +30,6 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.api.serializers import KeySetSerializer
-from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import Posture
@@ -131,9 +130,6 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     secret_actions = frozenset({"create", "rotate_key"})
     repeatable_by_itself = frozenset({"create"})
 
-    def get_serializer_class(self) -> type[s.AgentSerializer]:
-        return s.ListedAgentSerializer if self.action == "list" else s.AgentSerializer
-
     def resolve_scope(self) -> None:
         token = self.principal.credential
         if not isinstance(token, EnrollmentToken):
@@ -146,8 +142,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         return None
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        agents = queryset.with_state()  # type: ignore[attr-defined]  # of our own queryset
-        return defer_large_json(agents, "heartbeat__report") if self.action == "list" else agents
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Find the agents of the page in narrow rows, and read only those agents in full."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db.models import Case, QuerySet, Value, When
+from django.db.models import Case, Q, QuerySet, Value, When
 
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services.progress import AgentCounts
 from byteor_cloud.engine.machines import AgentProgress as A
+from byteor_cloud.large_columns import with_small_values, without_large
 
 PAGE = 25
 # Agents that need attention come first, finished ones last.
@@ -65,8 +66,9 @@ def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
     start = (number - 1) * PAGE
     # Find the page by its keys alone: this sorts 100,000 rows, but joins and fetches only 25.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
-    shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").order_by(_RANK, "agent_id")
-    found = list(shown) if total else []
+    shown = without_large(DeploymentAgent.objects.filter(pk__in=keys).select_related("agent"), {"detail"})
+    shown = shown.annotate(reported_tuning=Q(tuning__isnull=False))
+    found = list(with_small_values(shown, {"tuning"}).order_by(_RANK, "agent_id")) if total else []
     kinds = [(word.value, by_progress[word]) for word in _ORDER if by_progress.get(word)]
     return AgentsPage(found, total, start + 1 if found else 0, number, search, progress, kinds)
 

@@ -157,6 +157,7 @@ class ApprovalAdmin(LiveAdmin):
     related = ("environment__project__organization", "deployment__config_bundle__version")
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
+    reads = ("deployment__freeze_override",)
     list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
     list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
@@ -186,7 +187,8 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
-        return "-" if row.target is None or row.target.count is None else row.target.count
+        deployment = _deployment(row)  # and not ``target``, which may name 100,000 agents
+        return "-" if deployment is None else deployment.target_count
 
     @admin.display(description="Requested", ordering="created_at")
     def requested(self, row: Approval) -> str:

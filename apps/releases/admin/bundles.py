@@ -48,6 +48,7 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
+from byteor_cloud.large_columns import without_large
 
 _SHOWN = 10
 
@@ -134,7 +135,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
         """Show what the config bundle is made of, and where it went."""
-        made = Deployment.objects.filter(config_bundle=row).select_related("environment").order_by("-pk")[:_SHOWN]
+        made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
         panel: dict[str, Any] = {
             "title": "Deployments",
             "columns": ("Deployment", "Status", "Requested by"),
@@ -144,7 +145,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                     state_pill(each.status),
                     with_note(relative_time(each.created_at), each.requested_by),
                 )
-                for each in made
+                for each in made.order_by("-pk")[:_SHOWN]
             ],
             "empty": "It was not deployed yet.",
         }

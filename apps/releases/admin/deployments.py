@@ -81,6 +81,7 @@ class DeploymentAdmin(LiveAdmin):
         "environment__project__organization", "config_bundle__version", "approval", "handed_in",
         "superseded_by__config_bundle__version", "restores__config_bundle__version",
     )  # fmt: skip
+    reads = ("break_glass", "freeze_override")
     list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
     list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
@@ -312,7 +313,7 @@ def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
                 with_note(row_link(row.agent), row.detail),
                 state_pill(row.progress),
                 row.wave + 1 if row.counted else with_note(row.wave + 1, "not counted"),
-                _tuning(row.tuning),
+                _tuning(row),
                 relative_time(row.updated_at),
             ),
         )
@@ -325,8 +326,11 @@ def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tuning(said: dict[str, Any] | None) -> str:
+def _tuning(row: Any) -> str:
     """Return how much of the tuning profile the agent could apply."""
+    said = row.tuning
+    if said is None and row.reported_tuning:
+        return "too long for a list"
     if not said:
         return "-"
     short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]

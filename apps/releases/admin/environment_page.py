@@ -16,6 +16,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.console import relative_time, row_link, state_pill, with_note
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
+from byteor_cloud.large_columns import without_large
 
 MAX_DEPLOYMENTS = 100  # that run or wait
 _CHOICES = 50
@@ -25,7 +26,7 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
     """Return the panel with a row for each pipeline: what is current, on how many agents, and what is next in line."""
     shown = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
     mine = Deployment.objects.filter(shown, environment=environment).select_related("config_bundle__version")
-    rows = list(mine.order_by("-is_current", "pk")[: MAX_DEPLOYMENTS + 1])
+    rows = list(without_large(mine).order_by("-is_current", "pk")[: MAX_DEPLOYMENTS + 1])
     current: dict[str, Deployment] = {}
     waiting: defaultdict[str, list[Deployment]] = defaultdict(list)
     for row in rows[:MAX_DEPLOYMENTS]:

@@ -77,6 +77,7 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     noun, nouns = "timeline entry", "timeline entries"
     holds = "What happened in each deployment, step by step."
     related = ("deployment__environment__project__organization",)
+    reads = ("detail",)
     list_display = ("created_at", "event", "actor", "deployment", "detail_text")
     sortable_by = ()
     list_filter = ("event",)
@@ -87,4 +88,4 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Detail")
     def detail_text(self, row: TimelineEntry) -> str:
-        return describe_timeline_detail(row.detail)
+        return "too long for a list" if row.detail is None else describe_timeline_detail(row.detail)

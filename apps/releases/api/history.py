@@ -88,10 +88,10 @@ class HistoryViewSet(_IntervalViewSet):
     }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment).first()
-        if agent is None:
+        agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment)
+        if not agent.exists():
             raise NotFound("This environment has no such agent.")
-        return history.intervals().filter(agent=agent)
+        return history.intervals().filter(agent=self.kwargs["id"])
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List what the agent ran."""

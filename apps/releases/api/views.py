@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -181,17 +181,19 @@ class _DeploymentChildViewSet(ListModelMixin, EnvironmentViewSet):
     permissions = {"list": P.VIEW_ENVIRONMENT}
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment).first()
-        if deployment is None:
+        deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment)
+        if not deployment.exists():
             raise NotFound("This environment has no such deployment.")
-        return queryset.filter(deployment=deployment)
+        return queryset.filter(deployment=self.kwargs["id"])
 
 
 class DeploymentAgentViewSet(_DeploymentChildViewSet):
     """The enlisted agents of a deployment and their progress."""
 
     operations = operations.DEPLOYMENT_AGENT
-    queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
+    queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle").annotate(
+        reported_tuning=Q(tuning__isnull=False)
+    )
     serializer_class = s.DeploymentAgentSerializer
     filters = {"progress": choice_parameter(AgentProgress, "progress"), "wave": integer_parameter(0, 1000, "wave")}
 

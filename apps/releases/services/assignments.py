@@ -27,6 +27,7 @@ from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor_cloud.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
+from byteor_cloud.large_columns import without_large
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
 UNAPPROVED_BREAK_GLASS = Q(
@@ -179,7 +180,7 @@ def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *
     """Offer each touched agent the bundle that it ran before, or else the bundle of the deployment ``otherwise``."""
     rows = list(touched.values_list("agent_id", "before_id"))
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
-    earlier = others.filter(pk__in={before_id for _, before_id in rows}).in_bulk()
+    earlier = without_large(others).filter(pk__in={before_id for _, before_id in rows}).in_bulk()
     groups: dict[Deployment, list[UUID]] = {}
     for agent_id, before_id in rows:
         groups.setdefault(earlier.get(before_id, otherwise), []).append(agent_id)
@@ -215,9 +216,8 @@ def withdraw(deployment: Deployment) -> None:
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
     ).order_by("agent_id")
-    earlier = (
-        rollback_candidates(deployment.environment_id).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
-    )
+    candidates = rollback_candidates(deployment.environment_id)
+    earlier = without_large(candidates).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
     parts = DeploymentAgent.objects.filter(
         deployment__in=earlier, agent__in=open_offers.order_by().values("agent"), offered_at__isnull=False
     ).values_list("deployment_id", "agent_id", "offered_at", "progress")

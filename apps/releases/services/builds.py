@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import chain
 from uuid import UUID
 
 from django.db import transaction
@@ -24,6 +25,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor_cloud.engine.machines import UNDER_WAY, DeploymentEvent, DeploymentStatus
 from byteor_cloud.jobs import Claim
+from byteor_cloud.large_columns import each_row
 
 _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
@@ -85,13 +87,13 @@ def _can_start(deployment: Deployment, environment: Environment) -> bool:
     if is_frozen and not deployment.freeze_override:
         return False
     here = Deployment.objects.filter(environment=environment)
-    under_way = list(here.filter(status__in=UNDER_WAY))
-    if len(under_way) >= deployment.policy.max_in_flight_deployments:
+    under_way = here.filter(status__in=UNDER_WAY)
+    if under_way.count() >= deployment.policy.max_in_flight_deployments:
         return False
     earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
     if is_frozen:
         earlier = earlier.exclude(freeze_override="")  # deployments without an override wait for the window's end
-    return not offers.overlaps(deployment, (*under_way, *earlier))
+    return not offers.overlaps(deployment, chain(each_row(under_way), each_row(earlier)))
 
 
 def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:

@@ -29,6 +29,7 @@ from byteor_cloud.engine.machines import (
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict
+from byteor_cloud.large_columns import each_row
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
@@ -274,7 +275,8 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             "The deployment failed, and there is a newer deployment of its pipeline.",
             code="newer_deployment",
         )
-    if offers.overlaps(deployment, Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)):
+    under_way = Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)
+    if offers.overlaps(deployment, each_row(under_way)):
         raise Conflict(
             "The deployment failed, and another deployment is under way with some of its agents. "
             "Wait until that one has ended.",

@@ -27,11 +27,12 @@ from byteor_cloud.engine.machines import (
     OfferAction,
 )
 from byteor_cloud.engine.rollout import RolloutAgent
+from byteor_cloud.large_columns import without_large
 
 MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
-# Columns that are not loaded: they may hold the ids of all agents, or a bundle's manifest.
-_LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
+# Long columns that explanations read.
+_READ = frozenset({"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass"})
 
 
 def explain_agent(agent: Any) -> Explanation:
@@ -44,7 +45,9 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
     found = _relevant_deployments(agent)
     enlistments = {
         enlistment.deployment_id: enlistment
-        for enlistment in DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found])
+        for enlistment in without_large(
+            DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found]), {"detail"}
+        )
     }
     actions = _latest_actions(found)
     waves = _wave_facts(
@@ -137,9 +140,12 @@ def _relevant_deployments(agent: Any) -> list[Any]:
         output_field=BooleanField(null=True),
     )
     rows = (
-        Deployment.objects.filter(named | alive | Q(pk__in=last), environment=agent.environment_id)
-        .select_related("approval", "handed_in")
-        .defer(*_LARGE)
+        without_large(
+            Deployment.objects.filter(named | alive | Q(pk__in=last), environment=agent.environment_id).select_related(
+                "approval", "handed_in"
+            ),
+            _READ,
+        )
         .annotate(
             bundle_name=F("config_bundle__name"),
             selector=F("target__selector"),

@@ -17,10 +17,14 @@ from apps.tenancy.models import Environment
 from apps.tenancy.state import lock_row
 from byteor_cloud.engine.machines import DeploymentStatus
 from byteor_cloud.jobs import enqueue
+from byteor_cloud.large_columns import each_row
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
+    """Return whether any of the other deployments has the same pipeline, or a target that shares agents.
+
+    A target may name 100,000 agents, so callers read one deployment after the other.
+    """
     mine = fleet.select_agents(deployment.environment, deployment.target)
     return any(
         other.pipeline == deployment.pipeline
@@ -49,7 +53,7 @@ def match_current(
     ``labels`` names the column or annotation with the labels that the agents have, or would have.
     """
     matched: set[UUID] = set()
-    for deployment in Deployment.objects.filter(environment=environment, is_current=True).order_by("-id"):
+    for deployment in each_row(Deployment.objects.filter(environment=environment, is_current=True).order_by("-id")):
         target, found = deployment.target, agents
         if target.agents is not None:
             found = found.filter(pk__in=fleet.unnest_ids(target.agents))

@@ -26,6 +26,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, scopes
 from apps.tenancy.api.authentication import BEARER, note_verified
 from apps.tenancy.api.idempotency import answer_once
+from apps.tenancy.api.lists import listed_serializer, shown_columns
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
@@ -34,6 +35,7 @@ from byteor_cloud.api import request_slots
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.api.declared import DeclaredView
+from byteor_cloud.api.operations import Operations
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.api.rendering import json_pieces
 from byteor_cloud.computing import Compute
@@ -41,6 +43,7 @@ from byteor_cloud.database import pause_between_rows
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
 from byteor_cloud.event_loop import Pausing
 from byteor_cloud.fair import Holder
+from byteor_cloud.large_columns import with_small_values, without_large
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
@@ -79,6 +82,9 @@ class IgnoreAccept(BaseContentNegotiation):
 class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     """Base of all views, and of those outside any organization."""
 
+    operations: ClassVar[Operations]
+    # The id of the operation of another view that returns a single row of the list; None if there is none.
+    single_operation: ClassVar[str | None] = None
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     content_negotiation_class = IgnoreAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
@@ -246,8 +252,22 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     @final
     def get_queryset(self) -> QuerySet[Any]:
-        """Return the rows of the scope. Subclasses override ``narrow``, never this method."""
-        return pause_between_rows(self.narrow(self.scoped(super().get_queryset())))
+        """Return the rows of the scope; of a list, without large values. Subclasses override ``narrow``, never this."""
+        rows = self.narrow(self.scoped(super().get_queryset()))
+        if self.is_list(self.action):
+            serializer: Any = super().get_serializer_class()
+            shown = shown_columns(serializer)
+            rows = with_small_values(without_large(rows, shown), shown)
+        return pause_between_rows(rows)
+
+    def get_serializer_class(self) -> Any:
+        """Return the serializer of the action. In a list, large values are null."""
+        serializer: Any = super().get_serializer_class()
+        if not self.is_list(self.action):
+            return serializer
+        model: Any = super().get_queryset().model
+        retrieve = self.operations.by_action.get("retrieve")
+        return listed_serializer(serializer, model, retrieve.id if retrieve else self.single_operation)
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep only the rows of the scope in the URL."""

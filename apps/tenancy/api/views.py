@@ -99,6 +99,7 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
     """The caller's organizations. Anybody with a user token may create one."""
 
     operations = operations.ORGANIZATION_COLLECTION
+    single_operation = "getOrganization"
     queryset = Organization.objects.all()
     serializer_class = s.OrganizationSerializer
     filters = BY_NAME
@@ -169,6 +170,7 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     """The project's environments."""
 
     operations = operations.ENVIRONMENT_COLLECTION
+    single_operation = "getEnvironment"
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
     filters = {**BY_NAME, "posture": choice_parameter(Posture, "posture")}

@@ -150,10 +150,10 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "redeliver": P.MANAGE_ORG_MEMBERSHIPS}
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        webhook = Webhook.objects.filter(pk=self.kwargs["id"], organization=self.organization).first()
-        if webhook is None:
+        webhook = Webhook.objects.filter(pk=self.kwargs["id"], organization=self.organization)
+        if not webhook.exists():
             raise NotFound("There is no resource at this URL.")
-        return queryset.filter(webhook=webhook)
+        return queryset.filter(webhook=self.kwargs["id"])
 
     @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
     def redeliver(self, request: Request, **kwargs: Any) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, cast, final
 
@@ -37,6 +37,7 @@ from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from byteor_cloud.database import pause_between_rows
 from byteor_cloud.event_loop import Pausing
+from byteor_cloud.large_columns import with_small_values, without_large
 
 MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
 # Columns that nobody may see, search, filter or sort by.
@@ -89,6 +90,11 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
 
+    def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
+        """Return the rows of the list, with the small values of large columns that it shows."""
+        rows: QuerySet[Any] = super().get_queryset(request, *args)
+        return with_small_values(rows, self.model_admin.shown_columns)
+
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page. While the page shows one after the other, others may compute."""
         super().get_results(request)
@@ -135,6 +141,8 @@ class ReadOnlyAdmin(ActingAdmin):
     # How the search over everything finds the table's rows. None: it does not.
     found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()
+    # Field paths of long columns that the functions of ``list_display`` read (``byteor_cloud.large_columns``).
+    reads: ClassVar[Collection[str]] = ()
     # Fields that are shown only to people with a certain permission in the row's tenant.
     guarded: ClassVar[Mapping[str, Permission]] = {}
     # Fields that are not listed on a row's page, for example because its summary shows them.
@@ -167,10 +175,17 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows that the person may see, in whatever scope."""
-        return self.narrow(super().get_queryset(request), console_user_of(request)).select_related(
-            *self.related or (None,)
-        )
+        """Return the rows that the person may see, in whatever scope, without the large columns.
+
+        A page that needs one of a single row reads it with another query.
+        """
+        rows = self.narrow(super().get_queryset(request), console_user_of(request))
+        return without_large(rows.select_related(*self.related or (None,)), self.shown_columns)
+
+    @property
+    def shown_columns(self) -> Collection[str]:
+        """The field paths that the table shows."""
+        return {*map(str, self.list_display), *self.reads}
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         """Keep only the rows of the scope. A table without a tenant has the same rows in each."""

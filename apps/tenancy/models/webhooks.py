@@ -35,6 +35,7 @@ class Webhook(Row, Revisioned):
         context="webhook:{row.organization_id}:{row.pk}", noun="previous webhook secret", null=True
     )
     previous_secret_until = models.DateTimeField(null=True, editable=False)
+    bounded_columns = frozenset({"events"})
 
     def __str__(self) -> str:
         return self.description or self.url.split("/")[2]
@@ -57,6 +58,7 @@ class WebhookDelivery(Row):
     attempts = models.JSONField(default=list)
     next_attempt_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"attempts"})
 
     objects = WebhookDeliveryQuerySet.as_manager()
 

@@ -23,6 +23,7 @@ from apps.tenancy.state import lock_row
 from byteor_cloud.engine.delivery import encoding, keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
 from byteor_cloud.errors import Conflict, IllegalTransition
+from byteor_cloud.large_columns import each_row
 
 # Inside the service a replaced key is hardly needed: envelopes are signed on request, and credentials are checked
 # against the time at which they were signed. The week is for key sets that people downloaded to verify files elsewhere.
@@ -165,7 +166,7 @@ def _activation_delay_s(organization: Organization | None) -> int:
     if organization is None:
         return 0
     environments = Environment.objects.live().filter(project__organization=organization)
-    intervals = [environment.effective_settings.heartbeat_interval_s for environment in environments]
+    intervals = [environment.effective_settings.heartbeat_interval_s for environment in each_row(environments)]
     return max(_MIN_ACTIVATION_DELAY_S, _HEARTBEATS_AWAITED * max(intervals, default=0))
 
 

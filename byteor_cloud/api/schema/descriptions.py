@@ -1,6 +1,9 @@
-"""Default descriptions of fields by name. A serializer's own description takes precedence."""
+"""Descriptions of fields: those of their serializers, and defaults by name."""
 
 from __future__ import annotations
+
+from functools import cache
+from typing import Any
 
 COMMON_DESCRIPTIONS = {
     "id": "The id, a UUIDv7: resources that were created later have greater ids.",
@@ -22,3 +25,12 @@ COMMON_DESCRIPTIONS = {
     "reason": "The reason, in your own words. It is stored in the audit ledger.",
     "labels": "Key-value pairs that selectors match.",
 }
+
+
+@cache
+def descriptions_of(serializer: type[Any]) -> dict[str, str]:
+    """Collect the descriptions of a serializer's fields: from the serializer, its base classes and the defaults."""
+    found = dict(COMMON_DESCRIPTIONS)
+    for base in reversed(serializer.__mro__):
+        found |= vars(base).get("descriptions", {})
+    return found

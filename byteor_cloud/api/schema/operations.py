@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy, deepcopy
-from functools import cache
 from typing import Any
 
 import uritemplate
@@ -16,7 +15,7 @@ from rest_framework import serializers
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, WEBHOOK_EVENT, Operation, Operations
 from byteor_cloud.api.problems import CONTENT_TYPE
-from byteor_cloud.api.schema.descriptions import COMMON_DESCRIPTIONS
+from byteor_cloud.api.schema.descriptions import descriptions_of
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.engine.compiler import plan_schema
@@ -106,7 +105,7 @@ class Schema(AutoSchema):
 
     def _postprocess_serializer_schema(self, schema: Any, serializer: Any, direction: Direction) -> Any:
         ignores_read_only = direction == "request" and getattr(serializer, "partial", False)
-        descriptions = _descriptions(type(serializer))  # type: ignore[arg-type]  # classes are hashable
+        descriptions = descriptions_of(type(serializer))  # type: ignore[arg-type]  # classes are hashable
         for name, shape in schema.get("properties", {}).items():
             if ignores_read_only and shape.get("readOnly"):
                 schema["properties"][name] = {"description": "Read-only. You may send it back; its value is ignored."}
@@ -185,12 +184,3 @@ def _noun(path: str, parameter: str) -> str:
     """Describe a path parameter by the collection before it: in ``/drafts/{id}`` it is the id of a draft."""
     collection = path.split(f"/{{{parameter}}}", maxsplit=1)[0].rsplit("/", 1)[1]
     return _NOUNS.get(collection) or collection.removesuffix("s").replace("-", " ")
-
-
-@cache
-def _descriptions(serializer: type[Any]) -> dict[str, str]:
-    """Collect the descriptions of a serializer's fields: from the serializer, its base classes and the defaults."""
-    found = dict(COMMON_DESCRIPTIONS)
-    for base in reversed(serializer.__mro__):
-        found |= vars(base).get("descriptions", {})
-    return found

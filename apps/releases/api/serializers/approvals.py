@@ -36,11 +36,12 @@ class ApprovalSerializer(ModelSerializer):
     decisions = DecisionSerializer(many=True)
     target = StoredFormField(allow_null=True)
     strategy = StoredFormField(allow_null=True)
-    take_over = serializers.BooleanField(source="subject.options.take_over")
-    agent_timeout_s = serializers.IntegerField(source="subject.options.agent_timeout_s", allow_null=True)
-    override_freeze = serializers.CharField(source="subject.options.override_freeze", allow_null=True)
+    take_over = serializers.BooleanField(source="bound_options.take_over")
+    agent_timeout_s = serializers.IntegerField(source="bound_options.agent_timeout_s", allow_null=True)
+    override_freeze = serializers.CharField(source="bound_options.override_freeze", allow_null=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     credential = serializers.SerializerMethodField()
+    reads = frozenset({"options"})
 
     descriptions = {
         "status": "The status of the approval.",

@@ -177,8 +177,10 @@ class DeploymentAgentSerializer(ModelSerializer):
         ]  # fmt: skip
 
     @extend_schema_field(TuningSerializer)
-    def get_tuning(self, row: DeploymentAgent) -> dict[str, Any]:
-        """Return the requested tuning and what the agent reported of it."""
+    def get_tuning(self, row: DeploymentAgent) -> dict[str, Any] | None:
+        """Return the requested tuning and what the agent reported of it; None if the report is too large for a list."""
+        if row.tuning is None and row.reported_tuning:  # type: ignore[attr-defined]  # annotated by the view
+            return None
         config, said = row.deployment.config_bundle, row.tuning or {}
         return {
             "requested": {"profile": config.tuning_profile, "wait": config.wait},

@@ -66,7 +66,7 @@ class AuditEventSerializer(ModelSerializer):
         "resource_scope": "The resource that the action affected.",
         "request_id": "The `X-Request-ID` of the request. Null if no request caused the event.",
         "ip": "The IP address of the client.",
-        "changes": "What changed, by field. Secrets are left out.",
+        "changes": "What changed, by field. Secrets are left out. `exportAuditEvents` has all of it.",
         "seal": "The event's place in the ledger. Null until the event is sealed, a few seconds after it happened.",
     }
 

@@ -150,8 +150,8 @@ class SettingsField(serializers.Field[Any, Any, Any, Any]):
         super().__init__(**kwargs)
 
     def get_attribute(self, instance: Any) -> Any:
-        """Read all settings of the row, with defaults filled in."""
-        return instance.settings_with_defaults
+        """Read all settings of the row, with defaults filled in; None in a list that leaves them out."""
+        return None if instance.settings is None else instance.settings_with_defaults
 
     def to_representation(self, value: Any) -> Any:
         """Return the settings unchanged: they are JSON already."""

@@ -1,0 +1,84 @@
+"""No list returns a value of more than 4 KiB, and no query of a list reads one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.large_values import LARGE, SHORT, SIZE, enlarge, large_columns_in, long_columns
+from tests.laws.calls import CALLS, E, O, Operation, P, operation, operations, path_of, permitted_caller
+from tests.laws.tenants import Tenants
+from tests.results import results
+
+pytestmark = pytest.mark.django_db
+LISTS = [each for each in operations() if each.action == "list"]
+# The fields that are null in a list if their values are large.
+NULL = {
+    "/api/v1/orgs": {"settings"},
+    P + "/environments": {"settings"},
+    O + "/audit-events": {"changes"},
+    E + "/drafts": {"plan", "diagnostics"},
+    E + "/versions": {"plan", "spec", "spec_kv"},
+    E + "/config-bundles": {"stage_config", "adapters", "env", "required_capabilities"},
+    E + "/agents": {"report"},
+    E + "/deployments": {"target"},
+    E + "/deployments/{id}/agents": {"tuning"},
+    E + "/deployments/{id}/timeline": {"detail"},
+    E + "/approvals": {"target", "capabilities", "credential"},
+    E + "/artifacts": {"reasons", "metadata"},
+    E + "/replays": {"result", "audit", "warnings"},
+    E + "/bisects": {"versions", "diff"},
+}
+# Lists of rows whose large fields may contain anything, so that the document permits what ``enlarge`` adds.
+FREE = {E + "/versions", E + "/agents", E + "/replays"}
+LARGEST_PAGE = 64 * 1024
+
+
+def rows(each: Operation, tenants: Tenants) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of a list, and the size of its response."""
+    response = permitted_caller(each, tenants).get(path_of(each, tenants, tenants.home.ids()))
+    assert response.status_code == 200
+    found: list[dict[str, Any]] = response.json()["results"]
+    return found, len(response.content)
+
+
+def single(each: Operation, row: dict[str, Any], tenants: Tenants) -> Any:
+    """Return the response of the operation that returns one row in full; None if there is no such operation."""
+    path = {"/api/v1/orgs": O, P + "/environments": E}.get(each.path, each.path + "/{id}")
+    if ("GET", path) not in CALLS:
+        return None
+    segment = each.path.rpartition("/")[2]
+    name = {O: "org_id", E: "env_id"}.get(path, segment)
+    return permitted_caller(each, tenants).get(
+        path_of(operation("GET", path), tenants, {**tenants.home.ids(), name: row["id"]})
+    )
+
+
+def test_every_long_column_is_large_or_has_a_bound() -> None:
+    assert LARGE.isdisjoint(SHORT)
+    assert LARGE | SHORT.keys() == long_columns().keys()
+
+
+def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenants) -> None:
+    for each in LISTS:
+        fields = NULL.get(each.path, set())
+        for row in rows(each, tenants)[0][:3] if fields else ():
+            whole = single(each, row, tenants)
+            assert whole is None or {name: row[name] for name in fields} == {
+                name: whole.json()[name] for name in fields
+            }
+            assert whole is not None or None not in [row[name] for name in fields]
+
+    enlarge()
+
+    for each in LISTS:
+        with results() as noted:
+            listed, size = rows(each, tenants)
+        assert (each, large_columns_in(noted)) == (each, set())
+        assert listed
+        assert size < LARGEST_PAGE
+        nullable = {name for name in listed[0] if all(row[name] is None for row in listed)}
+        assert (each, NULL.get(each.path, set()) - nullable) == (each, set())
+        if each.path in FREE:
+            assert len(single(each, listed[0], tenants).content) > SIZE * len(NULL[each.path])

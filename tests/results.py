@@ -1,0 +1,52 @@
+"""The columns that queries return, as PostgreSQL describes them, whatever the SQL looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from django.db import connection
+
+
+@dataclass
+class Results:
+    """The results of queries: of each the columns that it returned unchanged, and its number of rows."""
+
+    seen: list[tuple[frozenset[str], int]] = field(default_factory=list)
+    largest: int = 0  # the bytes of the largest value
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        """Execute a statement and note its result. Django calls this."""
+        done = execute(sql, params, many, context)
+        result = context["cursor"].cursor.pgresult
+        if result is not None and result.nfields and result.ntuples:
+            columns = range(result.nfields)
+            found = {(result.ftable(each), result.ftablecol(each)) for each in columns} & _columns().keys()
+            self.seen.append((frozenset(_columns()[each] for each in found), result.ntuples))
+            values = (result.get_value(row, each) for row in range(result.ntuples) for each in columns)
+            self.largest = max(self.largest, *(len(value or b"") for value in values))
+        return done
+
+
+@contextmanager
+def results() -> Iterator[Results]:
+    """Note the results of all queries of Django."""
+    noted = Results()
+    _columns()
+    with connection.execute_wrapper(noted):
+        yield noted
+
+
+@cache
+def _columns() -> dict[tuple[int, int], str]:
+    """Return ``table.column`` by the numbers that PostgreSQL has for them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.oid::bigint, a.attnum, c.relname || '.' || a.attname FROM pg_attribute a"
+            " JOIN pg_class c ON c.oid = a.attrelid"
+            " WHERE a.attnum > 0 AND c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace"
+        )
+        return {(table, number): name for table, number, name in cursor.fetchall()}
