@@ -62,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 SHARING = {
     "tests/crash/": "crash",
     "tests/laws/test_access.py": "tenants",
+    "tests/laws/test_audit_trail.py": "tenants",
     "tests/laws/test_bodies.py": "tenants",
     "tests/laws/test_enforced.py": "tenants",
     "tests/laws/test_lists.py": "tenants",
