@@ -83,7 +83,7 @@ class Site:
             "list": send("GET", f"{base}{environment}/agents", headers=of_person),
             "create": send("POST", f"{base}{environment}/drafts", headers=of_person, json=draft),
             "console": send("GET", f"{base}/admin/", cookies=cookies, headers={"Accept": "text/html"}),
-            "sign-in": lambda: self.sign_in(f"{base}/auth/link/bor_usr_nothing", self.stranger),
+            "sign-in": lambda: self.sign_in(f"{base}/auth/link/bor_lnk_nothing", self.stranger),
             "readyz": send("GET", f"{base}/readyz"),
             "healthz": send("GET", f"{base}/healthz"),
         }
