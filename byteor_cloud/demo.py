@@ -224,13 +224,16 @@ class Demo:
         with requests.Session() as browser:
             browser.trust_env = False
 
-            def fill_in(url: str, **values: str) -> str:
-                """Open the page, send its form, and return the page that follows. Raises DemoError."""
-                page = browser.get(url, timeout=30).text
+            def send(method: str, url: str, form: Mapping[str, str] | None = None) -> requests.Response:
+                response = browser.request(method, url, data=form, timeout=30)
                 for cookie in browser.cookies:
                     cookie.secure = False  # the demo uses http, also if PUBLIC_BASE_URL is an https URL
-                hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
-                response = browser.post(url, {**hidden, **values}, timeout=30)
+                return response
+
+            def fill_in(url: str, **values: str) -> str:
+                """Open the page, send its form, and return the page that follows. Raises DemoError."""
+                hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', send("GET", url).text)
+                response = send("POST", url, {**dict(hidden), **values})
                 if not response.ok:
                     raise DemoError(f"POST {url.removeprefix(self.base)}: {response.status_code}")
                 return response.text
