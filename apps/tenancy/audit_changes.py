@@ -34,8 +34,8 @@ def digest(value: object) -> dict[str, Any]:
 def fit(changes: Mapping[str, Any], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the changes in at most ``max_bytes``: the longest values are replaced by their ``digest``.
 
-    In a change ``[old, new]`` the old and the new value are replaced separately. If even that is too long, because there
-    are too many values, the digest of all changes is returned.
+    In a change ``[old, new]``, the old and the new value are replaced separately. If there are too many values even for
+    that, the digest of all changes is returned.
     """
     if stored_size(changes) <= max_bytes:
         return dict(changes)

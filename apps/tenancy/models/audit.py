@@ -63,7 +63,8 @@ class AuditEvent(models.Model):
             # The migration adds it as NOT VALID: it holds for new rows, and older ones may be larger.
             models.CheckConstraint(
                 condition=LessThanOrEqual(
-                    Func(Cast(F("changes"), TextField()), function="octet_length", output_field=IntegerField()), MAX_BYTES
+                    Func(Cast(F("changes"), TextField()), function="octet_length", output_field=IntegerField()),
+                    MAX_BYTES,
                 ),
                 name="tenancy_auditevent_changes_size",
             ),
