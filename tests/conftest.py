@@ -33,6 +33,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 SLOWEST_FIRST = (
     "tests/crash/test_worker",
     "tests/crash/",
+    "tests/system/test_hanging_database",  # it and the crashes wait most of the time, so both run beside other tests
     "tests/system/test_serving",
     "tests/laws/",
     "tests/system/test_slow_clients",

@@ -117,7 +117,11 @@ def test_everything_that_a_key_can_repeat_becomes_two_events(world: World, machi
 
 def test_counted_event_has_the_last_values(world: World, machine: Machine) -> None:
     first = machine.record("agent.update", {"name": ["a", "b"]}, world=world)
-    repeated = [{"name": ["b", "c"]}, {"labels": [{}, {"x": "1"}], "name": ["c", "d"]}, {"labels": [{"x": "1"}, {}]}]
+    repeated: list[dict[str, Any]] = [
+        {"name": ["b", "c"]},
+        {"labels": [{}, {"x": "1"}], "name": ["c", "d"]},
+        {"labels": [{"x": "1"}, {}]},
+    ]
     for changes in repeated:
         assert machine.record("agent.update", changes, world=world) == first
     minute = minute_is_over()
