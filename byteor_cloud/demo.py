@@ -1,6 +1,7 @@
 """``make run`` and ``make demo``: the main job, carried out once through the public API.
 
-Only the first account (``manage.py bootstrap``) and the reviewer's sign-in link do not go through the API.
+Only the first account (``manage.py bootstrap``) and the reviewer's token, which the reviewer creates in the console
+after signing in with a link, do not go through the API.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -167,7 +169,8 @@ class Demo:
         admin = ApiClient(self.base, self.sign_in[ADMIN]["token"])
         organization = f"/api/v1/orgs/{org}"
         admin("POST", f"{organization}/members", {"email": REVIEWER, "role": "operator"})
-        self.sign_in[REVIEWER] = self.manage("sign_in_link", "--email", REVIEWER)
+        issued = self.manage("sign_in_link", "--email", REVIEWER)
+        self.sign_in[REVIEWER] = {**issued, "token": self._create_token(issued)}
         reviewer = ApiClient(self.base, self.sign_in[REVIEWER]["token"])
         project = admin("POST", f"{organization}/projects", {"name": "Market data"})["id"]
         settings = {"heartbeat_interval_s": 5}
@@ -215,6 +218,33 @@ class Demo:
             print_step(f"organization {name!r}", id=created["org_id"], admin=ADMIN)
             return created["org_id"]
         raise DemoError(f"{self.data_dir} already contains a thousand demo organizations")
+
+    def _create_token(self, issued: Mapping[str, str]) -> str:
+        """Sign in with a link, as a person does, and create a user token in the console. Returns the token."""
+        with requests.Session() as browser:
+            browser.trust_env = False
+
+            def send(method: str, url: str, form: Mapping[str, str] | None = None) -> requests.Response:
+                response = browser.request(method, url, data=form, timeout=30)
+                for cookie in browser.cookies:
+                    cookie.secure = False  # the demo uses http, also if PUBLIC_BASE_URL is an https URL
+                return response
+
+            def fill_in(url: str, **values: str) -> str:
+                """Open the page, send its form, and return the page that follows. Raises DemoError."""
+                hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', send("GET", url).text)
+                response = send("POST", url, {**dict(hidden), **values})
+                if not response.ok:
+                    raise DemoError(f"POST {url.removeprefix(self.base)}: {response.status_code}")
+                return response.text
+
+            # The link may name another address of the server, such as PUBLIC_BASE_URL.
+            fill_in(self.base + issued["login_url"][issued["login_url"].index("/auth/link/") :])
+            form = f"{self.base}/admin/tenancy/user/{issued['user_id']}/act/create_token/"
+            created = re.search(r"bor_usr_\w+", fill_in(form, name="demo", expires_in_s="86400"))
+            if created is None:
+                raise DemoError("the console created no user token")
+            return created[0]
 
     def state_folder(self, name: str) -> Path:
         """Return the state folder of one of this run's agents. Each run in a data folder has its own."""
@@ -324,6 +354,7 @@ class Demo:
     def print_addresses(self) -> None:
         """Print the URLs and credentials to continue with."""
         print(f"\n  Site      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
+        self.sign_in[REVIEWER] |= self.manage("sign_in_link", "--email", REVIEWER)  # the first link is used
         for email, issued in self.sign_in.items():
             print(f"\n  {email}\n    user token        {issued['token']}\n    one-time sign-in  {issued['login_url']}")
         print(f"\n  curl -H 'Authorization: Bearer {self.sign_in[ADMIN]['token']}' {self.base}/api/v1/me\n", flush=True)

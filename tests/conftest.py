@@ -33,6 +33,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 SLOWEST_FIRST = (
     "tests/crash/test_worker",
     "tests/crash/",
+    "tests/system/test_hanging_database",  # it and the crashes wait most of the time, so both run beside other tests
     "tests/system/test_serving",
     "tests/laws/",
     "tests/system/test_slow_clients",
@@ -62,6 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 SHARING = {
     "tests/crash/": "crash",
     "tests/laws/test_access.py": "tenants",
+    "tests/laws/test_audit_trail.py": "tenants",
     "tests/laws/test_bodies.py": "tenants",
     "tests/laws/test_enforced.py": "tenants",
     "tests/laws/test_lists.py": "tenants",

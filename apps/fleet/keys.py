@@ -71,14 +71,14 @@ def create_key(
         is_pending=is_pending,
         counts_as_rotation=counts_as_rotation,
     )
-    record_credential("agent_key.create", key, actor=actor, scope=environment)
+    record_credential("agent_key.create", key, actor=actor, scope=environment, subject=("agent", agent.pk))
     return secret.text
 
 
 def revoke_keys(agent: Agent, *, environment: Environment, except_key: AgentKey | None = None, actor: Actor) -> None:
     """Revoke all keys of the agent, or all but one."""
     for key in agent.keys.filter(revoked_at=None).exclude(pk=except_key and except_key.pk):
-        revoke(key, action="agent_key.revoke", actor=actor, scope=environment)
+        revoke(key, action="agent_key.revoke", actor=actor, scope=environment, subject=("agent", agent.pk))
 
 
 @transaction.atomic

@@ -17,6 +17,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
+from apps.tenancy.audit_changes import MAX_BYTES, fit
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -25,14 +26,16 @@ from apps.tenancy.models import (
     Membership,
     Organization,
     Project,
+    RepeatedEvent,
     User,
 )
 from apps.tenancy.webhooks.announce import announce
 from byteor_cloud.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
-from byteor_cloud.ids import smallest_uuid7
+from byteor_cloud.ids import smallest_uuid7, uuid7
 
 AT_ONCE = 5000  # events that are sealed in one transaction
 _INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in every process
+_COUNT_BYTES = 100  # of the count and the minute in the event of what was repeated
 _NOT_COPIED = frozenset({"name"})  # the name that a person gave a token is private to that person
 
 type Scope = Organization | Project | Environment | None
@@ -61,9 +64,17 @@ def record(
     resource: tuple[str, object],
     changes: Mapping[str, Any] | None = None,
     outcome: str = "success",
+    subject: tuple[str, object] | None = None,
 ) -> AuditEvent:
-    """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret."""
+    """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret.
+
+    If an organization key repeats an event within a minute, the repetition is only counted, and the first event is
+    returned. Repetitions have the same ``subject``, which is the resource if nothing else is given: name what stays
+    the same if each repetition makes another resource.
+    """
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
+    if (repeated := _count_repetition(event, subject or resource)) is not None:
+        return repeated
     event.save(force_insert=True)
     announce(event)
     return event
@@ -81,10 +92,20 @@ class Entry:
 
 
 def record_all(entries: Iterable[Entry]) -> None:
-    """Record several events in one statement. Call it inside the transaction of the changes."""
-    events = [
-        _event(each.action, each.actor, each.resource, each.changes, **_scope_ids(each.scope)) for each in entries
-    ]
+    """Record several events in one statement. Call it inside the transaction of the changes.
+
+    Entries with the same actor, action and resource belong together: all of them are recorded, or they count as one
+    repetition.
+    """
+    events: list[AuditEvent] = []
+    are_repeated: dict[tuple[str, str, tuple[str, object]], bool] = {}
+    for each in entries:
+        event = _event(each.action, each.actor, each.resource, each.changes, **_scope_ids(each.scope))
+        key = (each.actor.id, each.action, each.resource)
+        if key not in are_repeated:
+            are_repeated[key] = _count_repetition(event, each.resource) is not None
+        if not are_repeated[key]:
+            events.append(event)
     AuditEvent.objects.bulk_create(events, batch_size=2000)
     for event in events:
         announce(event)
@@ -148,7 +169,7 @@ def _event(
         ip=actor.ip,
         resource_kind=resource[0],
         resource_id=str(resource[1]),
-        changes=dict(changes or {}),
+        changes=fit(changes or {}),
         **scope_ids,
     )
 
@@ -220,6 +241,50 @@ def seal_all(*, whole: bool = False) -> None:
     for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():
         while seal_chain(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
             pass
+
+
+def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEvent | None:
+    """Count an event that an organization key has caused before in this minute, and return the earlier event.
+
+    Returns None if the event must be recorded: it is the first of its minute, or somebody else caused it. People's
+    events are recorded one by one. What an agent or an enrollment token can cause is limited elsewhere.
+    """
+    if event.actor_kind != "organization_key":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenancy_repeatedevent AS found (event_id, actor_id, action, subject, minute, count,"
+            " resource_id, request_id, ip, changes, last_at)"
+            " VALUES (%s, %s, %s, %s, date_trunc('minute', now()), 0, '', '', NULL, '{}', now())"
+            " ON CONFLICT (actor_id, action, subject, minute) DO UPDATE SET count = found.count + 1"
+            " RETURNING id, count",
+            [event.pk, event.actor_id, event.action, f"{subject[0]}:{subject[1]}"],
+        )
+        row_id, count = cursor.fetchone()
+    if count == 0:
+        return None
+    row = RepeatedEvent.objects.select_related("event").get(pk=row_id)  # the statement above has locked it
+    row.changes = fit({**row.changes, **event.changes}, max_bytes=MAX_BYTES - _COUNT_BYTES)
+    row.resource_id, row.request_id, row.ip, row.last_at = event.resource_id, event.request_id, event.ip, timezone.now()
+    row.save(update_fields=["changes", "resource_id", "request_id", "ip", "last_at"])
+    earlier: AuditEvent = row.event
+    return earlier
+
+
+@transaction.atomic
+def close_repetitions() -> None:
+    """Record one event for what was repeated in each past minute: how often, and the last values."""
+    ended = RepeatedEvent.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1))
+    closed = ended.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
+    for row in closed:
+        if row.count:
+            event: AuditEvent = row.event
+            event.pk, event.timestamp = uuid7(), timezone.now()
+            event.resource_id, event.request_id, event.ip = row.resource_id, row.request_id, row.ip
+            event.changes = {"count": row.count, "minute": row.minute.isoformat(), "last": row.changes}
+            event.save(force_insert=True)
+            announce(event)
+        row.delete()
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:

@@ -59,7 +59,16 @@ def _checksum(body: str) -> str:
 
 def generate(family: Family) -> Secret:
     """Return a new random credential of ``family``."""
-    body = f"bor_{family}_{_base62(int.from_bytes(secrets.token_bytes(32)), _SECRET_LENGTH)}"
+    return _generate(family)
+
+
+def generate_link() -> Secret:
+    """Return the secret part of a new sign-in link. No family of credentials has its form, so the API refuses it."""
+    return _generate("lnk")
+
+
+def _generate(kind: str) -> Secret:
+    body = f"bor_{kind}_{_base62(int.from_bytes(secrets.token_bytes(32)), _SECRET_LENGTH)}"
     return Secret(body + _checksum(body))
 
 

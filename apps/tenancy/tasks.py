@@ -58,8 +58,9 @@ def note_keys() -> None:
 
 @runs_periodically(kinds.CLOSE_MINUTE)
 def close_minute() -> None:
-    """Record the denials of past minutes as events; delete old rate counters and expired idempotency keys."""
+    """Record the denials and repetitions of past minutes; delete old rate counters and expired idempotency keys."""
     audit.close_denials()
+    audit.close_repetitions()
     housekeeping.forget_requests()
 
 

@@ -49,6 +49,7 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 INTERNAL = {
     "fleet.pulse", "fleet.pulsecount", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval",
     "releases.progresscount", "artifacts.replayframes", "tenancy.host", "tenancy.masterkey",
+    "tenancy.repeatedevent",
 }  # fmt: skip
 
 

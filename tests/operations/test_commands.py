@@ -113,16 +113,25 @@ def test_bootstrap_refuses_invalid_input(org: str, email: str, message: str) -> 
 
 
 @pytest.mark.django_db
-def test_sign_in_link_creates_token_and_link(world: World) -> None:
+def test_sign_in_link_and_invitation_create_no_token(world: World) -> None:
+    invited = {"email": "new@acme.example", "role": "viewer"}
     before = counts()
 
-    made = json.loads(run("sign_in_link", "--email", "Viewer@acme.example", "--json"))
+    answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/members", invited)
+    made = json.loads(run("sign_in_link", "--email", "New@acme.example", "--json"))
+    printed = run("sign_in_link", "--email", "new@acme.example")
 
-    assert set(made) == {"user_id", "token", "login_url"}
-    assert made["user_id"] == str(world.viewer.user.pk)
+    user = User.objects.get(email="new@acme.example")
+    assert made == {"user_id": str(user.pk), "login_url": made["login_url"]}
+    assert [line.split()[0] for line in printed.splitlines()] == ["user_id", "login_url"]
     after = counts()
-    assert [new - old for old, new in zip(before, after, strict=True)] == [0, 0, 0, 1, 1, 0, 2]
-    assert Api(made["token"]).get(world.path()).status_code == 200
+    # A person, a membership, two links, and an event for each: no token.
+    assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 1, 0, 2, 0, 3]
+    assert "bor_usr_" not in answer.text + printed + json.dumps(made)
+    secret = made["login_url"].partition("/auth/link/")[2]
+    assert Api(secret).get("/api/v1/me").status_code == 401  # a link is no token
+    statuses = [Client().post(f"/auth/link/{secret}").status_code for _ in range(2)]
+    assert statuses == [302, 401]
 
 
 @pytest.mark.django_db

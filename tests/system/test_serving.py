@@ -46,7 +46,7 @@ def test_bootstrap_works_beside_a_running_server(running: Installation) -> None:
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
     me = running.get("/api/v1/me", made["token"]).json()
     assert me["user"]["id"] == made["user_id"]
-    assert made["login_url"].startswith(f"{running.base}/auth/link/bor_usr_")
+    assert made["login_url"].startswith(f"{running.base}/auth/link/bor_lnk_")
     browser = requests.Session()
     browser.headers["Accept"] = "text/html"
     browser.get(made["login_url"], timeout=PATIENCE_S)

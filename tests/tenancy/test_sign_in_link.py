@@ -80,7 +80,7 @@ def test_an_invalid_link_is_refused(person: User, case: str) -> None:
     elif case == "inactive":
         User.objects.update(is_active=False)
     else:
-        path = "/auth/link/bor_usr_nothing"
+        path = "/auth/link/bor_lnk_nothing"
 
     assert press(client := Client(), path).status_code == 401
     assert "sessionid" not in client.cookies
@@ -125,7 +125,7 @@ def test_two_concurrent_uses_of_a_link_sign_in_once(person: User) -> None:
 @pytest.mark.usefixtures("clock")
 def test_twenty_attempts_a_minute_are_allowed_for_an_address(person: User) -> None:
     client = Client()
-    codes = [client.post(f"/auth/link/bor_usr_{attempt}").status_code for attempt in range(21)]
+    codes = [client.post(f"/auth/link/bor_lnk_{attempt}").status_code for attempt in range(21)]
 
     assert codes == [401] * 20 + [429]
     assert press(Client(REMOTE_ADDR="192.0.2.7"), link_of(person)).status_code == 302

@@ -9,6 +9,7 @@ from apps.tenancy.models.audit import (
     AuditEvent,
     AuditSeal,
     DenialCount,
+    RepeatedEvent,
 )
 from apps.tenancy.models.base import (
     Revisioned,
@@ -68,6 +69,7 @@ __all__ = [
     "OrganizationKey",
     "Project",
     "RateCounter",
+    "RepeatedEvent",
     "Revisioned",
     "Row",
     "SignInLink",

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, credential_digest, generate
+from apps.tenancy.credentials import credential_digest, generate_link
 from apps.tenancy.models import SignInLink, User
 from apps.tenancy.state import lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
@@ -32,7 +32,7 @@ def get_or_create_account(email: str) -> User:
 @transaction.atomic
 def create_sign_in_link(*, user: User, actor: Actor) -> str:
     """Return the secret part of a link that signs ``user`` in to the console once, within an hour."""
-    secret = generate(Family.USER)
+    secret = generate_link()
     SignInLink.objects.create(user=user, digest=secret.digest, expires_at=timezone.now() + LINK_LIFETIME)
     audit.record_of_person("sign_in_link.create", person=user, actor=actor, resource=("user", user.pk))
     return secret.text

@@ -112,25 +112,34 @@ def record_credential(
     actor: Actor,
     scope: audit.Scope,
     changes: dict[str, object] | None = None,
+    subject: tuple[str, object] | None = None,
 ) -> None:
     """Record an audit event of a credential. The event contains the credential's prefix, never its secret.
 
-    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``.
+    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``. The
+    ``subject`` is that of ``audit.record``.
     """
     resource = (credential._meta.model_name or "credential", credential.pk)
     recorded = {"prefix": credential.prefix, **(changes or {})}
     if isinstance(credential, UserToken):
         audit.record_of_person(action, person=credential.user, actor=actor, resource=resource, changes=recorded)
     else:
-        audit.record(action, actor=actor, scope=scope, resource=resource, changes=recorded)
+        audit.record(action, actor=actor, scope=scope, resource=resource, changes=recorded, subject=subject)
 
 
 @transaction.atomic
-def revoke(credential: Credential, *, action: str, actor: Actor, scope: audit.Scope) -> None:
+def revoke(
+    credential: Credential,
+    *,
+    action: str,
+    actor: Actor,
+    scope: audit.Scope,
+    subject: tuple[str, object] | None = None,
+) -> None:
     """Revoke a credential at once. Raises Conflict if it is already revoked."""
     locked = lock_row(credential)
     if locked.revoked_at is not None:
         raise Conflict("This credential is already revoked.", code="revoked")
     locked.revoked_at = timezone.now()
     locked.save(update_fields=["revoked_at"])
-    record_credential(action, locked, actor=actor, scope=scope)
+    record_credential(action, locked, actor=actor, scope=scope, subject=subject)

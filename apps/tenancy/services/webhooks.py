@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.tenancy import audit, vault
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, Organization, Project, Webhook, WebhookDelivery
+from apps.tenancy.models import AuditEvent, Environment, Organization, Project, Webhook, WebhookDelivery
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import lock_row
 from apps.tenancy.webhooks import outgoing, signing
@@ -80,9 +80,22 @@ def create(
     return webhook, signing.text(secret)
 
 
-def _record(verb: str, webhook: Webhook, *, actor: Actor, changes: Mapping[str, Any] | None = None) -> Any:
-    resource = ("webhook", webhook.pk)
-    return audit.record(f"webhook.{verb}", actor=actor, scope=webhook.organization, resource=resource, changes=changes)
+def _record(
+    verb: str,
+    webhook: Webhook,
+    *,
+    actor: Actor,
+    changes: Mapping[str, Any] | None = None,
+    subject: tuple[str, object] | None = None,
+) -> AuditEvent:
+    return audit.record(
+        f"webhook.{verb}",
+        actor=actor,
+        scope=webhook.organization,
+        resource=("webhook", webhook.pk),
+        changes=changes,
+        subject=subject,
+    )
 
 
 @transaction.atomic
@@ -132,7 +145,10 @@ def signing_secrets(webhook: Webhook) -> list[bytes]:
 
 @transaction.atomic
 def ping(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
-    """Send an event of type ``ping``. Raises Conflict if the webhook is disabled."""
+    """Send an event of type ``ping``. Raises Conflict if the webhook is disabled.
+
+    What an organization key sends again within a minute is the same message, under the same id.
+    """
     locked = _lock_enabled(webhook)
     return create_deliveries([locked.pk], _record(PING.removeprefix("webhook."), locked, actor=actor))[0]
 
@@ -148,7 +164,8 @@ def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
     locked.status, locked.tries = Outcome.PENDING, 0
     locked.next_attempt_at, locked.finished_at = timezone.now(), None
     locked.save(update_fields=["status", "tries", "next_attempt_at", "finished_at"])
-    _record("redeliver", webhook, actor=actor, changes={"delivery": str(locked.pk)})
+    changes, subject = {"delivery": str(locked.pk)}, ("delivery", locked.pk)
+    _record("redeliver", webhook, actor=actor, changes=changes, subject=subject)
     enqueue_sending(webhook.pk, webhook.organization_id)
     return locked
 

@@ -13,21 +13,14 @@ from django.forms import EmailField
 
 from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
-from apps.tenancy.actors import system_actor
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
 
 
-def create_credentials(user: User) -> dict[str, str]:
-    """Create a user token and a one-time sign-in link. Both secrets are shown only once."""
-    actor = system_actor("bootstrap")
-    _, token = tokens.create_user_token(user=user, name="bootstrap", actor=actor)
-    link = accounts.create_sign_in_link(user=user, actor=actor)
-    return {
-        "user_id": str(user.pk),
-        "token": token,
-        "login_url": f"{installation.site(settings.CONFIG)}/auth/link/{link}",
-    }
+def create_login_url(user: User, *, actor: Actor) -> str:
+    """Create a one-time sign-in link and return its URL, which is shown only once."""
+    return f"{installation.site(settings.CONFIG)}/auth/link/{accounts.create_sign_in_link(user=user, actor=actor)}"
 
 
 class Command(OperatorCommand):
@@ -43,11 +36,18 @@ class Command(OperatorCommand):
         """Create everything in one transaction."""
         self._check(org, email)
         installation.migrate()
+        actor = system_actor("bootstrap")
         try:
             with transaction.atomic():
                 user = accounts.get_or_create_account(email)
-                organization = organizations.create_organization(name=org, owner=user, actor=system_actor("bootstrap"))
-                created = {"org_id": str(organization.pk), **create_credentials(user)}
+                organization = organizations.create_organization(name=org, owner=user, actor=actor)
+                _, token = tokens.create_user_token(user=user, name="bootstrap", actor=actor)
+                created = {
+                    "org_id": str(organization.pk),
+                    "user_id": str(user.pk),
+                    "token": token,
+                    "login_url": create_login_url(user, actor=actor),
+                }
         except IntegrityError:
             raise CommandError(f"an organization with the name {org!r} or a similar name exists already") from None
         return format_fields(created, as_json=json)

@@ -7,13 +7,14 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
-from apps.operations.management.commands.bootstrap import create_credentials, format_fields
+from apps.operations.management.commands.bootstrap import create_login_url, format_fields
 from apps.operations.management.operator_command import OperatorCommand
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import User
 
 
 class Command(OperatorCommand):
-    help = "Print a user token and a one-time sign-in link for a person who was invited."
+    help = "Print a one-time sign-in link for a person who was invited."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the address of the person and the output format."""
@@ -22,10 +23,11 @@ class Command(OperatorCommand):
 
     @transaction.atomic
     def handle(self, *args: Any, email: str, json: bool, **options: Any) -> str:
-        """Create credentials for a person who was invited. The person's roles do not change."""
+        """Create a link for a person who was invited. The person's roles do not change."""
         user = User.objects.find_by_verified_email(email)
         if user is None:
             raise CommandError(f"no person with the address {email} was invited")
         if not user.is_active:
             raise CommandError(f"the account of {email} is not active")
-        return format_fields(create_credentials(user), as_json=json)
+        link = create_login_url(user, actor=system_actor("sign_in_link"))
+        return format_fields({"user_id": str(user.pk), "login_url": link}, as_json=json)

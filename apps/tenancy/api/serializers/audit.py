@@ -66,7 +66,10 @@ class AuditEventSerializer(ModelSerializer):
         "resource_scope": "The resource that the action affected.",
         "request_id": "The `X-Request-ID` of the request. Null if no request caused the event.",
         "ip": "The IP address of the client.",
-        "changes": "What changed, by field. Secrets are left out. `exportAuditEvents` has all of it.",
+        "changes": "What changed, by field. Secrets are left out. If the changes take more than 8 KiB, the longest "
+        "values are replaced by their `size` in bytes and their `sha256`, both of the value's JSON without spaces and "
+        "with sorted keys. What an organization key repeats within a minute becomes a single event after that minute: "
+        "`count` says how often it was repeated, and `last` has the last values. `exportAuditEvents` has all of it.",
         "seal": "The event's place in the ledger. Null until the event is sealed, a few seconds after it happened.",
     }
 
