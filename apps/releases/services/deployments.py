@@ -55,8 +55,8 @@ def create_deployment(
     It also starts at once with ``approval``, the credential of an unused approval of the same subject. With
     ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
 
-    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
-    agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
+    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, a quota or another pipeline on
+    the agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
     if only an org_admin may do it.
     """
     locked = lock_row(environment, related=("project__organization",))
@@ -65,6 +65,7 @@ def create_deployment(
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
+    admission.check_quota(locked, config_bundle)
     version = config_bundle.version
     agents = fleet.select_agents(locked, target)
     count = admission.check_target(locked, target, agents)

@@ -43,6 +43,12 @@ from apps.tenancy.models.requests import (
     IdempotencyKeyQuerySet,
     RateCounter,
 )
+from apps.tenancy.models.usage import (
+    MonthlyPeak,
+    OrganizationQuotas,
+    Quota,
+    UseCount,
+)
 from apps.tenancy.models.webhooks import (
     Webhook,
     WebhookDelivery,
@@ -64,14 +70,18 @@ __all__ = [
     "LiveQuerySet",
     "MasterKey",
     "Membership",
+    "MonthlyPeak",
     "Organization",
     "OrganizationKey",
+    "OrganizationQuotas",
     "Project",
+    "Quota",
     "RateCounter",
     "Revisioned",
     "Row",
     "SignInLink",
     "SigningKey",
+    "UseCount",
     "User",
     "UserManager",
     "UserToken",
