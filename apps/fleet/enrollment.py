@@ -170,9 +170,7 @@ def _wanted_name(request: Enrollment) -> str:
     return request.name or (request.hostname or "agent")[:_MAX_NAME]
 
 
-def _spend(
-    request: Enrollment, token: EnrollmentToken | None, names: _Names, allowance: Allowance | None
-) -> Enrolled:
+def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, allowance: Allowance | None) -> Enrolled:
     """Count a use of the locked token and return the agent to store. Raises DomainError, which counts no use."""
     if token is None or token.is_spent or token.revoked_at or (token.expires_at and token.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")

@@ -120,6 +120,22 @@ def receive(
     return artifact, True
 
 
+def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
+    """Raise QuotaExceeded if a large upload must exceed the quota, before it is received.
+
+    At most ``allowance`` bytes of its Content-Length are not the file's. If the agent has an artifact of such a size,
+    the upload may repeat it, which needs no more space: then only the content can tell.
+    """
+    least = declared - allowance
+    if least <= 0:
+        return
+    try:
+        quotas.check(agent.environment.project.organization_id, {Quota.STORED_BYTES: least})
+    except QuotaExceeded:
+        if not Artifact.objects.filter(agent=agent, size_bytes__range=(least, declared)).exists():
+            raise
+
+
 def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:
     """Return the text that distinguishes uploads of the same content."""
     return f"{kind}:{spec_hash or ''}:{deployment_id or ''}"

@@ -44,6 +44,7 @@ from byteor_cloud.errors import (
     Conflict,
     NotFound,
     PreconditionFailed,
+    QuotaExceeded,
     Unauthenticated,
 )
 from byteor_cloud.event_loop import Pausing
@@ -112,7 +113,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {
-        "create": (Conflict,),
+        "create": (Conflict, QuotaExceeded),
         "destroy": (PreconditionFailed,),
         "rotate_key": (Conflict,),
         "drain": (Conflict,),

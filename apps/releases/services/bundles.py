@@ -119,10 +119,10 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
 
 
 def estimate_size(bundle: ConfigBundle) -> int:
-    """Return about how many bytes the deploy bundle of a new deployment will have, without reading what goes into it."""
+    """Return about how many bytes a deploy bundle will have, without reading what goes into it."""
     files = ("version__spec_kv", "stage_config", "adapters", "env", "snapshot")
     lengths = [Func(Cast(each, TextField()), function="octet_length", output_field=BigIntegerField()) for each in files]
-    content = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))
+    content: int = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))
     return _TAR_RECORD * math.ceil((content + _OTHER_BYTES) / _TAR_RECORD)
 
 

@@ -55,9 +55,9 @@ def create_deployment(
     It also starts at once with ``approval``, the credential of an unused approval of the same subject. With
     ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
 
-    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, a quota or another pipeline on
-    the agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
-    if only an org_admin may do it.
+    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
+    agents prevents it; QuotaExceeded; InvalidInput for an empty target or a credential that does not cover the
+    deployment; Forbidden if only an org_admin may do it.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release

@@ -42,11 +42,13 @@ def set_quotas(organization: Organization, limits: Mapping[Quota, int | None], *
     lock_row(organization)
     rows = OrganizationQuotas.objects.filter(organization=organization)
     quotas = rows.select_for_update(no_key=True).first() or OrganizationQuotas(organization=organization)
-    changes = {quota: [old, limits[quota]] for quota, old in quotas.limits.items() if limits.get(quota, old) != old}
+    changes = {
+        str(quota): [old, limits[quota]] for quota, old in quotas.limits.items() if limits.get(quota, old) != old
+    }
     if not changes:
         return
-    for quota, (_, limit) in changes.items():
-        setattr(quotas, quota, limit)
+    for name, (_, limit) in changes.items():
+        setattr(quotas, name, limit)
     if any(limit is not None for limit in quotas.limits.values()):
         quotas.save()
     else:

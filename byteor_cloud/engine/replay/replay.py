@@ -72,8 +72,8 @@ class ReplayOutcome:
     """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
     ``egress_frames`` are the frames of each egress, or None for an egress with too much output. ``stopped`` says which
-    stage stopped the replay: ``stage, sequence, error, ingress``, the keys of ``outcome.json``. ``work`` is in the units
-    of ``WorkMeter``.
+    stage stopped the replay: ``stage, sequence, error, ingress``, the keys of ``outcome.json``. ``work`` is in
+    the units of ``WorkMeter``.
     """
 
     status: OutcomeStatus
