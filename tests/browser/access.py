@@ -105,6 +105,7 @@ class ActRule:
     on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     in_organization: Permission | None = None  # needed in addition on a row of an organization itself
     only_self: bool = False
+    only_operators: bool = False  # of the installation
     on_page: bool = True  # whether the row's page offers the act
 
 
@@ -114,6 +115,7 @@ ACTS: dict[tuple[str, str], ActRule] = {
     ("tenancy.organization", "create_key"): ActRule(ADMIN, {**_NAME, **_LIFETIME, "role": "viewer", "project_id": ""}),
     ("tenancy.organization", "rotate_signing_key"): ActRule(ADMIN, on_page=False),
     ("tenancy.organization", "rotate_signing_key_at_once"): ActRule(ADMIN, on_page=False),
+    ("tenancy.organization", "set_quotas"): ActRule(None, {"agents": "5"}, only_operators=True),
     ("tenancy.project", "create_environment"): ActRule(PROJECT, {**_NAME, "posture": "dev"}),
     ("tenancy.project", "invite"): ActRule(PROJECT, _INVITATION),
     ("tenancy.project", "delete"): ActRule(PROJECT),
@@ -341,6 +343,8 @@ class Somebody:
         if place is not None and place[1] is None:
             needed.add(rule.in_organization)
         is_mine = not rule.only_self or row.pk == self.user.pk
+        if rule.only_operators and not self.user.is_superuser:
+            return False
         return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed if each is not None)
 
     def may_open(self, url: str) -> bool:

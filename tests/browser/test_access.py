@@ -198,7 +198,8 @@ def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
         for row in rows:
             url, accepted = act(row, name), False
             # Of the other organization, its admin, and one of the others in turn.
-            for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1]):
+            operators = [tenants.root] if rule.only_operators else []
+            for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1], *operators):
                 values = {"_confirm": "yes", "_form": new_form_id(), **rule.values}
                 may = person.may_act(row, name)
                 if not may:
