@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -103,7 +103,7 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
 
 
 type _Item = tuple[UUID, float, HeartbeatBody]
-_statement = FrequentStatement(_SQL)
+_statement, _count_statement = FrequentStatement(_SQL), FrequentStatement(_COUNT_SQL)
 _combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
 
 
@@ -138,7 +138,8 @@ class Tally:
     up to a minute are lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], object] = _count_statement.run) -> None:
+        self._write = write  # takes the counts as a JSON object
         self._counts = Counter[UUID]()
         self._due = time.monotonic() + COUNTED_EVERY_S
 
@@ -150,11 +151,10 @@ class Tally:
         self._due = time.monotonic() + COUNTED_EVERY_S
         counts, self._counts = self._counts, Counter()
         try:
-            _count_statement.run(json.dumps({str(pk): count for pk, count in counts.items()}))
+            self._write(json.dumps({str(pk): count for pk, count in counts.items()}))
         except (DatabaseError, InterfaceError) as error:
             self._counts.update(counts)
             logger.warning("heartbeats_not_counted", kind=type(error).__name__)
 
 
-_count_statement = FrequentStatement(_COUNT_SQL)
 tally = Tally()

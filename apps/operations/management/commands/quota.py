@@ -15,11 +15,11 @@ from apps.tenancy.services import quotas
 from apps.tenancy.services.usage import read_usage
 from byteor_cloud.errors import InvalidInput
 
-_HELP = {
-    Quota.AGENTS: "the most enrolled agents",
-    Quota.STORED_BYTES: "the most bytes of artifacts, of what is derived from them, and of deploy bundles",
-    Quota.CAPTURES_PER_DAY: "the most incident bundles that are uploaded in a day (UTC)",
-    Quota.DRAFTS: "the most drafts",
+_OPTIONS = {
+    "--agents": "the most enrolled agents",
+    "--stored-bytes": "the most bytes of artifacts, of what is derived from them, and of deploy bundles",
+    "--captures-per-day": "the most incident bundles that are uploaded in a day (UTC)",
+    "--drafts": "the most drafts",
 }
 
 
@@ -32,13 +32,14 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the organization, an option for each quota, and the output format."""
         parser.add_argument("--org", required=True, help="id or slug of the organization")
-        for quota, text in _HELP.items():
-            parser.add_argument(f"--{_option(quota)}", type=int, metavar="N", help=text)
+        for option, text in _OPTIONS.items():
+            parser.add_argument(option, type=int, metavar="N", help=text)
         parser.add_argument(
             "--clear",
             action="append",
             default=[],
-            choices=[_option(quota) for quota in Quota],
+            type=_name,  # as errors name it, too: stored_bytes
+            choices=[_name(quota) for quota in Quota],
             metavar="NAME",
             help="remove the quota with this name; can be given several times",
         )
@@ -47,12 +48,9 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, org: str, clear: list[str], json: bool, **options: Any) -> str:
         """Set and print. Raises CommandError."""
         wanted: dict[Quota, int | None] = {quota: options[quota] for quota in Quota if options[quota] is not None}
-        for quota in Quota:
-            if _option(quota) in clear:
-                if quota in wanted:
-                    name = _option(quota)
-                    raise CommandError(f"--{name} and --clear {name} exclude each other", returncode=2)
-                wanted[quota] = None
+        for name in clear:
+            if wanted.setdefault(Quota(name.replace("-", "_")), None) is not None:
+                raise CommandError(f"--{name} and --clear {name} exclude each other", returncode=2)
         organization = find_organization(org)
         try:
             quotas.set_quotas(organization, wanted, actor=system_actor("quota"))
@@ -63,10 +61,10 @@ class Command(OperatorCommand):
             shown = {"org_id": str(organization.pk), "limits": dict(usage.limits), "used": dict(usage.used)}
             return jsonlib.dumps(shown)
         return "\n".join(
-            f"{_option(quota):17} {usage.used[quota]} of {'no limit' if limit is None else limit}"
+            f"{_name(quota):17} {usage.used[quota]}{', no quota' if limit is None else f' of {limit}'}"
             for quota, limit in usage.limits.items()
         )
 
 
-def _option(quota: Quota) -> str:
+def _name(quota: str) -> str:
     return quota.replace("_", "-")
