@@ -21,12 +21,22 @@ _TITLES = {
     Quota.CAPTURES_PER_DAY: "Captures today",
     Quota.DRAFTS: "Drafts",
 }
+_LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
 _ALMOST = 0.8  # the share of a quota from which its bar warns
-_COLUMNS = ("Month", "Most agents", "Heartbeats", "Uploaded", "Most stored", "Replays", "Work")
+_COLUMNS = {
+    "agents": "Most agents",
+    "heartbeats": "Heartbeats",
+    "uploaded_bytes": "Uploaded",
+    "stored_bytes": "Most stored",
+    "replays": "Replays",
+    "work": "Work",
+}
 
 
-def _amount(quota: Quota, count: int) -> str:
-    return filesizeformat(count) if quota is Quota.STORED_BYTES else f"{count:,}"
+def _amount(name: str, count: int | None) -> str:
+    if count is None:
+        return "-"
+    return filesizeformat(count) if name.endswith("_bytes") else f"{count:,}"
 
 
 def usage_panels(organization: Organization) -> list[dict[str, Any]]:
@@ -34,25 +44,16 @@ def usage_panels(organization: Organization) -> list[dict[str, Any]]:
     usage = read_usage(organization)
     bars = [_bar(quota, usage) for quota in Quota]
     return [
-        {"title": "Usage", "body": "console/usage.html", "bars": bars},
+        {"title": "Usage", "body": "console/usage.html", "bars": bars, "wide": True},
         {
             "title": "Usage by month",
-            "columns": _COLUMNS,
+            "wide": True,
+            "columns": ("Month", *_COLUMNS.values()),
             "rows": [
-                (
-                    f"{each['month']:%Y-%m}", _or_dash(each["agents"]), f"{each['heartbeats']:,}",
-                    filesizeformat(each["uploaded_bytes"]),
-                    "-" if each["stored_bytes"] is None else filesizeformat(each["stored_bytes"]),
-                    f"{each['replays']:,}", f"{each['work']:,}",
-                )
-                for each in usage.by_month
+                (f"{each['month']:%B %Y}", *(_amount(name, each[name]) for name in _COLUMNS)) for each in usage.by_month
             ],
         },
-    ]  # fmt: skip
-
-
-def _or_dash(count: int | None) -> str:
-    return "-" if count is None else f"{count:,}"
+    ]
 
 
 def _bar(quota: Quota, usage: Usage) -> dict[str, Any]:
@@ -81,14 +82,6 @@ class _QuotasForm(ActForm):
                 required=False, min_value=0, max_value=quotas.MAX_LIMIT, widget=UnfoldAdminIntegerFieldWidget,
                 label=_LABELS[quota], initial=usage.limits[quota], help_text=f"{unit}Used now: {used}.",
             )  # fmt: skip
-
-
-_LABELS = {
-    Quota.AGENTS: "Agents",
-    Quota.STORED_BYTES: "Stored bytes",
-    Quota.CAPTURES_PER_DAY: "Captures in a day",
-    Quota.DRAFTS: "Drafts",
-}
 
 
 def _set_quotas(organization: Organization, context: ActContext) -> Organization:
