@@ -9,16 +9,17 @@ from django.db import migrations
 TRIGGERS = """
 CREATE FUNCTION artifacts_count_upload() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO tenancy_usecount (environment_id, kind, count)
-        VALUES (NEW.environment_id, 'stored_bytes', NEW.size_bytes + NEW.derived_bytes);
-    INSERT INTO tenancy_usecount (organization_id, kind, since, count)
-        SELECT project.organization_id, done.kind, date_trunc(done.period, NEW.created_at, 'UTC') AT TIME ZONE 'UTC',
-            done.count
+    INSERT INTO tenancy_usecount (environment_id, organization_id, kind, since, count)
+        SELECT CASE WHEN period IS NULL THEN environment.id END,
+            CASE WHEN period IS NOT NULL THEN project.organization_id END,
+            counted.kind, date_trunc(period, NEW.created_at, 'UTC') AT TIME ZONE 'UTC', counted.count
         FROM tenancy_environment AS environment JOIN tenancy_project AS project ON project.id = environment.project_id
             CROSS JOIN (
-                VALUES ('uploaded_bytes', 'month', NEW.size_bytes), ('captures', 'day', 1)
-            ) AS done (kind, period, count)
-        WHERE environment.id = NEW.environment_id AND (done.kind <> 'captures' OR NEW.kind = 'incident_bundle');
+                VALUES ('stored_bytes', NULL, NEW.size_bytes + NEW.derived_bytes),
+                    ('uploaded_bytes', 'month', NEW.size_bytes),
+                    ('captures', 'day', 1)
+            ) AS counted (kind, period, count)
+        WHERE environment.id = NEW.environment_id AND (counted.kind <> 'captures' OR NEW.kind = 'incident_bundle');
     RETURN NULL;
 END $$;
 CREATE FUNCTION artifacts_count_derived() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -68,8 +68,9 @@ def receive(
     if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
         return _ensure_checked(existing, file, actor=actor), False
     organization = environment.project.organization_id
-    captures = 1 if kind == Artifact.Kind.INCIDENT_BUNDLE else 0
-    needed = {Quota.STORED_BYTES: file.size, Quota.CAPTURES_PER_DAY: captures}
+    needed = {Quota.STORED_BYTES: file.size}
+    if kind == Artifact.Kind.INCIDENT_BUNDLE:
+        needed[Quota.CAPTURES_PER_DAY] = 1
     has_quota = quotas.check(organization, needed)
     blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:

@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('organization', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='tenancy.organization')),
             ],
             options={
-                'indexes': [models.Index(fields=['environment', 'kind'], name='tenancy_usecount_held'), models.Index(fields=['organization', 'kind', 'since'], name='tenancy_usecount_done'), models.Index(condition=models.Q(('is_sum', False)), fields=['id'], name='tenancy_usecount_new')],
+                'indexes': [models.Index(condition=models.Q(('environment__isnull', False)), fields=['environment', 'kind'], name='tenancy_usecount_held'), models.Index(condition=models.Q(('organization__isnull', False)), fields=['organization', 'kind', 'since'], name='tenancy_usecount_done'), models.Index(condition=models.Q(('is_sum', False)), fields=['id'], name='tenancy_usecount_new')],
                 'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('environment__isnull', False), ('organization', None), ('since', None)), models.Q(('environment', None), ('organization__isnull', False), ('since__isnull', False)), _connector='OR'), name='tenancy_usecount_owner')],
             },
         ),

@@ -92,8 +92,14 @@ class UseCount(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["environment", "kind"], name="tenancy_usecount_held"),
-            models.Index(fields=["organization", "kind", "since"], name="tenancy_usecount_done"),
+            models.Index(
+                fields=["environment", "kind"], condition=Q(environment__isnull=False), name="tenancy_usecount_held"
+            ),
+            models.Index(
+                fields=["organization", "kind", "since"],
+                condition=Q(organization__isnull=False),
+                name="tenancy_usecount_done",
+            ),
             models.Index(fields=["id"], condition=Q(is_sum=False), name="tenancy_usecount_new"),
         ]
 

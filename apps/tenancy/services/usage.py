@@ -40,20 +40,26 @@ INSERT INTO tenancy_usecount (environment_id, organization_id, kind, since, coun
 SELECT environment_id, organization_id, kind, since, sum(count), true FROM gone
 GROUP BY 1, 2, 3, 4 HAVING sum(count) <> 0
 """
+# Only the rows that change are written.
 _PEAKS = """
-INSERT INTO tenancy_monthlypeak AS peak (organization_id, month, agents, stored_bytes)
-SELECT organization.id, %(month)s, coalesce(sum(held.count) FILTER (WHERE held.kind = 'agents'), 0),
-    coalesce(sum(held.count) FILTER (WHERE held.kind = 'stored_bytes'), 0)
-FROM tenancy_organization AS organization
-    LEFT JOIN tenancy_project AS project ON project.organization_id = organization.id AND project.deleted_at IS NULL
-    LEFT JOIN tenancy_environment AS environment
-        ON environment.project_id = project.id AND environment.deleted_at IS NULL
-    LEFT JOIN tenancy_usecount AS held ON held.environment_id = environment.id
-GROUP BY organization.id ORDER BY organization.id
-ON CONFLICT (organization_id, month) DO UPDATE
-    SET agents = greatest(peak.agents, excluded.agents),
-        stored_bytes = greatest(peak.stored_bytes, excluded.stored_bytes)
-    WHERE excluded.agents > peak.agents OR excluded.stored_bytes > peak.stored_bytes
+WITH present AS (
+    SELECT organization.id AS organization_id,
+        coalesce(sum(held.count) FILTER (WHERE held.kind = 'agents'), 0) AS agents,
+        coalesce(sum(held.count) FILTER (WHERE held.kind = 'stored_bytes'), 0) AS stored_bytes
+    FROM tenancy_organization AS organization
+        LEFT JOIN tenancy_project AS project ON project.organization_id = organization.id AND project.deleted_at IS NULL
+        LEFT JOIN tenancy_environment AS environment
+            ON environment.project_id = project.id AND environment.deleted_at IS NULL
+        LEFT JOIN tenancy_usecount AS held ON held.environment_id = environment.id
+    GROUP BY organization.id
+)
+INSERT INTO tenancy_monthlypeak (organization_id, month, agents, stored_bytes)
+SELECT organization_id, %(month)s, greatest(present.agents, peak.agents),
+    greatest(present.stored_bytes, peak.stored_bytes)
+FROM present LEFT JOIN (SELECT * FROM tenancy_monthlypeak WHERE month = %(month)s) AS peak USING (organization_id)
+WHERE peak.id IS NULL OR present.agents > peak.agents OR present.stored_bytes > peak.stored_bytes
+ORDER BY organization_id
+ON CONFLICT (organization_id, month) DO UPDATE SET agents = excluded.agents, stored_bytes = excluded.stored_bytes
 """
 
 
