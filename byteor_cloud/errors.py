@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,6 +51,8 @@ class DomainError(Exception):
     status: ClassVar[int] = 400
     retry_span_s: ClassVar[int] = 3
     """The range of the random seconds that ``Retry-After`` adds, so that callers do not all retry at the same time."""
+    members: Mapping[str, int] = {}
+    """Further members of the problem, which ``api.schema.responses.PROBLEM`` describes."""
 
     def __init__(
         self,
@@ -127,6 +129,17 @@ class IllegalTransition(Conflict):
 
     code = "illegal_transition"
     title = "Not possible in this status"
+
+
+class QuotaExceeded(Conflict):
+    """The organization would exceed one of its quotas. The code is ``quota.`` and the quota's name."""
+
+    code = "quota"
+    title = "Quota exceeded"
+
+    def __init__(self, detail: str, *, quota: str, limit: int, used: int) -> None:
+        super().__init__(detail, code=f"quota.{quota}")
+        self.members = {"limit": limit, "used": used}
 
 
 class PreconditionFailed(DomainError):

@@ -271,6 +271,7 @@ def _fresh_process() -> Iterator[None]:
     metrics.TEXT.forget()
     agent_keys.forget_all()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
+    heartbeats.tally = heartbeats.Tally()
     yield
     draining._is_draining = False
     waiting_room._is_closed = False

@@ -52,6 +52,7 @@ OPERATIONS: dict[str, Permission | NoRole] = {
     "revokeUserToken": NoRole.PERSON,
     "listOrganizations": NoRole.SIGNED_IN,
     "createOrganization": NoRole.PERSON,
+    "getUsage": P.VIEW_ORG,
     "getOrganization": P.VIEW_ORG,
     "updateOrganization": ADMIN,
     "listOrganizationMembers": P.VIEW_ORG,
@@ -254,6 +255,7 @@ class ActRule:
     on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     in_organization: Permission | None = None  # needed in addition on a row of an organization itself
     only_self: bool = False
+    only_operators: bool = False  # of the installation
     on_page: bool = True  # whether the row's page offers the act
 
 
@@ -265,6 +267,7 @@ ACTS: dict[tuple[str, str], ActRule] = {
     ),
     ("tenancy.organization", "rotate_signing_key"): ActRule(needed("rotateSigningKey"), on_page=False),
     ("tenancy.organization", "rotate_signing_key_at_once"): ActRule(needed("rotateSigningKey"), on_page=False),
+    ("tenancy.organization", "set_quotas"): ActRule(None, {"agents": "5"}, only_operators=True),
     ("tenancy.project", "create_environment"): ActRule(needed("createEnvironment"), {**_NAME, "posture": "dev"}),
     ("tenancy.project", "invite"): ActRule(needed("addProjectMember"), _INVITATION),
     ("tenancy.project", "delete"): ActRule(needed("deleteProject")),

@@ -22,7 +22,8 @@ from apps.fleet.services import decommission_locked, welcome
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, Secret, generate
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Quota
+from apps.tenancy.services.quotas import Allowance, lock_allowances
 from apps.tenancy.services.tokens import record_credential
 from apps.tenancy.state import keep_environments
 from byteor_cloud.errors import Conflict, DomainError, Unauthenticated
@@ -87,7 +88,7 @@ class Enrolled:
 def enroll(request: Enrollment) -> Enrolled:
     """Spend one use of the token; create an agent and its key.
 
-    Raises Unauthenticated if the token was just spent, and Conflict if the name is taken.
+    Raises Unauthenticated if the token was just spent, Conflict if the name is taken, and QuotaExceeded.
     """
     (result,) = enroll_all([request])
     if isinstance(result, DomainError):
@@ -105,12 +106,15 @@ def enroll_all(requests: Sequence[Enrollment]) -> list[Enrolled | DomainError]:
     tokens = _lock_tokens(request.token.pk for request in requests)
     _lock_replaced(request for request in requests if request.name and request.token.replace)
     names = _Names(requests)
+    # After all other locks, so that whoever waits for this one holds up nobody else.
+    allowances = lock_allowances({_organization_of(request) for request in requests}, Quota.AGENTS)
     results: dict[int, Enrolled | DomainError] = {}
     accepted: list[tuple[Enrollment, Enrolled]] = []
     # In the order of the names, so that transactions that take the same names do not wait for each other in a circle.
     for number, request in sorted(enumerate(requests), key=lambda each: _sort_key(each[1])):
         try:
-            results[number] = made = _spend(request, tokens.get(request.token.pk), names)
+            token, allowance = tokens.get(request.token.pk), allowances.get(_organization_of(request))
+            results[number] = made = _spend(request, token, names, allowance)
         except DomainError as refusal:
             results[number] = refusal
         else:
@@ -121,6 +125,10 @@ def enroll_all(requests: Sequence[Enrollment]) -> list[Enrolled | DomainError]:
             tokens[pk].last_used_at = timezone.now()
             tokens[pk].save(update_fields=["uses", "last_used_at"])
     return [results[number] for number in range(len(requests))]
+
+
+def _organization_of(request: Enrollment) -> UUID:
+    return request.environment.project.organization_id
 
 
 def _sort_key(request: Enrollment) -> tuple[str, str]:
@@ -162,21 +170,25 @@ def _wanted_name(request: Enrollment) -> str:
     return request.name or (request.hostname or "agent")[:_MAX_NAME]
 
 
-def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names) -> Enrolled:
+def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, allowance: Allowance | None) -> Enrolled:
     """Count a use of the locked token and return the agent to store. Raises DomainError, which counts no use."""
     if token is None or token.is_spent or token.revoked_at or (token.expires_at and token.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
     environment, name = request.environment, _wanted_name(request)
+    replaced: list[Agent] = []
     if names.is_taken(environment, name):
         if request.name is None:
             name = f"{name[:180]}-{str(uuid7())[-8:]}"
         elif token.replace:
-            for old in (
+            replaced = list(
                 Agent.objects.enrolled().select_for_update(no_key=True).filter(environment=environment, name=name)
-            ):
-                decommission_locked(old, environment=environment, actor=request.actor, action="agent.supersede")
+            )
         else:
             raise Conflict("That name is already taken. Choose another one.", code="name_taken")
+    if allowance is not None:
+        allowance.take(0 if replaced else 1)
+    for old in replaced:
+        decommission_locked(old, environment=environment, actor=request.actor, action="agent.supersede")
     names.take(environment, name)
     token.uses += 1
     agent = Agent(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import structlog
+from django.db import DatabaseError, InterfaceError
 
 from apps.fleet.combining import Combiner
 from apps.fleet.heartbeat_body import HeartbeatBody
@@ -41,6 +45,15 @@ RETURNING b.number, h.last_seen_at, h.next_heartbeat_s, b.offered_deployment_id,
 """
 
 
+_COUNT_SQL = """
+INSERT INTO tenancy_usecount (organization_id, kind, since, count)
+SELECT key::uuid, 'heartbeats', date_trunc('month', now(), 'UTC') AT TIME ZONE 'UTC', value::bigint
+FROM json_each_text(%s::json) RETURNING id
+"""
+COUNTED_EVERY_S = 60.0
+logger = structlog.get_logger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredHeartbeat:
     """The data of the response to a heartbeat, which the statement read while it stored the heartbeat."""
@@ -54,12 +67,17 @@ class StoredHeartbeat:
     commands: list[str]
 
 
-def store(*, agent_id: UUID, interval_s: float, heartbeat: HeartbeatBody) -> StoredHeartbeat | None:
+def store(
+    *, agent_id: UUID, organization_id: UUID, interval_s: float, heartbeat: HeartbeatBody
+) -> StoredHeartbeat | None:
     """Store the heartbeat durably. Returns None if the agent is gone. The caller has verified the agent's key.
 
     ``interval_s`` is the environment's interval, from which the time until the next heartbeat follows.
     """
-    return _combiner.submit(agent_id, (agent_id, interval_s, heartbeat))
+    stored = _combiner.submit(agent_id, (agent_id, interval_s, heartbeat))
+    if stored is not None:
+        tally.count(organization_id)
+    return stored
 
 
 def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
@@ -85,7 +103,7 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
 
 
 type _Item = tuple[UUID, float, HeartbeatBody]
-_statement = FrequentStatement(_SQL)
+_statement, _count_statement = FrequentStatement(_SQL), FrequentStatement(_COUNT_SQL)
 _combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
 
 
@@ -111,3 +129,32 @@ class LoadSpreader:
 
 
 load_spreader = LoadSpreader()
+
+
+class Tally:
+    """Counts this process's heartbeats by organization, and adds them to the organizations' use once a minute.
+
+    A counter in the database for each heartbeat would cost as much as the heartbeat. If the process ends, the counts of
+    up to a minute are lost.
+    """
+
+    def __init__(self, write: Callable[[str], object] = _count_statement.run) -> None:
+        self._write = write  # takes the counts as a JSON object
+        self._counts = Counter[UUID]()
+        self._due = time.monotonic() + COUNTED_EVERY_S
+
+    def count(self, organization_id: UUID) -> None:
+        """Count a heartbeat that was stored. A failure of the database fails no heartbeat: the counts wait."""
+        self._counts[organization_id] += 1
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + COUNTED_EVERY_S
+        counts, self._counts = self._counts, Counter()
+        try:
+            self._write(json.dumps({str(pk): count for pk, count in counts.items()}))
+        except (DatabaseError, InterfaceError) as error:
+            self._counts.update(counts)
+            logger.warning("heartbeats_not_counted", kind=type(error).__name__)
+
+
+tally = Tally()

@@ -13,7 +13,8 @@ from django.db.models import Max
 from apps.pipelines.models import Draft, Version
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Quota
+from apps.tenancy.services.quotas import reserve
 from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
 from apps.tenancy.state import lock_row
 from byteor_cloud.computations import (
@@ -42,10 +43,11 @@ def _does_not_compile(errors: Sequence[Mapping[str, str]]) -> Unprocessable:
 def create_draft(
     *, environment: Environment, name: str, plan: object, actor: Actor, compiled: CompiledDraft | None = None
 ) -> Draft:
-    """Create a draft. If its plan does not compile, its diagnostics say why.
+    """Create a draft. If its plan does not compile, its diagnostics say why. Raises QuotaExceeded.
 
     ``compiled`` is the compiled plan, if the caller has it: compiling a large one delays the transaction.
     """
+    reserve(environment.project.organization_id, {Quota.DRAFTS: 1})
     draft = Draft.objects.create(
         environment=environment,
         name=name,

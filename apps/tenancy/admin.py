@@ -34,6 +34,7 @@ from apps.tenancy.console.environment_settings import (
 from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.console.forms import ActForm
 from apps.tenancy.console.scope import reaching
+from apps.tenancy.console.usage import SET_QUOTAS, usage_panels
 from apps.tenancy.models import (
     Environment,
     IdempotencyKey,
@@ -122,8 +123,13 @@ class OrganizationAdmin(ReadOnlyAdmin):
             on_page=False,
             dangerous=True,
         ),
+        SET_QUOTAS,
     )
     not_below = frozenset({"auditseal.organization"})
+
+    def summary(self, request: HttpRequest, row: Organization) -> dict[str, Any]:
+        """Show what the organization uses."""
+        return {"panels": usage_panels(row)}
 
 
 @admin.register(Project, site=site)

@@ -8,7 +8,7 @@ from apps.tenancy import audit
 from apps.tenancy import jobs as kinds
 from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
-from apps.tenancy.services import hosts, housekeeping, organizations, signing_keys
+from apps.tenancy.services import hosts, housekeeping, organizations, signing_keys, usage
 from apps.tenancy.webhooks import delivery
 from byteor_cloud import jobs
 from byteor_cloud.jobs import runs, runs_periodically
@@ -62,6 +62,12 @@ def close_minute() -> None:
     audit.close_denials()
     audit.close_repetitions()
     housekeeping.forget_requests()
+
+
+@runs_periodically(kinds.COUNT_USE)
+def count_use() -> None:
+    """Sum up what organizations use, and note the month's peaks."""
+    usage.count_use()
 
 
 @runs_periodically(kinds.FORGET_SIGN_INS)

@@ -170,6 +170,7 @@ def problem_body(request: HttpRequest, error: errors.DomainError) -> dict[str, A
         "detail": error.detail,
         "instance": request.path,
         "request_id": request.META.get("HTTP_X_REQUEST_ID"),
+        **error.members,
     }
     if error.errors:
         body["errors"] = [asdict(each) for each in error.errors]

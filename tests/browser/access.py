@@ -184,6 +184,10 @@ class Somebody:
         if place is not None and place[1] is None:
             needed.add(rule.in_organization)
         is_mine = not rule.only_self or row.pk == self.user.pk
+        if rule.only_operators and not self.user.is_superuser:
+            return False
+        if rule.only_operators and not self.user.is_superuser:
+            return False
         return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed if each is not None)
 
     def may_open(self, url: str) -> bool:

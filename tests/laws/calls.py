@@ -213,6 +213,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", O + "/signing-keys/{kid}/retire"): Call(200, NOTE, _next_key),
     ("GET", O + "/audit-events"): LIST,
     ("GET", O + "/audit-events/export"): RETRIEVE,
+    ("GET", O + "/usage"): RETRIEVE,
     ("GET", O + "/webhooks"): LIST,
     ("POST", O + "/webhooks"): Call(201, _body_of({"url": "https://hooks.example.com/", "events": ["approval.*"]})),
     ("GET", O + "/webhooks/{id}"): RETRIEVE,

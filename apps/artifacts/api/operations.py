@@ -12,7 +12,9 @@ UPLOAD = Operations(
             "Upload an artifact",
             "Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the "
             "same kind, spec hash and deployment returns the existing artifact (200). If its check failed without a "
-            "result (`check_failed` in `reasons`), it is checked again.",
+            "result (`check_failed` in `reasons`), it is checked again. A new artifact that would exceed a quota of "
+            "the organization is not stored, and refused with `quota.stored_bytes` or, if it is an incident bundle, "
+            "`quota.captures_per_day`.",
             example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
         ),
     },

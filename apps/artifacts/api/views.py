@@ -22,6 +22,7 @@ from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
+from byteor_cloud.api.bodies import declared_length
 from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.api.parameters import (
     choice_parameter,
@@ -40,6 +41,7 @@ from byteor_cloud.errors import (
     InvalidInput,
     LengthRequired,
     NotFound,
+    QuotaExceeded,
     Unavailable,
     Unprocessable,
 )
@@ -55,12 +57,18 @@ class UploadViewSet(AgentSelfViewSet):
     queryset = Artifact.objects.none()
     serializer_class = s.UploadSerializer
     parser_classes = [UploadParser]
-    errors = {"create": (Conflict, LengthRequired, InsufficientStorage)}
+    errors = {"create": (Conflict, QuotaExceeded, LengthRequired, InsufficientStorage)}
     takes_idempotency_key = False
     permissions = {"create": SIGNED_IN}
     agent_scope = "agent:artifact_upload"
     body_cap = "max_upload_bytes"
     body_allowance = 1 << 20
+
+    def admit_body(self, request: Request) -> bool:
+        """Refuse a body that would surely exceed the quota before it is received."""
+        has_body = super().admit_body(request)
+        uploads.check_declared_size(self.agent, declared_length(request._request), self.body_allowance)
+        return has_body
 
     @extend_schema(
         request={"multipart/form-data": s.UploadSerializer},

@@ -20,6 +20,7 @@ from apps.artifacts.services.replays import approval_subject, end, needs_approva
 from apps.artifacts.services.uploads import WORKER, storable, unpacked
 from apps.releases.services import approvals
 from apps.tenancy.policy import ReplayPolicy
+from apps.tenancy.services import usage
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import data_folders
 from byteor_cloud.database import release_connection
@@ -108,6 +109,7 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
         kept += len(text or "")
         frames[name] = text if kept <= MAX_FRAMES else None
     ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": frames})
+    usage.add_work(row.environment.project.organization_id, outcome["work"])
     counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
     advance(
         row,

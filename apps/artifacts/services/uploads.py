@@ -13,21 +13,22 @@ from django.core.files.base import File
 from django.db import IntegrityError, transaction
 
 from apps.artifacts.jobs import IngestArtifact
-from apps.artifacts.models import Artifact
+from apps.artifacts.models import Artifact, UnreferencedBlob
 from apps.artifacts.services import derived
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
-from apps.tenancy.models import Environment, Membership
+from apps.tenancy.models import Environment, Membership, Quota
+from apps.tenancy.services import quotas
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs, data_folders, jobs
 from byteor_cloud.capture_files import build_capture, size_of
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor_cloud.engine.replay import RejectedBundle, extract_incident
-from byteor_cloud.errors import InvalidInput, Unavailable
+from byteor_cloud.errors import InvalidInput, QuotaExceeded, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
 WORKER = system_actor("artifacts")
@@ -50,7 +51,8 @@ def receive(
 
     The same content with another kind, spec hash or deployment is another upload, so that a mistake can be corrected.
 
-    When this returns, the blob is stored, and it is kept as long as the artifact exists.
+    When this returns, the blob is stored, and it is kept as long as the artifact exists. Raises QuotaExceeded for a new
+    artifact, and keeps no bytes of it.
     """
     deployment = None
     if deployment_id is not None:
@@ -64,6 +66,11 @@ def receive(
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
         return _ensure_checked(existing, file, actor=actor), False
+    organization = environment.project.organization_id
+    needed = {Quota.STORED_BYTES: file.size}
+    if kind == Artifact.Kind.INCIDENT_BUNDLE:
+        needed[Quota.CAPTURES_PER_DAY] = 1
+    has_quota = quotas.check(organization, needed)
     blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:
         with transaction.atomic():
@@ -72,6 +79,8 @@ def receive(
                 raise Unavailable(
                     "An older copy was being removed at the same moment. Upload the file again.", retry_after=1
                 )
+            if has_quota:
+                quotas.reserve(organization, needed)
             artifact = Artifact.objects.create(
                 environment=environment,
                 agent=agent,
@@ -91,13 +100,16 @@ def receive(
                 resource=("artifact", artifact.pk),
                 changes={"kind": kind, "content_hash": content_hash, "size_bytes": file.size},
             )
-            organization, key = environment.project.organization_id, str(artifact.pk)
+            key = str(artifact.pk)
             enqueue(
                 IngestArtifact(artifact_id=key),
                 organization=organization,
                 person=Membership.first_admin(organization),
                 serial=key,
             )
+    except QuotaExceeded:  # another upload was faster
+        UnreferencedBlob.objects.bulk_create([UnreferencedBlob(content_hash=content_hash)], ignore_conflicts=True)
+        raise
     except IntegrityError:
         # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
         if (existing := _existing(environment, content_hash, declared)) is None:
@@ -106,6 +118,22 @@ def receive(
             ) from None
         return existing, False
     return artifact, True
+
+
+def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
+    """Raise QuotaExceeded if a large upload must exceed the quota, before it is received.
+
+    At most ``allowance`` bytes of its Content-Length are not the file's. If the agent has an artifact of such a size,
+    the upload may repeat it, which needs no more space: then only the content can tell.
+    """
+    least = declared - allowance
+    if least <= 0:
+        return
+    try:
+        quotas.check(agent.environment.project.organization_id, {Quota.STORED_BYTES: least})
+    except QuotaExceeded:
+        if not Artifact.objects.filter(agent=agent, size_bytes__range=(least, declared)).exists():
+            raise
 
 
 def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:

@@ -17,7 +17,8 @@ AGENT = Operations(
             "enrollAgent",
             "Enroll an agent",
             "Spends one use of an enrollment token and creates an agent. Only this response contains the agent key "
-            "(`api_key`).",
+            "(`api_key`). Refused with `quota.agents` if the organization has as many agents as its quota, unless the "
+            "agent replaces another one.",
             example={"name": "edge-7"},
         ),
         "retrieve": Operation(

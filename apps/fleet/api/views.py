@@ -43,6 +43,7 @@ from byteor_cloud.errors import (
     Conflict,
     NotFound,
     PreconditionFailed,
+    QuotaExceeded,
     Unauthenticated,
 )
 from byteor_cloud.event_loop import Pausing
@@ -111,7 +112,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {
-        "create": (Conflict,),
+        "create": (Conflict, QuotaExceeded),
         "destroy": (PreconditionFailed,),
         "rotate_key": (Conflict,),
         "drain": (Conflict,),
@@ -281,8 +282,10 @@ class HeartbeatViewSet(AgentSelfViewSet):
         """Store a heartbeat durably and return what the agent should run."""
         interval_s = self.environment.effective_settings.heartbeat_interval_s
         body = heartbeat_body.parse(request.data)
-        stored = heartbeats.store(agent_id=self.agent.pk, interval_s=interval_s, heartbeat=body)
+        organization = self.environment.project.organization
+        stored = heartbeats.store(
+            agent_id=self.agent.pk, organization_id=organization.pk, interval_s=interval_s, heartbeat=body
+        )
         if stored is None:
             raise Unauthenticated(UNUSABLE)
-        etag = self.environment.project.organization.key_set_etag
-        return Response(s.heartbeat_answer(self.agent.pk, stored, key_set_etag=etag))
+        return Response(s.heartbeat_answer(self.agent.pk, stored, key_set_etag=organization.key_set_etag))

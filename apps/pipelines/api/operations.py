@@ -15,7 +15,8 @@ DRAFT = Operations(
         "create": Operation(
             "createDraft",
             "Create a draft",
-            "Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it.",
+            "Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it. Refused "
+            "with `quota.drafts` if the organization has as many drafts as its quota.",
             example={"name": "trades", "plan": PLAN},
         ),
         "retrieve": Operation(

@@ -30,7 +30,7 @@ from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_p
 from byteor_cloud.computations import CompiledDraft, compile_draft, diff_versions, preview
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
+from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]
 AGAINST = {"against": id_parameter(required=True, description="The version to compare with.")}
@@ -66,6 +66,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         },
     }
     errors = {
+        "create": (QuotaExceeded,),
         "destroy": (PreconditionFailed,),
         "diff": (Unprocessable,),
         "version": (Conflict, PreconditionFailed, Unprocessable),

@@ -111,7 +111,9 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
 
 def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
     body = heartbeat_body.parse(_read_json(exchange))
-    stored = heartbeats.store(agent_id=key.agent_id, interval_s=key.interval_s, heartbeat=body)
+    stored = heartbeats.store(
+        agent_id=key.agent_id, organization_id=key.organization_id, interval_s=key.interval_s, heartbeat=body
+    )
     if stored is None:
         raise Unauthenticated(UNUSABLE)
     return _json(heartbeat_answer(key.agent_id, stored, key_set_etag=key.key_set_etag))

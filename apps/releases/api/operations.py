@@ -126,7 +126,8 @@ DEPLOYMENT = Operations(
             "createDeployment",
             "Create a deployment",
             "Requests that a config bundle runs on a target. The deployment starts as `pending_approval` if the "
-            "environment requires approvals, else as `approved`.",
+            "environment requires approvals, else as `approved`. Refused with `quota.stored_bytes` if the deploy "
+            "bundle would exceed the quota of the organization; no later step is refused because of it.",
             example={"config_bundle_id": ID, "target": {"all": True}},
         ),
         "retrieve": Operation(

@@ -37,7 +37,7 @@ from byteor_cloud.api.parameters import (
 )
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
-from byteor_cloud.errors import Conflict, NotFound, NotStored, Unavailable
+from byteor_cloud.errors import Conflict, NotFound, NotStored, QuotaExceeded, Unavailable
 
 
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
@@ -98,7 +98,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "is_current": flag_parameter("is_current"),
         "config_bundle_id": id_parameter("config_bundle_id"),
     }
-    errors = dict.fromkeys(("rollback", "abort", "pause", "resume", "retry", "evidence"), (Conflict,))
+    errors = {
+        "create": (Conflict, QuotaExceeded),
+        **dict.fromkeys(("rollback", "abort", "pause", "resume", "retry", "evidence"), (Conflict,)),
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,

@@ -13,7 +13,8 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import bundles
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Quota
+from apps.tenancy.services import quotas
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.machines import IN_FLIGHT
@@ -31,6 +32,7 @@ def find_obstacles(
         lambda: check_target(environment, target, agents),
         lambda: check_known_bad(environment, config_bundle),
         lambda: check_in_flight(environment, environment.effective_settings.release.max_in_flight_deployments),
+        lambda: check_quota(environment, config_bundle),
     ]
     if not override_freeze:
         checks.append(lambda: check_freeze(environment, None, may_override=False))
@@ -71,6 +73,16 @@ def check_in_flight(environment: Environment, limit: int) -> None:
             "Wait until one has ended.",
             code="in_flight_limit",
         )
+
+
+def check_quota(environment: Environment, config_bundle: ConfigBundle) -> None:
+    """Raise QuotaExceeded if the deploy bundle would not fit into the organization's stored bytes.
+
+    It counts once it is built. The build is never refused, so that approved deployments go on.
+    """
+    organization = environment.project.organization_id
+    if quotas.check(organization, {Quota.STORED_BYTES: 0}):
+        quotas.check(organization, {Quota.STORED_BYTES: bundles.estimate_size(config_bundle)})
 
 
 def check_break_glass(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import BigIntegerField, Func, TextField
+from django.db.models.functions import Cast
 
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, KnownBad
@@ -32,6 +35,10 @@ WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core":
 ADAPTER_KINDS = [
     "file", "http", "grpc", "websocket", "kafka", "nats", "redis_streams", "rabbitmq_streams", "s3", "postgresql",
 ]  # fmt: skip
+
+
+_TAR_RECORD = 10_240  # a tar's size is a multiple of it
+_OTHER_BYTES = 8_192  # about what a deploy bundle's manifest, keys, credential and headers need
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,14 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
     return RuntimeConfig(
         bundle.tuning_profile, bundle.wait, bundle.stage_config, bundle.adapters, bundle.env, bundle.snapshot
     )
+
+
+def estimate_size(bundle: ConfigBundle) -> int:
+    """Return about how many bytes a deploy bundle will have, without reading what goes into it."""
+    files = ("version__spec_kv", "stage_config", "adapters", "env", "snapshot")
+    lengths = [Func(Cast(each, TextField()), function="octet_length", output_field=BigIntegerField()) for each in files]
+    content: int = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))
+    return _TAR_RECORD * math.ceil((content + _OTHER_BYTES) / _TAR_RECORD)
 
 
 def is_known_bad(environment_id: UUID, config_hash: str) -> bool:

@@ -58,8 +58,8 @@ def create_deployment(
     ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
-    agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
-    if only an org_admin may do it.
+    agents prevents it; QuotaExceeded; InvalidInput for an empty target or a credential that does not cover the
+    deployment; Forbidden if only an org_admin may do it.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
@@ -67,6 +67,7 @@ def create_deployment(
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
+    admission.check_quota(locked, config_bundle)
     agents = fleet.select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
     if not take_over:

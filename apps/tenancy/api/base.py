@@ -220,7 +220,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if self.action not in self.action_map.values():
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
-        has_body = request.method in {"POST", "PUT", "PATCH"} and self._admit_body(request)
+        has_body = request.method in {"POST", "PUT", "PATCH"} and self.admit_body(request)
         self.check_parameters(request)
         if has_body:
             # Receive the body before the first transaction, so that a slow sender holds no database connection.
@@ -235,7 +235,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def prepare(self, request: Request) -> None:
         """Compute what the action needs. Subclasses override it: with an ``Idempotency-Key`` a transaction follows."""
 
-    def _admit_body(self, request: Request) -> bool:
+    def admit_body(self, request: Request) -> bool:
         """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
         sent = request._request
         check_declared_length(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)

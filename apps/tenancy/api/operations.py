@@ -92,6 +92,18 @@ ORGANIZATION_DETAIL = Operations(
         ),
     },
 )
+USAGE = Operations(
+    Tag.ORGANIZATIONS,
+    {
+        "usage": Operation(
+            "getUsage",
+            "Get quotas and usage of an organization",
+            "Returns the quotas of the organization, what it uses now, and what it used in each of the last months. "
+            "Whatever would exceed a quota is refused with 409: the type is `urn:byteor:problem:quota.NAME`, and "
+            "`limit` and `used` say why. Reads, heartbeats, reports, rollbacks and deletions always work.",
+        ),
+    },
+)
 ORGANIZATION_MEMBER = Operations(
     Tag.ORGANIZATIONS,
     {

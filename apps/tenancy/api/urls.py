@@ -3,6 +3,7 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from apps.tenancy.api import audit_events as a
+from apps.tenancy.api import usage as u
 from apps.tenancy.api import views as v
 from apps.tenancy.api import webhooks as w
 from byteor_cloud.api.routing import route
@@ -26,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
                 route("signing-keys/<str:kid>/retire", v.SigningKeyViewSet, post="retire"),
                 route("audit-events", a.AuditEventViewSet, get="list"),
                 route("audit-events/export", a.AuditEventViewSet, get="export"),
+                route("usage", u.UsageViewSet, get="usage"),
                 route("webhooks", w.WebhookViewSet, get="list", post="create"),
                 route("webhooks/<uuid:id>", w.WebhookViewSet, get="retrieve", put="update", delete="destroy"),
                 route("webhooks/<uuid:id>/rotate-secret", w.WebhookViewSet, post="rotate_secret"),

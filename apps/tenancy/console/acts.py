@@ -61,6 +61,7 @@ class Act:
     needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
     only_self: bool = False  # the row is a person, and only that person may perform the act
+    only_operators: bool = False  # only installation operators may perform the act
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
@@ -80,6 +81,8 @@ class Act:
 def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) -> bool:
     """Return whether the person may perform the act on a row of this tenant."""
     if act.only_self and row.pk != console_user.user_id:
+        return False
+    if act.only_operators and not console_user.is_superuser:
         return False
     needed = {act.needs}
     if isinstance(tenant, Environment) and tenant.posture == Posture.PROD:

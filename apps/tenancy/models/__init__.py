@@ -44,6 +44,12 @@ from apps.tenancy.models.requests import (
     IdempotencyKeyQuerySet,
     RateCounter,
 )
+from apps.tenancy.models.usage import (
+    MonthlyPeak,
+    OrganizationQuotas,
+    Quota,
+    UseCount,
+)
 from apps.tenancy.models.webhooks import (
     Webhook,
     WebhookDelivery,
@@ -65,15 +71,19 @@ __all__ = [
     "LiveQuerySet",
     "MasterKey",
     "Membership",
+    "MonthlyPeak",
     "Organization",
     "OrganizationKey",
+    "OrganizationQuotas",
     "Project",
+    "Quota",
     "RateCounter",
     "RepeatedEvent",
     "Revisioned",
     "Row",
     "SignInLink",
     "SigningKey",
+    "UseCount",
     "User",
     "UserManager",
     "UserToken",

@@ -26,6 +26,8 @@ PROBLEM = {
             "type": ["string", "null"],
             "description": "The `X-Request-ID` of the request. Quote it when you ask for help.",
         },
+        "limit": {"type": "integer", "description": "Of a `quota.*` error: the most that the organization may use."},
+        "used": {"type": "integer", "description": "Of a `quota.*` error: how much the organization uses now."},
         "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` leaves out."},
         "errors": {
             "type": "array",

@@ -72,7 +72,8 @@ class ReplayOutcome:
     """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
     ``egress_frames`` are the frames of each egress, or None for an egress with too much output. ``stopped`` says which
-    stage stopped the replay: ``stage, sequence, error, ingress``, the keys of ``outcome.json``.
+    stage stopped the replay: ``stage, sequence, error, ingress``, the keys of ``outcome.json``. ``work`` is in
+    the units of ``WorkMeter``.
     """
 
     status: OutcomeStatus
@@ -83,6 +84,7 @@ class ReplayOutcome:
     warnings: tuple[str, ...]
     egress_frames: Mapping[str, bytes | None]
     stopped: Mapping[str, Any] | None
+    work: int
 
 
 class Cancelled(Exception):
@@ -148,7 +150,8 @@ def replay(
         "actions": [dataclasses.asdict(action) for action in run.actions],
     }
     frames = {name: output.frames() for name, output in run.outputs.items()}
-    return ReplayOutcome(status, error, error_code, audit, result, tuple(run.warnings), frames, run.stopped)
+    warnings, work = tuple(run.warnings), run.meter.total
+    return ReplayOutcome(status, error, error_code, audit, result, warnings, frames, run.stopped, work)
 
 
 def _ignore(_done: int, _total: int) -> None:
@@ -165,6 +168,7 @@ class _Run:
         self.stopped: dict[str, Any] | None = None
         self.outputs: dict[str, EgressOutput] = {}
         self.actions: Sequence[Action] = ()
+        self.meter = WorkMeter(limits.max_record_work, limits.max_work)
         self._bundle, self._spec, self._limits = bundle, spec, limits
         self._chosen_lane = lane
         self._lanes: list[str] = []
@@ -196,7 +200,7 @@ class _Run:
             ops=ops,
             effects=effects,
             max_actions=self._limits.max_actions,
-            work=WorkMeter(self._limits.max_record_work, self._limits.max_work),
+            work=self.meter,
         )
         self.actions = runner.actions
         self._ingresses = runner.model.ingresses

@@ -39,6 +39,13 @@ from apps.tenancy.api.serializers.signing_keys import (
     RotateSigningKeySerializer,
     SigningKeySerializer,
 )
+from apps.tenancy.api.serializers.usage import (
+    LimitsSerializer,
+    MonthField,
+    MonthOfUsageSerializer,
+    UsageSerializer,
+    UsedSerializer,
+)
 
 __all__ = [
     "CREDENTIAL_FIELDS",
@@ -54,8 +61,11 @@ __all__ = [
     "FreezeWindowSerializer",
     "JwkSerializer",
     "KeySetSerializer",
+    "LimitsSerializer",
     "MeSerializer",
     "MemberSerializer",
+    "MonthField",
+    "MonthOfUsageSerializer",
     "OrganizationKeySerializer",
     "OrganizationSerializer",
     "OrganizationSettingsField",
@@ -67,6 +77,8 @@ __all__ = [
     "SettingsField",
     "SigningKeySerializer",
     "SlugField",
+    "UsageSerializer",
+    "UsedSerializer",
     "UserSerializer",
     "UserTokenSerializer",
     "WindowEdgeField",

@@ -1,0 +1,124 @@
+"""The quotas of organizations, and what organizations use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from django.db import models
+from django.db.models import Q
+
+from apps.tenancy.models.organizations import Environment, Organization
+
+
+class Quota(StrEnum):
+    """What an installation operator can limit for an organization."""
+
+    AGENTS = "agents"
+    STORED_BYTES = "stored_bytes"
+    CAPTURES_PER_DAY = "captures_per_day"
+    DRAFTS = "drafts"
+
+
+class OrganizationQuotas(models.Model):
+    """The quotas of an organization. An organization without a quota has no row.
+
+    Whoever adds something that a quota limits holds a lock on the row until the transaction ends.
+    """
+
+    organization = models.OneToOneField(Organization, on_delete=models.PROTECT, primary_key=True, related_name="+")
+    agents = models.BigIntegerField(null=True)
+    stored_bytes = models.BigIntegerField(null=True)
+    captures_per_day = models.BigIntegerField(null=True)
+    drafts = models.BigIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(**{f"{quota}__isnull": True}) | Q(**{f"{quota}__gte": 0}),
+                name=f"tenancy_organizationquotas_{quota}",
+            )
+            for quota in Quota
+        ]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{quota} {limit}" for quota, limit in self.limits.items() if limit is not None)
+
+    @property
+    def limits(self) -> Mapping[Quota, int | None]:
+        """The limit of each quota; None if there is none."""
+        return {quota: getattr(self, quota) for quota in Quota}
+
+
+class UseCount(models.Model):
+    """A change of what an environment holds, or of what an organization did in a period; the sum of the rows is that.
+
+    Triggers of the counted tables (and ``apps.fleet.heartbeats``) add rows and never change one, so that nobody waits
+    for anybody. The job ``tenancy.count_use`` replaces the rows of a sum by one.
+    """
+
+    class Kind(models.TextChoices):
+        # What an environment holds now. Its rows are removed by a trigger of the environment's table.
+        AGENTS = "agents"
+        DRAFTS = "drafts"
+        STORED_BYTES = "stored_bytes"
+        # What an organization did on a day, or in a month.
+        CAPTURES = "captures"
+        HEARTBEATS = "heartbeats"
+        UPLOADED_BYTES = "uploaded_bytes"
+        REPLAYS = "replays"
+        WORK = "work"
+
+    # Deleting an environment's agents, drafts and files adds rows, which a trigger removes at the end. A foreign key in
+    # the database would lock the environment after its rows, and a purge locks it before them.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    # Organizations are never deleted. A foreign key in the database would lock the organization at each upload.
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    since = models.DateField(null=True)  # the day, or the first day of the month
+    count = models.BigIntegerField()
+    is_sum = models.BooleanField(db_default=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(environment__isnull=False, organization=None, since=None)
+                | Q(environment=None, organization__isnull=False, since__isnull=False),
+                name="tenancy_usecount_owner",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["environment", "kind"], condition=Q(environment__isnull=False), name="tenancy_usecount_held"
+            ),
+            models.Index(
+                fields=["organization", "kind", "since"],
+                condition=Q(organization__isnull=False),
+                name="tenancy_usecount_done",
+            ),
+            models.Index(fields=["id"], condition=Q(is_sum=False), name="tenancy_usecount_new"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.count}"
+
+
+class MonthlyPeak(models.Model):
+    """The most agents and stored bytes that the job ``tenancy.count_use`` found in a month."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
+    month = models.DateField()  # its first day
+    agents = models.BigIntegerField()
+    stored_bytes = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "month"], name="tenancy_monthlypeak_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"

@@ -1,0 +1,138 @@
+"""What organizations use: read it, add to it, and sum it up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Q, Sum
+from django.utils import timezone
+
+from apps.tenancy.models import MonthlyPeak, Organization, OrganizationQuotas, Quota, UseCount
+
+MONTHS = 13  # that are kept and returned, with the present one
+_HELD = {
+    Quota.AGENTS: UseCount.Kind.AGENTS,
+    Quota.STORED_BYTES: UseCount.Kind.STORED_BYTES,
+    Quota.DRAFTS: UseCount.Kind.DRAFTS,
+}
+_OF_MONTH = (UseCount.Kind.HEARTBEATS, UseCount.Kind.UPLOADED_BYTES, UseCount.Kind.REPLAYS, UseCount.Kind.WORK)
+# A row that another transaction holds, and an environment that is being purged, are left for the next time.
+_SUM = """
+WITH places AS (
+    SELECT DISTINCT environment_id, organization_id, kind, since FROM tenancy_usecount WHERE NOT is_sum
+), kept AS (
+    SELECT id FROM tenancy_environment WHERE id IN (SELECT environment_id FROM places) FOR KEY SHARE SKIP LOCKED
+), gone AS (
+    DELETE FROM tenancy_usecount WHERE id IN (
+        SELECT id FROM tenancy_usecount WHERE (
+            environment_id IN (SELECT id FROM kept)
+            AND (environment_id, kind) IN (SELECT environment_id, kind FROM places)
+        ) OR (organization_id, kind, since) IN (SELECT organization_id, kind, since FROM places)
+        FOR UPDATE SKIP LOCKED
+    ) RETURNING environment_id, organization_id, kind, since, count
+)
+INSERT INTO tenancy_usecount (environment_id, organization_id, kind, since, count, is_sum)
+SELECT environment_id, organization_id, kind, since, sum(count), true FROM gone
+GROUP BY 1, 2, 3, 4 HAVING sum(count) <> 0
+"""
+# Only the rows that change are written.
+_PEAKS = """
+WITH present AS (
+    SELECT organization.id AS organization_id,
+        coalesce(sum(held.count) FILTER (WHERE held.kind = 'agents'), 0) AS agents,
+        coalesce(sum(held.count) FILTER (WHERE held.kind = 'stored_bytes'), 0) AS stored_bytes
+    FROM tenancy_organization AS organization
+        LEFT JOIN tenancy_project AS project ON project.organization_id = organization.id AND project.deleted_at IS NULL
+        LEFT JOIN tenancy_environment AS environment
+            ON environment.project_id = project.id AND environment.deleted_at IS NULL
+        LEFT JOIN tenancy_usecount AS held ON held.environment_id = environment.id
+    GROUP BY organization.id
+)
+INSERT INTO tenancy_monthlypeak (organization_id, month, agents, stored_bytes)
+SELECT organization_id, %(month)s, greatest(present.agents, peak.agents),
+    greatest(present.stored_bytes, peak.stored_bytes)
+FROM present LEFT JOIN (SELECT * FROM tenancy_monthlypeak WHERE month = %(month)s) AS peak USING (organization_id)
+WHERE peak.id IS NULL OR present.agents > peak.agents OR present.stored_bytes > peak.stored_bytes
+ORDER BY organization_id
+ON CONFLICT (organization_id, month) DO UPDATE SET agents = excluded.agents, stored_bytes = excluded.stored_bytes
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an organization may use, what it uses, and what it used in the last months, the newest first."""
+
+    month: date
+    limits: Mapping[Quota, int | None]
+    used: Mapping[Quota, int]
+    by_month: list[dict[str, Any]]
+
+
+def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) -> dict[Quota, int]:
+    """Return how much the organization uses of what these quotas limit. Deleted environments hold nothing."""
+    wanted = Q(
+        environment__project__organization=organization_id,
+        environment__deleted_at=None,
+        environment__project__deleted_at=None,
+        kind__in=[_HELD[quota] for quota in quotas if quota in _HELD],
+    )
+    if Quota.CAPTURES_PER_DAY in quotas:
+        wanted |= Q(organization=organization_id, kind=UseCount.Kind.CAPTURES, since=_today())
+    counts = dict(UseCount.objects.filter(wanted).order_by().values_list("kind").annotate(total=Sum("count")))
+    return {quota: counts.get(_HELD.get(quota, UseCount.Kind.CAPTURES), 0) for quota in quotas}
+
+
+def read_usage(organization: Organization) -> Usage:
+    """Return what the organization may use, uses, and used in the last months."""
+    month, used = _today().replace(day=1), count_used(organization.pk)
+    quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
+    peaks = {each.month: each for each in MonthlyPeak.objects.filter(organization=organization, month__gte=_oldest())}
+    done = UseCount.objects.filter(organization=organization, kind__in=_OF_MONTH, since__gte=_oldest()).order_by()
+    sums = {(since, kind): count for since, kind, count in done.values_list("since", "kind").annotate(Sum("count"))}
+    by_month: list[dict[str, Any]] = [
+        {
+            "month": each,
+            "agents": peaks[each].agents if each in peaks else None,
+            "stored_bytes": peaks[each].stored_bytes if each in peaks else None,
+            **{kind.value: sums.get((each, kind), 0) for kind in _OF_MONTH},
+        }
+        for each in sorted({month, *peaks, *(since for since, _ in sums)}, reverse=True)
+    ]
+    present = by_month[0]
+    for quota in (Quota.AGENTS, Quota.STORED_BYTES):
+        present[quota] = max(used[quota], present[quota] or 0)
+    return Usage(month, quotas.limits, used, by_month)
+
+
+def add_work(organization_id: UUID, work: int) -> None:
+    """Add the units of work of a replay to what the organization used in this month."""
+    UseCount.objects.create(
+        organization_id=organization_id, kind=UseCount.Kind.WORK, since=_today().replace(day=1), count=work
+    )
+
+
+def count_use() -> None:
+    """Replace the changes of each count by their sum, note the month's peaks, and delete what is too old."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_SUM)
+    with connection.cursor() as cursor:
+        cursor.execute(_PEAKS, {"month": _today().replace(day=1)})
+    UseCount.objects.filter(since__lt=_oldest()).delete()
+    UseCount.objects.filter(kind=UseCount.Kind.CAPTURES, since__lt=_today()).delete()
+    MonthlyPeak.objects.filter(month__lt=_oldest()).delete()
+
+
+def _today() -> date:
+    return timezone.now().astimezone(UTC).date()
+
+
+def _oldest() -> date:
+    """Return the first day of the oldest month that is kept."""
+    today = _today()
+    years, month = divmod(today.year * 12 + today.month - MONTHS, 12)
+    return date(years, month + 1, 1)
