@@ -159,6 +159,16 @@ def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[
     return [{**each.to_json(), **places[each.pointer]._asdict()} for each in diagnostics]
 
 
+def page_body(journal: str, index: str, lane: str, **options: Any) -> bytes:
+    """Return the body of a response with a page of a journal. Raises as ``read_page`` does."""
+    return _body(read_page(journal, index, lane, **options))
+
+
+def compare_body(result_a: Mapping[str, Any], result_b: Mapping[str, Any], **options: Any) -> bytes:
+    """Return the body of a response that says how the results of two replays differ."""
+    return _body(compare(result_a, result_b, **options))
+
+
 def read_page(journal: str, index: str, lane: str, **options: Any) -> dict[str, Any]:
     """Return a page of a journal. Raises FileNotFoundError without its index, and StaleIndex."""
     with JournalIndex.open(Path(journal), Path(index)) as opened:
@@ -170,13 +180,13 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
     for function in (
         compile_draft, compile_version, preview, preview_text, diff_plan, diff_versions, diff_kv,
         draw, write_plan, parse_plan,
-        strict_json.read, compare, read_around_in,
-        check_runtime_config, diff_configurations, read_page,
+        strict_json.read, compare, compare_body, read_around_in,
+        check_runtime_config, diff_configurations, read_page, page_body,
     )
 }  # fmt: skip
 """The functions by their names, with which they are called in the child process."""
 
-READS_FILES = frozenset({read_around_in, read_page})
+READS_FILES = frozenset({read_around_in, read_page, page_body})
 """The functions whose work does not depend on the size of their arguments."""
 
 EXPECTED: Mapping[str, type[Exception]] = {
@@ -189,8 +199,9 @@ HEAD = struct.Struct(">Q?")
 
 
 class Answer(NamedTuple):
-    """The outcome of a computation: its result, an expected error by name and attributes, or a traceback."""
+    """The outcome of a computation: its result, an expected error by name and attributes, or what went wrong."""
 
     result: Any = None
     error: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
     crash: str | None = None
+    needs_more_memory: bool = False
