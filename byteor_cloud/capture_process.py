@@ -2,10 +2,12 @@
 
 ``python -m byteor_cloud.capture_process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused``
-or ``crashed``. The outcome of a trace is a line that begins with ``BODY``, followed by the body of a response. The
-process limits and seals itself (``sealing``) before it reads anything of the capture. It never outlives the process that started it: it ends when its input is closed, and on Linux
-the kernel kills it, even while it is stopped. If an op holds the interpreter, the process ends once it has computed for
-``SILENCE_S`` without a message. Time in which it is stopped does not count.
+or ``crashed``. The outcome of a trace is a line that begins with ``BODY``, followed by the body of a response.
+
+The process limits and seals itself (``sealing``) before it reads anything of the capture. It never outlives the process
+that started it: it ends when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
+holds the interpreter, the process ends once it has computed for ``SILENCE_S`` without a message. Time in which it is
+stopped does not count.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ from byteor_cloud.engine.configuration import diff_configurations
 from byteor_cloud.engine.replay import JournalIndex, StaleIndex, compare, journal_page
 from byteor_cloud.engine.replay.around import read_around_in
 
+MAX_BYTES = 4 * 1024 * 1024
+"""The size of a response that is computed. What is larger is cut, and says so."""
+_DIFF_BYTES = 1536 * 1024  # of the changes, and of the text
 MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
 
 
@@ -85,11 +88,25 @@ def _errors(compilation: Compilation) -> list[dict[str, str]]:
 
 
 def preview(plan: object, target: str | None) -> bytes:
-    """Compile a plan, and return the body of the response, which is larger than the plan."""
-    return _body(_compile(plan, target).to_json())
+    """Compile a plan, and return the body of the response, which is larger than the plan.
+
+    Parts that do not fit are null, and ``truncated`` says so.
+    """
+    found = {**_compile(plan, target).to_json(), "truncated": False}
+    left = MAX_BYTES - len(_body({**found, **dict.fromkeys(_LARGE_PARTS)}))
+    for part in _LARGE_PARTS:
+        size = len(_body(found[part]))
+        if size <= left:
+            left -= size
+        else:
+            found |= {part: None, "truncated": True}
+    return _body(found)
 
 
-def _body(value: Mapping[str, Any]) -> bytes:
+_LARGE_PARTS = ("spec_kv", "spec", "graph", "dot")
+
+
+def _body(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -98,7 +115,8 @@ def diff_plan(against: str, old_kv: str, plan: object) -> bytes | list[dict[str,
     compilation = _compile(plan)
     if compilation.spec is None:
         return _errors(compilation)
-    return _body({"against": against, **diff_specs(decode(old_kv), compilation.spec).to_json()})
+    diff = diff_specs(decode(old_kv), compilation.spec).bounded(_DIFF_BYTES)
+    return _body({"against": against, **diff.to_json()})
 
 
 def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
@@ -107,13 +125,14 @@ def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
 
 
 def diff_kv(old_kv: str, new_kv: str) -> SpecDiff:
-    """Return the changes from one spec to another."""
-    return diff_specs(decode(old_kv), decode(new_kv))
+    """Return the changes from one spec to another, or the first of them if they are too large."""
+    return diff_specs(decode(old_kv), decode(new_kv)).bounded(_DIFF_BYTES)
 
 
-def draw(spec_kv: str) -> str:
-    """Draw a spec as SVG."""
-    return to_svg(decode(spec_kv))
+def draw(spec_kv: str) -> str | None:
+    """Draw a spec as SVG. Returns None if the drawing is too large."""
+    drawing = to_svg(decode(spec_kv))
+    return drawing if len(drawing.encode()) <= MAX_BYTES else None
 
 
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
@@ -130,14 +149,14 @@ def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dic
     if compilation.spec is not None:
         answer |= _compilation_json(compilation, compilation.spec)
         if against_kv is not None:
-            answer["diff"] = diff_specs(decode(against_kv), compilation.spec)
+            answer["diff"] = diff_specs(decode(against_kv), compilation.spec).bounded(_DIFF_BYTES)
     return answer
 
 
 def _compilation_json(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
     return {
         "target": compilation.target,
-        "spec_kv": compilation.spec_kv,
+        "spec_kv": (compilation.spec_kv or "")[:MAX_BYTES],
         "spec_hash": compilation.spec_hash,
         "svg": to_svg(spec) if len(spec.stages) <= MAX_DRAWN_STAGES else None,
     }

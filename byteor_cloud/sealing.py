@@ -123,6 +123,10 @@ _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13  # remove folders and files, make them, move them
 _RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 """The rights that each version of Landlock added."""
+_SYSTEM_PATHS = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime",
+    "/usr/share/zoneinfo", "/dev/urandom", "/dev/zero",
+)  # fmt: skip
 
 
 @cache
@@ -142,9 +146,8 @@ def _python_paths() -> list[Path]:
     package = Path(__file__).resolve().parent
     modules = [Path(each).resolve() for each in sys.path if each]
     standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-    libraries = [Path(sys.base_prefix, "lib"), *map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"))]
-    others = map(Path, ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom", "/dev/zero"))
-    return [package, *(each for each in modules if each != package.parent), *standard, *libraries, *others]
+    others = [Path(sys.base_prefix, "lib"), *map(Path, _SYSTEM_PATHS)]
+    return [package, *(each for each in modules if each != package.parent), *standard, *others]
 
 
 def _restrict_files(version: int, readable: Iterable[Path], writable: Iterable[Path]) -> None:
@@ -263,7 +266,6 @@ def _instructions(machine: _Machine) -> list[bytes]:
         program += [do(_EQUAL, number, 0, 5), do(_LOAD, 16), do(_EQUAL, os.getpid(), 2, 0)]
         # Process 0 is this process for prlimit64, and its whole group for kill.
         program += [do(_EQUAL, 0, 1 if number == machine.own_process[-1] else 0, 0), refuse, allow]
-    for numbers in _REFUSED.values():
-        if (number := numbers[machine.column]) is not None:
-            program += [do(_EQUAL, number, 0, 1), refuse]
+    for refused in filter(None, (numbers[machine.column] for numbers in _REFUSED.values())):
+        program += [do(_EQUAL, refused, 0, 1), refuse]
     return [*program, allow]

@@ -22,6 +22,7 @@ from byteor_cloud.turns import Turn
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TICK_S = 0.5
+_MOST_BYTES = 64 * 1024 * 1024  # of a message; a replay's audit lists up to 10,000 side effects with long addresses
 
 
 class ChildDied(RuntimeError):
@@ -56,8 +57,8 @@ def run_apart(
 ) -> Any:
     """Run the request in a process of its own; return its outcome. With a ``turn`` it is paused between its turns.
 
-    The process can read only the folders and files ``readable`` and write only to ``scratch``. The outcome of a trace is
-    the body of a response.
+    The process can read only the folders and files ``readable``, and write only to ``scratch``. The outcome of a trace
+    is the body of a response.
 
     ``on_tick`` is called about twice a second; once it returns False the process is killed. Raises ``Cancelled`` then,
     and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``, not counting pauses.
@@ -134,7 +135,10 @@ def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
 def _messages(
     process: subprocess.Popen[bytes], silence_s: float, clock: Callable[[], float]
 ) -> Iterator[dict[str, Any] | bytes | None]:
-    """Yield the messages, the body of a response as bytes, and None each time that a tick has passed. Raises TookTooLong by the time of ``clock``."""
+    """Yield the messages, the body of a response as bytes, and None each time that a tick has passed.
+
+    Raises TookTooLong by the time of ``clock``, and ChildDied for a message that is too long.
+    """
     assert process.stdout is not None  # noqa: S101  stdout is a pipe
     source = process.stdout.fileno()
     poll = select.poll()
@@ -159,6 +163,8 @@ def _messages(
             lines[0] = b"".join([*pending, lines[0]])
             pending = []
         pending.append(rest)
+        if sum(map(len, pending)) > _MOST_BYTES:
+            raise ChildDied("the process sent too long a message")
         for line in lines:
             yield line.removeprefix(BODY) if line.startswith(BODY) else json.loads(line)
         heard = clock()  # after the caller has performed a side effect, for which the child waits

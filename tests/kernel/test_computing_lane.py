@@ -191,7 +191,7 @@ print(status["Cpus_allowed_list"].isdigit(), lower > 0)
         tmp_path,
     ).splitlines()
 
-    assert output[0] == "['LANG', 'PATH', 'PYTHONPATH']"
+    assert output[0] == "['LANG', 'MALLOC_ARENA_MAX', 'PATH', 'PYTHONPATH']"
     assert output[1] == str(["/dev/null", "/dev/null", str(tmp_path / "computing.turn"), "socket"])
     assert output[2] == "True True"
 

@@ -128,6 +128,6 @@ class TraceSerializer(serializers.Serializer[Any]):
     descriptions = {
         "records": "Each record with this sequence that has steps on this page.",
         "truncated": "Whether there are more steps, because a response has at most 4 MiB.",
-        "next_after": "The value of `after` that continues the trace: the number of the last step of this page, counted "
-        "over all records from 0. Null if `truncated` is false.",
+        "next_after": "The value of `after` that continues the trace: the number of the last step of this page. The "
+        "steps of all records are counted from 0. Null if `truncated` is false.",
     }

@@ -270,7 +270,5 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     @extend_schema(responses=r.TraceSerializer)
     def trace(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Follow a record through the pipeline."""
-        body = captures.trace_record(
-            self.get_object(), **self.parameter_values, lane=partial(lane, request._request)
-        )
+        body = captures.trace_record(self.get_object(), **self.parameter_values, lane=partial(lane, request._request))
         return HttpResponse(body, content_type="application/json")

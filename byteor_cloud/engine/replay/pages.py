@@ -27,8 +27,8 @@ def journal_page(
 
     It begins after the position ``after``, or at the first record with at least this ``sequence``, or at the first
     record at or after this time; by default at the beginning. ``next_after`` is null on the last page. A page that
-    would be too large is ``truncated``: it ends before ``limit``. A payload that is JSON is shown as ``json``, any other
-    as ``payload_base64``; with ``has_bytes``, every payload has ``payload_base64``.
+    would be too large is ``truncated``: it ends before ``limit``. A payload that is JSON is shown as ``json``, any
+    other as ``payload_base64``; with ``has_bytes``, every payload has ``payload_base64``.
     """
     first = 0
     if after is not None:
