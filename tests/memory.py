@@ -33,7 +33,7 @@ def forget_peak(pid: int | str = "self") -> None:
 
 
 def _number(status: str, name: str) -> int:
-    return int(status.split(f"{name}:")[1].split()[0]) * 1024
+    return int(status.split(f"{name}:")[1].split(maxsplit=1)[0]) * 1024
 
 
 # A process that is sealed can read a file of /proc only if it was opened before.

@@ -110,8 +110,8 @@ REPLAY = Operations(
             "traceRecord",
             "Trace a record of a replay",
             "Says what a record became at each stage and lane, why it was dropped, and which side effects it reached. "
-            "Returns at most 4 MiB; `after` continues the trace. The trace is recomputed for each request. That returns "
-            "503 if it takes longer than 10 s.",
+            "Returns at most 4 MiB; `after` continues the trace. The trace is recomputed for each request, and 503 is "
+            "returned if that takes longer than 10 s.",
         ),
     },
 )

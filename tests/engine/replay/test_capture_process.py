@@ -73,7 +73,7 @@ def test_largest_trace_is_cut_in_the_process(tmp_path: Path, bundle: MakeBundle)
     spec = graph(" ".join(f"{source}>{target}" for source, target in pairwise(chain)))
     payload = json.dumps({"text": "x" * 65_000}).encode()
     bundle(spec, [Record(1, 0, payload) for _ in range(16)])
-    request = {
+    request: dict[str, Any] = {
         "kind": "trace", "folder": str(tmp_path / "bundle"), "spec_kv": encode(spec), "stage_config": None,
         "overrides": False, "only_fitting": False, "indexes": {}, "sequence": 1, "ingress": None, "after": None,
         "max_bytes": 3 * MIB, "readable": [str(tmp_path / "bundle")],

@@ -20,7 +20,6 @@ from byteor_cloud.engine.replay import (
     journal_index,
     journal_page,
 )
-
 from tests.memory import MIB
 
 times = st.integers(0, 20)
@@ -113,8 +112,8 @@ def test_pages_follow_each_other(tmp_path: Path) -> None:
             "lane": "in",
             "total": 5,
             "results": [
-                {"position": at, "sequence": 10 + at, "time": f"1970-01-01T00:00:00.000000{at}00Z", "size": 7, "json": {"n": at},
-                 "payload_base64": None, "truncated": False}
+                {"position": at, "sequence": 10 + at, "time": f"1970-01-01T00:00:00.000000{at}00Z", "size": 7,
+                 "json": {"n": at}, "payload_base64": None, "truncated": False}
                 for at in (0, 1)
             ],
             "truncated": False,
@@ -123,8 +122,8 @@ def test_pages_follow_each_other(tmp_path: Path) -> None:
         second = journal_page(index, "in", after=1, limit=2)
         assert [found["position"] for found in second["results"]] == [2, 3]
         assert second["results"][1] | {"position": 0} == {
-            "position": 0, "sequence": 13, "time": "1970-01-01T00:00:00.000000300Z", "size": 1, "json": None, "payload_base64": "/w==",
-            "truncated": False,
+            "position": 0, "sequence": 13, "time": "1970-01-01T00:00:00.000000300Z", "size": 1, "json": None,
+            "payload_base64": "/w==", "truncated": False,
         }  # fmt: skip
         assert [found["position"] for found in journal_page(index, "in", sequence=12)["results"]] == [2, 3, 4]
         assert [found["position"] for found in journal_page(index, "in", unix_ns=301)["results"]] == [4]
