@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec, encode
@@ -50,15 +51,13 @@ def sha(payload: bytes) -> str:
 
 def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str]) -> Any:
     """Replay an unpacked bundle in the process that a worker starts; return its last message."""
-    scratch = folder.with_name("scratch")
-    scratch.mkdir()
     request = {
         "kind": "replay", "folder": str(folder), "spec_kv": encode(spec), "stage_config": None, "overrides": False,
         "only_fitting": False, "created_unix_ms": 0, "bundle_dir": "", "policy_env": "dev", "mode": "dry_run",
         "performs": False, "approval_provided": False, "journal_lane": None, "last_n": None,
         "readable": [str(folder)],
     }  # fmt: skip
-    with subprocess.Popen(
+    with TemporaryDirectory() as scratch, subprocess.Popen(
         [sys.executable, "-m", "byteor_cloud.capture_process"], env={"PATH": os.defpath, **environment},
         cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
