@@ -141,13 +141,13 @@ def _landlock_version() -> int:
 def _python_paths() -> list[Path]:
     """Return what a Python program reads: modules, libraries, time zones and random numbers.
 
-    Of this project's folder only the package: the data folder with the secrets is often below it.
+    Of this project's folder only the package, and no folder above it: the data folder is often below them.
     """
     package = Path(__file__).resolve().parent
     modules = [Path(each).resolve() for each in sys.path if each]
     standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     others = [Path(sys.base_prefix, "lib"), *map(Path, _SYSTEM_PATHS)]
-    return [package, *(each for each in modules if each != package.parent), *standard, *others]
+    return [package, *(each for each in modules if each not in package.parents), *standard, *others]
 
 
 def _restrict_files(version: int, readable: Iterable[Path], writable: Iterable[Path]) -> None:

@@ -66,7 +66,7 @@ def run_apart(
     """
     environment = sealing.environment([str(_ROOT)], TMPDIR=str(scratch))
     process = subprocess.Popen(
-        [sys.executable, "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         cwd=scratch, env=environment, start_new_session=True,
     )  # fmt: skip
     try:

@@ -183,7 +183,7 @@ class _Child:
         self._socket.settimeout(_DEADLINE_S)
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  our own program
-                [sys.executable, "-m", "byteor_cloud.computing_process", *arguments],
+                [sys.executable, "-P", "-m", "byteor_cloud.computing_process", *arguments],
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(),
                 env=environment(paths), start_new_session=True,
             )  # fmt: skip

@@ -30,7 +30,7 @@ for kind in ("CPU", "AS"):
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = sealing.environment([str(Path(sealing.__file__).parents[1])])
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
