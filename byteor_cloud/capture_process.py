@@ -2,9 +2,12 @@
 
 ``python -m byteor_cloud.capture_process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused``
-or ``crashed``. The process never outlives the process that started it: it ends when its input is closed, and on Linux
-the kernel kills it, even while it is stopped. If an op holds the interpreter, the process ends once it has computed for
-``SILENCE_S`` without a message. Time in which it is stopped does not count.
+or ``crashed``. The outcome of a trace is a line that begins with ``BODY``, followed by the body of a response.
+
+The process limits and seals itself (``sealing``) before it reads anything of the capture. It never outlives the process
+that started it: it ends when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
+holds the interpreter, the process ends once it has computed for ``SILENCE_S`` without a message. Time in which it is
+stopped does not count.
 """
 
 from __future__ import annotations
@@ -38,29 +41,16 @@ from byteor_cloud.engine.replay import (
     validate_incident,
 )
 from byteor_cloud.host_share import lower_priority
+from byteor_cloud.sealing import MEMORY_BYTES, limit, seal
 
 SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
-# Audit events of what a stage must never do: side effects are performed by the parent process.
-_FORBIDDEN = (
-    "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "subprocess.Popen",
-    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
-)  # fmt: skip
-
-
-class Forbidden(RuntimeError):
-    """Something tried to reach out of this process."""
-
-
-def seal() -> None:
-    """Make connections and programs impossible from now on, also for ops of installed packages."""
-
-    def refuse(event: str, _: Any) -> None:
-        if event in _FORBIDDEN:
-            raise Forbidden(f"{event} is not permitted in a replay")
-
-    sys.addaudithook(refuse)
+BODY = b"body "
+MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
+# Of processor time. A replay has ``SILENCE_S`` between two of its progress lines; nobody waits a day for one.
+_PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
+_FILE_BYTES = 1 << 30  # twice what a capture may unpack to
 
 
 class _Parent:
@@ -77,6 +67,16 @@ class _Parent:
         os.dup2(nothing, sys.stdout.fileno())
         os.dup2(nothing, sys.stdin.fileno())
         _limit_silence()
+
+    def receive_request(self) -> Any:
+        """Return the request. The process has no other thread yet, so that all of its threads will be sealed."""
+        line = self._input.readline()
+        if not line:
+            os._exit(1)
+        return json.loads(line)
+
+    def watch(self) -> None:
+        """From now on, read the input in another thread, which ends the process when the input is closed."""
         Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -88,9 +88,16 @@ class _Parent:
         return json.loads(self._lines.get())
 
     def send(self, **message: Any) -> None:
+        self._write(json.dumps(message).encode())
+
+    def send_body(self, body: bytes) -> None:
+        """Send the body of a response, which is JSON without line ends."""
+        self._write(BODY + body)
+
+    def _write(self, line: bytes) -> None:
         _limit_silence()
         with self._lock:
-            self._output.write(json.dumps(message).encode() + b"\n")
+            self._output.write(line + b"\n")
             self._output.flush()
 
     def progress(self, done: int, total: int) -> None:
@@ -127,34 +134,42 @@ def main() -> None:
     # A parent that died before this was called has closed the input.
     if _die_with_parent():
         parent.send(dies_with_parent=True)
-    request = parent.receive()
-    if request["kind"] != "replay":  # a request waits for it, and others of the host must not wait longer for that
+    request = parent.receive_request()
+    kind = request["kind"]
+    if kind != "replay":  # a request waits for it, and others of the host must not wait longer for that
         lower_priority()
     try:
-        answer = _build if request["kind"] == "build" else _run
-        parent.send(outcome=answer(request, parent))
+        ops = Ops() if kind == "build" else Ops.installed()  # the operator's packages may need what a seal forbids
+        limit(processor_s=_PROCESSOR_S[kind], file_bytes=_FILE_BYTES)
+        seal(readable=map(Path, request["readable"]), writable=[Path.cwd()])
+        parent.watch()
+        if kind == "build":
+            _build(request)
+            parent.send(outcome=None)
+        else:
+            _run(request, ops, parent)
     except (BadInput, RejectedBundle, Unsupported) as error:
         parent.send(refused=str(error))
+    except MemoryError:
+        parent.send(refused=f"it needs more than {MEMORY_BYTES >> 20} MiB of memory")
     except Exception as error:
         parent.send(crashed=f"{type(error).__name__}: {error}")
 
 
-def _build(request: Mapping[str, Any], _: _Parent) -> Any:
-    seal()
+def _build(request: Mapping[str, Any]) -> None:
     with open(request["archive"], "rb") as source:
         build_capture(source, Path(request["folder"]))
 
 
-def _run(request: Mapping[str, Any], parent: _Parent) -> Any:
+def _run(request: Mapping[str, Any], installed: Ops, parent: _Parent) -> None:
     bundle = validate_incident(Path(request["folder"]))
     spec = decode(request["spec_kv"])
     config = _parameters(bundle, spec, request)
-    installed = Ops.installed()
     ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
-    seal()
     if request["kind"] == "trace":
-        return _trace(bundle, spec, config, ops, request)
-    return _replay(bundle, spec, config, ops, request, parent)
+        parent.send_body(_trace(bundle, spec, config, ops, request))
+    else:
+        parent.send(outcome=_replay(bundle, spec, config, ops, request, parent))
 
 
 def _parameters(bundle: IncidentBundle, spec: PipelineSpec, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -188,15 +203,23 @@ def _replay(
         progress=parent.progress,
     )
     named = {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}
-    frames = {
-        name: kept if kept is None else base64.b64encode(kept).decode() for name, kept in outcome.egress_frames.items()
-    }
-    return {**named, "stopped": None, "egress_frames": frames}
+    return {**named, "stopped": None, "egress_frames": _encoded(outcome.egress_frames)}
 
 
-def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any]) -> Any:
+def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
+    """Return the frames of the first egresses in Base64, up to ``MAX_FRAMES`` characters."""
+    encoded: dict[str, str | None] = {}
+    left = MAX_FRAMES
+    for name, kept in frames.items():
+        left -= len(kept or b"") * 4 // 3
+        encoded[name] = base64.b64encode(kept).decode() if kept is not None and left >= 0 else None
+    return encoded
+
+
+def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any]) -> bytes:
+    """Return the body of a response with a page of the trace. It is empty if no record has the sequence."""
     indexes = {lane: Path(path) for lane, path in request["indexes"].items()}
-    return trace(
+    found = trace(
         bundle,
         request["sequence"],
         spec=spec,
@@ -204,7 +227,12 @@ def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, re
         ops=ops,
         ingress=request["ingress"],
         indexes=indexes,
+        after=request["after"],
+        max_bytes=request["max_bytes"],
     )
+    if not found["records"] and request["after"] is None:
+        return b""
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ from byteor_cloud.engine.replay import JournalIndex, StaleIndex, compare, journa
 from byteor_cloud.engine.replay.around import read_around_in
 from byteor_cloud.json_text import JsonText, parsed
 
+MAX_BYTES = 4 * 1024 * 1024
+"""The size of a response that is computed. What is larger is cut, and says so."""
+_DIFF_BYTES = 1536 * 1024  # of the changes, and of the text
 MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
 
 
@@ -87,11 +90,25 @@ def _errors(compilation: Compilation) -> list[dict[str, str]]:
 
 
 def preview(plan: object, target: str | None) -> bytes:
-    """Compile a plan, and return the body of the response, which is larger than the plan."""
-    return _body(_compile(plan, target).to_json())
+    """Compile a plan, and return the body of the response, which is larger than the plan.
+
+    Parts that do not fit are null, and ``truncated`` says so.
+    """
+    found = {**_compile(plan, target).to_json(), "truncated": False}
+    left = MAX_BYTES - len(_body({**found, **dict.fromkeys(_LARGE_PARTS)}))
+    for part in _LARGE_PARTS:
+        size = len(_body(found[part]))
+        if size <= left:
+            left -= size
+        else:
+            found |= {part: None, "truncated": True}
+    return _body(found)
 
 
-def _body(value: Mapping[str, Any]) -> bytes:
+_LARGE_PARTS = ("spec_kv", "spec", "graph", "dot")
+
+
+def _body(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -100,7 +117,8 @@ def diff_plan(against: str, old_kv: str, plan: object) -> bytes | list[dict[str,
     compilation = _compile(plan)
     if compilation.spec is None:
         return _errors(compilation)
-    return _body({"against": against, **diff_specs(decode(old_kv), compilation.spec).to_json()})
+    diff = diff_specs(decode(old_kv), compilation.spec).bounded(_DIFF_BYTES)
+    return _body({"against": against, **diff.to_json()})
 
 
 def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
@@ -109,8 +127,8 @@ def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
 
 
 def diff_kv(old_kv: str, new_kv: str) -> SpecDiff:
-    """Return the changes from one spec to another."""
-    return diff_specs(decode(old_kv), decode(new_kv))
+    """Return the changes from one spec to another, or the first of them if they are too large."""
+    return diff_specs(decode(old_kv), decode(new_kv)).bounded(_DIFF_BYTES)
 
 
 def plan_text(plan: object) -> str:
@@ -118,9 +136,10 @@ def plan_text(plan: object) -> str:
     return write_plan(parsed(plan))
 
 
-def draw(spec_kv: str) -> str:
-    """Draw a spec as SVG."""
-    return to_svg(decode(spec_kv))
+def draw(spec_kv: str) -> str | None:
+    """Draw a spec as SVG. Returns None if the drawing is too large."""
+    drawing = to_svg(decode(spec_kv))
+    return drawing if len(drawing.encode()) <= MAX_BYTES else None
 
 
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
@@ -137,14 +156,14 @@ def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dic
     if compilation.spec is not None:
         answer |= _compilation_json(compilation, compilation.spec)
         if against_kv is not None:
-            answer["diff"] = diff_specs(decode(against_kv), compilation.spec)
+            answer["diff"] = diff_specs(decode(against_kv), compilation.spec).bounded(_DIFF_BYTES)
     return answer
 
 
 def _compilation_json(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
     return {
         "target": compilation.target,
-        "spec_kv": compilation.spec_kv,
+        "spec_kv": (compilation.spec_kv or "")[:MAX_BYTES],
         "spec_hash": compilation.spec_hash,
         "svg": to_svg(spec) if len(spec.stages) <= MAX_DRAWN_STAGES else None,
     }
@@ -166,6 +185,16 @@ def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[
     return [{**each.to_json(), **places[each.pointer]._asdict()} for each in diagnostics]
 
 
+def page_body(journal: str, index: str, lane: str, **options: Any) -> bytes:
+    """Return the body of a response with a page of a journal. Raises as ``read_page`` does."""
+    return _body(read_page(journal, index, lane, **options))
+
+
+def compare_body(result_a: Mapping[str, Any], result_b: Mapping[str, Any], **options: Any) -> bytes:
+    """Return the body of a response that says how the results of two replays differ."""
+    return _body(compare(result_a, result_b, **options))
+
+
 def read_page(journal: str, index: str, lane: str, **options: Any) -> dict[str, Any]:
     """Return a page of a journal. Raises FileNotFoundError without its index, and StaleIndex."""
     with JournalIndex.open(Path(journal), Path(index)) as opened:
@@ -177,13 +206,13 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
     for function in (
         compile_draft, compile_version, preview, preview_text, diff_plan, diff_versions, diff_kv,
         draw, plan_text, parse_plan,
-        strict_json.read, compare, read_around_in,
-        check_runtime_config, diff_configurations, read_page,
+        strict_json.read, compare, compare_body, read_around_in,
+        check_runtime_config, diff_configurations, read_page, page_body,
     )
 }  # fmt: skip
 """The functions by their names, with which they are called in the child process."""
 
-READS_FILES = frozenset({read_around_in, read_page})
+READS_FILES = frozenset({read_around_in, read_page, page_body})
 """The functions whose work does not depend on the size of their arguments."""
 
 EXPECTED: Mapping[str, type[Exception]] = {
@@ -196,8 +225,9 @@ HEAD = struct.Struct(">Q?")
 
 
 class Answer(NamedTuple):
-    """The outcome of a computation: its result, an expected error by name and attributes, or a traceback."""
+    """The outcome of a computation: its result, an expected error by name and attributes, or what went wrong."""
 
     result: Any = None
     error: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
     crash: str | None = None
+    needs_more_memory: bool = False

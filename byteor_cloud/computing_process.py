@@ -1,8 +1,9 @@
 """The child process that computes for one API process, without Django, secrets, database and sockets.
 
-``python -m byteor_cloud.computing_process PARENT TURN SECONDS`` answers the requests on its standard input, which is a
-socket, one after the other. ``PARENT`` is the id of the process that started it, and ``TURN`` the file of the host's
-turn. The kernel ends the process if one request takes more than ``SECONDS`` of processor time.
+``python -m byteor_cloud.computing_process PARENT TURN SECONDS CAPTURES`` answers the requests on its standard input,
+which is a socket, one after the other. ``PARENT`` is the id of the process that started it, ``TURN`` the file of the
+host's turn, and ``CAPTURES`` the only folder that it can read. The kernel ends the process if one request takes more
+than ``SECONDS`` of processor time.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ import sys
 import traceback
 from pathlib import Path
 
-from byteor_cloud import host_share
+from byteor_cloud import host_share, sealing
 from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, Answer, installed_ops
 
 _MOST_USES = 2_000  # after which the process is replaced, and so is what it leaked
-_MOST_KIB = 512 * 1024  # of memory, which Python seldom returns to the system
+_MOST_KIB = sealing.MEMORY_BYTES // 1024 // 2  # of memory beyond the start, which Python seldom returns to the system
 
 
 def main() -> None:
     """Answer requests until the parent closes the socket."""
     host_share.end_with_parent(int(sys.argv[1]))
     host_share.lower_priority()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would have the plans
     turn, seconds = host_share.Turn(Path(sys.argv[2])), int(sys.argv[3])
     # What an op of a package reads or prints must not mix with the messages.
     parent = socket.socket(fileno=os.dup(0))
@@ -37,13 +37,15 @@ def main() -> None:
     os.dup2(nothing, 1)
     os.close(nothing)
     installed_ops()
-    uses = 0
+    sealing.limit(file_bytes=0)
+    sealing.seal(readable=[Path(sys.argv[4])])
+    uses, idle_kib = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while request := _receive(parent):
         with turn.held():
             _limit_time(seconds)
             message = _answer(request)
         uses += 1
-        is_last = uses >= _MOST_USES or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MOST_KIB
+        is_last = uses >= _MOST_USES or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > idle_kib + _MOST_KIB
         parent.sendall(HEAD.pack(len(message), is_last) + message)
 
 
@@ -55,9 +57,11 @@ def _limit_time(seconds: int) -> None:
 
 
 def _answer(request: bytes) -> bytes:
-    name, args, kwargs = pickle.loads(request)  # noqa: S301  the parent wrote it
     try:
-        answer = Answer(result=COMPUTATIONS[name](*args, **kwargs))
+        name, args, kwargs = pickle.loads(request)  # noqa: S301  the parent wrote it
+        return pickle.dumps(Answer(result=COMPUTATIONS[name](*args, **kwargs)), pickle.HIGHEST_PROTOCOL)
+    except MemoryError:
+        answer = Answer(needs_more_memory=True)
     except tuple(EXPECTED.values()) as error:
         answer = Answer(error=(type(error).__qualname__, error.args, vars(error)))
     except Exception:  # a fault of the program, which the parent logs

@@ -9,18 +9,20 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byteor_cloud.capture_process import SILENCE_S
+from byteor_cloud import sealing
+from byteor_cloud.capture_process import BODY, SILENCE_S
 from byteor_cloud.engine.replay import Cancelled, EffectFailed, Effects
 from byteor_cloud.turns import Turn
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TICK_S = 0.5
+_MOST_BYTES = 64 * 1024 * 1024  # of a message; a replay's audit lists up to 10,000 side effects with long addresses
 
 
 class ChildDied(RuntimeError):
@@ -47,6 +49,7 @@ def run_apart(
     request: Mapping[str, Any],
     *,
     scratch: Path,
+    readable: Iterable[Path] = (),
     effects: Effects | None = None,
     on_tick: Callable[[Progress], bool] = lambda _: True,
     silence_s: float = SILENCE_S,
@@ -54,16 +57,20 @@ def run_apart(
 ) -> Any:
     """Run the request in a process of its own; return its outcome. With a ``turn`` it is paused between its turns.
 
+    The process can read only the folders and files ``readable``, and write only to ``scratch``. The outcome of a trace
+    is the body of a response.
+
     ``on_tick`` is called about twice a second; once it returns False the process is killed. Raises ``Cancelled`` then,
     and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``, not counting pauses.
     That guards against an op that never ends. It cannot change a result, because then there is none.
     """
-    environment = {"PYTHONPATH": str(_ROOT), "PATH": os.defpath, "LANG": "C.UTF-8", "TMPDIR": str(scratch)}
+    environment = sealing.environment([str(_ROOT)], TMPDIR=str(scratch))
     process = subprocess.Popen(
-        [sys.executable, "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         cwd=scratch, env=environment, start_new_session=True,
     )  # fmt: skip
     try:
+        request = {**request, "readable": [str(path.resolve()) for path in readable]}
         return _converse(process, request, effects, on_tick, silence_s, turn)
     except BrokenPipeError:
         raise ChildDied("the process ended early") from None
@@ -91,6 +98,8 @@ def _converse(
         if message is None:
             if not on_tick(progress):
                 raise Cancelled
+        elif isinstance(message, bytes):
+            return message
         elif "progress" in message:
             progress.done, progress.total = message["progress"]
         elif "dies_with_parent" in message:
@@ -125,8 +134,11 @@ def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
 
 def _messages(
     process: subprocess.Popen[bytes], silence_s: float, clock: Callable[[], float]
-) -> Iterator[dict[str, Any] | None]:
-    """Yield the messages, and None each time that a tick has passed. Raises TookTooLong by the time of ``clock``."""
+) -> Iterator[dict[str, Any] | bytes | None]:
+    """Yield the messages, the body of a response as bytes, and None each time that a tick has passed.
+
+    Raises TookTooLong by the time of ``clock``, and ChildDied for a message that is too long.
+    """
     assert process.stdout is not None  # noqa: S101  stdout is a pipe
     source = process.stdout.fileno()
     poll = select.poll()
@@ -151,6 +163,8 @@ def _messages(
             lines[0] = b"".join([*pending, lines[0]])
             pending = []
         pending.append(rest)
+        if sum(map(len, pending)) > _MOST_BYTES:
+            raise ChildDied("the process sent too long a message")
         for line in lines:
-            yield json.loads(line)
+            yield line.removeprefix(BODY) if line.startswith(BODY) else json.loads(line)
         heard = clock()  # after the caller has performed a side effect, for which the child waits

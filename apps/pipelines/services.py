@@ -206,5 +206,8 @@ def diff_versions(version: Version, *, against: Version, compute: Compute = here
 
 
 def draw(version: Version, *, compute: Compute = here) -> str:
-    """Draw the version's graph as SVG."""
-    return compute(draw_kv, version.spec_kv)
+    """Draw the version's graph as SVG. Raises Conflict if the drawing is too large."""
+    drawing = compute(draw_kv, version.spec_kv)
+    if drawing is None:
+        raise Conflict("This graph is too large to draw. Its spec says everything about it.", code="graph.too_large")
+    return drawing

@@ -26,13 +26,14 @@ from django.db import connection
 from django.http import HttpRequest
 from gevent.monkey import get_original, is_module_patched
 
-from byteor_cloud import draining
+from byteor_cloud import data_folders, draining
 from byteor_cloud.api import request_slots
 from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES, Answer
 from byteor_cloud.computing import Compute, here
 from byteor_cloud.database import release_connection
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.fair import FairSlots
+from byteor_cloud.sealing import MEMORY_BYTES, environment
 
 # What is smaller is computed in the process: a plan of 25 stages compiles in half a millisecond, and in seven if most
 # names in it are misspelled. Sending it to the child and back takes half a millisecond, and longer if others compute.
@@ -89,6 +90,9 @@ def _is_small(value: Any) -> bool:
 
 def _result(message: bytes) -> Any:
     answer: Answer = pickle.loads(message)  # noqa: S301  our own child wrote it
+    if answer.needs_more_memory:
+        detail = f"This takes more than {MEMORY_BYTES >> 20} MiB of memory. Send something smaller."
+        raise InvalidInput(detail, code="too_complex")
     if answer.crash is not None:
         raise RuntimeError(f"The computation failed:\n{answer.crash}")
     if answer.error is None:
@@ -173,15 +177,15 @@ class _Child:
 
     def __init__(self) -> None:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # where packages with ops may be
-        environment = {"PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8"}
-        turn = settings.CONFIG.data_dir.resolve() / "computing.turn"
+        folder = settings.CONFIG.data_dir.resolve()
+        arguments = [str(os.getpid()), str(folder / "computing.turn"), str(LIMIT_S), str(data_folders.captures())]
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(_DEADLINE_S)
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  our own program
-                [sys.executable, "-m", "byteor_cloud.computing_process", str(os.getpid()), str(turn), str(LIMIT_S)],
-                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(), env=environment,
-                start_new_session=True,
+                [sys.executable, "-P", "-m", "byteor_cloud.computing_process", *arguments],
+                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(),
+                env=environment(paths), start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             self._socket.close()

@@ -23,7 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from byteor_cloud import data_folders, space
+from byteor_cloud import data_folders, sealing, space
 from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
 from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
@@ -43,9 +43,33 @@ for _status in DENIED_STATUSES:
 
 
 class HealthSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(["alive", "ready"])
+    status = serializers.ChoiceField(["alive"])
     descriptions = {
         "status": "The state of the service.",
+    }
+
+
+class SealingSerializer(serializers.Serializer[Any]):
+    files = serializers.CharField(allow_null=True)
+    network = serializers.CharField()
+    programs = serializers.CharField()
+    processes = serializers.CharField(allow_null=True)
+    memory = serializers.CharField(allow_null=True)
+    descriptions = {
+        "files": "What keeps them from other files: `landlock`. Null if nothing does.",
+        "network": "What keeps them from the network: `seccomp`, or `audit hook`, which native code can bypass.",
+        "programs": "What keeps them from starting programs: `seccomp` or `audit hook`.",
+        "processes": "What keeps them from other processes: `seccomp`. Null if nothing does.",
+        "memory": "What limits their memory: `rlimit`. Null if nothing does.",
+    }
+
+
+class ReadySerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["ready"])
+    sealing = SealingSerializer()
+    descriptions = {
+        "status": "The state of the service.",
+        "sealing": "How this system seals the processes that work on uploads and plans.",
     }
 
 
@@ -80,7 +104,7 @@ class ReadyView(OpenView):
     application_checks: ClassVar[Sequence[Check]] = ()
     """The checks of the applications. They need the database. The root URL configuration sets them."""
 
-    @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
+    @extend_schema(responses={200: ReadySerializer, 503: OpenApiResponse(description="The checks that failed.")})
     def get(self, request: Request) -> Response:
         """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
         failed = run_checks([*CHECKS, *self.application_checks])
@@ -89,7 +113,7 @@ class ReadyView(OpenView):
             failed = [name for name in failed if name not in unknown]
         if failed:
             raise Unavailable(f"Not ready: {', '.join(failed)}.", retry_after=5)
-        return Response({"status": "ready"})
+        return Response({"status": "ready", "sealing": sealing.in_force()})
 
 
 class MetricsView(OpenView):

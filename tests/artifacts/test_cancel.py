@@ -197,7 +197,7 @@ def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() ->
 def test_time_in_which_a_process_is_stopped_is_no_silence() -> None:
     code = (
         "import sys\nfrom byteor_cloud import capture_process\ncapture_process.SILENCE_S = 1\n"
-        "parent = capture_process._Parent()\nparent.receive()\nsys.exit(7)"
+        "parent = capture_process._Parent()\nparent.receive_request()\nsys.exit(7)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         assert process.stdin is not None

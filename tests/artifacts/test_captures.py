@@ -197,6 +197,26 @@ def test_trace_follows_a_record(world: World) -> None:
     assert code(on_replay(world, row, "/trace?sequence=1", world.viewer.api)) == (403, "forbidden")
 
 
+def test_trace_and_file_list_continue_after_what_was_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    row = replayed(world, artifact)
+    steps = on_replay(world, row, "/trace?sequence=1").json()["records"][0]["steps"]
+    files = get(world, artifact, "/files").json()["results"]
+    monkeypatch.setattr(captures, "MAX_BYTES", 300)
+
+    rest = on_replay(world, row, "/trace?sequence=1&after=0").json()
+    end = on_replay(world, row, f"/trace?sequence=1&after={len(steps)}")
+    first = get(world, artifact, "/files").json()
+    second = get(world, artifact, f"/files?after={first['next_after']}").json()
+
+    assert (rest["records"][0]["steps"], rest["truncated"], rest["next_after"]) == (steps[1:], False, None)
+    assert (end.status_code, end.json()["records"]) == (200, [])
+    assert (first["truncated"], first["next_after"]) == (True, first["results"][-1]["path"])
+    shown = len(first["results"]) + len(second["results"])
+    assert first["results"] + second["results"] == files[:shown]
+    assert 2 <= shown < len(files)
+
+
 def test_slow_trace_is_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replayed(world, artifact)

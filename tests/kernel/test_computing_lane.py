@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from byteor_cloud import sealing
 from byteor_cloud.engine.compiler import Ops, compile_plan
 from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read
 from tests.engine.compiler.test_ops import EXAMPLE, install
@@ -30,7 +31,7 @@ from django.test import RequestFactory
 from byteor_cloud import computations
 from byteor_cloud.api import computing_lane
 from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read
-from byteor_cloud.errors import DomainError
+from byteor_cloud.errors import DomainError, InvalidInput
 from tests.kernel.test_computing_lane import CALLS, PLANS, large
 
 compute = computing_lane.compute_for(RequestFactory().get("/"))
@@ -122,7 +123,7 @@ print(len(pids()))
         ops = Ops.installed()
     finally:
         del sys.path[:2]
-    expected = [repr_json(compile_plan(plan, ops=ops).to_json()) for plan in PLANS.values()]
+    expected = [repr_json(compile_plan(plan, ops=ops).to_json() | {"truncated": False}) for plan in PLANS.values()]
     for text in CALLS:
         try:
             expected.append(str(read(text, JsonLimits())))
@@ -187,13 +188,31 @@ print(sorted(each.partition(":")[0] for each in opened if not each.startswith("p
 status = dict(line.split(":\\t", 1) for line in (process / "status").read_text().splitlines())
 lower = os.getpriority(os.PRIO_PROCESS, pids()[0]) - os.getpriority(os.PRIO_PROCESS, 0)
 print(status["Cpus_allowed_list"].isdigit(), lower > 0)
+print(*(status[name].strip() for name in ("Seccomp", "NoNewPrivs")), int(status["CapEff"], 16) in {0, 4})
 """,
         tmp_path,
     ).splitlines()
 
-    assert output[0] == "['LANG', 'PATH', 'PYTHONPATH']"
+    assert output[0] == "['LANG', 'MALLOC_ARENA_MAX', 'PATH', 'PYTHONPATH']"
     assert output[1] == str(["/dev/null", "/dev/null", str(tmp_path / "computing.turn"), "socket"])
     assert output[2] == "True True"
+    assert output[3] == ("2 1 True" if sealing.in_force()["network"] == "seccomp" else "0 1 True")
+
+
+def test_computation_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
+    output = run(
+        """
+limits = JsonLimits(max_bytes=1 << 30, max_values=1 << 30)
+try:
+    compute(read, b"[" + b"[]," * 10_000_000 + b"[]]", limits)
+except InvalidInput as error:
+    print(error.detail)
+print(len(compute(read, b"[" + b"[]," * 1_000 + b"[]]", limits)))
+""",
+        tmp_path,
+    )
+
+    assert output == "This takes more than 256 MiB of memory. Send something smaller.\n1001\n"
 
 
 def test_small_input_needs_no_process(tmp_path: Path) -> None:

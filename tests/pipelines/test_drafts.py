@@ -147,9 +147,9 @@ def test_preview_returns_the_whole_compilation_and_stores_nothing(world: World) 
     answer = preview(world, draft)
 
     compilation = compile_plan(PLAN)
-    assert (answer.status_code, answer.json()) == (200, compilation.to_json())
+    assert (answer.status_code, answer.json()) == (200, compilation.to_json() | {"truncated": False})
     assert set(answer.json()) == {
-        "ok", "target", "spec_kv", "spec_hash", "spec", "diagnostics", "graph", "dot",
+        "ok", "target", "spec_kv", "spec_hash", "spec", "diagnostics", "graph", "dot", "truncated",
     }  # fmt: skip
     assert answer.json()["ok"] is True
 

@@ -277,7 +277,7 @@ def test_diff_of_a_draft_uses_the_saved_plan(world: World) -> None:
     services.update_draft(draft, {"plan": BROKEN}, actor=world.operator.actor)
     broken = world.viewer.api.get(path)
 
-    assert same.json() == {"against": str(version.pk), "changes": [], "unified": ""}
+    assert same.json() == {"against": str(version.pk), "changes": [], "unified": "", "truncated": False}
     assert {(change["change"], change["what"], change["name"]) for change in changed.json()["changes"]} == {
         ("removed", "endpoint", "quotes_out"), ("added", "endpoint", "elsewhere"),
     }  # fmt: skip

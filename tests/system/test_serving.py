@@ -30,7 +30,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 def test_it_is_ready_and_tells_where(running: Installation) -> None:
     assert running.output().endswith(f"byteor-cloud: serving on {running.base}\n")
     ready = running.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    (told,) = (line for line in running.output().splitlines() if "child processes are sealed: " in line)
+    for what, how in ready.json()["sealing"].items():
+        sealed, _, missing = told.partition("not sealed by this system: ")
+        assert f"{what} ({how})" in sealed or what in missing
     assert list((running.data_dir / "artifacts").rglob("*")) == [running.data_dir / "artifacts" / "ready"]
 
 

@@ -61,13 +61,14 @@ CAPTURE = Operations(
             "listArtifactFiles",
             "List or download the files of an artifact",
             "Returns path, size and SHA-256 of each file of a verified incident bundle. With `path` it returns the "
-            "bytes of one file as an attachment.",
+            "bytes of one file as an attachment. A list of more than 4 MiB is cut; `after` continues it.",
         ),
         "journal": Operation(
             "readArtifactJournal",
             "Read a journal of an artifact",
             "Returns a page of the records of a lane, in sequence order. It begins after the position `after`, or at "
-            "the first record with at least this `sequence`, or at this `time` or later.",
+            "the first record with at least this `sequence`, or at this `time` or later. A page of more than 4 MiB "
+            "ends early.",
         ),
     },
 )
@@ -105,13 +106,14 @@ REPLAY = Operations(
             "compareReplays",
             "Compare two replays",
             "Says where the results of two replays of the same records differ. In each pair the replay of the URL is "
-            "first and the one in `with` second.",
+            "first and the one in `with` second. A response of more than 4 MiB leaves out parts that are equal.",
         ),
         "trace": Operation(
             "traceRecord",
             "Trace a record of a replay",
             "Says what a record became at each stage and lane, why it was dropped, and which side effects it reached. "
-            "It is computed anew, and answers 503 when that takes longer than 2 s.",
+            "Returns at most 4 MiB; `after` continues the trace. The trace is recomputed for each request, and 503 is "
+            "returned if that takes longer than 10 s.",
         ),
     },
 )

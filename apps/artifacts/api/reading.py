@@ -26,7 +26,13 @@ class ArtifactFileSerializer(serializers.Serializer[Any]):
 
 class ArtifactFilesSerializer(serializers.Serializer[Any]):
     results = ArtifactFileSerializer(many=True)
-    descriptions = {"results": "The files, sorted by path."}
+    truncated = serializers.BooleanField()
+    next_after = serializers.CharField(allow_null=True)
+    descriptions = {
+        "results": "The files, sorted by path.",
+        "truncated": "Whether there are more files than one response lists.",
+        "next_after": "The value of `after` that lists the rest. Null if `truncated` is false.",
+    }
 
 
 class JournalRecordSerializer(serializers.Serializer[Any]):
@@ -52,11 +58,13 @@ class JournalPageSerializer(serializers.Serializer[Any]):
     lane = serializers.CharField()
     total = serializers.IntegerField()
     results = JournalRecordSerializer(many=True)
+    truncated = serializers.BooleanField()
     next_after = serializers.IntegerField(allow_null=True)
     descriptions = {
         "lane": "The lane of the journal.",
         "total": "How many records the journal has.",
         "results": "The records of this page.",
+        "truncated": "Whether the page has fewer than `limit` records because a response has at most 4 MiB.",
         "next_after": "The value of `after` for the next page. Null on the last page.",
     }
 
@@ -65,12 +73,15 @@ class ComparisonSerializer(serializers.Serializer[Any]):
     equal = serializers.BooleanField()
     egress = serializers.DictField()
     stages = serializers.DictField()
+    truncated = serializers.BooleanField()
     actions = serializers.DictField()
     first_difference = serializers.DictField(allow_null=True)
     descriptions = {
         "equal": "Whether egresses, stages and side effects are equal.",
         "egress": "Records and digest of each egress in both replays. Null for a replay without the egress.",
         "stages": "The counters of each stage in both replays. Null for a replay without the stage.",
+        "truncated": "Whether parts are left out because a response has at most 4 MiB: first those that are equal. The "
+        "`result` of each replay has all of them.",
         "actions": "Whether the side effects are equal, and how many there were.",
         "first_difference": "The first output that differs. Null if none does, or the outputs were not kept.",
     }
@@ -112,4 +123,11 @@ class TracedRecordSerializer(serializers.Serializer[Any]):
 
 class TraceSerializer(serializers.Serializer[Any]):
     records = TracedRecordSerializer(many=True)
-    descriptions = {"records": "Each record with this sequence."}
+    truncated = serializers.BooleanField()
+    next_after = serializers.IntegerField(allow_null=True)
+    descriptions = {
+        "records": "Each record with this sequence that has steps on this page.",
+        "truncated": "Whether there are more steps, because a response has at most 4 MiB.",
+        "next_after": "The value of `after` that continues the trace: the number of the last step of this page. The "
+        "steps of all records are counted from 0. Null if `truncated` is false.",
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -33,6 +33,7 @@ from byteor_cloud.api.parameters import (
     time_parameter,
 )
 from byteor_cloud.api.parsers import UploadParser
+from byteor_cloud.computations import compare_body, page_body
 from byteor_cloud.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
 from byteor_cloud.engine.replay import BisectOutcome
 from byteor_cloud.errors import (
@@ -175,7 +176,10 @@ class CaptureViewSet(EnvironmentViewSet):
     queryset = Artifact.objects.select_related("environment__project")
     serializer_class = s.ArtifactSerializer
     parameters = {
-        "files": {"path": line_parameter(max_length=1024, description="Download the file with this path.")},
+        "files": {
+            "path": line_parameter(max_length=1024, description="Download the file with this path."),
+            "after": line_parameter(max_length=1024, description="List the files after this path."),
+        },
         "journal": {
             "after": integer_parameter(0, _MAX_POSITION, description="Begin after the record at this position."),
             "sequence": integer_parameter(
@@ -199,7 +203,7 @@ class CaptureViewSet(EnvironmentViewSet):
         """List the files, or return one as an attachment."""
         artifact = self.get_object()
         if (path := self.parameter_values.get("path")) is None:
-            return Response({"results": captures.list_files(artifact)})
+            return Response(captures.page_of_files(artifact, self.parameter_values.get("after", "")))
         return FileResponse(
             captures.open_file(artifact, path),
             as_attachment=True,
@@ -208,13 +212,14 @@ class CaptureViewSet(EnvironmentViewSet):
         )
 
     @extend_schema(responses=r.JournalPageSerializer)
-    def journal(self, request: Request, **kwargs: Any) -> Response:
+    def journal(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return a page of a journal."""
         begins = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
         if len(begins) > 1:
             raise InvalidInput.at_parameter(begins[1], f"Send only one of {' and '.join(begins)}.")
         artifact, options = self.get_object(), self.parameter_values
-        return Response(captures.read_journal(artifact, self.kwargs["lane"], compute=self.compute, **options))
+        body = captures.read_journal(artifact, self.kwargs["lane"], page_body, compute=self.compute, **options)
+        return HttpResponse(body, content_type="application/json")
 
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -235,6 +240,7 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "trace": {
             "sequence": integer_parameter(0, _MAX_SEQUENCE, required=True, description="The sequence of the record."),
             "ingress": line_parameter(description="The ingress of the record. Default: all that are replayed."),
+            "after": integer_parameter(0, _MAX_POSITION, description="Begin after the step with this number."),
         },
     }
     errors = {"cancel": (Conflict,), "compare": (Conflict,), "trace": (Conflict, Unavailable)}
@@ -254,16 +260,16 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         return self.represent(cancellation.cancel(self.get_object(), actor=self.actor, **body.validated_data))
 
     @extend_schema(responses=r.ComparisonSerializer)
-    def compare(self, request: Request, **kwargs: Any) -> Response:
+    def compare(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Compare the result with another replay's."""
         other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
         if other is None:
             raise NotFound("There is no replay to compare with.")
-        return Response(captures.compare_replays(self.get_object(), other, compute=self.compute))
+        body = captures.compare_replays(self.get_object(), other, compare_body, compute=self.compute)
+        return HttpResponse(body, content_type="application/json")
 
     @extend_schema(responses=r.TraceSerializer)
-    def trace(self, request: Request, **kwargs: Any) -> Response:
+    def trace(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Follow a record through the pipeline."""
-        values = self.parameter_values
-        ingress, waits = values.get("ingress"), partial(lane, request._request)
-        return Response(captures.trace_record(self.get_object(), values["sequence"], ingress, lane=waits))
+        body = captures.trace_record(self.get_object(), **self.parameter_values, lane=partial(lane, request._request))
+        return HttpResponse(body, content_type="application/json")

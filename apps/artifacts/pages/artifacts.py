@@ -18,6 +18,7 @@ from apps.artifacts.services import captures
 from apps.artifacts.services.uploads import find_obstacles
 from apps.tenancy.console import relative_time, row_link, short_id, state_pill, with_note
 from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.computations import read_page
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.machines import ArtifactStatus
 from byteor_cloud.errors import DomainError
@@ -162,7 +163,8 @@ def journal(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
     if begin is None:
         return {**panel, "empty": "Write the sequence as a whole number, and the time like 2026-11-01T10:00:00Z."}
     try:
-        page = captures.read_journal(row, lane, limit=_PAGE, has_bytes=as_hex, compute=compute_for(request), **begin)
+        compute = compute_for(request)
+        page = captures.read_journal(row, lane, read_page, limit=_PAGE, has_bytes=as_hex, compute=compute, **begin)
     except DomainError as error:
         return {**panel, "empty": error.detail}
     found = page["results"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -25,12 +26,14 @@ from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.computing import Compute
 from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.machines import ReplayStatus
+from byteor_cloud.engine.replay import compare
 from byteor_cloud.engine.replay.around import Divergence
 from byteor_cloud.errors import DomainError
 from byteor_cloud.large_columns import without_large
 
 _VERSIONS = 10
 _STAGES = 100
+_TRACED_BYTES = 256 * 1024  # of JSON, of which the page shows the beginning
 
 
 def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
@@ -242,9 +245,12 @@ def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
     """Return the panel that follows the records with a sequence."""
     panel: dict[str, Any] = {"id": FOUND, "title": f"Trace of record {sequence:,}", "rows": [], "empty": ""}
     try:
-        found = captures.trace_record(row, sequence, None, lane=partial(lane, request))
+        body = captures.trace_record(row, sequence, max_bytes=_TRACED_BYTES, lane=partial(lane, request))
     except DomainError as error:
         return {**panel, "empty": error.detail}
+    found = json.loads(body)
+    if found["truncated"]:
+        panel["lead"] = "The first steps only. The API returns all of them."
     rows = [
         (f"{step['kind']} {step['id']}", _after(step), "; ".join(_actions(step)) or "-")
         for record in found["records"]
@@ -310,7 +316,7 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     panel["title"] = f"Compared with the replay through {other.version}"
     panel["url"], panel["link"] = reverse("admin:artifacts_replay_change", args=[other.pk]), "Open"
     try:
-        found = captures.compare_replays(row, other, compute=compute)
+        found = captures.compare_replays(row, other, compare, compute=compute)
     except DomainError as error:
         return [{**panel, "empty": error.detail}]
     rows = [

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,15 +19,16 @@ from apps.artifacts.services import derived
 from apps.artifacts.services.replay_runs import child_request
 from byteor_cloud import blobs, data_folders
 from byteor_cloud.capture_files import indexes_of, listed_files, size_of
-from byteor_cloud.computations import read_page
 from byteor_cloud.computing import Compute, here
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.engine.replay import RejectedBundle, StaleIndex, compare
+from byteor_cloud.engine.replay import RejectedBundle, StaleIndex
+from byteor_cloud.engine.replay.trace import MAX_BYTES as MAX_TRACE_BYTES
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.offload import run_in_disk_thread
 
 TRACE_S = 10.0  # of a process with a low priority, which starts in a second on a busy host
+MAX_BYTES = 3 * 1024 * 1024  # of the JSON of listed files
 BUILD_S = 60.0  # a capture of 512 MiB takes about ten seconds
 
 
@@ -101,6 +105,16 @@ def list_files(artifact: Artifact) -> list[dict[str, Any]]:
     return _read(artifact, lambda capture: run_in_disk_thread(listed_files, capture))
 
 
+def page_of_files(artifact: Artifact, after: str) -> dict[str, Any]:
+    """Return the files after the path ``after``, as many as one response lists."""
+    listed = list_files(artifact)
+    first = bisect_right(listed, after.split("/"), key=lambda each: each["path"].split("/")) if after else 0
+    sizes = accumulate(len(json.dumps(each)) for each in listed[first:])
+    page = [each for each, size in zip(listed[first:], takewhile(MAX_BYTES.__gt__, sizes), strict=False)]
+    is_cut = first + len(page) < len(listed)
+    return {"results": page, "truncated": is_cut, "next_after": page[-1]["path"] if is_cut else None}
+
+
 def has_expected(artifact: Artifact) -> bool:
     """Tell whether the capture has expected output, with which a replay is compared."""
     return any(each["path"].startswith("expected/") for each in list_files(artifact))
@@ -113,48 +127,50 @@ def open_file(artifact: Artifact, path: str) -> BinaryIO:
     return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))
 
 
-def read_journal(
-    artifact: Artifact, lane: str, *, time: datetime | None = None, compute: Compute = here, **options: Any
-) -> dict[str, Any]:
-    """Return a page of a journal. Raises NotFound, or Conflict for a journal that is broken."""
+def read_journal[R](
+    artifact: Artifact,
+    lane: str,
+    read: Callable[..., R],
+    *,
+    time: datetime | None = None,
+    compute: Compute = here,
+    **options: Any,
+) -> R:
+    """Return a page of a journal, as ``read`` does: ``read_page`` or ``page_body``.
+
+    Raises NotFound, or Conflict for a journal that is broken.
+    """
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:
         raise NotFound("The capture has no journal of this lane.")
     unix_ns = None if time is None else max(0, round(time.timestamp() * 1_000_000) * 1_000)
 
-    def read(capture: Path) -> dict[str, Any]:
+    def read_in(capture: Path) -> R:
         if (index := indexes_of(capture).get(lane)) is None:
             raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken")
         journal = capture / "files/journal" / f"{lane}.bin"
-        page: dict[str, Any] = compute(read_page, str(journal), str(index), lane, unix_ns=unix_ns, **options)
-        return page
+        return compute(read, str(journal), str(index), lane, unix_ns=unix_ns, **options)
 
     try:
-        page = _read(artifact, read)
+        return _read(artifact, read_in)
     except StaleIndex:
         derived.forget(artifact)
         raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
-    for record in page["results"]:
-        record["time"] = shown_time(record["time"])
-    return page
-
-
-def shown_time(unix_ns: int) -> str:
-    """Return nanoseconds since 1970 as an RFC 3339 time."""
-    seconds, rest = divmod(unix_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def trace_record(
     replay: Replay,
     sequence: int,
-    ingress: str | None,
+    ingress: str | None = None,
     *,
+    after: int | None = None,
+    max_bytes: int = MAX_TRACE_BYTES,
     lane: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> dict[str, Any]:
-    """Return what the records with this sequence became in the replay. Raises NotFound, Conflict or Unavailable.
+) -> bytes:
+    """Return the body of a response with what the records with this sequence became in the replay.
 
-    ``lane`` waits until this process may compute.
+    ``after`` and ``max_bytes`` choose a page, as in ``trace``. ``lane`` waits until this process may compute. Raises
+    NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
     capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))
@@ -164,24 +180,29 @@ def trace_record(
         "indexes": {lane: str(path) for lane, path in indexes.items()},
         "sequence": sequence,
         "ingress": ingress or replay.journal_lane,
+        "after": after,
+        "max_bytes": max_bytes,
     }
     release_connection()
     with lane(), data_folders.scratch_folder() as scratch:
         try:
-            found: dict[str, Any] = children.run_apart(request, scratch=scratch, silence_s=TRACE_S)
+            found: bytes = children.run_apart(request, scratch=scratch, readable=[capture], silence_s=TRACE_S)
         except children.Refused as refused:
             raise Conflict(f"The record cannot be traced: {refused}", code="trace.refused") from None
         except children.ChildDied as died:
             raise Unavailable("The trace ended early.", retry_after=5) from died
         except children.TookTooLong:
             raise Unavailable(f"The trace took longer than {TRACE_S:g} s.", retry_after=5) from None
-    if not found["records"]:
+    if not found:
         raise NotFound("No record of the replay's journals has this sequence.")
     return found
 
 
-def compare_replays(one: Replay, other: Replay, *, compute: Compute = here) -> dict[str, Any]:
-    """Return how the results of two replays of the same records differ. Raises Conflict if they cannot be compared."""
+def compare_replays[R](one: Replay, other: Replay, compare: Callable[..., R], *, compute: Compute = here) -> R:
+    """Return how the results of two replays of the same records differ, as ``compare`` does: that or ``compare_body``.
+
+    Raises Conflict if they cannot be compared.
+    """
     for row in (one, other):
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
             raise Conflict("Only replays with a result can be compared.", code="compare.not_ended")

@@ -31,7 +31,6 @@ from byteor_cloud.errors import NotFound
 from byteor_cloud.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.turns import TURNS, Turn
 
-MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
 _TICK_S = 0.5  # between two looks at whether a replay that waits for its turn is still wanted
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
 RELATED = (
@@ -103,12 +102,7 @@ def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None
 
 
 def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
-    kept = 0
-    frames: dict[str, str | None] = {}
-    for name, text in outcome["egress_frames"].items():
-        kept += len(text or "")
-        frames[name] = text if kept <= MAX_FRAMES else None
-    ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": frames})
+    ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": outcome["egress_frames"]})
     usage.add_work(row.environment.project.organization_id, outcome["work"])
     counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
     advance(
@@ -206,7 +200,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             _leave_short_lane(row, claim)
         return True
 
-    with data_folders.scratch_folder() as folder:
+    with data_folders.scratch_folder() as folder, data_folders.scratch_folder() as programs:
         gate = Gate(
             urls=settings.CONFIG.replay_http_allowlist,
             programs=settings.CONFIG.replay_exec_allowlist,
@@ -214,10 +208,11 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             consented=row.approval is not None or not needs_approval(row),
         )
         until = turn.clock() + TOTAL_S
-        executor = Executor(gate, folder, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
+        executor = Executor(gate, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
         return children.run_apart(
             request,
             scratch=folder,
+            readable=[capture],
             effects=executor if row.mode == Replay.Mode.EXECUTE else None,
             on_tick=on_tick,
             turn=turn,

@@ -91,7 +91,8 @@ VERSION = Operations(
         "graph": Operation(
             "drawVersion",
             "Draw a version",
-            "Returns the compiled pipeline as an SVG drawing.",
+            "Returns the compiled pipeline as an SVG drawing. A drawing of more than 4 MiB is refused (409); read "
+            "`spec.kv` instead.",
         ),
     },
 )

@@ -99,6 +99,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
     diagnostics = DiagnosticSerializer(many=True)
     graph = GraphSerializer(allow_null=True)
     dot = serializers.CharField(allow_null=True)
+    truncated = serializers.BooleanField()
     descriptions = {
         "ok": "Whether the plan compiles.",
         "target": "The target that the plan was compiled for. Null if the plan names none.",
@@ -108,6 +109,8 @@ class PreviewSerializer(serializers.Serializer[Any]):
         "diagnostics": "What the compiler found in the plan.",
         "graph": "The compiled graph. Null if the plan does not compile.",
         "dot": "The compiled graph in the DOT language. Null if the plan does not compile.",
+        "truncated": "Whether parts are null because a response has at most 4 MiB: the last of `spec_kv`, `spec`, "
+        "`graph` and `dot`. Promote the draft to read the whole spec of its version.",
     }
 
 
@@ -175,10 +178,13 @@ class DiffSerializer(serializers.Serializer[Any]):
     against = serializers.UUIDField()
     changes = ChangeSerializer(many=True)
     unified = serializers.CharField(allow_blank=True)
+    truncated = serializers.BooleanField()
     descriptions = {
         "against": "The version that the changes are relative to.",
         "changes": "The changes, one for each part.",
         "unified": "The difference of the canonical texts as a unified diff. Empty if the texts are equal.",
+        "truncated": "Whether changes or lines at the end are left out because a response has at most 4 MiB. Compare "
+        "the `spec.kv` of both versions for all of them.",
     }
 
 

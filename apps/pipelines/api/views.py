@@ -149,6 +149,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     serializer_class = s.VersionSerializer
     filters = {**BY_NAME, "spec_hash": sha256_parameter("spec_hash"), "draft_id": id_parameter("draft_id")}
     parameters = {"diff": AGAINST}
+    errors = {"graph": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,

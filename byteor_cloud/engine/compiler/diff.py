@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Literal
@@ -40,10 +41,25 @@ class SpecDiff:
 
     changes: tuple[SpecChange, ...]
     unified: str
+    truncated: bool = False
+
+    def bounded(self, max_bytes: int) -> SpecDiff:
+        """Return the beginning of both if either is longer than ``max_bytes`` as JSON."""
+        changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
+        lines = self.unified.splitlines(keepends=True)
+        shown = _beginning(lines, max_bytes, lambda line: len(json.dumps(line)))
+        is_cut = len(changes) < len(self.changes) or len(shown) < len(lines)
+        return SpecDiff(tuple(changes), "".join(shown), is_cut)
 
     def to_json(self) -> JsonObject:
         """Return the diff as JSON data."""
-        return {"changes": [change.to_json() for change in self.changes], "unified": self.unified}
+        changes: list[JsonObject] = [change.to_json() for change in self.changes]
+        return {"changes": changes, "unified": self.unified, "truncated": self.truncated}
+
+
+def _beginning[T](items: Sequence[T], most: int, size: Callable[[T], int]) -> Sequence[T]:
+    """Return the first items, whose sizes together are at most ``most``."""
+    return items[: sum(total <= most for total in accumulate(map(size, items)))]
 
 
 def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 from byteor_cloud.engine.replay.divergence import Comparison, first_divergence
 from byteor_cloud.engine.replay.journal import read_frames
 
+MAX_BYTES = 1024 * 1024
+"""The size of the JSON of the egresses that are returned, and of the stages."""
 _COUNTS = ("in", "out", "dropped", "errors", "drops")
 
 type Frames = Mapping[str, bytes | BinaryIO | None]
@@ -27,7 +30,8 @@ def compare(
     """Return how two results differ, as JSON data. Where only one has an egress or a stage, the other's side is null.
 
     ``equal`` means equal egresses, stages and actions. ``actions`` are those of the audits. ``first_difference`` is the
-    first frame that differs; it needs the frames of both replays, and is null without them.
+    first frame that differs; it needs the frames of both replays, and is null without them. Of too many egresses or
+    stages those that differ are returned first, and ``truncated`` says that some are left out.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
@@ -40,13 +44,25 @@ def compare(
     actions = {"equal": list(actions_a) == list(actions_b), "count": [len(actions_a), len(actions_b)]}
     parts = [*egress.values(), *stages.values(), actions]
     differing = [name for name, each in egress.items() if not each["equal"]]
+    shown_egress, shown_stages = _bounded(egress), _bounded(stages)
     return {
         "equal": all(part["equal"] for part in parts),
-        "egress": egress,
-        "stages": stages,
+        "egress": shown_egress,
+        "stages": shown_stages,
+        "truncated": len(shown_egress) + len(shown_stages) < len(egress) + len(stages),
         "actions": actions,
         "first_difference": _first_difference(differing, frames_a or {}, frames_b or {}),
     }
+
+
+def _bounded(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the parts that fit, in their order. Those that differ come before those that are equal."""
+    left, kept = MAX_BYTES, set[str]()
+    for name in sorted(parts, key=lambda name: bool(parts[name]["equal"])):
+        left -= len(json.dumps({name: parts[name]}))
+        if left >= 0:
+            kept.add(name)
+    return {name: part for name, part in parts.items() if name in kept}
 
 
 def _compare_egress(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any]:

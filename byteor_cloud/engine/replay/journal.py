@@ -25,6 +25,7 @@ _FRAME = struct.Struct("<IQ")
 _MAGIC = b"BYTJ"
 _VERSIONS = (1, 2)
 _CHUNK = 256 * 1024
+_LARGE = 4 * 1024 * 1024  # a payload that is longer is not copied, since two copies of the longest take 256 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,22 @@ class JournalReader:
                 yield base + at, sequence, unix_ns, payload
                 at = stop
             base, rest = base + at, buffer[at:]
+            if missing > _LARGE:
+                source.seek(header_size - len(rest), os.SEEK_CUR)
+                payload = buffer = more = b""  # do not keep the record before
+                payload = _read(source, length)
+                if len(payload) < length:
+                    self.end, self.warning = base, f"torn tail: the record at offset {base} is cut off"
+                    return
+                head = b"" if is_first_version else rest[: header_size - 4]
+                if checks_crc and crc32(payload, crc32(head)) != crc:
+                    if source.read(1):
+                        raise BadJournal(base, f"bad CRC of record {sequence}")
+                    self.warning, self.end = f"bad CRC of the last record at offset {base}", base
+                    return
+                yield base, sequence, unix_ns, payload
+                base, at = base + header_size + length, 0
+                continue
             if not (more := _read(source, max(_CHUNK, missing))):
                 return self._finish(base, f"torn tail: the record at offset {base} is cut off" if rest else None)
             at, buffer = 0, rest + more
@@ -238,8 +255,15 @@ def _length(head: bytes) -> int:
 def _read(source: BinaryIO, size: int) -> bytes:
     """Read ``size`` bytes, or fewer at the end of the file.
 
-    It reads in chunks, since read(size) would allocate the whole size first, which a damaged length may exaggerate.
+    It reads in chunks, since read(size) would allocate the whole size first, which a damaged length may exaggerate. A
+    large size that the file has is read at once instead, since joining the chunks takes twice the size.
     """
+    if size > _LARGE:
+        at = source.tell()
+        is_there = source.seek(0, os.SEEK_END) - at >= size
+        source.seek(at)
+        if is_there:
+            return source.read(size)
     parts = []
     while size and (part := source.read(min(size, _CHUNK))):
         parts.append(part)

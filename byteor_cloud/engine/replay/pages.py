@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 from byteor_cloud.engine.replay.journal_index import JournalIndex
 from byteor_cloud.engine.replay.shown import SHOWN_BYTES, show_payload
 
-MAX_PAGE_BYTES = 8 * 1024 * 1024
-"""A page ends early before its payloads exceed this, but has at least one record."""
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+"""A page ends early once its JSON has this size. Its last record adds less than 1 MiB."""
 
 
 def journal_page(
@@ -21,12 +23,12 @@ def journal_page(
     limit: int = 50,
     has_bytes: bool = False,
 ) -> dict[str, Any]:
-    """Return a page as JSON data: ``lane, total, results, next_after``.
+    """Return a page as JSON data: ``lane, total, results, truncated, next_after``.
 
     It begins after the position ``after``, or at the first record with at least this ``sequence``, or at the first
-    record at or after this time; by default at the beginning. ``next_after`` is null on the last page. ``time`` is in
-    nanoseconds since 1970. A payload that is JSON is shown as ``json``, any other as ``payload_base64``; with
-    ``has_bytes``, every payload has ``payload_base64``.
+    record at or after this time; by default at the beginning. ``next_after`` is null on the last page. A page that
+    would be too large is ``truncated``: it ends before ``limit``. A payload that is JSON is shown as ``json``, any
+    other as ``payload_base64``; with ``has_bytes``, every payload has ``payload_base64``.
     """
     first = 0
     if after is not None:
@@ -36,17 +38,28 @@ def journal_page(
     elif unix_ns is not None:
         first = index.find_time(unix_ns)
     results: list[dict[str, Any]] = []
-    shown_bytes = 0
+    page_bytes = 0
     position = first
-    while position < min(first + limit, index.total):
+    end = min(first + limit, index.total)
+    while position < end and page_bytes < MAX_PAGE_BYTES:
         size, found, time_ns = index.head(position)
-        shown_bytes += min(size, SHOWN_BYTES)
-        if results and shown_bytes > MAX_PAGE_BYTES:
-            break
         shown = show_payload(index.record(position, SHOWN_BYTES).payload, size)
         if shown["json"] is not None and not has_bytes:
             shown["payload_base64"] = None
-        results.append({"position": position, "sequence": found, "time": time_ns, "size": size, **shown})
+        record = {"position": position, "sequence": found, "time": shown_time(time_ns), "size": size, **shown}
+        page_bytes += len(json.dumps(record, ensure_ascii=False).encode())
+        results.append(record)
         position += 1
-    more = results and position < index.total
-    return {"lane": lane, "total": index.total, "results": results, "next_after": position - 1 if more else None}
+    return {
+        "lane": lane,
+        "total": index.total,
+        "results": results,
+        "truncated": position < end,
+        "next_after": position - 1 if results and position < index.total else None,
+    }
+
+
+def shown_time(unix_ns: int) -> str:
+    """Return nanoseconds since 1970 as an RFC 3339 time."""
+    seconds, rest = divmod(unix_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

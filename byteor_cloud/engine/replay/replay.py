@@ -204,7 +204,8 @@ class _Run:
         )
         self.actions = runner.actions
         self._ingresses = runner.model.ingresses
-        self.outputs = {name: EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}
+        most, egresses = self._limits.max_egress_bytes, len(runner.egresses)
+        self.outputs = {name: EgressOutput(most, egresses) for name in runner.egresses}
         self._lanes, warnings = choose_lanes(self._bundle, runner, self._chosen_lane)
         self.warnings += warnings
         selection = self._select(files, last_n)

@@ -243,7 +243,7 @@ class Stage:
         counters.entered += 1
         try:
             result = self._apply(message)
-        except LimitExceeded:
+        except (LimitExceeded, MemoryError):  # how much memory there is depends on the host, so it is no stage error
             counters.unfinished += 1
             raise
         except RecordOverLimit as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,14 @@ from byteor_cloud.engine.replay.journal_index import JournalIndex, StaleIndex
 from byteor_cloud.engine.replay.payload import DropReason, Message
 from byteor_cloud.engine.replay.replay import ReplayLimits
 from byteor_cloud.engine.replay.runner import PipelineRunner
-from byteor_cloud.engine.replay.shown import SHOWN_BYTES, show_payload
+from byteor_cloud.engine.replay.shown import show_payload
 from byteor_cloud.engine.replay.stages import Action, Stage, StageError, StageFunction
 from byteor_cloud.engine.replay.work import LimitExceeded, WorkMeter
 
 MAX_RECORDS = 16
 """How many records with one sequence are traced in each journal."""
-MAX_STEPS = 1_000
-"""How many steps of a record are shown: routers in a row can multiply copies."""
-MAX_SHOWN = 4 * 1024 * 1024
-"""How many bytes of payloads are shown of a record; the payloads of later steps count as truncated."""
+MAX_BYTES = 3 * 1024 * 1024
+"""The size of the JSON of a page. A page may exceed it by one record with its last step, which is less than 1 MiB."""
 STAGE_ERROR = "stage_error"
 
 
@@ -38,8 +38,13 @@ def trace(
     ingress: str | None = None,
     indexes: Mapping[str, Path] | None = None,
     limits: ReplayLimits | None = None,
+    after: int | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> dict[str, Any]:
-    """Return the steps of the records with this sequence as JSON data. ``records`` is empty if there is none.
+    """Return a page of the steps of the records with this sequence, as JSON data: ``records, truncated, next_after``.
+
+    The steps of all records are numbered from 0. A page begins after the step with the number ``after``. If it is
+    ``truncated``, the page after ``next_after`` goes on. A record without steps on the page is left out.
 
     - ``ingress`` is the lane whose journal is read; by default all that a replay would read.
     - ``indexes`` are the index files of journals, by lane. Without a usable one, the journal is read up to its end.
@@ -56,55 +61,82 @@ def trace(
         work=WorkMeter(limits.max_record_work, limits.max_work),
     )
     lanes, _ = choose_lanes(bundle, runner, ingress)
+    page = _Page(0 if after is None else after + 1, max_bytes)
     records: list[dict[str, Any]] = []
     for lane in lanes:
         try:
-            found = _find(bundle.journals[lane], (indexes or {}).get(lane), sequence)
+            for position, record in _find(bundle.journals[lane], (indexes or {}).get(lane), sequence):
+                records += page.traced(runner, lane, position, record)
+                if page.next_after is not None:
+                    return {"records": records, "truncated": True, "next_after": page.next_after}
         except BadJournal as error:
             raise BadInput(f"journal/{lane}.bin: {error}") from error
-        records += [_traced(runner, lane, position, record) for position, record in found]
-    return {"records": records}
+    return {"records": records, "truncated": False, "next_after": None}
 
 
-def _find(journal: Path, index: Path | None, sequence: int) -> list[tuple[int, Record]]:
-    """Return the records with a sequence, with their positions in sequence order."""
+def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[int, Record]]:
+    """Yield the records with a sequence, with their positions in sequence order."""
     if index is not None:
         try:
             with JournalIndex.open(journal, index) as opened:
-                return [(position, opened.record(position)) for position in opened.positions(sequence)[:MAX_RECORDS]]
+                for position in opened.positions(sequence)[:MAX_RECORDS]:
+                    yield position, opened.record(position)
+                return
         except (StaleIndex, FileNotFoundError):
             pass  # the journal itself has all that is needed
-    found: list[Record] = []
-    lower = 0
     with journal.open("rb") as source:
-        for _, number, unix_ns, payload in JournalReader(source).rows():
-            lower += number < sequence
-            if number == sequence and len(found) < MAX_RECORDS:
-                found.append(Record(number, unix_ns, payload))
-    return list(enumerate(found, lower))
+        position = sum(number < sequence for _, number, _, _ in JournalReader(source).rows())
+    with journal.open("rb") as source:
+        found = (row for row in JournalReader(source).rows() if row[1] == sequence)
+        for _, number, unix_ns, payload in islice(found, MAX_RECORDS):
+            yield position, Record(number, unix_ns, payload)
+            position += 1
 
 
-def _traced(runner: PipelineRunner, lane: str, position: int, record: Record) -> dict[str, Any]:
-    steps = _Steps(record.sequence, runner.actions)
-    steps.show("ingress", lane, runner.model.lane_of(lane), Message(record.payload))
-    reached: list[str] = []
-    try:
-        reached = runner.trace(lane, record.payload, steps)
-    except StageError:
-        pass  # the last step says so
-    except LimitExceeded as error:
-        steps.stop(str(error.code))
-    return {"ingress": lane, "position": position, "steps": steps.shown, "egress": reached}
+class _Page:
+    """The steps that are returned together: those from the number ``first`` on, until they have ``max_bytes``."""
+
+    def __init__(self, first: int, max_bytes: int) -> None:
+        self.next_after: int | None = None
+        self._first, self._left = first, max_bytes
+        self._steps = 0
+
+    def traced(self, runner: PipelineRunner, lane: str, position: int, record: Record) -> list[dict[str, Any]]:
+        """Trace a record. Returns it with its steps on this page, or nothing if none of them is."""
+        steps = _Steps(record.sequence, runner.actions, self)
+        steps.show("ingress", lane, runner.model.lane_of(lane), Message(record.payload))
+        reached: list[str] = []
+        try:
+            reached = runner.trace(lane, record.payload, steps)
+        except StageError:
+            pass  # the last step says so
+        except LimitExceeded as error:
+            steps.stop(str(error.code))
+        if not steps.shown:
+            return []
+        self._left -= len(json.dumps(reached))
+        return [{"ingress": lane, "position": position, "steps": steps.shown, "egress": reached}]
+
+    def has_next(self) -> bool:
+        """Count a step. Returns whether it is on this page."""
+        number, self._steps = self._steps, self._steps + 1
+        if number >= self._first and self._left <= 0 and self.next_after is None:
+            self.next_after = number - 1
+        return number >= self._first and self.next_after is None
+
+    def spend(self, step: dict[str, Any]) -> None:
+        self._left -= len(json.dumps(step, ensure_ascii=False).encode())
 
 
 class _Steps:
-    """Collects the steps of one record."""
+    """Collects the steps of one record that are on a page."""
 
-    def __init__(self, sequence: int, actions: list[Action]) -> None:
+    def __init__(self, sequence: int, actions: list[Action], page: _Page) -> None:
         self.shown: list[dict[str, Any]] = []
         self._sequence = sequence
         self._actions = actions
-        self._shown_bytes = 0
+        self._page = page
+        self._is_last_shown = False
 
     def show(self, kind: str, id: str, lane: str, message: Message) -> None:
         self._add(kind, id, lane, message, None, [])
@@ -123,8 +155,9 @@ class _Steps:
         return result
 
     def stop(self, code: str) -> None:
-        """Say in the last step which limit ended the trace."""
-        self.shown[-1]["dropped"] = code
+        """Say in the last step which limit ended the trace, if that step is on the page."""
+        if self._is_last_shown:
+            self.shown[-1]["dropped"] = code
 
     def _since(self, before: int) -> list[dict[str, Any]]:
         return [dataclasses.asdict(action) for action in self._actions[before:]]
@@ -132,12 +165,12 @@ class _Steps:
     def _add(
         self, kind: str, id: str, lane: str, message: Message | None, dropped: str | None, actions: list[dict[str, Any]]
     ) -> None:
-        if len(self.shown) >= MAX_STEPS:
+        self._is_last_shown = self._page.has_next()
+        if not self._is_last_shown:
             return
         payload: dict[str, Any] = {"json": None, "payload_base64": None, "truncated": False}
         if message is not None:
-            self._shown_bytes += min(len(message.payload), SHOWN_BYTES)
-            payload["truncated"] = True
-            if self._shown_bytes <= MAX_SHOWN:
-                payload = show_payload(message.payload)
-        self.shown.append({"kind": kind, "id": id, "lane": lane, **payload, "dropped": dropped, "actions": actions})
+            payload = show_payload(message.payload)
+        step = {"kind": kind, "id": id, "lane": lane, **payload, "dropped": dropped, "actions": actions}
+        self._page.spend(step)
+        self.shown.append(step)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec, encode
@@ -54,10 +55,11 @@ def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str
         "kind": "replay", "folder": str(folder), "spec_kv": encode(spec), "stage_config": None, "overrides": False,
         "only_fitting": False, "created_unix_ms": 0, "bundle_dir": "", "policy_env": "dev", "mode": "dry_run",
         "performs": False, "approval_provided": False, "journal_lane": None, "last_n": None,
+        "readable": [str(folder)],
     }  # fmt: skip
-    with subprocess.Popen(
+    with TemporaryDirectory() as scratch, subprocess.Popen(
         [sys.executable, "-m", "byteor_cloud.capture_process"], env={"PATH": os.defpath, **environment},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,29 +1,89 @@
-"""What an op of an installed package can reach from the process of a replay: no network, no program, not the worker."""
+"""What an op of an installed package can reach from the process of a replay, and how much memory the process uses."""
 
+import json
 import os
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from byteor_cloud import sealing
+from byteor_cloud.capture_process import BODY
+from byteor_cloud.engine.compiler import encode
 from byteor_cloud.engine.replay import Frame, Record
 from tests.engine.compiler.test_ops import install
 from tests.engine.replay.replays import MakeBundle, MakeRing, frames, replay_apart
+from tests.engine.replay.test_ingresses import graph
+from tests.memory import MIB, needs_linux, run_capture_process
 
 STAGES = Path(__file__).parent / "reaching_stages"
 FOUND = {
     b"connect": b"Forbidden", b"resolve": b"Forbidden", b"program": b"Forbidden", b"fork": b"Forbidden",
     b"print": b"None", b"read": b"''",
 }  # fmt: skip
+BY_NATIVE_CODE = {
+    b"native socket": b"'EPERM'", b"native program": b"'EPERM'", b"native fork": b"'EPERM'",
+    b"native trace": b"'EPERM'", b"native signal": b"'EPERM'", b"native io_uring": b"'EPERM'",
+    b"secret": b"'EACCES'", b"parent": b"'EACCES'", b"itself": b"'EACCES'", b"other file": b"'EACCES'",
+    b"own folder": b"'access returned 0'",
+}  # fmt: skip
 
 
-def test_op_reaches_nothing_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[bytes, bytes]) -> Any:
+    """Run an op that makes each of the attempts, and expect what it found. Returns the process's last message."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "reaching", {"reach": "reaching"})
+    (tmp_path / "secret").write_text("key")
     spec = ring("reach")
-    expected = frames(*(Frame(number, found) for number, found in enumerate(FOUND.values())))
-    records = [Record(number, 0, attempt) for number, attempt in enumerate(FOUND)]
-    bundle(spec, records, expected={"out": expected})
+    expected = frames(*(Frame(number, each) for number, each in enumerate(found.values())))
+    bundle(spec, [Record(number, 0, attempt) for number, attempt in enumerate(found)], expected={"out": expected})
+    modules = os.pathsep.join([str(site), str(STAGES)])
+    return replay_apart(tmp_path / "bundle", spec, {"PYTHONPATH": modules, "SECRET": str(tmp_path / "secret")})
 
-    told = replay_apart(tmp_path / "bundle", spec, {"PYTHONPATH": os.pathsep.join([str(site), str(STAGES)])})
+
+def test_op_reaches_nothing_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+    told = reach(tmp_path, bundle, ring, FOUND)
 
     assert told["outcome"]["result"]["divergence"] is None
     assert told["outcome"]["result"]["egress"]["out"]["records"] == len(FOUND)
+
+
+@pytest.mark.skipif(
+    None in sealing.in_force().values(), reason=f"this system does not seal everything: {dict(sealing.in_force())}"
+)
+def test_native_code_of_an_op_reaches_nothing_either(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+    told = reach(tmp_path, bundle, ring, BY_NATIVE_CODE)
+
+    assert told["outcome"]["result"]["divergence"] is None
+    assert told["outcome"]["result"]["egress"]["out"]["records"] == len(BY_NATIVE_CODE)
+    assert not (tmp_path / "secret.new").exists()
+
+
+@needs_linux
+def test_process_that_needs_too_much_memory_is_refused(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+    assert reach(tmp_path, bundle, ring, {b"allocate": b""}) == {"refused": "it needs more than 256 MiB of memory"}
+
+
+@needs_linux
+def test_largest_trace_is_cut_in_the_process(tmp_path: Path, bundle: MakeBundle) -> None:
+    chain = ["in", *(f"s{number}" for number in range(64)), "out"]
+    spec = graph(" ".join(f"{source}>{target}" for source, target in pairwise(chain)))
+    payload = json.dumps({"text": "x" * 65_000}).encode()
+    bundle(spec, [Record(1, 0, payload) for _ in range(16)])
+    request: dict[str, Any] = {
+        "kind": "trace", "folder": str(tmp_path / "bundle"), "spec_kv": encode(spec), "stage_config": None,
+        "overrides": False, "only_fitting": False, "indexes": {}, "sequence": 1, "ingress": None, "after": None,
+        "max_bytes": 3 * MIB, "readable": [str(tmp_path / "bundle")],
+    }  # fmt: skip
+    (tmp_path / "scratch").mkdir()
+
+    line, grown = run_capture_process(request, tmp_path / "scratch")
+
+    assert line.startswith(BODY), line[:500]
+    body = json.loads(line.removeprefix(BODY))
+    assert 3 * MIB < len(line) <= 4 * MIB
+    assert (body["truncated"], body["next_after"]) == (True, len(body["records"][0]["steps"]) - 1)
+    assert grown < 64 * MIB

@@ -1,9 +1,11 @@
 """Tests of the comparison of two replays."""
 
 import json
+from typing import Any
 
 from byteor_cloud.engine.replay import Record, compare
 from tests.engine.replay.replays import HOOK, MakeBundle, MakeRing, run, sha
+from tests.memory import MIB
 
 RECORDS = [Record(1, 0, b'{"a":1}'), Record(2, 0, b'{"b":2}')]
 
@@ -30,6 +32,7 @@ def test_equal_replays_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
                 "drops": [{}, {}],
             }
         },
+        "truncated": False,
         "actions": {"equal": True, "count": [2, 2]},
         "first_difference": None,
     }
@@ -52,6 +55,19 @@ def test_the_first_difference_is_shown_with_both_digests(bundle: MakeBundle, rin
     assert difference["sha256"] == [sha(b'{"a":1}'), None]
     assert compare(one.result, two.result)["first_difference"] is None
     json.dumps(found)
+
+
+def test_parts_that_differ_are_kept_when_there_are_too_many() -> None:
+    one: dict[str, Any] = {"in": 1, "out": 1, "dropped": 0, "errors": 0, "drops": {}}
+    stages = {f"stage-{number:05}".ljust(63, "x"): one for number in range(20_000)}
+    last = next(reversed(stages))
+    left = {"egress": {}, "stages": stages}
+
+    found = compare(left, {"egress": {}, "stages": {**stages, last: {**one, "in": 2}}})
+
+    assert (found["equal"], found["truncated"], found["stages"][last]["in"]) == (False, True, [1, 2])
+    assert 1000 < len(found["stages"]) < len(stages)
+    assert len(json.dumps(found)) < 2 * MIB
 
 
 def test_an_egress_or_stage_that_one_side_lacks_differs(bundle: MakeBundle, ring: MakeRing) -> None:

@@ -240,3 +240,20 @@ def test_the_format_and_digest_of_frames_are_those_of_earlier_releases() -> None
 
     assert list(read_frames(BytesIO(data))) == FRAMES
     assert frames_digest(FRAMES) == (GOLDEN / "frames.sha256").read_text().strip()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_large_records_are_read_like_small_ones(version: int) -> None:
+    large = b"x" * (5 * 1024 * 1024)
+    records = [Record(1, 10, b"a"), Record(2, 11, large), Record(3, 12, b"b"), Record(4, 13, large)]
+    written = encode_journal(records, version)
+
+    assert list(JournalReader(BytesIO(written))) == records
+    for damaged, warning in ((written[:-1], "torn tail"), (written[:-1] + b"y", "bad CRC of the last record")):
+        reader = JournalReader(BytesIO(damaged))
+        assert list(reader) == records[:3]
+        assert str(reader.warning).startswith(warning)
+        assert reader.end == len(encode_journal(records[:3], version))
+    in_the_middle = len(encode_journal(records[:1], version)) + 100
+    with pytest.raises(BadJournal, match="bad CRC of record 2"):
+        list(JournalReader(BytesIO(written[:in_the_middle] + b"y" + written[in_the_middle + 1 :])))

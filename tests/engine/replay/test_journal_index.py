@@ -1,5 +1,6 @@
 """Tests of the index of a journal and of the pages that are read through it."""
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from byteor_cloud.engine.replay import (
     journal_index,
     journal_page,
 )
+from tests.memory import MIB
 
 times = st.integers(0, 20)
 records = st.lists(st.builds(Record, st.integers(0, 15), times, st.binary(max_size=5)), max_size=30)
@@ -110,17 +112,18 @@ def test_pages_follow_each_other(tmp_path: Path) -> None:
             "lane": "in",
             "total": 5,
             "results": [
-                {"position": at, "sequence": 10 + at, "time": 100 * at, "size": 7, "json": {"n": at},
-                 "payload_base64": None, "truncated": False}
+                {"position": at, "sequence": 10 + at, "time": f"1970-01-01T00:00:00.000000{at}00Z", "size": 7,
+                 "json": {"n": at}, "payload_base64": None, "truncated": False}
                 for at in (0, 1)
             ],
+            "truncated": False,
             "next_after": 1,
         }  # fmt: skip
         second = journal_page(index, "in", after=1, limit=2)
         assert [found["position"] for found in second["results"]] == [2, 3]
         assert second["results"][1] | {"position": 0} == {
-            "position": 0, "sequence": 13, "time": 300, "size": 1, "json": None, "payload_base64": "/w==",
-            "truncated": False,
+            "position": 0, "sequence": 13, "time": "1970-01-01T00:00:00.000000300Z", "size": 1, "json": None,
+            "payload_base64": "/w==", "truncated": False,
         }  # fmt: skip
         assert [found["position"] for found in journal_page(index, "in", sequence=12)["results"]] == [2, 3, 4]
         assert [found["position"] for found in journal_page(index, "in", unix_ns=301)["results"]] == [4]
@@ -134,8 +137,11 @@ def test_a_long_payload_is_cut_and_a_page_has_a_limited_size(tmp_path: Path) -> 
     with indexed(tmp_path, items) as index:
         page = journal_page(index, "in", limit=200)
 
-    assert len(page["results"]) == 128
-    assert page["next_after"] == 127
+        rest = journal_page(index, "in", after=page["next_after"], limit=200 - len(page["results"]))
+
+    shown = len(page["results"])
+    assert 3 * MIB < len(json.dumps(page)) < 4 * MIB
+    assert (page["truncated"], page["next_after"], rest["results"][0]["position"]) == (True, shown - 1, shown)
     found = page["results"][0]
     assert (found["size"], found["json"], found["truncated"], len(found["payload_base64"])) == (
         size + 2, None, True, (size + 2) // 3 * 4,

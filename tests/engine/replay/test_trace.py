@@ -1,6 +1,8 @@
 """Tests of traces: what a record became at each stage and lane."""
 
 import base64
+import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def test_a_trace_shows_each_stage_of_a_ring(bundle: MakeBundle, ring: MakeRing) 
     dropped = trace(held, 2, stage_config=CONFIG)
     assert steps(dropped)[-1] == ("stage", "s1", "out", None, "schema")
     assert dropped["records"][0]["egress"] == []
-    assert trace(held, 9) == {"records": []}
+    assert trace(held, 9) == {"records": [], "truncated": False, "next_after": None}
 
 
 def test_a_trace_ends_at_a_stage_error_and_at_a_limit(bundle: MakeBundle, ring: MakeRing) -> None:
@@ -85,6 +87,28 @@ def test_a_trace_shows_the_lanes_of_a_graph_and_both_ingresses(tmp_path: Path) -
     assert [record["ingress"] for record in trace(held, 4, ingress="inb")["records"]] == ["inb"]
     with pytest.raises(BadInput, match="the bundle has no journal of lane 'x'"):
         trace(held, 4, ingress="x")
+
+
+def test_pages_of_a_large_trace_have_every_step_once(tmp_path: Path) -> None:
+    chain = ["in", *(f"s{number}" for number in range(64)), "out"]
+    spec = graph(" ".join(f"{source}>{target}" for source, target in pairwise(chain)))
+    payload = json.dumps({"text": "x" * 65_000}).encode()
+    held = bundle_of(tmp_path, spec, {"in": [Record(1, 0, payload), Record(1, 0, b"{}")]})
+
+    found, after, pages = list[dict[str, Any]](), None, 0
+    while pages == 0 or after is not None:
+        page = trace(held, 1, after=after)
+        assert len(json.dumps(page).encode()) <= 4 * 1024 * 1024
+        assert page["truncated"] is (page["next_after"] is not None)
+        found += [step for record in page["records"] for step in record["steps"]]
+        after, pages = page["next_after"], pages + 1
+
+    # Each record has a step for its ingress, its egress, each stage and each of the lanes before and after them.
+    whole = trace(held, 1, max_bytes=1 << 30)
+    assert found == [step for record in whole["records"] for step in record["steps"]]
+    assert [step["id"] for step in found if step["kind"] == "stage"] == chain[1:-1] * 2
+    assert all(step["payload_base64"] for step in found)
+    assert pages > 4
 
 
 def test_an_index_gives_the_trace_of_a_scan_and_a_stale_one_is_ignored(bundle: MakeBundle, ring: MakeRing) -> None:

@@ -19,7 +19,7 @@ from apps.operations.management import arrival, cleaning, installation, presence
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
 from apps.tenancy import vault
-from byteor_cloud import database, supervisor
+from byteor_cloud import database, sealing, supervisor
 from byteor_cloud.config import PREFIX, BindAddress, Config
 
 
@@ -45,6 +45,7 @@ class Command(OperatorCommand):
         def announce_ready() -> None:
             where = f"on {installation.origin(current.api_bind_addr)}" if is_api else "as a worker"
             with suppress(OSError):  # stderr may be a file on a full disk
+                self.stderr.write(f"byteor-cloud: {_describe_sealing()}")
                 self.stderr.write(f"byteor-cloud: serving {where}")
 
         with (
@@ -56,6 +57,15 @@ class Command(OperatorCommand):
             code = supervisor.run(list(_children(current, static)), announce_ready)
         if code:
             sys.exit(code)
+
+
+def _describe_sealing() -> str:
+    """Say what seals the processes that work on uploads and plans, and what does not on this system."""
+    found = sealing.in_force()
+    by_kernel = [f"{what} ({how})" for what, how in found.items() if how not in {None, "audit hook"}]
+    others = [what for what, how in found.items() if how in {None, "audit hook"}]
+    missing = f"; not sealed by this system: {', '.join(others)}" if others else ""
+    return f"child processes are sealed: {', '.join(by_kernel) or 'nothing'}{missing}"
 
 
 def _ensure_port_free(address: BindAddress, setting: str) -> None:
