@@ -93,7 +93,7 @@ def test_numbers_that_the_database_writes_in_another_way_keep_the_config_hash(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agent, api = world.agent()
-    bundle = world.bundle(stage_config={"decode": {"large": 1e22, "whole": 4.0, "zero": -0.0, "small": 1e-7}})
+    bundle = world.bundle(stage_config={"decode": {"n": [1e22, -1e20, float(2**60), 4.0, -0.0, 1e-7]}})
     world.deployment(bundle)
     run_jobs()
 

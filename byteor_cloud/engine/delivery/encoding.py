@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import rfc8785
@@ -83,13 +84,17 @@ def canonical(value: object) -> bytes:
 
 
 def _with_doubles(value: Any) -> Any:
-    """Return the value with each large integer replaced by the double that it equals, if there is one."""
+    """Return the value with each large integer replaced by the double whose text has the same digits, if there is one.
+
+    2**60 has none: as a double it is written as 1152921504606847000, which is another integer.
+    """
     if isinstance(value, dict):
         return {name: _with_doubles(member) for name, member in value.items()}
     if isinstance(value, list):
         return [_with_doubles(item) for item in value]
-    is_large = isinstance(value, int) and abs(value) >= 2**53
-    return float(value) if is_large and abs(value) <= sys.float_info.max and float(value) == value else value
+    if not isinstance(value, int) or abs(value) < 2**53 or abs(value) > sys.float_info.max:
+        return value
+    return float(value) if Decimal(repr(float(value))) == value else value
 
 
 def parse_object(data: bytes | str) -> Json:
