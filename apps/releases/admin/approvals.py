@@ -332,6 +332,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
         "artifact_id": "artifacts_artifact",
         "version_id": "pipelines_version",
         "config_bundle_id": "releases_configbundle",
+        "fallback_config_bundle_id": "releases_configbundle",
     }
     facts: list[tuple[str, Any]] = []
     for name, value in target.stored().items():

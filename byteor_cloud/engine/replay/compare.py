@@ -27,7 +27,8 @@ def compare(
     """Return how two results differ, as JSON data. Where only one has an egress or a stage, the other's side is null.
 
     ``equal`` means equal egresses, stages and actions. ``actions`` are those of the audits. ``first_difference`` is the
-    first frame that differs; it needs the frames of both replays, and is null without them.
+    first frame that differs; it needs the frames of both replays, and is null without them. ``notes`` are those of both
+    results: equal results of stages that had no parameters say less.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
@@ -45,6 +46,7 @@ def compare(
         "egress": egress,
         "stages": stages,
         "actions": actions,
+        "notes": [result.get("notes", []) for result in (result_a, result_b)],
         "first_difference": _first_difference(differing, frames_a or {}, frames_b or {}),
     }
 
