@@ -141,8 +141,7 @@ class _VersionForm(ActForm):
                 )
                 for bundle in bundles
             ]
-            newest = max(bundles, key=lambda bundle: bundle.pk, default=None)
-            missing = f", missing ones of {newest}" if newest else ""
+            missing = f", missing ones of {offered.fallback}" if offered.fallback else ""
             choices.append((str(version.pk), f"{version} with the parameters of the capture{missing}"))
         self.fields["version"].choices = choices  # type: ignore[attr-defined]
 

@@ -66,12 +66,15 @@ class ComparisonSerializer(serializers.Serializer[Any]):
     egress = serializers.DictField()
     stages = serializers.DictField()
     actions = serializers.DictField()
+    notes = serializers.ListField(child=serializers.ListField(child=serializers.DictField()))
     first_difference = serializers.DictField(allow_null=True)
     descriptions = {
         "equal": "Whether egresses, stages and side effects are equal.",
         "egress": "Records and digest of each egress in both replays. Null for a replay without the egress.",
         "stages": "The counters of each stage in both replays. Null for a replay without the stage.",
         "actions": "Whether the side effects are equal, and how many there were.",
+        "notes": "The `notes` of both results. Stages named by `no_parameters` let every record pass, so that equal "
+        "results say nothing about them.",
         "first_difference": "The first output that differs. Null if none does, or the outputs were not kept.",
     }
 

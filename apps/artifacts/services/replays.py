@@ -49,9 +49,9 @@ def request(
 ) -> Replay:
     """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
 
-    ``config_bundle`` implies its version, and its parameters are used. ``repeats`` is a replay whose parameters are used
-    again. Raises Conflict if the artifact or the environment's policy forbids the replay, Unprocessable if no version
-    fits.
+    ``config_bundle`` implies its version, and its parameters are used. ``repeats`` is a replay whose fallback for
+    parameters is used again. Raises Conflict if the artifact or the environment's policy forbids the replay,
+    Unprocessable if no version fits.
     """
     check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
@@ -97,7 +97,12 @@ def request(
         actor=actor,
         scope=environment,
         resource=("replay", row.pk),
-        changes={"artifact": str(artifact.pk), "version": str(chosen), "mode": mode, "approval": _text(row.approval_id)},
+        changes={
+            "artifact": str(artifact.pk),
+            "version": str(chosen),
+            "mode": mode,
+            "approval": _text(row.approval_id),
+        },
     )
     if row.status == ReplayStatus.QUEUED:
         _enqueue(row)
@@ -110,9 +115,14 @@ def check_request(artifact: Artifact, *, mode: str) -> None:
     recorded_version(artifact)
 
 
+def _is_another(version: Version, artifact: Artifact) -> bool:
+    """Tell whether the version is another one than the capture's."""
+    return version.spec_hash != artifact.spec_hash
+
+
 def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
     """Return the version's newest config bundle. None for the version that produced the artifact, and without one."""
-    if version.spec_hash == artifact.spec_hash:
+    if not _is_another(version, artifact):
         return None
     return ConfigBundle.objects.filter(version=version).only("pk", "version_id").order_by("-pk").first()
 
@@ -138,19 +148,23 @@ def other_versions(replay: Replay) -> QuerySet[Version]:
 
 @dataclass(frozen=True, slots=True)
 class OfferedVersion:
-    """A version and config bundles of it: first the one that was deployed last, then the newest."""
+    """A version and config bundles of it: first the one that was deployed last, then the newest.
+
+    ``fallback`` is the one that replaces missing parameters of the capture.
+    """
 
     version: Version
     config_bundles: list[ConfigBundle]
     deployed: ConfigBundle | None
+    fallback: ConfigBundle | None
 
 
 def offered_versions(replay: Replay, most: int) -> list[OfferedVersion]:
     """Return the newest other versions of the replay's pipeline, with what a person may choose for each."""
-    versions = list(other_versions(replay).only("pk", "name", "number").order_by("-number")[:most])
+    versions = list(other_versions(replay).only("pk", "name", "number", "spec_hash").order_by("-number")[:most])
     bundles = ConfigBundle.objects.filter(version__in=versions).only("pk", "name", "version_id")
     place = Window(RowNumber(), partition_by="version", order_by="-pk")
-    newest = bundles.annotate(place=place).filter(place__lte=_BUNDLES).order_by("-pk")
+    newest = list(bundles.annotate(place=place).filter(place__lte=_BUNDLES).order_by("-pk"))
     activated = Deployment.objects.filter(config_bundle__version__in=versions, activated_at__isnull=False)
     last = activated.order_by("config_bundle__version", "-activated_at").distinct("config_bundle__version")
     went_out = bundles.in_bulk(list(last.values_list("config_bundle_id", flat=True)))
@@ -158,8 +172,15 @@ def offered_versions(replay: Replay, most: int) -> list[OfferedVersion]:
     of_version: dict[UUID, dict[UUID, ConfigBundle]] = {}
     for bundle in (*deployed.values(), *newest):
         of_version.setdefault(bundle.version_id, {}).setdefault(bundle.pk, bundle)
+    fallbacks = {bundle.version_id: bundle for bundle in reversed(newest)}
     return [
-        OfferedVersion(each, list(of_version.get(each.pk, {}).values()), deployed.get(each.pk)) for each in versions
+        OfferedVersion(
+            each,
+            list(of_version.get(each.pk, {}).values()),
+            deployed.get(each.pk),
+            fallbacks.get(each.pk) if _is_another(each, replay.artifact) else None,
+        )
+        for each in versions
     ]
 
 

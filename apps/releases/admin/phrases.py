@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from byteor_cloud.configuration_checks import ConfigWarning
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
+_SHOWN = 5  # warnings
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
 
@@ -43,6 +45,12 @@ def describe_strategy(strategy: Strategy | None) -> str:
     between = f", with a pause of {strategy.pause_s} s between waves" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
     return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
+
+
+def describe_warnings(warnings: Sequence[ConfigWarning]) -> list[str]:
+    """Return the texts of the first warnings, and whether there are more."""
+    more = [f"{len(warnings) - _SHOWN} or more other warnings are not shown."] if len(warnings) > _SHOWN else []
+    return [warning.detail for warning in warnings[:_SHOWN]] + more
 
 
 def describe_timeline_detail(detail: Mapping[str, Any]) -> str:

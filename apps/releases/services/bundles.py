@@ -16,7 +16,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.computing import Compute, here
-from byteor_cloud.configuration_checks import check_runtime_config
+from byteor_cloud.configuration_checks import ConfigWarning, check_runtime_config, find_warnings
 from byteor_cloud.engine.configuration import RuntimeConfig
 from byteor_cloud.errors import Conflict, InvalidInput
 
@@ -109,6 +109,11 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
     return RuntimeConfig(
         bundle.tuning_profile, bundle.wait, bundle.stage_config, bundle.adapters, bundle.env, bundle.snapshot
     )
+
+
+def warnings_of(bundle: ConfigBundle) -> list[ConfigWarning]:
+    """Return what is permitted in the bundle's configuration and probably not meant."""
+    return find_warnings(bundle.version.stages, bundle.stage_config)
 
 
 def is_known_bad(environment_id: UUID, config_hash: str) -> bool:

@@ -45,6 +45,7 @@ from byteor_cloud.engine.replay.parameters import (
     parameters_of_replay,
     stages_without_parameters,
     transfer_parameters,
+    unchecked_stages,
 )
 from byteor_cloud.engine.replay.replay import (
     Cancelled,
@@ -128,5 +129,6 @@ __all__ = [
     "stages_without_parameters",
     "trace",
     "transfer_parameters",
+    "unchecked_stages",
     "validate_incident",
 ]

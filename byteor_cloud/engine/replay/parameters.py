@@ -23,6 +23,11 @@ def stages_without_parameters(
     return [(id, op) for id, op in stages if split_op(op)[0] in _MEANT_TO_HAVE_SOME and not given.get(id)]
 
 
+def unchecked_stages(result: Mapping[str, Any] | None) -> list[str]:
+    """Return the ids of the stages that had no parameters in a replay with this result."""
+    return [note["name"] for note in (result or {}).get("notes", []) if note["code"] == NO_PARAMETERS]
+
+
 def choose_parameters(
     captured: PipelineSpec,
     recorded: Mapping[str, Any] | None,

@@ -231,7 +231,10 @@ class _Run:
                 *(_note("shared_sequence", name, count) for name, count in self._shared.items() if count),
                 *self._lossless_notes(),
                 # The count is that of the records that the stage let pass.
-                *(_note(NO_PARAMETERS, id, counters[id].entered if id in counters else 0) for id in self._without_parameters),
+                *(
+                    _note(NO_PARAMETERS, id, counters[id].entered if id in counters else 0)
+                    for id in self._without_parameters
+                ),
             ],
         }
 
