@@ -31,6 +31,7 @@ def test_equal_replays_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
             }
         },
         "actions": {"equal": True, "count": [2, 2]},
+        "notes": [[], []],
         "first_difference": None,
     }
 
