@@ -125,8 +125,8 @@ class _VersionForm(ActForm):
     version = forms.ChoiceField(
         widget=UnfoldAdminSelectWidget,
         label="Version and parameters",
-        help_text="Of each version first the config bundle that was deployed last. A stage without parameters may let "
-        "every record pass.",
+        help_text="The config bundle that was deployed last is the first of its version. A stage without parameters "
+        "may let every record pass unchanged.",
     )
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
@@ -141,8 +141,8 @@ class _VersionForm(ActForm):
                 )
                 for bundle in bundles
             ]
-            missing = f", missing ones of {offered.fallback}" if offered.fallback else ""
-            choices.append((str(version.pk), f"{version} with the parameters of the capture{missing}"))
+            otherwise = f", else of {offered.fallback}" if offered.fallback else ""
+            choices.append((str(version.pk), f"{version} with the parameters of the capture{otherwise}"))
         self.fields["version"].choices = choices  # type: ignore[attr-defined]
 
 

@@ -111,7 +111,7 @@ def _parameters_of(row: Replay) -> str:
     if row.config_bundle is not None:
         return row_link(row.config_bundle)
     if row.fallback_config_bundle is not None:
-        return format_html("the capture, missing ones of {}", row_link(row.fallback_config_bundle))
+        return format_html("the capture, else of {}", row_link(row.fallback_config_bundle))
     return "the capture"
 
 
