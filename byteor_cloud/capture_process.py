@@ -35,9 +35,9 @@ from byteor_cloud.engine.replay import (
     RejectedBundle,
     ReplayMode,
     Unsupported,
+    parameters_of_replay,
     replay,
     trace,
-    transfer_parameters,
     validate_incident,
 )
 from byteor_cloud.host_share import lower_priority
@@ -164,24 +164,13 @@ def _build(request: Mapping[str, Any]) -> None:
 def _run(request: Mapping[str, Any], installed: Ops, parent: _Parent) -> None:
     bundle = validate_incident(Path(request["folder"]))
     spec = decode(request["spec_kv"])
-    config = _parameters(bundle, spec, request)
+    sources = ("stage_config", "overrides", "only_fitting", "fallback")
+    config = parameters_of_replay(bundle, spec, **{name: request[name] for name in sources if name in request})
     ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
     if request["kind"] == "trace":
         parent.send_body(_trace(bundle, spec, config, ops, request))
     else:
         parent.send(outcome=_replay(bundle, spec, config, ops, request, parent))
-
-
-def _parameters(bundle: IncidentBundle, spec: PipelineSpec, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the stage parameters: those of the request if they have precedence, else the bundle's, else the former."""
-    config: Mapping[str, Any] | None = request["stage_config"]
-    if not request["overrides"] and bundle.stage_config is not None:
-        config = bundle.stage_config
-    if request["only_fitting"]:
-        config = transfer_parameters(bundle.spec, config, spec)
-        if config is None:
-            raise BadInput("the captured parameters do not fit this version")
-    return config
 
 
 def _replay(

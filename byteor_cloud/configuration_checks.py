@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from byteor_cloud.engine.allowlist import check_program, parse_url_prefix
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
-from byteor_cloud.engine.replay import dataguard
+from byteor_cloud.engine.replay import NO_PARAMETERS, dataguard, stages_without_parameters
 from byteor_cloud.errors import MAX_FIELD_ERRORS, FieldError, child_pointer
 
 _ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": parse_url_prefix, "exec": check_program}
@@ -76,6 +76,27 @@ def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]
         except ValueError as error:
             errors.append(FieldError(f"{pointer}/{index}", "invalid", f"The entry {error}."))
     return errors
+
+
+class ConfigWarning(NamedTuple):
+    """Something in a configuration that is permitted and probably not meant. The fields are those of an error."""
+
+    code: str
+    pointer: str
+    detail: str
+
+
+def find_warnings(stages: Iterable[tuple[str, str]], stage_config: Mapping[str, Any]) -> list[ConfigWarning]:
+    """Return a warning for each of the first stages that the configuration leaves without parameters."""
+    found = stages_without_parameters(stages, stage_config)[:MAX_FIELD_ERRORS]
+    return [
+        ConfigWarning(
+            NO_PARAMETERS,
+            child_pointer("/stage_config", id),
+            f"The stage {id} ({op}) has no parameters. It lets every record pass unchanged.",
+        )
+        for id, op in found
+    ]
 
 
 class CheckedConfiguration(NamedTuple):

@@ -27,6 +27,7 @@ from apps.artifacts.pages import bisects as bisect_page
 from apps.artifacts.pages import replays as replay_page
 from apps.artifacts.pages.incidents import incidents_panel
 from apps.artifacts.services import bisects, cancellation, captures, replays
+from apps.releases.models import ConfigBundle
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -50,7 +51,6 @@ from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import DomainError, Unavailable
-from byteor_cloud.large_columns import without_large
 
 _VERSIONS = 100  # the newest ones that a form offers
 
@@ -122,22 +122,42 @@ AGAIN = Act(
 
 
 class _VersionForm(ActForm):
-    version = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
+    version = forms.ChoiceField(
+        widget=UnfoldAdminSelectWidget,
+        label="Version and parameters",
+        help_text="The config bundle that was deployed last is the first of its version. A stage without parameters "
+        "may let every record pass unchanged.",
+    )
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        others = without_large(replays.other_versions(row)).order_by("-number")[:_VERSIONS]
-        self.fields["version"].choices = [(str(each.pk), str(each)) for each in others]  # type: ignore[attr-defined]
+        """Offer each version with its config bundles, and with the parameters of the capture."""
+        choices: list[tuple[str, str]] = []
+        for offered in replays.offered_versions(row, _VERSIONS):
+            version, bundles = offered.version, offered.config_bundles
+            choices += [
+                (
+                    f"{version.pk}:{bundle.pk}",
+                    f"{version} with {bundle}{', deployed last' if bundle == offered.deployed else ''}",
+                )
+                for bundle in bundles
+            ]
+            otherwise = f", else of {offered.fallback}" if offered.fallback else ""
+            choices.append((str(version.pk), f"{version} with the parameters of the capture{otherwise}"))
+        self.fields["version"].choices = choices  # type: ignore[attr-defined]
 
 
 def _repeat_through(row: Replay, context: ActContext) -> Replay:
-    version = replays.other_versions(row).get(pk=context.values["version"])
-    return replays.repeat(row, version=version, actor=context.actor)
+    version_id, _, bundle_id = context.values["version"].partition(":")
+    version = replays.other_versions(row).get(pk=version_id)
+    bundle = ConfigBundle.objects.get(pk=bundle_id, version=version) if bundle_id else None
+    return replays.repeat(row, version=version, config_bundle=bundle, actor=context.actor)
 
 
 OTHER_VERSION = Act(
     name="other",
     label="Other version",
-    explain="Run the same records through another version of the pipeline. No side effect is executed.",
+    explain="Run the same records through another version of the pipeline, with the parameters of a config bundle or "
+    "of the capture. No side effect is executed.",
     run=_repeat_through,
     form=_VersionForm,
     needs=P.OPERATE_ENVIRONMENT,
@@ -271,6 +291,7 @@ class ReplayAdmin(_RunningAdmin):
         "version",
         "approval",
         "config_bundle",
+        "fallback_config_bundle",
         "bisect__first_bad",
     )
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")

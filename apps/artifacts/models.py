@@ -103,7 +103,7 @@ class Bisect(Stateful):
     # "diverges", "fails" or {"output_differs_from": the id of a replay}
     predicate: models.JSONField[Any, Any] = models.JSONField()
     exhaustive = models.BooleanField(default=False)
-    # [{"version_id", "number", "verdict", "replay_id"}] in the order of the versions
+    # [{"version_id", "number", "verdict", "replay_id", "no_parameters"}] in the order of the versions
     versions: models.JSONField[Any, Any] = models.JSONField()
     outcome = models.CharField(max_length=20, null=True)
     first_bad = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
@@ -139,6 +139,9 @@ class Replay(Stateful):
     last_n = models.PositiveIntegerField(null=True)
     # The bundle whose stage parameters were asked for. Null: those of the capture or of its deployment.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
+    # Through another version than the capture's: its newest bundle at the time of the request. A stage that had no
+    # parameters in the capture takes those of this bundle.
+    fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # The bisect that asked for it. The parameters are then the capture's, for stages of equal id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)

@@ -48,6 +48,7 @@ class ReplayTarget:
     last_n: int | None = None
     side_effects: tuple[str, ...] = ()
     config_bundle_id: str | None = None
+    fallback_config_bundle_id: str | None = None  # for stages without parameters in the artifact
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -61,6 +62,7 @@ class ReplayTarget:
             stored.get("last_n"),
             tuple(stored.get("side_effects", ())),
             stored.get("config_bundle_id"),
+            stored.get("fallback_config_bundle_id"),
         )
 
     def stored(self) -> dict[str, Any]:
@@ -74,7 +76,11 @@ class ReplayTarget:
             "journal_lane": self.journal_lane,
             "side_effects": list(self.side_effects),
         }
-        return stored | ({"config_bundle_id": self.config_bundle_id} if self.config_bundle_id else {})
+        bundles = {
+            "config_bundle_id": self.config_bundle_id,
+            "fallback_config_bundle_id": self.fallback_config_bundle_id,
+        }
+        return stored | {name: each for name, each in bundles.items() if each}
 
 
 @dataclass(frozen=True, slots=True)

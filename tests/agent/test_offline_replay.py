@@ -67,6 +67,17 @@ def test_another_version_may_diverge(incident: Path, tmp_path: Path, capsys: pyt
     assert printed.err == "byteor-agent: the output diverges at egress 'out', sequence 2: extra\n"
 
 
+def test_parameters_of_another_op_are_not_used(
+    incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.kv").write_text(spec_kv("dataguard_redact"))
+
+    assert main(["replay", str(incident), "--version", str(tmp_path / "other.kv")]) == 1
+
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert notes == [{"code": "no_parameters", "name": "s0", "count": 2}]
+
+
 def test_a_trace_is_printed(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(incident), "--trace", "2"]) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]

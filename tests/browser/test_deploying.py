@@ -126,6 +126,23 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
     assert deployment.strategy.auto_rollback
 
 
+def test_stages_without_parameters_are_named_on_each_page_up_to_the_approval(world: World) -> None:
+    version = world.version(world.prod)  # its stage check is a dataguard_check
+    world.agent(world.prod)
+    client, said = signed_in(world.operator.user), "The stage check (dataguard_check) has no parameters."
+
+    checked = client.post(new_page(version), new_bundle(_check=""))
+    complete = client.post(new_page(version), new_bundle(**{"stage-1": PRICE}, _check=""))
+    client.post(new_page(version), new_bundle(_create=""))
+    bundle = ConfigBundle.objects.get()
+    deployment = world.deployment(bundle)
+
+    assert said in checked.text
+    assert said not in complete.text
+    pages = [row_page(bundle), deploy_page(bundle), row_page(deployment), row_page(deployment.approval)]
+    assert [page for page in pages if said not in client.get(page).text] == []
+
+
 def test_the_outlook_is_shown_at_once_and_again_while_the_form_is_filled_in(world: World) -> None:
     for number in range(3):
         world.agent(world.dev, f"edge-{number}", zone="a" if number else "b")

@@ -103,7 +103,7 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
     assert (overview.count("break glass"), overview.count("freeze overridden")) == (2, 2)
     for row in (deployment, approval):
         page = client.get(row_page(row))
-        (glass, freeze) = page.context["summary"]["marks"]
+        (glass, freeze, _) = page.context["summary"]["marks"]
         assert glass[:2] == ("bad", "Break glass")
         assert glass[2][:2] == ["“the market is down”", "admin@acme.example deployed before approval."]
         assert "If no other person approves the deployment, it is rolled back" in glass[2][2]
@@ -113,7 +113,7 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
     # The person who used break-glass cannot approve it.
     assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
-    (glass, _) = client.get(live(deployment)).context["summary"]["marks"]
+    (glass, *_) = client.get(live(deployment)).context["summary"]["marks"]
     assert glass[2][2] == "The request for approval afterwards was approved."
 
 

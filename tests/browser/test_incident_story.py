@@ -132,7 +132,7 @@ def test_incident_is_replayed_followed_and_bisected(
 
     # Another version is replayed, and compared with this one.
     page.get_by_role("link", name="Other version").click()
-    page.get_by_label("Version").select_option("quotes v7")
+    page.get_by_label("Version").select_option("quotes v7 with the parameters of the capture")
     page.get_by_role("button", name="Other version").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("through quotes v7")
     start_worker().join(PATIENCE_S)

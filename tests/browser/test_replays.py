@@ -9,11 +9,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services import replays
 from apps.releases.models import Approval
 from apps.tenancy.console.forms import new_form_id
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
 from tests.browser.filled import act, row_page, signed_in
 from tests.browser.waiting import live
+from tests.releases import stories
 from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -200,6 +202,37 @@ def test_a_replay_is_repeated_through_a_version_of_its_environment_only(world: W
     for name in ("again", "other"):
         assert signed_in(world.viewer.user).post(act(replay, name), new_form()).status_code == 403
     assert made.count() == 2
+
+
+def test_other_version_offers_config_bundles_first_the_one_that_was_deployed_last(world: World) -> None:
+    versions = [world.version(content=plan(stages=[{"id": f"s{n}", "op": "dataguard_check"}])) for n in range(3)]
+    deployed = world.bundle(name="deployed", version=versions[1])
+    stories.active(world, deployed, stories.fleet(world, 1))
+    for number in range(11):
+        newest = world.bundle(name=f"b{number}", version=versions[1])
+    artifact = ingested(world, incident(versions[0].spec_kv))
+    client = signed_in(world.operator.user)
+    through = [replays.request(artifact, environment=world.dev, actor=world.operator.actor)]
+    through += [replays.repeat(through[0], version=versions[2], actor=world.operator.actor)]
+
+    def choices(replay: Replay) -> list[str]:
+        return [label for _, label in client.get(act(replay, "other")).context["form"]["version"].field.choices]
+
+    first, *_, last = choices(through[0])[1:]
+    assert choices(through[0])[0] == "quotes v3 with the parameters of the capture"
+    assert first == "quotes v2 with deployed, deployed last"
+    assert last == "quotes v2 with the parameters of the capture, else of b10"
+    assert len(choices(through[0])) == 1 + 1 + 10 + 1
+    assert choices(through[1])[-1] == "quotes v1 with the parameters of the capture"
+
+    for chosen in (f"{versions[1].pk}:{deployed.pk}", str(versions[1].pk)):
+        client.post(act(through[0], "other"), new_form(version=chosen))
+    made = Replay.objects.order_by("-pk")[:2]
+    assert [(each.config_bundle, each.fallback_config_bundle) for each in made] == [(None, newest), (deployed, None)]
+    page = client.get(row_page(made[0]))
+    assert "the capture, else of" in dict(page.context["summary"]["facts"])["Parameters of"]
+    wrong = client.post(act(through[0], "other"), new_form(version=f"{versions[2].pk}:{deployed.pk}"))
+    assert list(wrong.context["form"].errors) == ["version"]
 
 
 def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:

@@ -70,6 +70,42 @@ def test_all_fields_are_stored_and_hashed(world: World) -> None:
     assert body["config_hash"] == expected_hash(version.spec_hash, ["deploy"], **FULL)
 
 
+def test_stage_without_parameters_is_a_warning_at_creation_and_in_the_approval(world: World) -> None:
+    stages = [
+        {"id": "mask", "op": "dataguard_redact"},
+        {"id": "copy", "op": "identity", "depends_on": ["mask"]},
+        {"id": "check", "op": "dataguard_check", "depends_on": ["copy"]},
+    ]
+    version = str(world.version(world.prod, plan(stages=stages)).pk)
+    path = world.path(world.prod, "/config-bundles")
+
+    def post(name: str, **stage_config: Any) -> Any:
+        body = {"name": name, "version_id": version, "stage_config": stage_config}
+        return world.operator.api.post(path, body).json()
+
+    def warning(stage: str, op: str) -> dict[str, str]:
+        detail = f"The stage {stage} ({op}) has no parameters. It lets every record pass unchanged."
+        return {"code": "no_parameters", "pointer": f"/stage_config/{stage}", "detail": detail}
+
+    complete = post("complete", mask={"rules": []}, check=GUARD)
+    partial = post("partial", mask={}, check=GUARD)
+    empty = post("empty")
+
+    assert complete["warnings"] == []
+    assert partial["warnings"] == [warning("mask", "dataguard_redact")]
+    assert empty["warnings"] == [warning("mask", "dataguard_redact"), warning("check", "dataguard_check")]
+    assert world.viewer.api.get(f"{path}/{empty['id']}").json()["warnings"] == empty["warnings"]
+    assert [each["warnings"] for each in world.viewer.api.get(path).json()["results"]] == [None] * 3
+
+    world.agent(world.prod)
+    deployment = world.deployment(ConfigBundle.objects.get(pk=partial["id"]))
+    approvals = world.path(world.prod, "/approvals")
+    shown = world.viewer.api.get(f"{approvals}/{deployment.approval_id}").json()
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    assert shown["warnings"] == world.reviewer.api.post(approvals, decision).json()["warnings"] == partial["warnings"]
+    assert world.viewer.api.get(approvals).json()["results"][0]["warnings"] is None
+
+
 @pytest.mark.parametrize(
     ("profile", "wait"), [("default", "backoff"), ("low-latency", "spin"), ("isolated-core", "spin")]
 )

@@ -75,6 +75,7 @@ class ComparisonSerializer(serializers.Serializer[Any]):
     stages = serializers.DictField()
     truncated = serializers.BooleanField()
     actions = serializers.DictField()
+    notes = serializers.ListField(child=serializers.ListField(child=serializers.DictField()))
     first_difference = serializers.DictField(allow_null=True)
     descriptions = {
         "equal": "Whether egresses, stages and side effects are equal.",
@@ -83,6 +84,8 @@ class ComparisonSerializer(serializers.Serializer[Any]):
         "truncated": "Whether parts are left out because a response has at most 4 MiB: first those that are equal. The "
         "`result` of each replay has all of them.",
         "actions": "Whether the side effects are equal, and how many there were.",
+        "notes": "The `notes` of both results. Stages named by `no_parameters` let every record pass, so that equal "
+        "results say nothing about them.",
         "first_difference": "The first output that differs. Null if none does, or the outputs were not kept.",
     }
 

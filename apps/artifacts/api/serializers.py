@@ -167,7 +167,8 @@ class ReplayArtifactSerializer(StrictSerializer):
         "version_id": "The version to replay through, instead of the version that produced the artifact.",
         "config_bundle_id": (
             "The config bundle whose stage parameters are used, with its version. Default: the parameters in the "
-            "artifact, else those of its deployment, else none."
+            "artifact, else those of its deployment, else none. With another `version_id` than the artifact's, these "
+            "are used for stages of equal id and op, and those of the version's newest config bundle for the others."
         ),
         "approval": "The credential of an unused approval. Only with `execute`.",
     }
@@ -237,11 +238,16 @@ class BisectedVersionSerializer(serializers.Serializer[Any]):
     number = serializers.IntegerField()
     verdict = serializers.ChoiceField([each.value for each in Verdict], allow_null=True)
     replay_id = serializers.UUIDField(allow_null=True)
+    no_parameters = serializers.ListField(child=serializers.CharField(), default=list)
     descriptions = {
         "version_id": "The version.",
         "number": "The number of the version.",
         "verdict": "What the replay showed. Null if the version was not replayed, or not yet.",
         "replay_id": "The replay of the version. Null if there is none.",
+        "no_parameters": (
+            "The first ten stages that let every record pass because the capture has no parameters for them. The "
+            "`notes` of the replay's result name all."
+        ),
     }
 
 
@@ -307,10 +313,17 @@ class ReplaySerializer(ModelSerializer):
         "config_bundle_id": (
             "The config bundle that the request named. Null if the parameters are the artifact's or its deployment's."
         ),
+        "fallback_config_bundle_id": (
+            "The config bundle whose parameters are used for stages without parameters in the artifact or its "
+            "deployment: the newest one of `version_id` when the replay was requested. Null for the artifact's own "
+            "version, with `config_bundle_id`, and if the version had no config bundle."
+        ),
         "last_n": "How many of the last records are replayed. Null if all are replayed.",
         "progress": "How far the replay is. Null unless it is running.",
         "result": (
-            "The result: records and digests of each egress, counters of each stage, and the first divergence. Null "
+            "The result: records and digests of each egress, counters of each stage, and the first divergence. Each of "
+            "its `notes` has a `code`, a `name` and a `count`. The code `no_parameters` names a stage whose op needs "
+            "parameters and has none, and counts the records that reached it: it let all of them pass unchanged. Null "
             "until the replay has ended."
         ),
         "audit": (
@@ -337,7 +350,7 @@ class ReplaySerializer(ModelSerializer):
     class Meta:
         model = Replay
         fields = [
-            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "config_bundle_id", "journal_lane",
-            "last_n", "approval_id", "progress", "result", "audit", "warnings", "error", "error_code", "requested_by",
-            "started_at", "finished_at", "created_at",
+            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "config_bundle_id",
+            "fallback_config_bundle_id", "journal_lane", "last_n", "approval_id", "progress", "result", "audit",
+            "warnings", "error", "error_code", "requested_by", "started_at", "finished_at", "created_at",
         ]  # fmt: skip

@@ -9,15 +9,25 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.artifacts.models import Bisect, Replay
-from apps.tenancy.console import row_link
+from apps.artifacts.pages.wording import describe_unchecked
+from apps.tenancy.console import row_link, with_note
 from byteor_cloud.engine.replay import BisectOutcome
 from byteor_cloud.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
+_NAMED = 5  # versions in a sentence
 
 
 def bisect_headline(row: Bisect) -> str:
-    """Say in a sentence what was found."""
+    """Say what was found, and in which versions stages had no parameters."""
+    unchecked = [f"v{each['number']}" for each in row.versions if each.get("no_parameters")]
+    if not unchecked:
+        return _finding(row)
+    shown = ", ".join(unchecked[:_NAMED]) + (f" and {len(unchecked) - _NAMED} more" if len(unchecked) > _NAMED else "")
+    return f"{_finding(row)} Stages without parameters let every record pass unchanged in {shown}."
+
+
+def _finding(row: Bisect) -> str:
     match row.outcome:
         case BisectOutcome.FOUND:
             return f"{row.first_bad} is the first bad version."
@@ -67,7 +77,12 @@ def verdicts(row: Bisect) -> dict[str, Any]:
     rows = [
         (
             f"v{each['number']}",
-            format_html('<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "not known yet"),
+            with_note(
+                format_html(
+                    '<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "not known yet"
+                ),
+                describe_unchecked(each.get("no_parameters", ())),
+            ),
             row_link(by_id.get(each["replay_id"]), "Replay"),
         )
         for each in row.versions

@@ -26,7 +26,7 @@ from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.computing import Compute
 from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.machines import ReplayStatus
-from byteor_cloud.engine.replay import compare
+from byteor_cloud.engine.replay import compare, unchecked_stages
 from byteor_cloud.engine.replay.around import Divergence
 from byteor_cloud.errors import DomainError
 from byteor_cloud.large_columns import without_large
@@ -37,7 +37,16 @@ _TRACED_BYTES = 256 * 1024  # of JSON, of which the page shows the beginning
 
 
 def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
-    """Say in a sentence where the replay stands. ``records`` are those that differ, if the person may see them."""
+    """Say where the replay stands, and which of its stages had no parameters.
+
+    ``records`` are those that differ, if the person may see them.
+    """
+    standing = _standing(row, records, may_read=may_read)
+    unchecked = wording.describe_unchecked(unchecked_stages(row.result))
+    return format_html("{} {}", standing, unchecked) if unchecked else standing
+
+
+def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
     match row.status:
         case ReplayStatus.PENDING_APPROVAL:
             return "Somebody must approve it first."
@@ -87,7 +96,7 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
         ("Mode", row.get_mode_display()),
         ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
         ("Version", row_link(row.version)),
-        ("Parameters of", row_link(row.config_bundle) if row.config_bundle else "the capture"),
+        ("Parameters of", _parameters_of(row)),
         ("Journal", row.journal_lane),
         ("Records", row.last_n and f"the last {row.last_n:,}"),
         ("Requested by", row.requested_by),
@@ -99,6 +108,14 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
         ("Warnings", "; ".join(row.warnings)),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _parameters_of(row: Replay) -> str:
+    if row.config_bundle is not None:
+        return row_link(row.config_bundle)
+    if row.fallback_config_bundle is not None:
+        return format_html("the capture, else of {}", row_link(row.fallback_config_bundle))
+    return "the capture"
 
 
 def links(row: Replay, others: list[Replay]) -> list[tuple[str, str, str]]:
@@ -331,7 +348,13 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     ]
     first = found["first_difference"]
     where = f"The first difference is at {first['egress']}, record {first['sequence']:,}." if first else ""
-    lead = "The results are equal." if found["equal"] else f"The results differ. {where}"
+    said = "The results are equal." if found["equal"] else f"The results differ. {where}"
+    unchecked = (
+        format_html(" In the replay through {}: {}", replay.version, wording.describe_unchecked(stages))
+        for replay in (row, other)
+        if (stages := unchecked_stages(replay.result))
+    )
+    lead = format_html("{}{}", said, format_html_join("", "{}", ((each,) for each in unchecked)))
     return [{**panel, "lead": lead, "columns": ("Part", "Name", "", "Records here", "Records there"), "rows": rows}]
 
 

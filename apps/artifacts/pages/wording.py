@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from byteor_cloud.engine.replay.shown import show_payload
 
@@ -18,6 +18,7 @@ JSON_LINES = 80
 _BEFORE = 3  # lines or rows above the first difference
 _VALUE = 80  # characters of a value in a sentence
 _MAX_FOUND = 100
+_NAMED = 5  # stages in a sentence
 
 type Path = tuple[str | int, ...]
 type Runs = list[tuple[str, bool]]
@@ -157,6 +158,16 @@ def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str,
         if each["first_sequence"] == found["sequence"] and each.get("ingress") == found.get("ingress")
     ]
     return candidates[0] if len(candidates) == 1 else None
+
+
+def describe_unchecked(stages: Sequence[str]) -> str:
+    """Say which stages had no parameters, so that nobody takes a result without differences for more than it is."""
+    if not stages:
+        return ""
+    named = format_html_join(", ", "<code>{}</code>", ((stage,) for stage in stages[:_NAMED]))
+    more = f" and {len(stages) - _NAMED} more" if len(stages) > _NAMED else ""
+    subject = "Stage" if len(stages) == 1 else "Stages"
+    return format_html("{} {}{} had no parameters and let every record pass unchanged.", subject, named, more)
 
 
 # -- records side by side ---------------------------------------------------------------------------------------

@@ -20,12 +20,13 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
-from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect
+from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect, unchecked_stages
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.jobs import enqueue
 from byteor_cloud.large_columns import without_large
 
 MAX_EXHAUSTIVE = 256
+MAX_NAMED = 10  # stages without parameters of each version
 _ENDED = (ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED)
 
 
@@ -56,7 +57,8 @@ def request(
             predicate=stored,
             exhaustive=exhaustive,
             versions=[
-                {"version_id": str(pk), "number": number, "verdict": None, "replay_id": None} for pk, number in versions
+                {"version_id": str(pk), "number": number, "verdict": None, "replay_id": None, "no_parameters": []}
+                for pk, number in versions
             ],
             requested_by=actor.display,
             person=person_behind(actor),
@@ -143,12 +145,19 @@ def step(bisect_id: str) -> None:
     for version_id in plan.replay:
         if version_id not in by_version:
             by_version[version_id] = replays.request_for_bisect(row, version_id, actor=WORKER)
+    # The results of ended replays do not change, and they may be large.
+    unchecked = {
+        each["version_id"]: {"no_parameters": unchecked_stages(by_version[each["version_id"]].result)[:MAX_NAMED]}
+        for each in row.versions
+        if each["verdict"] is None and each["version_id"] in verdicts
+    }
     row.versions = [
         each
         | {
             "verdict": verdicts.get(each["version_id"]),
             "replay_id": str(by_version[each["version_id"]].pk) if each["version_id"] in by_version else None,
         }
+        | unchecked.get(each["version_id"], {})
         for each in row.versions
     ]
     row.save(update_fields=["versions"])

@@ -24,9 +24,17 @@ from apps.tenancy.services import usage
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import data_folders
 from byteor_cloud.database import release_connection
+from byteor_cloud.engine.compiler import decode
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ReplayEvent, ReplayStatus
-from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, RejectedBundle, validate_incident
+from byteor_cloud.engine.replay import (
+    Cancelled,
+    Gate,
+    OutcomeStatus,
+    RejectedBundle,
+    parameters_of_replay,
+    validate_incident,
+)
 from byteor_cloud.errors import NotFound
 from byteor_cloud.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.turns import TURNS, Turn
@@ -36,6 +44,7 @@ INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
 RELATED = (
     "artifact__deployment__config_bundle",
     "config_bundle",
+    "fallback_config_bundle",
     "version",
     "environment__project__organization",
     "approval",
@@ -221,13 +230,18 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
 
 def child_request(row: Replay) -> dict[str, Any]:
     """Return the part of a request to a child process that says which spec and parameters are used."""
+    return {"spec_kv": row.version.spec_kv, **_parameter_sources(row)}
+
+
+def _parameter_sources(row: Replay) -> dict[str, Any]:
+    """Return the arguments of ``parameters_of_replay``."""
     of_deployment = row.artifact.deployment.config_bundle if row.artifact.deployment else None
     bundle = row.config_bundle or of_deployment
     return {
-        "spec_kv": row.version.spec_kv,
         "stage_config": bundle.stage_config if bundle else None,
         "overrides": row.config_bundle is not None,
         "only_fitting": row.bisect_id is not None,
+        "fallback": row.fallback_config_bundle.stage_config if row.fallback_config_bundle else None,
     }
 
 
@@ -235,9 +249,8 @@ def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
     """Return the stage parameters that may restrict the side effects of an execute replay."""
     if row.mode != Replay.Mode.EXECUTE:
         return {}
-    given = child_request(row)
-    own = None if given["overrides"] else validate_incident(capture).stage_config
-    return own if own is not None else given["stage_config"] or {}
+    bundle, spec = validate_incident(capture), decode(row.version.spec_kv)
+    return parameters_of_replay(bundle, spec, **_parameter_sources(row)) or {}
 
 
 @transaction.atomic

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services.uploads import WORKER, version_for
 from apps.pipelines.models import Version
-from apps.releases.models import Approval, ConfigBundle
+from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import approvals
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
@@ -28,6 +31,8 @@ from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import enqueue
 
+_BUNDLES = 10  # that are offered of a version, besides the one that was deployed
+
 
 @transaction.atomic
 def request(
@@ -40,12 +45,14 @@ def request(
     version: Version | None = None,
     config_bundle: ConfigBundle | None = None,
     credential: str | None = None,
+    repeats: Replay | None = None,
     actor: Actor,
 ) -> Replay:
     """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
 
-    ``config_bundle`` implies its version, and its parameters are used. Raises Conflict if the artifact or the
-    environment's policy forbids the replay, Unprocessable if no version fits.
+    ``config_bundle`` implies its version, and its parameters are used. ``repeats`` is a replay whose fallback for
+    parameters is used again. Raises Conflict if the artifact or the environment's policy forbids the replay,
+    Unprocessable if no version fits.
     """
     check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
@@ -56,6 +63,10 @@ def request(
             raise InvalidInput.at("/version_id", detail, code="version.not_of_config_bundle")
         version = config_bundle.version
     chosen = version or recorded_version(artifact)
+    if repeats is not None:
+        fallback = repeats.fallback_config_bundle
+    else:
+        fallback = _fallback(artifact, chosen) if config_bundle is None else None
     row = Replay(
         environment=environment,
         artifact=artifact,
@@ -64,6 +75,7 @@ def request(
         journal_lane=journal_lane,
         last_n=last_n,
         config_bundle=config_bundle,
+        fallback_config_bundle=fallback,
         requested_by=actor.display,
         person=person_behind(actor),
     )
@@ -91,7 +103,12 @@ def request(
         actor=actor,
         scope=environment,
         resource=("replay", row.pk),
-        changes={"artifact": str(artifact.pk), "version": str(chosen), "mode": mode, "approval": _id(row.approval)},
+        changes={
+            "artifact": str(artifact.pk),
+            "version": str(chosen),
+            "mode": mode,
+            "approval": _text(row.approval_id),
+        },
     )
     if row.status == ReplayStatus.QUEUED:
         _enqueue(row)
@@ -104,19 +121,73 @@ def check_request(artifact: Artifact, *, mode: str) -> None:
     recorded_version(artifact)
 
 
-def repeat(replay: Replay, *, version: Version | None = None, actor: Actor) -> Replay:
-    """Queue a dry run of the same records, through another version if one is given."""
+def _is_another(version: Version, artifact: Artifact) -> bool:
+    """Tell whether the version is another one than the capture's."""
+    return version.spec_hash != artifact.spec_hash
+
+
+def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
+    """Return the version's newest config bundle. None for the version that produced the artifact, and without one."""
+    if not _is_another(version, artifact):
+        return None
+    return ConfigBundle.objects.filter(version=version).only("pk", "version_id").order_by("-pk").first()
+
+
+def repeat(
+    replay: Replay, *, version: Version | None = None, config_bundle: ConfigBundle | None = None, actor: Actor
+) -> Replay:
+    """Queue a dry run of the same records, with a config bundle or through another version if one is given."""
     environment, artifact = replay.environment, replay.artifact
     selected: dict[str, Any] = {"journal_lane": replay.journal_lane, "last_n": replay.last_n}
-    if version is None and replay.config_bundle is not None:
-        return request(artifact, environment=environment, config_bundle=replay.config_bundle, **selected, actor=actor)
-    return request(artifact, environment=environment, version=version or replay.version, **selected, actor=actor)
+    if version is None and config_bundle is None:
+        selected |= {"version": replay.version, "config_bundle": replay.config_bundle, "repeats": replay}
+    else:
+        selected |= {"version": version, "config_bundle": config_bundle}
+    return request(artifact, environment=environment, **selected, actor=actor)
 
 
 def other_versions(replay: Replay) -> QuerySet[Version]:
     """Return the other versions of the replay's pipeline in its environment."""
     same = Version.objects.filter(environment=replay.environment_id, name=replay.version.name)
     return same.exclude(pk=replay.version_id)
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedVersion:
+    """A version and config bundles of it: first the one that was deployed last, then the newest.
+
+    ``fallback`` is the one that replaces missing parameters of the capture.
+    """
+
+    version: Version
+    config_bundles: list[ConfigBundle]
+    deployed: ConfigBundle | None
+    fallback: ConfigBundle | None
+
+
+def offered_versions(replay: Replay, most: int) -> list[OfferedVersion]:
+    """Return the newest other versions of the replay's pipeline, with what a person may choose for each."""
+    versions = list(other_versions(replay).only("pk", "name", "number", "spec_hash").order_by("-number")[:most])
+    bundles = ConfigBundle.objects.filter(version__in=versions).only("pk", "name", "version_id")
+    place = Window(RowNumber(), partition_by="version", order_by="-pk")
+    newest = list(bundles.annotate(place=place).filter(place__lte=_BUNDLES).order_by("-pk"))
+    activated = Deployment.objects.filter(config_bundle__version__in=versions, activated_at__isnull=False)
+    last = activated.order_by("config_bundle__version", "-activated_at").distinct("config_bundle__version")
+    went_out = bundles.in_bulk(list(last.values_list("config_bundle_id", flat=True)))
+    deployed = {bundle.version_id: bundle for bundle in went_out.values()}
+    of_version: dict[UUID, dict[UUID, ConfigBundle]] = {}
+    for bundle in (*deployed.values(), *newest):
+        of_version.setdefault(bundle.version_id, {}).setdefault(bundle.pk, bundle)
+    fallbacks = {bundle.version_id: bundle for bundle in reversed(newest)}
+    return [
+        OfferedVersion(
+            each,
+            list(of_version.get(each.pk, {}).values()),
+            deployed.get(each.pk),
+            fallbacks.get(each.pk) if _is_another(each, replay.artifact) else None,
+        )
+        for each in versions
+    ]
 
 
 def check_repeat(replay: Replay) -> None:
@@ -183,8 +254,8 @@ def _enqueue(row: Replay) -> None:
     enqueue(RunReplay(replay_id=str(row.pk)), organization=organization, person=row.person)
 
 
-def _id(approval: Approval | None) -> str | None:
-    return None if approval is None else str(approval.pk)
+def _text(id: UUID | None) -> str | None:
+    return None if id is None else str(id)
 
 
 def needs_approval(row: Replay) -> bool:
@@ -210,7 +281,8 @@ def approval_subject(row: Replay) -> ApprovalSubject:
             journal_lane=row.journal_lane,
             last_n=row.last_n,
             side_effects=tuple(op for op in ops if split_op(op)[0] in SIDE_EFFECTS),
-            config_bundle_id=None if row.config_bundle_id is None else str(row.config_bundle_id),
+            config_bundle_id=_text(row.config_bundle_id),
+            fallback_config_bundle_id=_text(row.fallback_config_bundle_id),
         ),
         strategy=None,
         capabilities=(REPLAY_EXECUTE,),

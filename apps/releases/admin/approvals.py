@@ -14,9 +14,15 @@ from django.utils.html import format_html, format_html_join
 
 from apps.fleet.models import Agent
 from apps.releases.admin.changes import find_changes
-from apps.releases.admin.phrases import agent_count, describe_options, describe_strategy, describe_target
+from apps.releases.admin.phrases import (
+    agent_count,
+    describe_options,
+    describe_strategy,
+    describe_target,
+    describe_warnings,
+)
 from apps.releases.models import Approval, ApprovalDecision, Deployment
-from apps.releases.services import approvals
+from apps.releases.services import approvals, bundles
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -282,6 +288,8 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
+    if deployment is not None and (unchecked := describe_warnings(bundles.warnings_of(deployment.config_bundle))):
+        found.append(("warn", "No parameters", unchecked))
     return found
 
 
@@ -335,6 +343,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
         "artifact_id": "artifacts_artifact",
         "version_id": "pipelines_version",
         "config_bundle_id": "releases_configbundle",
+        "fallback_config_bundle_id": "releases_configbundle",
     }
     facts: list[tuple[str, Any]] = []
     for name, value in target.stored().items():

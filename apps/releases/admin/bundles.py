@@ -18,6 +18,7 @@ from apps.releases.admin.changes import Changes, compare, find_current
 from apps.releases.admin.deploying import FIRST, Deploy, Outlook, foresee
 from apps.releases.admin.environment_page import choices_panel
 from apps.releases.admin.new_bundle import NewConfigBundle, start_from
+from apps.releases.admin.phrases import describe_warnings
 from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
@@ -47,6 +48,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.configuration_checks import find_warnings
 from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 from byteor_cloud.large_columns import without_large
 
@@ -152,6 +154,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         if may_operate(request, row.environment) and not panel["rows"]:
             panel["empty"] += " What comes next: deploy it. Nothing happens before you have seen a preview."
         return {
+            "warning": " ".join(describe_warnings(bundles.warnings_of(row))),
             "facts": [
                 ("Version", row_link(row.version)),
                 ("Environment", environment_link(row.environment)),
@@ -187,6 +190,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "form_id": new_form_id(),
             "version": version,
             "current": current,
+            "warnings": config and describe_warnings(find_warnings(version.stages, config.stage_config)),
             "changes": config and Changes(
                 current, None,
                 compute_for(request)(

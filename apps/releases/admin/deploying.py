@@ -20,9 +20,9 @@ from apps.fleet import facts
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent
 from apps.releases.admin.forms import ApiForm
-from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target
+from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_warnings
 from apps.releases.models import ConfigBundle
-from apps.releases.services import admission
+from apps.releases.services import admission, bundles
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor_cloud.engine.rollout import Strategy
@@ -186,6 +186,7 @@ class Outlook:
     strategy: str
     waves: list[tuple[int, int, str]]  # number, percent, and how many agents it adds
     consent: str
+    warnings: list[str]
     obstacles: list[str]
 
 
@@ -203,6 +204,7 @@ def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: str) -> Outl
         describe_strategy(strategy),
         _waves(strategy, count),
         describe_consent(environment, requester),
+        describe_warnings(bundles.warnings_of(bundle)),
         [each.detail for each in obstacles],
     )
 

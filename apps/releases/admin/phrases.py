@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from byteor_cloud.configuration_checks import ConfigWarning
 from byteor_cloud.engine.approval_subject import DeploymentOptions
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
+_SHOWN = 5  # warnings
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
 
@@ -54,6 +56,12 @@ def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
         ("Agent timeout", "-" if timeout is None else f"{timeout:,} s"),
         ("Freeze override", f"“{options.override_freeze}”" if options.override_freeze else "no"),
     ]
+
+
+def describe_warnings(warnings: Sequence[ConfigWarning]) -> list[str]:
+    """Return the texts of the first warnings, and whether there are more."""
+    more = [f"{len(warnings) - _SHOWN} or more other warnings are not shown."] if len(warnings) > _SHOWN else []
+    return [warning.detail for warning in warnings[:_SHOWN]] + more
 
 
 def describe_timeline_detail(detail: Mapping[str, Any]) -> str:

@@ -229,6 +229,10 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         "revoke": P.OPERATE_ENVIRONMENT,
     }
 
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Read the config bundle for its warnings, which a list does not show."""
+        return queryset if self.action == "list" else queryset.select_related("deployment__config_bundle__version")
+
     @extend_schema(request=s.DecideSerializer, responses={201: s.ApprovalSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Approve or deny; the response is 201 with the approval."""

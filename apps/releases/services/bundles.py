@@ -19,7 +19,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.computing import Compute, here
-from byteor_cloud.configuration_checks import check_runtime_config
+from byteor_cloud.configuration_checks import ConfigWarning, check_runtime_config, find_warnings
 from byteor_cloud.engine.configuration import RuntimeConfig
 from byteor_cloud.errors import Conflict, InvalidInput
 
@@ -124,6 +124,11 @@ def estimate_size(bundle: ConfigBundle) -> int:
     lengths = [Func(Cast(each, TextField()), function="octet_length", output_field=BigIntegerField()) for each in files]
     content: int = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))
     return _TAR_RECORD * math.ceil((content + _OTHER_BYTES) / _TAR_RECORD)
+
+
+def warnings_of(bundle: ConfigBundle) -> list[ConfigWarning]:
+    """Return what is permitted in the bundle's configuration and probably not meant."""
+    return find_warnings(bundle.version.stages, bundle.stage_config)
 
 
 def is_known_bad(environment_id: UUID, config_hash: str) -> bool:

@@ -12,7 +12,6 @@ from byteor_cloud.engine.replay.bisect import (
     judge,
     max_replays,
     plan_bisect,
-    transfer_parameters,
 )
 from byteor_cloud.engine.replay.compare import compare
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
@@ -40,6 +39,14 @@ from byteor_cloud.engine.replay.journal import (
 )
 from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, ensure_index, index_file
 from byteor_cloud.engine.replay.pages import journal_page
+from byteor_cloud.engine.replay.parameters import (
+    NO_PARAMETERS,
+    choose_parameters,
+    parameters_of_replay,
+    stages_without_parameters,
+    transfer_parameters,
+    unchecked_stages,
+)
 from byteor_cloud.engine.replay.replay import (
     Cancelled,
     ErrorCode,
@@ -64,6 +71,7 @@ from byteor_cloud.engine.replay.trace import trace
 from byteor_cloud.engine.replay.work import LimitCode
 
 __all__ = [
+    "NO_PARAMETERS",
     "ArchiveLimits",
     "BadInput",
     "BadJournal",
@@ -101,6 +109,7 @@ __all__ = [
     "Verdict",
     "build_incident",
     "check_params",
+    "choose_parameters",
     "compare",
     "encode_frame",
     "encode_journal",
@@ -112,11 +121,14 @@ __all__ = [
     "journal_page",
     "judge",
     "max_replays",
+    "parameters_of_replay",
     "plan_bisect",
     "read_frames",
     "replay",
     "run_pipeline",
+    "stages_without_parameters",
     "trace",
     "transfer_parameters",
+    "unchecked_stages",
     "validate_incident",
 ]

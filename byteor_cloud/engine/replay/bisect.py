@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from byteor_cloud.engine.compiler import PipelineSpec
 from byteor_cloud.engine.replay.replay import ErrorCode
 
 
@@ -115,20 +114,6 @@ def _judge_all(versions: Sequence[str], verdicts: Mapping[str, Verdict]) -> Bise
         return BisectPlan(outcome=BisectOutcome.NO_CHANGE, monotone=monotone)
     good, bad = tested[changes[0] - 1], tested[changes[0]]
     return BisectPlan(outcome=_certain(versions, good, bad), first_bad=bad, last_good=good, monotone=monotone)
-
-
-def transfer_parameters(
-    captured: PipelineSpec, stage_config: Mapping[str, Any] | None, spec: PipelineSpec
-) -> dict[str, Any] | None:
-    """Return the captured parameters for the stages of another version that have the same id and op.
-
-    Returns None if they do not fit, so that the version is untestable: a stage that has parameters has another op.
-    """
-    then, now = dict(captured.stages), dict(spec.stages)
-    given = {stage: params for stage, params in (stage_config or {}).items() if stage in now}
-    if any(then.get(stage) != now[stage] for stage, params in given.items() if params):
-        return None
-    return {stage: params for stage, params in given.items() if then.get(stage) == now[stage]}
 
 
 class Predicate(StrEnum):

@@ -30,8 +30,9 @@ def compare(
     """Return how two results differ, as JSON data. Where only one has an egress or a stage, the other's side is null.
 
     ``equal`` means equal egresses, stages and actions. ``actions`` are those of the audits. ``first_difference`` is the
-    first frame that differs; it needs the frames of both replays, and is null without them. Of too many egresses or
-    stages those that differ are returned first, and ``truncated`` says that some are left out.
+    first frame that differs; it needs the frames of both replays, and is null without them. ``notes`` are those of both
+    results: equal results of stages that had no parameters say less. Of too many egresses or stages those that differ
+    are returned first, and ``truncated`` says that some are left out.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
@@ -51,6 +52,7 @@ def compare(
         "stages": shown_stages,
         "truncated": len(shown_egress) + len(shown_stages) < len(egress) + len(stages),
         "actions": actions,
+        "notes": [result.get("notes", []) for result in (result_a, result_b)],
         "first_difference": _first_difference(differing, frames_a or {}, frames_b or {}),
     }
 

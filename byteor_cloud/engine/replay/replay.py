@@ -24,6 +24,7 @@ from byteor_cloud.engine.replay.inputs import (
 )
 from byteor_cloud.engine.replay.journal import BadJournal
 from byteor_cloud.engine.replay.output import EgressOutput
+from byteor_cloud.engine.replay.parameters import NO_PARAMETERS, stages_without_parameters
 from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.selection import OrderedJournal, Selection
 from byteor_cloud.engine.replay.stages import Action, Effects, Sink, StageError, StageFunction, Unsupported
@@ -179,6 +180,7 @@ class _Run:
         self._scanned = self._selected_bytes = 0
         self._comparisons: dict[str, Comparison] = {}
         self._notes: list[dict[str, Any]] = []
+        self._without_parameters: list[str] = []
         self._shared: dict[str, int] = {}  # frames of each egress that are not compared: expected ones, or more outputs
         self._rank = -1
         self._ingress: str | None = None
@@ -194,6 +196,7 @@ class _Run:
     ) -> None:
         if last_n is not None and last_n < 1:
             raise BadInput("last_n must be at least 1")
+        self._without_parameters = [id for id, _ in stages_without_parameters(self._spec.stages, stage_config)]
         self._runner = runner = PipelineRunner(
             self._spec,
             stage_config=stage_config,
@@ -232,6 +235,11 @@ class _Run:
                 *self._notes,
                 *(_note("shared_sequence", name, count) for name, count in self._shared.items() if count),
                 *self._lossless_notes(),
+                # The count is that of the records that the stage let pass.
+                *(
+                    _note(NO_PARAMETERS, id, counters[id].entered if id in counters else 0)
+                    for id in self._without_parameters
+                ),
             ],
         }
 

@@ -34,6 +34,7 @@ def test_equal_replays_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
         },
         "truncated": False,
         "actions": {"equal": True, "count": [2, 2]},
+        "notes": [[], []],
         "first_difference": None,
     }
 

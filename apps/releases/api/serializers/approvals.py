@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 from apps.releases.api.fields import StoredFormField
+from apps.releases.api.serializers.bundles import WARNINGS, ConfigWarningSerializer
 from apps.releases.models import (
     Approval,
     ApprovalDecision,
     Deployment,
 )
+from apps.releases.services.bundles import warnings_of
 from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.permissions import Permission
 
@@ -40,6 +43,7 @@ class ApprovalSerializer(ModelSerializer):
     agent_timeout_s = serializers.IntegerField(source="bound_options.agent_timeout_s", allow_null=True)
     override_freeze = serializers.CharField(source="bound_options.override_freeze", allow_null=True)
     capabilities = serializers.ListField(child=serializers.CharField())
+    warnings = serializers.SerializerMethodField()
     credential = serializers.SerializerMethodField()
     reads = frozenset({"options"})
 
@@ -56,6 +60,7 @@ class ApprovalSerializer(ModelSerializer):
         "override_freeze": "The reason to start in a freeze window that the approval covers. Null if the deployment "
         "waits for the end of freeze windows.",
         "capabilities": "What the approval permits.",
+        "warnings": f"{WARNINGS} Empty for a replay.",
         "required_approvals": "How many different people must approve.",
         "allow_self_approval": "Whether the approval of the requester counts.",
         "decisions": "The decisions so far.",
@@ -74,10 +79,18 @@ class ApprovalSerializer(ModelSerializer):
         model = Approval
         fields = [
             "id", "environment_id", "status", "deployment_id", "replay_id", "break_glass", "spec_hash", "config_hash",
-            "target", "strategy", "take_over", "agent_timeout_s", "override_freeze", "capabilities",
+            "target", "strategy", "take_over", "agent_timeout_s", "override_freeze", "capabilities", "warnings",
             "required_approvals", "allow_self_approval", "requested_by", "decisions", "expires_at", "approved_at",
             "used_at", "credential", "created_at",
         ]  # fmt: skip
+
+    @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
+    def get_warnings(self, approval: Approval) -> list[dict[str, str]] | None:
+        """Return the warnings about the deployment's config bundle; None in a list, which reads no parameters."""
+        if isinstance(self.parent, serializers.ListSerializer):
+            return None
+        deployment = getattr(approval, "deployment", None)
+        return [] if deployment is None else [each._asdict() for each in warnings_of(deployment.config_bundle)]
 
     def get_credential(self, approval: Approval) -> str | None:
         """The approval credential. Null unless the caller may operate the environment."""

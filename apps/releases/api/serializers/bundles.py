@@ -12,7 +12,7 @@ from apps.pipelines.models import Version
 from apps.releases.models import (
     ConfigBundle,
 )
-from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
+from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE, warnings_of
 from apps.tenancy.api.fields import (
     EnvironmentRelatedField,
     JSONObjectField,
@@ -21,6 +21,10 @@ from apps.tenancy.api.fields import (
     StrictSerializer,
 )
 
+WARNINGS = (
+    "What the config bundle permits and probably does not mean: each of the first 100 stages whose op needs parameters "
+    "and has none. Null in a list."
+)
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 
@@ -110,6 +114,17 @@ class SnapshotSerializer(StrictSerializer):
     }
 
 
+class ConfigWarningSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    pointer = serializers.CharField()
+    detail = serializers.CharField()
+    descriptions = {
+        "code": "A stable code of the warning. `no_parameters`: a stage lets every record pass unchanged.",
+        "pointer": "A JSON Pointer into the config bundle.",
+        "detail": "The warning as text.",
+    }
+
+
 class ConfigBundleSerializer(ModelSerializer):
     name = NameField()
     version_id = EnvironmentRelatedField(source="version", queryset=Version.objects.all(), what="version")
@@ -122,6 +137,7 @@ class ConfigBundleSerializer(ModelSerializer):
     required_capabilities = serializers.ListField(child=serializers.CharField(), read_only=True)
     known_bad = serializers.BooleanField(read_only=True)
     spec_hash = serializers.CharField(source="version.spec_hash", read_only=True)
+    warnings = serializers.SerializerMethodField()
 
     descriptions = {
         "name": "The config bundle's name, unique in the environment.",
@@ -135,6 +151,7 @@ class ConfigBundleSerializer(ModelSerializer):
         "env": 'Environment variables. A value is a string, or `{"secret_ref": "NAME"}`, which the host resolves.',
         "snapshot": "Snapshots of the runtime's state.",
         "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
+        "warnings": WARNINGS,
         "known_bad": "Whether the configuration failed in this environment and is known bad.",
     }
 
@@ -142,7 +159,16 @@ class ConfigBundleSerializer(ModelSerializer):
         model = ConfigBundle
         fields = [
             "id", "environment_id", "name", "version_id", "spec_hash", "tuning_profile", "wait", "stage_config",
-            "adapters", "env", "snapshot", "required_capabilities", "config_hash", "known_bad", "created_by",
-            "created_at",
+            "adapters", "env", "snapshot", "required_capabilities", "config_hash", "known_bad", "warnings",
+            "created_by", "created_at",
         ]  # fmt: skip
         read_only_fields = ["config_hash", "created_by"]
+
+    @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
+    def get_warnings(self, row: ConfigBundle) -> list[dict[str, str]] | None:
+        """Return the warnings; None in a list, which reads no parameters."""
+        return (
+            None
+            if isinstance(self.parent, serializers.ListSerializer)
+            else [each._asdict() for each in warnings_of(row)]
+        )

@@ -1,0 +1,101 @@
+"""Which parameters the stages of another version take, and the note about stages without any."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.replay import (
+    Record,
+    choose_parameters,
+    compare,
+    parameters_of_replay,
+    stages_without_parameters,
+    unchecked_stages,
+)
+from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, run
+from tests.engine.replay.test_ingresses import bundle_of, graph
+
+CAPTURED = {"schema": {"required": ["bid"]}}
+NEWEST = {"schema": {"required": ["user"]}}
+
+
+@pytest.mark.parametrize(
+    ("captured_op", "recorded", "fallback", "chosen"),
+    [
+        ("dataguard_check", CAPTURED, NEWEST, CAPTURED),
+        ("dataguard_check", CAPTURED, None, CAPTURED),
+        ("dataguard_check", None, NEWEST, NEWEST),
+        ("dataguard_check", {}, NEWEST, NEWEST),
+        ("dataguard_check", {}, {}, {}),
+        ("dataguard_check", None, None, None),
+        ("dataguard_redact", CAPTURED, NEWEST, NEWEST),  # another op: the parameters are not of this one
+        ("dataguard_redact", CAPTURED, None, None),
+        (None, CAPTURED, NEWEST, NEWEST),  # the capture lacks the stage
+        (None, None, NEWEST, NEWEST),
+    ],
+)
+def test_stage_takes_captured_parameters_else_the_fallback(
+    ring: MakeRing, captured_op: str | None, recorded: Any, fallback: Any, chosen: Any
+) -> None:
+    captured = ring("identity", *([captured_op] if captured_op else []))
+
+    found = choose_parameters(captured, {"s1": recorded}, ring("identity", "dataguard_check"), {"s1": fallback})
+
+    assert found == ({} if chosen is None else {"s1": chosen})
+
+
+def test_each_stage_is_decided_alone(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring("dataguard_check", "dataguard_check"), stage_config={"s0": CAPTURED, "s1": {}})
+    spec = ring("dataguard_check", "dataguard_check", "dataguard_check")
+    fallback = {"s0": NEWEST, "s1": NEWEST}
+
+    assert parameters_of_replay(held, spec, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
+    assert parameters_of_replay(held, spec, stage_config=NEWEST, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
+    assert parameters_of_replay(held, spec, stage_config={"s2": NEWEST}, overrides=True) == {"s2": NEWEST}
+    assert parameters_of_replay(held, spec, only_fitting=True) == {"s0": CAPTURED, "s1": {}}
+
+
+def test_only_ops_that_need_parameters_are_named() -> None:
+    ops = ["identity", "dataguard_check", "dataguard_redact", "dataguard_fused", "filter", "json_map", "json_select",
+           "sample", "http_post:http://127.0.0.1/", "package:x"]  # fmt: skip
+    named = [op for _, op in stages_without_parameters([(op, op) for op in ops], {"filter": {"expression": "true"}})]
+
+    assert named == ["dataguard_check", "dataguard_redact", "dataguard_fused", "json_map", "json_select", "sample"]
+
+
+def test_note_counts_the_records_that_reached_the_stage(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
+
+    bare = run(held, stage_config={"s0": CAPTURED, "s2": {}})
+    given = run(held, stage_config={"s0": CAPTURED, "s1": {"rules": []}, "s2": {"rules": [], **CAPTURED}})
+    without = run(held, stage_config=None)
+
+    assert bare.result["notes"] == [
+        {"code": "no_parameters", "name": "s1", "count": 2},
+        {"code": "no_parameters", "name": "s2", "count": 2},
+    ]
+    assert given.result["notes"] == []
+    assert [(note["name"], note["count"]) for note in without.result["notes"]] == [("s0", 3), ("s1", 3), ("s2", 3)]
+    found = compare(bare.result, without.result)
+    assert [len(notes) for notes in found["notes"]] == [2, 3]
+    assert compare({**bare.result, "notes": []}, {"egress": {}, "stages": {}})["notes"] == [[], []]
+    assert unchecked_stages(bare.result) == ["s1", "s2"]
+
+
+def test_graph_names_stages_that_no_record_reached(tmp_path: Path) -> None:
+    ops = {"check": "dataguard_check", "behind": "dataguard_redact"}
+    spec = graph("in>check check>behind behind>out", ops)
+    held = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b"no json")]})
+
+    outcome = run(held, stage_config={"check": CAPTURED})
+
+    assert outcome.result["notes"] == [{"code": "no_parameters", "name": "behind", "count": 0}]
+
+
+def test_input_that_cannot_be_replayed_is_noted_too(bundle: MakeBundle, ring: MakeRing) -> None:
+    outcome = run(bundle(ring("dataguard_check"), RECORDS), journal_lane="other")
+
+    assert (outcome.status, outcome.result["notes"]) == (
+        "failed", [{"code": "no_parameters", "name": "s0", "count": 0}]
+    )  # fmt: skip
