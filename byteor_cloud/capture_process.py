@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
@@ -130,6 +131,7 @@ def _die_with_parent() -> bool:
 
 def main() -> None:
     """Answer one request."""
+    os.chdir(tempfile.gettempdir())
     parent = _Parent()
     # A parent that died before this was called has closed the input.
     if _die_with_parent():

@@ -53,7 +53,8 @@ def run_capture_process(
 ) -> tuple[bytes, int]:
     """Run the process of captures; return its last line, and how many bytes of memory it took beyond its start."""
     with subprocess.Popen(
-        [sys.executable, "-c", _WATCHED], env={"PATH": os.defpath, **(environment or {})}, cwd=scratch,
+        [sys.executable, "-c", _WATCHED],
+        env={"PATH": os.defpath, "TMPDIR": str(scratch), **(environment or {})}, cwd=scratch,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdin is not None

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from typing import Any
 from byteor_cloud import sealing
 from byteor_cloud.capture_process import BODY, SILENCE_S
 from byteor_cloud.engine.replay import Cancelled, EffectFailed, Effects
+from byteor_cloud.spawning import Child
 from byteor_cloud.turns import Turn
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -65,27 +62,20 @@ def run_apart(
     That guards against an op that never ends. It cannot change a result, because then there is none.
     """
     environment = sealing.environment([str(_ROOT)], TMPDIR=str(scratch))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        cwd=scratch, env=environment, start_new_session=True,
-    )  # fmt: skip
+    process = Child("byteor_cloud.capture_process", environment=environment)
     try:
         request = {**request, "readable": [str(path.resolve()) for path in readable]}
         return _converse(process, request, effects, on_tick, silence_s, turn)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         raise ChildDied("the process ended early") from None
     finally:
         if turn is not None:
             turn.detach()  # first: the process id may belong to another process soon
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]  # both are pipes
+        process.end()
 
 
 def _converse(
-    process: subprocess.Popen[bytes],
+    process: Child,
     request: Mapping[str, Any],
     effects: Effects | None,
     on_tick: Callable[[Progress], bool],
@@ -126,23 +116,17 @@ def _act(effects: Effects, stage: str, op: str, payload: str | None = None) -> d
     return {"failed": None}
 
 
-def _send(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
-    assert process.stdin is not None  # noqa: S101  stdin is a pipe
-    process.stdin.write(json.dumps(message).encode() + b"\n")
-    process.stdin.flush()
+def _send(process: Child, message: Mapping[str, Any]) -> None:
+    process.socket.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _messages(
-    process: subprocess.Popen[bytes], silence_s: float, clock: Callable[[], float]
-) -> Iterator[dict[str, Any] | bytes | None]:
+def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> Iterator[dict[str, Any] | bytes | None]:
     """Yield the messages, the body of a response as bytes, and None each time that a tick has passed.
 
     Raises TookTooLong by the time of ``clock``, and ChildDied for a message that is too long.
     """
-    assert process.stdout is not None  # noqa: S101  stdout is a pipe
-    source = process.stdout.fileno()
     poll = select.poll()
-    poll.register(source, select.POLLIN)
+    poll.register(process.socket.fileno(), select.POLLIN)
     heard, ticked = clock(), time.monotonic()
     pending: list[bytes] = []
     while True:
@@ -155,7 +139,7 @@ def _messages(
         wait = min(_TICK_S, silence_s - silent_s + 0.01)
         if not poll.poll(wait * 1000):
             continue
-        chunk = os.read(source, 1 << 20)
+        chunk = process.socket.recv(1 << 20)
         if not chunk:
             return
         *lines, rest = chunk.split(b"\n")

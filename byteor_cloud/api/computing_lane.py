@@ -11,10 +11,6 @@ import os
 import pickle
 import select
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -34,6 +30,7 @@ from byteor_cloud.database import release_connection
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.fair import FairSlots
 from byteor_cloud.sealing import MEMORY_BYTES, environment
+from byteor_cloud.spawning import Child
 
 # What is smaller is computed in the process: a plan of 25 stages compiles in half a millisecond, and in seven if most
 # names in it are misspelled. Sending it to the child and back takes half a millisecond, and longer if others compute.
@@ -179,19 +176,12 @@ class _Child:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # where packages with ops may be
         folder = settings.CONFIG.data_dir.resolve()
         arguments = [str(os.getpid()), str(folder / "computing.turn"), str(LIMIT_S), str(data_folders.captures())]
-        self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(_DEADLINE_S)
         try:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  our own program
-                [sys.executable, "-P", "-m", "byteor_cloud.computing_process", *arguments],
-                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(),
-                env=environment(paths), start_new_session=True,
-            )  # fmt: skip
+            self._process = Child("byteor_cloud.computing_process", *arguments, environment=environment(paths))
         except OSError as error:
-            self._socket.close()
             raise Unavailable("The process that computes could not be started.", retry_after=10) from error
-        finally:
-            theirs.close()
+        self._socket = self._process.socket
+        self._socket.settimeout(_DEADLINE_S)
 
     @property
     def is_alive(self) -> bool:
@@ -208,7 +198,7 @@ class _Child:
         except TimeoutError as error:
             raise Unavailable("The host computes for too many others. Try again later.", retry_after=10) from error
         except (EOFError, OSError) as error:
-            code = self._process.wait()
+            code = self._process.end()
             if code == -signal.SIGXCPU:
                 detail = f"This takes more than {LIMIT_S} s of processor time. Send something smaller."
                 raise InvalidInput(detail, code="too_complex") from None
@@ -226,9 +216,7 @@ class _Child:
 
     def end(self) -> None:
         """Kill the process."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        self._process.end()
 
 
 _lane = _Lane()

@@ -18,6 +18,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replay_runs, replays
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.replay import Cancelled
+from byteor_cloud.spawning import Child
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal
 from tests.crash.conftest import lives
@@ -144,35 +145,34 @@ def test_unusable_capture_is_refused(tmp_path: Path) -> None:
 def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[subprocess.Popen[bytes]] = []
-    real = subprocess.Popen
+    started: list[Child] = []
 
-    def stopped(*arguments: Any, **options: Any) -> Any:
+    def stopped(*arguments: Any, **options: Any) -> Child:
         """Start a process that does not answer."""
-        started.append(real(*arguments, **options))
+        started.append(Child(*arguments, **options))
         os.kill(started[-1].pid, signal.SIGSTOP)
         return started[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", stopped)
+    monkeypatch.setattr(children, "Child", stopped)
     with pytest.raises(children.TookTooLong):
         children.run_apart(request(tmp_path), scratch=tmp_path, silence_s=0.1)
     with pytest.raises(Cancelled):
         children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
-    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
+    assert [process.end() for process in started] == [-signal.SIGKILL] * 2
 
 
 def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
-    real, run_apart = subprocess.Popen, children.run_apart
+    run_apart = children.run_apart
 
-    def stopped(*arguments: Any, **options: Any) -> Any:
-        process = real(*arguments, **options)
+    def stopped(*arguments: Any, **options: Any) -> Child:
+        process = Child(*arguments, **options)
         os.kill(process.pid, signal.SIGSTOP)
         return process
 
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "Popen", stopped)
+        patch.setattr(children, "Child", stopped)
         patch.setattr(children, "run_apart", partial(run_apart, silence_s=0.1))
         with pytest.raises(children.TookTooLong, match="sent nothing for"):
             replay_runs.run(str(row.pk))

@@ -143,7 +143,7 @@ def test_dry_run_executes_no_side_effect(world: World, receiver: Receiver, monke
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("a dry run reached outside")
 
-    for owner, name in ((socket, "socket"), (socket, "create_connection"), (Executor, "perform")):
+    for owner, name in ((socket.socket, "connect"), (socket, "create_connection"), (Executor, "perform")):
         monkeypatch.setattr(owner, name, forbidden)
     run_jobs()
 

@@ -58,8 +58,9 @@ def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str
         "readable": [str(folder)],
     }  # fmt: skip
     with TemporaryDirectory() as scratch, subprocess.Popen(
-        [sys.executable, "-m", "byteor_cloud.capture_process"], env={"PATH": os.defpath, **environment},
-        cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "byteor_cloud.capture_process"],
+        env={"PATH": os.defpath, "TMPDIR": scratch, **environment}, cwd=scratch,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
