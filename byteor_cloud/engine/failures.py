@@ -8,6 +8,7 @@ from enum import StrEnum
 from byteor_cloud.engine.machines import OfferAction
 
 MAX_CAUSE = 200  # characters
+OTHER_CAUSES = "other"  # stands for the reason where several rare causes are one group
 _READ = 1000  # characters of a detail, so that masking a long one costs no more
 
 

@@ -119,6 +119,8 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
     counts = ProgressCount.objects.filter(deployment__environment=scene.here).order_by()
     by = ("deployment_id", "wave", "counted", "progress")
+    mine = AgentFailure.objects.filter(deployment__environment=scene.here)
+    failures = mine.values_list("deployment_id", "part__agent_id", "action", "reason")
 
     def of(pk: UUID | None) -> int | None:
         return None if pk is None else number[pk]
@@ -142,12 +144,7 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
             (number[p.deployment_id], whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
             for p in _PARTS.rows(scene.here.pk)
         },
-        "failures": {
-            (number[pk], whose[agent], action): reason
-            for pk, agent, action, reason in AgentFailure.objects.filter(deployment__environment=scene.here).values_list(
-                "deployment_id", "part__agent_id", "action", "reason"
-            )
-        },
+        "failures": {(number[pk], whose[agent], action): reason for pk, agent, action, reason in failures},
         "progress_counts": {
             (number[pk], *rest): n for pk, *rest, n in counts.values_list(*by).annotate(n=Sum("count")) if n
         },

@@ -65,8 +65,8 @@ def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
     start = (number - 1) * PAGE
     # Find the page by its keys alone: this sorts 100,000 rows, but joins and fetches only 25.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
-    shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").order_by(_RANK, "agent_id")
-    found = list(shown) if total else []
+    shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").prefetch_related("failures")
+    found = list(shown.order_by(_RANK, "agent_id")) if total else []
     kinds = [(word.value, by_progress[word]) for word in _ORDER if by_progress.get(word)]
     return AgentsPage(found, total, start + 1 if found else 0, number, search, progress, kinds)
 

@@ -329,6 +329,4 @@ def _record_failures(
     """Record why agents failed with their offers, in place of their earlier failures with such an offer."""
     reasons = json.dumps({action: failures.reason_of(action, timed_out=timed_out) for action in OfferAction})
     with connection.cursor() as cursor:
-        cursor.execute(
-            _RECORD_FAILURES, [reasons, detail, failures.find_cause(detail), at, deployment.pk, agent_ids]
-        )
+        cursor.execute(_RECORD_FAILURES, [reasons, detail, failures.find_cause(detail), at, deployment.pk, agent_ids])

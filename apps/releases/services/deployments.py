@@ -201,9 +201,7 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 
 
 @transaction.atomic
-def retry(
-    found: Deployment, *, agents: Collection[UUID] | None = None, reason: str = "", actor: Actor
-) -> Deployment:
+def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: str = "", actor: Actor) -> Deployment:
     """Offer a deployment again to the agents that failed, or to those of them that ``agents`` names.
 
     One that has failed becomes ``deploying`` and continues. One that is active and current stays active.

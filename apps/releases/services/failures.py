@@ -11,11 +11,11 @@ from django.db.models import Count, F, Func, Q, QuerySet
 
 from apps.releases.models import AgentFailure, Deployment, TimelineEntry
 from apps.tenancy.actors import system_actor
+from byteor_cloud.engine.failures import OTHER_CAUSES
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 
 MAX_CAUSES = 50
 AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
-OTHER = "other"  # the reason of the group of causes beyond MAX_CAUSES
 _IN_TIMELINE = 5
 _BEGINNINGS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
 # The agent still has the offer with which it failed: it was neither retried nor rolled back since.
@@ -39,9 +39,7 @@ def find_causes(deployment: Deployment) -> list[Cause]:
 
 
 def _group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
-    first_ids = Func(
-        ArrayAgg("part__agent_id", order_by="part__agent_id"), template="(%(expressions)s)[1:5]"
-    )
+    first_ids = Func(ArrayAgg("part__agent_id", order_by="part__agent_id"), template="(%(expressions)s)[1:5]")
     groups = (
         failures.order_by()
         .values_list("reason", "cause")
@@ -54,7 +52,7 @@ def _group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
         whole = failures.aggregate(n=Count("pk"), still_failed=Count("pk", filter=_IS_STILL_FAILED))
         rest = whole["n"] - sum(cause.count for cause in named)
         still_failed = whole["still_failed"] - sum(cause.still_failed for cause in named)
-        found = [*named, Cause(OTHER, "", rest, still_failed, [])]
+        found = [*named, Cause(OTHER_CAUSES, "", rest, still_failed, [])]
     return found
 
 

@@ -62,7 +62,12 @@ SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
         ),
         (facts(running=UNKNOWN), "It runs an unknown bundle (sha256:ffffffffff…), although nothing is offered to it."),
         (
-            facts(new(S.ROLLING_BACK, is_current=True), old(), offer=offer(NEW, P.FAILED, source=OLD), **runs(NEW)),
+            facts(
+                new(S.ROLLING_BACK, is_current=True),
+                old(is_current=False),
+                offer=offer(NEW, P.FAILED, source=OLD),
+                **runs(NEW),
+            ),
             "It runs quotes/two, although it should run quotes/one.",
         ),
     ],

@@ -17,7 +17,7 @@ from apps.releases.models import (
 )
 from apps.releases.services import failures
 from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
-from byteor_cloud.engine.failures import FailureReason
+from byteor_cloud.engine.failures import OTHER_CAUSES, FailureReason
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import Strategy
 
@@ -56,7 +56,7 @@ class FailureSerializer(serializers.Serializer[Any]):
 class CauseSerializer(serializers.Serializer[Any]):
     """The agents that failed for one cause."""
 
-    reason = serializers.ChoiceField([*FailureReason, failures.OTHER])
+    reason = serializers.ChoiceField([*FailureReason, OTHER_CAUSES])
     detail = serializers.CharField()
     count = serializers.IntegerField()
     agents = serializers.ListField(child=serializers.UUIDField())
@@ -150,8 +150,8 @@ class DeploymentSerializer(ModelSerializer):
             "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash",
             "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
             "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "failures",
-            "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at", "activated_at",
-            "requested_by", "reason", "detail", "note", "created_at",
+            "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at",
+            "activated_at", "requested_by", "reason", "detail", "note", "created_at",
         ]  # fmt: skip
         read_only_fields = [
             "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
