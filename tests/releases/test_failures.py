@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.apps import apps
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -246,3 +248,32 @@ def test_many_causes_are_bounded_and_add_up(world: World) -> None:
         rows = get(world, deployment, "/agents?limit=100")["results"]
     assert len([row for row in rows if row["failure"]]) >= 99
     assert len([query for query in queries if "agentfailure" in query["sql"]]) == 1
+
+
+def test_migration_finds_the_failures_of_earlier_deployments(world: World, run_jobs: Callable[[], int]) -> None:
+    agents, (_, two), _ = stories.running(world, 3)
+    deployment = stories.offered(world, two, strategy=waves(100))
+    report(agents[0][1], agents[0][0], "failed", detail="exit 7")
+    report(agents[1][1], agents[1][0], "active")
+    report(agents[2][1], agents[2][0], "active")
+    run_jobs()
+    report(agents[0][1], agents[0][0], "failed", detail="exit 8")
+    stories.set_offered_ago(deployment, 601, agents[1][0])
+    report(agents[2][1], agents[2][0], "rolled_back")
+    offers.enqueue_rollout_step(deployment.pk)
+    run_jobs()
+    columns = ("part__agent__name", "action", "reason", "detail", "cause")
+    recorded = set(AgentFailure.objects.values_list(*columns))
+    assert recorded == {
+        ("agent-0", "activate", "reported", "exit 7", "exit <number>"),
+        ("agent-0", "rollback", "rollback_reported", "exit 8", "exit <number>"),
+        ("agent-1", "rollback", "rollback_timeout", "did not finish within 600 s", "did not finish within <number> s"),
+    }
+    AgentFailure.objects.all().delete()
+
+    migration = import_module("apps.releases.migrations.0010_agent_failures")
+    with connection.cursor() as cursor:
+        cursor.execute(migration.EARLIER)
+    migration.find_causes(apps, None)
+
+    assert set(AgentFailure.objects.values_list(*columns)) == recorded

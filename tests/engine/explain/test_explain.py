@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from byteor_cloud.engine.explain import explain
-from byteor_cloud.engine.explain.facts import Facts, RunningFacts
+from byteor_cloud.engine.explain.facts import ActionFacts, Facts, RunningFacts
 from byteor_cloud.engine.explain.findings import BecauseCode as B
 from byteor_cloud.engine.explain.findings import NextCode as N
 from tests.engine.explain.cases_ended import ENDED
@@ -87,6 +87,18 @@ def test_failed_agent_of_an_active_deployment_is_retried_only_while_that_is_curr
     retry = "It tries again only when somebody retries the deployment of quotes/two."
     assert events.get(N.RETRY) == (retry if current else None)
     assert (N.NOTHING in events) is not current
+
+
+@pytest.mark.parametrize("failed_before", [True, False])
+def test_only_agents_that_failed_are_retried_by_a_retry_of_an_active_deployment(failed_before: bool) -> None:
+    owner = old(
+        enlistment=enlistment(P.OFFERED, counted=False, offered=60, failed_before=failed_before),
+        actions={"retry": ActionFacts("bob", ago(90), "disk replaced")},
+    )
+
+    codes = {each.code for each in explain(facts(owner, offer=offer(OLD, P.OFFERED))).because}
+
+    assert (B.RETRIED in codes) is failed_before
 
 
 def test_cases_cover_every_code() -> None:
