@@ -63,7 +63,7 @@ SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
         (facts(running=UNKNOWN), "It runs an unknown bundle (sha256:ffffffffff…), although nothing is offered to it."),
         (
             facts(
-                new(S.ROLLING_BACK, is_current=True),
+                new(S.ROLLING_BACK, is_current=True, enlistment=enlistment(P.FAILED)),
                 old(is_current=False),
                 offer=offer(NEW, P.FAILED, source=OLD),
                 **runs(NEW),
