@@ -36,7 +36,7 @@ def failed_entries(deployment: Deployment) -> list[Any]:
     return [entry.detail for entry in deployment.timeline.filter(event="agents_failed").order_by("id")]
 
 
-def test_a_rolled_back_deployment_says_who_failed_and_why(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rolled_back_deployment_says_who_failed_and_why(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), _ = stories.running(world, 8)
     # Three agents report two causes, and one does not finish in time.
     deployment = stories.offered(world, two, strategy=waves(50, 100))
@@ -86,7 +86,7 @@ def test_a_rolled_back_deployment_says_who_failed_and_why(world: World, run_jobs
     assert (listed["id"], listed["failures"]) == (str(deployment.pk), None)
 
 
-def test_a_retry_keeps_the_failure_until_the_next_one(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_keeps_the_failure_until_the_next_one(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 70, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -119,7 +119,7 @@ def test_a_retry_keeps_the_failure_until_the_next_one(world: World, run_jobs: Ca
     assert [first.event, retried.event, second.event] == ["agents_failed", "retry", "agents_failed"]
 
 
-def test_a_failed_rollback_does_not_replace_the_failure_to_activate(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_rollback_does_not_replace_the_failure_to_activate(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     deployment = stories.offered(world, two, strategy=waves(100, auto_rollback=True))
     (one, one_api), (other, other_api) = agents
@@ -153,7 +153,7 @@ def test_a_failed_rollback_does_not_replace_the_failure_to_activate(world: World
     ]
 
 
-def test_a_command_between_the_report_and_the_step_loses_nothing_on_the_timeline(world: World) -> None:
+def test_command_between_the_report_and_the_step_loses_nothing_on_the_timeline(world: World) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, two, strategy=strategy)
@@ -208,6 +208,10 @@ def test_late_joiner_that_was_withdrawn_keeps_its_failure(world: World, run_jobs
     world.operator.api.post(world.path(rest=f"/agents/{one.pk}/undrain"), {})
     run_jobs()
 
+    assert get(world, deployment)["progress"] == {
+        "total": 2, "offered": 1, "active": 1,
+        **dict.fromkeys(("pending", "downloading", "activating", "failed", "rolled_back"), 0),
+    }  # fmt: skip
     (row, _) = sorted(get(world, deployment, "/agents")["results"], key=lambda row: row["agent_name"])
     assert (row["progress"], row["counted"], row["failure"]["detail"]) == ("offered", False, "no disk")
 

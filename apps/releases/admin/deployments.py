@@ -200,7 +200,11 @@ class DeploymentAdmin(LiveAdmin):
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            "agents": _agents(agents_page.find_page(row, counts, request.GET), retry=may_retry),
+            # A failed deployment would fail again if it were retried for one of several agents.
+            "agents": _agents(
+                agents_page.find_page(row, counts, request.GET),
+                retry=may_retry and row.status != DeploymentStatus.FAILED,
+            ),
             "panels": panels,
         }
 
@@ -339,7 +343,7 @@ def _agent_note(row: DeploymentAgent) -> str:
 
 
 def _progress(row: DeploymentAgent, *, retry: bool) -> str:
-    if not (retry and row.progress == AgentProgress.FAILED):
+    if not (retry and row.progress == AgentProgress.FAILED and row.agent.drained_at is None):
         return state_pill(row.progress)
     url = reverse("admin:releases_deploymentagent_act", args=[row.pk, "retry"])
     link = '{} <a class="text-link" href="{}" aria-label="Retry {}">Retry</a>'

@@ -15,7 +15,7 @@ from apps.tenancy.console import with_note
 
 
 def panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
-    """Return the panel of the causes. ``retry`` is the URL of the page that retries the failed agents, if it may."""
+    """Return the panel of the causes. ``retry`` is the URL of the retry; None if it is not possible now."""
     names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
     shown = {
         "id": "failures",

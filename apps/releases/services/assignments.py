@@ -173,7 +173,7 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
         # An agent that was enlisted and has no offer becomes a late joiner. Its earlier failure stays known.
         update_conflicts=True,
         unique_fields=["deployment", "agent"],
-        update_fields=["wave", "counted", "before"],
+        update_fields=["wave", "counted", "before", "tuning"],
     )
     offer(deployment, [agent_id for agent_id, _ in joined])
 

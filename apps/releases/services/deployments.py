@@ -276,7 +276,7 @@ def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[U
     left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=fleet.unnest_ids(agents)).count()
     if left * 100 > deployment.strategy.failure_threshold_percent * wave.count():
         raise Conflict(
-            f"The deployment has failed, and would fail again at once: {left} other agents of wave "
+            f"The deployment has failed, and would immediately fail again: {left} other agents of wave "
             f"{deployment.wave + 1} failed. Retry all failed agents.",
             code="others_failed",
         )
