@@ -168,6 +168,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
     locked = lock_row(deployment)
+    check_transition(locked, DeploymentEvent.ABORT)
     failures.note_in_timeline(locked)
     aborted = advance(
         locked,
