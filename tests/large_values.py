@@ -46,6 +46,7 @@ SHORT: Final = {
     "fleet_assignment.failed_detail": _AGENT,
     "releases_deploymentagent.detail": _AGENT,
     "releases_agentreport.detail": _AGENT,
+    "releases_agentfailure.detail": _AGENT,
     "releases_configbundle.snapshot": "two fields",
     "releases_approval.strategy": "at most 100 percentages",
     "releases_approval.options": "three values, of which a reason has at most 2,000 characters",

@@ -305,6 +305,7 @@ ACTS: dict[tuple[str, str], ActRule] = {
     ("releases.deployment", "deny"): ActRule(needed("decideApproval"), _REASON, on_page=False),
     ("releases.deployment", "roll_back"): ActRule(needed("rollBackDeployment"), _REASON),
     ("releases.deployment", "retry"): ActRule(needed("retryDeployment")),
+    ("releases.deploymentagent", "retry"): ActRule(needed("retryDeployment")),
     ("releases.deployment", "pause"): ActRule(needed("pauseDeployment")),
     ("releases.deployment", "resume"): ActRule(needed("resumeDeployment")),
     ("releases.deployment", "abort"): ActRule(needed("abortDeployment")),

@@ -18,6 +18,7 @@ from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_c
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor_cloud.engine.break_glass import BreakGlass
+from byteor_cloud.engine.failures import MAX_CAUSE, FailureReason
 from byteor_cloud.engine.machines import (
     APPROVAL,
     DEPLOYMENT,
@@ -266,6 +267,38 @@ class DeploymentAgent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.progress}"
+
+    @property
+    def failure(self) -> AgentFailure | None:
+        """The agent's failure to activate the bundle, or else to roll back. Read rows with ``failures`` prefetched."""
+        return min(self.failures.all(), key=lambda each: each.action, default=None)
+
+
+class AgentFailure(models.Model):
+    """Why an agent failed in a deployment: its latest failure to activate the bundle, or its latest to roll back.
+
+    A retry, a rollback and the end of the deployment keep the row.
+    """
+
+    # The index of the unique constraint starts with this column.
+    part = models.ForeignKey(DeploymentAgent, on_delete=models.CASCADE, related_name="failures", db_index=False)
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="failures")
+    action = models.CharField(max_length=10)
+    reason = models.CharField(max_length=20, choices=enum_choices(FailureReason))
+    detail = models.TextField(blank=True)
+    # The detail without what differs from agent to agent. Failures are grouped by it.
+    cause = models.CharField(max_length=MAX_CAUSE, blank=True)
+    at = models.DateTimeField()
+    bounded_columns = frozenset({"detail"})
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["part", "action"], name="releases_agentfailure_unique"),
+            one_of_constraint("reason", FailureReason, "releases_agentfailure_reason"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.cause}"
 
 
 class ProgressCount(models.Model):

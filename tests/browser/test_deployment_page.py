@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.fleet.models import Agent
-from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
+from apps.releases.models import AgentFailure, Approval, Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import approvals, deployments
 from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.rollout import Strategy
@@ -127,11 +127,23 @@ def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment
     deployment = offered(world, bundle)
     agents = Agent.objects.bulk_create(Agent(environment=world.dev, name=f"edge-{n:05}") for n in range(count))
     DeploymentAgent.objects.all().delete()
-    DeploymentAgent.objects.bulk_create(
-        DeploymentAgent(deployment=deployment, agent=agent, wave=0, progress=progress(n))
+    enlist(deployment, agents, progress)
+    return deployment
+
+
+def enlist(deployment: Deployment, agents: list[Agent], progress: Callable[[int], str]) -> None:
+    """Enlist agents with this progress. Each failed one failed for one of three causes."""
+    parts = DeploymentAgent.objects.bulk_create(
+        DeploymentAgent(deployment=deployment, agent=agent, wave=n % 7, progress=progress(n))
         for n, agent in enumerate(agents)
     )
-    return deployment
+    AgentFailure.objects.bulk_create(
+        AgentFailure(
+            part=part, deployment=deployment, action="activate", reason="reported", cause=f"cause {n % 3}",
+            at=timezone.now(),
+        )
+        for n, part in enumerate(parts) if part.progress == "failed"
+    )  # fmt: skip
 
 
 def names(page: Any) -> list[str]:
@@ -189,12 +201,9 @@ def test_a_page_costs_the_same_for_few_agents_and_for_many(world: World, run_job
 
     few = costs(deployment)
     agents = Agent.objects.bulk_create(Agent(environment=world.dev, name=f"more-{n:05}") for n in range(200))
-    DeploymentAgent.objects.bulk_create(
-        DeploymentAgent(deployment=deployment, agent=agent, wave=n % 7, progress="failed")
-        for n, agent in enumerate(agents)
-    )
+    enlist(deployment, agents, lambda n: "failed")
 
     assert costs(deployment) == few
-    assert few[1] <= 13
+    assert few[1] <= 18  # five of them for the causes of failures, and for whether they can be retried
     (waits,) = waiting(world)
     assert costs(approval_of(waits))[1] <= 9

@@ -16,6 +16,7 @@ from apps.fleet.admin import AgentAdmin
 from apps.fleet.models import Agent, Heartbeat
 from apps.releases.admin.approvals import ApprovalAdmin
 from apps.releases.admin.deployments import DeploymentAdmin
+from apps.releases.admin.records import DeploymentAgentAdmin
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.tenancy.console import site
 from apps.tenancy.console.acts import Act, ActContext
@@ -123,6 +124,25 @@ def test_a_deployment_in_each_state(world: World, run_jobs: Callable[[], int]) -
                 assert buttons == accepted(DeploymentAdmin.acts, row, world), (status, case)
                 transaction.set_rollback(True)
     assert seen >= {"Roll back", "Retry", "Pause", "Resume", "Abort"}
+
+
+def test_an_agent_of_a_deployment_in_each_state(world: World, run_jobs: Callable[[], int]) -> None:
+    row = second(world, fill(world), run_jobs)
+    part = row.agents.get()
+    seen = set()
+    for status in DeploymentStatus:
+        for case in (None, _failed_part, _superseded):
+            with transaction.atomic():
+                Deployment.objects.filter(pk=row.pk).update(status=status, is_current=status == DeploymentStatus.ACTIVE)
+                if case is not None:
+                    _failed_part(row)
+                    case(row)
+                buttons = offered(part, world)
+                seen |= {(status, label) for label in buttons}
+
+                assert buttons == accepted(DeploymentAgentAdmin.acts, part, world), (status, case)
+                transaction.set_rollback(True)
+    assert seen == {(status, "Retry") for status in ("active", "deploying", "failed")}
 
 
 def test_an_approval_in_each_state(world: World) -> None:

@@ -45,10 +45,11 @@ from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
-# Copies and counts that no person writes or knows. The page of an agent shows its intervals.
+# Copies and counts that no person writes or knows. The page of an agent shows its intervals, and
+# the page of a deployment its failures.
 INTERNAL = {
     "fleet.pulse", "fleet.pulsecount", "fleet.changedagent", "fleet.labelcount", "fleet.runninginterval",
-    "releases.progresscount", "artifacts.replayframes", "tenancy.host", "tenancy.masterkey",
+    "releases.progresscount", "releases.agentfailure", "artifacts.replayframes", "tenancy.host", "tenancy.masterkey",
     "tenancy.repeatedevent", "tenancy.monthlypeak", "tenancy.organizationquotas", "tenancy.usecount",
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ def test_deployment_transitions_are_as_documented() -> None:
         *((status, "failed") for status in ("pending_approval", "approved", "building", "deploying", "rolling_back")),
         *((status, "rolling_back") for status in ("active", "failed", "deploying")),
         *((status, "deploying") for status in ("failed", "deploying")),  # retry
+        ("active", "active"),  # retry
         ("rolling_back", "rolled_back"),
     }  # fmt: skip
     assert set(IN_FLIGHT) == {"approved", "building", "deploying", "rolling_back"}

@@ -140,7 +140,9 @@ class Model(Rollouts):
     def retry(self, deployment: Deployment) -> set[str]:
         """Retry the deployment, or return the problem codes of all reasons to refuse it."""
         has_failed = deployment.status == "failed"
-        if not has_failed and deployment.status != "deploying":
+        if deployment.status == "active" and not deployment.current:
+            return {"not_current"}
+        if deployment.status not in {"failed", "deploying", "active"}:
             return {"illegal_transition"}
         parts = self._enrolled(deployment)
         again = [n for n, p in parts.items() if p.progress == "failed" and self._has(n, deployment)]
@@ -154,20 +156,22 @@ class Model(Rollouts):
                 found.add("never_offered")
             if deployment.restores is not None:
                 found.add("was_rolled_back")
-            if self.frozen:
-                found.add("freeze_window")
             if self._in_flight() >= deployment.policy.in_flight:
                 found.add("in_flight_limit")
             later = self.deployments[deployment.number + 1 :]
             begun = [d for d in later if d.built or d.status == "building"]
             if any(d.bundle.pipeline == deployment.bundle.pipeline for d in begun):
                 found.add("newer_deployment")
+        if deployment.status != "deploying":
+            if self.frozen:
+                found.add("freeze_window")
             if self._overlaps(deployment, [d for d in self.deployments if d.status in UNDER_WAY]):
                 found.add("agents_busy")
             if self._is_unapproved_break_glass(deployment):
                 found.add("not_approved")
         if not found:
-            deployment.status, deployment.reason, deployment.wave_done = "deploying", "", None
+            deployment.status = "active" if deployment.status == "active" else "deploying"
+            deployment.reason, deployment.wave_done = "", None
             for part in deployment.parts.values():
                 part.offered = self.now if has_failed and part.offered is not None else part.offered
             self._offer(deployment, again)
@@ -238,7 +242,10 @@ class Model(Rollouts):
         agent.accepted_reports.add((by, source, status, self.tick()))
         agent.progress = status
         if agent.number in self.deployments[by].parts:
-            self.deployments[by].parts[agent.number].progress = status
+            part = self.deployments[by].parts[agent.number]
+            part.progress = status
+            if status == "failed":
+                part.failures[part.action] = "reported" if part.action == "activate" else "rollback_reported"
         return True
 
     # Jobs of the worker.

@@ -80,6 +80,7 @@ class Part:
     progress: str = "pending"
     offered: int | None = None  # when the offer was made
     since: int = 0  # identifies the offer, as ``Offer.since`` does
+    failures: dict[str, str] = field(default_factory=dict)  # the reason of the latest failure, by action
 
 
 @dataclass

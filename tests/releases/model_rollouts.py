@@ -122,6 +122,7 @@ class Rollouts:
             if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # waits
                 late.add(number)
                 part.progress = "failed"
+                part.failures[part.action] = "timeout" if part.action == "activate" else "rollback_timeout"
                 if self._has(number, deployment):
                     self.agents[number].progress = "failed"
         return late

@@ -119,7 +119,7 @@ class Story(RuleBasedStateMachine):
                     assert at is None
                     waits = number in approvals and not approvals[number][1]
                     at = "pending_approval" if waits else "approved"
-                elif event not in {"pause", "resume"} and not event.startswith("break_glass_"):
+                elif event not in {"pause", "resume", "agents_failed"} and not event.startswith("break_glass_"):
                     assert at is not None
                     at = DEPLOYMENT.target(at, DeploymentEvent(event))
             assert status == at, (number, self.statuses.get(number), events[pk][self.timeline_seen[pk] :], status)

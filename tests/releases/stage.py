@@ -14,7 +14,15 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Agent, Assignment
-from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, ProgressCount
+from apps.releases.models import (
+    AgentFailure,
+    Approval,
+    ConfigBundle,
+    Deployment,
+    DeploymentAgent,
+    KnownBad,
+    ProgressCount,
+)
 from byteor_cloud.compiled import CompiledQuery
 from tests.releases import model_records as m
 from tests.releases.model import Model
@@ -111,6 +119,8 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
     counts = ProgressCount.objects.filter(deployment__environment=scene.here).order_by()
     by = ("deployment_id", "wave", "counted", "progress")
+    mine = AgentFailure.objects.filter(deployment__environment=scene.here)
+    failures = mine.values_list("deployment_id", "part__agent_id", "action", "reason")
 
     def of(pk: UUID | None) -> int | None:
         return None if pk is None else number[pk]
@@ -134,6 +144,7 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
             (number[p.deployment_id], whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
             for p in _PARTS.rows(scene.here.pk)
         },
+        "failures": {(number[pk], whose[agent], action): reason for pk, agent, action, reason in failures},
         "progress_counts": {
             (number[pk], *rest): n for pk, *rest, n in counts.values_list(*by).annotate(n=Sum("count")) if n
         },
@@ -165,6 +176,10 @@ def rows_of_model(model: Model) -> dict[str, Any]:
         "parts": {
             (d.number, n): (p.wave, p.counted, p.action, p.progress, p.before)
             for d in model.deployments for n, p in d.parts.items()
+        },
+        "failures": {
+            (d.number, n, action): reason
+            for d in model.deployments for n, p in d.parts.items() for action, reason in p.failures.items()
         },
         "offers": {
             a.number: (a.offer.by, a.offer.source, a.offer.action, a.progress) if a.offer

@@ -134,7 +134,7 @@ def test_a_retry_is_refused_when_no_agent_failed(world: World) -> None:
     refused(world, stories.offered(world, world.bundle()), "nothing_to_retry")
 
 
-@pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "active", "rolling_back"])
+@pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "rolling_back"])
 def test_a_retry_is_refused_in_any_other_status(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())

@@ -210,7 +210,7 @@ def test_a_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Call
     first.refresh_from_db()
     assert (second.status, first.is_current) == ("rolled_back", True)
     assert events(second) == [
-        "create", "build", "offer", "fail", "roll_back", "restore",
+        "create", "build", "offer", "agents_failed", "fail", "roll_back", "restore",
     ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     run_sweep(run_jobs)
     first.refresh_from_db()
     assert (state(second), second.is_current, first.is_current) == (("rolled_back", "threshold"), False, True)
-    assert events(second) == ["create", "build", "offer", "fail", "roll_back", "restore"]
+    assert events(second) == ["create", "build", "offer", "agents_failed", "fail", "roll_back", "restore"]
 
     # The other agents were never offered the deployment.
     assert stories.progress(second) == ["rolled_back"] * 10 + ["pending"] * 10
@@ -292,7 +292,7 @@ def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], in
     assert stories.progress(deployment) == ["active", "failed", "pending", "pending"]
     assert stories.desired(agents[3][0]) == (None, None)
     run_sweep(run_jobs)
-    assert events(deployment) == ["create", "build", "offer", "fail"]
+    assert events(deployment) == ["create", "build", "offer", "agents_failed", "fail"]
 
 
 @pytest.mark.parametrize("percents", [[100], [40, 100], [10, 60, 100]])

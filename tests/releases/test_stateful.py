@@ -56,7 +56,7 @@ strategies = st.one_of(
 # The statuses in which a command is usually tried. Sometimes it is tried in other statuses.
 USUAL_STATUSES = {
     "rollback": {"active", "failed", "deploying"},
-    "retry": {"failed", "deploying"},
+    "retry": {"failed", "deploying", "active"},
     "abort": {"pending_approval", "approved", "building", "deploying"},
     "pause": {"deploying"},
     "resume": {"deploying"},

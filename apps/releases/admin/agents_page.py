@@ -66,8 +66,8 @@ def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
     start = (number - 1) * PAGE
     # Find the page by its keys alone: this sorts 100,000 rows, but joins and fetches only 25.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
-    shown = without_large(DeploymentAgent.objects.filter(pk__in=keys).select_related("agent"), {"detail"})
-    shown = shown.annotate(reported_tuning=Q(tuning__isnull=False))
+    shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").prefetch_related("failures")
+    shown = without_large(shown, {"detail"}).annotate(reported_tuning=Q(tuning__isnull=False))
     found = list(with_small_values(shown, {"tuning"}).order_by(_RANK, "agent_id")) if total else []
     kinds = [(word.value, by_progress[word]) for word in _ORDER if by_progress.get(word)]
     return AgentsPage(found, total, start + 1 if found else 0, number, search, progress, kinds)

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from apps.releases.admin import agents_page
+from apps.releases.admin import agents_page, failures_panel
 from apps.releases.admin.approvals import (
     APPROVE,
     DENY,
@@ -31,8 +31,8 @@ from apps.releases.admin.phrases import (
     describe_timeline_detail,
 )
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
-from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import deployments, explanations, progress, rollbacks
+from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
+from apps.releases.services import deployments, explanations, failures, progress, rollbacks
 from apps.tenancy.console import (
     Act,
     FoundBy,
@@ -48,7 +48,7 @@ from apps.tenancy.console import (
     time_left,
     with_note,
 )
-from apps.tenancy.console.acts import permitted_by
+from apps.tenancy.console.acts import is_permitted, permitted_by
 from apps.tenancy.console.columns import TONES, environment_link
 from apps.tenancy.console.console_user import console_user_of, may_operate
 from apps.tenancy.console.first_steps import FirstStep
@@ -60,10 +60,23 @@ from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatu
 
 _SHOWN = 20
 _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
+_UNFINISHED = frozenset({AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING})
 
 
 def _set_paused(paused: bool) -> Any:
     return lambda row, context: deployments.set_paused(row, paused=paused, reason=context.comment, actor=context.actor)
+
+
+_RETRY = Act(
+    name="retry",
+    label="Retry",
+    explain="The deployment is offered again to the agents that failed. If it has stopped, it continues.",
+    run=lambda row, context: deployments.retry(row, reason=context.comment, actor=context.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="refresh",
+    comment="optional",
+    applies=permitted_by(deployments.check_retry),
+)
 
 
 @admin.register(Deployment, site=site)
@@ -101,16 +114,7 @@ class DeploymentAdmin(LiveAdmin):
             dangerous=True,
             applies=permitted_by(rollbacks.check_start),
         ),
-        Act(
-            name="retry",
-            label="Retry",
-            explain="The deployment is offered again to the agents that failed, and continues.",
-            run=lambda row, context: deployments.retry(row, reason=context.comment, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
-            icon="refresh",
-            comment="optional",
-            applies=permitted_by(deployments.check_retry),
-        ),
+        _RETRY,
         Act(
             name="pause",
             label="Pause",
@@ -171,6 +175,8 @@ class DeploymentAdmin(LiveAdmin):
         if row.approval is not None:
             row.approval.environment = row.environment  # it was read with the deployment
         counts = progress.count_agents(row)
+        causes = failures.find_causes(row)
+        may_retry = any(cause.still_failed for cause in causes) and self._may_retry(request, row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
@@ -187,7 +193,10 @@ class DeploymentAdmin(LiveAdmin):
             )
         panels.append(_timeline(row))
         return {
-            **super().summary(request, row),
+            "moving": self.is_moving(row) or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
+            "failures": failures_panel.panel(causes, retry=self._act_url(_RETRY, row) if may_retry else None)
+            if causes
+            else None,
             "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],
@@ -195,12 +204,19 @@ class DeploymentAdmin(LiveAdmin):
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
             "decide": decision_form(request, row.approval, own_decisions) if row.approval is not None else None,
-            "hidden_acts": {"Approve", "Deny"},
+            "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            "agents": _agents(agents_page.find_page(row, counts, request.GET)),
+            # A failed deployment would fail again if it were retried for one of several agents.
+            "agents": _agents(
+                agents_page.find_page(row, counts, request.GET),
+                retry=may_retry and row.status != DeploymentStatus.FAILED,
+            ),
             "panels": panels,
         }
+
+    def _may_retry(self, request: HttpRequest, row: Deployment) -> bool:
+        return is_permitted(_RETRY, row, row.environment, console_user_of(request)) and _RETRY.applies(row)
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         """Show on the page of an environment what each pipeline runs there."""
@@ -300,8 +316,8 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
     }
 
 
-def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
-    """Return the data of the table of agents, with its filter and page links."""
+def _agents(page: agents_page.AgentsPage, *, retry: bool) -> dict[str, Any]:
+    """Return the data of the table of agents, with its filter and page links, and ``retry`` links of failed agents."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
         for word, count in page.kinds
@@ -310,8 +326,8 @@ def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
         (
             row.agent_id,
             (
-                with_note(row_link(row.agent), row.detail),
-                state_pill(row.progress),
+                with_note(row_link(row.agent), _agent_note(row)),
+                _progress(row, retry=retry),
                 row.wave + 1 if row.counted else with_note(row.wave + 1, "not counted"),
                 _tuning(row),
                 relative_time(row.updated_at),
@@ -324,6 +340,23 @@ def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
         "total": f"{page.total:,}", "first": f"{page.first:,}", "last": f"{page.last:,}",
         "previous": page.previous, "next": page.next, "search": page.search, "progress": page.progress,
     }  # fmt: skip
+
+
+def _agent_note(row: DeploymentAgent) -> str:
+    """Return what the agent reported last, and its failure if that is another report."""
+    failure = row.failure
+    if failure is None or (row.progress == AgentProgress.FAILED and failure.detail == row.detail):
+        return row.detail
+    earlier = f"Failed before: {failure.detail or 'no detail'}"
+    return f"{row.detail}; {earlier}" if row.detail else earlier
+
+
+def _progress(row: DeploymentAgent, *, retry: bool) -> str:
+    if not (retry and row.progress == AgentProgress.FAILED and row.agent.drained_at is None):
+        return state_pill(row.progress)
+    url = reverse("admin:releases_deploymentagent_act", args=[row.pk, "retry"])
+    link = '{} <a class="text-link" href="{}" aria-label="Retry {}">Retry</a>'
+    return format_html(link, state_pill(row.progress), url, row.agent.name)
 
 
 def _tuning(row: Any) -> str:

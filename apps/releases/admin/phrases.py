@@ -9,6 +9,7 @@ from typing import Any
 
 from byteor_cloud.configuration_checks import ConfigWarning
 from byteor_cloud.engine.approval_subject import DeploymentOptions
+from byteor_cloud.engine.failures import OTHER_CAUSES, FailureReason
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
@@ -64,8 +65,30 @@ def describe_warnings(warnings: Sequence[ConfigWarning]) -> list[str]:
     return [warning.detail for warning in warnings[:_SHOWN]] + more
 
 
+# How agents fail, by the reason of a failure.
+FAILED_HOW = {
+    FailureReason.REPORTED: "reported by the agent",
+    FailureReason.TIMEOUT: "no report in time",
+    FailureReason.ROLLBACK_REPORTED: "reported by the agent during the rollback",
+    FailureReason.ROLLBACK_TIMEOUT: "no report in time during the rollback",
+    OTHER_CAUSES: "further causes",
+}
+
+
+def _describe_failures(detail: Mapping[str, Any]) -> str:
+    """Describe how many agents of a wave failed for which cause."""
+    wave = f"wave {detail['wave']}: " if "wave" in detail else ""
+    causes = (
+        f"{agent_count(each['count'])} ({each['detail'] or 'no detail'}; {FAILED_HOW[each['reason']]})"
+        for each in detail["causes"]
+    )
+    return wave + ", ".join(causes)
+
+
 def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
     """Describe the detail of a timeline entry in one line."""
+    if "causes" in detail:
+        return _describe_failures(detail)
     parts = []
     for name, value in detail.items():
         if isinstance(value, list) and len(value) == 2:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
 
 from apps.fleet.models import Agent
 from apps.releases.admin import explanation_panels, history
 from apps.releases.admin.phrases import describe_timeline_detail
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
-from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.releases.services import deployments
+from apps.tenancy.console import Act, ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.tenancy.console.acts import permitted_by
+from apps.tenancy.console.columns import row_url
+from apps.tenancy.permissions import Permission as P
 
 
 @admin.register(KnownBad, site=site)
@@ -48,9 +53,30 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     sortable_by = ()
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
+    acts = (
+        Act(
+            name="retry",
+            label="Retry",
+            explain="The deployment is offered to this agent again.",
+            run=lambda row, context: deployments.retry(
+                row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor
+            ),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="refresh",
+            comment="optional",
+            applies=permitted_by(lambda row: deployments.check_retry(row.deployment, agents=[row.agent_id])),
+        ),
+    )
 
     def page_title(self, row: DeploymentAgent) -> str:
         return f"Deployment agent {row.agent} of {row.deployment.pipeline}"
+
+    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
+        """Perform an act, and return from one on a single agent to the deployment's page, where its button is."""
+        (row,) = rows if len(rows) == 1 else (None,)
+        if isinstance(row, DeploymentAgent) and "bulk" not in context:
+            back = row_url(row.deployment)
+        return super()._perform(request, act, rows, back, **context)
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         """Return the explanation and the history as panels of an agent's page."""

@@ -133,7 +133,7 @@ DEPLOYMENT = Operations(
         "retrieve": Operation(
             "getDeployment",
             "Get a deployment",
-            "Returns the deployment with its status and the progress of its agents.",
+            "Returns the deployment with its status, the progress of its agents, and why agents failed.",
         ),
         "abort": Operation(
             "abortDeployment",
@@ -164,8 +164,9 @@ DEPLOYMENT = Operations(
         "retry": Operation(
             "retryDeployment",
             "Retry a deployment",
-            "Offers the deployment again to the agents that failed, and continues.",
-            example={"reason": "The network is back."},
+            "Offers the deployment again to the agents that failed, or to those of them in `agents`. A deployment that "
+            "has failed continues. One that is active and current stays active.",
+            example={"reason": "The network is back.", "agents": [ID]},
         ),
         "rollback": Operation(
             "rollBackDeployment",

@@ -18,7 +18,15 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.api import operations
 from apps.releases.api import serializers as s
 from apps.releases.api.offered import WAIT_S, accept_report, read_offer
-from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.models import (
+    AgentFailure,
+    Approval,
+    ConfigBundle,
+    Deployment,
+    DeploymentAgent,
+    KnownBad,
+    TimelineEntry,
+)
 from apps.releases.services import approvals, bundles, deployments, evidence, progress, rollbacks
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.fields import StrictSerializer
@@ -155,11 +163,12 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         """Resume a paused deployment."""
         return self._set_paused(request, paused=False)
 
-    @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
+    @extend_schema(request=s.RetrySerializer, responses=s.DeploymentSerializer)
     def retry(self, request: Request, **kwargs: Any) -> Response:
-        """Offer a deployment again to the agents that failed, and continue."""
-        reason = self._reason(request, s.OptionalReasonSerializer)
-        deployments.retry(self.get_object(), reason=reason, actor=self.actor)
+        """Offer a deployment again to the agents that failed, or to some of them."""
+        body = s.RetrySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        deployments.retry(self.get_object(), **body.validated_data, actor=self.actor)
         return self.represent(self.get_object())
 
     @extend_schema(responses={(200, "application/x-tar"): OpenApiTypes.BINARY})
@@ -190,15 +199,27 @@ class _DeploymentChildViewSet(ListModelMixin, EnvironmentViewSet):
         return queryset.filter(deployment=self.kwargs["id"])
 
 
+_HAS_FAILURE = Q(Exists(AgentFailure.objects.filter(part=OuterRef("pk"))))
+
+
 class DeploymentAgentViewSet(_DeploymentChildViewSet):
     """The enlisted agents of a deployment and their progress."""
 
     operations = operations.DEPLOYMENT_AGENT
-    queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle").annotate(
-        reported_tuning=Q(tuning__isnull=False)
+    queryset = (
+        DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
+        .prefetch_related("failures")
+        .annotate(reported_tuning=Q(tuning__isnull=False))
     )
     serializer_class = s.DeploymentAgentSerializer
-    filters = {"progress": choice_parameter(AgentProgress, "progress"), "wave": integer_parameter(0, 1000, "wave")}
+    filters = {
+        "progress": choice_parameter(AgentProgress, "progress"),
+        "wave": integer_parameter(0, 1000, "wave"),
+        "has_failure": flag_parameter(
+            condition=lambda wanted: _HAS_FAILURE if wanted else ~_HAS_FAILURE,
+            description="Return only agents with, or only agents without, a `failure`.",
+        ),
+    }
 
 
 class TimelineViewSet(_DeploymentChildViewSet):

@@ -10,6 +10,7 @@ its own agent. Each statement covers all agents concerned, because a deployment 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +26,7 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
+from byteor_cloud.engine import failures
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor_cloud.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
 from byteor_cloud.large_columns import without_large
@@ -48,6 +50,13 @@ JOIN fleet_assignment AS wanted ON wanted.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deployment_id
 ORDER BY found.place  -- rows are stored in the order of the agents' ids, as lists show them
 RETURNING agent_id
+"""
+_RECORD_FAILURES = """
+INSERT INTO releases_agentfailure (part_id, deployment_id, action, reason, detail, cause, at)
+SELECT id, deployment_id, action, (%s::jsonb) ->> action, %s, %s, %s
+FROM releases_deploymentagent WHERE deployment_id = %s AND agent_id = ANY(%s)
+ON CONFLICT (part_id, action) DO UPDATE
+    SET reason = excluded.reason, detail = excluded.detail, cause = excluded.cause, at = excluded.at
 """
 
 
@@ -149,7 +158,6 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
     if only is not None:
         agents = agents.filter(pk__in=fleet.unnest_ids(only))
     joined = list(late_joiners(deployment, agents).values_list("pk", "assignment__bundle_deployment_id"))
-    deployment.agents.filter(agent_id__in=fleet.unnest_ids([pk for pk, _ in joined])).delete()
     known = set(Deployment.objects.filter(pk__in={pk for _, pk in joined}).values_list("pk", flat=True))
     DeploymentAgent.objects.bulk_create(
         [
@@ -163,6 +171,10 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
             for agent_id, before_id in joined
         ],
         batch_size=2000,
+        # An agent that was enlisted and has no offer becomes a late joiner. Its earlier failure stays known.
+        update_conflicts=True,
+        unique_fields=["deployment", "agent"],
+        update_fields=["wave", "counted", "before", "tuning"],
     )
     offer(deployment, [agent_id for agent_id, _ in joined])
 
@@ -263,20 +275,23 @@ def record_report(
     Assignment.objects.filter(pk=wanted.pk).update(**changes)
     said = {} if tuning is None else {"tuning": tuning}
     deployment.agents.filter(agent_id=wanted.pk).update(progress=progress, detail=detail, updated_at=now, **said)
+    if progress is AgentProgress.FAILED:
+        _record_failures(deployment, [wanted.pk], detail, timed_out=False, at=now)
 
 
 def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     """Set agents that did not finish their offers in time to failed. Their later reports are late reports."""
     late = list(agent_ids)
-    detail = f"did not finish within {deployment.policy.agent_timeout_s} s"
+    detail, now = f"did not finish within {deployment.policy.agent_timeout_s} s", timezone.now()
     Assignment.objects.filter(agent_id__in=fleet.unnest_ids(late), deployment_id=deployment.pk).update(
         progress=AgentProgress.FAILED,
         failed_deployment_id=F("deployment_id"),
         failed_bundle_hash=F("bundle_hash"),
-        failed_since=timezone.now(),
+        failed_since=now,
         failed_detail=detail,
     )
     _change(deployment, late, progress=AgentProgress.FAILED, detail=detail)
+    _record_failures(deployment, late, detail, timed_out=True, at=now)
 
 
 def delete_deployment_agents(over: Q) -> int:
@@ -306,3 +321,12 @@ def _assign(
 
 def _change(deployment: Deployment, agent_ids: Iterable[UUID], **fields: Any) -> None:
     deployment.agents.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(updated_at=timezone.now(), **fields)
+
+
+def _record_failures(
+    deployment: Deployment, agent_ids: list[UUID], detail: str, *, timed_out: bool, at: datetime
+) -> None:
+    """Record why agents failed with their offers, in place of their earlier failures with such an offer."""
+    reasons = json.dumps({action: failures.reason_of(action, timed_out=timed_out) for action in OfferAction})
+    with connection.cursor() as cursor:
+        cursor.execute(_RECORD_FAILURES, [reasons, detail, failures.find_cause(detail), at, deployment.pk, agent_ids])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.fleet import services as fleet
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import admission, approvals, assignments, bundles, offers
+from apps.releases.services import admission, approvals, assignments, bundles, failures, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
@@ -28,7 +28,7 @@ from byteor_cloud.engine.machines import (
 )
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
-from byteor_cloud.errors import Conflict
+from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.large_columns import each_row
 
 WORKER = system_actor("rollout")
@@ -171,8 +171,11 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         approval = lock_row(deployment.approval)
         if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
+    locked = lock_row(deployment)
+    check_transition(locked, DeploymentEvent.ABORT)
+    failures.note_in_timeline(locked)
     aborted = advance(
-        deployment,
+        locked,
         DeploymentEvent.ABORT,
         actor=actor,
         reason="aborted",
@@ -203,17 +206,21 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 
 
 @transaction.atomic
-def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
-    """Offer a deployment again to the agents that failed, and continue. From ``failed`` it becomes ``deploying``.
+def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: str = "", actor: Actor) -> Deployment:
+    """Offer a deployment again to the agents that failed, or to those of them that ``agents`` names.
 
-    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. A deployment that has
-    failed is also refused for everything that would prevent a new deployment: a known bad configuration, a freeze
-    window, the in-flight limit, or a newer deployment of the pipeline.
+    One that has failed becomes ``deploying`` and continues. One that is active and current stays active.
+
+    Raises InvalidInput for agents that are not in the deployment. Raises Conflict if no agent failed, or one of
+    ``agents`` did not, if the deployment was never offered, was rolled back or superseded, and if its configuration is
+    known bad. One that is not ``deploying`` is also refused in a freeze window and while another deployment is under
+    way with its agents; one that has failed also for the in-flight limit and a newer deployment of the pipeline.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
     has_failed = deployment.status == DeploymentStatus.FAILED
-    agent_ids = check_retry(deployment)
+    agent_ids = check_retry(deployment, agents=agents)
+    failures.note_in_timeline(deployment)
     deployment = advance(
         deployment,
         DeploymentEvent.RETRY,
@@ -228,12 +235,16 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     return deployment
 
 
-def check_retry(deployment: Deployment) -> list[UUID]:
-    """Return the ids of the agents to retry. Raises Conflict if ``retry`` would refuse the deployment now."""
+def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = None) -> list[UUID]:
+    """Return the ids of the agents to retry. Raises InvalidInput or Conflict if ``retry`` would refuse that now."""
+    if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
+        raise Conflict("The deployment is active, but another one superseded it. Retry that one.", code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)
+    if deployment.status != DeploymentStatus.DEPLOYING:
+        _check_retry_of_ended(deployment, deployment.environment)
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         detail = (
             f"The deployment is {deployment.status}, and its configuration is known bad in this environment. "
@@ -245,9 +256,40 @@ def check_retry(deployment: Deployment) -> list[UUID]:
         progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk, agent__drained_at=None
     )
     agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
+    if agents is not None:
+        _check_named(deployment, agents, set(agent_ids))
+        return sorted(set(agents))
     if not agent_ids and not (has_failed and mine.exists()):
         raise Conflict(f"The deployment is {deployment.status}, and it failed on no agent.", code="nothing_to_retry")
     return agent_ids
+
+
+def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[UUID]) -> None:
+    """Raise InvalidInput or Conflict unless the deployment can be retried for just these of its failed agents."""
+    enlisted = deployment.agents.filter(agent_id__in=fleet.unnest_ids(agents)).values_list("agent_id", flat=True)
+    if unknown := sorted(set(agents) - set(enlisted)):
+        raise InvalidInput.at("/agents", f"The deployment has no such agents: {_name(unknown)}.")
+    if others := sorted(set(agents) - failed):
+        raise Conflict(
+            f"The deployment is {deployment.status}, and these agents cannot be retried, because it did not fail on "
+            f"them, they are drained or decommissioned, or they have another offer: {_name(others)}.",
+            code="not_failed",
+        )
+    if deployment.status != DeploymentStatus.FAILED:
+        return
+    wave = deployment.agents.filter(counted=True, wave=deployment.wave, agent__decommissioned_at=None)
+    left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=fleet.unnest_ids(agents)).count()
+    if left * 100 > deployment.strategy.failure_threshold_percent * wave.count():
+        raise Conflict(
+            f"The deployment has failed, and would immediately fail again: {left} other agents of wave "
+            f"{deployment.wave + 1} failed. Retry all failed agents.",
+            code="others_failed",
+        )
+
+
+def _name(agent_ids: Sequence[UUID]) -> str:
+    shown = ", ".join(str(agent_id) for agent_id in agent_ids[:5])
+    return f"{shown} and {len(agent_ids) - 5} more" if len(agent_ids) > 5 else shown
 
 
 def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> None:
@@ -261,9 +303,6 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             "The deployment failed while it was rolled back. Roll it back again.",
             code="was_rolled_back",
         )
-    if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
-        raise Conflict("The deployment failed because nobody approved it after break-glass.", code="not_approved")
-    admission.check_freeze(environment, None, may_override=False)
     admission.check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
         Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
@@ -276,11 +315,19 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             "The deployment failed, and there is a newer deployment of its pipeline.",
             code="newer_deployment",
         )
+
+
+def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> None:
+    if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
+        raise Conflict(
+            f"The deployment is {deployment.status}, and nobody approved it after break-glass.", code="not_approved"
+        )
+    admission.check_freeze(environment, None, may_override=False)
     under_way = Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)
     if offers.overlaps(deployment, each_row(under_way)):
         raise Conflict(
-            "The deployment failed, and another deployment is under way with some of its agents. "
-            "Wait until that one has ended.",
+            f"The deployment is {deployment.status}, and another deployment is under way with some of its agents, or "
+            "of its pipeline. Wait until that one has ended.",
             code="agents_busy",
         )
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BooleanField, Case, Count, ExpressionWrapper, F, Max, OuterRef, Q, Subquery, When
+from django.db.models import BooleanField, Case, Count, Exists, ExpressionWrapper, F, Max, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
-from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.models import AgentFailure, ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from byteor_cloud import jobs
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.explain import explain, facts
@@ -47,7 +47,7 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
         enlistment.deployment_id: enlistment
         for enlistment in without_large(
             DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found]), {"detail"}
-        )
+        ).annotate(failed_before=Exists(AgentFailure.objects.filter(part=OuterRef("pk"), action=OfferAction.ACTIVATE)))
     }
     actions = _latest_actions(found)
     waves = _wave_facts(
@@ -203,12 +203,12 @@ def _consent_facts(row: Any) -> facts.ApprovalFacts | None:
     return facts.ApprovalFacts(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
-def _enlistment_facts(enlistment: DeploymentAgent, timeouts_from: datetime | None) -> facts.EnlistmentFacts:
+def _enlistment_facts(enlistment: Any, timeouts_from: datetime | None) -> facts.EnlistmentFacts:
     since = enlistment.offered_at and max(enlistment.offered_at, timeouts_from or enlistment.offered_at)
     agent = RolloutAgent(
         enlistment.agent_id, enlistment.wave, enlistment.counted, AgentProgress(enlistment.progress), since
     )
-    return facts.EnlistmentFacts(agent, enlistment.detail, enlistment.updated_at)
+    return facts.EnlistmentFacts(agent, enlistment.detail, enlistment.updated_at, enlistment.failed_before)
 
 
 def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.ActionFacts]]:

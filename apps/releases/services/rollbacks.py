@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import assignments, bundles, offers
+from apps.releases.services import assignments, bundles, failures, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
 from apps.tenancy.state import advance, check_transition, lock_row
@@ -34,6 +34,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     target = check_start(deployment)
+    failures.note_in_timeline(deployment)
     deployment = advance(
         deployment,
         DeploymentEvent.ROLL_BACK,

@@ -12,7 +12,7 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import assignments, bundles, offers, rollbacks
+from apps.releases.services import assignments, bundles, failures, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock_row
@@ -48,6 +48,7 @@ def run_step(deployment_id: str) -> None:
             _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:
             if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
+                failures.note_in_timeline(deployment)
                 # A deployment of the same configuration failed elsewhere: no further agent may get it.
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
@@ -57,10 +58,11 @@ def run_step(deployment_id: str) -> None:
             # A report may be committed just now. Wait for it, and plan again with it.
             assignments.lock_assignments(plan.timed_out)
             plan = _plan(deployment, now)
+        if plan is not None and plan.timed_out:
+            assignments.time_out(deployment, plan.timed_out)
+        failures.note_in_timeline(deployment)
         if plan is None:
             return
-        if plan.timed_out:
-            assignments.time_out(deployment, plan.timed_out)
         if deployment.status == DeploymentStatus.DEPLOYING:
             _apply_plan(deployment, plan)
         elif plan.outcome == "active":

@@ -33,9 +33,21 @@ def explain(facts: Facts) -> Explanation:
     events = [each for each in statements if isinstance(each, NextEvent)]
     open_ended = reasons[0].code in {B.DECOMMISSIONED, B.AWAITING_HEARTBEAT}
     if not open_ended and not {event.code for event in events} - {N.HEARTBEAT}:
-        events.append(NextEvent(N.NOTHING, "No change is planned. It keeps running as it is."))
+        events.append(NextEvent(N.NOTHING, f"No change is planned. {_what_stays(facts)}"))
     events.sort(key=lambda event: (event.at is None, event.at or facts.now))
     return Explanation(_summary(facts, reasons), reasons, tuple(events))
+
+
+def _what_stays(facts: Facts) -> str:
+    """Return what the agent runs while nothing changes, as a sentence that hides no difference from its offer."""
+    agent, offer = facts.agent, facts.agent.offer
+    if agent.running is None:
+        return "It runs nothing."
+    if offer is None:
+        return f"It runs {running_label(facts)}, although nothing is offered to it."
+    if is_running_offer(agent.running, offer):
+        return "It keeps running as it is."
+    return f"It runs {running_label(facts)}, although it should run {facts.label(offer.source, offer.bundle_hash)}."
 
 
 def _summary(facts: Facts, reasons: tuple[Finding, ...]) -> str:

@@ -44,11 +44,12 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before`` also holds after a retry."""
 
     agent: RolloutAgent
     detail: str = ""
     updated_at: datetime | None = None
+    failed_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)

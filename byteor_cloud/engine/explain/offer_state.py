@@ -131,7 +131,8 @@ def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, labe
             f"{by_itself} {running_label(facts)}, which it has run since {since}.",
             agent.running.deployment,
         )
-    if owner is not None and owner.status in {DeploymentStatus.DEPLOYING, DeploymentStatus.FAILED}:
+    is_current = owner is not None and owner.status is DeploymentStatus.ACTIVE and owner.is_current
+    if owner is not None and (is_current or owner.status in {DeploymentStatus.DEPLOYING, DeploymentStatus.FAILED}):
         verb = "rolls back" if offer.action is OfferAction.ROLLBACK else "retries"
         first = (
             " after clearing its known bad config bundle"

@@ -171,7 +171,11 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
         )
         yield NextEvent(N.RESUME, f"The deployment of {label} continues when somebody resumes it.")
     retry, enlistment = actions.get("retry"), deployment.enlistment
-    if retry and enlistment and enlistment.agent.offered_at and enlistment.agent.offered_at >= retry.at:
+    offered_at = enlistment and enlistment.agent.offered_at
+    joined_late = offered_at and deployment.activated_at and offered_at >= deployment.activated_at
+    # A retry of an active deployment makes offers only to agents that failed. Others joined after it.
+    was_retried = enlistment and (enlistment.failed_before or not joined_late)
+    if retry and offered_at and offered_at >= retry.at and was_retried:
         yield Finding(
             B.RETRIED,
             f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",

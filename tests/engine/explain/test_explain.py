@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from byteor_cloud.engine.explain import explain
+from byteor_cloud.engine.explain.facts import ActionFacts, Facts, RunningFacts
 from byteor_cloud.engine.explain.findings import BecauseCode as B
 from byteor_cloud.engine.explain.findings import NextCode as N
 from tests.engine.explain.cases_ended import ENDED
@@ -42,6 +43,62 @@ def test_explain_returns_the_expected_reasons_and_events(case: Case) -> None:
     assert explanation.summary == case.summary
     assert tuple(finding.code for finding in explanation.because) == case.because
     assert tuple((event.code, event.at and (event.at - NOW).total_seconds()) for event in explanation.next) == case.next
+
+
+UNKNOWN = RunningFacts(None, "sha256:" + "f" * 64)
+SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
+
+
+@pytest.mark.parametrize(
+    ("told", "stays"),
+    [
+        (facts(old(), **SETTLED), "It keeps running as it is."),
+        (facts(SUPERSEDED, offer=offer(NEW, P.FAILED), **runs(NEW)), "It keeps running as it is."),
+        (facts(), "It runs nothing."),
+        (facts(SUPERSEDED, offer=offer(NEW, P.FAILED)), "It runs nothing."),
+        (
+            facts(SUPERSEDED, old(), offer=offer(NEW, P.FAILED), **runs(OLD)),
+            "It runs quotes/one, although it should run quotes/two.",
+        ),
+        (facts(running=UNKNOWN), "It runs an unknown bundle (sha256:ffffffffff…), although nothing is offered to it."),
+        (
+            facts(
+                new(S.ROLLING_BACK, is_current=True, enlistment=enlistment(P.FAILED)),
+                old(is_current=False),
+                offer=offer(NEW, P.FAILED, source=OLD),
+                **runs(NEW),
+            ),
+            "It runs quotes/two, although it should run quotes/one.",
+        ),
+    ],
+)
+def test_only_agents_that_run_what_they_should_keep_running_as_they_are(told: Facts, stays: str) -> None:
+    events = {event.code: event.detail for event in explain(told).next}
+
+    assert events[N.NOTHING] == f"No change is planned. {stays}"
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_failed_agent_of_an_active_deployment_is_retried_only_while_that_is_current(current: bool) -> None:
+    owner = new(S.ACTIVE, is_current=current, enlistment=enlistment(P.FAILED))
+
+    events = {event.code: event.detail for event in explain(facts(owner, offer=offer(NEW, P.FAILED))).next}
+
+    retry = "It tries again only when somebody retries the deployment of quotes/two."
+    assert events.get(N.RETRY) == (retry if current else None)
+    assert (N.NOTHING in events) is not current
+
+
+@pytest.mark.parametrize("failed_before", [True, False])
+def test_only_agents_that_failed_are_retried_by_a_retry_of_an_active_deployment(failed_before: bool) -> None:
+    owner = old(
+        enlistment=enlistment(P.OFFERED, counted=False, offered=60, failed_before=failed_before),
+        actions={"retry": ActionFacts("bob", ago(90), "disk replaced")},
+    )
+
+    codes = {each.code for each in explain(facts(owner, offer=offer(OLD, P.OFFERED))).because}
+
+    assert (B.RETRIED in codes) is failed_before
 
 
 def test_cases_cover_every_code() -> None:

@@ -60,3 +60,17 @@ def test_describes_a_timeline_detail_in_one_line() -> None:
     assert describe_timeline_detail(detail) == (
         f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
     )
+
+
+def test_timeline_detail_counts_failures_by_cause() -> None:
+    causes = [
+        {"reason": "reported", "detail": "no space: <number> MB", "count": 1200},
+        {"reason": "rollback_timeout", "detail": "", "count": 1},
+    ]
+    told = (
+        "1,200 agents (no space: <number> MB; reported by the agent), "
+        "1 agent (no detail; no report in time during the rollback)"
+    )
+
+    assert describe_timeline_detail({"wave": 2, "failed": 1201, "causes": causes}) == f"wave 2: {told}"
+    assert describe_timeline_detail({"failed": 1201, "causes": causes}) == told

@@ -15,7 +15,9 @@ from apps.releases.models import (
     DeploymentAgent,
     TimelineEntry,
 )
-from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, StrictSerializer, TextField
+from apps.releases.services import failures
+from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
+from byteor_cloud.engine.failures import OTHER_CAUSES, FailureReason
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import Strategy
 
@@ -26,6 +28,47 @@ class ReasonSerializer(StrictSerializer):
 
 class OptionalReasonSerializer(StrictSerializer):
     reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
+
+
+class RetrySerializer(OptionalReasonSerializer):
+    agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
+    descriptions = {
+        "agents": "The ids of the failed agents to retry. Without it, all failed agents are retried.",
+    }
+
+
+class FailureSerializer(serializers.Serializer[Any]):
+    """An agent's latest failure in a deployment. A retry and a rollback keep it."""
+
+    reason = serializers.ChoiceField(list(FailureReason))
+    detail = serializers.CharField()
+    at = serializers.DateTimeField()
+    descriptions = {
+        "reason": (
+            "`reported`: the agent reported that it could not activate the bundle. `timeout`: it did not finish in "
+            "time. `rollback_reported` and `rollback_timeout`: the same for its rollback."
+        ),
+        "detail": "What the agent reported, or how much time it had.",
+        "at": "When the agent failed.",
+    }
+
+
+class CauseSerializer(serializers.Serializer[Any]):
+    """The agents that failed for one cause."""
+
+    reason = serializers.ChoiceField([*FailureReason, OTHER_CAUSES])
+    detail = serializers.CharField()
+    count = serializers.IntegerField()
+    agents = serializers.ListField(child=serializers.UUIDField())
+    descriptions = {
+        "reason": (
+            "The `reason` of the failures. `other` joins the causes beyond the "
+            f"{failures.MAX_CAUSES} most frequent ones."
+        ),
+        "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be cut.",
+        "count": "How many agents failed for this cause, including agents that were retried or rolled back since.",
+        "agents": "The ids of the first five of these agents.",
+    }
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -66,6 +109,7 @@ class DeploymentSerializer(ModelSerializer):
     version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
     spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
     progress = serializers.SerializerMethodField()
+    failures = serializers.SerializerMethodField()
 
     descriptions = {
         "status": "The deployment's status.",
@@ -89,6 +133,7 @@ class DeploymentSerializer(ModelSerializer):
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
         "progress": "The number of the deployment's agents by their progress.",
+        "failures": "Why agents failed, the most frequent cause first. Null in lists.",
         "is_current": "Whether the environment runs this deployment now for its pipeline.",
         "superseded_by": "The deployment that replaced this one. Null if none did.",
         "restores": "The deployment that the rollback of this one restores. Null if there is no rollback.",
@@ -106,9 +151,9 @@ class DeploymentSerializer(ModelSerializer):
         fields = [
             "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash",
             "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
-            "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "is_current",
-            "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at", "activated_at",
-            "requested_by", "reason", "detail", "note", "created_at",
+            "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "failures",
+            "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at",
+            "activated_at", "requested_by", "reason", "detail", "note", "created_at",
         ]  # fmt: skip
         read_only_fields = [
             "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
@@ -127,6 +172,13 @@ class DeploymentSerializer(ModelSerializer):
         """Return the counts, which the query of the deployment has read."""
         counts: dict[str, int] = deployment.by_progress or dict.fromkeys(AgentProgress, 0)  # type: ignore[attr-defined]
         return {"total": sum(counts.values()), **counts}
+
+    @extend_schema_field(CauseSerializer(many=True, allow_null=True))
+    def get_failures(self, deployment: Deployment) -> Any:
+        """Return the causes of failures; None in a list, where each deployment would need a query."""
+        if isinstance(self.parent, serializers.ListSerializer):
+            return None
+        return CauseSerializer(failures.find_causes(deployment), many=True).data
 
 
 class UnmetSettingSerializer(StrictSerializer):
@@ -157,6 +209,7 @@ class TuningSerializer(serializers.Serializer[Any]):
 class DeploymentAgentSerializer(ModelSerializer):
     agent_name = serializers.CharField(source="agent.name", read_only=True)
     tuning = serializers.SerializerMethodField()
+    failure = serializers.SerializerMethodField()
 
     descriptions = {
         "agent_name": "The agent's name.",
@@ -166,15 +219,25 @@ class DeploymentAgentSerializer(ModelSerializer):
         "progress": "The agent's progress.",
         "offered_at": "When the deployment was offered to the agent. Null if it was not offered yet.",
         "tuning": "How much of the tuning profile the agent could apply.",
-        "detail": "What the agent reported, such as the reason of a failure.",
+        "detail": "What the agent reported last, such as the reason of a failure. Empty after a new offer.",
+        "failure": (
+            "The agent's latest failure to activate the bundle, or, without one, to roll back. It stays when the agent "
+            "is retried or rolled back. Null if the agent never failed in this deployment."
+        ),
     }
 
     class Meta:
         model = DeploymentAgent
         fields = [
             "agent_id", "agent_name", "wave", "counted", "action", "progress", "offered_at", "tuning", "detail",
-            "updated_at",
+            "failure", "updated_at",
         ]  # fmt: skip
+
+    @extend_schema_field(FailureSerializer(allow_null=True))
+    def get_failure(self, row: DeploymentAgent) -> Any:
+        """Return the agent's failure, which the query of the list has read."""
+        failure = row.failure
+        return None if failure is None else FailureSerializer(failure).data
 
     @extend_schema_field(TuningSerializer)
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any] | None:

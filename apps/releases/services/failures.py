@@ -1,0 +1,90 @@
+"""Why the agents of a deployment failed, grouped by cause: for the API, the console and the timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.db.models import Count, F, Func, Q, QuerySet
+
+from apps.releases.models import AgentFailure, Deployment, TimelineEntry
+from apps.tenancy.actors import system_actor
+from byteor_cloud.engine.failures import OTHER_CAUSES
+from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
+
+MAX_CAUSES = 50
+AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
+_IN_TIMELINE = 5
+_BEGINNINGS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
+# The agent still has the offer with which it failed: it was neither retried nor rolled back since.
+_IS_STILL_FAILED = Q(part__progress=AgentProgress.FAILED, part__action=F("action"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The agents that failed for one reason, with details that are equal but for numbers, ids and hashes."""
+
+    reason: str
+    detail: str
+    count: int
+    still_failed: int
+    agents: list[UUID]  # the first five ids
+
+
+def find_causes(deployment: Deployment) -> list[Cause]:
+    """Return the causes of the deployment's failures, the most frequent first. The counts add up to all failures."""
+    return _group(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
+
+
+def _group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
+    first_ids = Func(ArrayAgg("part__agent_id", order_by="part__agent_id"), template="(%(expressions)s)[1:5]")
+    groups = (
+        failures.order_by()
+        .values_list("reason", "cause")
+        .annotate(n=Count("pk"), still_failed=Count("pk", filter=_IS_STILL_FAILED), agents=first_ids)
+        .order_by("-n", "reason", "cause")
+    )
+    found = [Cause(*group) for group in groups[: limit + 1]]
+    if len(found) > limit:
+        named = found[:limit]
+        whole = failures.aggregate(n=Count("pk"), still_failed=Count("pk", filter=_IS_STILL_FAILED))
+        rest = whole["n"] - sum(cause.count for cause in named)
+        still_failed = whole["still_failed"] - sum(cause.still_failed for cause in named)
+        found = [*named, Cause(OTHER_CAUSES, "", rest, still_failed, [])]
+    return found
+
+
+def note_in_timeline(deployment: Deployment) -> None:
+    """Keep one timeline entry for the failures of the present wave, of the rollback, or since the activation.
+
+    Call it under the deployment's lock, and before anything that offers another bundle to the failed agents.
+    """
+    failures, wave = AgentFailure.objects.filter(_IS_STILL_FAILED, deployment=deployment), {}
+    match deployment.status:
+        case DeploymentStatus.DEPLOYING:
+            wave = {"wave": deployment.wave + 1}
+            failures = failures.filter(action=OfferAction.ACTIVATE, part__wave=deployment.wave)
+        case DeploymentStatus.ROLLING_BACK:
+            failures = failures.filter(action=OfferAction.ROLLBACK)
+        case DeploymentStatus.ACTIVE:
+            failures = failures.filter(action=OfferAction.ACTIVATE, at__gte=deployment.activated_at)
+        case _:
+            return
+    if not (causes := _group(failures, _IN_TIMELINE)):
+        return
+    detail: dict[str, Any] = {
+        **wave,
+        "failed": sum(cause.count for cause in causes),
+        "causes": [{"reason": cause.reason, "detail": cause.detail, "count": cause.count} for cause in causes],
+    }
+    entries = deployment.timeline.filter(event__in=[*_BEGINNINGS, AGENTS_FAILED])
+    latest = entries.order_by("-id").first()
+    if latest is not None and latest.event == AGENTS_FAILED and latest.detail.get("wave") == detail.get("wave"):
+        if latest.detail != detail:
+            latest.detail = detail
+            latest.save(update_fields=["detail"])
+    else:
+        actor = system_actor("rollout").display
+        TimelineEntry.objects.create(deployment=deployment, event=AGENTS_FAILED, actor=actor, detail=detail)
