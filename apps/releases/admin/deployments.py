@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from apps.releases.admin import agents_page
+from apps.releases.admin import agents_page, explanation_panels
 from apps.releases.admin.approvals import (
     APPROVE,
     DENY,
@@ -26,7 +26,7 @@ from apps.releases.admin.environment_page import pipelines_panel
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import deployments, explanations, progress, rollbacks
+from apps.releases.services import deployments, progress, rollbacks
 from apps.tenancy.console import (
     Act,
     FoundBy,
@@ -172,6 +172,7 @@ class DeploymentAdmin(LiveAdmin):
             waits = describe_consent(row.environment, row.requested_by)
             then = "Then its rollout begins by itself. This page shows it."
             panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
+        panels += explanation_panels.of_blockers(row)
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
@@ -255,7 +256,6 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
-        ("Obstacle", explanations.find_held_up([row]).get(row.pk)),
         ("Restores", row.restores and _deployment_link(row.restores)),
         ("Rollback reason", row.rollback_reason),
         ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),

@@ -15,7 +15,9 @@ from apps.releases.models import (
     DeploymentAgent,
     TimelineEntry,
 )
+from apps.releases.services.blockers import list_blockers
 from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, StrictSerializer, TextField
+from byteor_cloud.engine.blockers import BlockerCode
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import Strategy
 
@@ -51,6 +53,24 @@ class ProgressSerializer(serializers.Serializer[Any]):
     }
 
 
+class BlockerSerializer(serializers.Serializer[Any]):
+    """One reason why a deployment cannot continue now."""
+
+    code = serializers.ChoiceField(list(BlockerCode))
+    detail = serializers.CharField()
+    until = serializers.DateTimeField(allow_null=True)
+    ids = serializers.ListField(child=serializers.UUIDField())
+    descriptions = {
+        "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
+        "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
+        "or with some of the agents, comes first), or `held_up` (its job failed for good, or waits for the control "
+        "plane's database or storage).",
+        "detail": "The reason as a sentence.",
+        "until": "When the reason ends. Null if that is not known.",
+        "ids": "The deployments that it waits for.",
+    }
+
+
 class DeploymentSerializer(ModelSerializer):
     config_bundle_id = EnvironmentRelatedField(
         source="config_bundle", queryset=ConfigBundle.objects.select_related("version"), what="config bundle"
@@ -66,6 +86,7 @@ class DeploymentSerializer(ModelSerializer):
     version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
     spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
     progress = serializers.SerializerMethodField()
+    blockers = serializers.SerializerMethodField()
 
     descriptions = {
         "status": "The deployment's status.",
@@ -87,6 +108,8 @@ class DeploymentSerializer(ModelSerializer):
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
         "progress": "The number of the deployment's agents by their progress.",
+        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
+        "Null in lists.",
         "is_current": "Whether the environment runs this deployment now for its pipeline.",
         "superseded_by": "The deployment that replaced this one. Null if none did.",
         "restores": "The deployment that the rollback of this one restores. Null if there is no rollback.",
@@ -106,7 +129,7 @@ class DeploymentSerializer(ModelSerializer):
             "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
             "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "is_current",
             "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at", "activated_at",
-            "requested_by", "reason", "detail", "note", "created_at",
+            "requested_by", "reason", "detail", "blockers", "note", "created_at",
         ]  # fmt: skip
         read_only_fields = [
             "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
@@ -125,6 +148,13 @@ class DeploymentSerializer(ModelSerializer):
         """Return the counts, which the query of the deployment has read."""
         counts: dict[str, int] = deployment.by_progress or dict.fromkeys(AgentProgress, 0)  # type: ignore[attr-defined]
         return {"total": sum(counts.values()), **counts}
+
+    @extend_schema_field(BlockerSerializer(many=True, allow_null=True))
+    def get_blockers(self, deployment: Deployment) -> Any:
+        """Return the blockers of one deployment. Lists leave them out, because each row would take queries."""
+        if isinstance(self.parent, serializers.ListSerializer):
+            return None
+        return BlockerSerializer(list_blockers(deployment), many=True).data
 
 
 class UnmetSettingSerializer(StrictSerializer):
