@@ -32,7 +32,7 @@ from tests.releases.stage import StoryClock, StoryWorld
 from tests.worlds import report
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "4"))
-STEPS = 16
+STEPS = 14
 UNDER_WAY = {"building", "deploying", "rolling_back"}
 FINDINGS = {
     "freeze_window": "waits_for_freeze", "in_flight_limit": "waits_for_turn", "pipeline_busy": "waits_for_turn",
@@ -215,7 +215,7 @@ class Waiting(RuleBasedStateMachine):
     def next(self, data: Any) -> None:
         """Do one random thing. With one rule for each, Hypothesis would use only a few of them in a story."""
         actions: list[Callable[[Any], None]] = [
-            self.create, self.create, self.create, self.build, self.build, self.finish, self.wait, self.freeze,
+            self.create, self.create, self.build, self.build, self.finish, self.finish, self.wait, self.freeze,
             self.thaw, self.set_limit, self.abort, self.roll_back, self.drain,
         ]  # fmt: skip
         data.draw(st.sampled_from(actions))(data)
