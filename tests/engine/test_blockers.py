@@ -18,7 +18,8 @@ END = datetime(2026, 12, 27, 5, tzinfo=UTC)
 FREEZE = (FreezeWindow(datetime(2026, 12, 24, 17, tzinfo=UTC), END, "holidays."), END)
 RUNS = OtherDeployment(UUID(int=1), "quotes/one", S.DEPLOYING)
 WAITS = OtherDeployment(UUID(int=2), "quotes/two", S.APPROVED, is_earlier=True)
-MINE, SHARED = {"has_same_pipeline": True}, {"shares_agents": True}
+MINE: dict[str, Any] = {"has_same_pipeline": True}
+SHARED: dict[str, Any] = {"shares_agents": True}
 
 
 def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C, tuple[int, ...]]]:

@@ -123,7 +123,7 @@ def test_waiting_deployment_names_its_blockers(
         shown = world.viewer.api.get(path).json()
     page = signed_in(world.viewer.user).get(row_page(third)).text
 
-    window = {
+    window: dict[str, Any] = {
         "code": "freeze_window", "detail": "A freeze window is open until 2027-03-22 05:00 UTC: weekend.",
         "until": "2027-03-22T05:00:00Z", "ids": [],
     }  # fmt: skip

@@ -16,10 +16,8 @@ from apps.tenancy import policy
 from apps.tenancy.api.fields import NameField, StrictSerializer, TextField
 from byteor_cloud.engine import freeze
 
-# Python 3.14 reads the hour 24 and older versions do not, so it is refused: what is stored must be readable everywhere.
-_WINDOW_EDGE = (
-    r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
-)
+# Not all Python versions read the hour 24. It is refused, because every host must be able to read what is stored.
+_WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 
 
 _YEARS = range(2000, 3000)  # time zones have rules for these years, and arithmetic cannot overflow
