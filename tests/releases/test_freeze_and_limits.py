@@ -132,7 +132,7 @@ def test_waiting_deployment_names_its_blockers(
         "until": None, "ids": [str(first.pk)],
     }  # fmt: skip
     assert shown["blockers"] == [window, agents]
-    assert window["detail"] in page
+    assert f"Waits. {window['detail']}" in page
     assert f'{reverse("admin:releases_deployment_change", args=[first.pk])}">deployment</a>' in page
     set_windows(frozen)
     (busy,) = world.viewer.api.get(path).json()["blockers"]

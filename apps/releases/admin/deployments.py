@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from apps.releases.admin.environment_page import pipelines_panel
 from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import deployments, progress, rollbacks
+from apps.releases.services import blockers, deployments, progress, rollbacks
 from apps.tenancy.console import (
     Act,
     FoundBy,
@@ -50,6 +51,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
 from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.engine.blockers import Blocker
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
@@ -163,7 +165,7 @@ class DeploymentAdmin(LiveAdmin):
         """Return the live part of the page: waves, agents, approval and timeline."""
         if row.approval is not None:
             row.approval.environment = row.environment  # it was read with the deployment
-        counts = progress.count_agents(row)
+        counts, found = progress.count_agents(row), blockers.list_blockers(row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
@@ -172,7 +174,7 @@ class DeploymentAdmin(LiveAdmin):
             waits = describe_consent(row.environment, row.requested_by)
             then = "Then its rollout begins by itself. This page shows it."
             panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
-        panels += explanation_panels.of_blockers(row)
+        panels += explanation_panels.of_blockers(found)
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
@@ -182,7 +184,7 @@ class DeploymentAdmin(LiveAdmin):
         panels.append(_timeline(row))
         return {
             **super().summary(request, row),
-            "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
+            "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],
             "marks": find_warnings(row, row.approval),
@@ -234,6 +236,12 @@ class DeploymentAdmin(LiveAdmin):
         columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
         url = reverse("admin:releases_deployment_changelist")
         return [Panel("Latest deployments", url, columns, rows, "No deployments yet.")]
+
+
+def _why(row: Deployment, found: Sequence[Blocker]) -> str:
+    """Return why the deployment ended, is rolled back or waits; empty if there is no reason."""
+    waits_for = found[0].detail if found and row.status == DeploymentStatus.APPROVED else ""
+    return row.detail or row.rollback_reason or waits_for
 
 
 def _state(row: Deployment) -> str:

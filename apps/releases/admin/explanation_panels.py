@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
-from apps.releases.models import Deployment
-from apps.releases.services import blockers, explanations
+from apps.releases.services import explanations
 from apps.tenancy.console import relative_time, state_pill
-from byteor_cloud.engine.blockers import NAMED
+from byteor_cloud.engine.blockers import NAMED, Blocker
 from byteor_cloud.engine.explain.findings import Finding
 
 
@@ -32,7 +32,7 @@ def panels(agent: Any) -> list[dict[str, Any]]:
     ]
 
 
-def of_blockers(row: Deployment) -> list[dict[str, Any]]:
+def of_blockers(found: Sequence[Blocker]) -> list[dict[str, Any]]:
     """Return the panel that says what keeps a deployment from continuing; none if nothing does."""
     rows = [
         (
@@ -41,7 +41,7 @@ def of_blockers(row: Deployment) -> list[dict[str, Any]]:
             format_html("until {}", relative_time(blocker.until)) if blocker.until else "",
             format_html_join(", ", "{}", ((_link("deployment", pk),) for pk in blocker.ids[:NAMED])),
         )
-        for blocker in blockers.list_blockers(row)
+        for blocker in found
     ]
     return [{"title": "What it waits for", "rows": rows}] if rows else []
 

@@ -20,7 +20,7 @@ from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
 _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
 
 
-def find_what_builds_wait_for(
+def find_start_blockers(
     environment: Environment, waiting: Collection[UUID], now: datetime
 ) -> dict[UUID, list[Blocker]]:
     """Return the blockers of each of these deployments that is approved; an empty list if its build can start.
@@ -71,7 +71,7 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
         return []
     found = []
     if deployment.status == DeploymentStatus.APPROVED:
-        waits = find_what_builds_wait_for(deployment.environment, [deployment.pk], timezone.now())
+        waits = find_start_blockers(deployment.environment, [deployment.pk], timezone.now())
         found = waits.get(deployment.pk, [])
     held = find_held_up([deployment]).values()
     return [*found, *(Blocker(BlockerCode.HELD_UP, sentence) for sentence in held)]

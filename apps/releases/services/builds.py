@@ -58,7 +58,7 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     claim.confirm()
     if deployment.status != DeploymentStatus.APPROVED:
         return None
-    if blockers.find_what_builds_wait_for(environment, [deployment.pk], timezone.now())[deployment.pk]:
+    if blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]:
         return None  # the sweep tries again
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration has become known bad.")

@@ -78,7 +78,7 @@ def _with_blockers(collected: facts.Facts, environment: Environment) -> facts.Fa
     }
     if not waiting:
         return collected
-    found = blockers.find_what_builds_wait_for(environment, waiting, collected.now)
+    found = blockers.find_start_blockers(environment, waiting, collected.now)
     deployments = (replace(each, blockers=tuple(found.get(each.id, ()))) for each in collected.deployments)
     return replace(collected, deployments=tuple(deployments))
 

@@ -87,7 +87,7 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
             deployment.id,
         )
     if any(blocker.ids for blocker in deployment.blockers):
-        yield NextEvent(N.TURN, f"When nothing is in its way any more, the deployment of {label} begins.")
+        yield NextEvent(N.TURN, f"The deployment of {label} begins when nothing is in its way.")
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
         yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
         yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
