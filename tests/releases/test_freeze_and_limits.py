@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.urls import reverse
 
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import builds
 from apps.tenancy.models import AuditEvent, Environment, UserToken
-from tests.browser.filled import row_page, signed_in
 from tests.releases import stories
 from tests.releases.stories import Run, allow_in_flight, events, report_from_all, run_sweep, state, waves
 from tests.worlds import ALL, World, plan
@@ -101,72 +99,6 @@ def test_a_build_waits_for_the_end_of_the_window(
     assert state(deployment) == ("deploying", "")
     assert stories.desired(agent) == (deployment.pk, "activate")
     assert events(deployment) == ["create", "build", "offer"]
-
-
-def test_waiting_deployment_names_its_blockers(
-    world: World, frozen: Environment, clock: stories.Clock, django_assert_num_queries: Any
-) -> None:
-    frozen.settings = {**frozen.settings, "max_in_flight_deployments": 3}
-    frozen.save(update_fields=["settings"])
-    stories.fleet(world, 1, frozen)
-    one, two = stories.bundles(world, 2, frozen)
-    trades = world.bundle(frozen, name="trades", version=world.version(frozen, plan("trades")))
-    first = stories.offered(world, one)
-    second, third = world.deployment(two), world.deployment(trades, take_over=True)
-    clock.set("2027-03-20T00:00:00+00:00")
-    path = world.path(frozen, f"/deployments/{third.pk}")
-    world.viewer.api.get(path)
-
-    # Queries for the credential, its rate limit, the environment, the roles and the deployment; for the deployments in
-    # flight, the agents that they share, and jobs that cannot continue.
-    with django_assert_num_queries(8):
-        shown = world.viewer.api.get(path).json()
-    page = signed_in(world.viewer.user).get(row_page(third)).text
-
-    window: dict[str, Any] = {
-        "code": "freeze_window", "detail": "A freeze window is open until 2027-03-22 05:00 UTC: weekend.",
-        "until": "2027-03-22T05:00:00Z", "ids": [],
-    }  # fmt: skip
-    agents = {
-        "code": "agents_busy", "detail": "It shares agents with quotes/bundle-0 (deploying), which comes first.",
-        "until": None, "ids": [str(first.pk)],
-    }  # fmt: skip
-    assert shown["blockers"] == [window, agents]
-    assert f"Waits. {window['detail']}" in page
-    assert f'{reverse("admin:releases_deployment_change", args=[first.pk])}">deployment</a>' in page
-    set_windows(frozen)
-    (busy,) = world.viewer.api.get(path).json()["blockers"]
-    assert (busy["code"], busy["ids"]) == ("agents_busy", [str(first.pk), str(second.pk)])
-    assert busy["detail"] == (
-        "It shares agents with quotes/bundle-0 (deploying) and quotes/bundle-1 (approved), which come first."
-    )
-    listed = world.viewer.api.get(world.path(frozen, "/deployments")).json()["results"]
-    assert [each["blockers"] for each in listed] == [None] * 3
-    assert world.viewer.api.get(world.path(frozen, f"/deployments/{first.pk}")).json()["blockers"] == []
-
-
-def test_deployment_that_the_control_plane_cannot_continue_names_that(world: World) -> None:
-    stories.fleet(world, 1)
-    deployment = stories.offered(world, world.bundle())
-    Deployment.objects.filter(pk=deployment.pk).update(served_at=None)
-
-    (held,) = world.viewer.api.get(world.path(rest=f"/deployments/{deployment.pk}")).json()["blockers"]
-
-    assert (held["code"], held["until"], held["ids"]) == ("held_up", None, [])
-    assert held["detail"].startswith("Agents cannot download the bundle")
-    assert held["detail"] in signed_in(world.viewer.user).get(row_page(deployment)).text
-
-
-def test_refusals_say_what_is_in_the_way(world: World, frozen: Environment, clock: stories.Clock) -> None:
-    stories.fleet(world, 1, frozen)
-    one, two = stories.bundles(world, 2, frozen)
-    world.deployment(one)
-
-    assert ask(world, two).json()["detail"] == (
-        "At most 1 deployment may be in flight at once, and quotes/bundle-0 (approved) is. Wait until one has ended."
-    )
-    clock.set("2027-03-20T00:00:00+00:00")
-    assert ask(world, two).json()["detail"] == "A freeze window is open until 2027-03-22 05:00 UTC: weekend."
 
 
 def test_an_override_starts_the_build_in_a_freeze_window(
