@@ -67,8 +67,8 @@ def occurrences(
         step = _STEP[window.recurrence] if window.recurrence else None
         number = max(0, (_wall_clock_time(now, zone) - end) // step) if step else 0
         while True:
-            shift = step * number if step else timedelta()
-            first, last = possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]
+            edges = (start + step * number, end + step * number) if step and number else (window.start, window.end)
+            first, last = possible_instants(edges[0], zone)[0], possible_instants(edges[1], zone)[1]
             if first >= until:
                 break
             if last > now:

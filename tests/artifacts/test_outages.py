@@ -15,7 +15,7 @@ from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import explanations
+from apps.releases.services import blockers, explanations
 from apps.tenancy.models import AuditEvent, AuditSeal
 from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
@@ -180,7 +180,7 @@ def test_agents_do_not_time_out_while_the_blob_store_is_unavailable(store: Path,
         run_jobs()
     deployment.refresh_from_db()
     assert deployment.status == "deploying"
-    assert "Agent timeouts are suspended" in explanations.find_held_up([deployment])[deployment.pk]
+    assert "Agent timeouts are suspended" in blockers.find_held_up([deployment])[deployment.pk]
     if how == "fails":
         outage.__exit__()
     else:
@@ -189,7 +189,7 @@ def test_agents_do_not_time_out_while_the_blob_store_is_unavailable(store: Path,
     sweep()
     run_jobs()  # the agent does not time out as soon as the store is available again
     deployment.refresh_from_db()
-    assert (deployment.status, explanations.find_held_up([deployment])) == ("deploying", {})
+    assert (deployment.status, blockers.find_held_up([deployment])) == ("deploying", {})
     report(api, agent, "active")
     run_jobs()
     deployment.refresh_from_db()

@@ -179,6 +179,15 @@ def test_occurrences_are_those_of_a_period_in_the_time_zone_of_their_window() ->
     assert all(start.tzinfo == berlin for start, _, _ in found)
 
 
+def test_occurrences_keep_exact_times_in_an_hour_that_occurs_twice() -> None:
+    exact = window("2026-10-25T02:10:00+02:00", "2026-10-25T02:30:00+02:00", time_zone="Europe/Berlin")
+
+    ((start, end, _),) = occurrences([exact], at("2026-10-24T00:00:00Z"), at("2026-10-26T00:00:00Z"))
+
+    assert (start.isoformat(), end.isoformat()) == ("2026-10-25T02:10:00+02:00", "2026-10-25T02:30:00+02:00")
+    assert active_window([exact], end) is None
+
+
 def test_occurrences_include_what_is_open_and_agree_with_the_rule_for_now() -> None:
     saturday = at("2026-06-13T12:00:00Z")
     found = occurrences([WEEKENDS, ONCE], saturday, saturday + timedelta(days=400))

@@ -263,8 +263,8 @@ def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable
 
     assert codes(explanation) == ["activating", "target_all", "waits_for_turn"]
     assert explanation["because"][2]["detail"] == (
-        "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) has ended:"
-        " a pipeline has one deployment under way at a time."
+        "The deployment of quotes/bundle-1 waits, because a pipeline has one deployment under way at a time,"
+        " and quotes/bundle-0 (deploying) comes first."
     )
 
 

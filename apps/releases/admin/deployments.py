@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from apps.releases.admin import agents_page, failures_panel
+from apps.releases.admin import agents_page, explanation_panels, failures_panel
 from apps.releases.admin.approvals import (
     APPROVE,
     DENY,
@@ -32,7 +33,7 @@ from apps.releases.admin.phrases import (
 )
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import deployments, explanations, failures, progress, rollbacks
+from apps.releases.services import blockers, deployments, failures, progress, rollbacks
 from apps.tenancy.console import (
     Act,
     FoundBy,
@@ -56,6 +57,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
 from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.engine.blockers import Blocker
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
@@ -174,7 +176,7 @@ class DeploymentAdmin(LiveAdmin):
         """Return the live part of the page: waves, agents, approval and timeline."""
         if row.approval is not None:
             row.approval.environment = row.environment  # it was read with the deployment
-        counts = progress.count_agents(row)
+        counts, found = progress.count_agents(row), blockers.list_blockers(row)
         causes = failures.find_causes(row)
         may_retry = any(cause.still_failed for cause in causes) and self._may_retry(request, row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
@@ -185,6 +187,7 @@ class DeploymentAdmin(LiveAdmin):
             waits = describe_consent(row.environment, row.requested_by)
             then = "Then its rollout begins by itself. This page shows it."
             panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
+        panels += explanation_panels.of_blockers(found)
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
@@ -197,7 +200,7 @@ class DeploymentAdmin(LiveAdmin):
             "failures": failures_panel.panel(causes, retry=self._act_url(_RETRY, row) if may_retry else None)
             if causes
             else None,
-            "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
+            "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],
             "marks": find_warnings(row, row.approval),
@@ -258,6 +261,12 @@ class DeploymentAdmin(LiveAdmin):
         return [Panel("Latest deployments", url, columns, rows, "No deployments yet.")]
 
 
+def _why(row: Deployment, found: Sequence[Blocker]) -> str:
+    """Return why the deployment ended, is rolled back or waits; empty if there is no reason."""
+    waits_for = found[0].detail if found and row.status == DeploymentStatus.APPROVED else ""
+    return row.detail or row.rollback_reason or waits_for
+
+
 def _state(row: Deployment) -> str:
     return "paused" if row.paused_at and row.status == DeploymentStatus.DEPLOYING else row.status
 
@@ -281,7 +290,6 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
-        ("Obstacle", explanations.find_held_up([row]).get(row.pk)),
         ("Restores", row.restores and _deployment_link(row.restores)),
         ("Rollback reason", row.rollback_reason),
         ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),

@@ -1,14 +1,17 @@
-"""The explanation of an agent, as panels of the agent's page in the console."""
+"""The explanation of an agent and the blockers of a deployment, as panels of their pages in the console."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from apps.releases.services import explanations
 from apps.tenancy.console import relative_time, state_pill
+from byteor_cloud.engine.blockers import NAMED, Blocker
 from byteor_cloud.engine.explain.findings import Finding
 
 
@@ -29,13 +32,27 @@ def panels(agent: Any) -> list[dict[str, Any]]:
     ]
 
 
+def of_blockers(found: Sequence[Blocker]) -> list[dict[str, Any]]:
+    """Return the panel that says what keeps a deployment from continuing; none if nothing does."""
+    rows = [
+        (
+            state_pill(blocker.code),
+            blocker.detail,
+            format_html("until {}", relative_time(blocker.until)) if blocker.until else "",
+            format_html_join(", ", "{}", ((_link("deployment", pk),) for pk in blocker.ids[:NAMED])),
+        )
+        for blocker in found
+    ]
+    return [{"title": "What it waits for", "rows": rows}] if rows else []
+
+
 def _about(finding: Finding) -> str:
     if finding.approval_id is not None:
-        name, pk = "approval", finding.approval_id
-    elif finding.deployment_id is not None:
-        name, pk = "deployment", finding.deployment_id
-    else:
-        return ""
+        return _link("approval", finding.approval_id)
+    return _link("deployment", finding.deployment_id) if finding.deployment_id is not None else ""
+
+
+def _link(name: str, pk: UUID) -> str:
     return format_html(
         '<a class="text-link" href="{}">{}</a>', reverse(f"admin:releases_{name}_change", args=[pk]), name
     )

@@ -117,7 +117,7 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
         case _S.PENDING_APPROVAL:
             return "Waits for approval."
         case _S.APPROVED:
-            return "Waits until its build can start."
+            return f"Waits. {detail}" if detail else "Waits until its build can start."
         case _S.BUILDING:
             return "Its bundle is being built."
         case _S.DENIED:

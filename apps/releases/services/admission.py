@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -11,13 +10,13 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import ConfigBundle, Deployment
-from apps.releases.services import bundles
+from apps.releases.services import blockers, bundles
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Quota
 from apps.tenancy.services import quotas
 from byteor_cloud.engine import freeze
+from byteor_cloud.engine.blockers import Blocker, freeze_blocker, limit_blocker
 from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.machines import IN_FLIGHT
 from byteor_cloud.engine.release_policy import ReleasePolicy
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
@@ -53,9 +52,7 @@ def check_freeze(environment: Environment, override: Mapping[str, str] | None, *
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
     if open_window and not override:
-        window, end = open_window
-        until = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        raise Conflict(f"A freeze window is active until {until}: {window.reason}", code="freeze_window")
+        raise _refusal(freeze_blocker(*open_window))
 
 
 def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:
@@ -66,13 +63,13 @@ def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> No
 
 def check_in_flight(environment: Environment, limit: int) -> None:
     """Raise Conflict if the environment has no place for another deployment in flight."""
-    running = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT).count()
-    if running >= limit:
-        raise Conflict(
-            f"{running} deployment(s) are in flight in this environment, and the limit is {limit}. "
-            "Wait until one has ended.",
-            code="in_flight_limit",
-        )
+    in_flight = [blockers.describe(row) for row in blockers.read_in_flight(environment).defer("target")]
+    if blocker := limit_blocker(in_flight, limit):
+        raise _refusal(blocker, " Wait until one has ended.")
+
+
+def _refusal(blocker: Blocker, advice: str = "") -> Conflict:
+    return Conflict(f"{blocker.detail}{advice}", code=blocker.code)
 
 
 def check_quota(environment: Environment, config_bundle: ConfigBundle) -> None:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import chain
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, assignments, bundles, offers
+from apps.releases.services import approvals, assignments, blockers, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
-from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.database import release_connection
-from byteor_cloud.engine import freeze
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery.encoding import canonical
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
-from byteor_cloud.engine.machines import UNDER_WAY, DeploymentEvent, DeploymentStatus
+from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.jobs import Claim
-from byteor_cloud.large_columns import each_row
 
 _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
@@ -60,8 +56,10 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     consent = lock_row(found.consent) if found.consent else None
     deployment = lock_row(found, related=RELATED)
     claim.confirm()
-    if deployment.status != DeploymentStatus.APPROVED or not _can_start(deployment, environment):
+    if deployment.status != DeploymentStatus.APPROVED:
         return None
+    if blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]:
+        return None  # the sweep tries again
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return None
@@ -73,27 +71,6 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
             return None
     keys = signing_keys.key_set(environment.project.organization_id)
     return advance(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
-
-
-def _can_start(deployment: Deployment, environment: Environment) -> bool:
-    """Return whether the deployment may start now. If not, it stays ``approved`` and the sweep tries again.
-
-    It waits for the end of a freeze window, for the in-flight limit, and for deployments under way with its pipeline
-    or its agents: two at once would compete for the same agents. Deployments that were created earlier start first,
-    or the older release would replace the newer.
-    """
-    windows = environment.effective_settings.freeze_windows
-    is_frozen = freeze.active_window(windows, timezone.now()) is not None
-    if is_frozen and not deployment.freeze_override:
-        return False
-    here = Deployment.objects.filter(environment=environment)
-    under_way = here.filter(status__in=UNDER_WAY)
-    if under_way.count() >= deployment.policy.max_in_flight_deployments:
-        return False
-    earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
-    if is_frozen:
-        earlier = earlier.exclude(freeze_override="")  # deployments without an override wait for the window's end
-    return not offers.overlaps(deployment, chain(each_row(under_way), each_row(earlier)))
 
 
 def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:

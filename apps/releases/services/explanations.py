@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,14 +14,15 @@ from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import AgentFailure, ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from byteor_cloud import jobs
+from apps.releases.services import blockers
+from apps.tenancy.models import Environment
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.explain import explain, facts
 from byteor_cloud.engine.explain.findings import Explanation
+from byteor_cloud.engine.explain.targets import find_mismatch
 from byteor_cloud.engine.machines import (
     FINISHED,
     IN_FLIGHT,
-    UNDER_WAY,
     AgentProgress,
     ApprovalStatus,
     DeploymentStatus,
@@ -53,7 +55,7 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
     waves = _wave_facts(
         [row for row in found if row.pk in enlistments and row.status == DeploymentStatus.DEPLOYING], enlistments
     )
-    held = find_held_up([row for row in found if row.status in IN_FLIGHT])
+    held = blockers.find_held_up([row for row in found if row.status in IN_FLIGHT])
     deployments = (
         _deployment_facts(
             row, enlistments.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held.get(row.pk, "")
@@ -61,26 +63,27 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
         for row in found
     )
     window = freeze.last_open_window(agent.environment.effective_settings.freeze_windows, now)
-    return facts.Facts(
+    collected = facts.Facts(
         now=now,
         agent=_agent_facts(agent),
         deployments=tuple(deployments),
         freeze=window and facts.FreezeFacts(window[0].reason, window[1]),
     )
+    return _with_blockers(collected, agent.environment)
 
 
-def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
-    """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
-    by_key = {str(row.pk): row for row in deployments}
-    reasons = {by_key[key].pk: held.sentence for key, held in jobs.find_obstacles(by_key).items()}
-    for row in by_key.values():
-        if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
-            reasons.setdefault(
-                row.pk,
-                "Agents cannot download the bundle, because the artifact store cannot be read. "
-                "Agent timeouts are suspended.",
-            )
-    return reasons
+def _with_blockers(collected: facts.Facts, environment: Environment) -> facts.Facts:
+    """Add what each approved deployment that will reach the agent waits for."""
+    waiting = {
+        each.id
+        for each in collected.deployments
+        if each.status is DeploymentStatus.APPROVED and find_mismatch(collected, each) is None
+    }
+    if not waiting:
+        return collected
+    found = blockers.find_start_blockers(environment, waiting, collected.now)
+    deployments = (replace(each, blockers=tuple(found.get(each.id, ()))) for each in collected.deployments)
+    return replace(collected, deployments=tuple(deployments))
 
 
 def _agent_facts(agent: Any) -> facts.AgentFacts:
@@ -174,7 +177,6 @@ def _deployment_facts(
         target=facts.TargetFacts(row.selector, row.names_agent, row.target_count),
         strategy=row.strategy,
         timeout_s=row.policy.agent_timeout_s,
-        max_in_flight=row.policy.max_in_flight_deployments,
         take_over=row.take_over,
         is_current=row.is_current,
         wave=row.wave,
@@ -184,7 +186,6 @@ def _deployment_facts(
         reason=row.reason,
         detail=row.detail,
         rollback_reason=row.rollback_reason,
-        freeze_override=bool(row.freeze_override),
         known_bad=row.bad,
         held_up=held,
         approval=_consent_facts(row),

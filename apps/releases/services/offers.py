@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Value
 
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent
@@ -16,23 +16,31 @@ from apps.releases.services import assignments
 from apps.tenancy.models import Environment
 from apps.tenancy.state import lock_row
 from byteor_cloud.engine.machines import DeploymentStatus
+from byteor_cloud.engine.target import Target
 from byteor_cloud.jobs import enqueue
 from byteor_cloud.large_columns import each_row
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Return whether any of the other deployments has the same pipeline, or a target that shares agents.
-
-    A target may name 100,000 agents, so callers read one deployment after the other.
-    """
-    mine = fleet.select_agents(deployment.environment, deployment.target)
-    return any(
-        other.pipeline == deployment.pipeline
-        or mine.filter(
-            pk__in=fleet.select_agents(deployment.environment, other.target).order_by().values("pk")
-        ).exists()
-        for other in others
+    """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
+    others = list(others)
+    return any(other.pipeline == deployment.pipeline for other in others) or bool(
+        find_sharing(deployment.environment, deployment.target, others)
     )
+
+
+def find_sharing(environment: Environment, target: Target, others: Sequence[Deployment]) -> set[UUID]:
+    """Return the ids of the other deployments whose targets share agents with ``target`` now, in at most one query."""
+    mine = fleet.select_agents(environment, target)
+    shared = [
+        mine.filter(pk__in=fleet.select_agents(environment, other.target).order_by().values("pk"))
+        .order_by()
+        .values_list(Value(number))[:1]
+        for number, other in enumerate(others)
+    ]
+    if not shared:
+        return set()
+    return {others[number].pk for (number,) in shared[0].union(*shared[1:], all=True)}
 
 
 def offer_to_late_joiners(agent_ids: Collection[str]) -> None:

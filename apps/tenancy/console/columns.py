@@ -53,6 +53,8 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(
         ("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave", "held_up"), "waiting"
     ),
+    # Blockers of a deployment, beside freeze_window and held_up.
+    **dict.fromkeys(("in_flight_limit", "pipeline_busy", "agents_busy"), "waiting"),
     "staging": "waiting",
     "prod": "bad",
 }

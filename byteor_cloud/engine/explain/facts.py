@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from byteor_cloud.engine.blockers import Blocker
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import RolloutAgent, Strategy
@@ -76,7 +77,6 @@ class DeploymentFacts:
     target: TargetFacts = field(default_factory=TargetFacts)
     strategy: Strategy = field(default_factory=Strategy.all_at_once)
     timeout_s: int = 600
-    max_in_flight: int = 1
     take_over: bool = False
     is_current: bool = False
     wave: int = 0
@@ -86,8 +86,8 @@ class DeploymentFacts:
     reason: str = ""
     detail: str = ""
     rollback_reason: str = ""
-    freeze_override: bool = False
     known_bad: str | None = None
+    blockers: tuple[Blocker, ...] = ()  # what it waits for if it is approved
     held_up: str = ""  # why the control plane cannot continue it
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None

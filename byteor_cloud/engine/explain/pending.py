@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from byteor_cloud.engine.blockers import BlockerCode
 from byteor_cloud.engine.explain.facts import DeploymentFacts, EnlistmentFacts, Facts, WaveFacts
 from byteor_cloud.engine.explain.findings import BecauseCode as B
 from byteor_cloud.engine.explain.findings import Finding, NextEvent, Statements
 from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.explain.targets import find_mismatch, wave_progress_suffix
 from byteor_cloud.engine.explain.wording import at, because
-from byteor_cloud.engine.machines import FINISHED, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import FINISHED, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import RolloutAgent, Strategy
 
 _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
@@ -79,32 +80,29 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
 
 def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     label, approval = deployment.label, deployment.approval
-    blockers = [each for each in facts.deployments if each.status in UNDER_WAY and each.id != deployment.id]
-    if facts.freeze is not None and not deployment.freeze_override:
+    for blocker in deployment.blockers:
         yield Finding(
-            B.WAITS_FOR_FREEZE,
-            f"The deployment of {label} waits for the freeze window to end at {at(facts.freeze.ends_at)}"
-            f"{because(facts.freeze.reason)}.",
+            B.WAITS_FOR_FREEZE if blocker.code is BlockerCode.FREEZE_WINDOW else B.WAITS_FOR_TURN,
+            f"The deployment of {label} waits, because {blocker.detail[0].lower()}{blocker.detail[1:]}",
             deployment.id,
         )
-    elif blockers:
-        names = " and ".join(f"{each.label} ({each.status.replace('_', ' ')})" for each in blockers)
-        why = "some of its agents may be in both"
-        if any(each.pipeline == deployment.pipeline for each in blockers):
-            why = "a pipeline has one deployment under way at a time"
-        elif len(blockers) >= deployment.max_in_flight:
-            why = f"at most {deployment.max_in_flight} may be under way at once"
-        yield Finding(
-            B.WAITS_FOR_TURN, f"The deployment of {label} waits until {names} has ended: {why}.", deployment.id
-        )
-        yield NextEvent(N.TURN, f"When that has ended, the deployment of {label} begins.")
-    else:
+    if any(blocker.ids for blocker in deployment.blockers):
+        yield NextEvent(N.TURN, f"The deployment of {label} begins when nothing is in its way.")
+    elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
         yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
         yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
     if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
         yield NextEvent(
             N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", approval.expires_at
         )
+
+
+def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
+    """Return whether the build would find a valid approval, or need none."""
+    approval = deployment.approval
+    if approval is None or deployment.break_glass is not None:
+        return True
+    return approval.status is ApprovalStatus.APPROVED and now < approval.expires_at
 
 
 def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | None) -> Statements:

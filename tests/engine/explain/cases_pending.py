@@ -7,7 +7,6 @@ from dataclasses import replace
 from byteor_cloud.engine.explain.facts import (
     ActionFacts,
     FreezeFacts,
-    TargetFacts,
     WaveFacts,
 )
 from byteor_cloud.engine.explain.findings import BecauseCode as B
@@ -17,9 +16,10 @@ from tests.engine.explain.facts import (
     APPROVAL,
     AS_IT_SHOULD,
     BEAT,
+    FROZEN,
+    FULL,
     NEW,
     OLD,
-    OTHER,
     SETTLED,
     SILENT,
     WAVES,
@@ -32,10 +32,10 @@ from tests.engine.explain.facts import (
     new,
     offer,
     old,
-    other,
     runs,
 )
 
+GIVEN = replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)
 PENDING = [
     Case(
         "offered, not fetched",
@@ -165,64 +165,63 @@ PENDING = [
     Case(
         "waits for a freeze window",
         facts(
-            new(S.APPROVED, approval=replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)),
+            new(S.APPROVED, blockers=(FROZEN,), approval=GIVEN),
             old(),
             freeze=FreezeFacts("the close", ago(-600)),
             **SETTLED,
         ),
-        (
-            AS_IT_SHOULD + "The deployment of quotes/two waits for the freeze window to end at"
-            " 2026-01-01 03:10:00 UTC: the close."
-        ),
+        AS_IT_SHOULD + "The deployment of quotes/two waits, because a freeze window is open.",
         (B.RUNS_DESIRED, B.WAITS_FOR_FREEZE, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
         "the freeze is overridden",
-        facts(new(S.APPROVED, freeze_override=True), old(), freeze=FreezeFacts("the close", ago(-600)), **SETTLED),
+        facts(new(S.APPROVED), old(), freeze=FreezeFacts("the close", ago(-600)), **SETTLED),
         AS_IT_SHOULD + "The deployment of quotes/two begins now.",
         (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.OFFER, None)),
     ),
     Case(
-        "waits for its pipeline",
-        facts(new(S.APPROVED), replace(new(), id=OTHER, bundle="before"), old(), **SETTLED),
-        (
-            AS_IT_SHOULD + "The deployment of quotes/two waits until quotes/before (deploying) has"
-            " ended: a pipeline has one deployment under way at a time."
-        ),
-        (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.LATE_JOINER, B.TARGET_ALL),
-        (BEAT, (N.TURN, None), (N.OFFER, None)),
-    ),
-    Case(
         "waits for its turn",
-        facts(
-            new(S.APPROVED),
-            other(status=S.DEPLOYING, is_current=False, target=TargetFacts(names_agent=False, count=2)),
-            old(),
-            **SETTLED,
-        ),
-        (
-            AS_IT_SHOULD + "The deployment of quotes/two waits until trades/first (deploying) has ended:"
-            " at most 1 may be under way at once."
-        ),
+        facts(new(S.APPROVED, blockers=(FULL,)), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits, because at most 1 may be in flight.",
         (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
     Case(
-        "waits for shared agents",
-        facts(
-            new(S.APPROVED, max_in_flight=2),
-            other(status=S.ROLLING_BACK, is_current=False, target=TargetFacts(names_agent=False, count=2)),
-            old(),
-            **SETTLED,
-        ),
-        (
-            AS_IT_SHOULD + "The deployment of quotes/two waits until trades/first (rolling back) has"
-            " ended: some of its agents may be in both."
-        ),
-        (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.TARGET_ALL),
+        "waits for several reasons",
+        facts(new(S.APPROVED, blockers=(FROZEN, FULL)), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits, because a freeze window is open.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
+    ),
+    Case(
+        "begins with its approval",
+        facts(new(S.APPROVED, approval=GIVEN), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two begins now.",
+        (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL),
+        (BEAT, (N.APPROVAL_EXPIRES, 1800), (N.OFFER, None)),
+    ),
+    Case(
+        "its approval has expired",
+        facts(new(S.APPROVED, approval=replace(GIVEN, expires_at=ago(5))), old(), **SETTLED),
+        AS_IT_SHOULD.strip(),
+        (B.RUNS_DESIRED, B.TARGET_ALL),
+        ((N.APPROVAL_EXPIRES, -5), BEAT),
+    ),
+    Case(
+        "its approval was revoked",
+        facts(new(S.APPROVED, approval=replace(GIVEN, status=ApprovalStatus.REVOKED)), old(), **SETTLED),
+        AS_IT_SHOULD.strip(),
+        (B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "approved, and known bad since",
+        facts(new(S.APPROVED, known_bad="drops records"), old(), **SETTLED),
+        AS_IT_SHOULD.strip(),
+        (B.RUNS_DESIRED, B.KNOWN_BAD, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "being built",

@@ -13,6 +13,7 @@ from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
     AS_IT_SHOULD,
     BEAT,
+    FULL,
     NEW,
     OLD,
     OTHER,
@@ -82,7 +83,7 @@ REACHED = [
     Case(
         "busy, while another waits",
         facts(
-            replace(new(S.APPROVED), id=OTHER, bundle="three"),
+            replace(new(S.APPROVED, blockers=(FULL,)), id=OTHER, bundle="three"),
             new(enlistment=enlistment(P.ACTIVATING)),
             old(),
             offer=offer(NEW, P.ACTIVATING),

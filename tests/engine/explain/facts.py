@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from byteor_cloud.engine.blockers import Blocker, BlockerCode
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.explain.facts import (
     ActionFacts,
@@ -98,3 +99,5 @@ APPROVAL = ApprovalFacts(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
 GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))
 BROKEN = {"reason": "threshold", "detail": "1 of 2 agents of wave 1 failed"}
 ROLLED = {"roll_back": ActionFacts("bob", ago(40), "drops records")}
+FROZEN = Blocker(BlockerCode.FREEZE_WINDOW, "A freeze window is open.", ago(-600))
+FULL = Blocker(BlockerCode.IN_FLIGHT_LIMIT, "At most 1 may be in flight.", ids=(OTHER,))

@@ -85,7 +85,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
     ("deployment", "counts", "expected"),
     [
         (DeploymentState(S.PENDING_APPROVAL), {}, "Waits for approval."),
-        (DeploymentState(S.APPROVED), {}, "Waits until its build can start."),
+        (DeploymentState(S.APPROVED), {}, "Waits. because"),
         (DeploymentState(S.BUILDING), {}, "Its bundle is being built."),
         (DeploymentState(S.DENIED), {}, "Denied: nothing was deployed."),
         (DeploymentState(S.DEPLOYING, 1), SECOND, "Wave 2 of 3 under way: 2 of 20 agents active, 1 failed."),
@@ -106,3 +106,7 @@ def test_the_headline_describes_the_state(deployment: DeploymentState, counts: C
     found = build_waves(CAREFUL, deployment, counts, expected=20)
 
     assert headline(deployment, found, detail="because") == expected
+
+
+def test_headline_of_a_deployment_without_blockers() -> None:
+    assert headline(DeploymentState(S.APPROVED), []) == "Waits until its build can start."

@@ -16,7 +16,9 @@ from apps.releases.models import (
     TimelineEntry,
 )
 from apps.releases.services import failures
+from apps.releases.services.blockers import list_blockers
 from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
+from byteor_cloud.engine.blockers import BlockerCode
 from byteor_cloud.engine.failures import OTHER_CAUSES, FailureReason
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import Strategy
@@ -94,6 +96,24 @@ class ProgressSerializer(serializers.Serializer[Any]):
     }
 
 
+class BlockerSerializer(serializers.Serializer[Any]):
+    """One reason why a deployment cannot continue now."""
+
+    code = serializers.ChoiceField(list(BlockerCode))
+    detail = serializers.CharField()
+    until = serializers.DateTimeField(allow_null=True)
+    ids = serializers.ListField(child=serializers.UUIDField())
+    descriptions = {
+        "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
+        "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
+        "or with some of the agents, comes first), or `held_up` (its job failed for good, or waits for the control "
+        "plane's database or storage).",
+        "detail": "The reason as a sentence.",
+        "until": "When the reason ends. Null if that is not known.",
+        "ids": "The deployments that it waits for.",
+    }
+
+
 class DeploymentSerializer(ModelSerializer):
     config_bundle_id = EnvironmentRelatedField(
         source="config_bundle", queryset=ConfigBundle.objects.select_related("version"), what="config bundle"
@@ -110,6 +130,7 @@ class DeploymentSerializer(ModelSerializer):
     spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
     progress = serializers.SerializerMethodField()
     failures = serializers.SerializerMethodField()
+    blockers = serializers.SerializerMethodField()
 
     descriptions = {
         "status": "The deployment's status.",
@@ -134,6 +155,8 @@ class DeploymentSerializer(ModelSerializer):
         "wave": "The wave that the deployment has reached, counted from 0.",
         "progress": "The number of the deployment's agents by their progress.",
         "failures": "Why agents failed, the most frequent cause first. Null in lists.",
+        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
+        "Null in lists.",
         "is_current": "Whether the environment runs this deployment now for its pipeline.",
         "superseded_by": "The deployment that replaced this one. Null if none did.",
         "restores": "The deployment that the rollback of this one restores. Null if there is no rollback.",
@@ -153,7 +176,7 @@ class DeploymentSerializer(ModelSerializer):
             "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
             "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "failures",
             "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at",
-            "activated_at", "requested_by", "reason", "detail", "note", "created_at",
+            "activated_at", "requested_by", "reason", "detail", "blockers", "note", "created_at",
         ]  # fmt: skip
         read_only_fields = [
             "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
@@ -179,6 +202,13 @@ class DeploymentSerializer(ModelSerializer):
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         return CauseSerializer(failures.find_causes(deployment), many=True).data
+
+    @extend_schema_field(BlockerSerializer(many=True, allow_null=True))
+    def get_blockers(self, deployment: Deployment) -> Any:
+        """Return the blockers of one deployment. Lists leave them out, because each row would take queries."""
+        if isinstance(self.parent, serializers.ListSerializer):
+            return None
+        return BlockerSerializer(list_blockers(deployment), many=True).data
 
 
 class UnmetSettingSerializer(StrictSerializer):

@@ -16,23 +16,25 @@ from apps.tenancy import policy
 from apps.tenancy.api.fields import NameField, StrictSerializer, TextField
 from byteor_cloud.engine import freeze
 
-_WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
+# Not all Python versions read the hour 24. It is refused, because every host must be able to read what is stored.
+_WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 
 
 _YEARS = range(2000, 3000)  # time zones have rules for these years, and arithmetic cannot overflow
 
 
-@extend_schema_field(
-    {
+def _document_edge(example: str) -> dict[str, str]:
+    return {
         "type": "string",
         "pattern": _WINDOW_EDGE,
-        "example": "2026-12-24T18:00:00Z",
+        "example": example,
         "description": (
-            "An RFC 3339 time. Without an offset it is a wall-clock time in `time_zone`. The year must be from 2000 to "
-            "2999. Times are shown in UTC."
+            "An RFC 3339 time. Without an offset it is a wall-clock time in `time_zone`, and follows the zone's rules "
+            "when they change. The year must be from 2000 to 2999. The time is kept as it was sent."
         ),
     }
-)
+
+
 class WindowEdgeField(serializers.RegexField):
     """The start or the end of a freeze window."""
 
@@ -40,7 +42,7 @@ class WindowEdgeField(serializers.RegexField):
         super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Return the text's time, with or without an offset. Raises ValidationError."""
+        """Return the text as it is. Raises ValidationError unless it is a time, with or without an offset."""
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)
@@ -48,7 +50,17 @@ class WindowEdgeField(serializers.RegexField):
             raise serializers.ValidationError("This date or time does not exist.", code="invalid") from None
         if moment.year not in _YEARS:
             raise serializers.ValidationError("The year must be from 2000 to 2999.", code="out_of_range")
-        return moment
+        return text
+
+
+@extend_schema_field(_document_edge("2026-12-24T18:00:00Z"))
+class WindowStartField(WindowEdgeField):
+    """The start of a freeze window."""
+
+
+@extend_schema_field(_document_edge("2026-12-25T06:00:00Z"))
+class WindowEndField(WindowEdgeField):
+    """The end of a freeze window, which is not part of it."""
 
 
 @cache
@@ -60,8 +72,8 @@ def _time_zones() -> frozenset[str]:
 class FreezeWindowSerializer(StrictSerializer):
     """A period in which nothing is deployed."""
 
-    start = WindowEdgeField()
-    end = WindowEdgeField()
+    start = WindowStartField()
+    end = WindowEndField()
     time_zone = TextField(default="UTC", max_length=64)
     recurrence = serializers.ChoiceField(list(freeze.Recurrence), required=False, allow_null=True)
     reason = NameField()
@@ -79,23 +91,18 @@ class FreezeWindowSerializer(StrictSerializer):
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the window as it is stored: JSON, with its times in UTC. Raises ValidationError."""
-        value = super().to_internal_value(data)
+        """Return the window as it is stored: JSON, with its times as they were sent. Raises ValidationError."""
+        value: dict[str, Any] = super().to_internal_value(data)
         zone = zoneinfo.ZoneInfo(value["time_zone"])
-        for name in ("start", "end"):
-            moment = value[name]
+        edges = {name: datetime.fromisoformat(value[name]) for name in ("start", "end")}
+        for name, moment in edges.items():
             if moment.tzinfo is None and freeze.is_skipped(moment, zone):
                 text = f"The clocks in {zone} skip this time; give another, or one with an offset."
                 raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
         # If the clocks repeat the hour of the start or end, the window covers both.
-        start, end = freeze.possible_instants(value["start"], zone)[0], freeze.possible_instants(value["end"], zone)[1]
-        if end <= start:
+        if freeze.possible_instants(edges["end"], zone)[1] <= freeze.possible_instants(edges["start"], zone)[0]:
             raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
-        return {**value, "start": _in_utc(start), "end": _in_utc(end)}
-
-
-def _in_utc(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+        return value
 
 
 class EnvironmentSettingsSerializer(StrictSerializer):

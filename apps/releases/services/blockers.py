@@ -1,0 +1,91 @@
+"""What keeps a deployment from continuing: the facts for the engine's rules, and jobs that cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from apps.releases.models import Deployment
+from apps.releases.services import offers
+from apps.tenancy.models import Environment
+from byteor_cloud import jobs
+from byteor_cloud.engine import freeze
+from byteor_cloud.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
+from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
+
+_COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
+
+
+def find_start_blockers(
+    environment: Environment, waiting: Collection[UUID], now: datetime
+) -> dict[UUID, list[Blocker]]:
+    """Return the blockers of each of these deployments that is approved; an empty list if its build can start.
+
+    A build decides by this, under the environment's lock. It takes one query, and another one for each deployment that
+    other pipelines may have to share agents with.
+    """
+    in_flight = list(read_in_flight(environment))
+    open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, now)
+    found = {}
+    for row in in_flight:
+        if row.pk not in waiting or row.status != DeploymentStatus.APPROVED:
+            continue
+        others = [each for each in in_flight if each.pk < row.pk or each.status in UNDER_WAY]
+        sharing = offers.find_sharing(
+            environment, row.target, [each for each in others if each.pipeline != row.pipeline]
+        )
+        compared = tuple(describe(each, beside=row, shares_agents=each.pk in sharing) for each in others)
+        facts = StartFacts(
+            row.policy.max_in_flight_deployments, compared, open_window, overrides_freeze=bool(row.freeze_override)
+        )
+        found[row.pk] = find_blockers(facts)
+    return found
+
+
+def read_in_flight(environment: Environment) -> QuerySet[Deployment]:
+    """Return the environment's deployments in flight, oldest first, with the columns that the rules need."""
+    rows = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT)
+    return rows.select_related("config_bundle").only(*_COLUMNS).order_by("pk")
+
+
+def describe(row: Deployment, *, beside: Deployment | None = None, shares_agents: bool = False) -> OtherDeployment:
+    """Return a deployment in flight as the rules see it, compared with the deployment that waits, if there is one."""
+    return OtherDeployment(
+        row.pk,
+        f"{row.pipeline}/{row.config_bundle.name}",
+        DeploymentStatus(row.status),
+        is_earlier=beside is not None and row.pk < beside.pk,
+        has_same_pipeline=beside is not None and row.pipeline == beside.pipeline,
+        shares_agents=shares_agents,
+        overrides_freeze=bool(row.freeze_override),
+    )
+
+
+def list_blockers(deployment: Deployment) -> list[Blocker]:
+    """Return everything that keeps the deployment from continuing now; empty if it is not in flight."""
+    if deployment.status not in IN_FLIGHT:
+        return []
+    found = []
+    if deployment.status == DeploymentStatus.APPROVED:
+        waits = find_start_blockers(deployment.environment, [deployment.pk], timezone.now())
+        found = waits.get(deployment.pk, [])
+    held = find_held_up([deployment]).values()
+    return [*found, *(Blocker(BlockerCode.HELD_UP, sentence) for sentence in held)]
+
+
+def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
+    """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
+    by_key = {str(row.pk): row for row in deployments}
+    reasons = {by_key[key].pk: held.sentence for key, held in jobs.find_obstacles(by_key).items()}
+    for row in by_key.values():
+        if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
+            reasons.setdefault(
+                row.pk,
+                "Agents cannot download the bundle, because the artifact store cannot be read. "
+                "Agent timeouts are suspended.",
+            )
+    return reasons

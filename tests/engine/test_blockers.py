@@ -1,0 +1,81 @@
+"""What an approved deployment waits for: each rule alone, their order, and the sentences for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from byteor_cloud.engine.blockers import BlockerCode as C
+from byteor_cloud.engine.blockers import OtherDeployment, StartFacts, find_blockers
+from byteor_cloud.engine.freeze import FreezeWindow
+from byteor_cloud.engine.machines import DeploymentStatus as S
+
+END = datetime(2026, 12, 27, 5, tzinfo=UTC)
+FREEZE = (FreezeWindow(datetime(2026, 12, 24, 17, tzinfo=UTC), END, "holidays."), END)
+RUNS = OtherDeployment(UUID(int=1), "quotes/one", S.DEPLOYING)
+WAITS = OtherDeployment(UUID(int=2), "quotes/two", S.APPROVED, is_earlier=True)
+MINE: dict[str, Any] = {"has_same_pipeline": True}
+SHARED: dict[str, Any] = {"shares_agents": True}
+
+
+def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C, tuple[int, ...]]]:
+    blockers = find_blockers(StartFacts(limit, others, **more))
+    return [(each.code, tuple(id.int for id in each.ids)) for each in blockers]
+
+
+@pytest.mark.parametrize(
+    ("others", "more", "expected"),
+    [
+        ((), {}, []),
+        ((), {"freeze": FREEZE}, [(C.FREEZE_WINDOW, ())]),
+        ((), {"freeze": FREEZE, "overrides_freeze": True}, []),
+        ((RUNS,), {"limit": 2}, []),
+        ((RUNS,), {"limit": 1}, [(C.IN_FLIGHT_LIMIT, (1,))]),
+        # Approved deployments do not count for the limit. They come first if they are in the way and created earlier.
+        ((WAITS,), {"limit": 1}, []),
+        ((replace(WAITS, **MINE),), {}, [(C.PIPELINE_BUSY, (2,))]),
+        ((replace(WAITS, **SHARED),), {}, [(C.AGENTS_BUSY, (2,))]),
+        ((replace(WAITS, is_earlier=False, **MINE),), {}, []),
+        # What is under way comes first, also if it was created later.
+        ((replace(RUNS, **MINE),), {}, [(C.PIPELINE_BUSY, (1,))]),
+        ((replace(RUNS, status=S.ROLLING_BACK, **SHARED),), {}, [(C.AGENTS_BUSY, (1,))]),
+        ((replace(RUNS, **MINE, **SHARED),), {}, [(C.PIPELINE_BUSY, (1,))]),
+        # In a freeze window, earlier deployments come first only if they may start.
+        ((replace(WAITS, **MINE),), {"freeze": FREEZE, "overrides_freeze": True}, []),
+        (
+            (replace(WAITS, overrides_freeze=True, **MINE),),
+            {"freeze": FREEZE, "overrides_freeze": True},
+            [(C.PIPELINE_BUSY, (2,))],
+        ),
+        (
+            (replace(RUNS, **MINE), replace(WAITS, overrides_freeze=True, **SHARED)),
+            {"freeze": FREEZE, "limit": 1},
+            [(C.FREEZE_WINDOW, ()), (C.IN_FLIGHT_LIMIT, (1,)), (C.PIPELINE_BUSY, (1,)), (C.AGENTS_BUSY, (2,))],
+        ),
+    ],
+)
+def test_each_rule_blocks_or_does_not(
+    others: tuple[OtherDeployment, ...], more: dict[str, Any], expected: list[tuple[C, tuple[int, ...]]]
+) -> None:
+    assert found(*others, **more) == expected
+
+
+def test_sentences_name_what_is_in_the_way() -> None:
+    crowd = [replace(RUNS, id=UUID(int=10 + n), label=f"trades/{n}", **SHARED) for n in range(5)]
+
+    blockers = find_blockers(StartFacts(1, (replace(RUNS, **MINE), *crowd), FREEZE))
+
+    assert [each.detail for each in blockers] == [
+        "A freeze window is open until 2026-12-27 05:00 UTC: holidays.",
+        "At most 1 deployment may be in flight at once, and quotes/one (deploying), trades/0 (deploying), trades/1 "
+        "(deploying) and 3 more are.",
+        "A pipeline has one deployment under way at a time, and quotes/one (deploying) comes first.",
+        "It shares agents with trades/0 (deploying), trades/1 (deploying), trades/2 (deploying) and 2 more, which come "
+        "first.",
+    ]
+    assert [each.until for each in blockers] == [END, None, None, None]
+    assert len(blockers[1].ids) == 6
