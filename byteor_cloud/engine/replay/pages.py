@@ -25,8 +25,8 @@ def journal_page(
 
     It begins after the position ``after``, or at the first record with at least this ``sequence``, or at the first
     record at or after this time; by default at the beginning. ``next_after`` is null on the last page. ``time`` is in
-    nanoseconds since 1970. A payload that is JSON is shown as ``json``, any other as ``payload_base64``; with
-    ``has_bytes``, every payload has ``payload_base64``.
+    nanoseconds since 1970. ``has_bytes`` gives every payload ``payload_base64``; otherwise it is null where ``json``
+    has the digits of the payload.
     """
     first = 0
     if after is not None:
@@ -43,9 +43,7 @@ def journal_page(
         shown_bytes += min(size, SHOWN_BYTES)
         if results and shown_bytes > MAX_PAGE_BYTES:
             break
-        shown = show_payload(index.record(position, SHOWN_BYTES).payload, size)
-        if shown["json"] is not None and not has_bytes:
-            shown["payload_base64"] = None
+        shown = show_payload(index.record(position, SHOWN_BYTES).payload, size, has_bytes=has_bytes)
         results.append({"position": position, "sequence": found, "time": time_ns, "size": size, **shown})
         position += 1
     more = results and position < index.total
