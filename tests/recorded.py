@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.tenancy.models import AuditEvent
+from apps.tenancy.models import AuditEvent, SigningKey
 
 type _Rows = dict[str, list[str]]  # the rows of each table, each as JSON
 
-_LEDGER = AuditEvent._meta.db_table
+_HASHED = frozenset({AuditEvent._meta.db_table, SigningKey._meta.db_table})  # tables whose times are part of a hash
 _AGE = "\0"  # in a statement: the time since the recording, an interval. PostgreSQL stores no text with this character.
 
 
@@ -27,7 +27,7 @@ class Recorded[Made]:
 
     Later calls insert the same rows with the same ids, and return a copy of the same object. All times are later by the
     time that has passed since the recording, so that a test does not depend on how long the tests before it took. Only
-    events of the ledger keep their times, which are covered by hashes and are part of the events' ids.
+    audit events and signing keys keep their times, because hashes cover them: the ledger's and the key set's ETag.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:
@@ -150,7 +150,8 @@ def _change(gone: _Rows, new: _Rows) -> str:
         if rows:
             names = ", ".join(each.name for each in columns[table])
             values = ", ".join(
-                f"{each.name} + {_AGE}" if each.is_time and table != _LEDGER else each.name for each in columns[table]
+                f"{each.name} + {_AGE}" if each.is_time and table not in _HASHED else each.name
+                for each in columns[table]
             )
             statements.append(f'INSERT INTO "{table}" ({names}) SELECT {values} FROM {_recordset(table, rows)} new')
     return ";".join([*statements, "SET LOCAL session_replication_role = origin"])
