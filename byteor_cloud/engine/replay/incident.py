@@ -328,8 +328,12 @@ def _is_pairs(env: object) -> bool:
 
 
 def _binaries(folder: Path) -> dict[str, Path]:
-    """Return the ``<name>.bin`` files of a folder by name. Listing them avoids making a path of an untrusted name."""
-    return {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
+    """Return the ``<name>.bin`` files of a folder by name. Listing them avoids making a path of an untrusted name.
+
+    Names that no other file could have are left out.
+    """
+    found = {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
+    return {name: path for name, path in found.items() if name not in {"", ".", ".."}}
 
 
 def _rejected(code: str, detail: str) -> RejectedBundle:

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+from uuid import uuid4
 
 from byteor_cloud.engine.replay.journal import RECORD_HEADER, JournalReader, Record, Row, read_head, read_record
 
@@ -271,7 +272,7 @@ def array_of(chunk: bytes) -> list[int]:
 
 def index_file(journal: Path, target: Path) -> JournalScan:
     """Build the index of a journal as a file that is either complete or not there. Raises BadJournal."""
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(uuid4().hex)  # not longer than the name of the index, which may be as long as possible
     try:
         with journal.open("rb") as source, part.open("w+b") as file:
             scan = build_index(source, file)
