@@ -12,7 +12,6 @@ from django.views.decorators.http import require_GET
 
 from apps.tenancy.console.base import ReadOnlyAdmin
 
-
 _PARTS = "live_parts"  # in the context: whether only the parts that change are asked for
 
 
