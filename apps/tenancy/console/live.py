@@ -52,12 +52,11 @@ class LiveAdmin(ReadOnlyAdmin):
             "url": reverse(f"admin:{self._live_name()}", args=[obj.pk]),
             "every_s": self.every_s,
         }
-        is_page = _PARTS not in context
-        if is_page or not self.is_moving(obj):
-            context["still"] = {"template": self.still_template, **self.still(request, obj)}
         response = super().render_change_form(request, context, *args, obj=obj, **kwargs)
-        if not is_page:
+        if _PARTS in context:
             response.template_name = "console/live_parts.html"
+        if _PARTS not in context or not context["summary"]["moving"]:
+            response.context_data["still"] = {"template": self.still_template, **self.still(request, obj)}
         return response
 
     @method_decorator(require_GET)

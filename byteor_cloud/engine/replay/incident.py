@@ -330,7 +330,7 @@ def _is_pairs(env: object) -> bool:
 def _binaries(folder: Path) -> dict[str, Path]:
     """Return the ``<name>.bin`` files of a folder by name. Listing them avoids making a path of an untrusted name.
 
-    Names that no other file could have are left out.
+    Names that cannot be names of files by themselves, such as "..", are left out.
     """
     found = {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
     return {name: path for name, path in found.items() if name not in {"", ".", ".."}}

@@ -52,8 +52,8 @@ function show(text) {
   const made = new DOMParser().parseFromString(text, "text/html");
   const focused = document.activeElement;
   for (const part of PARTS) {
-    const next = made.querySelector(part);
-    if (next) morph(document.querySelector(part), next);
+    const [old, next] = [document.querySelector(part), made.querySelector(part)];
+    if (old && next) morph(old, next);
   }
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   countDown();
