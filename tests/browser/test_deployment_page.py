@@ -195,6 +195,6 @@ def test_a_page_costs_the_same_for_few_agents_and_for_many(world: World, run_job
     )
 
     assert costs(deployment) == few
-    assert few[1] <= 13
+    assert few[1] <= 14  # one of them counts the related rows
     (waits,) = waiting(world)
     assert costs(approval_of(waits))[1] <= 9
