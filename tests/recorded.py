@@ -5,44 +5,80 @@ Making a world takes about a hundred statements, and half of the tests need one.
 
 from __future__ import annotations
 
-import copy
+import io
+import pickle
 from collections.abc import Callable, Hashable
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
+from django.utils import timezone
 
-from apps.tenancy.models import AuditEvent
+from apps.tenancy.models import AuditEvent, SigningKey
 
 type _Rows = dict[str, list[str]]  # the rows of each table, each as JSON
+
+_HASHED = frozenset({AuditEvent._meta.db_table, SigningKey._meta.db_table})  # tables whose times are part of a hash
+_AGE = "\0"  # in a statement: the time since the recording, an interval. PostgreSQL stores no text with this character.
 
 
 class Recorded[Made]:
     """What ``make`` returns, and the rows that it inserted or changed when it was first called in this process.
 
-    Later calls insert the same rows, with the same ids and times, and return a copy of the same object.
+    Later calls insert the same rows with the same ids, and return a copy of the same object. All times are later by the
+    time that has passed since the recording, so that a test does not depend on how long the tests before it took. Only
+    audit events and signing keys keep their times, because hashes cover them: the ledger's and the key set's ETag.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:
         self._make = make
-        self._made: Made | None = None
+        self._made = b""
         self._statement = ""
 
     def __call__(self) -> Made:
         """Insert the rows, and return the object that describes them."""
-        if self._made is None:
+        if not self._made:
             return self._record()
+        age = timezone.now() - self._at
+        interval = f"interval '{age // timedelta(microseconds=1)} microseconds'"
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(self._statement)
-        return copy.deepcopy(self._made)
+            cursor.execute(self._statement.replace(_AGE, interval))
+        made: Made = _LaterUnpickler(self._made, age).load()
+        return made
 
     def _record(self) -> Made:
         before = _all_rows()
         made = self._make()
+        self._at = timezone.now()
         after = _all_rows()
         if may_disable_triggers():
-            self._made = copy.deepcopy(made)
             self._statement = _change(_without(before, after), _without(after, before))
+            self._made = _pickled(made)
         return made
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves times to ``_LaterUnpickler``."""
+
+    def persistent_id(self, value: Any) -> datetime | None:
+        return value if isinstance(value, datetime) else None
+
+
+class _LaterUnpickler(pickle.Unpickler):
+    """Adds ``age`` to each time."""
+
+    def __init__(self, pickled: bytes, age: timedelta) -> None:
+        super().__init__(io.BytesIO(pickled))
+        self._age = age
+
+    def persistent_load(self, time: datetime) -> datetime:
+        return time + self._age
+
+
+def _pickled(made: Any) -> bytes:
+    target = io.BytesIO()
+    _Pickler(target).dump(made)
+    return target.getvalue()
 
 
 _recorded: dict[Hashable, Recorded[Any]] = {}
@@ -79,23 +115,50 @@ def _without(rows: _Rows, others: _Rows) -> _Rows:
     return {table: [row for row in found if row not in known.get(table, ())] for table, found in rows.items()}
 
 
+class _Column(NamedTuple):
+    name: str
+    is_time: bool
+    is_key: bool
+
+
+def _columns() -> dict[str, list[_Column]]:
+    """Return the columns of each table."""
+    columns: dict[str, list[_Column]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute("""
+            SELECT c.relname, quote_ident(a.attname), a.atttypid = 'timestamptz'::regtype, a.attnum = ANY (i.indkey)
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_attribute a ON a.attrelid = c.oid
+            WHERE i.indisprimary AND a.attnum > 0 AND NOT a.attisdropped
+        """)
+        for table, *column in cursor:
+            columns.setdefault(table, []).append(_Column(*column))
+    return columns
+
+
 def _change(gone: _Rows, new: _Rows) -> str:
     """Return statements that delete the rows ``gone`` and insert the rows ``new``.
 
     No trigger runs meanwhile, since the rows that triggers made were recorded too.
     """
-    statements = [
-        f'DELETE FROM "{table}" t WHERE to_jsonb(t) IN (SELECT jsonb_array_elements({_quoted(found)}))'
-        for table, found in gone.items()
-        if found
-    ] + [
-        f'INSERT INTO "{table}" SELECT * FROM jsonb_populate_recordset(NULL::"{table}", {_quoted(found)})'
-        for table, found in new.items()
-        if found
-    ]
-    return ";".join([
-        "SET LOCAL session_replication_role = replica", *statements, "SET LOCAL session_replication_role = origin",
-    ])  # fmt: skip
+    columns = _columns()
+    statements = ["SET LOCAL session_replication_role = replica"]
+    for table, rows in gone.items():
+        if rows:
+            same = " AND ".join(f"t.{each.name} = gone.{each.name}" for each in columns[table] if each.is_key)
+            statements.append(f'DELETE FROM "{table}" t USING {_recordset(table, rows)} gone WHERE {same}')
+    for table, rows in new.items():
+        if rows:
+            names = ", ".join(each.name for each in columns[table])
+            values = ", ".join(
+                f"{each.name} + {_AGE}" if each.is_time and table not in _HASHED else each.name
+                for each in columns[table]
+            )
+            statements.append(f'INSERT INTO "{table}" ({names}) SELECT {values} FROM {_recordset(table, rows)} new')
+    return ";".join([*statements, "SET LOCAL session_replication_role = origin"])
+
+
+def _recordset(table: str, rows: list[str]) -> str:
+    return f'jsonb_populate_recordset(NULL::"{table}", {_quoted(rows)})'
 
 
 def _quoted(rows: list[str]) -> str:

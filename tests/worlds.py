@@ -60,8 +60,8 @@ class Api:
         self.token = token
         self.client = FrontClient(raise_request_exception=True)
 
-    def __deepcopy__(self, memo: Any) -> Api:
-        return Api(self.token)
+    def __reduce__(self) -> tuple[type[Api], tuple[str | None]]:
+        return Api, (self.token,)  # without the client
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Send a request and return the response. Headers are keywords: ``Idempotency_Key="k"``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from byteor_cloud.capture_files import indexes_of
 from byteor_cloud.engine.replay import Record, encode_journal
 from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, kept_folder, upload
+from tests.browser.filled import row_page, signed_in
 from tests.worlds import Api, World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -105,6 +107,18 @@ def test_highest_sequence_is_found_in_journal_and_trace(world: World) -> None:
     assert [each["sequence"] for each in page["results"]] == [2**63, last]
     assert [each["position"] for each in traced["records"]] == [2]
     assert code(get(world, artifact, f"/journal/quotes_in?sequence={2**64}")) == (400, "invalid")
+
+
+def test_decimal_that_json_would_round_comes_with_its_bytes(world: World) -> None:
+    payloads = [b"0.30000000000000000001", b"1.10", b"0.5"]
+    artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal(payloads)))
+
+    page = get(world, artifact, "/journal/quotes_in").json()
+
+    found = [each["payload_base64"] and base64.b64decode(each["payload_base64"]) for each in page["results"]]
+    assert found == [*payloads[:2], None]
+    shown = signed_in(world.operator.user).get(row_page(artifact)).content.decode()
+    assert re.findall('<code class="payload">([^<]*)', shown)[:3] == [each.decode() for each in payloads]
 
 
 def test_unknown_lane_and_two_beginnings_are_refused(world: World) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from apps.artifacts.pages import parts, wording
 from byteor_cloud.engine.replay.around import read_around
+from byteor_cloud.engine.replay.shown import show_payload
 from tests.artifacts.incidents import frames
 
 
@@ -30,6 +31,8 @@ def plain(text: str) -> str:
         (b'{"legs": [{"x": 1}, {"x": 2}]}', b'{"legs": [{"x": 1}, {"x": 3}]}', "`legs[1].x` is `3`, expected `2`"),
         (b'{"a b": 1}', b'{"a b": true}', '`["a b"]` is `true`, expected `1`'),
         (b"[1]", b'"<b>"', 'it is `"<b>"`, expected `[1]`'),
+        (b'{"p": 0.10000000000000000001}', b'{"p": 0.1}', "`p` is `0.1`, expected `0.10000000000000000001`"),
+        (b'{"p": {"x": 1.10}}', b'{"p": -0}', '`p` is `-0`, expected `{"x": 1.10}`'),
         (b'{"a":1}', b'{"a": 1}', "it has the same JSON, but other bytes from byte 5 on"),
         (b"abc", b"abd", "byte 2 is `0x64`, expected `0x63`"),
         (b"abc", b"ab", "it ends early, at byte 2"),
@@ -76,6 +79,23 @@ def test_only_the_lines_and_bytes_that_differ_are_marked() -> None:
     ]  # fmt: skip
     dump = parts.hex_dump(wording.hex_rows(b"<i>\x00", b"<i>\x01"))
     assert dump == "<i>000000</i>  3c 69 3e <mark>00</mark>              &lt;i&gt;<mark>·</mark>"
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (b'{"p":0.30000000000000000001,"q":[1.10,-0]}', '{"p": 0.30000000000000000001, "q": [1.10, -0]}'),
+        (b'{"n":9007199254740993,"e":1E5}', '{"n": 9007199254740993, "e": 1E5}'),
+        (b'["\\u00e9", true, null, 0.5]', '["\u00e9", true, null, 0.5]'),
+    ],
+)
+def test_payload_is_shown_with_its_own_digits(payload: bytes, text: str) -> None:
+    for has_bytes in (True, False):
+        shown = parts.payload_text(show_payload(payload, has_bytes=has_bytes))
+        assert html.unescape(shown) == f'<code class="payload">{text}</code>'
+
+    lines = wording.json_lines(wording.read_json(payload), wording.ABSENT)
+    assert "".join(part.strip() for line in lines for part, _ in line) == text.replace(", ", ",")
 
 
 def test_a_large_record_is_shown_around_its_first_difference() -> None:

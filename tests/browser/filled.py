@@ -96,8 +96,7 @@ def fill(world: World, suffix: str = "1") -> Filled:
 
 
 def _fill(world: World, suffix: str) -> Filled:
-    # Of these rows, only liveness depends on the time that has passed since they were made.
-    environment = world.environment("prod", f"{world.name}-{suffix}", heartbeat_interval_s=3600)
+    environment = world.environment("prod", f"{world.name}-{suffix}")
     agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}")
     bundle = world.bundle(environment, f"{world.name}-bundle-{suffix}")
     deployment = world.deployment(bundle)

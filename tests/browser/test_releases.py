@@ -101,6 +101,8 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     expect(search).to_have_value("agent")
     report(agents[1][1], agents[1][0], "downloading")
     expect(page.locator(f"#agent-{agents[1][0].pk} .pill")).to_have_text("downloading")
+    events = page.locator(".related-rows li", has_text="Timeline entries")
+    expect(events).to_have_text(f"Timeline entries{deployment.timeline.count()}")
     shot(page, "deployment", widths=BOTH, full_page=True)
 
     report(agents[1][1], agents[1][0], "failed", detail=f"no such core {NASTY}")
@@ -116,6 +118,9 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     expect(page.locator("#known-bad")).to_contain_text("1 of 2 agents of wave 2 failed")
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator(".live[data-moving=no]")).to_be_visible()
+    expect(events).to_have_text(f"Timeline entries{deployment.timeline.count()}")
+    page.get_by_text("Every field").click()
+    expect(page.locator("fieldset .field-line", has_text="Status").first).to_contain_text("rolled back")
     shot(page, "rolled-back", widths=BOTH, full_page=True)
 
     page.get_by_role("link", name="Clear known bad").click()

@@ -66,7 +66,7 @@ _recorded_tenant = Recorded(_make_tenant)
 
 @pytest.fixture
 def tenant(db: None) -> tuple[World, Filled]:
-    """Return a world and its rows in every table. They are as old as the test that was the first to need them."""
+    """Return a world and its rows in every table."""
     return _recorded_tenant()
 
 

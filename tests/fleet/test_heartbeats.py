@@ -369,18 +369,6 @@ def test_list_agents_omits_large_reports(world: World) -> None:
     assert whole["report"] == {"resources": {"note": "x" * 5000}}
 
 
-def test_list_agents_does_not_read_large_reports(world: World) -> None:
-    agents = stories.fleet(world, 3)
-    for agent, api in agents:
-        beat(api, agent, resources={"note": "x" * 5000})
-
-    with CaptureQueriesContext(connection) as queries:
-        world.viewer.api.get(world.path(rest="/agents"))
-
-    (page,) = [query["sql"] for query in queries if 'AS "listed_report"' in query["sql"]]
-    assert page.count('"fleet_heartbeat"."report"') == 2  # once for its size, and once to read it if it is small
-
-
 def test_agent_is_drifted_when_it_does_not_run_the_desired_bundle(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]

@@ -76,8 +76,6 @@ def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, lis
         return Running(enrolled, made, [active(world, bundle, enrolled) for bundle in made[:deployments]])
 
     found = recorded(("running", world.name, agents, deployments), make)
-    # The recording may be minutes old, and agents without a recent heartbeat are offline.
-    Heartbeat.objects.filter(agent__in=[agent for agent, _ in found.agents]).update(last_seen_at=timezone.now())
     return found.agents, found.bundles, found.deployments
 
 

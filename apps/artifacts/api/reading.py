@@ -49,7 +49,7 @@ class JournalRecordSerializer(serializers.Serializer[Any]):
         "time": "The time of the record, with nanoseconds.",
         "size": "The size of the payload in bytes.",
         "json": "The payload, if it is JSON.",
-        "payload_base64": "The payload or its first 64 KiB, if it is not shown as JSON.",
+        "payload_base64": "The payload or its first 64 KiB. Null if `json` keeps the digits of each number.",
         "truncated": "Whether the payload is cut.",
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64decode
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +12,7 @@ from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 
-from apps.artifacts.pages.wording import HEX_WIDTH, Runs
+from apps.artifacts.pages.wording import HEX_WIDTH, Runs, json_text, keep_digits
 
 FOUND = "found"  # the id of the panel that a link asks for
 _SHOWN = 300  # characters of a payload
@@ -54,8 +53,10 @@ def payload_text(shown: dict[str, Any]) -> str:
         return "-"
     if shown["json"] is None:
         text = text_of(b64decode(shown["payload_base64"])[: _SHOWN + 1])
+    elif shown["payload_base64"] is None:
+        text = json_text(shown["json"])
     else:
-        text = json.dumps(shown["json"], ensure_ascii=False)
+        text = json_text(keep_digits(b64decode(shown["payload_base64"])))
     return code(text)
 
 

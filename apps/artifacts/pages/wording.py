@@ -33,6 +33,13 @@ ABSENT = _Absent()
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it is written in a payload. As a float, it could lose digits."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """A place where two JSON values differ. ``ABSENT`` is a value that is missing there."""
 
@@ -42,9 +49,15 @@ class Difference:
 
 
 def read_json(payload: bytes | None) -> Any:
-    """Return the payload's JSON value, or ``ABSENT`` if it is none or too large to be shown."""
-    value = None if payload is None else show_payload(payload)["json"]
-    return ABSENT if value is None else value
+    """Return the payload's JSON value, with ``Number`` for numbers. ``ABSENT``: it is none or too large to be shown."""
+    if payload is None or show_payload(payload)["json"] is None:
+        return ABSENT
+    return keep_digits(payload)
+
+
+def keep_digits(payload: bytes) -> Any:
+    """Return the value of a payload that is JSON, with ``Number`` for numbers."""
+    return json.loads(payload, parse_float=Number, parse_int=Number)
 
 
 def find_differences(expected: Any, actual: Any) -> list[Difference]:
@@ -65,7 +78,7 @@ def _differences(path: Path, expected: Any, actual: Any) -> Iterator[Difference]
     elif isinstance(expected, list) and isinstance(actual, list):
         pairs = ((at, _item(expected, at), _item(actual, at)) for at in range(max(len(expected), len(actual))))
     else:
-        if expected is ABSENT or actual is ABSENT or _text(expected) != _text(actual):
+        if expected is ABSENT or actual is ABSENT or json_text(expected) != json_text(actual):
             yield Difference(path, expected, actual)
         return
     for key, one, other in pairs:
@@ -76,7 +89,15 @@ def _item(values: list[Any], at: int) -> Any:
     return values[at] if at < len(values) else ABSENT
 
 
-def _text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Return a JSON value on one line, with each ``Number`` as it is."""
+    match value:
+        case Number():
+            return value.text
+        case dict():
+            return f"{{{', '.join(f'{json_text(name)}: {json_text(item)}' for name, item in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(json_text, value))}]"
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -89,7 +110,7 @@ def name_path(path: Path) -> str:
         elif part.isidentifier():
             text += f".{part}"
         else:
-            text += f"[{_text(part)}]"
+            text += f"[{json_text(part)}]"
     return _cut(text.removeprefix(".")) or "the record"
 
 
@@ -141,11 +162,11 @@ def describe_difference(expected: bytes, actual: bytes, start: int = 0) -> str:
 
 def _difference(found: Difference) -> str:
     if found.actual is ABSENT:
-        return format_html("is missing, expected <code>{}</code>", _cut(_text(found.expected)))
+        return format_html("is missing, expected <code>{}</code>", _cut(json_text(found.expected)))
     if found.expected is ABSENT:
-        return format_html("is <code>{}</code>, expected nothing", _cut(_text(found.actual)))
+        return format_html("is <code>{}</code>, expected nothing", _cut(json_text(found.actual)))
     return format_html(
-        "is <code>{}</code>, expected <code>{}</code>", _cut(_text(found.actual)), _cut(_text(found.expected))
+        "is <code>{}</code>, expected <code>{}</code>", _cut(json_text(found.actual)), _cut(json_text(found.expected))
     )
 
 
@@ -205,13 +226,13 @@ def _lines(
 ) -> Iterator[tuple[str, bool]]:
     marked = is_marked or path in differing
     if not isinstance(value, (dict, list)) or not value:
-        yield f"{indent}{label}{_text(value)}", marked
+        yield f"{indent}{label}{json_text(value)}", marked
         return
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     items = list(value.items() if isinstance(value, dict) else enumerate(value))
     yield f"{indent}{label}{opening}", marked
     for number, (key, item) in enumerate(items, 1):
-        name = f"{_text(key)}: " if isinstance(value, dict) else ""
+        name = f"{json_text(key)}: " if isinstance(value, dict) else ""
         inner = _lines((*path, key), f"{indent}  ", name, item, differing, is_marked=marked)
         *lines, (last, last_marked) = inner
         yield from lines

@@ -1,4 +1,4 @@
-"""Pages that update themselves: the browser reloads a fragment of a row's page while the row is changing."""
+"""Pages that update themselves: the browser reloads parts of a row's page while the row is changing."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
 
 from apps.tenancy.console.base import ReadOnlyAdmin
 
+_PARTS = "live_parts"  # in the context: whether only the parts that change are asked for
+
 
 class LiveAdmin(ReadOnlyAdmin):
     """A table whose rows have self-updating pages. ``live_template`` must have one root element, and show the acts."""
 
     live_template: ClassVar[str]
-    # The part below ``live_template``. It is not reloaded.
+    # The part below ``live_template``. It is costly, so that it is reloaded only once, when nothing changes any more.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
 
     def is_moving(self, row: Any) -> bool:
-        """Tell whether the row may still change, so that the browser should reload the fragment."""
+        """Tell whether the row may still change, so that the browser should reload the parts."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def get_urls(self) -> list[Any]:
-        """Return the URLs of the table and of the fragment."""
+        """Return the URLs of the table and of the parts that are reloaded."""
         live = self.admin_site.admin_view(self.live_view)
         return [path("<uuid:pk>/live/", live, name=self._live_name()), *super().get_urls()]
 
@@ -45,20 +46,22 @@ class LiveAdmin(ReadOnlyAdmin):
         return {}
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """Show the row's page with both templates."""
+        """Show the row's page with both templates, or only the parts that are reloaded."""
         context["live"] = {
             "template": self.live_template,
             "url": reverse(f"admin:{self._live_name()}", args=[obj.pk]),
             "every_s": self.every_s,
         }
-        context["still"] = {"template": self.still_template, **self.still(request, obj)}
-        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+        response = super().render_change_form(request, context, *args, obj=obj, **kwargs)
+        if _PARTS in context:
+            response.template_name = "console/live_parts.html"
+        if _PARTS not in context or not context["summary"]["moving"]:
+            response.context_data["still"] = {"template": self.still_template, **self.still(request, obj)}
+        return response
 
     @method_decorator(require_GET)
     def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the fragment with the row's present state. The same people may see it as may see the page."""
-        row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
-        if row is None:
+        """Return the parts with the row's present state. The same people may see them as may see the page."""
+        if not self.has_view_permission(request):
             raise Http404
-        context = {"original": row, "acts": self._buttons(request, row), "summary": self._summary(request, row)}
-        return TemplateResponse(request, self.live_template, context)
+        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped

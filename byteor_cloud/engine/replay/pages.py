@@ -27,8 +27,8 @@ def journal_page(
 
     It begins after the position ``after``, or at the first record with at least this ``sequence``, or at the first
     record at or after this time; by default at the beginning. ``next_after`` is null on the last page. A page that
-    would be too large is ``truncated``: it ends before ``limit``. A payload that is JSON is shown as ``json``, any
-    other as ``payload_base64``; with ``has_bytes``, every payload has ``payload_base64``.
+    would be too large is ``truncated``: it ends before ``limit``. ``has_bytes`` gives every payload ``payload_base64``;
+    otherwise it is null where ``json`` has the digits of the payload.
     """
     first = 0
     if after is not None:
@@ -43,9 +43,7 @@ def journal_page(
     end = min(first + limit, index.total)
     while position < end and page_bytes < MAX_PAGE_BYTES:
         size, found, time_ns = index.head(position)
-        shown = show_payload(index.record(position, SHOWN_BYTES).payload, size)
-        if shown["json"] is not None and not has_bytes:
-            shown["payload_base64"] = None
+        shown = show_payload(index.record(position, SHOWN_BYTES).payload, size, has_bytes=has_bytes)
         record = {"position": position, "sequence": found, "time": shown_time(time_ns), "size": size, **shown}
         page_bytes += len(json.dumps(record, ensure_ascii=False).encode())
         results.append(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 from byteor_cloud.engine import strict_json
@@ -11,10 +12,11 @@ SHOWN_BYTES = 64 * 1024
 _LIMITS = strict_json.JsonLimits(max_bytes=SHOWN_BYTES, max_values=SHOWN_BYTES)
 
 
-def show_payload(payload: bytes, size: int | None = None) -> dict[str, Any]:
+def show_payload(payload: bytes, size: int | None = None, *, has_bytes: bool = True) -> dict[str, Any]:
     """Return ``json``, ``payload_base64`` and ``truncated``. ``size`` is the size of a payload that is already cut.
 
-    ``json`` is null if the payload is cut or is not JSON that every reader reads alike.
+    ``json`` is null if the payload is cut or is not JSON that every reader reads alike. ``payload_base64`` is null only
+    without ``has_bytes``, and only if ``json`` writes each number with the digits that it has in the payload.
     """
     shown = payload[:SHOWN_BYTES]
     is_cut = len(shown) < (len(payload) if size is None else size)
@@ -22,4 +24,16 @@ def show_payload(payload: bytes, size: int | None = None) -> dict[str, Any]:
         value = None if is_cut else strict_json.read(shown, _LIMITS)
     except strict_json.MalformedJson:
         value = None
-    return {"json": value, "payload_base64": base64.b64encode(shown).decode(), "truncated": is_cut}
+    is_enough = not has_bytes and value is not None and _numbers(shown) == _numbers(json.dumps(value))
+    return {
+        "json": value,
+        "payload_base64": None if is_enough else base64.b64encode(shown).decode(),
+        "truncated": is_cut,
+    }
+
+
+def _numbers(text: bytes | str) -> list[str]:
+    """Return the numbers of a JSON text as they are written, in their order."""
+    found: list[str] = []
+    json.loads(text, parse_float=found.append, parse_int=found.append)
+    return found

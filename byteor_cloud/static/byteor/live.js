@@ -1,7 +1,8 @@
-// Keeps the live part of a row's page up to date. It fetches that part from the server again and changes only the nodes
-// that differ, so that scroll position, focus, open sections and typed text stay. No library, no build.
+// Keeps the parts of a row's page up to date. It fetches them from the server again and changes only the nodes that
+// differ, so that scroll position, focus, open sections and typed text stay. No library, no build.
 const MAX_WAIT = 30000; // ms between requests, for a hidden tab and a server that does not respond
 const TIMEOUT = 15000; // ms for one response
+const PARTS = [".live", ".still", "fieldset.module", ".related-rows"]; // the elements of live_parts.html
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 const root = document.querySelector("[data-live]");
@@ -48,9 +49,12 @@ function morph(old, made) {
 }
 
 function show(text) {
-  const made = new DOMParser().parseFromString(text, "text/html").querySelector(".live");
+  const made = new DOMParser().parseFromString(text, "text/html");
   const focused = document.activeElement;
-  morph(root.querySelector(".live"), made);
+  for (const part of PARTS) {
+    const [old, next] = [document.querySelector(part), made.querySelector(part)];
+    if (old && next) morph(old, next);
+  }
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   countDown();
 }

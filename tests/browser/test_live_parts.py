@@ -1,0 +1,92 @@
+"""A page that updates itself updates all its numbers, not only those in the first part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from django.utils.html import strip_tags
+
+from apps.artifacts.models import Artifact
+from apps.artifacts.services import bisects, replays
+from apps.tenancy.console import LiveAdmin, site
+from tests.artifacts.incidents import incident, ingested, upload
+from tests.browser.filled import row_page, signed_in
+from tests.browser.waiting import approval_of, live, waiting
+from tests.releases.stories import fleet, offered
+from tests.worlds import World, plan, report, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def changing(world: World) -> Iterator[Any]:
+    """Yield a row of each table whose pages update themselves, while it changes."""
+    [deployment] = waiting(world)
+    yield deployment
+    yield approval_of(deployment)
+    world.version()
+    artifact = ingested(world, incident(world.version(content=plan(stages=[{"id": "x", "op": "identity"}])).spec_kv))
+    yield replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+    yield bisects.request(artifact, environment=world.dev, predicate="fails", actor=world.operator.actor)
+    yield artifact
+
+
+def main_lines(client: Client, row: Any) -> set[str]:
+    """Return the lines of the row's page below its title, without the part that does not change."""
+    html = client.get(row_page(row)).content.decode().partition('id="content-main"')[2].partition("</main>")[0]
+    changes, _, rest = html.partition('<div class="still">')
+    return text_lines(changes + rest.partition(f'id="{row._meta.model_name}_form"')[2])
+
+
+def text_lines(html: str) -> set[str]:
+    return {line.strip() for line in strip_tags(html).splitlines()}
+
+
+def related(client: Client, url: str) -> dict[str, str]:
+    found = re.findall(r"<span>([^<]*)</span><b>([^<]*)</b>", client.get(url).content.decode())
+    assert found
+    return dict(found)
+
+
+def test_every_number_is_in_parts_that_are_reloaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, shown = signed_in(world.operator.user), set()
+
+    for row in changing(world):
+        now = timezone.now()
+        with monkeypatch.context() as frozen:
+            frozen.setattr(timezone, "now", lambda now=now: now)
+            still = main_lines(client, row) - text_lines(client.get(live(row)).content.decode())
+        assert [line for line in still if re.search(r"\d", line)] == []
+        shown.add(type(row))
+
+    assert shown == {model for model, table in site._registry.items() if isinstance(table, LiveAdmin)}
+
+
+def test_related_counts_follow_the_page(world: World) -> None:
+    [(agent, api)] = fleet(world, 1)
+    deployment = offered(world, world.bundle())
+    client = signed_in(world.viewer.user)
+    before = related(client, row_page(deployment))
+    assert report(api, agent, "downloading").status_code == 200
+
+    after = related(client, live(deployment))
+
+    assert after == related(client, row_page(deployment))
+    assert after != before
+
+
+def test_costly_part_is_reloaded_once_when_the_row_no_longer_changes(world: World) -> None:
+    agent, api = world.agent()
+    content = incident(world.version().spec_kv)
+    artifact = Artifact.objects.get(pk=upload(api, agent, content, kind="incident_bundle").json()["id"])
+    client = signed_in(world.operator.user)
+    while_received = client.get(live(artifact)).content.decode()
+    run_jobs()
+
+    at_last = client.get(live(artifact)).content.decode()
+
+    assert ('class="still"' in while_received, "Journal of quotes_in" in at_last) == (False, True)

@@ -1,0 +1,74 @@
+"""Rows that are recorded once are as old in each later test as in the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from apps.fleet.models import Agent
+from apps.tenancy import audit
+from apps.tenancy.ledger import Verification
+from apps.tenancy.models import Environment
+from tests.recorded import Recorded, may_disable_triggers
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+PASSED = timedelta(hours=1)
+
+
+def times(world: World, agent: Agent) -> list[datetime]:
+    """Return times of a row that the recording changed, of a row that it inserted, and of objects that it returned."""
+    return [
+        Environment.objects.get(pk=world.dev.pk).updated_at,
+        Agent.objects.get(pk=agent.pk).created_at,
+        agent.created_at,
+        agent.environment.created_at,
+    ]
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that lets an hour pass."""
+    clock = timezone.now
+    return lambda: monkeypatch.setattr(timezone, "now", lambda: clock() + PASSED)
+
+
+def test_recorded_times_follow_the_clock(world: World, pass_time: Callable[[], None]) -> None:
+    def make() -> Agent:
+        world.dev.updated_at = timezone.now()
+        world.dev.save()
+        agent, _ = world.agent()
+        return agent
+
+    if not may_disable_triggers():
+        pytest.skip("without these rights, rows are not recorded")
+    recorded = Recorded(make)
+    with transaction.atomic():
+        before = times(world, recorded())
+        transaction.set_rollback(True)
+    pass_time()
+
+    after = times(world, recorded())
+
+    (passed,) = {now - then for now, then in zip(after, before, strict=True)}
+    assert passed >= PASSED
+
+
+def test_recorded_ledger_stays_valid(db: None, pass_time: Callable[[], None]) -> None:
+    recorded = Recorded(lambda: World("acme"))
+    sealed = Recorded(lambda: audit.seal_chain(recorded_world.organization.pk))
+    with transaction.atomic():
+        recorded_world = recorded()
+        sealed()
+        transaction.set_rollback(True)
+    pass_time()
+
+    recorded()
+    sealed()
+
+    verification = Verification(recorded_world.organization.pk)
+    assert (list(verification.faults()), verification.unsealed, verification.chain.seq > 0) == ([], 0, True)
