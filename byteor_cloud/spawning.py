@@ -11,13 +11,9 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 
-from gevent.monkey import get_original
-
-# gevent's versions watch the child in the event loop, and would take its exit status.
-_spawn = get_original("os", "posix_spawn")
-_wait = get_original("os", "waitpid")
+import gevent
+from gevent.monkey import is_module_patched
 
 
 class Child:
@@ -31,8 +27,11 @@ class Child:
         # With -P the child does not import modules from the folder that this process was started in.
         command = [sys.executable, "-P", "-m", module, *arguments]
         duplicates = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
+        if is_module_patched("os"):
+            # Otherwise gevent would miss the end of a first child that ends immediately, and wait for it forever.
+            gevent.get_hub().loop.install_sigchld()
         try:
-            self.pid: int = _spawn(command[0], command, environment, file_actions=duplicates, setsid=True)
+            self.pid = os.posix_spawn(command[0], command, environment, file_actions=duplicates, setsid=True)
         except OSError:
             self.socket.close()
             raise
@@ -43,7 +42,9 @@ class Child:
         """Kill the process if it still runs, and return its exit code, or the negative number of its signal."""
         self.socket.close()
         if self._code is None:
-            with suppress(ProcessLookupError):
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if not ended:  # else its id may belong to another process already
                 os.kill(self.pid, signal.SIGKILL)
-            self._code = os.waitstatus_to_exitcode(_wait(self.pid, 0)[1])
+                _, status = os.waitpid(self.pid, 0)
+            self._code = os.waitstatus_to_exitcode(status)
         return self._code
