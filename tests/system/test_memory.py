@@ -1,0 +1,134 @@
+"""The memory that the largest permitted requests and captures take of a server's processes.
+
+Processes of captures are measured in tests/engine/replay/test_capture_process.py, and limited by the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import requests
+
+from byteor_cloud.engine.replay import Record, encode_journal
+from tests.artifacts.incidents import BOUNDARY, form, incident
+from tests.memory import MIB, forget_peak, needs_linux, peak, used
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, children
+from tests.system.fleet import Fleet
+from tests.system.test_computing import graph
+from tests.worlds import PLAN
+
+pytestmark = needs_linux
+MOST = 256 * MIB
+BODY = 4 * MIB
+# Random bytes, which no compression makes smaller.
+RANDOM = random.Random(1)
+
+
+class Measured:
+    """A server with one API process, and the most memory that its processes took beyond their idle sizes."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        installation.serve(RATE_LIMIT="off", API_PROCESSES="1")
+        self.fleet = Fleet(installation, "Large")
+        self.pids = {name: pid for pid, name in self._processes()}
+        self.idle = {name: used(pid) for name, pid in self.pids.items()}
+        self.grown: dict[str, dict[str, int]] = {}
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        for pid, command in children(self.installation.servers[0].pid).items():
+            if "manage.py" in command and "worker" in command:
+                yield pid, "worker"
+            yield from ((child, "API") for child, line in children(pid).items() if "gunicorn" in command + line)
+
+    def during(self, what: str, act: Callable[[], Any]) -> Any:
+        """Perform the act, note the peaks of the processes, and return what the act returns."""
+        for pid in self.pids.values():
+            forget_peak(pid)
+        result = act()
+        self.grown[what] = {name: peak(pid) - self.idle[name] for name, pid in self.pids.items()}
+        return result
+
+    def ask(self, method: str, path: str, body: Any = None, *, status: int = 200) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
+        data = json.dumps(body) if body is not None else None
+        url = self.fleet.base + (path if path.startswith("/api") else self.fleet.environment + path)
+        answer = requests.request(method, url, data=data, headers=headers, timeout=PATIENCE_S)
+        assert answer.status_code == status, (path, answer.text[:300])
+        return answer
+
+    def upload(self, agent: tuple[str, str], content: bytes, kind: str) -> str:
+        """Upload an artifact, wait until the worker has checked it, and return its id."""
+        fields = {"kind": kind, "captured_at": "2026-11-01T00:00:00Z"}
+        kind_of_body = f"multipart/form-data; boundary={BOUNDARY}"
+        headers = {"Authorization": f"Bearer {agent[1]}", "Content-Type": kind_of_body}
+        url = f"{self.fleet.base}/api/v1/agents/{agent[0]}/artifacts"
+        answer = requests.post(url, data=form(fields, content), headers=headers, timeout=PATIENCE_S)
+        assert answer.status_code == 201, answer.text[:300]
+        path = f"/artifacts/{answer.json()['id']}"
+        wait_until(lambda: self.ask("GET", path).json()["status"] != "received")
+        assert self.ask("GET", path).json()["status"] == "verified", self.ask("GET", path).text
+        return path
+
+
+def padded(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan with a description that makes a request with it as large as permitted."""
+    return {**plan, "description": "x" * (BODY - len(json.dumps(plan)) - 2000)}
+
+
+def test_largest_requests_take_bounded_memory(installation: Installation) -> None:
+    server = Measured(installation)
+    assert server.pids.keys() == {"API", "worker"}
+    large, padding = graph(4000), padded(PLAN)
+    draft = server.during("create", lambda: server.ask("POST", "/drafts", {"name": "large", "plan": large}, status=201))
+    for number in range(12):
+        padding = {**padding, "labels": {"number": str(number)}}
+        server.ask("POST", "/drafts", {"name": f"{number}", "plan": padding}, status=201)
+    path = f"/drafts/{draft.json()['id']}"
+    server.during("list of drafts", lambda: server.ask("GET", "/drafts?limit=200"))
+    server.during("draft", lambda: server.ask("GET", path))
+    server.during("preview", lambda: server.ask("POST", f"{path}/preview", {}))
+    server.during("preview of a body", lambda: server.ask("POST", f"{path}/preview", {"plan": padding}))
+    server.during("update", lambda: server.ask("PUT", path, {"plan": {**large, "labels": {"a": "b"}}}))
+    version = server.during("promote", lambda: server.ask("POST", f"{path}/version", {}, status=201)).json()
+    path = f"/versions/{version['id']}"
+    for rest in ("", "/spec.kv", f"/diff?against={version['id']}"):
+        server.during(f"version{rest[:5]}", partial(server.ask, "GET", path + rest))
+    server.during("graph", lambda: server.ask("GET", f"{path}/graph.svg"))
+    wide = {"stage-0000": {"text": "x" * (BODY - 2000)}}
+    bundle = {"name": "wide", "version_id": version["id"], "stage_config": wide}
+    server.during("bundle", lambda: server.ask("POST", "/config-bundles", bundle, status=201))
+    server.during("bundles", lambda: server.ask("GET", "/config-bundles?limit=200"))
+    assert {what: grown for what, grown in server.grown.items() if max(grown.values()) > MOST} == {}
+
+
+def test_largest_captures_take_bounded_memory(installation: Installation) -> None:
+    server = Measured(installation)
+    agent = server.fleet.agent("edge-1")
+    draft = server.ask("POST", "/drafts", {"name": "small", "plan": PLAN}, status=201).json()
+    version = server.ask("POST", f"/drafts/{draft['id']}/version", {}, status=201).json()
+    server.during("64 MiB", lambda: server.upload(agent, RANDOM.randbytes(64 * MIB - 2000), "diagnostic"))
+    # Numbers that compress to a fourth, so that 123 MiB fit into an upload.
+    digits = b"".join(b'{"id": %d}' % RANDOM.getrandbits(200) for _ in range(20_000))
+    records = [Record(1, 1, b'{"id": 1, "text": "%s"}' % (digits.hex().encode() * 48)[: 120 * MIB])]
+    records += [Record(number, number, digits[: 64 * 1024]) for number in range(2, 50)]
+    content = incident(version["spec_kv"], quotes_in=encode_journal(records))
+    path = server.during("capture", lambda: server.upload(agent, content, "incident_bundle"))
+    server.during("files", lambda: server.ask("GET", f"{path}/files"))
+    server.during("journal", lambda: server.ask("GET", f"{path}/journal/quotes_in?limit=200"))
+    server.during("content", lambda: server.ask("GET", f"{path}/content"))
+
+    def replay() -> str:
+        made = server.ask("POST", f"{path}/replay", {}, status=202).json()
+        found = f"/replays/{made['id']}"
+        wait_until(lambda: server.ask("GET", found).json()["status"] not in {"queued", "running"})
+        return found
+
+    found = server.during("replay", replay)
+    server.during("trace", lambda: server.ask("GET", f"{found}/trace?sequence=1"))
+    assert {what: grown for what, grown in server.grown.items() if max(grown.values()) > MOST} == {}
