@@ -105,7 +105,10 @@ def working(**options: Any) -> Iterator[Worker]:
 
 
 def is_stopped(pid: int | None) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return False
 
 
 def wait_until_stopped(pid: int | None) -> None:

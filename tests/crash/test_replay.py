@@ -218,8 +218,10 @@ def test_killed_worker_leaves_no_paused_process_and_loses_no_replay() -> None:
             os.kill(worker.pid, signal.SIGCONT)
             return False
 
-        wait_until(one_is_paused, every_s=0.1)
-        worker.kill()
+        try:
+            wait_until(one_is_paused, every_s=0.1)
+        finally:
+            worker.kill()
     wait_until(lambda: not any(lives(pid) for pid in processes))
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'artifacts.replay'")

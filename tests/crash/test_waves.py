@@ -245,7 +245,7 @@ def test_failing_rollout_survives_kills(rollouts: Rollouts) -> None:
     assert {agent["running"]["bundle_hash"] for agent in final["agents"]} == {"bundle_hash of before"}
     assert sum(agent["last_failed"] is not None for agent in final["agents"]) == len(FAILING)
     assert [entry["event"] for entry in final["timeline"]] == [
-        "restore", "roll_back", "fail", "offer", "build", "create",
+        "restore", "roll_back", "fail", "agents_failed", "offer", "build", "create",
     ]  # fmt: skip
     assert final["bundle"]["known_bad"] is True
     for rollout in (undisturbed, *disturbed(rollouts, BAD, undisturbed, **options)):

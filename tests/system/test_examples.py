@@ -182,7 +182,7 @@ def release(story: Story, agent: Any, bundles: list[str]) -> None:
     report(second, offer, status="failed")
     story.await_status(f"/deployments/{second}", "failed")
     story.send("clearConfigBundle", bundles[1])
-    story.send("retryDeployment", second)
+    story.send("retryDeployment", second, agents=[agent["agent_id"]])
     report(second, story.await_offer(agent, second))
     story.await_status(f"/deployments/{second}", "active")
     story.send("rollBackDeployment", second)

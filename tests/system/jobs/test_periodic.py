@@ -21,6 +21,7 @@ def test_periodic_jobs_have_the_expected_intervals() -> None:
         "tenancy.seal_audit": 3,
         "tenancy.wake_webhooks": 5,
         "tenancy.close_minute": 60,
+        "tenancy.count_use": 60,
         "artifacts.retention": 3600,
         "fleet.forget_credentials": 3600,
         "fleet.forget_history": 3600,
