@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.tenancy.models import Environment, Project
+from byteor_cloud.event_loop import pause
 
 # The tone in which ``state_pill`` shows each state.
 TONES: Mapping[str, str] = {
@@ -185,6 +186,7 @@ def admin_column(field: Field[Any, Any], *, in_table: bool) -> Any:
         return field.name
 
     def shown(row: Model) -> str:
+        pause()  # a page has hundreds of cells, between which others may compute
         return display(getattr(row, field.name))
 
     title = str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
