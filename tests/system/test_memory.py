@@ -25,7 +25,7 @@ from tests.worlds import PLAN
 pytestmark = needs_linux
 MOST = 256 * MIB
 BODY = 4 * MIB
-# Random bytes, which no compression makes smaller.
+KIB = 1024
 RANDOM = random.Random(1)
 
 
@@ -113,10 +113,10 @@ def test_largest_captures_take_bounded_memory(installation: Installation) -> Non
     draft = server.ask("POST", "/drafts", {"name": "small", "plan": PLAN}, status=201).json()
     version = server.ask("POST", f"/drafts/{draft['id']}/version", {}, status=201).json()
     server.during("64 MiB", lambda: server.upload(agent, RANDOM.randbytes(64 * MIB - 2000), "diagnostic"))
-    # Numbers that compress to a fourth, so that 123 MiB fit into an upload.
-    digits = b"".join(b'{"id": %d}' % RANDOM.getrandbits(200) for _ in range(20_000))
-    records = [Record(1, 1, b'{"id": 1, "text": "%s"}' % (digits.hex().encode() * 48)[: 120 * MIB])]
-    records += [Record(number, number, digits[: 64 * 1024]) for number in range(2, 50)]
+    # A thirtieth of it is noise: a capture may unpack to at most a hundred times its size.
+    blocks = (RANDOM.randbytes(KIB).hex().encode() + bytes([48]) * (62 * KIB) for _ in range(120 * MIB // (64 * KIB)))
+    records = [Record(1, 1, b'{"id": 1, "text": "%s"}' % b"".join(blocks))]
+    records += [Record(number, number, b'{"id": 1, "text": "%s"}' % (b"x" * 60 * KIB)) for number in range(2, 50)]
     content = incident(version["spec_kv"], quotes_in=encode_journal(records))
     path = server.during("capture", lambda: server.upload(agent, content, "incident_bundle"))
     server.during("files", lambda: server.ask("GET", f"{path}/files"))
