@@ -2,7 +2,7 @@
 
 Somebody may delete such a folder while processes run, so each use of a folder begins with one of these functions.
 A process locks its temporary files and folders while it uses them. The kernel unlocks them when the process dies, so
-``remove_leftovers`` can tell what nobody needs any more, however long a job takes.
+``remove_leftovers`` recognizes what no process uses, however long a job takes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from byteor_cloud import space
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.received_file import PARTIAL
 
-# A younger file may not be locked yet. Where the file system has no locks, an upload in progress is younger, too.
+# A younger file may not be locked yet. On a file system without locks, this also protects uploads in progress.
 LEFTOVER_S = 1800.0
 _PRIVATE = 0o700  # captured data passes through these folders
 logger = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def discard(folder: Path) -> Path:
-    """Take a folder out of its place at once, and return where its content waits for its removal. Raises OSError."""
+    """Move a folder to the scratch folder, and return the new folder, for the caller to delete. Raises OSError."""
     target = Path(tempfile.mkdtemp(dir=scratch())) / folder.name
     folder.rename(target)
     return target.parent
@@ -76,7 +76,7 @@ def remove_leftovers() -> None:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Tell whether a living process has the file or folder locked. Raises FileNotFoundError."""
+    """Return whether a running process has locked the file or folder. Raises FileNotFoundError."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

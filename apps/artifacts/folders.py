@@ -67,7 +67,7 @@ def take_out(kept: Kept) -> Path | None:
         return None
     finally:
         if kept.path.parent != _root():
-            with suppress(OSError):  # other artifacts of the organization have folders, too
+            with suppress(OSError):  # the organization may have other folders here
                 kept.path.parent.rmdir()
 
 

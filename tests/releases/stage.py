@@ -1,16 +1,20 @@
-"""What the random stories of ``test_stateful`` need: an organization, a clock that tests move, and worker crashes."""
+"""What random stories need: an organization, a clock that tests move, and worker crashes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
+import hypothesis
+import pytest
 from django.db import connection
 from django.db.models import Count, Q, Sum
 from django.utils import timezone
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Agent, Assignment
@@ -23,7 +27,9 @@ from apps.releases.models import (
     KnownBad,
     ProgressCount,
 )
+from byteor_cloud import ids
 from byteor_cloud.compiled import CompiledQuery
+from tests.conftest import SEED
 from tests.releases import model_records as m
 from tests.releases.model import Model
 from tests.worlds import Person, World, plan
@@ -189,3 +195,26 @@ def rows_of_model(model: Model) -> dict[str, Any]:
         "bad": model.bad,
         "offered_though_bad": set(),
     }  # fmt: skip
+
+
+def run_stories(
+    machine: type[RuleBasedStateMachine], monkeypatch: pytest.MonkeyPatch, *, examples: int, steps: int
+) -> None:
+    """Run random stories of a state machine by the clock of stories. They are chosen by BYTEOR_TEST_SEED."""
+    print(f"BYTEOR_TEST_SEED={SEED}")
+    monkeypatch.setattr(timezone, "datetime", StoryClock)
+    monkeypatch.setattr(ids, "time", StoryClock)
+    monkeypatch.setattr(ids, "_last", 0)
+    run_state_machine_as_test(
+        cast(Any, hypothesis.seed(SEED))(machine),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            report_multiple_bugs=False,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

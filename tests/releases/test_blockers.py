@@ -11,24 +11,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 from uuid import UUID
 
-import hypothesis
 import pytest
 from django.db import transaction
-from django.utils import timezone
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from apps.fleet.models import Agent
 from apps.releases.models import Deployment
 from apps.releases.services import builds, explanations, rollout_steps
 from apps.tenancy.api import limits
 from byteor_cloud import blobs, ids
-from tests.conftest import SEED
-from tests.releases.stage import StoryClock, StoryWorld
+from tests.releases.stage import StoryClock, StoryWorld, run_stories
 from tests.worlds import report
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "4"))
@@ -269,23 +265,7 @@ def _no_storage(*_: object) -> None:
 
 @pytest.mark.django_db
 def test_builds_explanations_and_blockers_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    print(f"BYTEOR_TEST_SEED={SEED}")
     Waiting.scene, Waiting.seen = StoryWorld(), Counter()
-    monkeypatch.setattr(timezone, "datetime", StoryClock)
-    monkeypatch.setattr(ids, "time", StoryClock)
-    monkeypatch.setattr(ids, "_last", 0)
-    run_state_machine_as_test(
-        cast(Any, hypothesis.seed(SEED))(Waiting),
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            print_blob=True,
-            report_multiple_bugs=False,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_stories(Waiting, monkeypatch, examples=EXAMPLES, steps=STEPS)
     print(Waiting.seen)
     assert Waiting.seen.keys() == {"starts", *FINDINGS}

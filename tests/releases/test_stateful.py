@@ -9,29 +9,23 @@ from __future__ import annotations
 import os
 import sys
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-import hypothesis
 import pytest
 from django.db import transaction
-from django.utils import timezone
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     initialize,
     rule,
-    run_state_machine_as_test,
 )
 
 from apps.releases.models import Approval
-from byteor_cloud import ids
-from tests.conftest import SEED
 from tests.releases import model_records as m
 from tests.releases.model import Model
 from tests.releases.random_story import ACTIONS, any_index, random_action
 from tests.releases.random_worker import Worker, crashes
-from tests.releases.stage import StoryClock, StoryWorld
+from tests.releases.stage import StoryWorld, run_stories
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "14"))
 STEPS = 40
@@ -285,21 +279,5 @@ class Stories(Worker):
 
 @pytest.mark.django_db
 def test_random_stories_agree_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    print(f"BYTEOR_TEST_SEED={SEED}")
     Stories.scene = StoryWorld()
-    monkeypatch.setattr(timezone, "datetime", StoryClock)
-    monkeypatch.setattr(ids, "time", StoryClock)
-    monkeypatch.setattr(ids, "_last", 0)
-    run_state_machine_as_test(
-        cast(Any, hypothesis.seed(SEED))(Stories),
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            print_blob=True,
-            report_multiple_bugs=False,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_stories(Stories, monkeypatch, examples=EXAMPLES, steps=STEPS)

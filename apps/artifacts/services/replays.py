@@ -122,7 +122,7 @@ def check_request(artifact: Artifact, *, mode: str) -> None:
 
 
 def _is_another(version: Version, artifact: Artifact) -> bool:
-    """Tell whether the version is another one than the capture's."""
+    """Return whether the version has another spec than the capture."""
     return version.spec_hash != artifact.spec_hash
 
 

@@ -29,7 +29,6 @@ from byteor_cloud.engine.machines import (
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, InvalidInput
-from byteor_cloud.large_columns import each_row
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
@@ -324,7 +323,7 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> N
         )
     admission.check_freeze(environment, None, may_override=False)
     under_way = Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)
-    if offers.overlaps(deployment, each_row(under_way)):
+    if offers.overlaps(deployment, under_way.only("pipeline", "target")):
         raise Conflict(
             f"The deployment is {deployment.status}, and another deployment is under way with some of its agents, or "
             "of its pipeline. Wait until that one has ended.",

@@ -19,14 +19,14 @@ class LiveAdmin(ReadOnlyAdmin):
     """A table whose rows have self-updating pages. ``live_template`` must have one root element, and show the acts."""
 
     live_template: ClassVar[str]
-    # The part below ``live_template``. It is costly, so that it is reloaded only once, when nothing changes any more.
+    # The part below ``live_template``. It is expensive, so it is reloaded once, after the last change.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
 
     def is_moving(self, row: Any) -> bool:
-        """Tell whether the row may still change, so that the browser should reload the parts."""
+        """Return whether the row may still change. The browser reloads the page's parts until then."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def get_urls(self) -> list[Any]:

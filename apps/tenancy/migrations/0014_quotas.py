@@ -6,7 +6,7 @@ Triggers of the counted tables, in the migrations of their apps, insert the coun
 import django.db.models.deletion
 from django.db import migrations, models
 
-# What was counted while the rows of an environment were deleted must go, too.
+# Deleting an environment's rows adds counts, which must be deleted as well.
 FORGET = """
 CREATE FUNCTION tenancy_forget_use() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

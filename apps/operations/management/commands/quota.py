@@ -38,7 +38,7 @@ class Command(OperatorCommand):
             "--clear",
             action="append",
             default=[],
-            type=_name,  # as errors name it, too: stored_bytes
+            type=_name,  # the name in errors: stored_bytes
             choices=[_name(quota) for quota in Quota],
             metavar="NAME",
             help="remove the quota with this name; can be given several times",
