@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from byteor_cloud.engine.replay import (
+from byteor.engine.replay import (
     BadJournal,
     IncidentBundle,
     extract_incident,

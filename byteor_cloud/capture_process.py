@@ -26,9 +26,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-from byteor_cloud.capture_files import build_capture
-from byteor_cloud.engine.compiler import Ops, PipelineSpec, decode
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import Ops, PipelineSpec, decode
+from byteor.engine.replay import (
     BadInput,
     Decision,
     EffectFailed,
@@ -41,6 +40,7 @@ from byteor_cloud.engine.replay import (
     trace,
     validate_incident,
 )
+from byteor_cloud.capture_files import build_capture
 from byteor_cloud.host_share import lower_priority
 from byteor_cloud.sealing import MEMORY_BYTES, limit, seal
 

@@ -13,9 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byteor_cloud.configuration_checks import check_runtime_config
-from byteor_cloud.engine import strict_json
-from byteor_cloud.engine.compiler import (
+from byteor.engine.replay.around import read_around_in
+
+from byteor.engine import strict_json
+from byteor.engine.compiler import (
     Compilation,
     Diagnostic,
     Ops,
@@ -31,9 +32,9 @@ from byteor_cloud.engine.compiler import (
     to_svg,
     write_plan,
 )
-from byteor_cloud.engine.configuration import diff_configurations
-from byteor_cloud.engine.replay import JournalIndex, StaleIndex, compare, journal_page
-from byteor_cloud.engine.replay.around import read_around_in
+from byteor.engine.configuration import diff_configurations
+from byteor.engine.replay import JournalIndex, StaleIndex, compare, journal_page
+from byteor_cloud.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
 
 MAX_BYTES = 4 * 1024 * 1024

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from byteor_cloud.engine.allowlist import Url, check_program, parse_url_prefix
+from byteor.engine.allowlist import Url, check_program, parse_url_prefix
 
 PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]

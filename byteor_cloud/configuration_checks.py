@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from byteor_cloud.engine.allowlist import check_program, parse_url_prefix
-from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
-from byteor_cloud.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
-from byteor_cloud.engine.replay import NO_PARAMETERS, dataguard, stages_without_parameters
+from byteor.engine.allowlist import check_program, parse_url_prefix
+from byteor.engine.compiler import SIDE_EFFECTS, split_op
+from byteor.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
+from byteor.engine.replay import NO_PARAMETERS, dataguard, stages_without_parameters
 from byteor_cloud.errors import MAX_FIELD_ERRORS, FieldError, child_pointer
 
 _ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": parse_url_prefix, "exec": check_program}

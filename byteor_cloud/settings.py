@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import django.utils.csp
 
+from byteor.engine import machines
 from byteor_cloud import config, database, logs
 from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
-from byteor_cloud.engine import machines
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent

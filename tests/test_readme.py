@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from byteor.verify import cli
+from byteor.verify.trust import VerificationOutcome
 from byteor_cloud.config import PREFIX, Config
-from byteor_cloud.verify import cli
-from byteor_cloud.verify.trust import VerificationOutcome
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

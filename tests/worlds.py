@@ -25,9 +25,9 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, organizations, tokens
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import Target
 from byteor_cloud import jobs
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import Target
 from tests import openapi
 from tests.front import FrontClient
 

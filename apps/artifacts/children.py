@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byteor.engine.replay import Cancelled, EffectFailed, Effects
 from byteor_cloud import sealing
 from byteor_cloud.capture_process import BODY, SILENCE_S
-from byteor_cloud.engine.replay import Cancelled, EffectFailed, Effects
 from byteor_cloud.spawning import Child
 from byteor_cloud.turns import Turn
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from socket import SHUT_RDWR
 from threading import Timer
 
-from byteor_cloud.engine.allowlist import Url
-from byteor_cloud.engine.compiler import split_op
-from byteor_cloud.engine.replay import Decision, EffectFailed, Gate
+from byteor.engine.allowlist import Url
+from byteor.engine.compiler import split_op
+from byteor.engine.replay import Decision, EffectFailed, SideEffectPolicy
 
 TIMEOUT_S = 10.0  # for one side effect
 TOTAL_S = 900.0  # for all side effects of a replay, so that it does not occupy a slot of the worker forever
@@ -30,12 +30,12 @@ _MAX_STDERR = 2_000  # bytes of a program's error output that are kept
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes the side effects that ``gate`` permits, until the time ``until`` of ``clock``.
+    """Executes the side effects that ``policy`` permits, until the time ``until`` of ``clock``.
 
     Programs run in ``folder``.
     """
 
-    gate: Gate
+    policy: SideEffectPolicy
     folder: Path
     replay_id: str
     until: float
@@ -45,8 +45,8 @@ class Executor:
     clock: Callable[[], float] = time.monotonic
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Return the gate's decision about a side effect."""
-        return self.gate.decide(stage, op)
+        """Return the policy's decision about a side effect."""
+        return self.policy.decide(stage, op)
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
         """Send the request or run the program. Raises EffectFailed."""
@@ -112,7 +112,7 @@ class Executor:
             stdin.write(payload)
             stdin.seek(0)
             try:
-                process = subprocess.Popen(  # noqa: S603  the gate permitted this path
+                process = subprocess.Popen(  # noqa: S603  the policy permitted this path
                     command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.folder,
                     env=environment, start_new_session=True,
                 )  # fmt: skip

@@ -17,7 +17,7 @@ from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
-from byteor_cloud.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
+from byteor.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.jobs import enqueue
 

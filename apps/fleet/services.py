@@ -21,7 +21,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import keep_environments, lock_row
-from byteor_cloud.engine.target import Target
+from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden
 from byteor_cloud.jobs import enqueue
 

@@ -10,7 +10,7 @@ from django.db.models.fields.json import KeyTransform
 from psycopg.types.json import Jsonb
 
 from apps.tenancy.models import EnvironmentOwned, Revisioned, name_index
-from byteor_cloud.engine.compiler import stages_in
+from byteor.engine.compiler import stages_in
 from byteor_cloud.json_text import JsonText, parsed
 
 

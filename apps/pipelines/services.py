@@ -17,6 +17,7 @@ from apps.tenancy.models import Environment, Quota
 from apps.tenancy.services.quotas import reserve
 from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
 from apps.tenancy.state import lock_row
+from byteor.engine.compiler import COMPILER_VERSION, SpecDiff
 from byteor_cloud.computations import (
     CompiledDraft,
     CompiledVersion,
@@ -27,7 +28,6 @@ from byteor_cloud.computations import (
 )
 from byteor_cloud.computations import draw as draw_kv
 from byteor_cloud.computing import Compute, here
-from byteor_cloud.engine.compiler import COMPILER_VERSION, SpecDiff
 from byteor_cloud.errors import Conflict, FieldError, NotFound, Unprocessable
 
 

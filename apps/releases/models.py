@@ -16,10 +16,10 @@ from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, name_index, one_of_constraint
 from apps.tenancy.state import Stateful
-from byteor_cloud.engine.approval_subject import ApprovalSubject, DeploymentOptions
-from byteor_cloud.engine.break_glass import BreakGlass
-from byteor_cloud.engine.failures import MAX_CAUSE, FailureReason
-from byteor_cloud.engine.machines import (
+from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
+from byteor.engine.break_glass import BreakGlass
+from byteor.engine.failures import MAX_CAUSE, FailureReason
+from byteor.engine.machines import (
     APPROVAL,
     DEPLOYMENT,
     UNDER_WAY,
@@ -28,9 +28,9 @@ from byteor_cloud.engine.machines import (
     DeploymentStatus,
     OfferAction,
 )
-from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
-from byteor_cloud.engine.target import ApprovalTarget, Target
+from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.rollout import EnlistmentCursor, Strategy
+from byteor.engine.target import ApprovalTarget, Target
 
 
 class ConfigBundle(EnvironmentOwned):

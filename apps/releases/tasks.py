@@ -17,7 +17,7 @@ from apps.releases.services import (
     rollbacks,
     rollout_steps,
 )
-from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
+from byteor.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 from byteor_cloud.large_columns import without_large
 

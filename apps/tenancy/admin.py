@@ -50,7 +50,7 @@ from apps.tenancy.models import (
 )
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations, signing_keys, tokens
-from byteor_cloud.engine.delivery.keys import KeyStatus
+from byteor.engine.signing.keys import KeyStatus
 
 _ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
 

@@ -30,7 +30,7 @@ from apps.tenancy.models import (
     User,
 )
 from apps.tenancy.webhooks.announce import announce
-from byteor_cloud.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
+from byteor.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
 from byteor_cloud.ids import smallest_uuid7, uuid7
 
 AT_ONCE = 5000  # events that are sealed in one transaction

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.tenancy import vault
 from apps.tenancy.models import AuditSeal, Organization
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.hash_chain import (
+from byteor.engine.hash_chain import (
     GENESIS,
     GRACE,
     Chain,

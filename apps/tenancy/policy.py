@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from byteor_cloud.engine.freeze import FreezeWindow
-from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor.engine.freeze import FreezeWindow
+from byteor.engine.release_policy import ReleasePolicy
 
 DEFAULT_HEARTBEAT_INTERVAL_S = 30  # the same for every posture
 

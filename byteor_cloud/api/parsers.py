@@ -11,12 +11,12 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, MultiPartParser
 
+from byteor.engine import strict_json
+from byteor.engine.strict_json import JsonFault
 from byteor_cloud import blobs, space
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.computing import Compute, here
-from byteor_cloud.engine import strict_json
-from byteor_cloud.engine.strict_json import JsonFault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 from byteor_cloud.received_file import ReceivedFile
 

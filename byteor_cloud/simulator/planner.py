@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from byteor_cloud.agent.progress import OfferStatus
-from byteor_cloud.agent.retry import backoff_s
-from byteor_cloud.engine.machines import OfferAction
+from byteor.agent.progress import OfferStatus
+from byteor.agent.retry import backoff_s
+from byteor.engine.machines import OfferAction
 
 from .scenarios import NORMAL, Purpose, Setup, Traits, choose_traits, draw, draw_bits, first_beat_s, is_chosen_to_fail
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from byteor.engine.replay.journal import Record
 
-from byteor_cloud.agent.api import ControlPlane
-from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
-from byteor_cloud.agent.key_rotation import KeyRotation
-from byteor_cloud.agent.keyring import Keyring
-from byteor_cloud.agent.loop import AgentLoop
-from byteor_cloud.agent.offer_handler import OfferHandler
-from byteor_cloud.agent.pipeline import BundleRunner
-from byteor_cloud.agent.resource_meter import ResourceMeter
-from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.state_folder import AgentIdentity, StateFolder
-from byteor_cloud.engine.replay.journal import Record
+from byteor.agent.api import ControlPlane
+from byteor.agent.identity import BaseUrl, Credentials, SecretValue
+from byteor.agent.key_rotation import KeyRotation
+from byteor.agent.keyring import Keyring
+from byteor.agent.loop import AgentLoop
+from byteor.agent.offer_handler import OfferHandler
+from byteor.agent.pipeline import BundleRunner
+from byteor.agent.resource_meter import ResourceMeter
+from byteor.agent.retry import Backoff
+from byteor.agent.state_folder import AgentIdentity, StateFolder
 from tests.agent.control_plane import AGENT_ID, API_KEY, ENVIRONMENT, NOW, FakeControlPlane
 
 SAMPLE = (Record(1, 10, b'{"price":1}'), Record(2, 20, b"{}"), Record(3, 30, b'{"price":3}'))

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, override
 
-from byteor_cloud.engine.delivery import bundle, credential, dsse, keys
-from byteor_cloud.engine.delivery.encoding import Json, sha256
-from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
+from byteor.engine.canonical import Json, sha256
+from byteor.engine.signing import bundle, credential, dsse, keys
+from byteor.engine.signing.keys import KeySet, KeyStatus, PublicKey
 
 NOW = datetime(2026, 10, 20, 8, tzinfo=UTC)
 AGENT_ID = "0192-agent"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.api import Client, ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
-from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
+from byteor.agent.api import Client, ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
+from byteor.agent.identity import BaseUrl, Credentials, SecretValue
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.progress import OfferStatus
-from byteor_cloud.engine.delivery.bundle import MAX_BUNDLE_BYTES
+from byteor.agent.progress import OfferStatus
+from byteor.engine.signing.bundle import MAX_BUNDLE_BYTES
 from tests.agent.keys import OTHER_KEY
 
 
@@ -147,7 +147,7 @@ def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch
         raise Killed
 
     plane.offer("d1")
-    monkeypatch.setattr("byteor_cloud.agent.offer_handler._check_hash", raise_killed)
+    monkeypatch.setattr("byteor.agent.offer_handler._check_hash", raise_killed)
     with pytest.raises(Killed):
         node.settle()
     monkeypatch.undo()
@@ -161,7 +161,7 @@ def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch
 def test_bundle_damaged_while_it_is_stored_fails_the_offer(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("byteor_cloud.agent.state_folder.StateFolder.bundle", lambda *_: None)
+    monkeypatch.setattr("byteor.agent.state_folder.StateFolder.bundle", lambda *_: None)
     plane.offer("d1")
 
     node.settle()

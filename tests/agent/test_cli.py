@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent import cli
-from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.replay import OutcomeStatus, ReplayMode, extract_incident, replay, validate_incident
+from byteor.agent import cli
+from byteor.engine.canonical import sha256
+from byteor.engine.replay import OutcomeStatus, ReplayMode, extract_incident, replay, validate_incident
 from tests.patience import PATIENCE_S, wait_until
 
 TOKEN = "bor_enroll_spent-once"
@@ -350,7 +350,7 @@ def test_sigterm_stops_the_process_promptly(plane: Any, tmp_path: Path) -> None:
         "BYTEOR_AGENT_ID": "0192-agent",
         "BYTEOR_AGENT_API_KEY": "bor_agent_nobody-may-ever-see-this",
     }
-    command = [sys.executable, "-c", "from byteor_cloud.agent.cli import main; raise SystemExit(main())"]
+    command = [sys.executable, "-c", "from byteor.agent.cli import main; raise SystemExit(main())"]
     command += ["run", "--state", str(tmp_path / "state")]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: plane.beats or process.poll() is not None)

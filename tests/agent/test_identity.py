@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from byteor_cloud.agent.identity import BaseUrl, Credentials, IdentityError, SecretValue
+from byteor.agent.identity import BaseUrl, Credentials, IdentityError, SecretValue
 
 VARIABLES = {
     "BYTEOR_API_BASE_URL": "https://cloud.example.com/",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.api import CredentialRejected
-from byteor_cloud.agent.enrollment import connect
-from byteor_cloud.agent.state_folder import StateFolder
+from byteor.agent.api import CredentialRejected
+from byteor.agent.enrollment import connect
+from byteor.agent.state_folder import StateFolder
 from tests.agent.control_plane import API_KEY
 
 NEW_KEY = "bor_agent_new-1"

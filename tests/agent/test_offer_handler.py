@@ -173,7 +173,7 @@ def test_unexpected_exception_of_a_stage_is_reported(
     def raise_unprintable(*_args: Any, **_kwargs: Any) -> Any:
         raise ZeroDivisionError("oops \ud800\0\n" + "x" * 3_000)
 
-    monkeypatch.setattr("byteor_cloud.agent.pipeline.PipelineRunner", raise_unprintable)
+    monkeypatch.setattr("byteor.agent.pipeline.PipelineRunner", raise_unprintable)
     plane.offer("d1")
 
     node.settle()
@@ -185,7 +185,7 @@ def test_full_disk_fails_the_activation(node: Any, plane: Any, monkeypatch: pyte
     def raise_full(*_args: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("byteor_cloud.agent.state_folder.StateFolder.save_capture", raise_full)
+    monkeypatch.setattr("byteor.agent.state_folder.StateFolder.save_capture", raise_full)
     plane.offer("d1")
 
     node.settle()

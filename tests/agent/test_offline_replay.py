@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.cli import main
-from byteor_cloud.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
-from byteor_cloud.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal, frames_digest
+from byteor.agent.cli import main
+from byteor.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
+from byteor.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal, frames_digest
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "spec_validation.json": {"ok": True, "description": None},

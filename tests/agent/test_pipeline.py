@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent import resource_meter
-from byteor_cloud.agent.configuration import ActivationError, AgentRuntimeConfig
-from byteor_cloud.agent.pipeline import BundleRunner
-from byteor_cloud.agent.sample import InvalidSample, read_sample
-from byteor_cloud.agent.state_folder import StateFolder
-from byteor_cloud.agent.tuning import isolate_cpu, tune
-from byteor_cloud.engine.compiler import compile_plan
-from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.replay import Frame, Record, encode_frame, encode_journal
+from byteor.agent import resource_meter
+from byteor.agent.configuration import ActivationError, AgentRuntimeConfig
+from byteor.agent.pipeline import BundleRunner
+from byteor.agent.sample import InvalidSample, read_sample
+from byteor.agent.state_folder import StateFolder
+from byteor.agent.tuning import isolate_cpu, tune
+from byteor.engine.canonical import sha256
+from byteor.engine.compiler import compile_plan
+from byteor.engine.replay import Frame, Record, encode_frame, encode_journal
 
 HASH = sha256(b"bundle")
 GRAPH = {
@@ -161,7 +161,7 @@ def test_invalid_sample_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_sample(path)
     with pytest.raises(InvalidSample, match="No such file"):
         read_sample(tmp_path / "missing")
-    monkeypatch.setattr("byteor_cloud.agent.sample._MAX_BYTES", 7)
+    monkeypatch.setattr("byteor.agent.sample._MAX_BYTES", 7)
     with pytest.raises(InvalidSample, match="more than 7 bytes"):
         read_sample(path)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.progress import OfferStatus
-from byteor_cloud.engine.delivery.encoding import sha256
+from byteor.agent.progress import OfferStatus
+from byteor.engine.canonical import sha256
 from tests.agent.keys import OTHER_KEY
 
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from byteor_cloud.agent.api import ControlPlaneUnavailable
-from byteor_cloud.agent.retry import Backoff, retry_until_answered
+from byteor.agent.api import ControlPlaneUnavailable
+from byteor.agent.retry import Backoff, retry_until_answered
 
 
 def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> list[float]:

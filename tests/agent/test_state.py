@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.identity import SecretValue
-from byteor_cloud.agent.progress import Progress
-from byteor_cloud.agent.state_folder import AgentIdentity, StateError, StateFolder
-from byteor_cloud.engine.delivery.encoding import sha256
+from byteor.agent.identity import SecretValue
+from byteor.agent.progress import Progress
+from byteor.agent.state_folder import AgentIdentity, StateError, StateFolder
+from byteor.engine.canonical import sha256
 
 
 @pytest.fixture

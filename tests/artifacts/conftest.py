@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.allowlist import parse_url_prefix
+from byteor.engine.allowlist import parse_url_prefix
 from tests.artifacts.servers import Receiver, serve_http
 from tests.races import at_once
 

@@ -13,7 +13,7 @@ from typing import Any
 from apps.artifacts import folders
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
-from byteor_cloud.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
+from byteor.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
 from tests.worlds import Api, World, run_jobs
 
 BOUNDARY = "byteor-boundary"

@@ -14,7 +14,7 @@ from apps.artifacts.services import bisects, cancellation, replays
 from apps.artifacts.tasks import step_bisect
 from apps.pipelines.models import Version
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.compiler import compile_plan, encode, spec_hash
+from byteor.engine.compiler import compile_plan, encode, spec_hash
 from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal
 from tests.worlds import World, plan, run_jobs

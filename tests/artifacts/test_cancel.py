@@ -17,7 +17,7 @@ from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replay_runs, replays
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.replay import Cancelled
+from byteor.engine.replay import Cancelled
 from byteor_cloud.spawning import Child
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal

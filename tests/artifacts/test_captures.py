@@ -15,9 +15,9 @@ from django.conf import settings
 from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import captures, derived, replays
+from byteor.engine.replay import Record, encode_journal
 from byteor_cloud import blobs
 from byteor_cloud.capture_files import indexes_of
-from byteor_cloud.engine.replay import Record, encode_journal
 from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, kept_folder, upload
 from tests.browser.filled import row_page, signed_in

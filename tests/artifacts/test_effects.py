@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from apps.artifacts.effects import Executor
-from byteor_cloud.engine.replay import EffectFailed, Gate
+from byteor.engine.replay import EffectFailed, SideEffectPolicy
 from tests.artifacts.servers import serve_http
 from tests.patience import wait_until
 
-GATE = Gate((), (), {}, consented=True)
+POLICY = SideEffectPolicy((), (), {}, consented=True)
 
 
 @pytest.fixture
 def executor(tmp_path: Path) -> Executor:
-    return Executor(GATE, tmp_path, "replay-1", until=time.monotonic() + 60, timeout_s=0.4)
+    return Executor(POLICY, tmp_path, "replay-1", until=time.monotonic() + 60, timeout_s=0.4)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_error_output_of_a_program_is_cut(executor: Executor) -> None:
     source = "import sys; sys.stdout.write('o' * 3000000); sys.stderr.write('e' * 3000000); sys.exit(1)"
 
     with pytest.raises(EffectFailed) as failed:
-        Executor(GATE, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
+        Executor(POLICY, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
 
     assert str(failed.value) == "the program ended with 1: " + "e" * 2000
 
@@ -194,7 +194,7 @@ def _ended(pid: int) -> bool:
 
 
 def test_total_time_of_side_effects_is_limited(tmp_path: Path) -> None:
-    executor = Executor(GATE, tmp_path, "r", until=time.monotonic() - 1)
+    executor = Executor(POLICY, tmp_path, "r", until=time.monotonic() - 1)
 
     with pytest.raises(EffectFailed, match="took too long in total"):
         executor.perform("s", "exec:/bin/true", b"")

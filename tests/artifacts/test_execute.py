@@ -13,7 +13,7 @@ from apps.artifacts.effects import Executor
 from apps.artifacts.models import Replay
 from apps.releases.models import Approval
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud.engine.allowlist import parse_url_prefix
+from byteor.engine.allowlist import parse_url_prefix
 from tests.artifacts.execute_steps import (
     audit_actions,
     bodies,

@@ -19,7 +19,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
-from byteor_cloud.engine.allowlist import parse_url_prefix
+from byteor.engine.allowlist import parse_url_prefix
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.jobs import Claim
 from tests.artifacts.execute_steps import (

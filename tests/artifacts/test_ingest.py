@@ -14,8 +14,8 @@ from django.conf import settings
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.compiler import compile_plan
-from byteor_cloud.engine.replay import Record, encode_journal
+from byteor.engine.compiler import compile_plan
+from byteor.engine.replay import Record, encode_journal
 from tests.artifacts import incidents
 from tests.artifacts.incidents import archive, files_of, incident, ingested, journal
 from tests.engine.replay import everywhere

@@ -10,10 +10,10 @@ import re
 from typing import Any
 
 import pytest
+from byteor.engine.replay.around import read_around
+from byteor.engine.replay.shown import show_payload
 
 from apps.artifacts.pages import parts, wording
-from byteor_cloud.engine.replay.around import read_around
-from byteor_cloud.engine.replay.shown import show_payload
 from tests.artifacts.incidents import frames
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from byteor_cloud.engine.compiler import compile_plan
+from byteor.engine.compiler import compile_plan
 
 RING = {
     "plan_v": 1,

@@ -14,8 +14,8 @@ from django.utils import timezone
 from apps.fleet.models import Assignment
 from apps.releases.models import Deployment
 from apps.releases.services import builds, rollout_steps
-from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import RolloutAgent, Strategy, plan_rollout
+from byteor.engine.machines import AgentProgress
+from byteor.engine.rollout import RolloutAgent, Strategy, plan_rollout
 from byteor_cloud.ids import uuid7
 from tests.worlds import ALL, World
 

@@ -82,8 +82,8 @@ class Offender:
         from django.utils import timezone
 
         from apps.artifacts.models import Artifact
+        from byteor.engine.canonical import sha256
         from byteor_cloud import blobs
-        from byteor_cloud.engine.delivery.encoding import sha256
         from tests.artifacts.incidents import incident, journal
 
         version, (agent, _) = self.version, self.world.agent(name="captures")

@@ -18,8 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from byteor_cloud.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
-from byteor_cloud.engine.replay import (
+from byteor.engine.replay.dataguard import build_guard
+from byteor.engine.replay.payload import Message
+
+from byteor.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
+from byteor.engine.replay import (
     IncidentBundle,
     OutcomeStatus,
     Record,
@@ -32,8 +35,6 @@ from byteor_cloud.engine.replay import (
     trace,
     validate_incident,
 )
-from byteor_cloud.engine.replay.dataguard import build_guard
-from byteor_cloud.engine.replay.payload import Message
 from tests.bench.results import Row, ratio
 
 OLD_COMMIT = "bea0031"
@@ -59,8 +60,8 @@ _HEAD, _FRAME = struct.Struct("<IQQI"), struct.Struct("<IQ")
 # Runs in another process, because the old engine has the same module names. It prints the seconds of a replay.
 _OLD = """
 import io, json, pathlib, sys, time
-from byteor_cloud.engine.compiler import decode
-from byteor_cloud.engine.replay import IncidentBundle, replay
+from byteor.engine.compiler import decode
+from byteor.engine.replay import IncidentBundle, replay
 folder, config = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 spec = decode((folder / "spec.kv").read_bytes())
 bundle = IncidentBundle(spec=spec, spec_hash="", documents={}, journals={"in": folder / "old.bin"}, expected={})

@@ -14,9 +14,9 @@ from django.utils import timezone
 from apps.fleet.models import Agent
 from apps.releases.models import AgentFailure, Approval, Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import approvals, deployments
-from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import Target
+from byteor.engine.break_glass import BreakGlassRequest
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import Target
 from tests.browser.filled import act, row_page, signed_in, table
 from tests.browser.waiting import approval_of, buttons, listed, live, waiting
 from tests.releases.stories import active, bundles, fleet, offered

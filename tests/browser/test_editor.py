@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
-from byteor_cloud.engine.compiler import compile_plan, write_plan
+from byteor.engine.compiler import compile_plan, write_plan
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
 from tests.worlds import PLAN, World, plan

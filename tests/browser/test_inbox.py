@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.releases.models import Approval
 from apps.releases.services import approvals
-from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget
+from byteor.engine.target import ApprovalTarget, ReplayTarget
 from tests.browser.filled import row_page, signed_in
 from tests.browser.waiting import approval_of, listed, live, waiting
 from tests.worlds import World

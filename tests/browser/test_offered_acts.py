@@ -20,7 +20,7 @@ from apps.releases.admin.records import DeploymentAgentAdmin
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.tenancy.console import site
 from apps.tenancy.console.acts import Act, ActContext
-from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
+from byteor.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
 from byteor_cloud.errors import DomainError
 from tests.browser.confirmed import YES, shown_messages
 from tests.browser.filled import Filled, act, fill, row_page, signed_in

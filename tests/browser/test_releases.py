@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import approvals, deployments
-from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import Target
+from byteor.engine.break_glass import BreakGlassRequest
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import Target
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
 from tests.releases.stories import fleet, offered, waves

@@ -19,7 +19,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import accounts
-from byteor_cloud.engine.compiler import write_plan
+from byteor.engine.compiler import write_plan
 from tests.artifacts.incidents import archive, files_of, frames, journal, upload
 from tests.worlds import Api, plan, report, run_jobs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from byteor_cloud.engine.allowlist import check_program, parse_url_prefix, permits_url
+from byteor.engine.allowlist import check_program, parse_url_prefix, permits_url
 
 ORIGIN = "http://hooks.example"
 

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from byteor_cloud.engine.blockers import BlockerCode as C
-from byteor_cloud.engine.blockers import OtherDeployment, StartFacts, find_blockers
-from byteor_cloud.engine.freeze import FreezeWindow
-from byteor_cloud.engine.machines import DeploymentStatus as S
+from byteor.engine.blockers import BlockerCode as C
+from byteor.engine.blockers import OtherDeployment, StartFacts, find_blockers
+from byteor.engine.freeze import FreezeWindow
+from byteor.engine.machines import DeploymentStatus as S
 
 END = datetime(2026, 12, 27, 5, tzinfo=UTC)
 FREEZE = (FreezeWindow(datetime(2026, 12, 24, 17, tzinfo=UTC), END, "holidays."), END)

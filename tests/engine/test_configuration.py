@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.configuration import ConfigChange, RuntimeConfig, diff_configurations
+from byteor.engine.configuration import ConfigChange, RuntimeConfig, diff_configurations
 
 OLD: dict[str, Any] = {
     "tuning_profile": "default",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from byteor_cloud.engine.failures import MAX_CAUSE, find_cause
+from byteor.engine.failures import MAX_CAUSE, find_cause
 
 HASH = "0123456789abcdef" * 4
 

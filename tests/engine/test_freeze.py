@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteor_cloud.engine.freeze import (
+from byteor.engine.freeze import (
     FreezeWindow,
     Recurrence,
     active_window,

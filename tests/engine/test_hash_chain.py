@@ -12,9 +12,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.delivery import keys
-from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
-from byteor_cloud.engine.hash_chain import (
+from byteor.engine.hash_chain import (
     GENESIS,
     Chain,
     Checkpoint,
@@ -27,6 +25,8 @@ from byteor_cloud.engine.hash_chain import (
     sign_checkpoint,
     write_line,
 )
+from byteor.engine.signing import keys
+from byteor.engine.signing.keys import KeySet, KeyStatus, PublicKey
 
 texts = st.text(max_size=30)
 uuids = st.uuids().map(str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from byteor_cloud.engine.machines import (
+from byteor.engine.machines import (
     APPROVAL,
     ARTIFACT,
     DEPLOYMENT,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, Strategy, plan_rollback, plan_rollout
+from byteor.engine.machines import AgentProgress
+from byteor.engine.rollout import RolloutAgent, StepPlan, Strategy, plan_rollback, plan_rollout
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 600

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from byteor_cloud.engine.approval_subject import DeploymentOptions
-from byteor_cloud.engine.break_glass import BreakGlass
-from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
-from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
+from byteor.engine.approval_subject import DeploymentOptions
+from byteor.engine.break_glass import BreakGlass
+from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.rollout import EnlistmentCursor, Strategy
+from byteor.engine.target import ApprovalTarget, ReplayTarget, Target
 
 ONE, TWO = str(UUID(int=1)), str(UUID(int=2))
 HASH = "sha256:" + "c" * 64

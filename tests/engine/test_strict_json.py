@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.strict_json import MAX_POINTER, JsonFault, JsonLimits, MalformedJson, read, read_object
+from byteor.engine.strict_json import MAX_POINTER, JsonFault, JsonLimits, MalformedJson, read, read_object
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 values: st.SearchStrategy[Any] = st.recursive(

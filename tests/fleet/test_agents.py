@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.delivery.keys import KeySet
+from byteor.engine.signing.keys import KeySet
 from tests.releases import stories
 from tests.worlds import Api, World
 

@@ -13,7 +13,7 @@ from apps.fleet.api import authentication
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.credentials import credential_digest
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud.engine.delivery.keys import KeySet
+from byteor.engine.signing.keys import KeySet
 from tests.races import Race
 from tests.worlds import Api, World
 

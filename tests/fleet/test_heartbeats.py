@@ -16,7 +16,7 @@ from apps.fleet.heartbeats import LoadSpreader
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Environment, Organization, Project
-from byteor_cloud.engine.delivery.encoding import format_time
+from byteor.engine.canonical import format_time
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.releases import stories

@@ -6,8 +6,8 @@ import json
 from itertools import pairwise
 from typing import Any
 
+from byteor.engine.compiler import compile_plan
 from byteor_cloud import computations
-from byteor_cloud.engine.compiler import compile_plan
 
 MIB = 1024 * 1024
 

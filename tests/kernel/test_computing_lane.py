@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from byteor.engine.compiler import Ops, compile_plan
+from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 from byteor_cloud import sealing
-from byteor_cloud.engine.compiler import Ops, compile_plan
-from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read
 from tests.engine.compiler.test_ops import EXAMPLE, install
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -30,7 +30,7 @@ import gevent
 from django.test import RequestFactory
 from byteor_cloud import computations
 from byteor_cloud.api import computing_lane
-from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read
+from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 from byteor_cloud.errors import DomainError, InvalidInput
 from tests.kernel.test_computing_lane import CALLS, PLANS, large
 
@@ -222,7 +222,7 @@ def test_small_input_needs_no_process(tmp_path: Path) -> None:
 def test_large_configuration_is_checked_in_the_process(tmp_path: Path) -> None:
     output = run(
         """
-from byteor_cloud.engine.configuration import RuntimeConfig
+from byteor.engine.configuration import RuntimeConfig
 config = RuntimeConfig("default", "spin", {}, {}, {"NAME": "x" * 5000}, {"enabled": False})
 print(compute(computations.check_runtime_config, {}, "sha256:0", config).capabilities, len(pids()))
 """,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from byteor.engine.allowlist import Url
 from byteor_cloud.config import ConfigError, load, read_key, replace_key
-from byteor_cloud.engine.allowlist import Url
 
 KEY = base64.b64encode(b"k" * 32).decode()
 SECRET = "s" * 32

@@ -23,7 +23,7 @@ HALF_WAY = """
 import io, shutil, sys, django
 django.setup()
 from byteor_cloud import blobs, data_folders
-from byteor_cloud.engine.replay import extract_incident
+from byteor.engine.replay import extract_incident
 written, copy = [], shutil.copyfileobj
 
 def stop(source, target):

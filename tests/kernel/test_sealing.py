@@ -54,7 +54,7 @@ def test_folders_beside_the_package_cannot_be_read(tmp_path: Path) -> None:
 from pathlib import Path
 from byteor_cloud import sealing
 sealing.seal(readable=[Path("given")])
-import decimal, zoneinfo, byteor_cloud.engine.replay
+import decimal, zoneinfo, byteor.engine.replay
 print(Path("given").read_text(), zoneinfo.ZoneInfo("UTC"), len(Path(sealing.__file__).read_text()) > 0)
 for path in ({str(beside)!r}, "/etc/passwd", "/proc/self/environ", "other"):
     try:

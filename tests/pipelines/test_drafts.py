@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.compiler import compile_plan
+from byteor.engine.compiler import compile_plan
 from tests.worlds import PLAN, World, plan
 
 pytestmark = pytest.mark.django_db

@@ -15,7 +15,7 @@ from apps.pipelines.models import Draft, Version
 from apps.tenancy.console.forms import new_form_id
 from apps.tenancy.models import AuditEvent, DenialCount
 from apps.tenancy.services import organizations
-from byteor_cloud.engine.compiler import write_plan
+from byteor.engine.compiler import write_plan
 from tests.browser.filled import row_page, signed_in, table
 from tests.pipelines.editor_steps import BROKEN, page, post, unchanged
 from tests.worlds import PLAN, World, plan

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.pipelines import services
 from apps.pipelines.models import Draft
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.compiler import compile_plan, to_svg, write_plan
+from byteor.engine.compiler import compile_plan, to_svg, write_plan
 from tests.browser.filled import signed_in
 from tests.pipelines.editor_steps import BROKEN, post, unchanged
 from tests.worlds import PLAN, World, plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jsonschema import Draft202012Validator
 
-from byteor_cloud.engine.compiler import plan_schema
+from byteor.engine.compiler import plan_schema
 from tests.worlds import PLAN, World, plan
 
 pytestmark = pytest.mark.django_db

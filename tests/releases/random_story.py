@@ -19,8 +19,8 @@ from apps.fleet.models import Agent
 from apps.releases.models import Deployment, TimelineEntry
 from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Environment
+from byteor.engine.machines import DEPLOYMENT, DeploymentEvent
 from byteor_cloud import ids
-from byteor_cloud.engine.machines import DEPLOYMENT, DeploymentEvent
 from tests.releases import model_records as m
 from tests.releases.model import Model
 from tests.releases.stage import StoryClock, StoryWorld, rows_of, rows_of_model

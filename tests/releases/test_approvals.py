@@ -14,8 +14,8 @@ from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import signing_keys, tokens
-from byteor_cloud.engine.delivery import credential
-from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
+from byteor.engine.signing import credential
+from byteor.engine.signing.refusals import ApprovalCode, Refused
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.releases import stories

@@ -19,8 +19,8 @@ from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import tokens
+from byteor.engine.signing.bundle import open_bundle
 from byteor_cloud import blobs
-from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.releases import stories
 from tests.releases.stories import events, run_sweep
 from tests.worlds import ALL, Api, Person, World, report

@@ -13,13 +13,13 @@ from apps.releases.services import builds
 from apps.releases.services import bundles as bundle_services
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.services import signing_keys
+from byteor.engine.canonical import sha256
+from byteor.engine.configuration import hash_configuration
+from byteor.engine.signing.bundle import open_bundle
+from byteor.engine.signing.keys import KeySet
+from byteor.engine.signing.refusals import Refused
+from byteor.engine.signing.verify import VerifiedBundle, verify_delivery
 from byteor_cloud import blobs
-from byteor_cloud.engine.configuration import hash_configuration
-from byteor_cloud.engine.delivery.bundle import open_bundle
-from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.delivery.keys import KeySet
-from byteor_cloud.engine.delivery.refusals import Refused
-from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
 from tests.releases import stories
 from tests.releases.stories import events, run_sweep
 from tests.worlds import Api, World, plan, report

@@ -11,8 +11,8 @@ import pytest
 from apps.releases.models import Approval, Deployment
 from apps.tenancy import audit
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.delivery import tar
-from byteor_cloud.verify import cli
+from byteor.engine.signing import tar
+from byteor.verify import cli
 from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db

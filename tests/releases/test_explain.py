@@ -15,7 +15,7 @@ from apps.fleet import services as fleet
 from apps.fleet.models import Agent
 from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.models import Environment
-from byteor_cloud.engine.break_glass import BreakGlassRequest
+from byteor.engine.break_glass import BreakGlassRequest
 from tests.releases import stories
 from tests.releases.stories import run_sweep, send_heartbeat_running, waves
 from tests.worlds import World, plan, report

@@ -16,12 +16,12 @@ from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import approvals, deployments
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.services import signing_keys
+from byteor.engine.approval_subject import DeploymentOptions
+from byteor.engine.canonical import base64url, canonical
+from byteor.engine.signing import credential, keys
+from byteor.engine.signing.bundle import open_bundle
+from byteor.engine.signing.refusals import Refused
 from byteor_cloud import blobs
-from byteor_cloud.engine.approval_subject import DeploymentOptions
-from byteor_cloud.engine.delivery import credential, keys
-from byteor_cloud.engine.delivery.bundle import open_bundle
-from byteor_cloud.engine.delivery.encoding import base64url, canonical
-from byteor_cloud.engine.delivery.refusals import Refused
 from tests.races import Race
 from tests.releases import stories
 from tests.releases.stories import run_sweep

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Heartbeat
 from apps.releases.models import Deployment
-from byteor_cloud.engine.delivery.encoding import format_time
+from byteor.engine.canonical import format_time
 from byteor_cloud.ids import uuid7
 from tests.releases import stories
 from tests.worlds import Api, World, report, run_jobs

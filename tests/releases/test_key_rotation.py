@@ -15,17 +15,17 @@ from apps.releases.models import Deployment
 from apps.tenancy import tasks
 from apps.tenancy.models import SigningKey
 from apps.tenancy.services import signing_keys
-from byteor_cloud.agent.api import ControlPlane, OfferedBundle
-from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
-from byteor_cloud.agent.key_rotation import KeyRotation
-from byteor_cloud.agent.keyring import Keyring
-from byteor_cloud.agent.loop import AgentLoop
-from byteor_cloud.agent.offer_handler import OfferHandler
-from byteor_cloud.agent.pipeline import BundleRunner
-from byteor_cloud.agent.resource_meter import ResourceMeter
-from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.state_folder import StateFolder
-from byteor_cloud.engine.delivery.bundle import open_bundle
+from byteor.agent.api import ControlPlane, OfferedBundle
+from byteor.agent.identity import BaseUrl, Credentials, SecretValue
+from byteor.agent.key_rotation import KeyRotation
+from byteor.agent.keyring import Keyring
+from byteor.agent.loop import AgentLoop
+from byteor.agent.offer_handler import OfferHandler
+from byteor.agent.pipeline import BundleRunner
+from byteor.agent.resource_meter import ResourceMeter
+from byteor.agent.retry import Backoff
+from byteor.agent.state_folder import StateFolder
+from byteor.engine.signing.bundle import open_bundle
 from tests.patience import wait_until
 from tests.releases import stories
 from tests.releases.stories import waves

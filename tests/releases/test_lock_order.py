@@ -29,7 +29,7 @@ from apps.releases.services.relabeling import Relabeled
 from apps.tenancy.models import AuditEvent, Environment, Project, WebhookDelivery
 from apps.tenancy.services import organizations, webhooks
 from apps.tenancy.state import lock_row
-from byteor_cloud.engine.machines import AgentProgress
+from byteor.engine.machines import AgentProgress
 from byteor_cloud.errors import DomainError, Unavailable
 from tests.patience import wait_until
 from tests.races import count_waiting, outcome

@@ -22,9 +22,9 @@ from apps.releases.services import bundles
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.state import Stateful, advance
+from byteor.engine.break_glass import BreakGlassRequest
+from byteor.engine.machines import MACHINES, StateMachine
 from byteor_cloud import blobs
-from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.machines import MACHINES, StateMachine
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
 from tests.recorded import Recorded

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.fleet.models import Agent
 from apps.releases.models import Deployment, DeploymentAgent, ProgressCount
 from apps.releases.services import assignments, progress
-from byteor_cloud.engine.machines import AgentProgress
+from byteor.engine.machines import AgentProgress
 from tests.patience import PATIENCE_S
 from tests.races import Race
 from tests.releases import stories

@@ -11,8 +11,8 @@ from apps.fleet.models import Assignment
 from apps.releases.models import Deployment, KnownBad
 from apps.releases.services import bundles as bundle_services
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.delivery.keys import KeySet
-from byteor_cloud.engine.delivery.verify import verify_delivery
+from byteor.engine.signing.keys import KeySet
+from byteor.engine.signing.verify import verify_delivery
 from tests.releases import stories
 from tests.releases.stories import events, report_from_all, roll_back, waves
 from tests.worlds import World, plan, report

@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.releases.models import AgentReport, Deployment, KnownBad
 from apps.releases.services import assignments, builds
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine import rollout as planner
+from byteor.engine import rollout as planner
 from tests.releases import stories
 from tests.releases.stories import (
     Run,

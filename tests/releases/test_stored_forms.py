@@ -10,11 +10,11 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.releases.models import Approval, Deployment
-from byteor_cloud.engine.approval_subject import DeploymentOptions
-from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
-from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
-from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
+from byteor.engine.approval_subject import DeploymentOptions
+from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
+from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.rollout import EnlistmentCursor, Strategy
+from byteor.engine.target import ApprovalTarget, ReplayTarget, Target
 from tests.engine.test_stored_forms import FORMS
 from tests.worlds import World
 

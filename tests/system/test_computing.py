@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from byteor_cloud.engine.compiler import compile_plan
+from byteor.engine.compiler import compile_plan
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.fleet import Fleet

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from byteor_cloud.engine.replay import Record, encode_journal
+from byteor.engine.replay import Record, encode_journal
 from tests.artifacts.incidents import BOUNDARY, form, incident
 from tests.memory import MIB, forget_peak, needs_linux, peak, used
 from tests.patience import PATIENCE_S, wait_until

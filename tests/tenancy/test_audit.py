@@ -19,7 +19,7 @@ from apps.tenancy import audit, tasks
 from apps.tenancy.actors import system_actor
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
-from byteor_cloud.engine.hash_chain import GENESIS
+from byteor.engine.hash_chain import GENESIS
 from byteor_cloud.ids import smallest_uuid7
 from tests.races import Race
 from tests.worlds import Api, World, report, run_jobs

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import Environment
-from byteor_cloud.engine.freeze import active_window
+from byteor.engine.freeze import active_window
 from tests.openapi import document
 from tests.worlds import World
 

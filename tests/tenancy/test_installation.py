@@ -15,7 +15,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, Membership, SigningKey, User, UserToken
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import accounts, organizations, signing_keys, tokens
-from byteor_cloud.engine.hash_chain import LedgerCode
+from byteor.engine.hash_chain import LedgerCode
 from tests.races import Race
 from tests.tenancy.installation_steps import (
     LAST_EVENTS_BEFORE,

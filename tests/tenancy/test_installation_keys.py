@@ -15,9 +15,9 @@ from apps.tenancy import audit, ledger, tasks, vault
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, SigningKey
 from apps.tenancy.services import master_key, signing_keys
-from byteor_cloud.engine.delivery.keys import KeyStatus
-from byteor_cloud.engine.hash_chain import Checkpoint
-from byteor_cloud.verify import cli
+from byteor.engine.hash_chain import Checkpoint
+from byteor.engine.signing.keys import KeyStatus
+from byteor.verify import cli
 from tests.tenancy.installation_steps import count_installation_events, make_token
 from tests.tenancy.ledger_steps import run
 from tests.worlds import World

@@ -11,7 +11,7 @@ from django.utils import timezone
 from apps.tenancy import audit, ledger
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal
-from byteor_cloud.engine.hash_chain import Chain, LedgerCode, link_hash, read_line
+from byteor.engine.hash_chain import Chain, LedgerCode, link_hash, read_line
 from byteor_cloud.ids import uuid7
 from tests.tenancy.ledger_steps import event_of, without_triggers
 from tests.worlds import World

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from apps.tenancy import ledger
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.delivery import keys
-from byteor_cloud.engine.hash_chain import GENESIS, Chain, Checkpoint, read_line
+from byteor.engine.hash_chain import GENESIS, Chain, Checkpoint, read_line
+from byteor.engine.signing import keys
 from tests.tenancy.ledger_steps import export_path, lines_of
 from tests.worlds import World
 

@@ -14,8 +14,8 @@ from django.utils import timezone
 from apps.tenancy import tasks, vault
 from apps.tenancy.models import AuditEvent, Organization, SigningKey
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.delivery import keys
-from byteor_cloud.engine.delivery.encoding import format_time
+from byteor.engine.canonical import format_time
+from byteor.engine.signing import keys
 from byteor_cloud.errors import Conflict
 from byteor_cloud.ids import smallest_uuid7
 from tests.patience import PATIENCE_S

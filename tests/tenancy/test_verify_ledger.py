@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.hash_chain import Checkpoint
+from byteor.engine.hash_chain import Checkpoint
 from byteor_cloud.ids import uuid7
 from tests.tenancy.ledger_steps import event_of, export_path, lines_of, run, without_triggers
 from tests.worlds import World

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery import dsse
-from byteor_cloud.engine.delivery.approval_record import PREDICATE_TYPE
-from byteor_cloud.engine.delivery.bundle import BuiltBundle
-from byteor_cloud.engine.delivery.encoding import Json, canonical
-from byteor_cloud.verify import cli
-from tests.engine.delivery.conftest import World
+from byteor.engine.canonical import Json, canonical
+from byteor.engine.signing import dsse
+from byteor.engine.signing.approval_record import PREDICATE_TYPE
+from byteor.engine.signing.bundle import BuiltBundle
+from byteor.verify import cli
+from tests.engine.signing.conftest import World
 
 EXIT_CODES = {"proven": 0, "not_proven": 1, "consistent": 3}
 

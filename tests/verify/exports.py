@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from byteor_cloud.engine.delivery import dsse, keys, tar
-from byteor_cloud.engine.delivery.bundle import FileEntry, Manifest
-from byteor_cloud.engine.delivery.encoding import canonical, sha256
-from tests.engine.delivery.conftest import World
+from byteor.engine.canonical import canonical, sha256
+from byteor.engine.signing import dsse, keys, tar
+from byteor.engine.signing.bundle import FileEntry, Manifest
+from tests.engine.signing.conftest import World
 from tests.verify.conftest import Change, Files
 
 KID, STRANGER = (keys.kid(keys.public_key(key)) for key in (World().active, World().stranger))

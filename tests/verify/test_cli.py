@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery.encoding import canonical
-from tests.engine.delivery.conftest import World
+from byteor.engine.canonical import canonical
+from tests.engine.signing.conftest import World
 from tests.verify.conftest import DECISION, Files, Verifier, export
 from tests.verify.exports import KID, STRANGER
 
@@ -80,7 +80,7 @@ def test_json_without_a_canonical_form_is_refused_before_the_outcome_is_printed(
 # -- output that cannot be written ------------------------------------------------------------------------------------
 
 
-COMMAND = (sys.executable, "-I", "-m", "byteor_cloud.verify")
+COMMAND = (sys.executable, "-I", "-m", "byteor.verify")
 
 
 def _run(redirection: str, *argv: str) -> tuple[int, str]:
@@ -129,7 +129,7 @@ def test_terminal_without_a_character_changes_no_outcome(makers: World, verify: 
     verify(export(makers, makers.bundle(approval=credential), approval=credential, record=record))
 
     done = subprocess.run(
-        [sys.executable, "-m", "byteor_cloud.verify", str(verify.export), "--trust", KID],
+        [sys.executable, "-m", "byteor.verify", str(verify.export), "--trust", KID],
         env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery import tar
-from byteor_cloud.engine.delivery.encoding import sha256
-from tests.engine.delivery.conftest import APPROVED, World
+from byteor.engine.canonical import sha256
+from byteor.engine.signing import tar
+from tests.engine.signing.conftest import APPROVED, World
 from tests.verify.conftest import Files, Verifier, export, record_document, signed_record
 from tests.verify.exports import KID
 
-MODULE = (sys.executable, "-I", "-m", "byteor_cloud.verify")
+MODULE = (sys.executable, "-I", "-m", "byteor.verify")
 AFTERWARDS: dict[str, Any] = {"break_glass": True}
 OFFLINE = """
 import sys
-from byteor_cloud.verify.cli import main
+from byteor.verify.cli import main
 code = main(sys.argv[1:])
 assert not {name.partition(".")[0] for name in sys.modules} & {"django", "rest_framework", "psycopg", "apps"}
 sys.exit(code)

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from byteor_cloud.engine.delivery import tar
-from byteor_cloud.engine.delivery.encoding import canonical, sha256
-from tests.engine.delivery.conftest import APPROVED, World
+from byteor.engine.canonical import canonical, sha256
+from byteor.engine.signing import tar
+from tests.engine.signing.conftest import APPROVED, World
 from tests.verify.conftest import Change, Files, Verifier
 from tests.verify.exports import KID, STRANGER, _signed_with, entries, flipped, signed, without
 

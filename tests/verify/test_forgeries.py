@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery import keys, tar
-from byteor_cloud.engine.delivery.encoding import Json, canonical, sha256
-from tests.engine.delivery.conftest import World
+from byteor.engine.canonical import Json, canonical, sha256
+from byteor.engine.signing import keys, tar
+from tests.engine.signing.conftest import World
 from tests.verify.conftest import CONFIG, DECISION, SPEC, Change, Files, Verifier, config_hash, export, signed_record
 from tests.verify.exports import KID, entries, flipped, signed, without
 

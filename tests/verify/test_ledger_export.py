@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.engine.delivery.encoding import canonical, sha256
-from byteor_cloud.engine.hash_chain import GENESIS
-from tests.engine.delivery.conftest import World
+from byteor.engine.canonical import canonical, sha256
+from byteor.engine.hash_chain import GENESIS
+from tests.engine.signing.conftest import World
 from tests.verify.conftest import Verifier
 from tests.verify.exports import KID
 from tests.verify.ledgers import BEGAN, LINES, ORG, OTHER, chained, checkpoint, event

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.engine.delivery import keys
-from byteor_cloud.engine.delivery.encoding import canonical
-from tests.engine.delivery.conftest import World
+from byteor.engine.canonical import canonical
+from byteor.engine.signing import keys
+from tests.engine.signing.conftest import World
 from tests.verify.conftest import Files, Verifier, export
 from tests.verify.exports import KID, STRANGER, _signed_with, entries, signed, without
 

@@ -27,8 +27,8 @@ from apps.tenancy.api.fields import (
     TimestampField,
 )
 from apps.tenancy.permissions import Permission
+from byteor.engine.replay import BisectOutcome, Predicate, Verdict
 from byteor_cloud.api.parsers import parse_json
-from byteor_cloud.engine.replay import BisectOutcome, Predicate, Verdict
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
 from byteor_cloud.jobs import Obstacle
 

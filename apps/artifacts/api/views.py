@@ -21,6 +21,8 @@ from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
+from byteor.engine.replay import BisectOutcome
 from byteor_cloud import blobs
 from byteor_cloud.api.bodies import declared_length
 from byteor_cloud.api.computing_lane import lane
@@ -34,8 +36,6 @@ from byteor_cloud.api.parameters import (
 )
 from byteor_cloud.api.parsers import UploadParser
 from byteor_cloud.computations import compare_body, page_body
-from byteor_cloud.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
-from byteor_cloud.engine.replay import BisectOutcome
 from byteor_cloud.errors import (
     Conflict,
     InsufficientStorage,

@@ -17,10 +17,10 @@ from apps.artifacts.pages.wording import HEX_ROWS, HEX_WIDTH, byte_count, hex_ro
 from apps.artifacts.services import captures
 from apps.artifacts.services.uploads import find_obstacles
 from apps.tenancy.console import relative_time, row_link, short_id, state_pill, with_note
+from byteor.engine import strict_json
+from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.computations import read_page
-from byteor_cloud.engine import strict_json
-from byteor_cloud.engine.machines import ArtifactStatus
 from byteor_cloud.errors import DomainError
 from byteor_cloud.large_columns import with_small_values, without_large
 

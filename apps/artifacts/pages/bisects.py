@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from apps.artifacts.models import Bisect, Replay
 from apps.artifacts.pages.wording import describe_unchecked
 from apps.tenancy.console import row_link, with_note
-from byteor_cloud.engine.replay import BisectOutcome
+from byteor.engine.replay import BisectOutcome
 from byteor_cloud.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}

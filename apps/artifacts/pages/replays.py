@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from byteor.engine.replay.around import Divergence
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -22,12 +23,11 @@ from apps.artifacts.services import captures
 from apps.artifacts.services.divergences import read_divergence
 from apps.pipelines.models import Version
 from apps.tenancy.console import relative_time, row_link, short_id, state_pill
+from byteor.engine.compiler import split_op
+from byteor.engine.machines import ReplayStatus
+from byteor.engine.replay import compare, unchecked_stages
 from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.computing import Compute
-from byteor_cloud.engine.compiler import split_op
-from byteor_cloud.engine.machines import ReplayStatus
-from byteor_cloud.engine.replay import compare, unchecked_stages
-from byteor_cloud.engine.replay.around import Divergence
 from byteor_cloud.errors import DomainError
 from byteor_cloud.large_columns import without_large
 

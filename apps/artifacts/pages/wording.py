@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from byteor.engine.replay.shown import show_payload
 from django.utils.html import format_html, format_html_join
-
-from byteor_cloud.engine.replay.shown import show_payload
 
 HEX_WIDTH = 8  # bytes of a row: two sides fit beside each other, and one fits on a phone
 HEX_ROWS = 24

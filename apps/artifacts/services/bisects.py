@@ -19,8 +19,8 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
-from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect, unchecked_stages
+from byteor.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
+from byteor.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect, unchecked_stages
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.jobs import enqueue
 from byteor_cloud.large_columns import without_large

@@ -13,17 +13,18 @@ from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from byteor.engine.replay.trace import MAX_BYTES as MAX_TRACE_BYTES
+
 from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import derived
 from apps.artifacts.services.replay_runs import child_request
+from byteor.engine.machines import ArtifactStatus, ReplayStatus
+from byteor.engine.replay import RejectedBundle, StaleIndex
 from byteor_cloud import blobs, data_folders
 from byteor_cloud.capture_files import indexes_of, listed_files, size_of
 from byteor_cloud.computing import Compute, here
 from byteor_cloud.database import release_connection
-from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.engine.replay import RejectedBundle, StaleIndex
-from byteor_cloud.engine.replay.trace import MAX_BYTES as MAX_TRACE_BYTES
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.offload import run_in_disk_thread
 

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from apps.artifacts import folders
 from apps.artifacts.models import Artifact
 from apps.tenancy.services import hosts
-from byteor_cloud.engine.replay import RejectedBundle, RejectionReason
+from byteor.engine.replay import RejectedBundle, RejectionReason
 from byteor_cloud.errors import NotFound
 from byteor_cloud.offload import run_in_disk_thread
 

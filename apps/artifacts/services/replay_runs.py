@@ -22,19 +22,19 @@ from apps.releases.services import approvals
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import usage
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud import data_folders
-from byteor_cloud.database import release_connection
-from byteor_cloud.engine.compiler import decode
-from byteor_cloud.engine.delivery.refusals import Refused
-from byteor_cloud.engine.machines import ReplayEvent, ReplayStatus
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import decode
+from byteor.engine.machines import ReplayEvent, ReplayStatus
+from byteor.engine.replay import (
     Cancelled,
-    Gate,
     OutcomeStatus,
     RejectedBundle,
+    SideEffectPolicy,
     parameters_of_replay,
     validate_incident,
 )
+from byteor.engine.signing.refusals import Refused
+from byteor_cloud import data_folders
+from byteor_cloud.database import release_connection
 from byteor_cloud.errors import NotFound
 from byteor_cloud.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.turns import TURNS, Turn
@@ -210,14 +210,14 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
         return True
 
     with data_folders.scratch_folder() as folder, data_folders.scratch_folder() as programs:
-        gate = Gate(
+        policy = SideEffectPolicy(
             urls=settings.CONFIG.replay_http_allowlist,
             programs=settings.CONFIG.replay_exec_allowlist,
             stage_config=_consented_config(row, capture),
             consented=row.approval is not None or not needs_approval(row),
         )
         until = turn.clock() + TOTAL_S
-        executor = Executor(gate, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
+        executor = Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
         return children.run_apart(
             request,
             scratch=folder,

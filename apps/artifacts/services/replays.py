@@ -23,11 +23,11 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
 from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud.engine.approval_subject import ApprovalSubject
-from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
-from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
-from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
-from byteor_cloud.engine.target import ReplayTarget
+from byteor.engine.approval_subject import ApprovalSubject
+from byteor.engine.compiler import SIDE_EFFECTS, split_op
+from byteor.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
+from byteor.engine.signing.credential import REPLAY_EXECUTE
+from byteor.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import enqueue
 

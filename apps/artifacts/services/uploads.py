@@ -23,11 +23,11 @@ from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Membership, Quota
 from apps.tenancy.services import quotas
 from apps.tenancy.state import advance, lock_row
+from byteor.engine.machines import ArtifactEvent, ArtifactStatus
+from byteor.engine.replay import RejectedBundle, extract_incident
 from byteor_cloud import blobs, data_folders, jobs
 from byteor_cloud.capture_files import build_capture, size_of
 from byteor_cloud.database import release_connection
-from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
-from byteor_cloud.engine.replay import RejectedBundle, extract_incident
 from byteor_cloud.errors import InvalidInput, QuotaExceeded, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 

@@ -15,7 +15,7 @@ from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
-from byteor_cloud.engine.machines import OfferAction
+from byteor.engine.machines import OfferAction
 
 MAX_ENROLLMENT_TOKEN_S = 30 * 86400
 MAX_USES = 100_000

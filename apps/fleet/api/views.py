@@ -34,11 +34,11 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import signing_keys, tokens
+from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.pagination import NewestFirst
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
 from byteor_cloud.api.request_slots import released_slot
 from byteor_cloud.database import release_connection
-from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.errors import (
     Conflict,
     NotFound,

@@ -26,10 +26,10 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.canonical import sha256
+from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
 from byteor_cloud.computations import CompiledDraft, compile_draft, diff_versions, preview
-from byteor_cloud.engine.compiler import plan_schema
-from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]

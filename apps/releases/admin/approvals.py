@@ -44,9 +44,9 @@ from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.columns import environment_link
 from apps.tenancy.console.console_user import ConsoleUser, console_user_of
 from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import ApprovalStatus
+from byteor.engine.target import ReplayTarget, Target
 from byteor_cloud.api.computing_lane import compute_for
-from byteor_cloud.engine.machines import ApprovalStatus
-from byteor_cloud.engine.target import ReplayTarget, Target
 
 _SHOWN = 20
 _NAMED = 8

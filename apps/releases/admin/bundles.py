@@ -47,9 +47,9 @@ from apps.tenancy.console.forms import new_form_id, send_once
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.sent_forms import Answer
+from byteor.engine.configuration import RuntimeConfig, diff_configurations
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.configuration_checks import find_warnings
-from byteor_cloud.engine.configuration import RuntimeConfig, diff_configurations
 from byteor_cloud.large_columns import without_large
 
 _SHOWN = 10

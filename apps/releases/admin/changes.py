@@ -7,10 +7,10 @@ from uuid import UUID
 
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.bundles import runtime_config
+from byteor.engine.compiler import SpecDiff
+from byteor.engine.configuration import ConfigChange, diff_configurations
 from byteor_cloud.computations import diff_kv
 from byteor_cloud.computing import Compute, here
-from byteor_cloud.engine.compiler import SpecDiff
-from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from apps.releases.models import ConfigBundle
 from apps.releases.services import admission, bundles
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import Target
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import Target
 
 NAMED = 10
 MAX_NAMES = 1_000

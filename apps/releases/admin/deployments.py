@@ -56,9 +56,9 @@ from apps.tenancy.console.first_steps import FirstStep
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_transition
+from byteor.engine.blockers import Blocker
+from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 from byteor_cloud.api.computing_lane import compute_for
-from byteor_cloud.engine.blockers import Blocker
-from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
 _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})

@@ -11,8 +11,8 @@ from django.utils.html import format_html, format_html_join
 
 from apps.releases.services import explanations
 from apps.tenancy.console import relative_time, state_pill
-from byteor_cloud.engine.blockers import NAMED, Blocker
-from byteor_cloud.engine.explain.findings import Finding
+from byteor.engine.blockers import NAMED, Blocker
+from byteor.engine.explain.findings import Finding
 
 
 def panels(agent: Any) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.tenancy.console.forms import CheckedForm
 from apps.tenancy.models import Environment
+from byteor.engine.strict_json import JsonLimits, MalformedJson, read_object
 from byteor_cloud.api import problems
-from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read_object
 from byteor_cloud.errors import DomainError
 
 

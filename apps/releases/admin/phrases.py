@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from byteor.engine.approval_subject import DeploymentOptions
+from byteor.engine.failures import OTHER_CAUSES, FailureReason
+from byteor.engine.rollout import Strategy, StrategyKind
+from byteor.engine.target import Target
 from byteor_cloud.configuration_checks import ConfigWarning
-from byteor_cloud.engine.approval_subject import DeploymentOptions
-from byteor_cloud.engine.failures import OTHER_CAUSES, FailureReason
-from byteor_cloud.engine.rollout import Strategy, StrategyKind
-from byteor_cloud.engine.target import Target
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _SHOWN = 5  # warnings

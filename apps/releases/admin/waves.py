@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from apps.releases.admin.phrases import agent_count
-from byteor_cloud.engine.machines import AgentProgress, DeploymentStatus
-from byteor_cloud.engine.rollout import Strategy
+from byteor.engine.machines import AgentProgress, DeploymentStatus
+from byteor.engine.rollout import Strategy
 
 type CountsByWave = Mapping[tuple[int, str], int]
 

@@ -16,7 +16,7 @@ from apps.releases.api import operations
 from apps.releases.services import explanations
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.explain.findings import BecauseCode, NextCode
+from byteor.engine.explain.findings import BecauseCode, NextCode
 
 
 class FindingSerializer(serializers.Serializer[Any]):

@@ -8,9 +8,9 @@ from rest_framework import serializers
 
 from apps.fleet.api.serializers import LabelsField
 from apps.tenancy.api.fields import IdField, StrictSerializer, TextField
-from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.rollout import Strategy, StrategyKind
-from byteor_cloud.engine.target import Target
+from byteor.engine.break_glass import BreakGlassRequest
+from byteor.engine.rollout import Strategy, StrategyKind
+from byteor.engine.target import Target
 
 
 class TargetSerializer(StrictSerializer):

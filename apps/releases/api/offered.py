@@ -11,8 +11,8 @@ from apps.releases.api.serializers import ReportSerializer
 from apps.releases.models import Deployment
 from apps.releases.services import reports, rollout_steps
 from apps.tenancy.api.base import body_digest
+from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.parameters import integer_parameter
-from byteor_cloud.engine.machines import AgentProgress
 
 MAX_WAIT_S = 30
 WAIT_S = integer_parameter(

@@ -34,6 +34,8 @@ from apps.tenancy.api.filters import BY_CREATION, BY_NAME
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
+from byteor.engine.canonical import sha256
+from byteor.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud import blobs
 from byteor_cloud.api.parameters import (
     choice_parameter,
@@ -43,8 +45,6 @@ from byteor_cloud.api.parameters import (
     line_parameter,
     sha256_parameter,
 )
-from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.errors import Conflict, NotFound, NotStored, QuotaExceeded, Unavailable
 
 

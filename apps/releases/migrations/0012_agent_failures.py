@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-from byteor_cloud.engine.failures import find_cause
+from byteor.engine.failures import find_cause
 
 # Timeouts of agents that were retried or rolled back since are known nowhere.
 EARLIER = """

@@ -14,11 +14,11 @@ from apps.releases.services import blockers, bundles
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Quota
 from apps.tenancy.services import quotas
-from byteor_cloud.engine import freeze
-from byteor_cloud.engine.blockers import Blocker, freeze_blocker, limit_blocker
-from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.target import Target
+from byteor.engine import freeze
+from byteor.engine.blockers import Blocker, freeze_blocker, limit_blocker
+from byteor.engine.break_glass import BreakGlassRequest
+from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 
 

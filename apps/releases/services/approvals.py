@@ -18,12 +18,12 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
 from apps.tenancy.state import advance, check_transition, keep_environments, lock_row
-from byteor_cloud.engine.approval_subject import ApprovalSubject
-from byteor_cloud.engine.delivery import credential
-from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
-from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
-from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.target import ApprovalTarget
+from byteor.engine.approval_subject import ApprovalSubject
+from byteor.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
+from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.signing import credential
+from byteor.engine.signing.refusals import ApprovalCode, Refused
+from byteor.engine.target import ApprovalTarget
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.jobs import enqueue
 

@@ -12,10 +12,10 @@ from django.utils import timezone
 from apps.releases.models import Deployment
 from apps.releases.services import offers
 from apps.tenancy.models import Environment
+from byteor.engine import freeze
+from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
+from byteor.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
 from byteor_cloud import jobs
-from byteor_cloud.engine import freeze
-from byteor_cloud.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
-from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
 
 _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
 

@@ -13,14 +13,14 @@ from apps.releases.services import approvals, assignments, blockers, bundles, of
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock_row
+from byteor.engine.canonical import canonical
+from byteor.engine.machines import DeploymentEvent, DeploymentStatus
+from byteor.engine.signing import bundle as delivery
+from byteor.engine.signing.keys import KeySet
+from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor_cloud import blobs
 from byteor_cloud.compiled import CompiledQuery
 from byteor_cloud.database import release_connection
-from byteor_cloud.engine.delivery import bundle as delivery
-from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.delivery.keys import KeySet
-from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
-from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.jobs import Claim
 
 _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {

@@ -17,17 +17,17 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, check_transition, lock_row
-from byteor_cloud.engine.approval_subject import ApprovalSubject, DeploymentOptions
-from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
-from byteor_cloud.engine.machines import (
+from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
+from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
+from byteor.engine.machines import (
     UNDER_WAY,
     AgentProgress,
     ApprovalStatus,
     DeploymentEvent,
     DeploymentStatus,
 )
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import Target
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, InvalidInput
 
 WORKER = system_actor("rollout")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from apps.releases.models import Approval, Deployment
 from apps.releases.services.rollout_steps import sign_deployment_envelope
 from apps.tenancy.services import signing_keys
+from byteor.engine.canonical import Json, canonical
+from byteor.engine.signing import tar
+from byteor.engine.signing.approval_record import ApprovalRecord, Decision, sign_record
+from byteor.engine.signing.bundle import CREDENTIAL, SIGNING_KEYS, open_bundle
+from byteor.engine.signing.dsse import SUBJECT_NAME
 from byteor_cloud import blobs
-from byteor_cloud.engine.delivery import tar
-from byteor_cloud.engine.delivery.approval_record import ApprovalRecord, Decision, sign_record
-from byteor_cloud.engine.delivery.bundle import CREDENTIAL, SIGNING_KEYS, open_bundle
-from byteor_cloud.engine.delivery.dsse import SUBJECT_NAME
-from byteor_cloud.engine.delivery.encoding import Json, canonical
 from byteor_cloud.errors import Conflict
 
 

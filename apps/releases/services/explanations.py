@@ -16,11 +16,11 @@ from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import AgentFailure, ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers
 from apps.tenancy.models import Environment
-from byteor_cloud.engine import freeze
-from byteor_cloud.engine.explain import explain, facts
-from byteor_cloud.engine.explain.findings import Explanation
-from byteor_cloud.engine.explain.targets import find_mismatch
-from byteor_cloud.engine.machines import (
+from byteor.engine import freeze
+from byteor.engine.explain import explain, facts
+from byteor.engine.explain.findings import Explanation
+from byteor.engine.explain.targets import find_mismatch
+from byteor.engine.machines import (
     FINISHED,
     IN_FLIGHT,
     AgentProgress,
@@ -28,7 +28,7 @@ from byteor_cloud.engine.machines import (
     DeploymentStatus,
     OfferAction,
 )
-from byteor_cloud.engine.rollout import RolloutAgent
+from byteor.engine.rollout import RolloutAgent
 from byteor_cloud.large_columns import without_large
 
 MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered

@@ -11,8 +11,8 @@ from django.db.models import Count, F, Func, Q, QuerySet
 
 from apps.releases.models import AgentFailure, Deployment, TimelineEntry
 from apps.tenancy.actors import system_actor
-from byteor_cloud.engine.failures import OTHER_CAUSES
-from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
+from byteor.engine.failures import OTHER_CAUSES
+from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 
 MAX_CAUSES = 50
 AGENTS_FAILED = "agents_failed"  # the event of a timeline entry

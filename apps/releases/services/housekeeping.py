@@ -11,7 +11,7 @@ from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, TimelineEntry
 from apps.releases.services import assignments
 from apps.tenancy.pruning import delete_in_batches
-from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
+from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
 
 REPORTS_KEPT_FOR = timedelta(days=90)
 LEAVERS_KEPT_FOR = timedelta(days=90)

@@ -15,8 +15,8 @@ from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments
 from apps.tenancy.models import Environment
 from apps.tenancy.state import lock_row
-from byteor_cloud.engine.machines import DeploymentStatus
-from byteor_cloud.engine.target import Target
+from byteor.engine.machines import DeploymentStatus
+from byteor.engine.target import Target
 from byteor_cloud.jobs import enqueue
 from byteor_cloud.large_columns import each_row
 

@@ -15,7 +15,7 @@ from django.db.models import OuterRef, Q, Subquery, Sum
 from django.db.models.functions import JSONObject
 
 from apps.releases.models import Deployment, ProgressCount
-from byteor_cloud.engine.machines import AgentProgress
+from byteor.engine.machines import AgentProgress
 
 # A row that another transaction holds is left for the next time, so that nobody waits for anybody here.
 _SUM = """

@@ -15,7 +15,7 @@ from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import assignments
 from apps.releases.services.offers import enqueue_rollout_step
 from apps.tenancy.state import keep_environments
-from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
+from byteor.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
 
 

@@ -10,7 +10,7 @@ from apps.releases.services import assignments, bundles, failures, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
 from apps.tenancy.state import advance, check_transition, lock_row
-from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
+from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
 

@@ -16,12 +16,12 @@ from apps.releases.services import assignments, bundles, failures, offers, rollb
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock_row
+from byteor.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
+from byteor.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
+from byteor.engine.signing import bundle as delivery
+from byteor.engine.signing import dsse
 from byteor_cloud import blobs
 from byteor_cloud.compiled import CompiledQuery
-from byteor_cloud.engine.delivery import bundle as delivery
-from byteor_cloud.engine.delivery import dsse
-from byteor_cloud.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor_cloud.errors import NotStored, Unavailable
 
 logger = structlog.get_logger(__name__)

@@ -25,8 +25,8 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
-from byteor_cloud.engine import freeze
-from byteor_cloud.engine.strict_json import JsonLimits, MalformedJson, read
+from byteor.engine import freeze
+from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 
 _PREVIEW, _SHOWN = timedelta(days=28), 20
 _REPLAYS = {

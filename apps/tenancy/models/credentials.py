@@ -15,7 +15,7 @@ from apps.tenancy.models.base import Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Organization, Project
 from apps.tenancy.permissions import Role
 from apps.tenancy.sealed_field import SealedField
-from byteor_cloud.engine.delivery.keys import KeyStatus
+from byteor.engine.signing.keys import KeyStatus
 
 
 class CredentialQuerySet(models.QuerySet[Any]):

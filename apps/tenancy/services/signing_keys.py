@@ -20,8 +20,9 @@ from apps.tenancy import audit, vault
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Organization, SigningKey
 from apps.tenancy.state import lock_row
-from byteor_cloud.engine.delivery import encoding, keys
-from byteor_cloud.engine.delivery.keys import KeyStatus
+from byteor.engine import canonical
+from byteor.engine.signing import keys
+from byteor.engine.signing.keys import KeyStatus
 from byteor_cloud.errors import Conflict, IllegalTransition
 from byteor_cloud.large_columns import each_row
 
@@ -78,7 +79,7 @@ def rotate(
     old = SigningKey.objects.get(organization=locked, status=KeyStatus.ACTIVE)
     old.signs_until, old.not_after = starts, starts + timedelta(seconds=retire_in_s)
     old.save(update_fields=["signs_until", "not_after"])
-    replaced = {"replaces": old.kid, "which_ends": encoding.format_time(old.not_after)}
+    replaced = {"replaces": old.kid, "which_ends": canonical.format_time(old.not_after)}
     key = _create(locked, KeyStatus.NEXT, not_before=starts, actor=actor, **replaced)
     _update_due_statuses(locked, now, actor=actor)
     _store_etag(locked)
@@ -142,7 +143,7 @@ def key_set(organization_id: UUID | None) -> keys.KeySet:
 
 def etag(key_set: keys.KeySet) -> str:
     """Return the ETag of a published key set."""
-    return hashlib.sha256(encoding.canonical(key_set.document())).hexdigest()[:32]
+    return hashlib.sha256(canonical.canonical(key_set.document())).hexdigest()[:32]
 
 
 def active_private_key(organization_id: UUID | None) -> bytes:
@@ -180,7 +181,7 @@ def _create(
     )
     vault.seal(key, "private_key", private)
     key.save()
-    changes = {"status": [None, status], "not_before": encoding.format_time(not_before), **more_changes}
+    changes = {"status": [None, status], "not_before": canonical.format_time(not_before), **more_changes}
     audit.record(
         "signing_key.create", actor=actor, scope=organization, resource=("signing_key", key.kid), changes=changes
     )

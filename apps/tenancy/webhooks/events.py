@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from byteor_cloud.engine.machines import ApprovalEvent, DeploymentEvent
+from byteor.engine.machines import ApprovalEvent, DeploymentEvent
 
 FAMILIES = ("deployment.", "approval.")
 WILDCARDS = ("*", *(f"{family}*" for family in FAMILIES))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from byteor_cloud.engine.compiler import Code
+from byteor.engine.compiler import Code
 
 type Edit = Callable[[Any], object]
 # The expected code, the fixture with a valid plan, the edit that breaks it, the expected pointer and hint.

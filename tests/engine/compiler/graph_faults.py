@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from byteor_cloud.engine.compiler import Code
+from byteor.engine.compiler import Code
 from tests.engine.compiler.faults import PlanFault, graph_with, link, stage
 
 

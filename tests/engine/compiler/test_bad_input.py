@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import PlanSyntaxError, compile_plan, parse_plan
+from byteor.engine.compiler import PlanSyntaxError, compile_plan, parse_plan
 from tests.growth import assert_in_proportion
 
 BOMBS = {
@@ -28,7 +28,7 @@ BOMBS = {
 }
 PROGRAM = """
     import json, pathlib, re, resource, sys
-    from byteor_cloud.engine.compiler import *
+    from byteor.engine.compiler import *
     N = 4 * 1024 * 1024
     text = TEXT
     # A fifth of a second of the processor is enough. What is quadratic, were it in C, would need minutes.

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import MAX_DIAGNOSTICS, Code, Diagnostic, compile_plan
-from byteor_cloud.engine.compiler.diagnostics import Severity, join_options, nearest_word, quote
+from byteor.engine.compiler import MAX_DIAGNOSTICS, Code, Diagnostic, compile_plan
+from byteor.engine.compiler.diagnostics import Severity, join_options, nearest_word, quote
 from tests.engine.compiler.faults import FAULTS, Edit, PlanFault, graph_with, link, stage
 from tests.engine.compiler.graph_faults import GRAPH_FAULTS
 

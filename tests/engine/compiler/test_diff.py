@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from byteor_cloud.engine.compiler import PipelineSpec, compile_plan, diff_specs
+from byteor.engine.compiler import PipelineSpec, compile_plan, diff_specs
 
 
 def spec_of(plan: Any) -> PipelineSpec:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from byteor_cloud.engine.compiler import (
+from byteor.engine.compiler import (
     PipelineSpec,
     RingStage,
     SingleRing,

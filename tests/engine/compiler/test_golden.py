@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.engine.compiler import (
+from byteor.engine.compiler import (
     compile_plan,
     decode,
     diff_specs,
@@ -54,7 +54,7 @@ def test_a_golden_spec_is_valid_and_encodes_to_the_same_bytes(name: str) -> None
 def test_hashes_depend_on_neither_hash_seed_nor_locale() -> None:
     program = (
         "import json, sys, pathlib\n"
-        "from byteor_cloud.engine.compiler import *\n"
+        "from byteor.engine.compiler import *\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).glob('*.plan.json')):\n"
         "    plan = json.loads(path.read_text())\n"
         "    made = compile_plan(dict(reversed(plan.items())))\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import (
+from byteor.engine.compiler import (
     GraphLane,
     KvError,
     compile_plan,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import ENTRY_POINT_GROUP, Ops, compile_plan, split_op
+from byteor.engine.compiler import ENTRY_POINT_GROUP, Ops, compile_plan, split_op
 
 EXAMPLE = Path(__file__).parent / "example_stages"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import compile_plan, locate, parse_plan
+from byteor.engine.compiler import compile_plan, locate, parse_plan
 from tests.growth import assert_in_proportion
 
 TEXT = """\

@@ -12,7 +12,7 @@ import jsonschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.compiler import (
+from byteor.engine.compiler import (
     Compilation,
     KvError,
     LaneGraph,

@@ -3,7 +3,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from byteor_cloud.engine.compiler import compile_plan, plan_schema
+from byteor.engine.compiler import compile_plan, plan_schema
 
 
 def test_plan_schema_is_a_valid_2020_12_schema() -> None:

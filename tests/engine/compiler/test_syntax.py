@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import PlanSyntaxError, parse_plan
+from byteor.engine.compiler import PlanSyntaxError, parse_plan
 
 HUGE = "1" + "0" * 400
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import Ops, PipelineSpec, compile_plan, decode, validate_spec
+from byteor.engine.compiler import Ops, PipelineSpec, compile_plan, decode, validate_spec
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.compiler import parse_plan, write_plan
+from byteor.engine.compiler import parse_plan, write_plan
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.plan.json"))
 VALUES = st.recursive(

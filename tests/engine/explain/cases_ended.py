@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from byteor_cloud.engine.explain.facts import (
+from byteor.engine.explain.facts import (
     ActionFacts,
     FailureFacts,
     RunningFacts,
     WaveFacts,
 )
-from byteor_cloud.engine.explain.findings import BecauseCode as B
-from byteor_cloud.engine.explain.findings import NextCode as N
-from byteor_cloud.engine.machines import ApprovalStatus
-from byteor_cloud.engine.rollout import Strategy
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import NextCode as N
+from byteor.engine.machines import ApprovalStatus
+from byteor.engine.rollout import Strategy
 from tests.engine.explain.facts import (
     APPROVAL,
     AS_IT_SHOULD,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from byteor_cloud.engine.explain.facts import (
+from byteor.engine.explain.facts import (
     TargetFacts,
 )
-from byteor_cloud.engine.explain.findings import BecauseCode as B
-from byteor_cloud.engine.explain.findings import NextCode as N
-from byteor_cloud.engine.rollout import Strategy
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import NextCode as N
+from byteor.engine.rollout import Strategy
 from tests.engine.explain.facts import (
     AS_IT_SHOULD,
     BEAT,

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from byteor_cloud.engine.blockers import Blocker, BlockerCode
-from byteor_cloud.engine.break_glass import BreakGlass
-from byteor_cloud.engine.explain.facts import (
+from byteor.engine.blockers import Blocker, BlockerCode
+from byteor.engine.break_glass import BreakGlass
+from byteor.engine.explain.facts import (
     ActionFacts,
     AgentFacts,
     ApprovalFacts,
@@ -20,10 +20,10 @@ from byteor_cloud.engine.explain.facts import (
     OfferFacts,
     RunningFacts,
 )
-from byteor_cloud.engine.explain.findings import BecauseCode as B
-from byteor_cloud.engine.explain.findings import NextCode as N
-from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import RolloutAgent, Strategy
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import NextCode as N
+from byteor.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
+from byteor.engine.rollout import RolloutAgent, Strategy
 
 P, S = AgentProgress, DeploymentStatus
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from byteor_cloud.engine.explain.pending import pause_ends_at, times_out_at
-from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import RolloutAgent, Strategy, plan_rollout
+from byteor.engine.explain.pending import pause_ends_at, times_out_at
+from byteor.engine.machines import AgentProgress
+from byteor.engine.rollout import RolloutAgent, Strategy, plan_rollout
 from tests.engine.explain.facts import ME, NOW, OTHER, WAVES, P, ago
 
 

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from byteor_cloud.engine.explain import explain
-from byteor_cloud.engine.explain.facts import ActionFacts, Facts, RunningFacts
-from byteor_cloud.engine.explain.findings import BecauseCode as B
-from byteor_cloud.engine.explain.findings import NextCode as N
+from byteor.engine.explain import explain
+from byteor.engine.explain.facts import ActionFacts, Facts, RunningFacts
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import NextCode as N
 from tests.engine.explain.cases_ended import ENDED
 from tests.engine.explain.cases_pending import PENDING
 from tests.engine.explain.cases_reached import REACHED

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from byteor_cloud.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
+from byteor.engine.replay import (
     IncidentBundle,
     Record,
     build_incident,

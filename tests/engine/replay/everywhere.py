@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from byteor_cloud.engine.compiler import compile_plan, encode
-from byteor_cloud.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
+from byteor.engine.compiler import compile_plan, encode
+from byteor.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
 
 GOLDEN = Path(__file__).parent / "golden"
 BUNDLE, RESULT = GOLDEN / "everywhere.tar.gz", GOLDEN / "everywhere.result.json"
@@ -83,7 +83,7 @@ def expected_result() -> Any:
 
 
 if __name__ == "__main__":
-    from byteor_cloud.agent.offline_replay import replay_offline
+    from byteor.agent.offline_replay import replay_offline
 
     BUNDLE.write_bytes(make())
     done = replay_offline(BUNDLE, spec_kv=None, journal_lane=None, last_n=None, traced=None)

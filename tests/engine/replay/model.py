@@ -16,7 +16,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from byteor_cloud.engine.replay import Record
+from byteor.engine.replay import Record
 
 type Plan = Mapping[str, Any]
 

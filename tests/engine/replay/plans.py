@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay import Record
+from byteor.engine.replay import Record
 
 PAYLOADS = [
     b"{}", b'{"a":1}', b'{"a": 2, "b": {"c": [1, 2.50]}}', b'{"b":{"c":"x"},"a":"y"}', b'{"a":1,"a":2}', b"[]", b"{",

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from byteor_cloud.engine.compiler import PipelineSpec, encode
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import PipelineSpec, encode
+from byteor.engine.replay import (
     Frame,
     IncidentBundle,
     Record,

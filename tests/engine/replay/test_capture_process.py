@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from byteor.engine.compiler import encode
+from byteor.engine.replay import Frame, Record
 from byteor_cloud import sealing
 from byteor_cloud.capture_process import BODY
-from byteor_cloud.engine.compiler import encode
-from byteor_cloud.engine.replay import Frame, Record
 from tests.engine.compiler.test_ops import install
 from tests.engine.replay.replays import MakeBundle, MakeRing, frames, replay_apart
 from tests.engine.replay.test_ingresses import graph

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from byteor_cloud.engine.replay import Record, compare
+from byteor.engine.replay import Record, compare
 from tests.engine.replay.replays import HOOK, MakeBundle, MakeRing, run, sha
 from tests.memory import MIB
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import encode, spec_hash
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import encode, spec_hash
+from byteor.engine.replay import (
     Frame,
     Record,
 )

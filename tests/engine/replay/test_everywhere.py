@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.engine.compiler import compile_plan
-from byteor_cloud.engine.replay import extract_incident
+from byteor.engine.compiler import compile_plan
+from byteor.engine.replay import extract_incident
 from tests.engine.replay import everywhere
 from tests.engine.replay.replays import replay_apart
 
@@ -20,7 +20,7 @@ PLACES = [
     {"PYTHONHASHSEED": "4242", "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
 ]
 places = pytest.mark.parametrize("place", PLACES, ids=["utc", "kiritimati"])
-AGENT = "from byteor_cloud.agent.cli import main; raise SystemExit(main())"
+AGENT = "from byteor.agent.cli import main; raise SystemExit(main())"
 
 
 @places

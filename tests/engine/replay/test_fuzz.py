@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.engine.compiler import KvError, decode, encode
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import KvError, decode, encode
+from byteor.engine.replay import (
     ArchiveLimits,
     BadJournal,
     IncidentBundle,

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from byteor_cloud.engine.compiler import PipelineSpec, encode, spec_hash
-from byteor_cloud.engine.replay import Record, encode_journal, incident
-from byteor_cloud.engine.replay.incident import (
+from byteor.engine.replay.incident import (
     RejectedBundle,
     RejectionReason,
     build_incident,
     extract_incident,
     validate_incident,
 )
+
+from byteor.engine.compiler import PipelineSpec, encode, spec_hash
+from byteor.engine.replay import Record, encode_journal, incident
 
 type MakeRing = Callable[..., PipelineSpec]
 type Documents = dict[str, dict[str, Any]]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import compile_plan
-from byteor_cloud.engine.compiler.spec import LaneGraph, PipelineSpec
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import compile_plan
+from byteor.engine.compiler.spec import LaneGraph, PipelineSpec
+from byteor.engine.replay import (
     Cancelled,
     Frame,
     IncidentBundle,

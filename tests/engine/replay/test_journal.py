@@ -3,11 +3,7 @@ from io import SEEK_END, BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from byteor_cloud.engine.replay import journal
-from byteor_cloud.engine.replay.journal import (
+from byteor.engine.replay.journal import (
     BadJournal,
     Frame,
     JournalReader,
@@ -18,6 +14,10 @@ from byteor_cloud.engine.replay.journal import (
     read_frames,
     read_record,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor.engine.replay import journal
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDS = [

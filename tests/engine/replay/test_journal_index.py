@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay import (
+from byteor.engine.replay import (
     BadJournal,
     JournalIndex,
     Record,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.compiler import compile_plan
-from byteor_cloud.engine.replay import Frame, Record, frames_digest, journal_index, trace
+from byteor.engine.compiler import compile_plan
+from byteor.engine.replay import Frame, Record, frames_digest, journal_index, trace
 from tests.engine.replay import model
 from tests.engine.replay.plans import replays
 from tests.engine.replay.replays import run

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.replay import (
+from byteor.engine.replay import (
     Record,
     choose_parameters,
     compare,

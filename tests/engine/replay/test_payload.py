@@ -2,11 +2,11 @@ import json
 from decimal import Decimal
 
 import pytest
+from byteor.engine.replay.payload import MAX_DEPTH, MalformedPayload, encode_payload, parse_payload
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.payload import MAX_DEPTH, MalformedPayload, encode_payload, parse_payload
-from byteor_cloud.engine.strict_json import pointer_of
+from byteor.engine.strict_json import pointer_of
 
 scalars = (
     st.none()

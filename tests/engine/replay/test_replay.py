@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import Endpoint, GraphLane, LaneGraph, PipelineSpec, encode, spec_hash
-from byteor_cloud.engine.replay import (
+from byteor.engine.compiler import Endpoint, GraphLane, LaneGraph, PipelineSpec, encode, spec_hash
+from byteor.engine.replay import (
     Decision,
     Frame,
     OutcomeStatus,
@@ -256,7 +256,7 @@ def test_a_lane_can_be_chosen_when_a_graph_has_several_ingresses(bundle: MakeBun
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from byteor_cloud.engine.replay import replay, validate_incident
+from byteor.engine.replay import replay, validate_incident
 bundle = validate_incident(Path(sys.argv[1]))
 outcome = replay(bundle, stage_config=bundle.stage_config, created_unix_ms=0, bundle_dir="", policy_env="")
 sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))

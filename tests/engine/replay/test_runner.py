@@ -3,10 +3,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from byteor.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
+from byteor.engine.replay.stages import Action
+from byteor.engine.replay.work import LimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.compiler import (
+from byteor.engine.compiler import (
     Endpoint,
     GraphLane,
     GraphRole,
@@ -15,7 +18,7 @@ from byteor_cloud.engine.compiler import (
     RingStage,
     SingleRing,
 )
-from byteor_cloud.engine.replay import (
+from byteor.engine.replay import (
     Decision,
     DryRun,
     PipelineRunner,
@@ -25,9 +28,6 @@ from byteor_cloud.engine.replay import (
     graph_runner,
     run_pipeline,
 )
-from byteor_cloud.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
-from byteor_cloud.engine.replay.stages import Action
-from byteor_cloud.engine.replay.work import LimitExceeded
 
 type MakeRing = Callable[..., PipelineSpec]
 type Params = Mapping[str, Any] | None

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from apps.releases.admin.phrases import describe_strategy, describe_target, describe_timeline_detail
-from byteor_cloud.engine.rollout import Strategy
-from byteor_cloud.engine.target import Target
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import Target
 
 
 @pytest.mark.parametrize(

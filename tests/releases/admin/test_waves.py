@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.releases.admin.waves import CountsByWave, DeploymentState, build_waves, headline
-from byteor_cloud.engine.machines import AgentProgress as A
-from byteor_cloud.engine.machines import DeploymentStatus as S
-from byteor_cloud.engine.rollout import Strategy
+from byteor.engine.machines import AgentProgress as A
+from byteor.engine.machines import DeploymentStatus as S
+from byteor.engine.rollout import Strategy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

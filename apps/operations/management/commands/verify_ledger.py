@@ -14,8 +14,8 @@ from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.delivery.encoding import format_time
-from byteor_cloud.engine.hash_chain import Checkpoint, CheckpointRefused
+from byteor.engine.canonical import format_time
+from byteor.engine.hash_chain import Checkpoint, CheckpointRefused
 
 
 def read_last_line(path: Path) -> str:

@@ -18,10 +18,10 @@ from apps.releases.models import (
 from apps.releases.services import failures
 from apps.releases.services.blockers import list_blockers
 from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
-from byteor_cloud.engine.blockers import BlockerCode
-from byteor_cloud.engine.failures import OTHER_CAUSES, FailureReason
-from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import Strategy
+from byteor.engine.blockers import BlockerCode
+from byteor.engine.failures import OTHER_CAUSES, FailureReason
+from byteor.engine.machines import AgentProgress
+from byteor.engine.rollout import Strategy
 
 
 class ReasonSerializer(StrictSerializer):

@@ -11,7 +11,7 @@ from apps.tenancy.models import (
     SigningKey,
     enum_choices,
 )
-from byteor_cloud.engine.delivery.keys import KeyStatus
+from byteor.engine.signing.keys import KeyStatus
 
 
 class SigningKeySerializer(ModelSerializer):

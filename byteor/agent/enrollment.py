@@ -1,0 +1,99 @@
+"""The enrollment of an agent, and the connection of an enrolled agent to the control plane."""
+
+from __future__ import annotations
+
+import platform
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from byteor.engine.canonical import Fields, Json
+from byteor.engine.signing.keys import KeySet
+
+from .api import ControlPlane, enroll
+from .identity import VARIABLES, BaseUrl, Credentials, IdentityError, SecretValue
+from .key_rotation import KeyRotation
+from .retry import Backoff, retry_until_answered
+from .state_folder import AgentIdentity, StateError, StateFolder, StoredKeySet
+
+_TRIES = 5
+_ID = r"[A-Za-z0-9-]+"
+_ENVIRONMENT = re.compile(
+    rf"(?:(?:/api/v1)?/?orgs/({_ID})/projects/({_ID})/environments/({_ID})(?:/agents)?/?|({_ID})/({_ID})/({_ID}))",
+    re.ASCII,
+)
+
+
+def environment_path(text: str, base_url: BaseUrl) -> str:
+    """Return the API path of an environment that is given as a URL, a path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
+    path = text
+    if "://" in text:
+        if BaseUrl.parse(text).origin != base_url.origin:
+            raise IdentityError("the environment's URL is not on the control plane's origin")
+        path = urlsplit(text).path.removeprefix(urlsplit(base_url.text).path)
+    match = _ENVIRONMENT.fullmatch(path)
+    if match is None:
+        raise IdentityError("the environment must be given as its URL, or as ORG_ID/PROJECT_ID/ENVIRONMENT_ID")
+    org, project, environment = filter(None, match.groups())
+    return f"/api/v1/orgs/{org}/projects/{project}/environments/{environment}"
+
+
+def enroll_node(
+    state: StateFolder,
+    *,
+    base_url: BaseUrl,
+    environment: str,
+    token: SecretValue,
+    name: str | None,
+    labels: Mapping[str, str],
+    wait: Callable[[float], object],
+) -> AgentIdentity:
+    """Create an agent of the environment and store its credentials in the state folder.
+
+    The idempotency key makes sure that repeated requests use the token once.
+    """
+    if (existing := state.identity()) is not None:
+        raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")
+    body: Json = {"hostname": platform.node(), "labels": dict(labels)}
+    if name is not None:
+        body["name"] = name
+    path, idempotency_key = environment_path(environment, base_url), str(uuid.uuid4())
+    answer = retry_until_answered(lambda: enroll(base_url, token, path, body, idempotency_key), wait, Backoff(), _TRIES)
+    try:
+        members = Fields(answer)
+        credentials = Credentials(base_url, members.text("agent_id"), SecretValue(members.text("api_key")))
+        identity = AgentIdentity(
+            base_url.text, credentials.agent_id, members.text("environment_id"), members.text("name")
+        )
+        keys = StoredKeySet(KeySet.from_document(members.object("signing_keys")), etag="")
+    except ValueError as error:
+        raise StateError(f"the control plane's response is unreadable: {error}") from error
+    state.save_api_key(credentials.api_key)
+    state.save_keys(keys)
+    state.save_identity(identity)  # last, because a folder with an identity cannot be enrolled again
+    return identity
+
+
+def connect(
+    state: StateFolder, environment: Mapping[str, str], wait: Callable[[float], object], tries: int | None
+) -> tuple[ControlPlane, AgentIdentity, KeyRotation]:
+    """Return a client for the control plane, this agent's identity, and the rotation of its key.
+
+    Credentials come from the environment variables or else from the state folder. A rotation that was interrupted is
+    brought to its end.
+    """
+    given = Credentials.from_environment(environment)
+    credentials = given or state.credentials()
+    if credentials is None:
+        raise IdentityError(f"no agent in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
+    plane = ControlPlane(credentials)
+    rotation = KeyRotation(state, plane, stores_key=given is None)
+    retry_until_answered(rotation.settle, wait, Backoff(), tries)
+    identity = state.identity()
+    if identity is None:
+        identity = retry_until_answered(plane.fetch_identity, wait, Backoff(), tries)
+        state.save_identity(identity)
+    if identity.agent_id != credentials.agent_id:
+        raise IdentityError(f"{state.folder} belongs to agent {identity.agent_id}, not {credentials.agent_id}")
+    return plane, identity, rotation

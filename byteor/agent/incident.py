@@ -1,0 +1,72 @@
+"""The capture of an incident bundle (version 1) of the running pipeline."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from byteor import __version__
+from byteor.engine.canonical import Json
+from byteor.engine.compiler import decode
+from byteor.engine.replay import build_incident
+from byteor.engine.signing.bundle import OpenedBundle, open_bundle
+
+from .configuration import AgentRuntimeConfig
+from .progress import RunningBundle
+from .state_folder import StateError, StateFolder
+
+
+def capture(state: StateFolder, running: RunningBundle) -> bytes:
+    """Return an incident bundle (.tar.gz): the running spec, its configuration, its input and its output."""
+    tar = state.bundle(running.offer.bundle_hash)
+    files = state.capture(running.offer.bundle_hash)
+    if tar is None or not files:
+        raise StateError("the running bundle is no longer in the state folder: restart the agent first")
+    bundle = open_bundle(tar)
+    return build_incident(
+        bundle.spec_kv.decode("ascii"),
+        _documents(bundle),
+        journals=_files_in("journal", files),
+        expected=_files_in("expected", files),
+    )
+
+
+def _documents(bundle: OpenedBundle) -> dict[str, Json]:
+    spec = decode(bundle.spec_kv)
+    return {
+        "spec_validation.json": {"ok": True, "description": f"{spec.name}: {len(spec.stages)} stages"},
+        "runtime.json": {"crate": {"name": "byteor-agent", "version": __version__}},
+        "policy_audit.json": {
+            "ok": True,
+            "policy_version": 1,
+            "mode": "dry_run",
+            "enforced": True,
+            "stage_failure_policy": "stop_pipeline",
+            "spec_path": "spec.kv",
+        },
+        "environment.json": {
+            "pid": os.getpid(),
+            "cwd": str(Path.cwd()),
+            "args": [Path(sys.argv[0]).name],
+            # Only the pipeline's own variables, without secret values: the host's environment may hold other secrets.
+            "env": AgentRuntimeConfig.parse(bundle.runtime_config).shown_env(),
+            "proc_status": _proc_status(),
+        },
+        "runtime_config.json": bundle.runtime_config,
+        "outcome.json": {"stopped": None},  # a pipeline that a stage stops does not become the running one
+    }
+
+
+def _files_in(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    prefix = f"{folder}/"
+    return {
+        name.removeprefix(prefix).removesuffix(".bin"): data for name, data in files.items() if name.startswith(prefix)
+    }
+
+
+def _proc_status() -> str | None:
+    try:
+        return Path("/proc/self/status").read_text()
+    except OSError:
+        return None

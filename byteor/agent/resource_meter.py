@@ -1,0 +1,45 @@
+"""The CPU, memory and disk readings that a heartbeat contains."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+from pathlib import Path
+
+from byteor.engine.canonical import Json
+
+
+class ResourceMeter:
+    """Measures this process; CPU usage is an average since the previous reading."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started = self._read_at = time.monotonic()
+        self._cpu_s = time.process_time()
+
+    @property
+    def uptime_s(self) -> int:
+        """Whole seconds since the agent's start."""
+        return int(time.monotonic() - self._started)
+
+    def read(self) -> Json:
+        """Return the CPU percentage since the previous reading, the memory in use and the free disk space."""
+        now, cpu_s = time.monotonic(), time.process_time()
+        elapsed = max(now - self._read_at, 1e-3)
+        percent = round(100 * (cpu_s - self._cpu_s) / elapsed, 1)
+        self._read_at, self._cpu_s = now, cpu_s
+        return {
+            "cpu_percent": percent,
+            "memory_bytes": _resident_bytes(),
+            "disk_free_bytes": shutil.disk_usage(self._folder).free,
+        }
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # macOS has no /proc: use the peak instead of the present value
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,64 @@
+"""What an approval covers: everything in a request that decides what will happen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from byteor.engine.rollout import Strategy
+from byteor.engine.target import ReplayTarget, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentOptions:
+    """What decides how a deployment proceeds, apart from its configuration, target and strategy.
+
+    A new field needs a default: what a deployment did before the field existed. An approval that was requested before
+    then has this default. An execute replay has only defaults.
+    """
+
+    take_over: bool = False
+    agent_timeout_s: int | None = None  # copied from the environment; an agent that takes longer has failed
+    override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form. Older rows may lack keys."""
+        return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalSubject:
+    """What approvers are shown and an approval is bound to: it permits only a request whose subject is equal.
+
+    The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
+    requested: which agents match a selector is shown, but resolved again when the deployment starts.
+    """
+
+    spec_hash: str
+    config_hash: str | None
+    capabilities: tuple[str, ...]
+    target: Target | ReplayTarget | None
+    strategy: Strategy | None
+    options: DeploymentOptions = DeploymentOptions()
+
+    def document(self) -> dict[str, Any]:
+        """Return all values by name, as JSON. The evidence of a deployment contains this."""
+        return {
+            "spec_hash": self.spec_hash,
+            "config_hash": self.config_hash,
+            "capabilities": list(self.capabilities),
+            "target": self.target and self.target.stored(),
+            "strategy": self.strategy and self.strategy.stored(),
+            **self.options.stored(),
+        }
+
+    def differences(self, other: Self) -> list[str]:
+        """Return the names of the values that differ."""
+        theirs = other.document()
+        return [name for name, value in self.document().items() if value != theirs[name]]

@@ -1,0 +1,138 @@
+"""Blockers: what an approved deployment waits for before its build starts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from uuid import UUID
+
+from byteor.engine.freeze import FreezeWindow
+from byteor.engine.machines import UNDER_WAY, DeploymentStatus
+
+NAMED = 3  # deployments in a sentence
+
+
+class BlockerCode(StrEnum):
+    """The code of a blocker. Programs rely on these codes, which are stable."""
+
+    FREEZE_WINDOW = "freeze_window"
+    IN_FLIGHT_LIMIT = "in_flight_limit"
+    PIPELINE_BUSY = "pipeline_busy"
+    AGENTS_BUSY = "agents_busy"
+    HELD_UP = "held_up"  # its job cannot continue; unlike the others, this does not keep a build from starting
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One reason why a deployment waits: until when, if that is known, and for which deployments."""
+
+    code: BlockerCode
+    detail: str
+    until: datetime | None = None
+    ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDeployment:
+    """A deployment in flight in the same environment, compared with the one that waits."""
+
+    id: UUID
+    label: str
+    status: DeploymentStatus
+    is_earlier: bool = False
+    has_same_pipeline: bool = False
+    shares_agents: bool = False
+    overrides_freeze: bool = False
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether its build has started."""
+        return self.status in UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True)
+class StartFacts:
+    """The facts that decide whether a deployment may start. ``freeze`` is the open window that ends last."""
+
+    limit: int
+    others: tuple[OtherDeployment, ...] = ()
+    freeze: tuple[FreezeWindow, datetime] | None = None
+    overrides_freeze: bool = False
+
+
+def find_blockers(facts: StartFacts) -> list[Blocker]:
+    """Return everything that an approved deployment waits for. Its build starts if and only if the list is empty."""
+    rules: list[Callable[[StartFacts], Blocker | None]] = [_freeze, _limit, _pipeline, _agents]
+    return [found for rule in rules if (found := rule(facts)) is not None]
+
+
+def freeze_blocker(window: FreezeWindow, end: datetime) -> Blocker:
+    """Return the blocker for a freeze window that is open until ``end``."""
+    until = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    reason = f": {window.reason.rstrip('.')}" if window.reason else ""
+    return Blocker(BlockerCode.FREEZE_WINDOW, f"A freeze window is open until {until}{reason}.", until=end)
+
+
+def limit_blocker(in_flight: Sequence[OtherDeployment], limit: int) -> Blocker | None:
+    """Return the blocker if there are ``limit`` or more deployments in flight, else None."""
+    if len(in_flight) < limit:
+        return None
+    most = f"{limit} deployment{'' if limit == 1 else 's'}"
+    verb = "is" if len(in_flight) == 1 else "are"
+    detail = f"At most {most} may be in flight at once, and {_names(in_flight)} {verb}."
+    return Blocker(BlockerCode.IN_FLIGHT_LIMIT, detail, ids=_ids(in_flight))
+
+
+def _freeze(facts: StartFacts) -> Blocker | None:
+    return None if facts.freeze is None or facts.overrides_freeze else freeze_blocker(*facts.freeze)
+
+
+def _limit(facts: StartFacts) -> Blocker | None:
+    # Approved deployments do not count here, or those that wait would wait for each other.
+    return limit_blocker([other for other in facts.others if other.is_under_way], facts.limit)
+
+
+def _pipeline(facts: StartFacts) -> Blocker | None:
+    first = [other for other in _ahead(facts) if other.has_same_pipeline]
+    if not first:
+        return None
+    detail = f"A pipeline has one deployment under way at a time, and {_names(first)} {_come(first)} first."
+    return Blocker(BlockerCode.PIPELINE_BUSY, detail, ids=_ids(first))
+
+
+def _agents(facts: StartFacts) -> Blocker | None:
+    first = [other for other in _ahead(facts) if other.shares_agents and not other.has_same_pipeline]
+    if not first:
+        return None
+    detail = f"It shares agents with {_names(first)}, which {_come(first)} first."
+    return Blocker(BlockerCode.AGENTS_BUSY, detail, ids=_ids(first))
+
+
+def _ahead(facts: StartFacts) -> list[OtherDeployment]:
+    """Return the deployments that come first if they have the same pipeline or share agents.
+
+    Those under way would compete for the agents. Those created earlier start first, or the older release would replace
+    the newer one, but a deployment that overrides the freeze window does not wait for those that wait for its end.
+    """
+    return [
+        other
+        for other in facts.others
+        if other.is_under_way or (other.is_earlier and (facts.freeze is None or other.overrides_freeze))
+    ]
+
+
+def _names(deployments: Sequence[OtherDeployment]) -> str:
+    named = [f"{each.label} ({each.status.replace('_', ' ')})" for each in deployments[:NAMED]]
+    if more := len(deployments) - len(named):
+        named.append(f"{more} more")
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+
+
+def _come(deployments: Sequence[OtherDeployment]) -> str:
+    return "comes" if len(deployments) == 1 else "come"
+
+
+def _ids(deployments: Sequence[OtherDeployment]) -> tuple[UUID, ...]:
+    return tuple(each.id for each in deployments)

@@ -1,0 +1,5 @@
+"""Pure functions that explain why an agent runs its current bundle, and what happens next."""
+
+from byteor.engine.explain.explanation import explain
+
+__all__ = ["explain"]

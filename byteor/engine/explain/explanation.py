@@ -1,0 +1,112 @@
+"""The complete explanation of an agent: a summary, reasons by importance, and events by time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from byteor.engine.explain.facts import Facts
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import Explanation, Finding, NextEvent, Statements
+from byteor.engine.explain.findings import NextCode as N
+from byteor.engine.explain.offer_state import (
+    ARRIVED,
+    explain_missing_offer,
+    explain_offer,
+    is_running_offer,
+)
+from byteor.engine.explain.pending import explain_pending
+from byteor.engine.explain.wording import at, because, running_label
+
+# The sentences of these findings already say what the agent runs.
+_WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
+# What will replace, or would have replaced, a bundle that an agent runs rightly.
+_COMING = {
+    B.WAITS_FOR_APPROVAL, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.WAITS_FOR_WAVE,
+    B.BUILDING, B.OFFER_DUE, B.LATE_JOINER, B.ENDED_BEFORE,
+}  # fmt: skip
+
+
+def explain(facts: Facts) -> Explanation:
+    """Explain why the agent runs its current bundle, and what happens next."""
+    statements = list(_statements(facts))
+    reasons = tuple(each for each in statements if isinstance(each, Finding))
+    events = [each for each in statements if isinstance(each, NextEvent)]
+    open_ended = reasons[0].code in {B.DECOMMISSIONED, B.AWAITING_HEARTBEAT}
+    if not open_ended and not {event.code for event in events} - {N.HEARTBEAT}:
+        events.append(NextEvent(N.NOTHING, f"No change is planned. {_what_stays(facts)}"))
+    events.sort(key=lambda event: (event.at is None, event.at or facts.now))
+    return Explanation(_summary(facts, reasons), reasons, tuple(events))
+
+
+def _what_stays(facts: Facts) -> str:
+    """Return what the agent runs while nothing changes, as a sentence that hides no difference from its offer."""
+    agent, offer = facts.agent, facts.agent.offer
+    if agent.running is None:
+        return "It runs nothing."
+    if offer is None:
+        return f"It runs {running_label(facts)}, although nothing is offered to it."
+    if is_running_offer(agent.running, offer):
+        return "It keeps running as it is."
+    return f"It runs {running_label(facts)}, although it should run {facts.label(offer.source, offer.bundle_hash)}."
+
+
+def _summary(facts: Facts, reasons: tuple[Finding, ...]) -> str:
+    name, main = facts.agent.name, reasons[0]
+    if main.code in _WHOLE:
+        coming = [each.detail for each in reasons[1:2] if each.code in _COMING]
+        return " ".join([f"{name}{main.detail.removeprefix('It')}", *coming])
+    return f"{name} runs {running_label(facts)}: {main.detail[0].lower()}{main.detail[1:]}"
+
+
+def _statements(facts: Facts) -> Statements:
+    agent = facts.agent
+    if agent.decommissioned_at is not None:
+        yield Finding(
+            B.DECOMMISSIONED,
+            f"It was decommissioned at {at(agent.decommissioned_at)}, so nothing is offered to it any more.",
+        )
+        return
+    offer = agent.offer
+    offer_state = list(explain_missing_offer(facts) if offer is None else explain_offer(facts, offer))
+    pending = [each for deployment in facts.deployments for each in explain_pending(facts, deployment)]
+    if offer is None:
+        yield from (*pending, *offer_state)
+    elif offer.progress in ARRIVED and is_running_offer(agent.running, offer):
+        # It runs what it should. Say so first, and then what will change that.
+        yield from (offer_state[0], *pending, *offer_state[1:])
+    else:
+        yield from (*offer_state, *pending)
+    if agent.drained_at is not None:
+        yield Finding(
+            B.DRAINED,
+            f"It is drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
+            " It gets no new offers, and no rollout waits for it.",
+        )
+        yield NextEvent(N.UNDRAIN, "Once somebody undrains it, it is offered what is current for it then.")
+    yield from _liveness(facts)
+    if facts.freeze is not None:
+        ends = facts.freeze.ends_at
+        yield Finding(B.FREEZE_WINDOW, f"A freeze window is open until {at(ends)}{because(facts.freeze.reason)}.")
+        yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may begin again.", ends)
+
+
+def _liveness(facts: Facts) -> Statements:
+    agent = facts.agent
+    seen = agent.last_seen_at or agent.enrolled_at
+    last = f"its last heartbeat was at {at(seen)}"
+    if agent.last_seen_at is None:
+        last = f"it has sent no heartbeat since it was enrolled at {at(seen)}"
+    if agent.liveness == "online":
+        then = seen + timedelta(seconds=agent.interval_s)
+        # A heartbeat takes some time to arrive, so it is late only when the one after it would be due.
+        overdue = "over" if facts.now > then + timedelta(seconds=agent.interval_s) else ""
+        yield NextEvent(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
+    elif agent.liveness == "stale":
+        yield Finding(B.STALE, f"It is silent: {last}, and one is due every {agent.interval_s:g} s.")
+        then = seen + timedelta(seconds=agent.interval_s * agent.offline_after)
+        yield NextEvent(N.GOES_OFFLINE, "If it sends no heartbeat by then, it counts as offline.", then)
+    else:
+        yield Finding(B.OFFLINE, f"It is offline: {last}, and one is due every {agent.interval_s:g} s.")
+        yield NextEvent(
+            N.COMES_BACK, "When it comes back, the response to its first heartbeat says what it should run."
+        )

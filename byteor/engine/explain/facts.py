@@ -1,0 +1,178 @@
+"""The facts that an explanation is derived from: an agent and its relevant deployments at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from byteor.engine.blockers import Blocker
+from byteor.engine.break_glass import BreakGlass
+from byteor.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
+from byteor.engine.rollout import RolloutAgent, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFacts:
+    """An action on a deployment, such as a pause: who did it, when and why."""
+
+    actor: str
+    at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WaveFacts:
+    """The progress of a wave's counted agents; ``last_offered_at`` is the time of the latest unfinished offer."""
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    last_offered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalFacts:
+    """A deployment's approval."""
+
+    id: UUID
+    status: ApprovalStatus
+    given: int
+    required: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EnlistmentFacts:
+    """The agent's progress in a deployment that enlisted it. ``failed_before`` also holds after a retry."""
+
+    agent: RolloutAgent
+    detail: str = ""
+    updated_at: datetime | None = None
+    failed_before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """The target of a deployment: all agents, those that match ``selector``, or ``count`` named agents.
+
+    ``names_agent`` says whether the explained agent is one of the named agents; None if the target names no agents.
+    """
+
+    selector: Mapping[str, str] | None = None
+    names_agent: bool | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFacts:
+    """A deployment that may affect the agent."""
+
+    id: UUID
+    pipeline: str
+    bundle: str
+    status: DeploymentStatus
+    config_hash: str = ""
+    target: TargetFacts = field(default_factory=TargetFacts)
+    strategy: Strategy = field(default_factory=Strategy.all_at_once)
+    timeout_s: int = 600
+    take_over: bool = False
+    is_current: bool = False
+    wave: int = 0
+    wave_done_at: datetime | None = None
+    paused_at: datetime | None = None
+    activated_at: datetime | None = None
+    reason: str = ""
+    detail: str = ""
+    rollback_reason: str = ""
+    known_bad: str | None = None
+    blockers: tuple[Blocker, ...] = ()  # what it waits for if it is approved
+    held_up: str = ""  # why the control plane cannot continue it
+    approval: ApprovalFacts | None = None
+    break_glass: BreakGlass | None = None
+    enlistment: EnlistmentFacts | None = None
+    waves: Mapping[int, WaveFacts] = field(default_factory=dict)
+    actions: Mapping[str, ActionFacts] = field(default_factory=dict)  # the latest action of each kind
+
+    @property
+    def label(self) -> str:
+        """The name of the deployed bundle in sentences."""
+        return f"{self.pipeline}/{self.bundle}"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferFacts:
+    """What the agent is told to run: ``deployment`` made the offer, ``source`` built the bundle."""
+
+    deployment: UUID
+    source: UUID
+    action: OfferAction
+    bundle_hash: str
+    since: datetime | None
+    progress: AgentProgress
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFacts:
+    """The bundle that the agent reported as running."""
+
+    deployment: UUID | None
+    bundle_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureFacts:
+    """The agent's latest failure."""
+
+    deployment: UUID | None
+    since: datetime | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """The agent and its latest known state. ``interval_s`` is the time to the next heartbeat that it was last told."""
+
+    id: UUID
+    name: str
+    enrolled_at: datetime
+    liveness: str = "online"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    last_seen_at: datetime | None = None
+    interval_s: float = 30
+    offline_after: int = 10  # intervals without a heartbeat
+    decommissioned_at: datetime | None = None
+    drained_at: datetime | None = None
+    drain_reason: str = ""
+    offer: OfferFacts | None = None
+    running: RunningFacts | None = None
+    running_since: datetime | None = None
+    failure: FailureFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeFacts:
+    """The open freeze window."""
+
+    reason: str
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All facts about one agent at one moment; the deployments are sorted newest first."""
+
+    now: datetime
+    agent: AgentFacts
+    deployments: tuple[DeploymentFacts, ...] = ()
+    freeze: FreezeFacts | None = None
+
+    def find(self, id: UUID | None) -> DeploymentFacts | None:
+        """Return the deployment with this id, or None if it is not among the facts."""
+        return next((each for each in self.deployments if each.id == id), None)
+
+    def label(self, id: UUID | None, bundle_hash: str) -> str:
+        """Return the name of a bundle in sentences."""
+        known = self.find(id)
+        return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

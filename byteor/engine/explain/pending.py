@@ -1,0 +1,210 @@
+"""Explanations of deployments that have not reached the agent yet: what each of them waits for."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from byteor.engine.blockers import BlockerCode
+from byteor.engine.explain.facts import DeploymentFacts, EnlistmentFacts, Facts, WaveFacts
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import Finding, NextEvent, Statements
+from byteor.engine.explain.findings import NextCode as N
+from byteor.engine.explain.targets import find_mismatch, wave_progress_suffix
+from byteor.engine.explain.wording import at, because
+from byteor.engine.machines import FINISHED, AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor.engine.rollout import RolloutAgent, Strategy
+
+_ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
+
+
+def times_out_at(agent: RolloutAgent, timeout_s: int) -> datetime | None:
+    """Return when the planner counts the agent as failed; None if the planner does not wait for it."""
+    if agent.offered_at is None or agent.progress in FINISHED or not agent.counted:
+        return None
+    return agent.offered_at + timedelta(seconds=timeout_s)
+
+
+def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime | None:
+    """Return when the planner starts the next wave; None while the current wave is under way."""
+    return None if wave_done_at is None else wave_done_at + timedelta(seconds=strategy.pause_s)
+
+
+def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
+    """Explain what a deployment waits for before it reaches the agent.
+
+    Yields nothing if it will not reach the agent, or if it was offered to the agent already.
+    """
+    enlistment = deployment.enlistment
+    if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
+        return
+    miss = find_mismatch(facts, deployment)
+    # An enlisted agent stays in the deployment even if the target no longer matches it, except if another pipeline
+    # has taken it over, or while it is drained.
+    if miss is not None and (enlistment is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
+        return
+    if deployment.status is DeploymentStatus.PENDING_APPROVAL:
+        yield from _waits_for_approval(deployment)
+    elif deployment.status is DeploymentStatus.APPROVED:
+        yield from _waits_to_begin(facts, deployment)
+    elif deployment.status is DeploymentStatus.BUILDING:
+        yield Finding(B.BUILDING, f"The bundle of {deployment.label} is being built.", deployment.id)
+        yield NextEvent(N.OFFER, f"Once its bundle is built, {deployment.label} is offered to the first wave.")
+    elif deployment.status is DeploymentStatus.DEPLOYING:
+        yield from _waits_for_offer(deployment, enlistment)
+    elif enlistment is not None and deployment.status in _ENDED:
+        offer = facts.agent.offer
+        if offer is None or deployment.id > offer.deployment:
+            yield from _ended_before(deployment)
+        return
+    else:
+        return
+    yield from explain_circumstances(deployment)
+
+
+def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
+    approval = deployment.approval
+    if approval is None:
+        return
+    yield Finding(
+        B.WAITS_FOR_APPROVAL,
+        f"The deployment of {deployment.label} waits for approval:"
+        f" {approval.given} of {approval.required} people have approved it.",
+        deployment.id,
+        approval.id,
+    )
+    yield NextEvent(
+        N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
+        approval.expires_at,
+    )  # fmt: skip
+
+
+def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
+    label, approval = deployment.label, deployment.approval
+    for blocker in deployment.blockers:
+        yield Finding(
+            B.WAITS_FOR_FREEZE if blocker.code is BlockerCode.FREEZE_WINDOW else B.WAITS_FOR_TURN,
+            f"The deployment of {label} waits, because {blocker.detail[0].lower()}{blocker.detail[1:]}",
+            deployment.id,
+        )
+    if any(blocker.ids for blocker in deployment.blockers):
+        yield NextEvent(N.TURN, f"The deployment of {label} begins when nothing is in its way.")
+    elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
+        yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
+        yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
+    if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
+        yield NextEvent(
+            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", approval.expires_at
+        )
+
+
+def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
+    """Return whether the build would find a valid approval, or need none."""
+    approval = deployment.approval
+    if approval is None or deployment.break_glass is not None:
+        return True
+    return approval.status is ApprovalStatus.APPROVED and now < approval.expires_at
+
+
+def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | None) -> Statements:
+    label, waves = deployment.label, len(deployment.strategy.percents)
+    if enlistment is None:
+        yield Finding(
+            B.LATE_JOINER,
+            f"It matches the target of {label}, but joined after the deployment had begun.",
+            deployment.id,
+        )
+        yield NextEvent(N.OFFER, f"It is offered {label} once that deployment is active.")
+        return
+    if enlistment.agent.wave <= deployment.wave:
+        yield Finding(B.OFFER_DUE, f"{label} is due to be offered to it now.", deployment.id)
+        if deployment.paused_at is None:
+            yield NextEvent(N.OFFER, f"The control plane offers {label} to it.")
+        return
+    yield Finding(
+        B.WAITS_FOR_WAVE,
+        f"{label} reaches it with wave {enlistment.agent.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
+        deployment.id,
+    )
+    if deployment.paused_at is not None:
+        return
+    ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
+    if ends is not None:
+        yield NextEvent(N.WAVE_BEGINS, f"The pause is over, and wave {deployment.wave + 2} of {label} begins.", ends)
+    else:
+        last = deployment.waves.get(deployment.wave, WaveFacts()).last_offered_at
+        yield NextEvent(
+            N.WAVE_ENDS,
+            f"Wave {deployment.wave + 1} of {label} ends. Agents that have not finished by then count as failed.",
+            last and last + timedelta(seconds=deployment.timeout_s),
+        )
+
+
+def _ended_before(deployment: DeploymentFacts) -> Statements:
+    by = deployment.actions.get("abort") if deployment.reason == "aborted" else None
+    how = deployment.reason.replace("_", " ") or deployment.status.replace("_", " ")
+    who = f" by {by.actor} at {at(by.at)}" if by else ""
+    yield Finding(
+        B.ENDED_BEFORE,
+        f"{deployment.label} would have reached it, but ended first ({how}{who}{because(deployment.detail)}).",
+        deployment.id,
+    )
+    if deployment.known_bad is not None:
+        yield known_bad(deployment, deployment.known_bad)
+
+
+def explain_circumstances(deployment: DeploymentFacts) -> Statements:
+    """Explain whether the deployment cannot continue, was paused, retried or started unapproved, or is known bad."""
+    if deployment.held_up:
+        yield Finding(
+            B.HELD_UP, f"The deployment of {deployment.label} cannot continue now. {deployment.held_up}", deployment.id
+        )
+    label, actions = deployment.label, deployment.actions
+    if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:
+        by = actions.get("pause")
+        who = f" by {by.actor}{because(by.reason)}" if by else ""
+        yield Finding(
+            B.PAUSED,
+            f"The deployment of {label} has been paused since {at(deployment.paused_at)}{who}.",
+            deployment.id,
+        )
+        yield NextEvent(N.RESUME, f"The deployment of {label} continues when somebody resumes it.")
+    retry, enlistment = actions.get("retry"), deployment.enlistment
+    offered_at = enlistment and enlistment.agent.offered_at
+    joined_late = offered_at and deployment.activated_at and offered_at >= deployment.activated_at
+    # A retry of an active deployment makes offers only to agents that failed. Others joined after it.
+    was_retried = enlistment and (enlistment.failed_before or not joined_late)
+    if retry and offered_at and offered_at >= retry.at and was_retried:
+        yield Finding(
+            B.RETRIED,
+            f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",
+            deployment.id,
+        )
+    glass, approval = deployment.break_glass, deployment.approval
+    if glass is not None:
+        ratified = approval is not None and approval.status is ApprovalStatus.APPROVED
+        after = "somebody else has approved it since" if ratified else "nobody else has approved it yet"
+        yield Finding(
+            B.BREAK_GLASS,
+            f"{glass.by} began the deployment of {label} without approval{because(glass.reason)}; {after}.",
+            deployment.id,
+            approval.id if approval else None,
+        )
+        if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
+            yield NextEvent(
+                N.RATIFICATION_DUE,
+                f"If nobody else has approved the deployment of {label} by then, it is rolled back.",
+                glass.approve_by,
+            )
+    if deployment.known_bad is not None:
+        yield known_bad(deployment, deployment.known_bad)
+
+
+def known_bad(deployment: DeploymentFacts, reason: str) -> Finding:
+    """Return the finding that the deployment's config bundle is known bad in this environment."""
+    return Finding(
+        B.KNOWN_BAD,
+        f"The config bundle of {deployment.label} is known bad here and is not offered until it is cleared"
+        f"{because(reason)}.",
+        deployment.id,
+        config_hash=deployment.config_hash,
+    )

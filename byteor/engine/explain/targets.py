@@ -1,0 +1,85 @@
+"""Explanations of why a deployment's target includes an agent, or does not."""
+
+from __future__ import annotations
+
+from byteor.engine.explain.facts import DeploymentFacts, Facts, OfferFacts, WaveFacts
+from byteor.engine.explain.findings import BecauseCode as B
+from byteor.engine.explain.findings import Finding, Statements
+from byteor.engine.explain.wording import format_labels
+from byteor.engine.machines import DeploymentStatus, OfferAction
+from byteor.engine.rollout import RolloutAgent
+
+
+def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
+    """Explain why the deployment that made the offer targeted the agent, and whether the agent counts."""
+    to = f"The deployment of {owner.label}"
+    selector = owner.target.selector
+    if owner.target.names_agent is not None:
+        yield Finding(B.TARGET_AGENTS, f"{to} names it.", owner.id)
+    elif selector is None:
+        yield Finding(B.TARGET_ALL, f"{to} goes to all agents of the environment.", owner.id)
+    elif selector.items() <= facts.agent.labels.items():
+        yield Finding(
+            B.TARGET_SELECTOR, f"{to} goes to agents with {format_labels(selector)}, and it has these labels.", owner.id
+        )
+    else:
+        yield Finding(
+            B.LEFT_TARGET,
+            f"{to} goes to agents with {format_labels(selector)}; "
+            "it had these labels when that deployment was offered to it.",
+            owner.id,
+        )
+    if owner.enlistment is not None and offer.action is OfferAction.ACTIVATE:
+        yield from _wave_membership(owner, owner.enlistment.agent)
+
+
+def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
+    waves = len(owner.strategy.percents)
+    if agent.counted and waves > 1:
+        yield Finding(B.WAVE, f"It is in wave {agent.wave + 1} of {waves}{wave_progress_suffix(owner)}.", owner.id)
+    elif not agent.counted and owner.activated_at and agent.offered_at and agent.offered_at >= owner.activated_at:
+        yield Finding(
+            B.LATE_JOINER,
+            f"It joined when {owner.label} was already active: it does not count for waves, thresholds and time-outs.",
+            owner.id,
+        )
+    elif not agent.counted:
+        yield Finding(
+            B.NOT_COUNTED,
+            f"It was offline when {owner.label} began: it does not count for waves, thresholds and time-outs.",
+            owner.id,
+        )
+
+
+def wave_progress_suffix(owner: DeploymentFacts) -> str:
+    """Return the progress of the current wave as the end of a sentence."""
+    if owner.status is not DeploymentStatus.DEPLOYING:
+        return ""
+    wave = owner.waves.get(owner.wave, WaveFacts())
+    now = "is done" if owner.wave_done_at else "is under way"
+    return f"; wave {owner.wave + 1} {now}, {wave.done} of {wave.total} agents finished"
+
+
+def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
+    """Return why the deployment does not target the agent, or None if it does."""
+    agent, to = facts.agent, f"The deployment of {deployment.label}"
+    count, selector = deployment.target.count, deployment.target.selector
+    if deployment.target.names_agent is False:
+        others = f"{count} other agent{'' if count == 1 else 's'}"
+        return Finding(B.OTHER_AGENTS, f"{to} names {others}.", deployment.id)
+    if selector is not None and not selector.items() <= agent.labels.items():
+        wrong = [key for key in sorted(selector) if agent.labels.get(key) != selector[key]]
+        has = ", ".join(f"{key}={agent.labels[key]}" if key in agent.labels else f"no {key}" for key in wrong)
+        return Finding(
+            B.SELECTOR_MISMATCH, f"{to} goes to agents with {format_labels(selector)}; it has {has}.", deployment.id
+        )
+    if agent.drained_at is not None:
+        return Finding(B.DRAINED, f"{to} passes it by while it is drained.", deployment.id)
+    source = facts.find(agent.offer.source) if agent.offer else None
+    if source is not None and source.pipeline != deployment.pipeline and not deployment.take_over:
+        return Finding(
+            B.ANOTHER_PIPELINE,
+            f"{to} does not take over agents of another pipeline, and this agent is assigned to {source.pipeline}.",
+            deployment.id,
+        )
+    return None

@@ -1,0 +1,115 @@
+"""The records at which a replay diverged from its capture, and those beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO
+
+from byteor.engine.replay.journal import BadJournal, Frame, encode_frame, read_frames
+
+BESIDE = 2  # records before and after
+_MAX_READ = 8 * 1024 * 1024  # bytes of expected output that a page reads
+
+
+class _NotFound(Exception):
+    """The record is not in the part of the output that a page reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An output record on both sides. None: that side has no record with this sequence."""
+
+    sequence: int
+    expected: bytes | None
+    actual: bytes | None
+    is_divergence: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The record on both sides; None on the side that has none.
+
+    Where a side's output is not kept, both begin with the byte ``start`` of the record and are cut, and there are no
+    ``neighbours``.
+    """
+
+    expected: bytes | None
+    actual: bytes | None
+    start: int
+    neighbours: list[Neighbour]
+
+
+def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
+    """Call ``read_around`` with the file at ``path``. Returns None if it does not have the record."""
+    try:
+        with open(path, "rb") as expected:
+            return read_around(found, expected, actual)
+    except (_NotFound, BadJournal, FileNotFoundError):
+        return None
+
+
+def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Divergence:
+    """Return the records beside the divergence on the side that has it, and what the other side has in their place."""
+    is_extra = found["kind"] == "extra"
+    own_digest, other_digest = found["expected_sha256"], found["actual_sha256"]
+    own, other = _bounded(read_frames(expected)), read_frames(io.BytesIO(actual))
+    if is_extra:
+        own, other, own_digest, other_digest = other, own, other_digest, own_digest
+    before, this, after = _window(own, found["sequence"], own_digest)
+    window = [*before, this, *after]
+    # With one ingress, the sequences of an output never decrease.
+    end = None if found.get("ingress") else window[-1].sequence
+    counterpart, candidates = _counterparts(other, {each.sequence for each in window}, this.sequence, other_digest, end)
+    neighbours = []
+    for frame in window:
+        # Several ingresses may use the same sequence, so an equal record comes first.
+        same = candidates.get(frame.sequence, [])
+        beside = frame.payload if frame.payload in same else next(iter(same), None)
+        there = counterpart if frame is this else beside
+        sides = (there, frame.payload) if is_extra else (frame.payload, there)
+        neighbours.append(Neighbour(frame.sequence, sides[0], sides[1], frame is this))
+    divergent = next(each for each in neighbours if each.is_divergence)
+    return Divergence(divergent.expected, divergent.actual, 0, neighbours)
+
+
+def _bounded(frames: Iterator[Frame]) -> Iterator[Frame]:
+    read = 0
+    for frame in frames:
+        read += len(encode_frame(frame))
+        if read > _MAX_READ:
+            raise _NotFound
+        yield frame
+
+
+def _window(frames: Iterator[Frame], sequence: int, digest: str) -> tuple[deque[Frame], Frame, list[Frame]]:
+    """Return the record, and those before and after it."""
+    before: deque[Frame] = deque(maxlen=BESIDE)
+    for frame in frames:
+        if frame.sequence == sequence and _digest(frame.payload) == digest:
+            return before, frame, list(islice(frames, BESIDE))
+        before.append(frame)
+    raise _NotFound
+
+
+def _counterparts(
+    frames: Iterator[Frame], sequences: set[int], sequence: int, digest: str | None, end: int | None
+) -> tuple[bytes | None, dict[int, list[bytes]]]:
+    """Return the payload with this sequence and digest, and all payloads of the sequences."""
+    payload, found = None, dict[int, list[bytes]]()
+    for frame in frames:
+        if end is not None and frame.sequence > end:
+            break
+        if frame.sequence in sequences:
+            found.setdefault(frame.sequence, []).append(frame.payload)
+            if payload is None and frame.sequence == sequence and _digest(frame.payload) == digest:
+                payload = frame.payload
+    return payload, found
+
+
+def _digest(payload: bytes) -> str:
+    return f"sha256:{hashlib.sha256(payload).hexdigest()}"

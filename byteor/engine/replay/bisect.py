@@ -1,0 +1,144 @@
+"""Plans a bisect: which versions to replay next, and what the verdicts known so far say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from byteor.engine.replay.replay import ErrorCode
+
+
+class Verdict(StrEnum):
+    """What the replay of a version showed. ``UNTESTABLE`` means that it could not be replayed with these parameters."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNTESTABLE = "untestable"
+
+
+class BisectOutcome(StrEnum):
+    """How a bisect ended.
+
+    ``FOUND``: the first bad version is known. ``NO_CHANGE``: both ends have the same verdict. ``INVERTED``: the first
+    version is bad and the last is good. ``INCONCLUSIVE``: too few versions could be tested.
+    """
+
+    FOUND = "found"
+    NO_CHANGE = "no_change"
+    INVERTED = "inverted"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class BisectPlan:
+    """What to replay next, side by side; if that is nothing, the outcome. Before the end, ``outcome`` is None."""
+
+    replay: tuple[str, ...] = ()
+    outcome: BisectOutcome | None = None
+    first_bad: str | None = None
+    last_good: str | None = None
+    monotone: bool | None = None
+
+
+def max_replays(versions: int) -> int:
+    """Return how many versions a bisect that is not exhaustive replays at most."""
+    return max(versions - 1, 0).bit_length() + 2
+
+
+def plan_bisect(versions: Sequence[str], verdicts: Mapping[str, Verdict], *, exhaustive: bool = False) -> BisectPlan:
+    """Plan the next step of a bisect over versions in their order, from the known verdicts.
+
+    Versions that are untestable are skipped, and do not count as replayed. Without ``exhaustive``, the two ends come
+    first, then one version in the middle of those that are left, at most ``max_replays`` altogether.
+    """
+    if exhaustive:
+        if unknown := tuple(version for version in versions if version not in verdicts):
+            return BisectPlan(unknown)
+        return _judge_all(versions, verdicts)
+    usable = [version for version in versions if verdicts.get(version) is not Verdict.UNTESTABLE]
+    if len(usable) < 2:
+        return BisectPlan(outcome=BisectOutcome.INCONCLUSIVE)
+    first, last = usable[0], usable[-1]
+    if ends := tuple(version for version in (first, last) if version not in verdicts):
+        return _within_budget(versions, verdicts, ends, None, None)
+    if verdicts[first] is verdicts[last]:
+        return BisectPlan(outcome=BisectOutcome.NO_CHANGE)
+    if verdicts[first] is Verdict.BAD:
+        return BisectPlan(outcome=BisectOutcome.INVERTED)
+    good, bad = 0, len(usable) - 1
+    while True:  # follow the verdicts from the ends to the smallest known interval
+        between = [at for at in range(good + 1, bad) if usable[at] in verdicts]
+        if not between:
+            break
+        at = min(between, key=lambda each: abs(2 * each - good - bad))
+        good, bad = (at, bad) if verdicts[usable[at]] is Verdict.GOOD else (good, at)
+    if bad - good > 1:
+        middle = usable[(good + bad) // 2]
+        return _within_budget(versions, verdicts, (middle,), usable[bad], usable[good])
+    return BisectPlan(
+        outcome=_certain(versions, usable[good], usable[bad]), first_bad=usable[bad], last_good=usable[good]
+    )
+
+
+def _within_budget(
+    versions: Sequence[str],
+    verdicts: Mapping[str, Verdict],
+    wanted: tuple[str, ...],
+    first_bad: str | None,
+    last_good: str | None,
+) -> BisectPlan:
+    replayed = sum(verdict is not Verdict.UNTESTABLE for verdict in verdicts.values())
+    if replayed + len(wanted) > max_replays(len(versions)):
+        return BisectPlan(outcome=BisectOutcome.INCONCLUSIVE, first_bad=first_bad, last_good=last_good)
+    return BisectPlan(wanted, first_bad=first_bad, last_good=last_good)
+
+
+def _certain(versions: Sequence[str], good: str, bad: str) -> BisectOutcome:
+    """Return FOUND if the versions are neighbours. Versions between them that are untestable may be the first bad."""
+    is_next = versions.index(bad) == versions.index(good) + 1
+    return BisectOutcome.FOUND if is_next else BisectOutcome.INCONCLUSIVE
+
+
+def _judge_all(versions: Sequence[str], verdicts: Mapping[str, Verdict]) -> BisectPlan:
+    tested = [version for version in versions if verdicts[version] is not Verdict.UNTESTABLE]
+    if len(tested) < 2:
+        return BisectPlan(outcome=BisectOutcome.INCONCLUSIVE)
+    is_bad = [verdicts[version] is Verdict.BAD for version in tested]
+    monotone = is_bad == sorted(is_bad)
+    changes = [at for at in range(1, len(tested)) if is_bad[at] and not is_bad[at - 1]]
+    if is_bad[0] and not is_bad[-1]:
+        return BisectPlan(outcome=BisectOutcome.INVERTED, monotone=False)
+    if not changes or is_bad[0]:
+        return BisectPlan(outcome=BisectOutcome.NO_CHANGE, monotone=monotone)
+    good, bad = tested[changes[0] - 1], tested[changes[0]]
+    return BisectPlan(outcome=_certain(versions, good, bad), first_bad=bad, last_good=good, monotone=monotone)
+
+
+class Predicate(StrEnum):
+    """What makes a version bad."""
+
+    DIVERGES = "diverges"
+    FAILS = "fails"
+    OUTPUT_DIFFERS_FROM = "output_differs_from"
+
+
+def judge(
+    predicate: Predicate, result: Mapping[str, Any], error_code: str | None, other: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Return the verdict of a version from its replay; ``other`` is the result that the output is compared with.
+
+    A replay that failed for another reason than a stage error says nothing about the version. A replay that a stage
+    stopped diverges, unless it stopped as recorded.
+    """
+    if error_code not in (None, ErrorCode.STAGE_ERROR):
+        return Verdict.UNTESTABLE
+    is_stopped = error_code is not None
+    if predicate is Predicate.FAILS:
+        is_bad = is_stopped
+    elif predicate is Predicate.DIVERGES:
+        is_bad = result["divergence"] is not None or (is_stopped and result["reproduced"] is not True)
+    else:
+        is_bad = other is None or result["egress"] != other["egress"]
+    return Verdict.BAD if is_bad else Verdict.GOOD

@@ -1,0 +1,100 @@
+"""Runs stages that follow each other without a branch: a ring, or a straight path through a graph.
+
+Stages that pass every record unchanged are not called. Their work and their records are counted together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from byteor.engine.replay.journal import Row
+from byteor.engine.replay.payload import Message
+from byteor.engine.replay.stages import Sink, Stage, drop_output
+from byteor.engine.replay.work import WorkMeter
+
+
+class _Passing:
+    """Neighbouring stages that pass every record, and how many records have passed all of them since ``settle``."""
+
+    __slots__ = ("passed", "stages")
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = stages
+        self.passed = 0
+
+    def settle(self) -> None:
+        for stage in self.stages:
+            stage.counters.entered += self.passed
+        self.passed = 0
+
+
+class Chain:
+    """Stages in a row. ``sink`` takes the output of the last one."""
+
+    def __init__(self, stages: Iterable[Stage], work: WorkMeter, sink: Sink = drop_output) -> None:
+        self.sink = sink
+        self._work = work
+        self._steps: list[tuple[_Passing, Stage]] = []
+        passing: list[Stage] = []
+        for stage in stages:
+            if stage.passes:
+                passing.append(stage)
+            else:
+                self._steps.append((_Passing(passing), stage))
+                passing = []
+        self._last = _Passing(passing)
+
+    def run(self, sequence: int, payload: bytes, ingress: str | None = None) -> None:
+        """Process a record. Raises StageError or LimitExceeded."""
+        self._work.begin_record()
+        if self._steps:
+            message = Message(payload)
+            for passing, stage in self._steps:
+                if passing.stages:
+                    self._pass(passing, message.payload, sequence)
+                result = stage.process(message, sequence, ingress)
+                if type(result) is not Message:
+                    return
+                message = result
+            payload = message.payload
+        if self._last.stages:
+            self._pass(self._last, payload, sequence)
+        self.sink(sequence, payload)
+
+    def run_rows(self, rows: Iterable[Row], ingress: str | None = None) -> None:
+        """Process many records of a journal."""
+        if self._steps:
+            for _, sequence, _, payload in rows:
+                self.run(sequence, payload, ingress)
+            return
+        # Every stage passes every record, so only their work is counted, without a call for each record.
+        passing, sink, meter = len(self._last.stages), self.sink, self._work
+        passed, spent, left = 0, 0, meter.left()
+        try:
+            for _, sequence, _, payload in rows:
+                units = (1 + len(payload) // 1024) * passing
+                if spent + units > left or units > meter.max_record:
+                    meter.total += spent
+                    spent = 0
+                    self.run(sequence, payload, ingress)
+                else:
+                    spent += units
+                    passed += 1
+                    sink(sequence, payload)
+        finally:
+            meter.total += spent
+            self._last.passed += passed
+
+    def settle(self) -> None:
+        """Add the records that are not counted one by one to the counters of their stages."""
+        for passing, _ in self._steps:
+            passing.settle()
+        self._last.settle()
+
+    def _pass(self, passing: _Passing, payload: bytes, sequence: int) -> None:
+        if self._work.pass_stages(len(payload), len(passing.stages)):
+            passing.passed += 1
+            return
+        message = Message(payload)
+        for stage in passing.stages:  # one of them exceeds a limit
+            stage.process(message, sequence)

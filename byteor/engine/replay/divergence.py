@@ -1,0 +1,148 @@
+"""Compares the output of an egress with the expected frames of the bundle, one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from byteor.engine.replay.journal import Frame
+
+_SHOWN = 64
+"""How many bytes of each side a diff contains, starting with the first byte that differs."""
+
+
+type Rows = Iterable[tuple[int, int, bytes]]
+"""The input records in their order: number of the journal, sequence, payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A divergence at an expected frame whose record is not known yet, only its sequence.
+
+    The frame is ``missing`` if its record comes before the record of the actual frame, which otherwise is ``extra``. It
+    has the rank ``since`` or a later one.
+    """
+
+    sequence: int
+    since: int
+    missing: dict[str, Any]
+    extra: dict[str, Any]
+
+
+class Comparison:
+    """Compares one egress with its expected frames, and keeps the first divergence.
+
+    ``divergence`` is None or JSON data:
+
+    - ``egress`` and ``sequence``, and ``ingress`` if the pipeline has several;
+    - ``kind``: ``changed``, ``missing`` or ``extra``;
+    - ``expected_sha256`` and ``actual_sha256``: the hashes of the payloads, None for a record that one side lacks;
+    - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
+      lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
+
+    ``rank`` is where the record of the divergence comes in the order of the input. With one ingress that is its
+    sequence. With several it is its number among the merged records, and ``settle_divergences`` must be called.
+    """
+
+    def __init__(self, egress: str, expected: Iterator[Frame], *, has_ranks: bool = False) -> None:
+        self.divergence: dict[str, Any] | None = None
+        self.rank = 0
+        self.unsettled: Unsettled | None = None
+        self._egress = egress
+        self._expected = expected
+        self._has_ranks = has_ranks
+        self._latest = 0
+
+    def compare(self, sequence: int, payload: bytes, rank: int = 0, ingress: str | None = None) -> None:
+        """Compare the next frame of the egress, which the input record with this rank produced."""
+        if self.divergence is not None:
+            return
+        expected = next(self._expected, None)
+        if expected is not None and expected.sequence == sequence:
+            self._latest = rank
+            if expected.payload != payload:
+                self._keep(self._described("changed", sequence, expected.payload, payload, ingress), rank)
+            return
+        extra = self._described("extra", sequence, None, payload, ingress)
+        if expected is None:
+            self._keep(extra, rank)
+            return
+        missing = self._described("missing", expected.sequence, expected.payload, None, None)
+        self._keep(extra if expected.sequence > sequence else missing, rank)
+        if self._has_ranks:
+            self.unsettled = Unsettled(expected.sequence, self._latest, missing, extra)
+
+    def finish(self, rank: int = 0) -> None:
+        """Finish the comparison: the egress has no more frames, and the input has this many records."""
+        if self.divergence is None and (expected := next(self._expected, None)):
+            missing = self._described("missing", expected.sequence, expected.payload, None, None)
+            self._keep(missing, rank)
+            if self._has_ranks:
+                self.unsettled = Unsettled(expected.sequence, self._latest, missing, missing)
+
+    def settle(self, rank: int, ingress: str) -> None:
+        """Decide the divergence, now that the record of the expected frame is known."""
+        if self.unsettled is None:
+            return
+        if rank < self.rank:
+            self.rank, self.divergence = rank, self.unsettled.missing | {"ingress": ingress}
+        else:
+            self.divergence = self.unsettled.extra
+        self.unsettled = None
+
+    def _keep(self, divergence: dict[str, Any], rank: int) -> None:
+        self.divergence = divergence
+        self.rank = rank if self._has_ranks else divergence["sequence"]
+
+    def _described(
+        self, kind: str, sequence: int, expected: bytes | None, actual: bytes | None, ingress: str | None
+    ) -> dict[str, Any]:
+        described = {
+            "egress": self._egress,
+            "sequence": sequence,
+            "kind": kind,
+            "expected_sha256": _digest(expected),
+            "actual_sha256": _digest(actual),
+            "diff": _diff(expected or b"", actual or b""),
+        }
+        return described | {"ingress": ingress} if self._has_ranks else described
+
+
+def settle_divergences(comparisons: Iterable[Comparison], rows: Rows, lanes: Sequence[str]) -> None:
+    """Find the records of expected frames that a replay of several ingresses lacks, in one pass over the input."""
+    waiting: dict[int, list[Comparison]] = {}
+    for comparison in comparisons:
+        if comparison.unsettled is not None:
+            waiting.setdefault(comparison.unsettled.sequence, []).append(comparison)
+    for rank, (number, sequence, _) in enumerate(rows if waiting else ()):
+        for comparison in waiting.get(sequence, ()):
+            if comparison.unsettled is not None and rank >= comparison.unsettled.since:
+                comparison.settle(rank, lanes[number])
+
+
+def first_divergence(comparisons: Iterable[Comparison]) -> dict[str, Any] | None:
+    """Return the divergence whose record comes first in the input, or None.
+
+    If several egresses diverge at the same record, the first in the order of ``comparisons`` wins.
+    """
+    found = [comparison for comparison in comparisons if comparison.divergence]
+    first = min(found, key=lambda comparison: comparison.rank, default=None)
+    return first.divergence if first else None
+
+
+def _digest(payload: bytes | None) -> str | None:
+    return None if payload is None else f"sha256:{hashlib.sha256(payload).hexdigest()}"
+
+
+def _diff(expected: bytes, actual: bytes) -> dict[str, Any]:
+    shared = min(len(expected), len(actual))
+    offset = next((at for at in range(shared) if expected[at] != actual[at]), shared)
+    return {
+        "offset": offset,
+        "expected_bytes": len(expected),
+        "actual_bytes": len(actual),
+        "expected_hex": expected[offset : offset + _SHOWN].hex(),
+        "actual_hex": actual[offset : offset + _SHOWN].hex(),
+    }

@@ -1,0 +1,58 @@
+"""The output of an egress during a replay: counted, hashed, and kept if it is short."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from byteor.engine.replay.journal import pack_frame_head
+
+_PENDING = 1024  # parts of frames that are hashed together, because hashing each costs more than hashing all at once
+_JOINED_BYTES = 4 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024  # of the frames of all egresses that are kept, and half of that of those not yet hashed
+
+
+class EgressOutput:
+    """The number of frames of an egress, their digest, and the frames unless there are too many."""
+
+    def __init__(self, max_bytes: int, egresses: int = 1) -> None:
+        """``egresses`` is how many there are: together they have a limit too."""
+        self.records = 0
+        self._digest = hashlib.sha256()
+        self._frames: bytearray | None = bytearray()
+        self._max_bytes = min(max_bytes, _MAX_BYTES // egresses)
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._max_pending = _MAX_BYTES // 2 // egresses
+
+    def add(self, sequence: int, payload: bytes) -> None:
+        """Add a frame."""
+        pending = self._pending
+        pending.append(pack_frame_head(len(payload), sequence))
+        pending.append(payload)
+        self._pending_bytes += len(payload)
+        if len(pending) >= _PENDING or self._pending_bytes > self._max_pending:
+            self._flush()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the result of a replay says about the egress."""
+        self._flush()
+        return {"records": self.records, "sha256": f"sha256:{self._digest.hexdigest()}"}
+
+    def frames(self) -> bytes | None:
+        """Return all frames, or None if there are too many."""
+        self._flush()
+        return None if self._frames is None else bytes(self._frames)
+
+    def _flush(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        self.records += len(pending) // 2
+        size = sum(map(len, pending))
+        # Frames may share one long payload, so that joining them could take far more memory than they do.
+        for part in [b"".join(pending)] if size <= _JOINED_BYTES else pending:
+            self._digest.update(part)
+        if self._frames is not None:
+            if len(self._frames) + size > self._max_bytes:
+                self._frames = None
+            else:
+                self._frames += b"".join(pending)

@@ -1,0 +1,51 @@
+"""Decides whether a replay may perform a side effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from byteor.engine.allowlist import Url, check_program, parse_url_prefix, permits_url
+from byteor.engine.compiler import split_op
+from byteor.engine.replay.stages import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class SideEffectPolicy:
+    """Decides by the server's allowlists, and by the ``allowlist`` parameter of a stage, which can only restrict them.
+
+    ``consented`` says that there is an approval, or that none is needed.
+    """
+
+    urls: tuple[Url, ...]
+    programs: tuple[str, ...]
+    stage_config: Mapping[str, Any]
+    consented: bool
+
+    def decide(self, stage: str, op: str) -> Decision:
+        """Decide about the side effect of a stage. Without an allowlist entry it is denied, even with an approval."""
+        if not (self._server_permits(op) and self._stage_permits(stage, op)):
+            return Decision.DENY
+        return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL
+
+    def _server_permits(self, op: str) -> bool:
+        return _permits(op, self.urls, self.programs)
+
+    def _stage_permits(self, stage: str, op: str) -> bool:
+        try:  # an allowlist that is malformed permits nothing
+            allowlist = (self.stage_config.get(stage) or {}).get("allowlist")
+            if allowlist is None:
+                return True
+            if split_op(op)[0] == "http_post":
+                return _permits(op, tuple(parse_url_prefix(entry) for entry in allowlist), ())
+            return _permits(op, (), tuple(check_program(entry) for entry in allowlist))
+        except (AttributeError, TypeError, ValueError):
+            return False
+
+
+def _permits(op: str, urls: tuple[Url, ...], programs: tuple[str, ...]) -> bool:
+    kind, target = split_op(op)
+    if kind == "http_post":
+        return permits_url(urls, target or "")
+    return kind == "exec" and (target or "").split("|")[0] in programs

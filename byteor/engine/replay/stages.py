@@ -1,0 +1,265 @@
+"""Stages at run time. This module prepares ops with their parameters, counts their work and decides on side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from byteor.engine.compiler import SIDE_EFFECTS, split_op
+from byteor.engine.replay import dataguard
+from byteor.engine.replay.payload import DropReason, Message
+from byteor.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, WorkMeter
+
+type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
+"""An op of a plugin: takes a payload and the stage's parameters; returns the new payload, or None to drop the record.
+
+In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
+"""
+
+type Apply = Callable[[Message], Message | DropReason]
+
+
+type Sink = Callable[[int, bytes], None]
+"""Takes an output of an egress: the sequence and the payload."""
+
+
+class Watch(Protocol):
+    """Follows one record through a pipeline."""
+
+    def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
+        """Let a stage process a message, and return the outcome. ``lane`` is where the stage writes."""
+
+    def show(self, kind: str, id: str, lane: str, message: Message) -> None:
+        """Show a message that reached a lane or an egress."""
+
+
+class Decision(StrEnum):
+    """Whether a side effect may happen."""
+
+    ALLOW = "Allow"
+    DRY_RUN_ONLY = "DryRunOnly"
+    REQUIRE_APPROVAL = "RequireApproval"
+    DENY = "Deny"
+
+
+class Effects(Protocol):
+    """Decides about side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
+
+    An exception from ``perform`` is a stage error; the text of an EffectFailed becomes the error's detail. Otherwise
+    the record goes on unchanged.
+    """
+
+    def decide(self, stage: str, op: str) -> Decision:
+        """Decide whether the side effect of this stage may happen."""
+
+    def perform(self, stage: str, op: str, payload: bytes) -> None:
+        """Perform the side effect for one record."""
+
+
+class DryRun:
+    """Performs no side effects."""
+
+    def decide(self, stage: str, op: str) -> Decision:
+        """Return ``DRY_RUN_ONLY`` for every side effect."""
+        return Decision.DRY_RUN_ONLY
+
+    def perform(self, stage: str, op: str, payload: bytes) -> None:
+        """Raise AssertionError: it is never called, because no side effect is allowed."""
+        raise AssertionError("a dry run performs nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A side effect that a record reached, and the decision about it. The fields are those of the replay audit."""
+
+    action: str
+    role: str
+    input_lane: str
+    output_lane: str
+    stage: str
+    target: str
+    decision: Decision
+
+
+class Unsupported(ValueError):
+    """A spec, an op or a stage's parameters cannot be run; the text says why."""
+
+
+class StageError(Exception):
+    """A stage failed to process a record, which stops the pipeline."""
+
+    def __init__(self, stage: str, sequence: int, detail: str) -> None:
+        super().__init__()
+        self.stage = stage
+        self.sequence = sequence
+        self.detail = detail
+        self.ingress: str | None = None  # where the record entered, if the pipeline has several ingresses
+
+    def __str__(self) -> str:
+        entered = f" of {self.ingress!r}" if self.ingress else ""
+        return f"stage {self.stage!r} failed on record {self.sequence}{entered}: {self.detail}"
+
+
+class EffectFailed(Exception):
+    """An allowed side effect failed; the text says why, for people."""
+
+
+@dataclass(slots=True)
+class Drops:
+    """How many records a stage dropped for one reason, and which was the first."""
+
+    count: int
+    first_sequence: int
+    ingress: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON data; the ingress is named only if the pipeline has several."""
+        counted: dict[str, Any] = {"count": self.count, "first_sequence": self.first_sequence}
+        return counted if self.ingress is None else counted | {"ingress": self.ingress}
+
+
+@dataclass(slots=True)
+class StageCounters:
+    """How many records a stage has processed so far. ``unfinished`` are those at which a limit ended the run."""
+
+    entered: int = 0
+    errors: int = 0
+    unfinished: int = 0
+    drops: dict[DropReason, Drops] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> int:
+        """The number of dropped records."""
+        return sum(drops.count for drops in self.drops.values())
+
+    @property
+    def left(self) -> int:
+        """The number of records that went on to the next stage."""
+        return self.entered - self.dropped - self.errors - self.unfinished
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counters under the names that they have in the result of a replay."""
+        return {
+            "in": self.entered,
+            "out": self.left,
+            "dropped": self.dropped,
+            "errors": self.errors,
+            "drops": {str(reason): self.drops[reason].as_json() for reason in sorted(self.drops)},
+        }
+
+
+class StageRuntime:
+    """The shared state of the stages of one run: parameters, plugins, work, counters and the list of side effects.
+
+    ``counters`` has one entry for each stage, in the order in which the stages were created. ``actions`` has at most
+    ``max_actions`` side effects, in the order in which records reached them.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage_config: Mapping[str, Any],
+        ops: Mapping[str, StageFunction],
+        effects: Effects,
+        max_actions: int,
+        work: WorkMeter | None = None,
+    ) -> None:
+        self.work = work or WorkMeter()
+        self.counters: dict[str, StageCounters] = {}
+        self.actions: list[Action] = []
+        self._stage_config = stage_config
+        self._ops = ops
+        self._effects = effects
+        self._max_actions = max_actions
+
+    def stage(self, id: str, op: str, lanes: tuple[str, str]) -> Stage:
+        """Create a stage. Raises Unsupported if its op is unknown or its parameters are invalid."""
+        if id in self.counters:
+            raise Unsupported(f"two stages have the id {id!r}")
+        self.counters[id] = StageCounters()
+        return Stage(id, self._prepared(id, op, lanes), self.counters[id], self.work)
+
+    def _prepared(self, id: str, op: str, lanes: tuple[str, str]) -> Apply | None:
+        """Return the function of an op, or None if it passes each record unchanged."""
+        params = self._stage_config.get(id)
+        if not isinstance(params, Mapping | None):
+            raise Unsupported(f"parameters of stage {id!r}: not an object")
+        if op == "identity":
+            return None
+        if op in dataguard.OPS:
+            try:
+                return dataguard.build_guard(op, params, self.work)
+            except dataguard.BadParams as error:
+                raise Unsupported(f"parameters of stage {id!r}: {error}") from None
+        if split_op(op)[0] in SIDE_EFFECTS:
+            return lambda message: self._act(message, id, op, lanes)
+        if op in self._ops:
+            return self._plugin(self._ops[op], params)
+        raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
+
+    def _plugin(self, op: StageFunction, params: Mapping[str, Any] | None) -> Apply:
+        def apply(message: Message) -> Message | DropReason:
+            self.work.spend_bytes(message.payload)
+            result = op(message.payload, params)
+            if result is None:
+                return DropReason.OP
+            if not isinstance(result, bytes):
+                raise TypeError(f"the op returned {type(result).__name__}, not bytes or None")
+            return message if result is message.payload else Message(result)
+
+        return apply
+
+    def _act(self, message: Message, stage: str, op: str, lanes: tuple[str, str]) -> Message:
+        self.work.spend_bytes(message.payload)
+        if len(self.actions) == self._max_actions:
+            raise LimitExceeded(LimitCode.ACTIONS, f"the run needs more than {self._max_actions} actions")
+        decision = self._effects.decide(stage, op)
+        kind, target = split_op(op)
+        self.actions.append(Action(kind, stage, *lanes, stage, target or "", decision))
+        if decision is Decision.ALLOW:
+            self._effects.perform(stage, op, message.payload)
+        return message
+
+
+def drop_output(_sequence: int, _payload: bytes) -> None:
+    """Take the output of an egress that nobody reads."""
+
+
+class Stage:
+    """A stage that is ready to process records. ``passes`` says that it never changes or drops a record."""
+
+    def __init__(self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter) -> None:
+        self.id = id
+        self.passes = apply is None
+        self.counters = counters
+        self._work = work
+        self._apply = apply or self._pass
+
+    def process(self, message: Message, sequence: int, ingress: str | None = None) -> Message | DropReason:
+        """Process a record and return the new message, or why it is dropped. Raises StageError."""
+        counters = self.counters
+        counters.entered += 1
+        try:
+            result = self._apply(message)
+        except (LimitExceeded, MemoryError):  # how much memory there is depends on the host, so it is no stage error
+            counters.unfinished += 1
+            raise
+        except RecordOverLimit as error:
+            counters.errors += 1
+            raise StageError(self.id, sequence, f"limit: {error}") from None
+        except Exception as error:  # an op of a package may raise anything, which is an error of its stage
+            counters.errors += 1
+            name = "" if isinstance(error, dataguard.PayloadRejected | EffectFailed) else f"{type(error).__name__}: "
+            raise StageError(self.id, sequence, f"{name}{error}") from error
+        if type(result) is DropReason:
+            if (drops := counters.drops.get(result)) is None:
+                counters.drops[result] = Drops(1, sequence, ingress)
+            else:
+                drops.count += 1
+        return result
+
+    def _pass(self, message: Message) -> Message:
+        self._work.spend_bytes(message.payload)
+        return message

@@ -1,0 +1,208 @@
+"""The rollout planner: decides the next step of a deployment from its present state. Pure; the worker acts on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, Self
+from uuid import UUID
+
+from byteor.engine.machines import FINISHED, AgentProgress
+
+# One step is one transaction. Because of the limit, the first offers to a large fleet are visible before the last.
+AGENTS_PER_STEP = 5_000
+
+
+class StrategyKind(StrEnum):
+    """How a deployment reaches the agents of its target."""
+
+    ALL_AT_ONCE = "all_at_once"
+    WAVES = "waves"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A rollout strategy. ``percents`` are the cumulative shares of the agents after each wave; the last is 100."""
+
+    kind: StrategyKind
+    percents: tuple[int, ...] = (100,)
+    pause_s: int = 0
+    failure_threshold_percent: int = 0
+    auto_rollback: bool = False
+
+    @classmethod
+    def all_at_once(cls, *, failure_threshold_percent: int = 0, auto_rollback: bool = False) -> Self:
+        """Return a strategy of one wave. By default a failed deployment is not rolled back."""
+        return cls(StrategyKind.ALL_AT_ONCE, (100,), 0, failure_threshold_percent, auto_rollback)
+
+    @classmethod
+    def waves(
+        cls,
+        percents: Sequence[int] = (5, 25, 100),
+        *,
+        pause_s: int = 0,
+        failure_threshold_percent: int = 0,
+        auto_rollback: bool = True,
+    ) -> Self:
+        """Return a strategy of several waves. By default a failed deployment is rolled back."""
+        return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback)
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form. Older rows may lack keys that have a default."""
+        return cls(
+            StrategyKind(stored["kind"]),
+            tuple(stored.get("percents", (100,))),
+            stored.get("pause_s", 0),
+            stored.get("failure_threshold_percent", 0),
+            stored.get("auto_rollback", False),
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
+        waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
+        return {
+            "kind": self.kind.value,
+            **waves,
+            "auto_rollback": self.auto_rollback,
+            "failure_threshold_percent": self.failure_threshold_percent,
+        }
+
+    def wave_bounds(self, count: int) -> tuple[int, ...]:
+        """Return how many of ``count`` agents are in each wave and the waves before it."""
+        return tuple(math.ceil(count * percent / 100) for percent in self.percents)
+
+
+@dataclass(frozen=True, slots=True)
+class EnlistmentCursor:
+    """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
+
+    ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
+    With ``everybody_counts``, offline agents count for waves and thresholds too.
+    """
+
+    place: int
+    count: int
+    after: str | None
+    until: str
+    everybody_counts: bool
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        return cls(stored["place"], stored["count"], stored["after"], stored["until"], stored["everybody_counts"])
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {
+            "after": self.after,
+            "count": self.count,
+            "place": self.place,
+            "until": self.until,
+            "everybody_counts": self.everybody_counts,
+        }
+
+
+class RolloutAgent(NamedTuple):
+    """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
+
+    id: UUID
+    wave: int
+    counted: bool
+    progress: AgentProgress
+    offered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What a step does: fail the agents ``timed_out``, make the offers of ``wave``, and end with ``outcome`` if any.
+
+    ``has_more_offers`` says that offers are left, so that the next step can follow at once.
+    """
+
+    timed_out: tuple[UUID, ...] = ()
+    offer: tuple[UUID, ...] = ()
+    has_more_offers: bool = False
+    wave: int = 0
+    wave_done: bool = False
+    outcome: Literal["active", "failed"] | None = None
+    reason: Literal["", "threshold", "timeout", "empty_target", "rollback_failed"] = ""
+    detail: str = ""
+
+
+def plan_rollout(
+    strategy: Strategy,
+    agents: Sequence[RolloutAgent],
+    *,
+    wave: int,
+    wave_done_at: datetime | None,
+    paused: bool,
+    complete: bool = True,
+    timeout_s: int,
+    now: datetime,
+) -> StepPlan:
+    """Plan the next step of a deployment that is ``deploying``, whose waves up to ``wave`` were offered.
+
+    No wave is done until ``complete`` says that all agents are enlisted.
+    """
+    if complete and not any(a.counted for a in agents):
+        # If no counted agent is left, fail the deployment: nobody would observe whether it succeeds.
+        return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
+    late = _find_timed_out(agents, timeout_s, now)
+    in_wave = [a for a in agents if a.counted and a.wave == wave]
+    reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
+    failed = reported + sum(a.id in late for a in in_wave)
+    timed_out = tuple(late)
+    tolerated = strategy.failure_threshold_percent * len(in_wave)
+    # The failed share of a wave is only known when all agents of the wave are enlisted.
+    is_whole = complete or any(a.wave > wave for a in agents)
+    if is_whole and failed * 100 > tolerated:
+        reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > tolerated else "timeout"
+        detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
+        if failed > reported:
+            detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
+        return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
+    waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
+    if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):
+        return _plan_offers([] if paused else waiting, timed_out=timed_out, wave=wave)
+    following = min((a.wave for a in agents if a.wave > wave), default=None)
+    if following is None:
+        return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
+    if paused or (wave_done_at is None and strategy.pause_s > 0):
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
+    if wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s):
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
+    offer = [a.id for a in agents if a.wave <= following and a.progress is AgentProgress.PENDING]
+    return _plan_offers(offer, timed_out=timed_out, wave=following)
+
+
+def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: int) -> StepPlan:
+    now, has_more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
+    return StepPlan(timed_out=timed_out, offer=now, has_more_offers=has_more, wave=wave)
+
+
+def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:
+    """Plan the next step of a deployment that is ``rolling_back``. Every touched agent has its rollback offer."""
+    late = _find_timed_out(agents, timeout_s, now)
+    timed_out = tuple(late)
+    if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
+        return StepPlan(timed_out=timed_out)
+    failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
+    if failed:
+        names = ", ".join(str(agent_id) for agent_id in failed[:20])
+        detail = f"{len(failed)} agent(s) did not roll back: {names}{', …' if len(failed) > 20 else ''}"
+        return StepPlan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
+    return StepPlan(timed_out=timed_out, outcome="active")
+
+
+def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[UUID, None]:
+    """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
+    deadline = now - timedelta(seconds=timeout_s)
+    return {
+        a.id: None
+        for a in agents
+        if a.counted and a.progress not in FINISHED and a.offered_at is not None and a.offered_at <= deadline
+    }

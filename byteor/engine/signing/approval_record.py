@@ -1,0 +1,153 @@
+"""The signed record of an approval: what the server states about the approval of a deployment when it exports evidence.
+
+The credential names the spec and the environment, but neither the configuration nor the target that were approved. The
+record does, and says who decided what. It is a DSSE envelope around an in-toto statement about the deploy bundle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Self
+
+from byteor.engine.canonical import Fields, Json, format_time
+
+from . import dsse
+from .keys import KeySet
+from .refusals import DeliveryCode, Refused
+
+PREDICATE_TYPE = "urn:byteor:approval:v1"
+APPROVE = "approve"
+
+_IDS = ("org_id", "project_id", "environment_id", "deployment_id", "approval_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What one person decided."""
+
+    user_id: str
+    decided_by: str
+    decision: str
+    comment: str
+    decided_at: datetime
+
+    @classmethod
+    def from_document(cls, document: object) -> Self:
+        """Parse a decision's JSON object. Raises ValueError."""
+        members = Fields(document)
+        members.only("user_id", "decided_by", "decision", "comment", "decided_at")
+        return cls(
+            user_id=members.text("user_id"),
+            decided_by=members.text("decided_by"),
+            decision=members.constant("decision", APPROVE, "deny"),
+            comment=members.any_text("comment"),
+            decided_at=members.time("decided_at"),
+        )
+
+    def document(self) -> Json:
+        """Return the decision's JSON object."""
+        return {
+            "user_id": self.user_id,
+            "decided_by": self.decided_by,
+            "decision": self.decision,
+            "comment": self.comment,
+            "decided_at": format_time(self.decided_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRecord:
+    """An approval and the deployment that it permits.
+
+    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, and more that is for people.
+    ``shown`` is what approvers saw besides.
+    """
+
+    org_id: str
+    project_id: str
+    environment_id: str
+    deployment_id: str
+    approval_id: str
+    status: str
+    bound: Json
+    shown: Json
+    break_glass: bool
+    requester_id: str | None
+    requested_by: str
+    required_approvals: int
+    allow_self_approval: bool
+    approved_at: datetime | None
+    expires_at: datetime
+    decisions: tuple[Decision, ...]
+
+    @property
+    def spec_hash(self) -> str:
+        """The hash of the approved spec."""
+        return Fields(self.bound).digest("spec_hash")
+
+    @property
+    def config_hash(self) -> str:
+        """The hash of the approved configuration."""
+        return Fields(self.bound).digest("config_hash")
+
+    @property
+    def approvers(self) -> frozenset[str]:
+        """The ids of the people whose consent counts. The requester's own counts only if self-approval is allowed."""
+        people = {decision.user_id for decision in self.decisions if decision.decision == APPROVE}
+        return frozenset(people if self.allow_self_approval else people - {self.requester_id})
+
+    @classmethod
+    def from_document(cls, document: object) -> Self:
+        """Parse a record's JSON object. Raises ValueError if it deviates from the format at all."""
+        members = Fields(document)
+        members.only(*(field.name for field in fields(cls)))
+        record = cls(
+            **{name: members.text(name) for name in _IDS},
+            status=members.text("status"),
+            bound=members.object("bound"),
+            shown=members.object("shown"),
+            break_glass=members.flag("break_glass"),
+            requester_id=members.optional_text("requester_id"),
+            requested_by=members.text("requested_by"),
+            required_approvals=members.integer("required_approvals"),
+            allow_self_approval=members.flag("allow_self_approval"),
+            approved_at=members.optional_time("approved_at"),
+            expires_at=members.time("expires_at"),
+            decisions=tuple(Decision.from_document(item) for item in members.items("decisions")),
+        )
+        _ = record.spec_hash, record.config_hash  # raises ValueError if one is missing
+        return record
+
+    def document(self) -> Json:
+        """Return the record's JSON object."""
+        return {
+            **{name: getattr(self, name) for name in _IDS},
+            "status": self.status,
+            "bound": self.bound,
+            "shown": self.shown,
+            "break_glass": self.break_glass,
+            "requester_id": self.requester_id,
+            "requested_by": self.requested_by,
+            "required_approvals": self.required_approvals,
+            "allow_self_approval": self.allow_self_approval,
+            "approved_at": None if self.approved_at is None else format_time(self.approved_at),
+            "expires_at": format_time(self.expires_at),
+            "decisions": [decision.document() for decision in self.decisions],
+        }
+
+
+def sign_record(record: ApprovalRecord, bundle_hash: str, private_key: bytes) -> Json:
+    """Return a signed envelope around the record of the approval of the deployment with this bundle."""
+    return dsse.sign_claim(PREDICATE_TYPE, bundle_hash, record.document(), private_key)
+
+
+def verify_record(envelope: object, keyset: KeySet, bundle_hash: str) -> tuple[ApprovalRecord, str]:
+    """Return the record and the id of its key if a trusted key signed it for this bundle. Raises Refused otherwise."""
+    claim = dsse.verify_claim(PREDICATE_TYPE, envelope, keyset)
+    if claim.bundle_hash != bundle_hash:
+        raise Refused(DeliveryCode.ENVELOPE_SUBJECT, "it was signed for another bundle")
+    try:
+        return ApprovalRecord.from_document(claim.predicate), claim.kid
+    except ValueError as error:
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error

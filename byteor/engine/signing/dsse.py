@@ -1,0 +1,128 @@
+"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle.
+
+The envelope that agents verify has the manifest as its predicate.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+from byteor.engine.canonical import Fields, Json, canonical, from_base64, parse_object
+
+from . import keys
+from .bundle import Manifest
+from .keys import KeySet
+from .refusals import DeliveryCode, Refused
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:byteor:deploy-bundle:v1"
+SUBJECT_NAME = "deploy-bundle.tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The content of a verified envelope: the tar with this hash has this manifest."""
+
+    bundle_hash: str
+    manifest: Manifest
+    kid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The content of a verified envelope of any type: what the key ``kid`` signed about the tar with this hash."""
+
+    bundle_hash: str
+    predicate: object
+    kid: str
+
+
+def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> Json:
+    """Return a signed envelope for a bundle. ``bundle_hash`` is the ``sha256:<hex>`` of its tar."""
+    return sign_claim(PREDICATE_TYPE, bundle_hash, manifest.document(), private_key)
+
+
+def sign_claim(predicate_type: str, bundle_hash: str, predicate: Json, private_key: bytes) -> Json:
+    """Return a signed envelope with this predicate about a bundle."""
+    payload = canonical(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": SUBJECT_NAME, "digest": {"sha256": bundle_hash.removeprefix("sha256:")}}],
+            "predicateType": predicate_type,
+            "predicate": predicate,
+        }
+    )
+    signature = keys.sign(private_key, _pae(payload))
+    return {
+        "payloadType": PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [
+            {
+                "keyid": keys.kid(keys.public_key(private_key)),
+                "sig": base64.b64encode(signature).decode(),
+            }
+        ],
+    }
+
+
+def verify_envelope(envelope: object, keyset: KeySet) -> Statement:
+    """Return the statement about a bundle and its manifest if a trusted key signed it. Raises Refused otherwise."""
+    claim = verify_claim(PREDICATE_TYPE, envelope, keyset)
+    try:
+        manifest = Manifest.from_document(claim.predicate)
+    except ValueError as error:
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error
+    return Statement(claim.bundle_hash, manifest, claim.kid)
+
+
+def verify_claim(predicate_type: str, envelope: object, keyset: KeySet) -> Claim:
+    """Return the content of an envelope of this type if a trusted key signed it. Raises Refused otherwise.
+
+    Retired keys are not trusted here, since the server signs an envelope again whenever it sends it.
+    """
+    try:
+        kid, signature, payload = _parts(envelope)
+    except ValueError as error:
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"envelope: {error}") from error
+    key = keyset.find(kid)
+    if key is None or not key.trusts(signed_at=None):
+        raise Refused(DeliveryCode.ENVELOPE_UNKNOWN_KEY, f"no trusted signing key {kid}")
+    if not keys.verify(key.public, _pae(payload), signature):
+        raise Refused(DeliveryCode.ENVELOPE_BAD_SIGNATURE, "the signature does not match the envelope")
+    try:
+        bundle_hash, predicate = _statement(payload, predicate_type)
+    except ValueError as error:
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error
+    return Claim(bundle_hash, predicate, kid)
+
+
+def _pae(payload: bytes) -> bytes:
+    """Return the DSSE pre-authentication encoding."""
+    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
+
+
+def _parts(envelope: object) -> tuple[str, bytes, bytes]:
+    members = Fields(envelope)
+    members.only("payloadType", "payload", "signatures")
+    members.constant("payloadType", PAYLOAD_TYPE)
+    match members.items("signatures"):
+        case [only]:
+            signature = Fields(only)
+        case _:
+            raise ValueError("an envelope must have exactly one signature")
+    signature.only("keyid", "sig")
+    return signature.text("keyid"), from_base64(signature.text("sig")), from_base64(members.text("payload"))
+
+
+def _statement(payload: bytes, predicate_type: str) -> tuple[str, object]:
+    members = Fields(parse_object(payload))
+    members.only("_type", "subject", "predicateType", "predicate")
+    members.constant("_type", STATEMENT_TYPE)
+    members.constant("predicateType", predicate_type)
+    match members.items("subject"):
+        case [{"name": str(name), "digest": {"sha256": str(digest)}}] if name == SUBJECT_NAME:
+            return f"sha256:{digest}", members.member("predicate")
+        case _:
+            raise ValueError(f"the subject is not one {SUBJECT_NAME} with its sha256")

@@ -1,0 +1,261 @@
+"""The evidence of a deployment: proves what was delivered, who signed it, and who approved it for which environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from byteor.engine.canonical import Fields, Json, canonical, format_time, from_base64url, parse_object
+from byteor.engine.compiler import KvError, decode
+from byteor.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
+from byteor.engine.signing import credential, dsse
+from byteor.engine.signing.approval_record import ApprovalRecord
+from byteor.engine.signing.bundle import CREDENTIAL, RUNTIME_CONFIG, SPEC, Manifest, open_bundle
+from byteor.engine.signing.keys import KeySet
+from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
+from byteor.engine.signing.verify import VerifiedBundle, verify_delivery
+
+from . import approval_record
+from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE
+from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
+
+# The fields of deployment.json that the signed manifest has too.
+_SIGNED_FIELDS = (
+    "org_id", "project_id", "environment_id", "deployment_id", "version_id", "config_bundle_id", "posture",
+    "spec_hash", "config_hash", "created_at", "approved_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The files to verify. ``is_export`` says that they are a whole export, which repeats the bundle's credential."""
+
+    bundle: bytes
+    envelope: bytes
+    credential: bytes | None = None
+    approval_record: bytes | None = None
+    deployment: bytes | None = None
+    is_export: bool = False
+
+    @classmethod
+    def from_export(cls, files: Mapping[str, bytes]) -> Evidence:
+        """Create the evidence from the files of an export, by name. Raises Unproven if one is missing."""
+        for name in (BUNDLE, ENVELOPE):
+            if name not in files:
+                raise Unproven(EvidenceCode.FILE_MISSING, f"{name} is missing")
+        return cls(
+            bundle=files[BUNDLE],
+            envelope=files[ENVELOPE],
+            credential=files.get(CREDENTIAL),
+            approval_record=files.get(APPROVAL_RECORD),
+            deployment=files.get(DEPLOYMENT),
+            is_export=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The verified facts about a deployment.
+
+    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a
+    break-glass deployment. A credential covers the spec and the environment; only ``record`` says which configuration
+    and deployment were approved.
+    """
+
+    bundle_hash: str
+    manifest: Manifest
+    envelope_kid: str
+    approval: credential.Payload | None
+    is_approval_beside: bool
+    record: ApprovalRecord | None
+    record_kid: str | None
+    unsigned: Json  # the fields of deployment.json that nobody signed
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the evidence is only consistent, apart from its keys."""
+        if self.approval is None or self.record is not None:
+            return ()
+        detail = f"no {APPROVAL_RECORD} says for which configuration, target and deployment the approval was given."
+        return (Doubt(EvidenceCode.APPROVAL_RECORD_MISSING, detail),)
+
+    @property
+    def signatures(self) -> list[Signature]:
+        """The verified signatures, and what each covers."""
+        every = [Signature(ENVELOPE, self.envelope_kid, f"every byte of {BUNDLE}, and the ids, hashes and times in it")]
+        if self.approval is not None:
+            covered = "the spec, environment, capabilities, approver and validity; no configuration, no target"
+            every.append(Signature(CREDENTIAL, self.approval.kid, covered))
+        if self.record is not None and self.record_kid is not None:
+            covered = f"the server's record at the export: {', '.join(sorted(self.record.bound))}, decisions"
+            every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
+        return every
+
+    def document(self) -> Json:
+        """Return the proof as JSON data."""
+        manifest = self.manifest.document()
+        del manifest["files"]
+        return {
+            "approved": self.approval is not None and not self.is_approval_beside,
+            "approval_beside": self.is_approval_beside,
+            "bundle_hash": self.bundle_hash,
+            "manifest": manifest,
+            "approval": self.approval
+            and {
+                "approval_id": self.approval.approval_id,
+                "issued_by": self.approval.issued_by,
+                "issued_at": format_time(self.approval.issued_at),
+                "expires_at": format_time(self.approval.expires_at),
+                "capabilities": list(self.approval.capabilities),
+                "kid": self.approval.kid,
+            },
+            "approval_record": self.record and self.record.document(),
+            "envelope_kid": self.envelope_kid,
+            "unsigned": self.unsigned,
+        }
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield the lines of the printed proof, each as a label and a text."""
+        manifest, approval = self.manifest, self.approval
+        yield "approved by", self._approvers()
+        if approval is not None:
+            yield "approval", f"{approval.approval_id}, for {', '.join(approval.capabilities)}; key {approval.kid}"
+        if self.record is not None:
+            yield from approval_record.lines(self.record)
+        yield "environment", f"{manifest.environment_id} ({manifest.posture}), project {manifest.project_id}"
+        yield "organization", manifest.org_id
+        yield "deployment", f"{manifest.deployment_id}, requested at {format_time(manifest.created_at)}"
+        yield "spec", manifest.spec_hash
+        yield "config", manifest.config_hash
+        yield "bundle", f"{self.bundle_hash}; key {self.envelope_kid}"
+        for name in sorted(self.unsigned):
+            yield "not signed", f"{name}: {canonical(self.unsigned[name]).decode()}"
+
+    def _approvers(self) -> str:
+        approval, record = self.approval, self.record
+        if approval is None:
+            if record is not None:
+                return f"NOBODY: the approval {record.approval_id} is {record.status}"
+            return "NOBODY: no approval was needed, or the deployment used break-glass"
+        at = format_time(approval.issued_at)
+        if not self.is_approval_beside:
+            return f"{approval.issued_by} at {at}, valid until {format_time(approval.expires_at)}"
+        if record is not None:
+            return f"NOBODY before the deployment (break-glass); afterwards {approval.issued_by} at {at}"
+        separate = f"a separate approval by {approval.issued_by} at {at} covers only the spec and environment"
+        return f"NOBODY for these bytes; {separate}"
+
+
+def prove(
+    evidence: Evidence, trust: Trust, *, environment_id: str | None = None, require_approval: bool = False
+) -> Proof:
+    """Verify the evidence and return what it proves. Raises Refused or Unproven at the first fault.
+
+    With ``environment_id``, a bundle for another environment is refused; with ``require_approval``, a bundle that
+    contains no approval.
+    """
+    try:
+        envelope = parse_object(evidence.envelope)
+    except ValueError as error:
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"envelope: {error}") from error
+    statement = dsse.verify_envelope(envelope, trust.keyset)
+    trust.check(statement.kid)
+    expected_environment = environment_id or statement.manifest.environment_id
+    verified = verify_delivery(evidence.bundle, envelope, trust.keyset, expected_environment)
+    _check_configuration(verified)
+    inside = open_bundle(evidence.bundle).credential
+    beside = None if evidence.credential is None else evidence.credential.decode("ascii", "replace")
+    if inside is not None and inside != beside and (evidence.is_export or beside is not None):
+        fault = "is missing" if beside is None else "differs from the credential in the bundle"
+        raise Unproven(EvidenceCode.CREDENTIAL, f"{CREDENTIAL} {fault}")
+    approval = verified.approval
+    if inside is None and beside is not None:
+        approval = _verify_later_approval(beside, verified.manifest, trust.keyset)
+    if approval is not None:
+        trust.check(approval.kid)
+    record, record_kid = None, None
+    if evidence.approval_record is not None:
+        record, record_kid = approval_record.read(evidence.approval_record, trust, verified.bundle_hash)
+        approval_record.check(record, verified.manifest, approval, is_beside=inside is None)
+    if require_approval and inside is None:
+        reason = "the separate approval does not cover its bytes" if approval else "nobody approved it"
+        raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
+    return Proof(
+        bundle_hash=verified.bundle_hash,
+        manifest=verified.manifest,
+        envelope_kid=statement.kid,
+        approval=approval,
+        is_approval_beside=inside is None and beside is not None,
+        record=record,
+        record_kid=record_kid,
+        unsigned=_read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash),
+    )
+
+
+def _check_configuration(bundle: VerifiedBundle) -> None:
+    """Recompute config hash and capabilities, and compare them with the manifest. Raises Refused or Unproven."""
+    manifest = bundle.manifest
+    try:
+        ops = [op for _, op in decode(bundle.spec_kv).stages]
+    except KvError as error:
+        raise Refused(DeliveryCode.BUNDLE_MALFORMED, f"{SPEC}: {error}") from error
+    capabilities = required_capabilities(ops)
+    if list(manifest.capabilities) != capabilities:
+        detail = f"{SPEC} needs the capabilities {', '.join(capabilities)}; the manifest has others"
+        raise Unproven(EvidenceCode.CAPABILITIES, detail)
+    expected = {field.name for field in fields(RuntimeConfig)}
+    if bundle.runtime_config.keys() != expected:
+        detail = f"{RUNTIME_CONFIG} must have exactly the members {', '.join(sorted(expected))}"
+        raise Refused(DeliveryCode.BUNDLE_MALFORMED, detail)
+    computed = hash_configuration(manifest.spec_hash, bundle.runtime_config, capabilities)
+    if computed != manifest.config_hash:
+        detail = f"{SPEC} and {RUNTIME_CONFIG} have the config hash {computed}, the manifest has {manifest.config_hash}"
+        raise Unproven(EvidenceCode.CONFIG_HASH, detail)
+
+
+def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
+    """Check that an approval that was given after a break-glass deployment matches the manifest. Raises Refused."""
+    payload = credential.verify(
+        text,
+        keyset=keyset,
+        spec_hash=manifest.spec_hash,
+        environment_id=manifest.environment_id,
+        at=_issued_at(text),
+        capabilities={credential.DEPLOY, *manifest.capabilities},
+    )
+    if (payload.org_id, payload.project_id, payload.environment_posture) != (
+        manifest.org_id,
+        manifest.project_id,
+        manifest.posture,
+    ):
+        raise Refused(ApprovalCode.ENVIRONMENT, "the approval is for another organization, project or posture")
+    if payload.issued_at < manifest.created_at.replace(microsecond=0):  # the credential's time may have whole seconds
+        raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, but its bundle lacks it")
+    return payload
+
+
+def _issued_at(text: str) -> datetime:
+    try:
+        return Fields(parse_object(from_base64url(text.partition(".")[0]))).time("issued_at")
+    except ValueError as error:
+        raise Refused(ApprovalCode.MALFORMED, f"approval credential: {error}") from error
+
+
+def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
+    """Return the fields of deployment.json that nobody signed.
+
+    The server adds this file without a signature. Raises Unproven if a field differs from the signed manifest.
+    """
+    if data is None:
+        return {}
+    try:
+        deployment = parse_object(data)
+        canonical(deployment)  # fails now rather than while the proof is printed
+    except ValueError as error:
+        raise Unproven(EvidenceCode.MALFORMED, f"{DEPLOYMENT}: {error}") from error
+    signed = {**manifest.document(), "bundle_hash": bundle_hash}
+    for name in (*_SIGNED_FIELDS, "bundle_hash"):
+        if deployment.get(name) != signed[name]:
+            raise Unproven(EvidenceCode.DEPLOYMENT, f"{DEPLOYMENT}: {name} differs from the signed value")
+    return {name: value for name, value in deployment.items() if name not in signed}

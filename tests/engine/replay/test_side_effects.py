@@ -1,0 +1,82 @@
+"""Tests of the decision about a side effect: by the server's allowlists, the stage's allowlist, and consent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from byteor.engine.allowlist import parse_url_prefix
+from byteor.engine.replay import Decision, EffectFailed, PipelineRunner, Record, SideEffectPolicy, StageError
+
+HOOK = "http_post:http://hooks.example/replay/a"
+TR = "exec:/usr/bin/tr|a-z|A-Z"
+
+
+def policy(*, consented: bool = True, config: Any = None) -> SideEffectPolicy:
+    return SideEffectPolicy(
+        (parse_url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "decision"),
+    [
+        (HOOK, Decision.ALLOW),
+        (TR, Decision.ALLOW),
+        ("exec:/usr/bin/tr", Decision.ALLOW),
+        ("http_post:http://hooks.example/admin", Decision.DENY),
+        ("http_post", Decision.DENY),
+        ("exec:tr|a|b", Decision.DENY),
+        ("exec:/usr/bin/../bin/tr", Decision.DENY),
+        ("exec:/usr/bin/tr ", Decision.DENY),
+        ("exec:http://hooks.example/replay", Decision.DENY),
+        ("http_post:/usr/bin/tr", Decision.DENY),
+        ("exec", Decision.DENY),
+        ("unheard_of:/usr/bin/tr", Decision.DENY),
+    ],
+)
+def test_a_side_effect_must_be_on_the_servers_allowlists(op: str, decision: Decision) -> None:
+    assert policy().decide("s", op) is decision
+    expected = Decision.REQUIRE_APPROVAL if decision is Decision.ALLOW else Decision.DENY
+    assert policy(consented=False).decide("s", op) is expected
+    assert SideEffectPolicy((), (), {}, True).decide("s", op) is Decision.DENY
+
+
+@pytest.mark.parametrize(
+    ("allowlist", "hook", "tr"),
+    [
+        (None, Decision.ALLOW, Decision.ALLOW),
+        (["http://hooks.example/replay/a"], Decision.ALLOW, Decision.DENY),
+        (["/usr/bin/tr"], Decision.DENY, Decision.ALLOW),
+        (["http://hooks.example/replay/b"], Decision.DENY, Decision.DENY),
+        (["/usr/bin/cat"], Decision.DENY, Decision.DENY),
+        ([], Decision.DENY, Decision.DENY),
+        ("/usr/bin/tr", Decision.DENY, Decision.DENY),
+        (5, Decision.DENY, Decision.DENY),
+        ([5], Decision.DENY, Decision.DENY),
+    ],
+)
+def test_the_allowlist_of_a_stage_narrows_the_servers(allowlist: Any, hook: Decision, tr: Decision) -> None:
+    config = {"s": {"allowlist": allowlist}, "other": {"allowlist": []}}
+
+    assert (policy(config=config).decide("s", HOOK), policy(config=config).decide("s", TR)) == (hook, tr)
+
+
+def test_the_allowlist_of_a_stage_cannot_widen_the_servers() -> None:
+    config = {"s": {"allowlist": ["http://evil.example", "/bin/sh"]}}
+
+    assert policy(config=config).decide("s", "http_post:http://evil.example") is Decision.DENY
+    assert policy(config=config).decide("s", "exec:/bin/sh|-c|id") is Decision.DENY
+
+
+def test_the_text_of_a_failed_side_effect_is_the_detail_of_the_stage_error(ring: Any) -> None:
+    class Failing:
+        def decide(self, stage: str, op: str) -> Decision:
+            return Decision.ALLOW
+
+        def perform(self, stage: str, op: str, payload: bytes) -> None:
+            raise EffectFailed("answered 500")
+
+    with pytest.raises(StageError, match=r"^stage 's0' failed on record 7: answered 500$"):
+        PipelineRunner(ring(TR), effects=Failing()).feed(Record(7, 0, b"a"))
