@@ -29,7 +29,7 @@ test: setup ## Run the tests; some of them: make test ARGS='tests/system/embedde
 
 # Without the tests that start servers and browsers, because they do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
-OLDEST_TESTS = tests/engine tests/verify tests/agent tests/kernel tests/laws \
+OLDEST_TESTS = tests/engine tests/verify tests/agent tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker tests/laws \
 	tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/operations
 
 test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest supported Python

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import django.utils.csp
 
 from byteor.engine import machines
-from byteor_cloud import config, database, logs
+from byteor_cloud import config, logs
 from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
+from byteor_cloud.database import connections
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -107,7 +108,7 @@ TEMPLATES = [
             "loaders": [
                 (
                     "django.template.loaders.cached.Loader",
-                    ["django.template.loaders.filesystem.Loader", "byteor_cloud.theme.CorrectedTheme"],
+                    ["django.template.loaders.filesystem.Loader", "apps.console.frame.theme.CorrectedTheme"],
                 )
             ],
             "context_processors": [
@@ -123,7 +124,7 @@ TEMPLATES = [
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
 _url = CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud")
-DATABASES = {"default": database.database_settings(_url, threads=CONFIG.api_threads)}
+DATABASES = {"default": connections.database_settings(_url, threads=CONFIG.api_threads)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [
@@ -147,7 +148,7 @@ STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]
 _artifacts: dict[str, Any]
 if CONFIG.s3_bucket:
     _artifacts = {
-        "BACKEND": "byteor_cloud.object_storage.ObjectStorage",
+        "BACKEND": "byteor_cloud.storage.object_storage.ObjectStorage",
         "OPTIONS": {
             "bucket": CONFIG.s3_bucket,
             "endpoint_url": CONFIG.s3_endpoint_url,
@@ -156,7 +157,7 @@ if CONFIG.s3_bucket:
     }
 else:
     _artifacts = {
-        "BACKEND": "byteor_cloud.file_storage.AtomicFileStorage",
+        "BACKEND": "byteor_cloud.storage.file_storage.AtomicFileStorage",
         "OPTIONS": {"location": CONFIG.data_dir / "artifacts", "allow_overwrite": True},
     }
 STORAGES = {

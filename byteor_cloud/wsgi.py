@@ -9,8 +9,8 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import reverse
 from django.utils.module_loading import import_string
 
-from byteor_cloud import deadline
-from byteor_cloud.database import PROCESS_KIND_VARIABLE
+from byteor_cloud.concurrency import deadline
+from byteor_cloud.database.connections import PROCESS_KIND_VARIABLE
 
 os.environ[PROCESS_KIND_VARIABLE] = "api"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")

@@ -1,4 +1,4 @@
-"""Fixtures for worlds and for running jobs. ``tests.database`` provides PostgreSQL."""
+"""Fixtures for worlds and for running jobs. ``tests.postgres`` provides PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 # pytest explains failed assertions in these helper modules as it does in tests.
-FOLDERS = ("agent", "artifacts", "browser", "engine", "pipelines", "releases", "system", "tenancy", "verify")
+FOLDERS = (
+    "agent",
+    "api",
+    "captures",
+    "computing",
+    "artifacts",
+    "browser",
+    "engine",
+    "pipelines",
+    "releases",
+    "system",
+    "tenancy",
+    "verify",
+)
 pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in FOLDERS))
 
 SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
@@ -264,7 +277,7 @@ def _fresh_process() -> Iterator[None]:
     from apps.operations import metrics
     from apps.releases.agent_path.application import waiting_room
     from apps.tenancy.api import limits
-    from byteor_cloud import draining
+    from byteor_cloud.server import draining
 
     limits._local.clear()
     anonymous.callers = anonymous.AnonymousCallers()

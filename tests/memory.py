@@ -40,7 +40,7 @@ def _number(status: str, name: str) -> int:
 _WATCHED = """
 import sys
 status = open("/proc/self/status")
-from byteor_cloud import capture_process
+from byteor_cloud.captures import process as capture_process
 idle = status.read()
 capture_process.main()
 status.seek(0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from byteor_cloud import jobs
+from byteor_cloud.worker import jobs
 from tests.releases import stories
 from tests.worlds import World
 

@@ -10,7 +10,7 @@ from django.db import connection
 
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import KINDS, Claim
+from byteor_cloud.worker.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"

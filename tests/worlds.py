@@ -27,7 +27,7 @@ from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, organizations, tokens
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
-from byteor_cloud import jobs
+from byteor_cloud.worker import jobs
 from tests import openapi
 from tests.front import FrontClient
 

@@ -47,10 +47,10 @@ from apps.tenancy.console.forms import ActForm
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud import blobs
 from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.errors import DomainError, Unavailable
+from byteor_cloud.storage import blobs
 
 _VERSIONS = 100  # the newest ones that a form offers
 

@@ -1,4 +1,4 @@
-"""Starts ``byteor_cloud.capture_process``, and answers it until it has ended or is no longer wanted."""
+"""Starts ``byteor_cloud.captures.process``, and answers it until it has ended or is no longer wanted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from byteor.engine.replay import Cancelled, EffectFailed, Effects
-from byteor_cloud import sealing
-from byteor_cloud.capture_process import BODY, SILENCE_S
-from byteor_cloud.spawning import Child
-from byteor_cloud.turns import Turn
+from byteor_cloud.captures import sealing
+from byteor_cloud.captures.process import BODY, SILENCE_S
+from byteor_cloud.captures.spawning import Child
+from byteor_cloud.worker.turns import Turn
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TICK_S = 0.5
@@ -62,7 +62,7 @@ def run_apart(
     That guards against an op that never ends. It cannot change a result, because then there is none.
     """
     environment = sealing.environment([str(_ROOT)], TMPDIR=str(scratch))
-    process = Child("byteor_cloud.capture_process", environment=environment)
+    process = Child("byteor_cloud.captures.process", environment=environment)
     try:
         request = {**request, "readable": [str(path.resolve()) for path in readable]}
         return _converse(process, request, effects, on_tick, silence_s, turn)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from byteor_cloud import data_folders
+from byteor_cloud.storage import data_folders
 
 
 class Kept(NamedTuple):

@@ -19,7 +19,7 @@ from apps.tenancy.models import enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue
 
 
 class Artifact(Stateful):

@@ -17,9 +17,9 @@ from apps.tenancy import audit
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.pruning import delete_in_batches
-from byteor_cloud import blobs
+from byteor_cloud.database.large_columns import each_row, without_large
 from byteor_cloud.errors import NotStored, Unavailable
-from byteor_cloud.large_columns import each_row, without_large
+from byteor_cloud.storage import blobs
 
 WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows of one transaction

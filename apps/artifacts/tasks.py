@@ -7,7 +7,7 @@ from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
 from apps.artifacts.services import bisects, derived, replay_runs, replays, uploads
 from apps.releases.jobs import ReplayDecided
 from byteor_cloud.errors import NotStored
-from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
+from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:

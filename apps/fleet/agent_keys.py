@@ -1,8 +1,8 @@
 """The agent keys that this process has verified. Requests that look up keys at the same time share one query.
 
-A key is taken from the cache only while ``byteor_cloud.notices`` is current, so that a revocation, a decommissioned
-agent, or a deleted environment or project takes effect within a second. Triggers send the notifications (migration
-``0004_notify_changes``). Without current notifications, each key is looked up.
+A key is taken from the cache only while ``byteor_cloud.database.notices`` is current, so that a revocation, a
+decommissioned agent, or a deleted environment or project takes effect within a second. Triggers send the notifications
+(migration ``0004_notify_changes``). Without current notifications, each key is looked up.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from uuid import UUID
 
 from apps.fleet.combining import Combiner
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
-from byteor_cloud.database import FrequentStatement
-from byteor_cloud.notices import Notices, notices
+from byteor_cloud.database.connections import FrequentStatement
+from byteor_cloud.database.notices import Notices, notices
 
 MAX_KEYS, MAX_AGE_S = 150_000, 900.0
 MAX_UNKNOWN, UNKNOWN_AGE_S = 10_000, 60.0

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
-from byteor_cloud import deadline
+from byteor_cloud.concurrency import deadline
 from byteor_cloud.errors import unresponsive_database_error
 
 

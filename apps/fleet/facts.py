@@ -33,7 +33,7 @@ from apps.fleet.models import (
 )
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
-from byteor_cloud import space
+from byteor_cloud.storage import space
 
 MAX_VALUES = 50  # of a label key in a summary
 MAX_KEYS = 200

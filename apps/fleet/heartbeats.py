@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError
 
 from apps.fleet.combining import Combiner
 from apps.fleet.heartbeat_body import HeartbeatBody
-from byteor_cloud.database import FrequentStatement
+from byteor_cloud.database.connections import FrequentStatement
 
 # The statement stores a batch of heartbeats of different agents. It locks their rows in the order of the ids, so that
 # two batches cannot deadlock. No column that it changes has an index: with the room on each page (migration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from byteor_cloud.jobs import Job, JobLane, Periodic
+from byteor_cloud.worker.jobs import Job, JobLane, Periodic
 
 
 class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):

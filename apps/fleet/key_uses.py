@@ -13,8 +13,9 @@ from django.db import DatabaseError
 from gevent.monkey import is_module_patched
 
 from apps.fleet.agent_keys import KnownKey
-from byteor_cloud import deadline, space
-from byteor_cloud.database import FrequentStatement
+from byteor_cloud.concurrency import deadline
+from byteor_cloud.database.connections import FrequentStatement
+from byteor_cloud.storage import space
 
 PRECISION_S = 60.0
 PAUSE_S = 1.0  # in which the keys of one statement are collected

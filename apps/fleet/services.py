@@ -23,7 +23,7 @@ from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import keep_environments, lock_row
 from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue
 
 # How many agents one job welcomes: its transaction holds the environment's lock.
 _WELCOMED_AT_ONCE = 1_000

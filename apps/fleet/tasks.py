@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.fleet import facts, history, services
 from apps.fleet.jobs import FORGET_CREDENTIALS, FORGET_HISTORY, SETTLE_FACTS
-from byteor_cloud.jobs import runs_periodically
+from byteor_cloud.worker.jobs import runs_periodically
 
 
 @runs_periodically(FORGET_CREDENTIALS)

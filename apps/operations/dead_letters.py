@@ -16,8 +16,8 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.console.console_user import Tenant
 from apps.tenancy.models import Webhook
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud import jobs
 from byteor_cloud.errors import Conflict
+from byteor_cloud.worker import jobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from apps.fleet.models import Agent, Liveness
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.state import Stateful
-from byteor_cloud.api import counters
-from byteor_cloud.sharing import Shared
+from byteor_cloud.concurrency.sharing import Shared
+from byteor_cloud.server import counters
 
 CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
 TIMEOUT_MS = 2000

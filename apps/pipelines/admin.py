@@ -32,9 +32,9 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
 from byteor_cloud.api.computing_lane import compute_for
-from byteor_cloud.computations import plan_text
+from byteor_cloud.computing.computations import plan_text
+from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
-from byteor_cloud.large_columns import without_large
 
 MAX_CHOICES = 100  # versions that are offered to compare with, newest first
 

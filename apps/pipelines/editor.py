@@ -11,8 +11,8 @@ from apps.pipelines.models import Draft, Version
 from apps.tenancy.actors import Actor
 from apps.tenancy.services.revisions import is_same_json
 from byteor.engine.compiler import PlanSyntaxError, parse_plan
-from byteor_cloud.computations import compile_draft, plan_text, preview_text
-from byteor_cloud.computing import Compute
+from byteor_cloud.computing.computations import compile_draft, plan_text, preview_text
+from byteor_cloud.computing.compute import Compute
 from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
 
 TARGETS = {"single_ring": "Single ring", "lane_graph": "Lane graph"}

@@ -18,7 +18,7 @@ from apps.tenancy.services.quotas import reserve
 from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
 from apps.tenancy.state import lock_row
 from byteor.engine.compiler import COMPILER_VERSION, SpecDiff
-from byteor_cloud.computations import (
+from byteor_cloud.computing.computations import (
     CompiledDraft,
     CompiledVersion,
     compile_draft,
@@ -26,8 +26,8 @@ from byteor_cloud.computations import (
     diff_kv,
     diff_plan,
 )
-from byteor_cloud.computations import draw as draw_kv
-from byteor_cloud.computing import Compute, here
+from byteor_cloud.computing.computations import draw as draw_kv
+from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import Conflict, FieldError, NotFound, Unprocessable
 
 

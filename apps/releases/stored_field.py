@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from django.db import models
 from django.db.models.expressions import Col
 
-from byteor_cloud.large_columns import SmallValue
+from byteor_cloud.database.large_columns import SmallValue
 
 
 class Stored(Protocol):

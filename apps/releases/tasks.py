@@ -18,8 +18,8 @@ from apps.releases.services import (
     rollout_steps,
 )
 from byteor.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
-from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:

@@ -12,7 +12,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Credential, Membership, Organization, OrganizationKey, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 
 NOTHING: frozenset[Permission] = frozenset()
 _memberships = CompiledQuery(

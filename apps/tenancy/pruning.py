@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.database.large_columns import without_large
 
 AT_ONCE = 1000
 

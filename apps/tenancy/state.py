@@ -14,7 +14,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import EnvironmentOwned
 from byteor.engine.machines import StateMachine
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import IllegalTransition, NotFound
 
 

@@ -10,8 +10,8 @@ from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import hosts, housekeeping, organizations, signing_keys, usage
 from apps.tenancy.webhooks import delivery
-from byteor_cloud import jobs
-from byteor_cloud.jobs import runs, runs_periodically
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import runs, runs_periodically
 
 
 @runs(PurgeProject)

@@ -15,9 +15,9 @@ from typing import IO, Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
-from byteor_cloud import deadline
 from byteor_cloud.api import problems, request_slots
-from byteor_cloud.database import release_connection
+from byteor_cloud.concurrency import deadline
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout, unresponsive_database_error
 
 # The size limit for forms before sign-in; the forms of /auth contain only a token.

@@ -22,15 +22,16 @@ from django.db import connection
 from django.http import HttpRequest
 from gevent.monkey import get_original, is_module_patched
 
-from byteor_cloud import data_folders, draining
 from byteor_cloud.api import request_slots
-from byteor_cloud.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES, Answer
-from byteor_cloud.computing import Compute, here
-from byteor_cloud.database import release_connection
+from byteor_cloud.captures.sealing import MEMORY_BYTES, environment
+from byteor_cloud.captures.spawning import Child
+from byteor_cloud.computing.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES, Answer
+from byteor_cloud.computing.compute import Compute, here
+from byteor_cloud.concurrency.fair import FairSlots
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import InvalidInput, Unavailable
-from byteor_cloud.fair import FairSlots
-from byteor_cloud.sealing import MEMORY_BYTES, environment
-from byteor_cloud.spawning import Child
+from byteor_cloud.server import draining
+from byteor_cloud.storage import data_folders
 
 # What is smaller is computed in the process: a plan of 25 stages compiles in half a millisecond, and in seven if most
 # names in it are misspelled. Sending it to the child and back takes half a millisecond, and longer if others compute.
@@ -170,14 +171,14 @@ class _Lane:
 
 
 class _Child:
-    """A process of ``byteor_cloud.computing_process``. It has no secrets, and none of this process's sockets."""
+    """A process of ``byteor_cloud.computing.process``. It has no secrets, and none of this process's sockets."""
 
     def __init__(self) -> None:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # where packages with ops may be
         folder = settings.CONFIG.data_dir.resolve()
         arguments = [str(os.getpid()), str(folder / "computing.turn"), str(LIMIT_S), str(data_folders.captures())]
         try:
-            self._process = Child("byteor_cloud.computing_process", *arguments, environment=environment(paths))
+            self._process = Child("byteor_cloud.computing.process", *arguments, environment=environment(paths))
         except OSError as error:
             raise Unavailable("The process that computes could not be started.", retry_after=10) from error
         self._socket = self._process.socket

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from byteor_cloud import space
 from byteor_cloud.api import problems
 from byteor_cloud.ids import uuid7
+from byteor_cloud.storage import space
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{8,64}")
 

@@ -20,8 +20,9 @@ from rest_framework import exceptions as drf
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from byteor_cloud import errors, space
-from byteor_cloud.database import Unresponsive
+from byteor_cloud import errors
+from byteor_cloud.database.connections import Unresponsive
+from byteor_cloud.storage import space
 
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"

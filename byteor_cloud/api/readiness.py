@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from byteor_cloud import deadline
-from byteor_cloud.database import release_connection
+from byteor_cloud.concurrency import deadline
+from byteor_cloud.database.connections import release_connection
 
 CHECK_S = 3.0
 logger = structlog.get_logger("byteor.access")

@@ -8,7 +8,7 @@ from typing import Any, override
 from rest_framework.renderers import JSONRenderer
 from rest_framework.utils.encoders import JSONEncoder
 
-from byteor_cloud.event_loop import pause
+from byteor_cloud.concurrency.event_loop import pause
 from byteor_cloud.json_text import JsonText
 
 # Objects are taken apart down to this depth; deeper ones are small parts of a large list.

@@ -1,8 +1,8 @@
 """Slots for requests: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` at once, shared fairly.
 
 In an event loop each request in progress delays all others a little and competes for database connections. Requests
-that find no free slot wait, and organizations take turns (``byteor_cloud.fair``), so that a burst of one organization
-delays neither the others nor heartbeats and probes.
+that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst of one
+organization delays neither the others nor heartbeats and probes.
 
 Who a request counts for is known only after its credential was verified, which needs a slot already. Until then it
 counts for whoever used the same credential for the same organization before, or else for its address.
@@ -19,10 +19,11 @@ from contextlib import contextmanager
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from byteor_cloud import connections, deadline, event_loop
 from byteor_cloud.api import problems
+from byteor_cloud.concurrency import deadline, event_loop
+from byteor_cloud.concurrency.fair import FairSlots, Holder
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.fair import FairSlots, Holder
+from byteor_cloud.server import open_connections
 
 # The time for which a request waits in total, before and after its body. It is less than ``deadline.REQUEST_S``, so
 # that time is left to do what the request waited for.
@@ -101,7 +102,7 @@ def _key(request: HttpRequest) -> bytes:
 
 def _stranger(request: HttpRequest) -> Holder:
     """Return the holder for a caller who is not known yet. All strangers together are served as one organization."""
-    return Holder("strangers", "", connections.address_of(request.META))
+    return Holder("strangers", "", open_connections.address_of(request.META))
 
 
 def holder_of(request: HttpRequest) -> Holder:
@@ -112,7 +113,7 @@ def holder_of(request: HttpRequest) -> Holder:
 
 def count_for(request: HttpRequest, holder: Holder) -> None:
     """Count the request, and later ones with its credential, for a caller whose credential was verified."""
-    connections.note_caller(request.META, holder.caller)
+    open_connections.note_caller(request.META, holder.caller)
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     if held is None or held.holder == holder:
         return

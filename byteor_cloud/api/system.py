@@ -23,12 +23,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from byteor_cloud import data_folders, sealing, space
-from byteor_cloud.api import counters
 from byteor_cloud.api import system_operations as operations
 from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
+from byteor_cloud.captures import sealing
+from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.sharing import Shared
+from byteor_cloud.server import counters
+from byteor_cloud.storage import data_folders, space
 
 logger = structlog.get_logger("byteor.access")
 DENIED_STATUSES = (401, 403, 429)

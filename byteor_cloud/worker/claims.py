@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 from django.db import connection
 
-from byteor_cloud import jobs
-from byteor_cloud.database import release_connection
-from byteor_cloud.jobs import Claim, ClaimLost, JobLane
+from byteor_cloud.database.connections import release_connection
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import Claim, ClaimLost, JobLane
 
 RETRY_S = 0.5  # the wait after a database failure
 # Matches the fetched job only while this worker owns it, and not a later attempt of the same job.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import structlog
 from django.db import connection, transaction
 
-from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, ClaimLost, GivenUp, JobLane, Kind, Requeued
+from byteor_cloud.worker import jobs
 from byteor_cloud.worker.claims import OWN_JOB, FetchedJob, describe_error
+from byteor_cloud.worker.jobs import KINDS, ClaimLost, GivenUp, JobLane, Kind, Requeued
 
 LONGEST_WAIT_S = 60
 LONGEST_WAIT_AFTER_A_KILL_S = 15

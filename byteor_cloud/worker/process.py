@@ -17,11 +17,11 @@ import psycopg
 import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
-from byteor_cloud import deadline, jobs
-from byteor_cloud.database import direct_connection
-from byteor_cloud.jobs import KINDS, ClaimLost, JobLane, Requeued
-from byteor_cloud.worker import host
+from byteor_cloud.concurrency import deadline
+from byteor_cloud.database.connections import direct_connection
+from byteor_cloud.worker import host, jobs
 from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
+from byteor_cloud.worker.jobs import KINDS, ClaimLost, JobLane, Requeued
 from byteor_cloud.worker.outcomes import move_job, record_end, take_over_job
 from byteor_cloud.worker.statements import DUE_LANES, FETCH
 

@@ -18,7 +18,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replay_runs, replays
 from apps.tenancy.models import AuditEvent
 from byteor.engine.replay import Cancelled
-from byteor_cloud.spawning import Child
+from byteor_cloud.captures.spawning import Child
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal
 from tests.crash.conftest import lives
@@ -213,7 +213,7 @@ def test_time_in_which_a_process_is_stopped_is_no_silence() -> None:
 def test_process_that_is_stopped_ends_when_its_parent_is_killed() -> None:
     code = (
         "import os, signal, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'byteor_cloud.capture_process'], stdin=subprocess.PIPE,"
+        "child = subprocess.Popen([sys.executable, '-m', 'byteor_cloud.captures.process'], stdin=subprocess.PIPE,"
         " stdout=subprocess.PIPE, start_new_session=True)\n"
         "assert b'dies_with_parent' in child.stdout.readline()\nos.kill(child.pid, signal.SIGSTOP)\n"
         "os.waitpid(child.pid, os.WUNTRACED)\nprint(child.pid, flush=True)\ntime.sleep(1000)"
@@ -227,7 +227,7 @@ def test_process_that_is_stopped_ends_when_its_parent_is_killed() -> None:
 
 def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "byteor_cloud.capture_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "byteor_cloud.captures.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin is not None
         process.stdin.close()
@@ -236,7 +236,7 @@ def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
 
 def test_what_an_op_prints_does_not_reach_the_worker() -> None:
     code = (
-        "from byteor_cloud.capture_process import _Parent\nparent = _Parent()\n"
+        "from byteor_cloud.captures.process import _Parent\nparent = _Parent()\n"
         "print('an op prints this', flush=True)\nparent.send(outcome=1)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -257,7 +257,7 @@ def test_what_an_op_prints_does_not_reach_the_worker() -> None:
     ],
 )
 def test_sealed_process_opens_no_connection_and_starts_no_program(act: str) -> None:
-    code = f"from byteor_cloud.capture_process import seal; seal()\n{act}"
+    code = f"from byteor_cloud.captures.process import seal; seal()\n{act}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 1

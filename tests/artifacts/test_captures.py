@@ -16,9 +16,9 @@ from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import captures, derived, replays
 from byteor.engine.replay import Record, encode_journal
-from byteor_cloud import blobs
-from byteor_cloud.capture_files import indexes_of
+from byteor_cloud.captures.files import indexes_of
 from byteor_cloud.ids import uuid7
+from byteor_cloud.storage import blobs
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, kept_folder, upload
 from tests.browser.filled import row_page, signed_in
 from tests.worlds import Api, World, plan, run_jobs

@@ -20,7 +20,7 @@ from apps.artifacts.models import Artifact
 from apps.artifacts.services import derived, uploads
 from apps.operations.management import cleaning
 from apps.tenancy.models import Host
-from byteor_cloud import data_folders
+from byteor_cloud.storage import data_folders
 from tests.artifacts.incidents import archive, files_of, incident, ingested, journal, kept_folder, upload
 from tests.artifacts.test_poison import SPEC_KV
 from tests.patience import wait_until

@@ -21,7 +21,7 @@ from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from byteor.engine.allowlist import parse_url_prefix
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.jobs import Claim
+from byteor_cloud.worker.jobs import Claim
 from tests.artifacts.execute_steps import (
     audit_actions,
     bodies,

@@ -26,7 +26,8 @@ from apps.artifacts.services import replays, uploads
 from apps.tenancy.models import AuditEvent
 from byteor.engine.compiler import compile_plan
 from byteor.engine.replay import RejectedBundle, extract_incident
-from byteor_cloud import blobs, jobs
+from byteor_cloud.storage import blobs
+from byteor_cloud.worker import jobs
 from tests.artifacts.incidents import archive, files_of, incident, ingested, journal, upload
 from tests.artifacts.test_stuck import work
 from tests.worlds import PLAN, World, run_jobs

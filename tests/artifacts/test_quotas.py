@@ -25,9 +25,9 @@ from apps.releases.models import Deployment
 from apps.releases.services import bundles
 from apps.tenancy.models import AuditEvent, Environment, MonthlyPeak, OrganizationQuotas, Quota, UseCount
 from apps.tenancy.services import organizations, quotas, usage
-from byteor_cloud import blobs
 from byteor_cloud.errors import QuotaExceeded
 from byteor_cloud.ids import uuid7
+from byteor_cloud.storage import blobs
 from tests.artifacts.incidents import PAYLOADS, incident, ingested, journal, upload
 from tests.races import Race
 from tests.releases import stories

@@ -15,7 +15,7 @@ from apps.artifacts.services import replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import KINDS, Claim, GivenUp
+from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
 from tests.artifacts import incidents
 from tests.artifacts.incidents import PAYLOADS, digest_of, frames, incident, ingested, journal
 from tests.releases import stories

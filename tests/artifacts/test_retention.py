@@ -19,8 +19,8 @@ from apps.artifacts.models import Artifact, UnreferencedBlob
 from apps.artifacts.services import uploads
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud import blobs
 from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.storage import blobs
 from tests.races import Race
 from tests.worlds import World, run_jobs
 

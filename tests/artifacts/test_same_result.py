@@ -10,7 +10,7 @@ from apps.artifacts import tasks
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import derived, replays
 from apps.tenancy.models import AuditEvent
-from byteor_cloud import blobs
+from byteor_cloud.storage import blobs
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import ingested, kept_folder
 from tests.engine.replay import everywhere
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 def bucket(settings: Any, object_store: ObjectStore) -> None:
     """Store blobs in a bucket."""
     options = {"bucket": BUCKET, "endpoint_url": object_store.endpoint, "region": REGION}
-    store = {"BACKEND": "byteor_cloud.object_storage.ObjectStorage", "OPTIONS": options}
+    store = {"BACKEND": "byteor_cloud.storage.object_storage.ObjectStorage", "OPTIONS": options}
     settings.STORAGES = {**settings.STORAGES, "default": store}
 
 

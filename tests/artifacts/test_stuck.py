@@ -19,9 +19,10 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import derived, uploads
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent
-from byteor_cloud import blobs, jobs
 from byteor_cloud.api import system
 from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.storage import blobs
+from byteor_cloud.worker import jobs
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal, kept_folder, upload
 from tests.browser.confirmed import YES

@@ -21,9 +21,9 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import cancellation, replay_runs, replays
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.jobs import SLOTS, Claim, JobLane
-from byteor_cloud.turns import QUANTUM_S, SHORT_S, Turn, Turns
+from byteor_cloud.worker.jobs import SLOTS, Claim, JobLane
 from byteor_cloud.worker.process import Worker
+from byteor_cloud.worker.turns import QUANTUM_S, SHORT_S, Turn, Turns
 from tests.artifacts.incidents import incident, ingested, journal
 from tests.artifacts.test_cancel import FAR_TOO_MANY, MANY, capture, slow_capture
 from tests.crash.conftest import lives

@@ -22,9 +22,9 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact
 from apps.tenancy.models import AuditEvent
-from byteor_cloud import blobs
 from byteor_cloud.ids import uuid7
-from byteor_cloud.received_file import PARTIAL, ReceivedFile
+from byteor_cloud.storage import blobs
+from byteor_cloud.storage.received_file import PARTIAL, ReceivedFile
 from tests.artifacts import incidents
 from tests.artifacts.incidents import FORM, MULTIPART, form, upload
 from tests.races import Race

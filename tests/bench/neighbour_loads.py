@@ -83,7 +83,7 @@ class Offender:
 
         from apps.artifacts.models import Artifact
         from byteor.engine.canonical import sha256
-        from byteor_cloud import blobs
+        from byteor_cloud.storage import blobs
         from tests.artifacts.incidents import incident, journal
 
         version, (agent, _) = self.version, self.world.agent(name="captures")

@@ -24,7 +24,7 @@ def server(port: int, processes: int = 2, *, open_files: int | None = None) -> I
     """
     argv = [
         sys.executable, "-m", "gunicorn", "tests.bench.wsgi", "--bind", f"127.0.0.1:{port}",
-        "--config", "byteor_cloud/gunicorn.py", "--workers", str(processes),
+        "--config", "byteor_cloud/server/gunicorn.py", "--workers", str(processes),
     ]  # fmt: skip
     if open_files is not None:
         argv = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(open_files), *argv]

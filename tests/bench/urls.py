@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 
 from apps.fleet.models import AgentKey, Heartbeat
 from apps.tenancy.credentials import credential_digest
-from byteor_cloud.connections import note_caller
+from byteor_cloud.server.open_connections import note_caller
 
 
 class StockAuthentication(BaseAuthentication):

@@ -27,7 +27,7 @@ from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, tokens, webhooks
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import Job, Periodic
+from byteor_cloud.worker.jobs import Job, Periodic
 from tests.recorded import recorded
 from tests.worlds import Api, World, report, run_jobs
 

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from byteor_cloud import config
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 
 _STATE = """
 SELECT status, wave, wave_done_at IS NOT NULL,
@@ -55,9 +55,9 @@ class Doom:
         from django.db.backends.base.base import BaseDatabaseWrapper
 
         from apps.releases.jobs import SWEEP, BuildBundle, StepRollout
-        from byteor_cloud import blobs, jobs
-        from byteor_cloud.jobs import KINDS
-        from byteor_cloud.worker import outcomes
+        from byteor_cloud.storage import blobs
+        from byteor_cloud.worker import jobs, outcomes
+        from byteor_cloud.worker.jobs import KINDS
 
         # A rollout may see more deaths than the limit for a job, without the wait after each.
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0

@@ -20,7 +20,7 @@ def _fork(poison: str) -> int:
         return child
     code = 1
     try:
-        from byteor_cloud.jobs import KINDS
+        from byteor_cloud.worker.jobs import KINDS
         from byteor_cloud.worker.process import Worker
 
         def kill(*_: Any, **__: Any) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 @pytest.fixture
 def database(workspace: Workspace) -> Iterator[psycopg.Connection]:
     """Open a database session for the test."""
-    from byteor_cloud.embedded import EmbeddedPostgres
+    from byteor_cloud.database.embedded import EmbeddedPostgres
 
     held = EmbeddedPostgres(workspace.installation.data_dir)
     with psycopg.connect(held.acquire(), autocommit=True) as session:

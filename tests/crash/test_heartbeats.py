@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.crash.conftest import Workspace
 from tests.patience import PATIENCE_S, wait_until
 

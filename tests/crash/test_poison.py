@@ -16,7 +16,7 @@ from apps.artifacts.jobs import IngestArtifact, RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.releases.jobs import BuildBundle
 from apps.releases.models import Deployment, KnownBad
-from byteor_cloud.jobs import KILLS
+from byteor_cloud.worker.jobs import KILLS
 from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
 from tests.artifacts.incidents import incident, ingested

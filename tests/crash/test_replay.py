@@ -61,7 +61,7 @@ def held_replay(worker: int) -> int:
     found: list[int] = []
 
     def is_there() -> bool:
-        found[:] = [pid for pid, line in children(worker).items() if "byteor_cloud.capture_process" in line]
+        found[:] = [pid for pid, line in children(worker).items() if "byteor_cloud.captures.process" in line]
         return bool(found)
 
     wait_until(is_there, every_s=0.01)
@@ -192,7 +192,7 @@ def test_worker_that_is_stopped_leaves_its_long_replay_to_another() -> None:
 
 
 SHORT_TURNS = """
-from byteor_cloud import turns
+from byteor_cloud.worker import turns
 turns.SHORT_S = turns.QUANTUM_S = 0.2
 """
 

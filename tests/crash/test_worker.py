@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.crash.conftest import Workspace, lives
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation

@@ -19,7 +19,7 @@ from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import organizations, signing_keys
-from byteor_cloud.notices import Notices, notices
+from byteor_cloud.database.notices import Notices, notices
 from tests.patience import wait_until
 from tests.races import Race
 from tests.releases import stories

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from apps.fleet.combining import Combiner
-from byteor_cloud import deadline
+from byteor_cloud.concurrency import deadline
 from byteor_cloud.errors import Unavailable
 from tests.patience import PATIENCE_S, wait_until
 

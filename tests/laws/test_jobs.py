@@ -14,7 +14,7 @@ import pytest
 
 from apps.releases.jobs import BuildBundle
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import KINDS, Claim, GivenUp, Job, Periodic, runs
+from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp, Job, Periodic, runs
 
 ROOT = Path(__file__).parents[2]
 DECLARING = sorted((ROOT / "apps").glob("*/jobs.py"))

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from apps.pipelines.models import Draft
-from byteor_cloud.large_columns import with_small_values, without_large
+from byteor_cloud.database.large_columns import with_small_values, without_large
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db

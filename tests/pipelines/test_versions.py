@@ -15,7 +15,7 @@ from apps.pipelines.models import Draft, Version
 from apps.tenancy.models import AuditEvent
 from byteor.engine.compiler import COMPILER_VERSION, compile_plan, decode, diff_specs
 from byteor_cloud.api.rendering import PausingJSONRenderer
-from byteor_cloud.computing import here
+from byteor_cloud.computing.compute import here
 from byteor_cloud.errors import Conflict
 from byteor_cloud.ids import uuid7
 from byteor_cloud.json_text import JsonText, parsed

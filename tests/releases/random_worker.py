@@ -16,8 +16,8 @@ from apps.releases.models import Deployment
 from apps.releases.tasks import sum_progress, sweep
 from apps.tenancy import audit
 from apps.tenancy.ledger import Verification
-from byteor_cloud import blobs
-from byteor_cloud.jobs import KINDS, GivenUp
+from byteor_cloud.storage import blobs
+from byteor_cloud.worker.jobs import KINDS, GivenUp
 from tests.releases import model_records as m
 from tests.releases.random_fleet import Fleet
 from tests.releases.random_story import any_index, random_action

@@ -28,7 +28,7 @@ from apps.releases.models import (
     ProgressCount,
 )
 from byteor_cloud import ids
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 from tests.conftest import SEED
 from tests.releases import model_records as m
 from tests.releases.model import Model

@@ -23,7 +23,8 @@ from apps.fleet.models import Agent
 from apps.releases.models import Deployment
 from apps.releases.services import builds, explanations, rollout_steps
 from apps.tenancy.api import limits
-from byteor_cloud import blobs, ids
+from byteor_cloud import ids
+from byteor_cloud.storage import blobs
 from tests.releases.stage import StoryClock, StoryWorld, run_stories
 from tests.worlds import report
 

@@ -20,7 +20,7 @@ from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import tokens
 from byteor.engine.signing.bundle import open_bundle
-from byteor_cloud import blobs
+from byteor_cloud.storage import blobs
 from tests.releases import stories
 from tests.releases.stories import events, run_sweep
 from tests.worlds import ALL, Api, Person, World, report

@@ -19,7 +19,7 @@ from byteor.engine.signing.bundle import open_bundle
 from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import Refused
 from byteor.engine.signing.verify import VerifiedBundle, verify_delivery
-from byteor_cloud import blobs
+from byteor_cloud.storage import blobs
 from tests.releases import stories
 from tests.releases.stories import events, run_sweep
 from tests.worlds import Api, World, plan, report

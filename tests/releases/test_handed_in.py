@@ -21,7 +21,7 @@ from byteor.engine.canonical import base64url, canonical
 from byteor.engine.signing import credential, keys
 from byteor.engine.signing.bundle import open_bundle
 from byteor.engine.signing.refusals import Refused
-from byteor_cloud import blobs
+from byteor_cloud.storage import blobs
 from tests.races import Race
 from tests.releases import stories
 from tests.releases.stories import run_sweep

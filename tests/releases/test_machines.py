@@ -24,9 +24,9 @@ from apps.tenancy.models import AuditEvent
 from apps.tenancy.state import Stateful, advance
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.machines import MACHINES, StateMachine
-from byteor_cloud import blobs
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
+from byteor_cloud.storage import blobs
 from tests.recorded import Recorded
 from tests.releases import stories
 from tests.worlds import Api, World, report, run_jobs

@@ -12,7 +12,7 @@ from apps.releases.models import KnownBad
 from apps.releases.services import assignments, rollout_steps
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud import blobs
+from byteor_cloud.storage import blobs
 from tests.releases import stories
 from tests.releases.stories import command, events, run_sweep, state, waves
 from tests.worlds import World, plan, report

@@ -13,8 +13,8 @@ from apps.fleet import services
 from apps.fleet.agent_keys import agent_keys
 from apps.releases.agent_path import application
 from apps.releases.agent_path.waiting import Outcome, WaitingRoom
+from byteor_cloud.database.notices import notices
 from byteor_cloud.ids import uuid7
-from byteor_cloud.notices import notices
 from tests.patience import PATIENCE_S, wait_until
 from tests.releases import stories
 from tests.worlds import World

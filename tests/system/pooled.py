@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.pooler import Pooler
 from tests.ports import free_port
 from tests.system.conftest import Installation

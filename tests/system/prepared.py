@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from byteor_cloud import embedded
+from byteor_cloud.database import embedded
 from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]

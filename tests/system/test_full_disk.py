@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.ports import free_port
 from tests.system.conftest import Installation, children

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 import requests
 
-from byteor_cloud.database import connections_needed
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.connections import connections_needed
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.pooler import PROGRAM
 from tests.system.conftest import Installation, children

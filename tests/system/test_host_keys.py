@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import requests
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import ROOT, Installation
 

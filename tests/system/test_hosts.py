@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.artifacts.incidents import incident, journal
 from tests.object_store import ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until

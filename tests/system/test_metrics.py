@@ -26,7 +26,7 @@ from apps.releases.agent_path import answers
 from apps.releases.jobs import BuildBundle
 from apps.tenancy import audit
 from apps.tenancy.models import AuditSeal
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue
 from tests.races import Race, at_once
 from tests.system.conftest import Installation
 from tests.worlds import Api, World, report, run_jobs
@@ -288,7 +288,7 @@ def test_process_series_are_served_without_a_database(monkeypatch: pytest.Monkey
 
 SEVERAL = """
 import os, sys
-from byteor_cloud.api import counters
+from byteor_cloud.server import counters
 shared = counters.share_counters(2)
 import django
 django.setup()

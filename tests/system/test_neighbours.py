@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import requests
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.bench.traffic import Style, Traffic, request
 from tests.patience import PATIENCE_S, wait_until
 from tests.slow_clients import PLAN, Target

@@ -16,9 +16,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 
-from byteor_cloud import sealing
 from byteor_cloud.api import system
 from byteor_cloud.api.readiness import Check, run_checks
+from byteor_cloud.captures import sealing
 from byteor_cloud.config import read_key
 from tests.patience import PATIENCE_S, wait_until
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud import supervisor
+from byteor_cloud.server import supervisor
 from tests.patience import PATIENCE_S, wait_until
 
 # Supervises the programs given as JSON, with short back-offs, and prints `ready`.
 SUPERVISE = """
 import json, logging, os, sys
 from pathlib import Path
-from byteor_cloud import supervisor
+from byteor_cloud.server import supervisor
 
 supervisor._RESTART_DELAYS = (0.0, 0.05, 0.1)
 supervisor._STOP_SECONDS = float(sys.argv[2])

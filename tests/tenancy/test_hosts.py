@@ -15,7 +15,7 @@ from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, MasterKey, SigningKey
 from apps.tenancy.services import master_key, signing_keys, webhooks
 from apps.tenancy.state import lock_row
-from byteor_cloud.database import direct_connection
+from byteor_cloud.database.connections import direct_connection
 from tests.patience import PATIENCE_S, wait_until
 from tests.tenancy.host_steps import NEW, OLD, THIRD, everything, rotate_master_key
 from tests.worlds import World

@@ -17,7 +17,7 @@ from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.services import webhooks
 from apps.tenancy.vault import MasterKeyUnavailable
 from apps.tenancy.webhooks import delivery
-from byteor_cloud import jobs
+from byteor_cloud.worker import jobs
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import delivery_log, is_signed, org, record_event, subscribe
 from tests.worlds import World, run_jobs

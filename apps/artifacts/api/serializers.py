@@ -15,7 +15,9 @@ from apps.artifacts.services.uploads import find_obstacles
 from apps.pipelines.api.serializers import DiffSerializer
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle
-from apps.tenancy.api.fields import (
+from apps.tenancy.permissions import Permission
+from byteor.engine.replay import BisectOutcome, Predicate, Verdict
+from byteor_cloud.api.fields import (
     EnvironmentRelatedField,
     HashField,
     IdField,
@@ -26,11 +28,9 @@ from apps.tenancy.api.fields import (
     TextField,
     TimestampField,
 )
-from apps.tenancy.permissions import Permission
-from byteor.engine.replay import BisectOutcome, Predicate, Verdict
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
-from byteor_cloud.jobs import Obstacle
+from byteor_cloud.worker.jobs import Obstacle
 
 MAX_METADATA_BYTES = 64 * 1024
 

@@ -18,14 +18,13 @@ from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services import bisects, cancellation, captures, replays, uploads
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
 from byteor.engine.replay import BisectOutcome
-from byteor_cloud import blobs
 from byteor_cloud.api.bodies import declared_length
 from byteor_cloud.api.computing_lane import lane
+from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.parameters import (
     choice_parameter,
     id_parameter,
@@ -35,7 +34,7 @@ from byteor_cloud.api.parameters import (
     time_parameter,
 )
 from byteor_cloud.api.parsers import UploadParser
-from byteor_cloud.computations import compare_body, page_body
+from byteor_cloud.computing.computations import compare_body, page_body
 from byteor_cloud.errors import (
     Conflict,
     InsufficientStorage,
@@ -46,6 +45,7 @@ from byteor_cloud.errors import (
     Unavailable,
     Unprocessable,
 )
+from byteor_cloud.storage import blobs
 
 _MAX_POSITION = 2**63 - 1
 _MAX_SEQUENCE = 2**64 - 1

@@ -20,9 +20,9 @@ from apps.tenancy.console import relative_time, row_link, short_id, state_pill, 
 from byteor.engine import strict_json
 from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.api.computing_lane import compute_for
-from byteor_cloud.computations import read_page
+from byteor_cloud.computing.computations import read_page
+from byteor_cloud.database.large_columns import with_small_values, without_large
 from byteor_cloud.errors import DomainError
-from byteor_cloud.large_columns import with_small_values, without_large
 
 _PAGE = 20  # records of a journal
 _FILES = 100

@@ -12,7 +12,7 @@ from apps.artifacts.models import Bisect, Replay
 from apps.artifacts.pages.wording import describe_unchecked
 from apps.tenancy.console import row_link, with_note
 from byteor.engine.replay import BisectOutcome
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.database.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
 _NAMED = 5  # versions in a sentence

@@ -15,8 +15,8 @@ from apps.artifacts.models import Artifact
 from apps.artifacts.pages.artifacts import artifact_headline, is_capture
 from apps.tenancy.console import row_link, state_pill
 from apps.tenancy.models import Environment
+from byteor_cloud.database.large_columns import with_small_values
 from byteor_cloud.ids import smallest_uuid7
-from byteor_cloud.large_columns import with_small_values
 
 _SHOWN, _DAYS, _COUNTED = 5, 7, 100
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from byteor.engine.replay.around import Divergence
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -26,10 +25,11 @@ from apps.tenancy.console import relative_time, row_link, short_id, state_pill
 from byteor.engine.compiler import split_op
 from byteor.engine.machines import ReplayStatus
 from byteor.engine.replay import compare, unchecked_stages
+from byteor.engine.replay.around import Divergence
 from byteor_cloud.api.computing_lane import lane
-from byteor_cloud.computing import Compute
+from byteor_cloud.computing.compute import Compute
+from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError
-from byteor_cloud.large_columns import without_large
 
 _VERSIONS = 10
 _STAGES = 100

@@ -21,9 +21,9 @@ from apps.tenancy.services.tokens import person_behind
 from apps.tenancy.state import advance, lock_row
 from byteor.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
 from byteor.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect, unchecked_stages
+from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput
-from byteor_cloud.jobs import enqueue
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.worker.jobs import enqueue
 
 MAX_EXHAUSTIVE = 256
 MAX_NAMED = 10  # stages without parameters of each version

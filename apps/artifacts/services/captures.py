@@ -13,20 +13,19 @@ from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from byteor.engine.replay.trace import MAX_BYTES as MAX_TRACE_BYTES
-
 from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import derived
 from apps.artifacts.services.replay_runs import child_request
 from byteor.engine.machines import ArtifactStatus, ReplayStatus
 from byteor.engine.replay import RejectedBundle, StaleIndex
-from byteor_cloud import blobs, data_folders
-from byteor_cloud.capture_files import indexes_of, listed_files, size_of
-from byteor_cloud.computing import Compute, here
-from byteor_cloud.database import release_connection
+from byteor.engine.replay.trace import MAX_BYTES as MAX_TRACE_BYTES
+from byteor_cloud.captures.files import indexes_of, listed_files, size_of
+from byteor_cloud.computing.compute import Compute, here
+from byteor_cloud.concurrency.offload import run_in_disk_thread
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
-from byteor_cloud.offload import run_in_disk_thread
+from byteor_cloud.storage import blobs, data_folders
 
 TRACE_S = 10.0  # of a process with a low priority, which starts in a second on a busy host
 MAX_BYTES = 3 * 1024 * 1024  # of the JSON of listed files

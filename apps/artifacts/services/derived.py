@@ -20,8 +20,8 @@ from apps.artifacts import folders
 from apps.artifacts.models import Artifact
 from apps.tenancy.services import hosts
 from byteor.engine.replay import RejectedBundle, RejectionReason
+from byteor_cloud.concurrency.offload import run_in_disk_thread
 from byteor_cloud.errors import NotFound
-from byteor_cloud.offload import run_in_disk_thread
 
 MAX_FOLDERS = 64  # that a host keeps of one organization
 MAX_SHARES = 16  # a host keeps as much of all organizations together as of so many that use all that they may

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from byteor.engine.replay.around import Divergence, read_around_in
-
 from apps.artifacts.models import Replay
 from apps.artifacts.services import captures
-from byteor_cloud.computing import Compute
+from byteor.engine.replay.around import Divergence, read_around_in
+from byteor_cloud.computing.compute import Compute
 from byteor_cloud.errors import DomainError
 
 

@@ -33,11 +33,11 @@ from byteor.engine.replay import (
     validate_incident,
 )
 from byteor.engine.signing.refusals import Refused
-from byteor_cloud import data_folders
-from byteor_cloud.database import release_connection
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import NotFound
-from byteor_cloud.jobs import Claim, JobLane, Requeued, is_outage
-from byteor_cloud.turns import TURNS, Turn
+from byteor_cloud.storage import data_folders
+from byteor_cloud.worker.jobs import Claim, JobLane, Requeued, is_outage
+from byteor_cloud.worker.turns import TURNS, Turn
 
 _TICK_S = 0.5  # between two looks at whether a replay that waits for its turn is still wanted
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed

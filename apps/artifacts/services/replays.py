@@ -29,7 +29,7 @@ from byteor.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, 
 from byteor.engine.signing.credential import REPLAY_EXECUTE
 from byteor.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue
 
 _BUNDLES = 10  # that are offered of a version, besides the one that was deployed
 

@@ -25,11 +25,12 @@ from apps.tenancy.services import quotas
 from apps.tenancy.state import advance, lock_row
 from byteor.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor.engine.replay import RejectedBundle, extract_incident
-from byteor_cloud import blobs, data_folders, jobs
-from byteor_cloud.capture_files import build_capture, size_of
-from byteor_cloud.database import release_connection
+from byteor_cloud.captures.files import build_capture, size_of
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import InvalidInput, QuotaExceeded, Unavailable
-from byteor_cloud.jobs import Claim, enqueue
+from byteor_cloud.storage import blobs, data_folders
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import Claim, enqueue
 
 WORKER = system_actor("artifacts")
 

@@ -32,11 +32,11 @@ from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.tenancy.api.authentication import bearer_in, client_ip, verified_digest
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
-from byteor_cloud import connections
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.refusals import Allowance, Pace, Tally
-from byteor_cloud.database import release_connection
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import TooManyRequests, Unauthenticated
+from byteor_cloud.server import open_connections
 
 # A page of the console or of the documentation loads about 15 files.
 PER_ADDRESS_AT_ONCE, PER_ADDRESS_PER_S = 300, 10.0
@@ -212,7 +212,7 @@ def limit_anonymous_callers(
 
     def middleware(request: HttpRequest) -> HttpResponse:
         address = network_of(client_ip(request))
-        connections.note_address(request.META, address)
+        open_connections.note_address(request.META, address)
         if not settings.CONFIG.rate_limit or request.path in PROBES:
             return get_response(request)
         try:

@@ -13,9 +13,9 @@ from rest_framework import serializers
 from apps.fleet.heartbeats import StoredHeartbeat
 from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
-from apps.tenancy.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from byteor.engine.machines import OfferAction
+from byteor_cloud.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 
 MAX_ENROLLMENT_TOKEN_S = 30 * 86400
 MAX_USES = 100_000

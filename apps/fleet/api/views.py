@@ -19,7 +19,6 @@ from apps.fleet.enrollment import Enrollment, create_enrollment_token
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
 from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.api.mixins import (
     Created,
@@ -35,10 +34,12 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import signing_keys, tokens
 from byteor.engine.machines import AgentProgress
+from byteor_cloud.api.filters import BY_CREATION, BY_NAME, label_parameter
 from byteor_cloud.api.pagination import NewestFirst
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
 from byteor_cloud.api.request_slots import released_slot
-from byteor_cloud.database import release_connection
+from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import (
     Conflict,
     NotFound,
@@ -46,7 +47,6 @@ from byteor_cloud.errors import (
     QuotaExceeded,
     Unauthenticated,
 )
-from byteor_cloud.event_loop import Pausing
 
 
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):

@@ -18,7 +18,7 @@ from django.db import OperationalError, connection
 from psycopg.pq import ExecStatus
 
 from byteor_cloud.config import Config
-from byteor_cloud.database import direct_connection, wait_for
+from byteor_cloud.database.connections import direct_connection, wait_for
 
 PATIENCE_S = 60.0
 LINE_EVERY_S = 5.0

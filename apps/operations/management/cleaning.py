@@ -10,7 +10,7 @@ import structlog
 from django.db import connection
 
 from apps.artifacts.services import derived
-from byteor_cloud import data_folders
+from byteor_cloud.storage import data_folders
 
 EVERY_S = 600.0  # with LEFTOVER_S, what a killed process leaves is gone within an hour
 END_S = 5.0

@@ -15,10 +15,10 @@ from django.db import connection
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
-from byteor_cloud import data_folders
 from byteor_cloud.config import BindAddress, Config
-from byteor_cloud.database import direct_connection
+from byteor_cloud.database.connections import direct_connection
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.storage import data_folders
 
 MIGRATION_LOCK = 7_226_190_001  # an arbitrary number that every process must use
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind

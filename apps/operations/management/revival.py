@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from byteor_cloud.config import Config
-from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
 RETRY_S = 1.0
 logger = structlog.get_logger(__name__)

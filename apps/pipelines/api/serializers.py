@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, NameField, StrictSerializer
+from byteor_cloud.api.fields import IdField, JSONObjectField, ModelSerializer, NameField, StrictSerializer
 
 
 class DiagnosticSerializer(serializers.Serializer[Any]):

@@ -16,7 +16,6 @@ from apps.pipelines.api import operations
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, body_digest
-from apps.tenancy.api.filters import BY_NAME
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -28,8 +27,9 @@ from apps.tenancy.api.mixins import (
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.canonical import sha256
 from byteor.engine.compiler import plan_schema
+from byteor_cloud.api.filters import BY_NAME
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
-from byteor_cloud.computations import CompiledDraft, compile_draft, diff_versions, preview
+from byteor_cloud.computing.computations import CompiledDraft, compile_draft, diff_versions, preview
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]

@@ -10,7 +10,7 @@ from django.db.models import Case, Q, QuerySet, Value, When
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services.progress import AgentCounts
 from byteor.engine.machines import AgentProgress as A
-from byteor_cloud.large_columns import with_small_values, without_large
+from byteor_cloud.database.large_columns import with_small_values, without_large
 
 PAGE = 25
 # Agents that need attention come first, finished ones last.

@@ -9,8 +9,8 @@ from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.bundles import runtime_config
 from byteor.engine.compiler import SpecDiff
 from byteor.engine.configuration import ConfigChange, diff_configurations
-from byteor_cloud.computations import diff_kv
-from byteor_cloud.computing import Compute, here
+from byteor_cloud.computing.computations import diff_kv
+from byteor_cloud.computing.compute import Compute, here
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.console import relative_time, row_link, state_pill, with_note
 from apps.tenancy.models import Environment
 from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.database.large_columns import without_large
 
 MAX_DEPLOYMENTS = 100  # that run or wait
 _CHOICES = 50

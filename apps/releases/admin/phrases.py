@@ -11,7 +11,7 @@ from byteor.engine.approval_subject import DeploymentOptions
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
 from byteor.engine.rollout import Strategy, StrategyKind
 from byteor.engine.target import Target
-from byteor_cloud.configuration_checks import ConfigWarning
+from byteor_cloud.computing.configuration_checks import ConfigWarning
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _SHOWN = 5  # warnings

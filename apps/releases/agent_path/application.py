@@ -24,13 +24,13 @@ from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
 from apps.tenancy.api.base import matches_tag
 from apps.tenancy.credentials import Family, credential_digest
-from byteor_cloud import connections, draining
 from byteor_cloud.api import bodies, request_slots
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.api.refusals import Pace
-from byteor_cloud.database import release_connection
+from byteor_cloud.concurrency.fair import Holder
+from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Unauthenticated, Unavailable
-from byteor_cloud.fair import Holder
+from byteor_cloud.server import draining, open_connections
 
 type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
@@ -68,7 +68,7 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
     key = _verify(exchange.environ, call)
     if key is None:
         return None
-    connections.note_caller(exchange.environ, key.digest)
+    open_connections.note_caller(exchange.environ, key.digest)
     exchange.usage = limits.count_agent(key.agent_id)
     if exchange.usage is not None:
         exchange.usage.check()

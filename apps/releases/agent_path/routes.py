@@ -11,7 +11,7 @@ from django.urls import resolve
 from django.utils.functional import cached_property
 
 from apps.releases.api.offered import MAX_WAIT_S
-from byteor_cloud import space
+from byteor_cloud.storage import space
 
 _PATH = re.compile(
     r"/api/v1/agents/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/(heartbeat|deployment)"

@@ -7,10 +7,10 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.fleet.api.serializers import LabelsField
-from apps.tenancy.api.fields import IdField, StrictSerializer, TextField
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.rollout import Strategy, StrategyKind
 from byteor.engine.target import Target
+from byteor_cloud.api.fields import IdField, StrictSerializer, TextField
 
 
 class TargetSerializer(StrictSerializer):

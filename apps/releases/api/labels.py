@@ -15,8 +15,8 @@ from apps.fleet.models import Agent
 from apps.releases.api import operations
 from apps.releases.services import relabeling
 from apps.tenancy.api.base import EnvironmentViewSet
-from apps.tenancy.api.fields import StrictSerializer, TextField
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.fields import StrictSerializer, TextField
 
 
 @extend_schema_field({"type": "array", "maxItems": MAX_LABELS, "items": {"type": "string", "pattern": LABEL_KEY}})

@@ -29,14 +29,13 @@ from apps.releases.models import (
 )
 from apps.releases.services import approvals, bundles, deployments, evidence, progress, rollbacks
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.fields import StrictSerializer
-from apps.tenancy.api.filters import BY_CREATION, BY_NAME
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from byteor.engine.canonical import sha256
 from byteor.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
-from byteor_cloud import blobs
+from byteor_cloud.api.fields import StrictSerializer
+from byteor_cloud.api.filters import BY_CREATION, BY_NAME
 from byteor_cloud.api.parameters import (
     choice_parameter,
     flag_parameter,
@@ -46,6 +45,7 @@ from byteor_cloud.api.parameters import (
     sha256_parameter,
 )
 from byteor_cloud.errors import Conflict, NotFound, NotStored, QuotaExceeded, Unavailable
+from byteor_cloud.storage import blobs
 
 
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):

@@ -25,7 +25,7 @@ from byteor.engine.signing import credential
 from byteor.engine.signing.refusals import ApprovalCode, Refused
 from byteor.engine.target import ApprovalTarget
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue
 
 _SELF_APPROVAL = "You, or a key that you made, requested this. Another person must approve it."
 REQUESTER_UNKNOWN = (

@@ -29,7 +29,7 @@ from apps.tenancy.pruning import delete_in_batches
 from byteor.engine import failures
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.database.large_columns import without_large
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
 UNAPPROVED_BREAK_GLASS = Q(

@@ -15,7 +15,7 @@ from apps.tenancy.models import Environment
 from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
 from byteor.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
-from byteor_cloud import jobs
+from byteor_cloud.worker import jobs
 
 _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
 

@@ -18,10 +18,10 @@ from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor.engine.signing import bundle as delivery
 from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
-from byteor_cloud import blobs
-from byteor_cloud.compiled import CompiledQuery
-from byteor_cloud.database import release_connection
-from byteor_cloud.jobs import Claim
+from byteor_cloud.database.compiled import CompiledQuery
+from byteor_cloud.database.connections import release_connection
+from byteor_cloud.storage import blobs
+from byteor_cloud.worker.jobs import Claim
 
 _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",

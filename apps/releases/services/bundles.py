@@ -18,9 +18,9 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from byteor.engine.configuration import RuntimeConfig
-from byteor_cloud.compiled import CompiledQuery
-from byteor_cloud.computing import Compute, here
-from byteor_cloud.configuration_checks import ConfigWarning, check_runtime_config, find_warnings
+from byteor_cloud.computing.compute import Compute, here
+from byteor_cloud.computing.configuration_checks import ConfigWarning, check_runtime_config, find_warnings
+from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Conflict, InvalidInput
 
 _known_bad = CompiledQuery(

@@ -10,8 +10,8 @@ from byteor.engine.signing import tar
 from byteor.engine.signing.approval_record import ApprovalRecord, Decision, sign_record
 from byteor.engine.signing.bundle import CREDENTIAL, SIGNING_KEYS, open_bundle
 from byteor.engine.signing.dsse import SUBJECT_NAME
-from byteor_cloud import blobs
 from byteor_cloud.errors import Conflict
+from byteor_cloud.storage import blobs
 
 
 def build_archive(deployment: Deployment) -> bytes:

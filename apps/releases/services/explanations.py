@@ -29,7 +29,7 @@ from byteor.engine.machines import (
     OfferAction,
 )
 from byteor.engine.rollout import RolloutAgent
-from byteor_cloud.large_columns import without_large
+from byteor_cloud.database.large_columns import without_large
 
 MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]

@@ -17,8 +17,8 @@ from apps.tenancy.models import Environment
 from apps.tenancy.state import lock_row
 from byteor.engine.machines import DeploymentStatus
 from byteor.engine.target import Target
-from byteor_cloud.jobs import enqueue
-from byteor_cloud.large_columns import each_row
+from byteor_cloud.database.large_columns import each_row
+from byteor_cloud.worker.jobs import enqueue
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:

@@ -20,9 +20,9 @@ from byteor.engine.machines import FINISHED, AgentProgress, DeploymentEvent, Dep
 from byteor.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor.engine.signing import bundle as delivery
 from byteor.engine.signing import dsse
-from byteor_cloud import blobs
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.storage import blobs
 
 logger = structlog.get_logger(__name__)
 

@@ -19,9 +19,9 @@ from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
-from byteor_cloud import space
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
+from byteor_cloud.storage import space
 
 LAST_USE_PRECISION = timedelta(minutes=1)
 # The same error in all cases, so that an attacker does not learn whether a credential exists.

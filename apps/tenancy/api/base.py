@@ -26,7 +26,6 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, scopes
 from apps.tenancy.api.authentication import BEARER, note_verified
 from apps.tenancy.api.idempotency import answer_once
-from apps.tenancy.api.lists import listed_serializer, shown_columns
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
@@ -35,15 +34,16 @@ from byteor_cloud.api import request_slots
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.api.declared import DeclaredView
+from byteor_cloud.api.lists import listed_serializer, shown_columns
 from byteor_cloud.api.operations import Operations
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.api.rendering import json_pieces
-from byteor_cloud.computing import Compute
-from byteor_cloud.database import pause_between_rows
+from byteor_cloud.computing.compute import Compute
+from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.concurrency.fair import Holder
+from byteor_cloud.database.connections import pause_between_rows
+from byteor_cloud.database.large_columns import with_small_values, without_large
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
-from byteor_cloud.event_loop import Pausing
-from byteor_cloud.fair import Holder
-from byteor_cloud.large_columns import with_small_values, without_large
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential

@@ -17,8 +17,8 @@ from django.db import DatabaseError, connection
 from apps.tenancy.access import Principal
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import RateCounter
-from byteor_cloud import space
 from byteor_cloud.errors import TooManyRequests
+from byteor_cloud.storage import space
 
 WINDOW_S = 60
 PER_MINUTE = {Family.USER: 1200, Family.ORGANIZATION: 1200, Family.AGENT: 600, Family.ENROLLMENT: 60}

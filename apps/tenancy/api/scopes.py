@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from apps.tenancy.models import Environment, Organization, Project
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 
 # By the id of the organization; of the organization and the project; of the organization, project and environment.
 ORGANIZATION = CompiledQuery[Organization](lambda org: Organization.objects.filter(pk=org), UUID)

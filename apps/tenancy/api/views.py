@@ -19,7 +19,6 @@ from apps.tenancy.api.base import (
     OrganizationViewSet,
     ProjectViewSet,
 )
-from apps.tenancy.api.filters import BY_NAME
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import (
@@ -35,6 +34,7 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
+from byteor_cloud.api.filters import BY_NAME
 from byteor_cloud.api.parameters import (
     choice_parameter,
     line_parameter,

@@ -13,13 +13,13 @@ from rest_framework.response import Response
 
 from apps.tenancy.api import operations
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
-from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
+from byteor_cloud.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
+from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
 from byteor_cloud.api.schema.responses import with_secret
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed

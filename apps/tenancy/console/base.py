@@ -35,9 +35,9 @@ from apps.tenancy.console.scope import (
 from apps.tenancy.console.search import FoundBy
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
-from byteor_cloud.database import pause_between_rows
-from byteor_cloud.event_loop import Pausing
-from byteor_cloud.large_columns import with_small_values, without_large
+from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.database.connections import pause_between_rows
+from byteor_cloud.database.large_columns import with_small_values, without_large
 
 MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
 # Columns that nobody may see, search, filter or sort by.
@@ -141,7 +141,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # How the search over everything finds the table's rows. None: it does not.
     found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()
-    # Field paths of long columns that the functions of ``list_display`` read (``byteor_cloud.large_columns``).
+    # Field paths of long columns that the functions of ``list_display`` read (``byteor_cloud.database.large_columns``).
     reads: ClassVar[Collection[str]] = ()
     # Fields that are shown only to people with a certain permission in the row's tenant.
     guarded: ClassVar[Mapping[str, Permission]] = {}

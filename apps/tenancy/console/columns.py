@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.tenancy.models import Environment, Project
-from byteor_cloud.event_loop import pause
+from byteor_cloud.concurrency.event_loop import pause
 
 # The tone in which ``state_pill`` shows each state.
 TONES: Mapping[str, str] = {

@@ -20,8 +20,8 @@ from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.api import request_slots
-from byteor_cloud.compiled import CompiledQuery
-from byteor_cloud.fair import Holder
+from byteor_cloud.concurrency.fair import Holder
+from byteor_cloud.database.compiled import CompiledQuery
 
 type Tenant = Organization | Project | Environment | None
 EVERYTHING = frozenset(Permission)

@@ -16,11 +16,11 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.console.console_user import actor_of
 from apps.tenancy.permissions import Permission
 from apps.tenancy.services.sent_forms import LIFETIME, Answer, answer_once
 from byteor_cloud.api import problems
+from byteor_cloud.api.fields import StrictSerializer
 from byteor_cloud.errors import Conflict, DomainError, FieldError, InvalidInput
 from byteor_cloud.ids import uuid7
 

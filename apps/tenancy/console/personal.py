@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 from apps.tenancy.access import OrganizationRoles
 from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Role
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 
 # For each organization, the person's role in it, or "", and then the roles in its projects. None: an installation
 # operator, who sees everything.

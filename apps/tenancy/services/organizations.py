@@ -22,7 +22,7 @@ from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import person_behind
 from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue
 
 PURGED_AFTER_S = 60  # longer than a request takes that found the row before it was deleted
 

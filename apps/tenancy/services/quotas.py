@@ -16,7 +16,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Organization, OrganizationQuotas, Quota
 from apps.tenancy.services.usage import count_used
 from apps.tenancy.state import lock_row
-from byteor_cloud.compiled import CompiledQuery
+from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import InvalidInput, QuotaExceeded
 
 MAX_LIMIT = 2**63 - 1

@@ -23,8 +23,8 @@ from apps.tenancy.state import lock_row
 from byteor.engine import canonical
 from byteor.engine.signing import keys
 from byteor.engine.signing.keys import KeyStatus
+from byteor_cloud.database.large_columns import each_row
 from byteor_cloud.errors import Conflict, IllegalTransition
-from byteor_cloud.large_columns import each_row
 
 # Inside the service a replaced key is hardly needed: envelopes are signed on request, and credentials are checked
 # against the time at which they were signed. The week is for key sets that people downloaded to verify files elsewhere.

@@ -11,8 +11,8 @@ from django.utils import timezone
 from apps.tenancy.jobs import DeliverWebhooks
 from apps.tenancy.models import AuditEvent, Membership, Webhook, WebhookDelivery
 from apps.tenancy.webhooks.events import FAMILIES, matches_any
-from byteor_cloud.compiled import CompiledQuery
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.database.compiled import CompiledQuery
+from byteor_cloud.worker.jobs import enqueue
 
 _subscribed = CompiledQuery(
     lambda organization_id, project_id, environment_id: Webhook.objects.filter(

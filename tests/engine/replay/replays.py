@@ -58,7 +58,7 @@ def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str
         "readable": [str(folder)],
     }  # fmt: skip
     with TemporaryDirectory() as scratch, subprocess.Popen(
-        [sys.executable, "-m", "byteor_cloud.capture_process"],
+        [sys.executable, "-m", "byteor_cloud.captures.process"],
         env={"PATH": os.defpath, "TMPDIR": scratch, **environment}, cwd=scratch,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip

@@ -11,8 +11,8 @@ import pytest
 
 from byteor.engine.compiler import encode
 from byteor.engine.replay import Frame, Record
-from byteor_cloud import sealing
-from byteor_cloud.capture_process import BODY
+from byteor_cloud.captures import sealing
+from byteor_cloud.captures.process import BODY
 from tests.engine.compiler.test_ops import install
 from tests.engine.replay.replays import MakeBundle, MakeRing, frames, replay_apart
 from tests.engine.replay.test_ingresses import graph

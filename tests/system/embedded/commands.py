@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from byteor_cloud import embedded
+from byteor_cloud.database import embedded
 from tests.patience import PATIENCE_S
 
 CHECKOUT = Path(embedded.__file__).parents[1]
@@ -21,7 +21,7 @@ NOBODY = pwd.getpwnam("nobody")
 COMMAND = """
 import sys
 from pathlib import Path
-from byteor_cloud import embedded
+from byteor_cloud.database import embedded
 
 if len(sys.argv) > 2:
     embedded._OUTSIDE = Path(sys.argv[2])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded import EmbeddedPostgres
 
 
 @pytest.fixture

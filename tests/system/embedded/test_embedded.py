@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from byteor_cloud import embedded
-from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database import embedded
+from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud import embedded
-from byteor_cloud.embedded import EmbeddedPostgres
+from byteor_cloud.database import embedded
+from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.system.embedded.commands import CHECKOUT, NOBODY, Command, command, execute, is_stopped, postmaster
 
 is_root = os.geteuid() == 0

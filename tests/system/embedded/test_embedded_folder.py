@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.system.embedded.commands import execute, is_stopped
 
 

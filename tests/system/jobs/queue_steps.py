@@ -9,8 +9,8 @@ from uuid import UUID
 from django.db import connection, transaction
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from byteor_cloud import jobs
-from byteor_cloud.jobs import Claim, GivenUp, Job, JobLane, runs, runs_claimed
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import Claim, GivenUp, Job, JobLane, runs, runs_claimed
 from byteor_cloud.worker.process import Worker
 from tests.patience import PATIENCE_S
 

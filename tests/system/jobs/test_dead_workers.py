@@ -8,9 +8,8 @@ import time
 import pytest
 from django.db import OperationalError
 
-from byteor_cloud import jobs
-from byteor_cloud.jobs import Claim
-from byteor_cloud.worker import claims, host
+from byteor_cloud.worker import claims, host, jobs
+from byteor_cloud.worker.jobs import Claim
 from byteor_cloud.worker.process import Worker
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.jobs.queue_steps import (

@@ -15,10 +15,10 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts import children
 from apps.tenancy.jobs import FORGET_JOBS
-from byteor_cloud import jobs
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import KINDS, Claim, GivenUp
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
 from tests.system.jobs.queue_steps import (
     Fail,
     FailBesideATwin,

@@ -7,9 +7,9 @@ from inspect import signature
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from byteor_cloud import jobs
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import KILLS, KINDS, Job
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import KILLS, KINDS, Job
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,

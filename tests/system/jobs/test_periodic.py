@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from django.db import OperationalError
 
-from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, Periodic
+from byteor_cloud.worker import jobs
+from byteor_cloud.worker.jobs import KINDS, Periodic
 from byteor_cloud.worker.process import Worker
 from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waiting, work
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from byteor_cloud import database, jobs
+from byteor_cloud.database import connections
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import JobLane
-from byteor_cloud.worker import process
+from byteor_cloud.worker import jobs, process
+from byteor_cloud.worker.jobs import JobLane
 from byteor_cloud.worker.statements import DUE_LANES, FETCH
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
@@ -250,7 +250,7 @@ def test_the_names_of_queues_fit_procrastinates_channels() -> None:
 
 
 def test_worker_has_a_connection_for_every_thread() -> None:
-    assert sum(jobs.SLOTS.values()) + 3 == database.WORKER_THREADS
+    assert sum(jobs.SLOTS.values()) + 3 == connections.WORKER_THREADS
     pool = connection.settings_dict["OPTIONS"]["pool"]
     # Two API processes and a worker beside each other, and some for people (the default max_connections = 100).
     assert 3 * pool["max_size"] <= 100 - 20

@@ -19,8 +19,10 @@ from apps.operations.management import arrival, cleaning, installation, presence
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
 from apps.tenancy import vault
-from byteor_cloud import database, sealing, supervisor
+from byteor_cloud.captures import sealing
 from byteor_cloud.config import PREFIX, BindAddress, Config
+from byteor_cloud.database.connections import connections_needed
+from byteor_cloud.server import supervisor
 
 
 class Command(OperatorCommand):
@@ -95,7 +97,7 @@ def _ensure_connections(current: Config) -> None:
             " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # since PostgreSQL 16
         )
         limit, reserved = cursor.fetchone()
-    needed = database.connections_needed(
+    needed = connections_needed(
         api_processes=current.api_processes if current.deployment_mode != "worker" else 0,
         threads=current.api_threads,
         workers=1 if current.deployment_mode != "api" else 0,

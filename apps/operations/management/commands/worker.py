@@ -17,8 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy import vault
+from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.config import BindAddress, Config
-from byteor_cloud.sharing import Shared
 from byteor_cloud.worker.process import Worker
 
 

@@ -16,8 +16,8 @@ from apps.releases.models import (
     Deployment,
 )
 from apps.releases.services.bundles import warnings_of
-from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.permissions import Permission
+from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 
 
 class DecisionSerializer(ModelSerializer):

@@ -13,7 +13,7 @@ from apps.releases.models import (
     ConfigBundle,
 )
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE, warnings_of
-from apps.tenancy.api.fields import (
+from byteor_cloud.api.fields import (
     EnvironmentRelatedField,
     JSONObjectField,
     ModelSerializer,

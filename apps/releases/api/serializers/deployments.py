@@ -17,11 +17,11 @@ from apps.releases.models import (
 )
 from apps.releases.services import failures
 from apps.releases.services.blockers import list_blockers
-from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 from byteor.engine.blockers import BlockerCode
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
 from byteor.engine.machines import AgentProgress
 from byteor.engine.rollout import Strategy
+from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 
 
 class ReasonSerializer(StrictSerializer):

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from apps.fleet.api.serializers import OfferSerializer
 from apps.releases.api.serializers.deployments import UnmetSettingSerializer
-from apps.tenancy.api.fields import HashField, IdField, JSONObjectField, StrictSerializer, TextField
+from byteor_cloud.api.fields import HashField, IdField, JSONObjectField, StrictSerializer, TextField
 
 
 class AgentTuningSerializer(StrictSerializer):

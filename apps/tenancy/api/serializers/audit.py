@@ -6,11 +6,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
 )
+from byteor_cloud.api.fields import ModelSerializer
 
 
 class AuditActorSerializer(serializers.Serializer[Any]):

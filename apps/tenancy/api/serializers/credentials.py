@@ -6,13 +6,13 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import IdField, ModelSerializer, NameField
 from apps.tenancy.models import (
     OrganizationKey,
     User,
     UserToken,
 )
 from apps.tenancy.permissions import Role
+from byteor_cloud.api.fields import IdField, ModelSerializer, NameField
 
 MAX_TOKEN_S = 3650 * 86400
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, NameField, TextField
 from apps.tenancy.api.serializers.settings import (
     EnvironmentSettingsField,
     EnvironmentSettingsSerializer,
@@ -20,6 +19,7 @@ from apps.tenancy.models import (
     Project,
 )
 from apps.tenancy.permissions import Role
+from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
 
 class SlugField(TextField):

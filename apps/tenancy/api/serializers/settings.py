@@ -13,8 +13,8 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
 from apps.tenancy import policy
-from apps.tenancy.api.fields import NameField, StrictSerializer, TextField
 from byteor.engine import freeze
+from byteor_cloud.api.fields import NameField, StrictSerializer, TextField
 
 # Not all Python versions read the hour 24. It is refused, because every host must be able to read what is stored.
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"

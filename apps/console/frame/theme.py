@@ -1,0 +1,135 @@
+"""The templates of the theme, corrected for people who use the keyboard or a screen reader, and for slow browsers.
+
+The theme draws its icons with words and makes buttons of ``span`` and of ``a`` without an address. It also loads half a
+megabyte of scripts that no page of the console uses, such as charts and jQuery. To override its templates would copy
+hundreds of lines; what is replaced here is named exactly, and a theme without it fails at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from django.template import Origin
+from django.template.loaders import app_directories
+
+_ICON = re.compile(r"<span (?=[^<>]*material-symbols-outlined)")
+_CLOSE = (
+    "block cursor-pointer h-[18px] xl:hidden! hover:text-base-700 dark:hover:text-base-200",
+    'x-on:click="sidebarToggle()">',
+)
+_NARROW = "window.innerWidth <= 1280"  # where the theme lays the menu over the page
+
+_FOCUS = (
+    '<script id="django-admin-form-add-constants" src="{% static \'admin/js/change_form.js\' %}"'
+    '{% if adminform and add %} data-model-name="{{ opts.model_name }}"{% endif %} async></script>'
+)
+_MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # only what acts on chosen rows uses them
+
+_CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "unfold/layouts/skeleton.html": [
+        ("<script src=\"{% static 'unfold/js/alpine/alpine.sort.js' %}\" defer></script>", ""),
+        ("<script src=\"{% static 'unfold/js/htmx/htmx.js' %}\"></script>", ""),
+        ("<script src=\"{% static 'unfold/js/chart/chart.js' %}\"></script>", ""),
+    ],
+    "admin/change_form.html": [
+        (_MESSAGES, ""),
+        ("{{ media }}", ""),
+        (_FOCUS, ""),
+        ("{% prepopulated_fields_js %}", ""),
+    ],
+    "admin/change_list.html": [
+        (_MESSAGES, f"{{% if action_form %}}{_MESSAGES}{{% endif %}}"),
+        (
+            "{{ media.js }}",
+            "{% if action_form %}<script src=\"{% static 'admin/js/actions.js' %}\"></script>{% endif %}",
+        ),
+    ],
+    "admin/base.html": [
+        ('<div id="page"', '<a class="skip-link" href="#main">Skip to the content</a>\n    <div id="page"'),
+        ('<div id="main"', '<main id="main" tabindex="-1"'),
+        ("{% block footer %}{% endblock %}\n        </div>", "{% block footer %}{% endblock %}\n        </main>"),
+    ],
+    "admin/nav_sidebar.html": [
+        (
+            'x-show="sidebarOpen"',
+            f'x-show="sidebarOpen" x-trap="sidebarOpen === true && {_NARROW}" '
+            f'x-on:keydown.escape.window="if ({_NARROW}) sidebarOpen = false"',
+        ),
+    ],
+    "admin/filter.html": [("<h3", "<h2"), ("</h3>", "</h2>")],
+    "admin/search_form.html": [
+        ('id="searchbar-submit"', 'id="searchbar-submit" aria-label="Search this list"'),
+        ('<input type="text"', '<input type="text" aria-label="Search this list"'),
+        # The key opens the search over everything.
+        ('{% include "unfold/helpers/shortcut.html" with shortcut="/" %}', ""),
+    ],
+    "unfold/helpers/navigation.html": [('id="nav-sidebar-inner"', 'id="nav-sidebar-inner" aria-label="Main"')],
+    "unfold/helpers/navigation_header.html": [
+        (
+            f'<span class="material-symbols-outlined {_CLOSE[0]}" {_CLOSE[1]}\n        close\n    </span>',
+            f'<button type="button" aria-label="Close the menu" class="{_CLOSE[0]}" {_CLOSE[1]}'
+            '<span class="material-symbols-outlined">close</span></button>',
+        ),
+    ],
+    "unfold/helpers/app_list.html": [
+        (
+            '{% if group.collapsible %}x-on:click="navigationOpen = !navigationOpen"{% endif %}>',
+            '>{% if group.collapsible %}<button type="button" class="cursor-pointer flex grow items-center" '
+            'x-on:click="navigationOpen = !navigationOpen" x-bind:aria-expanded="navigationOpen">{% endif %}',
+        ),
+        ("</h2>", "{% if group.collapsible %}</button>{% endif %}</h2>"),
+        ("<a {% if item.items", '<a {% if item.active %}aria-current="true" {% endif %}{% if item.items'),
+    ],
+    "unfold/helpers/theme_switch.html": [
+        ('<a class="cursor-pointer', '<button type="button" class="cursor-pointer'),
+        ("</a>", "</button>"),
+        *[
+            (f"x-on:click=\"switchTheme('{name}')\"", f"x-on:click=\"switchTheme('{name}')\" {pressed}")
+            for name in ("light", "dark", "auto")
+            for pressed in [f"x-bind:aria-pressed=\"adminTheme == '{name}'\""]
+        ],
+    ],
+    "unfold/helpers/tab_actions.html": [
+        ('with href="#"', 'with type="button"'),
+        (
+            "x-on:click='showActions = !showActions'",
+            "aria-label='Actions' x-bind:aria-expanded='showActions' x-on:click='showActions = !showActions'",
+        ),
+        (
+            'x-on:click.outside="showActions = false"',
+            'x-on:click.outside="showActions = false" x-on:keydown.escape="showActions = false"',
+        ),
+    ],
+    "unfold/helpers/change_list_filter_button.html": [
+        ('<a class="filter-open-button', '<button type="button" class="filter-open-button'),
+        ("</a>", "</button>"),
+        ('x-on:click="filterOpen = true"', 'x-on:click="filterOpen = true" x-bind:aria-expanded="filterOpen"'),
+    ],
+    "unfold/helpers/change_list_filter_vertical.html": [
+        ('x-trap.noautofocus.noscroll="filterModalOpen"', 'x-trap.noscroll="filterOpen"'),
+        ('<div id="changelist-filter"', '<div id="changelist-filter" role="dialog" aria-label="Filters"'),
+    ],
+    "unfold/helpers/shortcuts.html": [
+        ("<h1", "<h2"),
+        ("</h1>", "</h2>"),
+        ("Open command tool", "Search"),
+        ("Command tool shortcuts", "In the search"),
+        ('x-show="shortcutsOpen"', 'x-show="shortcutsOpen" role="dialog" aria-modal="true" aria-label="Shortcuts"'),
+    ],
+}
+
+
+class CorrectedTheme(app_directories.Loader):
+    """Load templates of the installed apps, those of the theme with corrections."""
+
+    def get_contents(self, origin: Origin) -> str:
+        """Return the template's source."""
+        contents = super().get_contents(origin)
+        if "/unfold/templates/" not in origin.name:
+            return contents
+        for wrong, right in _CORRECTIONS.get(str(origin.template_name), ()):
+            if wrong not in contents:
+                raise RuntimeError(f"{origin.name} has no {wrong!r}: adapt apps/console/frame/theme.py to the theme")
+            contents = contents.replace(wrong, right)
+        return _ICON.sub('<span aria-hidden="true" ', contents)

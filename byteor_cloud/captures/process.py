@@ -1,0 +1,230 @@
+"""The child process that unpacks, replays or traces one capture, without Django, secrets, network or programs.
+
+``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
+``dies_with_parent``, ``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused``
+or ``crashed``. The outcome of a trace is a line that begins with ``BODY``, followed by the body of a response.
+
+The process limits and seals itself (``sealing``) before it reads anything of the capture. It never outlives the process
+that started it: it ends when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
+holds the interpreter, the process ends once it has computed for ``SILENCE_S`` without a message. Time in which it is
+stopped does not count.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+from byteor.engine.compiler import Ops, PipelineSpec, decode
+from byteor.engine.replay import (
+    BadInput,
+    Decision,
+    EffectFailed,
+    IncidentBundle,
+    RejectedBundle,
+    ReplayMode,
+    Unsupported,
+    parameters_of_replay,
+    replay,
+    trace,
+    validate_incident,
+)
+from byteor_cloud.captures.files import build_capture
+from byteor_cloud.captures.host_share import lower_priority
+from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
+
+SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
+BODY = b"body "
+MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
+# Of processor time. A replay has ``SILENCE_S`` between two of its progress lines; nobody waits a day for one.
+_PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
+_FILE_BYTES = 1 << 30  # twice what a capture may unpack to
+
+
+class _Parent:
+    """The lines to and from the parent process."""
+
+    def __init__(self) -> None:
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        self._lock = Lock()
+        self._shown = -1
+        # What an op prints must neither mix with these lines nor show payloads in a log, and it must not read them.
+        self._output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        self._input = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.dup2(nothing, sys.stdin.fileno())
+        _limit_silence()
+
+    def receive_request(self) -> Any:
+        """Return the request. The process has no other thread yet, so that all of its threads will be sealed."""
+        line = self._input.readline()
+        if not line:
+            os._exit(1)
+        return json.loads(line)
+
+    def watch(self) -> None:
+        """From now on, read the input in another thread, which ends the process when the input is closed."""
+        Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while line := self._input.readline():
+            self._lines.put(line)
+        os._exit(1)  # the parent is dead or no longer wants the result
+
+    def receive(self) -> Any:
+        return json.loads(self._lines.get())
+
+    def send(self, **message: Any) -> None:
+        self._write(json.dumps(message).encode())
+
+    def send_body(self, body: bytes) -> None:
+        """Send the body of a response, which is JSON without line ends."""
+        self._write(BODY + body)
+
+    def _write(self, line: bytes) -> None:
+        _limit_silence()
+        with self._lock:
+            self._output.write(line + b"\n")
+            self._output.flush()
+
+    def progress(self, done: int, total: int) -> None:
+        step = done * _PROGRESS_STEPS // total if done and total else 0
+        if step != self._shown:
+            self._shown = step
+            self.send(progress=[done, total])
+
+    # -- the side effects, which the parent decides about and performs
+
+    def decide(self, stage: str, op: str) -> Decision:
+        self.send(effect={"stage": stage, "op": op})
+        return Decision(self.receive()["decision"])
+
+    def perform(self, stage: str, op: str, payload: bytes) -> None:
+        self.send(effect={"stage": stage, "op": op, "payload": base64.b64encode(payload).decode()})
+        if (failed := self.receive()["failed"]) is not None:
+            raise EffectFailed(failed)
+
+
+def _limit_silence() -> None:
+    """Let the kernel end the process, even if no Python code runs, once it has computed for ``SILENCE_S`` from now."""
+    signal.setitimer(signal.ITIMER_PROF, SILENCE_S)
+
+
+def _die_with_parent() -> bool:
+    """Let the kernel kill this process when its parent is dead. Returns False if the kernel cannot do that."""
+    return sys.platform == "linux" and not ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Answer one request."""
+    os.chdir(tempfile.gettempdir())
+    parent = _Parent()
+    # A parent that died before this was called has closed the input.
+    if _die_with_parent():
+        parent.send(dies_with_parent=True)
+    request = parent.receive_request()
+    kind = request["kind"]
+    if kind != "replay":  # a request waits for it, and others of the host must not wait longer for that
+        lower_priority()
+    try:
+        ops = Ops() if kind == "build" else Ops.installed()  # the operator's packages may need what a seal forbids
+        limit(processor_s=_PROCESSOR_S[kind], file_bytes=_FILE_BYTES)
+        seal(readable=map(Path, request["readable"]), writable=[Path.cwd()])
+        parent.watch()
+        if kind == "build":
+            _build(request)
+            parent.send(outcome=None)
+        else:
+            _run(request, ops, parent)
+    except (BadInput, RejectedBundle, Unsupported) as error:
+        parent.send(refused=str(error))
+    except MemoryError:
+        parent.send(refused=f"it needs more than {MEMORY_BYTES >> 20} MiB of memory")
+    except Exception as error:
+        parent.send(crashed=f"{type(error).__name__}: {error}")
+
+
+def _build(request: Mapping[str, Any]) -> None:
+    with open(request["archive"], "rb") as source:
+        build_capture(source, Path(request["folder"]))
+
+
+def _run(request: Mapping[str, Any], installed: Ops, parent: _Parent) -> None:
+    bundle = validate_incident(Path(request["folder"]))
+    spec = decode(request["spec_kv"])
+    sources = ("stage_config", "overrides", "only_fitting", "fallback")
+    config = parameters_of_replay(bundle, spec, **{name: request[name] for name in sources if name in request})
+    ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
+    if request["kind"] == "trace":
+        parent.send_body(_trace(bundle, spec, config, ops, request))
+    else:
+        parent.send(outcome=_replay(bundle, spec, config, ops, request, parent))
+
+
+def _replay(
+    bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any], parent: _Parent
+) -> dict[str, Any]:
+    outcome = replay(
+        bundle,
+        created_unix_ms=request["created_unix_ms"],
+        bundle_dir=request["bundle_dir"],
+        policy_env=request["policy_env"],
+        spec=spec,
+        stage_config=config,
+        ops=ops,
+        mode=ReplayMode(request["mode"]),
+        effects=parent if request["performs"] else None,
+        approval_provided=request["approval_provided"],
+        journal_lane=request["journal_lane"],
+        last_n=request["last_n"],
+        progress=parent.progress,
+    )
+    named = {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}
+    return {**named, "stopped": None, "egress_frames": _encoded(outcome.egress_frames)}
+
+
+def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
+    """Return the frames of the first egresses in Base64, up to ``MAX_FRAMES`` characters."""
+    encoded: dict[str, str | None] = {}
+    left = MAX_FRAMES
+    for name, kept in frames.items():
+        left -= len(kept or b"") * 4 // 3
+        encoded[name] = base64.b64encode(kept).decode() if kept is not None and left >= 0 else None
+    return encoded
+
+
+def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any]) -> bytes:
+    """Return the body of a response with a page of the trace. It is empty if no record has the sequence."""
+    indexes = {lane: Path(path) for lane, path in request["indexes"].items()}
+    found = trace(
+        bundle,
+        request["sequence"],
+        spec=spec,
+        stage_config=config,
+        ops=ops,
+        ingress=request["ingress"],
+        indexes=indexes,
+        after=request["after"],
+        max_bytes=request["max_bytes"],
+    )
+    if not found["records"] and request["after"] is None:
+        return b""
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+if __name__ == "__main__":
+    main()

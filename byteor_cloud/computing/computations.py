@@ -1,0 +1,233 @@
+"""The computations that an API process may run in ``byteor_cloud.computing.process``. Pure: no Django.
+
+Arguments and results cross a pipe, and the API process must not spend time in proportion to what it need not read. So a
+function returns what its caller stores or sends, in its final form, and not the objects of the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from byteor.engine import strict_json
+from byteor.engine.compiler import (
+    Compilation,
+    Diagnostic,
+    Ops,
+    PipelineSpec,
+    PlanSyntaxError,
+    SpecDiff,
+    compile_plan,
+    decode,
+    diff_specs,
+    locate,
+    parse_plan,
+    spec_to_json,
+    to_svg,
+    write_plan,
+)
+from byteor.engine.configuration import diff_configurations
+from byteor.engine.replay import JournalIndex, StaleIndex, compare, journal_page
+from byteor.engine.replay.around import read_around_in
+from byteor_cloud.computing.configuration_checks import check_runtime_config
+from byteor_cloud.json_text import JsonText, parsed
+
+MAX_BYTES = 4 * 1024 * 1024
+"""The size of a response that is computed. What is larger is cut, and says so."""
+_DIFF_BYTES = 1536 * 1024  # of the changes, and of the text
+MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
+
+
+@cache
+def installed_ops() -> Ops:
+    """Return the ops of this installation. Installed packages are searched once per process."""
+    return Ops.installed()
+
+
+def _compile(plan: object, target: str | None = None) -> Compilation:
+    return compile_plan(parsed(plan), target=target, ops=installed_ops())
+
+
+class CompiledDraft(NamedTuple):
+    """What a draft stores of its compiled plan."""
+
+    diagnostics: list[dict[str, str]]
+    spec_hash: str | None
+
+
+def compile_draft(plan: object) -> CompiledDraft:
+    """Compile the plan of a draft."""
+    compilation = _compile(plan)
+    return CompiledDraft([each.to_json() for each in compilation.diagnostics], compilation.spec_hash)
+
+
+class CompiledVersion(NamedTuple):
+    """What a version stores of its compiled plan. If the plan has ``errors``, the rest is empty."""
+
+    errors: list[dict[str, str]]
+    name: str = ""
+    spec: JsonText = JsonText("{}")
+    spec_kv: str = ""
+    spec_hash: str = ""
+
+
+def compile_version(plan: object) -> CompiledVersion:
+    """Compile the plan of a new version."""
+    compilation = _compile(plan)
+    if compilation.spec is None:
+        return CompiledVersion(_errors(compilation))
+    spec = compilation.spec
+    text = JsonText(_body(spec_to_json(spec)).decode())
+    return CompiledVersion([], spec.name, text, compilation.spec_kv or "", compilation.spec_hash or "")
+
+
+def _errors(compilation: Compilation) -> list[dict[str, str]]:
+    return [each.to_json() for each in compilation.diagnostics if each.severity == "error"]
+
+
+def preview(plan: object, target: str | None) -> bytes:
+    """Compile a plan, and return the body of the response, which is larger than the plan.
+
+    Parts that do not fit are null, and ``truncated`` says so.
+    """
+    found = {**_compile(plan, target).to_json(), "truncated": False}
+    left = MAX_BYTES - len(_body({**found, **dict.fromkeys(_LARGE_PARTS)}))
+    for part in _LARGE_PARTS:
+        size = len(_body(found[part]))
+        if size <= left:
+            left -= size
+        else:
+            found |= {part: None, "truncated": True}
+    return _body(found)
+
+
+_LARGE_PARTS = ("spec_kv", "spec", "graph", "dot")
+
+
+def _body(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def diff_plan(against: str, old_kv: str, plan: object) -> bytes | list[dict[str, str]]:
+    """Return the body of a response with the changes from a version's spec to a plan, or the errors of the plan."""
+    compilation = _compile(plan)
+    if compilation.spec is None:
+        return _errors(compilation)
+    diff = diff_specs(decode(old_kv), compilation.spec).bounded(_DIFF_BYTES)
+    return _body({"against": against, **diff.to_json()})
+
+
+def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
+    """Return the body of a response with the changes from the spec of the version ``against`` to another one."""
+    return _body({"against": against, **diff_kv(old_kv, new_kv).to_json()})
+
+
+def diff_kv(old_kv: str, new_kv: str) -> SpecDiff:
+    """Return the changes from one spec to another, or the first of them if they are too large."""
+    return diff_specs(decode(old_kv), decode(new_kv)).bounded(_DIFF_BYTES)
+
+
+def plan_text(plan: object) -> str:
+    """Write a plan as indented JSON, for the editor."""
+    return write_plan(parsed(plan))
+
+
+def draw(spec_kv: str) -> str | None:
+    """Draw a spec as SVG. Returns None if the drawing is too large."""
+    drawing = to_svg(decode(spec_kv))
+    return drawing if len(drawing.encode()) <= MAX_BYTES else None
+
+
+def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
+    """Compile the text of a plan for the editor; return diagnostics with lines and columns, and the compiled spec.
+
+    ``diff`` is a SpecDiff: the changes from the spec ``against_kv``.
+    """
+    try:
+        plan = parse_plan(text)
+    except PlanSyntaxError as error:
+        return {"ok": False, "diagnostics": [_syntax_diagnostic(error)]}
+    compilation = _compile(plan, target)
+    answer = {"ok": compilation.ok, "diagnostics": _locate_diagnostics(text.decode(), compilation.diagnostics)}
+    if compilation.spec is not None:
+        answer |= _compilation_json(compilation, compilation.spec)
+        if against_kv is not None:
+            answer["diff"] = diff_specs(decode(against_kv), compilation.spec).bounded(_DIFF_BYTES)
+    return answer
+
+
+def _compilation_json(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
+    return {
+        "target": compilation.target,
+        "spec_kv": (compilation.spec_kv or "")[:MAX_BYTES],
+        "spec_hash": compilation.spec_hash,
+        "svg": to_svg(spec) if len(spec.stages) <= MAX_DRAWN_STAGES else None,
+    }
+
+
+def _syntax_diagnostic(error: PlanSyntaxError) -> dict[str, Any]:
+    return {
+        "severity": "error",
+        "code": "plan.syntax",
+        "message": error.message,
+        "hint": "",
+        "line": error.line,
+        "column": error.column,
+    }
+
+
+def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[dict[str, Any]]:
+    places = locate(text, [diagnostic.pointer for diagnostic in diagnostics])
+    return [{**each.to_json(), **places[each.pointer]._asdict()} for each in diagnostics]
+
+
+def page_body(journal: str, index: str, lane: str, **options: Any) -> bytes:
+    """Return the body of a response with a page of a journal. Raises as ``read_page`` does."""
+    return _body(read_page(journal, index, lane, **options))
+
+
+def compare_body(result_a: Mapping[str, Any], result_b: Mapping[str, Any], **options: Any) -> bytes:
+    """Return the body of a response that says how the results of two replays differ."""
+    return _body(compare(result_a, result_b, **options))
+
+
+def read_page(journal: str, index: str, lane: str, **options: Any) -> dict[str, Any]:
+    """Return a page of a journal. Raises FileNotFoundError without its index, and StaleIndex."""
+    with JournalIndex.open(Path(journal), Path(index)) as opened:
+        return journal_page(opened, lane, **options)
+
+
+COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
+    function.__qualname__: function
+    for function in (
+        compile_draft, compile_version, preview, preview_text, diff_plan, diff_versions, diff_kv,
+        draw, plan_text, parse_plan,
+        strict_json.read, compare, compare_body, read_around_in,
+        check_runtime_config, diff_configurations, read_page, page_body,
+    )
+}  # fmt: skip
+"""The functions by their names, with which they are called in the child process."""
+
+READS_FILES = frozenset({read_around_in, read_page, page_body})
+"""The functions whose work does not depend on the size of their arguments."""
+
+EXPECTED: Mapping[str, type[Exception]] = {
+    error.__qualname__: error for error in (strict_json.MalformedJson, PlanSyntaxError, StaleIndex, FileNotFoundError)
+}
+"""The errors that the caller of a computation expects. Any other error is a fault of the program."""
+
+HEAD = struct.Struct(">Q?")
+"""What precedes each message between the two processes: the number of its bytes, and whether it is the last one."""
+
+
+class Answer(NamedTuple):
+    """The outcome of a computation: its result, an expected error by name and attributes, or what went wrong."""
+
+    result: Any = None
+    error: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
+    crash: str | None = None
+    needs_more_memory: bool = False

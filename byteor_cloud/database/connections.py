@@ -1,0 +1,316 @@
+"""The pooled database connections of a process, with their timeouts and a check that they still work."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import select
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, override
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import psycopg
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db.models import QuerySet
+from django.db.models.query import ModelIterable
+from gevent.monkey import get_original
+from psycopg.abc import RV, PQGen
+from psycopg.adapt import Transformer
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg_pool import ConnectionPool
+
+from byteor_cloud.concurrency import deadline, event_loop
+
+# A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
+WORKER_THREADS = 23
+# Use the original poll instead of gevent's: it never waits here, so it needs no event loop and is ten times as fast.
+_poll = get_original("select", "poll")
+# The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
+PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
+_NAME = b"frequent"  # of a FrequentStatement on its connections
+# Beside its pool an API process has a connection for notifications (``byteor_cloud.database.notices``), one for looking
+# up agent keys, and two for heartbeats.
+API_CONNECTIONS = 4
+WORKER_CONNECTIONS = 1  # for notifications of new jobs
+CONNECT_S = 5  # how long a new connection may take
+# Connections are reserved for this many commands that may run beside the server.
+COMMANDS, COMMAND_CONNECTIONS = 3, 2
+
+
+class Timeouts(NamedTuple):
+    """The seconds after which the database ends a statement, a wait for a lock, or an idle transaction."""
+
+    statement_s: int
+    lock_s: int
+    idle_s: int
+
+
+# Commands (such as migrations) are not listed: a person watches them, so they have no timeouts. Those of the API are
+# shorter than ``deadline.REQUEST_S``, so that a server that is alive reports what takes too long.
+TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
+
+
+class Unresponsive(psycopg.OperationalError):
+    """The server, or the pooler before it, did not respond before the deadline."""
+
+    def __init__(self) -> None:
+        super().__init__("the database does not respond")
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that is closed when the server does not respond before the deadline.
+
+    It is closed without a word: asking the server to cancel or to roll back would only take another wait. The pool
+    opens a new one.
+    """
+
+    @override
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Wait for a response of the server, and then for a turn in the event loop.
+
+        Raises Unresponsive if there is no response before the deadline.
+        """
+        result = self._wait(gen, interval, timeout)
+        event_loop.go_on()
+        return result
+
+    def _wait(self, gen: PQGen[RV], interval: float, timeout: float | None) -> RV:
+        if timeout is not None or not deadline.is_limited():
+            return super().wait(gen, interval, timeout)
+        try:
+            if deadline.is_over():
+                raise Unresponsive
+            with deadline.waiting() as left_s:
+                return super().wait(gen, interval, left_s)
+        except psycopg.OperationalError as error:
+            if not deadline.is_over():
+                raise
+            self.close()
+            raise Unresponsive from error
+
+
+def pool_size(threads: int) -> int:
+    """Return the number of connections that one process may open: a worker, or an API process with ``threads``."""
+    # Every thread needs a connection; psycopg's default of four makes eight busy threads fail.
+    return max(threads, WORKER_THREADS) + 2
+
+
+def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
+    """Return the number of connections that these processes, and a few commands beside them, may open in total."""
+    own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
+    return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
+
+
+def _timeout_options(timeouts: Timeouts | None) -> str:
+    """Return the timeouts as the connection parameter ``options``."""
+    if timeouts is None:
+        return ""
+    return (
+        f"-c statement_timeout={timeouts.statement_s}s -c lock_timeout={timeouts.lock_s}s"
+        f" -c idle_in_transaction_session_timeout={timeouts.idle_s}s"
+    )
+
+
+def database_settings(url: str, *, threads: int) -> dict[str, Any]:
+    """Return Django's ``DATABASES`` entry for the database at ``url``.
+
+    ``options`` in the URL come after the process's timeouts, so they take precedence.
+    """
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    timeouts = TIMEOUTS.get(os.environ.get(PROCESS_KIND_VARIABLE, ""))
+    server_options = f"{_timeout_options(timeouts)} {options.pop('options', '')}".strip()
+    if server_options:
+        options["options"] = server_options
+    return {
+        # Do not use django-prometheus's engine: with pooled connections it adds a cursor wrapper at every request.
+        "ENGINE": "byteor_cloud.database.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", unquote(parts.hostname or "")),
+        "PORT": str(parts.port or ""),
+        "OPTIONS": {
+            "pool": {
+                "min_size": 2,
+                "max_size": pool_size(threads),
+                # Limits for outages: the time that a request waits, and the pool's longest pause between attempts.
+                "timeout": 5,
+                "reconnect_timeout": 5,
+                "check": ensure_alive,
+                "connection_class": Connection,
+            },
+            "connect_timeout": CONNECT_S,
+            **options,
+        },
+    }
+
+
+def direct_connection() -> Connection:
+    """Open a connection that no pooler shares, as LISTEN and session locks need it. The caller closes it.
+
+    The kernel ends it when the server does not acknowledge for two seconds.
+    """
+    network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
+    url = settings.CONFIG.database_direct_url
+    if url is not None:
+        return Connection.connect(url, autocommit=True, **network)  # type: ignore[arg-type]  # libpq's parameters
+    known = connections[DEFAULT_DB_ALIAS].settings_dict
+    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+    options = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
+    parameters = {name: known[key] for name, key in names.items() if known[key]}
+    return Connection.connect(autocommit=True, **{**network, **options, **parameters})
+
+
+def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a statement that PostgreSQL plans once per connection, and return its rows. For the most frequent ones.
+
+    Django's cursors put the parameters into the text, so that each execution would be planned again.
+    """
+    connection.ensure_connection()
+    session: Any = connection.connection
+    session.prepare_threshold = 0
+    if connection.queries_logged:
+        connection.queries_log.append({"sql": statement, "time": ""})  # as Django's cursors do, for tests
+    with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
+        cursor.execute(statement.encode(), parameters, prepare=True)
+        return cursor.fetchall()
+
+
+class FrequentStatement:
+    """A statement with one text parameter, prepared on connections of its own.
+
+    It takes a third of the processor time of ``run_prepared``: the pool and psycopg's cursors cost more than a short
+    statement. It has as many connections as there were callers at once. When the database is down, it fails at once.
+    """
+
+    def __init__(self, statement: str) -> None:
+        self._statement = statement
+        self._idle: list[Connection] = []
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def run(self, parameter: str) -> list[tuple[Any, ...]]:
+        """Return the rows once they are committed. Inside a transaction the statement runs in that transaction."""
+        if connection.in_atomic_block:
+            return run_prepared(self._statement, [parameter])
+        if connection.queries_logged:
+            connection.queries_log.append({"sql": self._statement, "time": ""})  # as above
+        with connection.wrap_database_errors:
+            session = self._take()
+            try:
+                session.pgconn.send_query_prepared(_NAME, [parameter.encode()])
+                [result] = _results(session.pgconn)
+            except BaseException:  # also when a greenlet is killed: the statement may still be running
+                session.close()
+                raise
+            self._idle.append(session)
+            transformer = Transformer(session)
+            transformer.set_pgresult(result)
+            return transformer.load_rows(0, result.ntuples, tuple)
+
+    def _take(self) -> Connection:
+        while self._idle:
+            session = self._idle.pop()
+            try:
+                ensure_alive(session)
+            except psycopg.OperationalError:
+                session.close()
+            else:
+                return session
+        session = _connect()
+        try:
+            session.pgconn.send_prepare(_NAME, self._statement.replace("%s", "$1").encode())
+            _results(session.pgconn)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+
+def _connect() -> Connection:
+    parameters = connection.get_connection_params()
+    with deadline.waiting() as left_s:
+        if left_s is not None:
+            patience_s = min(left_s, float(parameters["connect_timeout"]))
+            parameters["connect_timeout"] = max(1, math.ceil(patience_s))  # 0 would be no limit
+        return Connection.connect(autocommit=True, **parameters)
+
+
+def _results(pgconn: PGconn) -> list[PGresult]:
+    """Wait for all results of what was sent. Raises the first error, which may be that of the commit."""
+    while pgconn.flush():
+        _wait_for_server(pgconn, select.POLLOUT)
+    results: list[PGresult] = []
+    while True:
+        while pgconn.is_busy():
+            _wait_for_server(pgconn, select.POLLIN)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            return results
+        if result.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}:
+            raise psycopg.errors.error_from_result(result)
+        results.append(result)
+
+
+def _wait_for_server(pgconn: PGconn, event: int) -> None:
+    with deadline.waiting() as left_s:
+        is_ready = wait_for(pgconn.socket, event, seconds=left_s)
+    if not is_ready:
+        raise Unresponsive
+
+
+def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> bool:
+    """Wait until a file is ready; return whether it is. ``select.select`` fails with more than a thousand files."""
+    poller = select.poll()
+    poller.register(fileno, event)
+    return bool(poller.poll(None if seconds is None else seconds * 1000))
+
+
+def ensure_alive(session: psycopg.Connection[Any]) -> None:
+    """Raise OperationalError if the server has closed the idle connection. This needs no round trip to the server."""
+    poller = _poll()
+    poller.register(session.fileno(), select.POLLIN)
+    if not poller.poll(0):  # a server sends nothing on an idle connection until it closes it
+        return
+    try:
+        ConnectionPool.check_connection(session)
+    except psycopg.OperationalError:
+        # The pool's other connections are probably closed too. Checking all of them now avoids the pool's growing
+        # pauses between reconnections.
+        pool = connections[DEFAULT_DB_ALIAS].pool  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
+        pool.check()
+        raise
+
+
+def release_connection() -> None:
+    """Return this thread's or greenlet's connection to the pool; call this before a long wait.
+
+    The next query takes a connection again. Inside a transaction this does nothing.
+    """
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+class PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the stubs only
+    """Django's iteration over the rows of a query. While they become objects, others may compute."""
+
+    @override
+    def __iter__(self) -> Iterator[Any]:
+        return event_loop.pausing(super().__iter__())
+
+
+def pause_between_rows[Q: QuerySet[Any, Any]](queryset: Q) -> Q:
+    """Return the query with pauses between its rows, for pages of many rows with many columns."""
+    paused = queryset.all()
+    if paused._iterable_class is ModelIterable:
+        paused._iterable_class = PausingRows  # Django has no public name for it
+    return paused

@@ -1,0 +1,30 @@
+"""Django's PostgreSQL engine. A request waits for a connection of the pool only until its deadline."""
+
+from __future__ import annotations
+
+from typing import Any, override
+
+from django.db.backends.postgresql import base
+from psycopg_pool import PoolTimeout
+
+from byteor_cloud.concurrency import deadline
+from byteor_cloud.database.connections import Unresponsive
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection of Django, which takes its connection to the server from the pool."""
+
+    @override
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Take a connection from the pool. Raises PoolTimeout or Unresponsive if none becomes free in time."""
+        pool = self.pool
+        if pool is None or not deadline.is_limited():
+            return super().get_new_connection(conn_params)
+        pool.open()
+        try:
+            with deadline.waiting() as left_s:
+                return pool.getconn(min(left_s or 0.0, pool.timeout))
+        except PoolTimeout as error:
+            if deadline.is_over():
+                raise Unresponsive from error
+            raise

@@ -1,0 +1,161 @@
+"""The blob store: bytes in the configured storage, named by their content hash, so equal bytes are stored once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import structlog
+from django.conf import DEFAULT_STORAGE_ALIAS
+from django.core.files.base import ContentFile, File
+from django.core.files.storage import FileSystemStorage, default_storage, storages
+from django.db import connection
+
+from byteor_cloud.errors import InsufficientStorage, NotStored, Unavailable
+from byteor_cloud.storage import data_folders, space
+from byteor_cloud.storage.file_storage import AtomicFileStorage
+from byteor_cloud.storage.object_store import object_store_errors
+from byteor_cloud.storage.received_file import ReceivedFile
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+logger = structlog.get_logger(__name__)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Turn errors of the storage into Unavailable: an operator must repair the storage, and callers can retry later."""
+    try:
+        yield
+    except object_store_errors() as error:
+        logger.exception("storage_failed", kind=type(error).__name__)
+        raise Unavailable("The artifact store is not reachable. Try again later.", retry_after=10) from None
+    except OSError as error:
+        if not space.is_disk_error(error):
+            raise
+        logger.exception("storage_failed", kind=type(error).__name__)
+        raise Unavailable(
+            "The artifact store's disk is full or not writable. Try again later.", retry_after=10
+        ) from error
+
+
+def storage_name(content_hash: str) -> str:
+    """Return the name in the storage of the bytes with the hash ``sha256:<hex>``."""
+    digest = content_hash.removeprefix("sha256:")
+    return f"sha256/{digest[:2]}/{digest}"
+
+
+def put(content_hash: str, content: bytes) -> None:
+    """Store bytes that fit in memory, unless they are stored already."""
+    name = storage_name(content_hash)
+    with _storage_errors():
+        if default_storage.exists(name) and default_storage.size(name) == len(content):
+            return
+    _save(name, ContentFile(content))
+
+
+def receive(name: str) -> ReceivedFile:
+    """Open a temporary file for bytes whose hash is not known yet. ``put_file`` stores it, ``close`` removes it."""
+    store = storages[DEFAULT_STORAGE_ALIAS]
+    if isinstance(store, AtomicFileStorage):
+        return store.receive(name)
+    return ReceivedFile(data_folders.uploads(), name, is_kept=False)
+
+
+def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
+    """Store a file by streaming it. A stored file is written again, which renews its ``stored_at`` time.
+
+    Raises InsufficientStorage if there is not enough space; then no part of the file remains.
+    """
+    try:
+        _save(storage_name(content_hash), file)
+    except Unavailable as unavailable:
+        if isinstance(unavailable.__cause__, OSError) and unavailable.__cause__.errno in _NO_SPACE:
+            raise InsufficientStorage(
+                "There is not enough space to store the file. Nothing was stored; try again later.", retry_after=30
+            ) from unavailable.__cause__
+        raise
+
+
+def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
+    with _storage_errors():
+        default_storage.save(name, file)
+
+
+def read(content_hash: str) -> IO[bytes]:
+    """Open the bytes for reading. Raises NotStored, or Unavailable if the storage does not answer."""
+    with _storage_errors(), _missing_blob():
+        return default_storage.open(storage_name(content_hash), "rb")
+
+
+@contextmanager
+def _missing_blob() -> Iterator[None]:
+    """Turn the storage's FileNotFoundError into NotStored, so that nobody confuses it with a missing local file."""
+    try:
+        yield
+    except FileNotFoundError:
+        if _is_mounted():
+            raise NotStored("The content is not stored any more.") from None
+        raise Unavailable("The artifact store's folder is missing. Try again later.", retry_after=10) from None
+
+
+def _is_mounted() -> bool:
+    """Whether the folder of a local storage exists. If it does not, its disk is missing rather than a single file."""
+    store = default_storage._wrapped  # type: ignore[attr-defined]  # the lazy object's target
+    return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
+
+
+def check_readable(content_hash: str) -> None:
+    """Raise NotStored, Unavailable or OSError unless the bytes can be read now."""
+    with read(content_hash) as stored, _storage_errors():
+        stored.read(1)
+
+
+def protect(content_hash: str) -> None:
+    """Delay the removal of these bytes until the end of the caller's transaction, which adds a row referring to them.
+
+    Check ``is_stored`` afterwards, because the bytes may have been removed just before.
+    """
+    _lock(content_hash, "pg_advisory_xact_lock_shared")
+
+
+def lock_for_removal(content_hash: str) -> None:
+    """Wait for transactions that ``protect`` these bytes, and block new ones until the caller's transaction ends."""
+    _lock(content_hash, "pg_advisory_xact_lock")
+
+
+def _lock(content_hash: str, function: str) -> None:
+    number = int.from_bytes(hashlib.sha256(f"blob {content_hash}".encode()).digest()[:8], signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(%s)", [number])
+
+
+def is_stored(content_hash: str) -> bool:
+    """Whether the bytes are in the storage."""
+    with _storage_errors():
+        return default_storage.exists(storage_name(content_hash))
+
+
+def delete(content_hash: str) -> None:
+    """Remove the bytes if they are stored. Call this after ``lock_for_removal``, when no row refers to them."""
+    with _storage_errors():
+        default_storage.delete(storage_name(content_hash))
+
+
+def list_stored(folder: int) -> list[str]:
+    """Return the hashes of all blobs in one of the storage's 256 folders."""
+    with _storage_errors():
+        try:
+            return [f"sha256:{name}" for name in default_storage.listdir(f"sha256/{folder:02x}")[1]]
+        except FileNotFoundError:
+            return []
+
+
+def stored_at(content_hash: str) -> datetime:
+    """Return the time when the bytes were last stored. Raises NotStored."""
+    with _storage_errors(), _missing_blob():
+        return default_storage.get_modified_time(storage_name(content_hash))

@@ -1,0 +1,73 @@
+"""The storage of blobs in a local folder, in which a file is either complete or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
+
+from byteor_cloud.concurrency.offload import run_in_disk_thread
+from byteor_cloud.storage.received_file import ReceivedFile
+
+
+class AtomicFileStorage(FileSystemStorage):
+    """Django's file storage, but files are written under a temporary name and then renamed.
+
+    Django's own storage writes in place: after a full disk or a kill, half a file would remain under the hash of the
+    whole file. When ``save`` returns, the file survives a power cut.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._durable_folders: set[Path] = set()
+
+    def receive(self, name: str) -> ReceivedFile:
+        """Open a file that is received in this folder, so that ``save`` only has to rename it."""
+        return ReceivedFile(Path(self.location), name, is_kept=True)
+
+    def _save(self, name: str, content: Any) -> str:
+        target = Path(self.path(name))
+        if isinstance(content, ReceivedFile):
+            content.make_durable()
+            try:
+                run_in_disk_thread(self._place, content, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            else:
+                return name
+        run_in_disk_thread(self._copy, content, target)
+        return name
+
+    def _copy(self, content: File[bytes], target: Path) -> None:
+        with self.receive(target.name) as copy:
+            for piece in content.chunks():
+                copy.append(piece)
+            copy.make_durable()
+            self._place(copy, target)
+
+    def _place(self, file: ReceivedFile, target: Path) -> None:
+        folder = target.parent
+        try:
+            file.move(target)
+        except FileNotFoundError:  # the first blob of this folder
+            self._durable_folders.discard(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            file.move(target)
+        _sync(folder)
+        if folder not in self._durable_folders:  # another process may have made it just now
+            _sync(folder.parent)
+            self._durable_folders.add(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Write the folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,58 @@
+"""Child processes that are started from an event loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from byteor_cloud.captures.spawning import Child
+
+ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+_LARGE_PROCESS = """
+from gevent import monkey
+monkey.patch_all()
+import os
+from byteor_cloud.captures import spawning
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+child = spawning.Child("json.tool", environment={})
+child.socket.sendall(b'{"a":1}')
+child.socket.shutdown(1)
+print(child.socket.recv(100), child.end() in (0, -9), forks)
+"""
+
+
+def test_child_talks_through_its_socket_and_has_a_session_of_its_own() -> None:
+    child = Child("json.tool", "--compact", environment=ENVIRONMENT)
+
+    assert os.getsid(child.pid) == child.pid
+    child.socket.sendall(b'{"a": 1}')
+    child.socket.shutdown(1)
+    assert child.socket.recv(100) == b'{"a":1}\n'
+    child.end()
+
+
+def test_end_kills_the_process_and_tells_how_it_ended() -> None:
+    child = Child("json.tool", environment=ENVIRONMENT)
+
+    assert child.end() == -signal.SIGKILL
+    assert child.end() == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+
+
+def test_program_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    with pytest.raises(FileNotFoundError):
+        Child("json.tool", environment=ENVIRONMENT)
+
+
+def test_event_loop_is_not_forked() -> None:
+    done = subprocess.run([sys.executable, "-c", _LARGE_PROCESS], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "b'{\\n    \"a\": 1\\n}\\n' True []\n"

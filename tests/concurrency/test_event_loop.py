@@ -1,0 +1,150 @@
+"""Turns in the event loop: who computes next, and who need not wait for a turn."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from byteor_cloud.concurrency import event_loop
+from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computing_for, go_on, pause, set_owner
+
+
+class Clock:
+    """A clock that moves only when somebody computes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def compute(self, seconds: float = 0.002) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Use a fake clock, and behave as in a process whose event loop serves requests."""
+    clock = Clock()
+    monkeypatch.setattr(event_loop, "time", clock)
+    monkeypatch.setattr(event_loop, "is_module_patched", lambda _: True)
+    monkeypatch.setattr(event_loop, "_steps", event_loop._Steps())
+    return clock
+
+
+def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
+    """Let greenlets wait for a turn each, in this order; return them in the order of their turns."""
+    order: list[str] = []
+
+    def work(number: int, owner: str) -> None:
+        turns.wait(owner)
+        order.append(f"{owner}{number}")
+        clock.compute()
+
+    gevent.joinall([gevent.spawn(work, number, owner) for number, owner in enumerate(owners)], raise_error=True)
+    return order
+
+
+def test_owner_who_used_least_goes_first(clock: Clock) -> None:
+    assert in_turn(clock, Turns(), "a", "a", "a", "a", "b") == ["a0", "b4", "a1", "a2", "a3"]
+
+
+def test_what_was_used_before_counts(clock: Clock) -> None:
+    turns = Turns()
+    in_turn(clock, turns, "a", "a", "a")
+
+    assert in_turn(clock, turns, "a", "a", "b", "b", "c") == ["b2", "c4", "b3", "a0", "a1"]
+
+
+def test_long_ago_does_not_count(clock: Clock) -> None:
+    turns = Turns()
+    in_turn(clock, turns, "a", "a", "a")
+    for _ in range(20):
+        clock.now += 1
+        in_turn(clock, turns, "c")
+
+    assert in_turn(clock, turns, "a", "b", "a")[0] == "a0"
+
+
+def test_others_run_between_turns(clock: Clock) -> None:
+    order: list[str] = []
+
+    def work() -> None:
+        turns.wait("a")
+        order.append("turn")
+        clock.compute()
+
+    def beat() -> None:
+        for _ in range(50):
+            order.append("beat")
+            gevent.sleep(1e-6)  # the next iteration, as for a response that arrives
+
+    turns = Turns()
+    gevent.joinall([gevent.spawn(work) for _ in range(4)] + [gevent.spawn(beat)], raise_error=True)
+
+    turns_at = [at for at, name in enumerate(order) if name == "turn"]
+    assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
+
+
+def test_strangers_rest_after_each_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        gevent.sleep(0)
+
+    monkeypatch.setattr(event_loop, "gevent", SimpleNamespace(sleep=sleep, spawn=gevent.spawn))
+
+    in_turn(clock, Turns(rest=3.0), "a", "a")
+
+    assert max(slept) == pytest.approx(0.006)
+
+
+def run(*works: Any) -> None:
+    gevent.joinall([gevent.spawn(work) for work in works], raise_error=True)
+
+
+def test_long_computation_lets_others_compute(clock: Clock) -> None:
+    order: list[str] = []
+
+    def long() -> None:
+        with computing_for("a"):
+            for number in Pausing(range(6)):
+                order.append(f"row {number}")
+                clock.compute(2 * STEP_S)
+
+    def short() -> None:
+        with computing_for("b"):
+            order.append("short")
+
+    run(long, short)
+
+    assert order.index("short") < order.index("row 2")
+
+
+def test_step_after_each_wait_needs_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(event_loop._steps.turns, "wait", waited.append)
+
+    with computing_for("a"):
+        go_on()
+        assert waited == []  # nobody else computes
+        with computing_for("b"):
+            go_on()
+            set_owner("c")
+            go_on()
+
+    assert waited == ["b", "b", "c"]  # the first one when it began
+
+
+def test_nothing_waits_outside_of_requests(clock: Clock) -> None:
+    clock.compute(10)
+    pause()
+    go_on()
+    set_owner("a")
+    pause()
+    assert list(Pausing([1, 2])) == [1, 2]

@@ -1,0 +1,276 @@
+"""The short cut for agents' requests: it reads what it accepts as gunicorn does, and leaves the rest to gunicorn."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.wsgi import create
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor_cloud.server.agent_requests import AgentsFirst, ShortCut, read, respond
+
+AGENT = "/api/v1/agents/01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
+PLAIN = f"POST {AGENT}/heartbeat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+CFG = Config()
+CFG.set("limit_request_line", 8190)
+HERE, CLIENT = ("127.0.0.1", 8080), ("127.0.0.1", 50000)
+# What gunicorn alone has, and what cannot be compared.
+_OF_GUNICORN = {"RAW_URI", "gunicorn.socket", "wsgi.input", "wsgi.early_hints", "wsgi.errors", "wsgi.file_wrapper"}
+
+
+def cut(worker: Any = None, sock: Any = None) -> ShortCut:
+    return ShortCut(worker or SimpleNamespace(cfg=CFG), sock, SimpleNamespace(getsockname=lambda: HERE), CLIENT)
+
+
+def by_gunicorn(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """Return the variables, the body and the bytes after it, as gunicorn reads the request. Raises its errors."""
+    parser = RequestParser(CFG, iter([data]), CLIENT)
+    request = next(parser)
+    _, environ = create(request, None, CLIENT, HERE, CFG)
+    body = request.body.read()
+    return {**environ, "wsgi.multithread": True}, body, parser.unreader.take_buffered()
+
+
+def by_short_cut(data: bytes) -> tuple[dict[str, Any], bytes, bytes] | None:
+    short_cut = cut()
+    plain = read(data, short_cut._base, short_cut._scheme_headers)
+    if plain is None or len(plain.rest) < plain.length:
+        return None
+    return plain.environ, plain.rest[: plain.length], plain.rest[plain.length :]
+
+
+def comparable(environ: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in environ.items() if name not in _OF_GUNICORN}
+
+
+def with_fields(*fields: str) -> bytes:
+    return PLAIN.replace("\r\n\r\n", "".join(f"\r\n{field}" for field in fields) + "\r\n\r\n").encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN.encode(),
+        f"GET {AGENT}/deployment HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+        f"GET {AGENT}/deployment?wait_s=30 HTTP/1.1\r\nhost:x\r\nIf-None-Match: W/\"a\", \"b\"\r\n\r\nGET /".encode(),
+        with_fields("Accept: */*", "Accept-Encoding: gzip, deflate", "Connection: keep-alive", "User-Agent:  a b  "),
+        with_fields("X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https", "Empty:"),
+        with_fields("X-Forwarded-Proto: http"),
+    ],
+)  # fmt: skip
+def test_requests_of_agents_are_read_as_gunicorn_reads_them(data: bytes) -> None:
+    found, expected = by_short_cut(data), by_gunicorn(data)
+
+    assert found is not None
+    assert (comparable(found[0]), *found[1:]) == (comparable(expected[0]), *expected[1:])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        PLAIN.encode()[:-10],  # the head has not arrived completely
+        PLAIN.replace("HTTP/1.1", "HTTP/1.0").encode(),
+        PLAIN.replace("POST", "PUT").encode(),
+        PLAIN.replace("/heartbeat", "/heartbeat/").encode(),
+        PLAIN.replace("/heartbeat", "/heartbeat?a=%41").encode(),
+        PLAIN.replace("/api", "//api").encode(),
+        PLAIN.replace("POST ", "POST http://x").encode(),
+        PLAIN.replace("\r\n", "\n").encode(),
+        PLAIN.replace("Length: 2", "Length: 02").encode(),
+        PLAIN.replace("Length: 2", "Length: +2").encode(),
+        PLAIN.replace("Length: 2", "Length: 100000").encode(),
+        with_fields("Content-Length: 2"),
+        with_fields("content-length: 3"),
+        with_fields("Host: y"),
+        with_fields("X-A: 1", "x-a: 2"),
+        with_fields("Transfer-Encoding: chunked"),
+        with_fields("TE: trailers"),
+        with_fields("Expect: 100-continue"),
+        with_fields("Connection: close"),
+        with_fields("Connection: upgrade"),
+        with_fields("X_A: 1"),
+        with_fields("X-A : 1"),
+        with_fields("X-A: 1", " folded"),
+        with_fields("X-A: é"),
+        with_fields("X-A: \x00"),
+        with_fields("X-A: a\tb"),
+        with_fields("X-A: 1\r"),
+        with_fields("X-Forwarded-Proto: https", "X-Forwarded-Ssl: on"),
+        with_fields(*(f"X-{number}: 1" for number in range(60))),
+    ],
+)
+def test_every_other_form_is_left_to_gunicorn(data: bytes) -> None:
+    assert by_short_cut(data) is None
+
+
+_PIECES = st.sampled_from([
+    "\r\n", "\n", "\r", ":", ": ", " ", "\t", ",", "0", "2", "é", "\x00", "_", "?", "&a=b", "%0d", "HTTP/1.1",
+    "chunked",
+    "Content-Length: 2\r\n", "Transfer-Encoding: chunked\r\n", "Connection: close\r\n", "Host: y\r\n", "X-A: 1\r\n",
+    "X-Forwarded-Proto: https\r\n", "Content-Length", "Expect: 100-continue\r\n", "POST ", "\r\n\r\n",
+])  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, len(PLAIN)), st.integers(0, 3), _PIECES), max_size=3))
+def test_what_is_accepted_gunicorn_reads_in_the_same_way(edits: list[tuple[int, int, str]]) -> None:
+    text = PLAIN
+    for at, removed, inserted in edits:
+        text = text[:at] + inserted + text[at + removed :]
+    data = text.encode("latin-1")
+
+    found = by_short_cut(data)
+
+    if found is not None:
+        expected = by_gunicorn(data)
+        assert (comparable(found[0]), *found[1:]) == (comparable(expected[0]), *expected[1:])
+
+
+def test_without_a_trusted_proxy_nothing_says_that_the_client_used_tls() -> None:
+    cfg = Config()
+    cfg.set("forwarded_allow_ips", "10.0.0.1")
+
+    short_cut = cut(SimpleNamespace(cfg=cfg))
+    plain = read(with_fields("X-Forwarded-Proto: https"), short_cut._base, short_cut._scheme_headers)
+
+    assert plain is not None
+    assert plain.environ["wsgi.url_scheme"] == "http"
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+class Connection:
+    """A connection whose requests an application answers, and what the short cut leaves to gunicorn."""
+
+    def __init__(self, application: Callable[..., Any], max_requests: int = 100) -> None:
+        self.client, server = socket.socketpair()
+        self.worker = SimpleNamespace(cfg=CFG, nr=0, max_requests=max_requests, alive=True, wsgi=application)
+        server.settimeout(5)
+        self.turns: list[bool] = []  # for each request, whether bytes of it had been read before
+        self.server = SimpleNamespace(
+            recv=server.recv,
+            sendall=server.sendall,
+            is_handled=False,
+            let_others_run=lambda *, has_more: self.turns.append(has_more),
+        )
+        self.server.short_cut = cut(self.worker, self.server)
+        self.close = server.close
+        self.parser = AgentsFirst(CFG, self.server, CLIENT)
+
+    def answers(self) -> bytes:
+        """Return all that was sent until the short cut ended the connection or left a request to gunicorn."""
+        self.client.settimeout(0.05)
+        found = b""
+        try:
+            while piece := self.client.recv(65536):
+                found += piece
+        except TimeoutError:
+            pass
+        return found
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answer with the body."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [environ["wsgi.input"].read(2)]
+
+
+def refuse(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answer without reading the body."""
+    start_response("401 Unauthorized", [("Content-Length", "0")])
+    return []
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Connection]]:
+    made: list[Connection] = []
+
+    def connection(*args: Any) -> Connection:
+        made.append(Connection(*args))
+        return made[-1]
+
+    yield connection
+    for each in made:
+        each.client.close()
+        each.close()
+
+
+def test_requests_are_answered_until_one_is_gunicorns(connect: Callable[..., Connection]) -> None:
+    connection = connect(echo)
+    connection.client.sendall(2 * PLAIN.encode() + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    request = next(connection.parser)
+
+    assert (request.method, request.path) == ("GET", "/healthz")
+    answers = connection.answers().decode()
+    assert answers.count("HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: ") == 2
+    assert answers.endswith("Connection: keep-alive\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}")
+    # After gunicorn's request the short cut continues.
+    connection.client.sendall(PLAIN.encode())
+    connection.client.shutdown(socket.SHUT_WR)
+    with pytest.raises(StopIteration):
+        next(connection.parser)
+    assert connection.answers().count(b"200 OK") == 1
+    assert connection.worker.nr == 3
+    assert connection.turns == [False, True, True, False, False]  # before each request, also before gunicorn's
+
+
+def test_a_body_that_was_refused_is_no_request(connect: Callable[..., Connection]) -> None:
+    connection = connect(refuse)
+    inner = PLAIN.encode()
+    outer = PLAIN.replace("Length: 2", f"Length: {len(inner)}").encode()[:-2]
+    connection.client.sendall(outer + inner + PLAIN.encode())
+    connection.client.shutdown(socket.SHUT_WR)
+
+    with pytest.raises(StopIteration):
+        next(connection.parser)
+
+    assert connection.answers().count(b"HTTP/1.1 401") == 2
+
+
+def test_the_connection_ends_with_a_body_that_ends_early(connect: Callable[..., Connection]) -> None:
+    connection = connect(echo)
+    connection.client.sendall(PLAIN.encode()[:-1])
+    connection.client.shutdown(socket.SHUT_WR)
+
+    with pytest.raises(StopIteration):
+        next(connection.parser)
+
+    assert connection.answers().endswith(b"\r\n\r\n{")
+
+
+def test_a_process_that_ends_says_so(connect: Callable[..., Connection]) -> None:
+    connection = connect(echo, 2)
+    connection.client.sendall(3 * PLAIN.encode())
+
+    with pytest.raises(StopIteration):
+        next(connection.parser)
+
+    assert not connection.worker.alive
+    answers = connection.answers().decode()
+    assert (answers.count("Connection: keep-alive"), answers.count("Connection: close")) == (1, 1)
+
+
+def test_a_header_cannot_contain_another_one() -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("X-A", "1\r\nX-B: 2")])
+        return [b""]
+
+    with pytest.raises(ValueError, match="end of a line"):
+        respond(application, {}, is_last=False)
+
+
+def test_an_answer_without_a_body_has_no_length() -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("304 Not Modified", [("ETag", '"x"')])
+        return [b""]
+
+    assert respond(application, {}, is_last=False).endswith(b'\r\nETag: "x"\r\n\r\n')

@@ -1,0 +1,188 @@
+"""Turns of replays, with a clock that only the test moves. ``tests/artifacts/test_turns.py`` runs real ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from byteor_cloud.worker.jobs import Claim, JobLane
+from byteor_cloud.worker.turns import QUANTUM_S, SHORT_S, Turn, Turns
+
+
+class Owned(Claim):
+    """A claim of an organization and, if known, a person."""
+
+    def __init__(self, *owners: str, lane: JobLane = JobLane.REPLAY) -> None:
+        self.owners = owners
+        self._lane = lane
+
+    @property
+    def lane(self) -> JobLane:
+        return self._lane
+
+
+class Queue:
+    """Replays that take turns."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.turns = Turns(lambda: self.now)
+        self.joined: list[Turn] = []
+        self._left = ExitStack()
+        self._leave: dict[Turn, ExitStack] = {}
+
+    def join(self, *owners: str, is_long: bool = False) -> Turn:
+        stack = self._left.enter_context(ExitStack())
+        lane = JobLane.LONG_REPLAYS if is_long else JobLane.REPLAY
+        turn = stack.enter_context(self.turns.join(Owned(*owners, lane=lane)))
+        self._leave[turn] = stack
+        self.joined.append(turn)
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        self._leave.pop(turn).close()
+        self.joined.remove(turn)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.turns.assign()
+
+    def computing(self) -> list[Turn]:
+        return [turn for turn in self.joined if turn.has_place.is_set()]
+
+    def count_long_turns(self, quanta: int) -> Counter[tuple[str, ...]]:
+        """Let the quanta pass, and count in how many of them each long replay had the place."""
+        counted: Counter[tuple[str, ...]] = Counter()
+        for _ in range(quanta):
+            self.pass_time(QUANTUM_S)
+            (turn,) = (each for each in self.computing() if each.is_long)
+            counted[turn.claim.owners] += 1
+        return counted
+
+    def close(self) -> None:
+        self._left.close()
+
+
+@pytest.fixture
+def queue() -> Iterator[Queue]:
+    made = Queue()
+    yield made
+    made.close()
+
+
+def test_one_place_is_only_for_short_replays(queue: Queue) -> None:
+    first, second = queue.join("x", "ann", is_long=True), queue.join("y", "bob", is_long=True)
+    assert queue.computing() == [first]
+    assert (first.claim.is_paused, second.claim.is_paused) == (False, True)
+
+    short = queue.join("z", "cleo")
+
+    assert queue.computing() == [first, short]
+    queue.pass_time(QUANTUM_S)
+    assert queue.computing() == [second]  # the short one has become long, and the second has had no turn
+
+
+def test_replay_becomes_long_by_what_it_has_computed_and_not_by_waiting(queue: Queue) -> None:
+    busy = queue.join("x", "ann")
+    queue.join("y", "bob", is_long=True)
+    waits = queue.join("z", "cleo")
+    queue.pass_time(SHORT_S - 1)
+    assert (busy.clock(), waits.clock()) == (SHORT_S - 1, 0)
+    queue.leave(busy)
+
+    queue.pass_time(SHORT_S - 1)
+
+    assert (waits.clock(), waits.is_long) == (SHORT_S - 1, False)
+    queue.pass_time(1)
+    assert waits.is_long
+
+
+def test_two_short_replays_compute_side_by_side_while_no_long_one_waits(queue: Queue) -> None:
+    shorts = [queue.join(name, name) for name in "xyz"]
+
+    assert queue.computing() == shorts[:2]
+    queue.leave(shorts[0])
+    assert queue.computing() == shorts[1:]
+
+
+def test_person_with_five_organizations_gets_as_many_turns_as_another(queue: Queue) -> None:
+    for number in range(5):
+        queue.join(f"organization {number}", "ann", is_long=True)
+    queue.join("other", "bob", is_long=True)
+
+    turns = queue.count_long_turns(100)
+
+    assert turns["other", "bob"] == 50
+    assert [turns[f"organization {number}", "ann"] for number in range(5)] == [10] * 5
+
+
+def test_organization_with_five_people_gets_as_many_turns_as_another(queue: Queue) -> None:
+    for number in range(5):
+        queue.join("crowd", f"person {number}", is_long=True)
+    queue.join("other", "bob", is_long=True)
+
+    turns = queue.count_long_turns(100)
+
+    assert turns["other", "bob"] == 50
+    assert [turns["crowd", f"person {number}"] for number in range(5)] == [10] * 5
+
+
+def test_replays_without_a_person_share_by_organization(queue: Queue) -> None:
+    for owner in ("x", "x", "y"):
+        queue.join(owner, is_long=True)
+
+    assert queue.count_long_turns(60) == {("x",): 30, ("y",): 30}
+
+
+def test_newcomer_neither_catches_up_nor_waits_for_what_others_computed_before(queue: Queue) -> None:
+    old = queue.join("x", "ann", is_long=True)
+    queue.pass_time(1000 * QUANTUM_S)
+    queue.join("y", "bob", is_long=True)
+
+    assert min(queue.count_long_turns(20).values()) >= 9
+
+    queue.leave(old)  # and who comes back after others computed alone does not catch up either
+    queue.pass_time(1000 * QUANTUM_S)
+    queue.join("x", "ann", is_long=True)
+    assert min(queue.count_long_turns(20).values()) >= 9
+
+
+def test_leaving_and_joining_again_gains_no_turns(queue: Queue) -> None:
+    steady = queue.join("y", "bob", is_long=True)
+    again = queue.join("x", "ann", is_long=True)
+    for _ in range(40):
+        (turn,) = queue.computing()
+        queue.pass_time(QUANTUM_S)
+        if turn is again:
+            queue.leave(again)
+            again = queue.join("x", "ann", is_long=True)
+
+    assert steady.clock() == 20 * QUANTUM_S
+
+
+def test_stream_of_newcomers_starves_nobody(queue: Queue) -> None:
+    patient = queue.join("x", "ann", is_long=True)
+    for number in range(3):
+        queue.join(f"first {number}", f"one {number}", is_long=True)
+    for number in range(80):
+        (turn,) = queue.computing()
+        queue.pass_time(QUANTUM_S)
+        if turn is not patient:  # it ends after one turn, and another person's replay follows
+            queue.leave(turn)
+            queue.join(f"follower {number}", f"person {number}", is_long=True)
+
+    assert patient.clock() >= 16 * QUANTUM_S
+
+
+def test_execute_replay_that_has_started_is_not_dropped_by_a_stopping_worker(queue: Queue) -> None:
+    turn = queue.join("x", "ann", is_long=True)
+    turn.is_repeatable = False
+    queue.join("y", "bob", is_long=True)
+
+    queue.pass_time(QUANTUM_S)
+
+    assert turn not in queue.computing()
+    assert not turn.claim.is_paused
