@@ -33,7 +33,7 @@ ALLOWED_HOSTS = [
 # Browsers send secure cookies only over TLS, so plain HTTP on the loopback interface needs ordinary cookies.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
-CSRF_FAILURE_VIEW = "apps.tenancy.console.refusals.csrf_failure"
+CSRF_FAILURE_VIEW = "apps.console.frame.refusals.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [CONFIG.public_base_url] if CONFIG.public_base_url else []
 if CONFIG.trusted_proxies:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -74,6 +74,7 @@ INSTALLED_APPS = [
     "apps.releases",
     "apps.artifacts",
     "apps.operations",
+    "apps.console",
 ]
 
 MIDDLEWARE = [
@@ -93,13 +94,13 @@ MIDDLEWARE = [
     "byteor_cloud.api.system.CountRequests",
     "byteor_cloud.api.middleware.refuse_writes_without_space",
     "byteor_cloud.api.request_slots.hold_slot",
-    "apps.tenancy.console.limit.limit_people",
+    "apps.console.frame.limit.limit_people",
     "byteor_cloud.api.bodies.receive_form",
 ]
 APPEND_SLASH = False
 ROOT_URLCONF = "byteor_cloud.urls"
 WSGI_APPLICATION = "byteor_cloud.wsgi.application"
-AGENT_PATH = "apps.releases.agent_path.application.AgentPath"
+AGENT_PATH = "apps.releases.api.agent_path.application.AgentPath"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -248,7 +249,7 @@ PROMETHEUS_METRIC_NAMESPACE = "byteor"
 logs.configure()
 LOGGING = logs.logging_settings(CONFIG.log_format)
 
-# The console's admin classes (apps.tenancy.console) define its menu and its overview page.
+# The console's admin classes (apps.console.frame) define its menu and its overview page.
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "ByteOr Cloud",
     "SITE_HEADER": "ByteOr Cloud",

@@ -1,19 +1,18 @@
 """The URLs of the API, the console, the sign-in pages and the probes."""
 
-from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 
 from apps.artifacts.api import urls as artifacts
+from apps.console.pages import site
 from apps.fleet.api import urls as fleet
 from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
-from apps.tenancy import vault
 from apps.tenancy.api import sign_in_views
 from apps.tenancy.api import urls as tenancy
-from apps.tenancy.console import site
+from apps.tenancy.services import vault
 from byteor_cloud.api import document, system
 from byteor_cloud.api.readiness import Check
 
@@ -31,7 +30,6 @@ api: list[URLPattern | URLResolver] = [
     ),
 ]
 
-admin.autodiscover()
 
 urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
@@ -49,7 +47,7 @@ urlpatterns = [
     path("admin/", site.urls),
 ]
 
-handler400 = "apps.tenancy.console.refusals.bad_request"
-handler403 = "apps.tenancy.console.refusals.forbidden"
-handler404 = "apps.tenancy.console.refusals.not_found"
+handler400 = "apps.console.frame.refusals.bad_request"
+handler403 = "apps.console.frame.refusals.forbidden"
+handler404 = "apps.console.frame.refusals.not_found"
 handler500 = "byteor_cloud.api.problems.server_error"

@@ -175,8 +175,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     for model in apps.get_app_config("procrastinate").get_models():
         model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
 
-    from apps.tenancy import vault
     from apps.tenancy.models import MasterKey
+    from apps.tenancy.services import vault
 
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         # As the first start of a server would do. No world has a row of its own, so that tests can have several worlds.
@@ -271,11 +271,11 @@ def _fresh_process() -> Iterator[None]:
 
     Tests must not affect each other, and the worlds of different tests have the same ids and keys.
     """
-    from apps.fleet import heartbeats
-    from apps.fleet.agent_keys import agent_keys
     from apps.fleet.api import anonymous
+    from apps.fleet.services import heartbeats
+    from apps.fleet.services.verified_keys import agent_keys
     from apps.operations import metrics
-    from apps.releases.agent_path.application import waiting_room
+    from apps.releases.api.agent_path.application import waiting_room
     from apps.tenancy.api import limits
     from byteor_cloud.server import draining
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from apps.fleet.agent_keys import agent_keys
+from apps.fleet.services.verified_keys import agent_keys
 from byteor_cloud.database.notices import notices
 from tests.patience import wait_until
 

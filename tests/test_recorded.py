@@ -10,9 +10,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.fleet.models import Agent
-from apps.tenancy import audit
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
+from apps.tenancy.services.ledger import Verification
 from tests.recorded import Recorded, may_disable_triggers
 from tests.worlds import World
 

@@ -14,11 +14,11 @@ from uuid import UUID
 from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.fleet import enrollment
-from apps.fleet.enrollment import Enrollment
 from apps.fleet.models import Agent, EnrollmentToken
-from apps.pipelines import services as pipelines
+from apps.fleet.services import enrollment
+from apps.fleet.services.enrollment import Enrollment
 from apps.pipelines.models import Version
+from apps.pipelines.services import pipelines
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import bundles, deployments
 from apps.tenancy.actors import Actor

@@ -16,7 +16,7 @@ from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import enum_choices, one_of_constraint
-from apps.tenancy.state import Stateful
+from apps.tenancy.services.state import Stateful
 from byteor.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.worker.jobs import enqueue

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from apps.artifacts import retention
 from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
-from apps.artifacts.services import bisects, derived, replay_runs, replays, uploads
+from apps.artifacts.services import bisects, derived, replay_runs, replays, retention, uploads
 from apps.releases.jobs import ReplayDecided
 from byteor_cloud.errors import NotStored
 from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from apps.fleet import facts, history, services
 from apps.fleet.jobs import FORGET_CREDENTIALS, FORGET_HISTORY, SETTLE_FACTS
+from apps.fleet.services import agents, facts, history
 from byteor_cloud.worker.jobs import runs_periodically
 
 
 @runs_periodically(FORGET_CREDENTIALS)
 def forget_credentials() -> None:
     """Delete enrollment tokens and agent keys that expired or were revoked long ago."""
-    services.forget_credentials()
+    agents.forget_credentials()
 
 
 @runs_periodically(FORGET_HISTORY)

@@ -16,11 +16,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from apps.artifacts.models import Artifact, Replay
-from apps.fleet import facts
 from apps.fleet.models import Agent, Liveness
+from apps.fleet.services import facts
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.models import Environment
-from apps.tenancy.state import Stateful
+from apps.tenancy.services.state import Stateful
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.server import counters
 

@@ -15,7 +15,7 @@ from apps.pipelines.models import Version
 from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, name_index, one_of_constraint
-from apps.tenancy.state import Stateful
+from apps.tenancy.services.state import Stateful
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass
 from byteor.engine.failures import MAX_CAUSE, FailureReason

@@ -11,9 +11,9 @@ from django.http import HttpResponse
 from social_core.backends.open_id_connect import OpenIdConnectAuth
 from social_core.exceptions import AuthResponseError
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import User
+from apps.tenancy.services import audit
 from byteor_cloud.errors import Unauthenticated
 
 LONGEST_ID = 255  # the length of social_django's column

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from apps.tenancy import audit
 from apps.tenancy import jobs as kinds
 from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
-from apps.tenancy.services import hosts, housekeeping, organizations, signing_keys, usage
-from apps.tenancy.webhooks import delivery
+from apps.tenancy.services import audit, hosts, housekeeping, organizations, signing_keys, usage
+from apps.tenancy.services.webhooks import delivery
 from byteor_cloud.worker import jobs
 from byteor_cloud.worker.jobs import runs, runs_periodically
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rest_framework import serializers
 
-from apps.fleet import heartbeat_body
+from apps.fleet.services import heartbeat_body
 from byteor_cloud.api.fields import StrictSerializer
 from byteor_cloud.api.problems import as_domain_error
 from byteor_cloud.computing import configuration_checks

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.artifacts import folders
 from apps.artifacts.models import Artifact
+from apps.artifacts.services import folders
 from apps.fleet.models import Agent
 from byteor.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
 from tests.worlds import Api, World, run_jobs

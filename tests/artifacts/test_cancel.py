@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replay_runs, replays
+from apps.artifacts.services import children, replay_runs, replays
 from apps.tenancy.models import AuditEvent
 from byteor.engine.replay import Cancelled
 from byteor_cloud.captures.spawning import Child

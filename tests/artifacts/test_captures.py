@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import captures, derived, replays
+from apps.artifacts.services import captures, children, derived, folders, replays
 from byteor.engine.replay import Record, encode_journal
 from byteor_cloud.captures.files import indexes_of
 from byteor_cloud.ids import uuid7

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.artifacts import folders, tasks
+from apps.artifacts import tasks
 from apps.artifacts.models import Artifact
-from apps.artifacts.services import derived, uploads
+from apps.artifacts.services import derived, folders, uploads
 from apps.operations.management import cleaning
 from apps.tenancy.models import Host
 from byteor_cloud.storage import data_folders

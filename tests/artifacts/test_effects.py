@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.artifacts.effects import Executor
+from apps.artifacts.services.effects import Executor
 from byteor.engine.replay import EffectFailed, SideEffectPolicy
 from tests.artifacts.servers import serve_http
 from tests.patience import wait_until

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from apps.artifacts.effects import Executor
 from apps.artifacts.models import Replay
+from apps.artifacts.services.effects import Executor
 from apps.releases.models import Approval
 from apps.tenancy.models import AuditEvent, Environment
 from byteor.engine.allowlist import parse_url_prefix

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from apps.artifacts import children, effects
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replay_runs, uploads
+from apps.artifacts.services import children, effects, replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from byteor.engine.allowlist import parse_url_prefix

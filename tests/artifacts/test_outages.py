@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import children
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import blockers, explanations

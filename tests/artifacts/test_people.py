@@ -12,7 +12,7 @@ from apps.artifacts.services import bisects, replay_runs, replays
 from apps.tenancy.actors import Actor
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import organizations, tokens
-from apps.tenancy.webhooks.announce import enqueue_sending
+from apps.tenancy.services.webhooks.announce import enqueue_sending
 from byteor_cloud.ids import uuid7
 from tests.artifacts.execute_steps import capture_incident, create_environment, decide, post_replay
 from tests.artifacts.incidents import incident, upload

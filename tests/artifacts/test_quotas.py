@@ -14,12 +14,12 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.artifacts import retention
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
-from apps.fleet import enrollment, heartbeats
-from apps.fleet import services as fleet
-from apps.fleet.enrollment import Enrolled, Enrollment
+from apps.artifacts.services import retention
 from apps.fleet.models import Agent, EnrollmentToken
+from apps.fleet.services import agents as fleet
+from apps.fleet.services import enrollment, heartbeats
+from apps.fleet.services.enrollment import Enrolled, Enrollment
 from apps.pipelines.models import Draft
 from apps.releases.models import Deployment
 from apps.releases.services import bundles

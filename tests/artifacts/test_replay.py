@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import children
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replay_runs, uploads
+from apps.artifacts.services import children, replay_runs, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.ids import uuid7

@@ -14,9 +14,8 @@ from django.core.files.storage import FileSystemStorage
 from django.db import transaction
 from django.utils import timezone
 
-from apps.artifacts import retention
 from apps.artifacts.models import Artifact, UnreferencedBlob
-from apps.artifacts.services import uploads
+from apps.artifacts.services import retention, uploads
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.errors import NotStored, Unavailable

@@ -13,10 +13,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import children
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import derived, uploads
+from apps.artifacts.services import children, derived, uploads
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.api import system

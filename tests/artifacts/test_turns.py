@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import children
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import cancellation, replay_runs, replays
+from apps.artifacts.services import cancellation, children, replay_runs, replays
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.worker.jobs import SLOTS, Claim, JobLane

@@ -56,10 +56,10 @@ def _copy(row: models.Model, count: int, **values: str) -> None:
 
 def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) -> None:
     """Give an organization so many rows in one environment, beside a few rows in every other table."""
-    from apps.fleet import facts
     from apps.fleet.models import Agent
-    from apps.tenancy import audit
+    from apps.fleet.services import facts
     from apps.tenancy.models import AuditEvent, AuditSeal, Environment
+    from apps.tenancy.services import audit
     from tests.browser.filled import fill as fill_tables
 
     made = fill_tables(world)

@@ -40,7 +40,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
     """Print the times of each page; return the worst ratio and the highest number of queries."""
     from django.db import connection
 
-    from apps.fleet import facts
+    from apps.fleet.services import facts
     from tests.worlds import World
 
     logging.disable(logging.INFO)  # of the requests in this process

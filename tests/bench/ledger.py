@@ -24,8 +24,8 @@ CHANGES = [
 
 def _fill() -> None:
     """Create and seal an organization's audit events."""
-    from apps.tenancy import audit
     from apps.tenancy.models import AuditEvent
+    from apps.tenancy.services import audit
     from byteor_cloud.ids import uuid7
     from tests.worlds import World
 

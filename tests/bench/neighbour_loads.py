@@ -53,10 +53,10 @@ class Offender:
     @cached_property
     def large_draft(self) -> Any:
         """A draft of a large graph."""
-        from apps.pipelines import services
+        from apps.pipelines.services import pipelines
 
         plan, actor = graph(STAGES, LINKS), self.world.operator.actor
-        return services.create_draft(environment=self.world.dev, name="large", plan=plan, actor=actor)
+        return pipelines.create_draft(environment=self.world.dev, name="large", plan=plan, actor=actor)
 
     @cached_property
     def replays(self) -> tuple[Any, Any]:

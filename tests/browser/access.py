@@ -17,12 +17,12 @@ from django.urls import ResolverMatch, resolve
 
 from apps.artifacts.models import Artifact
 from apps.artifacts.services import replays
-from apps.fleet import facts
-from apps.fleet import services as fleet
+from apps.console.frame import site
+from apps.console.frame.console_user import ConsoleUser
+from apps.fleet.services import agents as fleet
+from apps.fleet.services import facts
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import bundles, deployments
-from apps.tenancy.console import site
-from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.services import members, organizations, signing_keys

@@ -9,10 +9,10 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from apps.console.frame import site
 from apps.fleet.models import Agent
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import ConfigBundle
-from apps.tenancy.console import site
 from apps.tenancy.models import Environment, User
 from tests.browser.filled import MODELS, row_page, signed_in, table
 

@@ -15,16 +15,16 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
+from apps.console.frame import site
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
 from apps.releases.services import bundles
-from apps.tenancy import audit
-from apps.tenancy.console import site
 from apps.tenancy.models import AuditEvent, IdempotencyKey, RateCounter, User, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import accounts, tokens, webhooks
+from apps.tenancy.services import accounts, audit, tokens
+from apps.tenancy.services.webhooks import subscriptions
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import Job, Periodic
@@ -113,7 +113,7 @@ def _fill(world: World, suffix: str) -> Filled:
     bundles.mark_known_bad(
         environment, "sha256:" + "b" * 64, reason=f"{world.name} saw it fail", actor=world.admin.actor
     )
-    webhook, _ = webhooks.create(
+    webhook, _ = subscriptions.create(
         organization=world.organization, url=f"https://{world.name}.example/{suffix}", events=["approval.expire"],
         actor=world.admin.actor,
     )  # fmt: skip

@@ -22,10 +22,10 @@ from django.forms import ChoiceField
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 
-from apps.tenancy.console import site
-from apps.tenancy.console.acts import Act
-from apps.tenancy.console.console_user import EVERYTHING, ConsoleUser
-from apps.tenancy.console.forms import new_form_id
+from apps.console.frame import site
+from apps.console.frame.acts import Act
+from apps.console.frame.console_user import EVERYTHING, ConsoleUser
+from apps.console.frame.forms import new_form_id
 from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import accounts
 from tests.browser.access import CARD, Somebody, Tenants, place_of, unrendered_list

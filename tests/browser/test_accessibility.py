@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from apps.tenancy.console import ReadOnlyAdmin, site
-from apps.tenancy.console.menu import RECORDS
+from apps.console.frame import ReadOnlyAdmin, site
+from apps.console.frame.menu import RECORDS
 from tests.browser.axe import examine, examine_open, prepare
 from tests.browser.conftest import TIMEOUT_MS, sign_in
 from tests.browser.every_page import more

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
+from apps.console.pages.changes import find_base, find_changes
 from apps.fleet.models import Agent
-from apps.releases.admin.changes import find_base, find_changes
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals
 from tests.browser.filled import row_page, signed_in, table

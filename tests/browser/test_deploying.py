@@ -9,11 +9,11 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
+from apps.console.frame.forms import new_form_id
+from apps.console.pages.deployments.deploying import describe_consent
 from apps.pipelines.models import Version
-from apps.releases.admin.deploying import describe_consent
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import bundles
-from apps.tenancy.console.forms import new_form_id
 from apps.tenancy.models import AuditEvent, Environment
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, signed_in

@@ -15,11 +15,11 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apps.artifacts.models import UnreferencedBlob
+from apps.console.frame import site
+from apps.console.frame.scope import lineage
 from apps.fleet.models import Agent, EnrollmentToken
 from apps.pipelines.models import Draft
 from apps.releases.models import Deployment
-from apps.tenancy.console import site
-from apps.tenancy.console.scope import lineage
 from apps.tenancy.models import (
     AuditEvent,
     Environment,

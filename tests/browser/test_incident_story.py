@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from apps.artifacts import children
 from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services import children
 from apps.pipelines.models import Version
 from tests.artifacts.incidents import archive, files_of, frames, journal, upload
 from tests.browser.axe import examine, prepare

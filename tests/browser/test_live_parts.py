@@ -13,7 +13,7 @@ from django.utils.html import strip_tags
 
 from apps.artifacts.models import Artifact
 from apps.artifacts.services import bisects, replays
-from apps.tenancy.console import LiveAdmin, site
+from apps.console.frame import LiveAdmin, site
 from tests.artifacts.incidents import incident, ingested, upload
 from tests.browser.filled import row_page, signed_in
 from tests.browser.waiting import approval_of, live, waiting

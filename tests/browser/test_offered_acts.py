@@ -10,16 +10,16 @@ from django.db import transaction
 from django.test import RequestFactory
 from django.utils import timezone
 
-from apps.artifacts.admin import ArtifactAdmin
 from apps.artifacts.models import Artifact
-from apps.fleet.admin import AgentAdmin
+from apps.console.frame import site
+from apps.console.frame.acts import Act, ActContext
+from apps.console.pages.agents import AgentAdmin
+from apps.console.pages.approvals import ApprovalAdmin
+from apps.console.pages.artifacts.tables import ArtifactAdmin
+from apps.console.pages.deployments.tables import DeploymentAdmin
+from apps.console.pages.records import DeploymentAgentAdmin
 from apps.fleet.models import Agent, Heartbeat
-from apps.releases.admin.approvals import ApprovalAdmin
-from apps.releases.admin.deployments import DeploymentAdmin
-from apps.releases.admin.records import DeploymentAgentAdmin
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
-from apps.tenancy.console import site
-from apps.tenancy.console.acts import Act, ActContext
 from byteor.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
 from byteor_cloud.errors import DomainError
 from tests.browser.confirmed import YES, shown_messages

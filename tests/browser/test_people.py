@@ -14,8 +14,8 @@ from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
+from apps.console.frame.forms import new_form_id
 from apps.fleet.models import EnrollmentToken
-from apps.tenancy.console.forms import new_form_id
 from apps.tenancy.credentials import credential_digest
 from apps.tenancy.models import (
     AuditEvent,

@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services import replays
+from apps.console.frame.forms import new_form_id
 from apps.releases.models import Approval
-from apps.tenancy.console.forms import new_form_id
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
 from tests.browser.filled import act, row_page, signed_in
 from tests.browser.waiting import live

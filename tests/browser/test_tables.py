@@ -13,10 +13,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import services
+from apps.console.frame import large, site
 from apps.fleet.models import AgentKey, Assignment, Heartbeat
+from apps.fleet.services import agents
 from apps.releases.models import Approval, Deployment
-from apps.tenancy.console import large, site
 from apps.tenancy.models import (
     AuditEvent,
     IdempotencyKey,
@@ -307,8 +307,8 @@ def test_the_fleet_is_filtered_and_counted_without_reading_all_heartbeats(world:
     for agent, silent_s in ((stale, 100), (offline, 1000)):
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=now - timedelta(seconds=silent_s))
     Heartbeat.objects.filter(agent=stale).update(clone_suspected_at=now)
-    services.set_drained(drained, drained=True, reason="", actor=world.admin.actor)
-    services.decommission(left, actor=world.admin.actor)
+    agents.set_drained(drained, drained=True, reason="", actor=world.admin.actor)
+    agents.decommission(left, actor=world.admin.actor)
 
     def costs(url: str, expected: int | None = None) -> int:
         with CaptureQueriesContext(connection) as queries:

@@ -12,10 +12,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import agent_keys as module
-from apps.fleet import heartbeats, keys, services
-from apps.fleet.agent_keys import AgentKeys, agent_keys
 from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.fleet.services import agents, heartbeats, keys
+from apps.fleet.services import verified_keys as module
+from apps.fleet.services.verified_keys import AgentKeys, agent_keys
 from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import organizations, signing_keys
@@ -70,7 +70,7 @@ def test_changed_offer_is_seen(listening: None) -> None:
 
 ENDINGS: dict[str, Callable[[World, Agent], Any]] = {
     "rotated": lambda world, agent: keys.rotate_key(agent, actor=world.admin.actor),
-    "decommissioned": lambda world, agent: services.decommission(agent, actor=world.admin.actor),
+    "decommissioned": lambda world, agent: agents.decommission(agent, actor=world.admin.actor),
     "environment deleted": lambda world, agent: organizations.delete(
         world.dev, kind="environment", actor=world.admin.actor
     ),
@@ -113,7 +113,7 @@ def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatc
     AgentKey.objects.update(expires_at=timezone.now() + timedelta(hours=1))
     assert beat(api, agent).status_code == 200
 
-    monkeypatch.setattr("apps.fleet.agent_keys.time.time", lambda: timezone.now().timestamp() + 3601)
+    monkeypatch.setattr("apps.fleet.services.verified_keys.time.time", lambda: timezone.now().timestamp() + 3601)
 
     # While the cache must not be used, the database's time counts.
     wait_until(lambda: beat(api, agent).status_code == 401)
@@ -178,7 +178,7 @@ def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) ->
 
     def read_then_revoke(*args: Any) -> Any:
         rows = read(*args)
-        services.decommission(agent, actor=world.admin.actor)
+        agents.decommission(agent, actor=world.admin.actor)
         wait_until(lambda: agent_keys._changes > changes)
         return rows
 
@@ -251,7 +251,7 @@ def test_key_is_looked_up_again_after_a_while(
     assert queries(lambda: own_keys.find(key)) == []
 
     now = time.monotonic()
-    monkeypatch.setattr("apps.fleet.agent_keys.time.monotonic", lambda: now + module.MAX_AGE_S)
+    monkeypatch.setattr("apps.fleet.services.verified_keys.time.monotonic", lambda: now + module.MAX_AGE_S)
 
     assert queries(lambda: own_keys.find(key)) == ["SELECT"]
 

@@ -13,8 +13,6 @@ from django.db.models import Count, Sum
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import enrollment, facts, services
-from apps.fleet.enrollment import Enrollment
 from apps.fleet.models import (
     Agent,
     Assignment,
@@ -27,6 +25,9 @@ from apps.fleet.models import (
     PulseCount,
     RunningInterval,
 )
+from apps.fleet.services import agents as fleet
+from apps.fleet.services import enrollment, facts
+from apps.fleet.services.enrollment import Enrollment
 from apps.tenancy.credentials import credential_digest
 from tests.patience import PATIENCE_S
 from tests.races import Race
@@ -156,7 +157,7 @@ def test_heartbeats_and_reports_that_change_nothing_leave_no_note(world: World) 
     for seconds in range(3):
         beat(agent, api, uptime_s=seconds)
     Assignment.objects.filter(agent=agent).update(progress="active")
-    services.update_agent(agent, {"name": "new", "labels": {}}, may_relabel=True, actor=world.admin.actor)
+    fleet.update_agent(agent, {"name": "new", "labels": {}}, may_relabel=True, actor=world.admin.actor)
 
     assert not ChangedAgent.objects.exists()
 
@@ -314,7 +315,7 @@ def test_decommissioned_agents_are_neither_listed_nor_counted(world: World) -> N
     stays, _ = world.agent(name="stays", zone="a", tier="edge")
     leaves, _ = world.agent(name="leaves", zone="a", rack="7")
 
-    services.decommission(leaves, actor=world.admin.actor)
+    fleet.decommission(leaves, actor=world.admin.actor)
 
     counted = facts.count(world.dev)
     assert [pulse.agent_id for pulse in Pulse.objects.all()] == [stays.pk]
@@ -330,9 +331,7 @@ def test_labels_are_counted_through_every_change(world: World) -> None:
     world.agent(world.staging, zone="a")
     assert facts.count(world.dev).labels == {"zone": {"a": 2, "b": 1}}
 
-    services.update_agent(
-        agents[0], {"labels": {"zone": "b", "tier": "edge"}}, may_relabel=True, actor=world.admin.actor
-    )
+    fleet.update_agent(agents[0], {"labels": {"zone": "b", "tier": "edge"}}, may_relabel=True, actor=world.admin.actor)
     assert facts.count(world.dev).labels == {"zone": {"b": 2, "a": 1}, "tier": {"edge": 1}}
 
     Agent.objects.filter(environment=world.dev).update(labels={"zone": "c"})  # a change of many agents at once
@@ -343,7 +342,7 @@ def test_labels_are_counted_through_every_change(world: World) -> None:
         ("zone", "c", 3)
     ]
     assert facts.count(world.dev).labels == {"zone": {"c": 3}}
-    services.decommission(agents[0], actor=world.admin.actor)
+    fleet.decommission(agents[0], actor=world.admin.actor)
     assert facts.count(world.dev).labels == {"zone": {"c": 2}}
 
 
@@ -351,7 +350,7 @@ def test_a_change_of_the_name_changes_no_count(world: World) -> None:
     agent, _ = world.agent(zone="a")
     before = LabelCount.objects.count()
 
-    services.update_agent(agent, {"name": "new"}, may_relabel=True, actor=world.admin.actor)
+    fleet.update_agent(agent, {"name": "new"}, may_relabel=True, actor=world.admin.actor)
 
     assert LabelCount.objects.count() == before
 
@@ -373,7 +372,7 @@ def test_label_counts_stay_exact_while_they_are_summed(world: World, at_once: Ra
 
     def relabel(agent: Agent) -> None:
         for zone in "bcd":
-            services.update_agent(agent, {"labels": {"zone": zone}}, may_relabel=True, actor=world.admin.actor)
+            fleet.update_agent(agent, {"labels": {"zone": zone}}, may_relabel=True, actor=world.admin.actor)
 
     answers = at_once(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
 
@@ -404,7 +403,7 @@ def test_heartbeats_do_not_wait_for_a_transaction_that_removes_agents(world: Wor
 
     def remove(agent: Agent) -> None:
         if leaves == "decommissioned":
-            services.decommission(agent, actor=world.admin.actor)
+            fleet.decommission(agent, actor=world.admin.actor)
         else:
             enrollment.enroll(Enrollment(token=token, environment=world.dev, name=agent.name, actor=world.admin.actor))
 
@@ -482,7 +481,7 @@ def test_migration_writes_what_the_triggers_would_have_written(world: World) -> 
     world.agent(name="silent", zone="c")
     leaves, api = world.agent(name="leaves", zone="a")
     beat(leaves, api)
-    services.decommission(leaves, actor=world.admin.actor)
+    fleet.decommission(leaves, actor=world.admin.actor)
     facts.maintain()
     models = (Pulse, RunningInterval, LabelCount)
 

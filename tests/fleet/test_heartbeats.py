@@ -11,9 +11,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import services
-from apps.fleet.heartbeats import LoadSpreader
 from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.fleet.services import agents as fleet
+from apps.fleet.services.heartbeats import LoadSpreader
 from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Environment, Organization, Project
 from byteor.engine.canonical import format_time
@@ -108,7 +108,7 @@ def test_concurrent_heartbeats_are_all_stored(at_once: Race, world: World) -> No
 def test_concurrent_heartbeats_with_valid_and_revoked_keys(at_once: Race, world: World) -> None:
     agents = stories.fleet(world, 8)
     for agent, _ in agents[4:]:
-        services.decommission(agent, actor=world.admin.actor)
+        fleet.decommission(agent, actor=world.admin.actor)
 
     answers = at_once(*(lambda agent=agent, api=api: beat(api, agent) for agent, api in agents))
 
@@ -159,7 +159,7 @@ def test_next_heartbeat_is_spread_around_the_interval(world: World, interval: in
 
 def test_interval_grows_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("apps.fleet.heartbeats.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("apps.fleet.services.heartbeats.time.monotonic", lambda: clock[0])
     spreader = LoadSpreader()
     for _ in range(20):
         clock[0] += 1

@@ -11,9 +11,9 @@ from django.apps import apps
 from django.db import transaction
 from django.utils import timezone
 
-from apps.fleet import keys, services
-from apps.fleet.history import forget_history
 from apps.fleet.models import Agent, Heartbeat, RunningInterval
+from apps.fleet.services import agents, keys
+from apps.fleet.services.history import forget_history
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.worlds import Api, World
@@ -134,7 +134,7 @@ def test_decommissioned_agent_keeps_its_history(world: World) -> None:
     agent, _ = world.agent()
     store(agent, 0)
 
-    services.decommission(agent, actor=world.admin.actor)
+    agents.decommission(agent, actor=world.admin.actor)
 
     assert minutes(agent) == [(A, 0, None, None)]
 

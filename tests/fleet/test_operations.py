@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.fleet import keys
 from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.fleet.services import keys
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import Role

@@ -13,7 +13,7 @@ from django.db import transaction
 
 from apps.fleet.models import EnrollmentToken
 from apps.tenancy.credentials import Family
-from apps.tenancy.services import webhooks
+from apps.tenancy.services.webhooks import subscriptions
 from tests.laws.tenants import Tenants
 
 
@@ -28,7 +28,7 @@ def create_tenants() -> dict[str, Any]:
     """
     with transaction.atomic():
         scene = Tenants()
-        webhook, _ = webhooks.create(
+        webhook, _ = subscriptions.create(
             organization=scene.home.organization,
             url="https://hooks.example.com/",
             events=["approval.expire"],

@@ -12,7 +12,7 @@ from rest_framework.viewsets import ViewSetMixin
 
 from apps.artifacts.models import Artifact
 from apps.artifacts.services import replays
-from apps.fleet import services as fleet
+from apps.fleet.services import agents as fleet
 from apps.releases.models import DeploymentAgent, KnownBad
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission, Role

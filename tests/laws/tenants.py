@@ -14,14 +14,15 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.artifacts.services import bisects, replays, uploads
-from apps.fleet import enrollment, keys
 from apps.fleet.models import AgentKey, EnrollmentToken
+from apps.fleet.services import enrollment, keys
 from apps.releases.models import Deployment
 from apps.releases.services import approvals
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import AuditEvent, Environment, OrganizationKey, UserToken, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import members, organizations, tokens, webhooks
+from apps.tenancy.services import members, organizations, tokens
+from apps.tenancy.services.webhooks import subscriptions
 from tests.worlds import Api, Person, World, plan, report, run_jobs
 
 INCIDENT = (Path(__file__).parent.parent / "engine/replay/golden/incident.tar.gz").read_bytes()
@@ -135,7 +136,7 @@ class Tenant(World):
         )
         self.key_api = Api(text)
         self.token = self.own_token(self.viewer)
-        self.webhook, _ = webhooks.create(
+        self.webhook, _ = subscriptions.create(
             organization=self.organization, url="https://hooks.example.com/", events=["approval.expire"],
             actor=self.admin.actor,
         )  # fmt: skip

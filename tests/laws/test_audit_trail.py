@@ -13,7 +13,7 @@ from tests.laws.calls import operations, send_valid
 from tests.laws.tenants import Tenants
 
 ROOT = Path(__file__).parents[2]
-OWNER = "apps/tenancy/audit.py"  # it shortens changes and counts repetitions
+OWNER = "apps/tenancy/services/audit.py"  # it shortens changes and counts repetitions
 WRITES = re.compile(r"\bAuditEvent\(|\bAuditEvent\.objects\.\w*create|INSERT\s+INTO\s+\"?tenancy_auditevent", re.I)
 # The events of agents and enrollment tokens, each with what limits it. All other events of theirs must be counted.
 LIMITED = {

@@ -12,8 +12,8 @@ from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact
-from apps.fleet import facts
 from apps.fleet.models import Agent, Assignment, Heartbeat, RunningInterval
+from apps.fleet.services import facts
 from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, DeploymentAgent
 from apps.tenancy.models import (
     AuditEvent,

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OWNER = "apps/releases/services/assignments.py"
 # The app fleet, which must not import releases, creates an empty assignment with each agent.
-ENROLLMENT = "apps/fleet/enrollment.py"
+ENROLLMENT = "apps/fleet/services/enrollment.py"
 MODELS = {"Assignment", "DeploymentAgent"}
 RELATED = {"agents", "assignment"}  # attributes that lead from a deployment or an agent to these rows
 WRITES = {

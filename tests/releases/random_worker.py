@@ -14,8 +14,8 @@ from apps.fleet.jobs import AgentLeft, WelcomeAgent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment
 from apps.releases.tasks import sum_progress, sweep
-from apps.tenancy import audit
-from apps.tenancy.ledger import Verification
+from apps.tenancy.services import audit
+from apps.tenancy.services.ledger import Verification
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import KINDS, GivenUp
 from tests.releases import model_records as m

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.fleet import services as fleet_services
 from apps.fleet.models import Agent, Assignment, Heartbeat
+from apps.fleet.services import agents as fleet_services
 from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent
 from apps.releases.tasks import sweep
 from apps.tenancy.models import Environment

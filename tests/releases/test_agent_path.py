@@ -12,7 +12,7 @@ from django.db import transaction
 from django.test import Client
 
 from apps.fleet.models import Agent, AgentKey, Heartbeat
-from apps.releases.agent_path import routes
+from apps.releases.api.agent_path import routes
 from apps.tenancy.credentials import Family, generate
 from byteor_cloud.ids import uuid7
 from tests.front import FrontClient

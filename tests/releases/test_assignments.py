@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from django.db import connection
 
-from apps.fleet import services as fleet_services
 from apps.fleet.models import Assignment
+from apps.fleet.services import agents as fleet_services
 from apps.releases.models import DeploymentAgent
 from apps.releases.services import assignments, builds, rollout_steps
 from tests.races import Race

@@ -232,7 +232,7 @@ def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_
 
 
 def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs: Callable[[], int]) -> None:
-    from apps.fleet import services as fleet
+    from apps.fleet.services import agents as fleet
 
     deployment, agent, _ = approved(world)
     fleet.decommission(agent, actor=world.admin.actor)

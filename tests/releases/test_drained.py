@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from apps.fleet import services
 from apps.fleet.models import Agent
+from apps.fleet.services import agents
 from tests.releases import stories
 from tests.releases.stories import Run, report_from_all, state, wanted, waves
 from tests.worlds import World, report
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 def drain(world: World, agent: Agent, *, drained: bool = True) -> None:
-    services.set_drained(agent, drained=drained, reason="disk", actor=world.operator.actor)
+    agents.set_drained(agent, drained=drained, reason="disk", actor=world.operator.actor)
 
 
 def explained(world: World, agent: Agent) -> tuple[list[str], list[str]]:

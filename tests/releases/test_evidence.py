@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from apps.releases.models import Approval, Deployment
-from apps.tenancy import audit
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import audit, signing_keys
 from byteor.engine.signing import tar
 from byteor.verify import cli
 from tests.worlds import World, run_jobs

@@ -11,8 +11,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Agent
+from apps.fleet.services import agents as fleet
 from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.models import Environment
 from byteor.engine.break_glass import BreakGlassRequest

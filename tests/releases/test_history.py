@@ -10,8 +10,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Heartbeat
+from apps.fleet.services import agents as fleet
 from apps.releases.models import Deployment
 from byteor.engine.canonical import format_time
 from byteor_cloud.ids import uuid7

@@ -9,9 +9,9 @@ import pytest
 from django.utils import timezone
 
 from apps.artifacts import tasks as artifacts
-from apps.fleet import services as fleet
 from apps.fleet import tasks as fleet_tasks
 from apps.fleet.models import Agent, AgentKey, Assignment, EnrollmentToken
+from apps.fleet.services import agents as fleet
 from apps.releases import tasks
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent, TimelineEntry
 from apps.tenancy.models import AuditEvent

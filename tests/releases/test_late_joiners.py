@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from apps.fleet import services as fleet
+from apps.fleet.services import agents as fleet
 from apps.releases.models import KnownBad
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories

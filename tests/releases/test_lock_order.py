@@ -18,17 +18,18 @@ from django.db import connection, transaction
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.fleet import enrollment, keys
-from apps.fleet import services as fleet
-from apps.fleet.enrollment import Enrolled, Enrollment
-from apps.fleet.labels import LabelChange
 from apps.fleet.models import Agent, AgentKey, Assignment, EnrollmentToken
+from apps.fleet.services import agents as fleet
+from apps.fleet.services import enrollment, keys
+from apps.fleet.services.enrollment import Enrolled, Enrollment
+from apps.fleet.services.labels import LabelChange
 from apps.releases.models import Deployment
 from apps.releases.services import approvals, deployments, relabeling, reports, rollbacks
 from apps.releases.services.relabeling import Relabeled
 from apps.tenancy.models import AuditEvent, Environment, Project, WebhookDelivery
-from apps.tenancy.services import organizations, webhooks
-from apps.tenancy.state import lock_row
+from apps.tenancy.services import organizations
+from apps.tenancy.services.state import lock_row
+from apps.tenancy.services.webhooks import subscriptions
 from byteor.engine.machines import AgentProgress
 from byteor_cloud.errors import DomainError, Unavailable
 from tests.patience import wait_until
@@ -71,7 +72,7 @@ def tell(world: World) -> Story:
     assert under_way.approval is not None
     approvals.decide(under_way.approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     run_jobs()
-    webhook, _ = webhooks.create(
+    webhook, _ = subscriptions.create(
         organization=world.organization, environment_id=environment.pk, url="https://hooks.example/1",
         events=["approval.expire"], actor=actor,
     )  # fmt: skip
@@ -130,7 +131,7 @@ REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
     "rotate own key": ("fleet_agent", lambda s: keys.rotate_own_key(_key(s), actor=s.world.admin.actor)),
     "report": ("fleet_assignment", _report),
     "enroll again": ("fleet_enrollmenttoken", _enroll),
-    "deliver again": ("tenancy_webhook", lambda s: webhooks.redeliver(s.delivery, actor=s.world.admin.actor)),
+    "deliver again": ("tenancy_webhook", lambda s: subscriptions.redeliver(s.delivery, actor=s.world.admin.actor)),
 }
 
 

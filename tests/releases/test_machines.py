@@ -21,7 +21,7 @@ from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEnt
 from apps.releases.services import bundles
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
-from apps.tenancy.state import Stateful, advance
+from apps.tenancy.services.state import Stateful, advance
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.machines import MACHINES, StateMachine
 from byteor_cloud.errors import IllegalTransition

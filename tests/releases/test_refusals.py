@@ -8,7 +8,7 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from apps.releases.agent_path import application
+from apps.releases.api.agent_path import application
 from apps.tenancy.credentials import Family, generate
 from byteor_cloud.api import refusals
 from byteor_cloud.ids import uuid7

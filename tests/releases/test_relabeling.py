@@ -150,7 +150,7 @@ def test_concurrent_changes_both_hold(at_once: Race, world: World) -> None:
 
 
 def test_events_of_a_large_change_name_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.fleet.labels._AGENTS_PER_EVENT", 2)
+    monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", zone="a")
 

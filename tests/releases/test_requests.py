@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Assignment
+from apps.fleet.services import agents as fleet
 from apps.releases.models import Approval, Deployment, TimelineEntry
 from apps.releases.services import bundles as bundle_services
 from apps.tenancy.models import AuditEvent, Environment

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.fleet import services as fleet_services
 from apps.fleet.models import Assignment
+from apps.fleet.services import agents as fleet_services
 from apps.releases.models import Deployment, KnownBad
 from apps.releases.services import bundles as bundle_services
 from apps.releases.services import deployments, rollbacks

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from apps.fleet import services
-from apps.fleet.agent_keys import agent_keys
-from apps.releases.agent_path import application
-from apps.releases.agent_path.waiting import Outcome, WaitingRoom
+from apps.fleet.services import agents
+from apps.fleet.services.verified_keys import agent_keys
+from apps.releases.api.agent_path import application
+from apps.releases.api.agent_path.waiting import Outcome, WaitingRoom
 from byteor_cloud.database.notices import notices
 from byteor_cloud.ids import uuid7
 from tests.patience import PATIENCE_S, wait_until
@@ -82,7 +82,7 @@ def test_change_of_the_offer_ends_the_waiting(polling: Any, room: WaitingRoom) -
 def test_revoked_key_ends_the_waiting_with_401(polling: Any) -> None:
     world, agent, _, _, poll = polling()
 
-    services.decommission(agent, actor=world.admin.actor)
+    agents.decommission(agent, actor=world.admin.actor)
 
     assert poll.end().status_code == 401
 
@@ -124,7 +124,7 @@ def test_change_of_another_agent_wakes_nobody(polling: Any, room: WaitingRoom) -
     waiting = Poll(other_api, other, etag)
     wait_until(lambda: len(room) == 2)
 
-    services.decommission(other, actor=world.admin.actor)
+    agents.decommission(other, actor=world.admin.actor)
 
     assert waiting.end().status_code == 401
     assert poll.answer is None

@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 
 from apps.tenancy.credentials import Family, generate, generate_link
-from apps.tenancy.webhooks import signing
+from apps.tenancy.services.webhooks import signing
 from byteor_cloud import logs
 
 SECRETS = [generate_link().text, *(generate(family).text for family in Family)]

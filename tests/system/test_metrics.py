@@ -22,10 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apps.fleet.models import Heartbeat
 from apps.operations import metrics
-from apps.releases.agent_path import answers
+from apps.releases.api.agent_path import answers
 from apps.releases.jobs import BuildBundle
-from apps.tenancy import audit
 from apps.tenancy.models import AuditSeal
+from apps.tenancy.services import audit
 from byteor_cloud.worker.jobs import enqueue
 from tests.races import Race, at_once
 from tests.system.conftest import Installation
@@ -154,7 +154,7 @@ def test_liveness_goes_by_the_environment_s_own_interval(
 def test_decommissioned_agents_and_deleted_environments_are_not_counted(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
-    from apps.fleet import services as fleet
+    from apps.fleet.services import agents as fleet
     from apps.tenancy.services import organizations
 
     kept, _ = world.agent(name="kept")

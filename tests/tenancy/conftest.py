@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from apps.tenancy import audit, vault
 from apps.tenancy.models import AuditEvent, AuditSeal, MasterKey
+from apps.tenancy.services import audit, vault
 from byteor_cloud.config import Key
 from tests.races import at_once
 from tests.tenancy.host_steps import OLD

@@ -9,8 +9,8 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management import call_command
 
-from apps.tenancy import vault
 from apps.tenancy.models import AuditEvent, Host, IdempotencyKey, MasterKey, OrganizationKey, SigningKey, Webhook
+from apps.tenancy.services import vault
 from byteor_cloud.config import read_key
 
 OLD = read_key(settings.CONFIG.master_key) or b""

@@ -15,10 +15,11 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from apps.tenancy import audit, tasks
+from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
+from apps.tenancy.services import audit
+from apps.tenancy.services.ledger import Verification
 from byteor.engine.hash_chain import GENESIS
 from byteor_cloud.ids import smallest_uuid7
 from tests.races import Race

@@ -11,12 +11,12 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from apps.tenancy import audit, tasks
+from apps.tenancy import tasks
 from apps.tenancy.actors import Actor
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, RepeatedEvent, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import tokens
+from apps.tenancy.services import audit, tokens
+from apps.tenancy.services.ledger import Verification
 from tests.races import Race
 from tests.worlds import PLAN, Api, World
 
@@ -173,7 +173,7 @@ def test_other_events_are_recorded_in_full(world: World, machine: Machine) -> No
 
 
 def test_events_of_one_large_change_belong_together(world: World, machine: Machine, monkeypatch: Any) -> None:
-    monkeypatch.setattr("apps.fleet.labels._AGENTS_PER_EVENT", 2)
+    monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", place="x")
 

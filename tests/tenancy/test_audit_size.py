@@ -12,11 +12,11 @@ from django.db import IntegrityError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.tenancy import audit
 from apps.tenancy.actors import system_actor
 from apps.tenancy.audit_changes import fit
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent
+from apps.tenancy.services import audit
+from apps.tenancy.services.ledger import Verification
 from byteor_cloud.ids import uuid7
 from tests.worlds import World
 

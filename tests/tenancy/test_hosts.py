@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from apps.tenancy import vault
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, MasterKey, SigningKey
-from apps.tenancy.services import master_key, signing_keys, webhooks
-from apps.tenancy.state import lock_row
+from apps.tenancy.services import master_key, signing_keys, vault
+from apps.tenancy.services.state import lock_row
+from apps.tenancy.services.webhooks import subscriptions
 from byteor_cloud.database.connections import direct_connection
 from tests.patience import PATIENCE_S, wait_until
 from tests.tenancy.host_steps import NEW, OLD, THIRD, everything, rotate_master_key
@@ -207,7 +207,7 @@ def test_host_that_waited_for_a_rotation_does_not_encrypt_with_the_old_key(on_ho
 @pytest.mark.django_db(transaction=True)
 def test_rotation_and_a_request_that_locked_a_value_do_not_block_each_other(on_host: Any) -> None:
     world = World("acme")
-    hook, _ = webhooks.create(
+    hook, _ = subscriptions.create(
         organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor
     )
     on_host(NEW, OLD)
@@ -218,7 +218,7 @@ def test_rotation_and_a_request_that_locked_a_value_do_not_block_each_other(on_h
         lock_row(hook)
         is_locked.set()
         assert may_go_on.wait(PATIENCE_S)
-        webhooks.rotate_secret(hook, actor=world.admin.actor)
+        subscriptions.rotate_secret(hook, actor=world.admin.actor)
 
     with ThreadPoolExecutor() as pool:
         requesting = in_thread(pool, rotate_secret)
@@ -232,4 +232,4 @@ def test_rotation_and_a_request_that_locked_a_value_do_not_block_each_other(on_h
     assert counts["tenancy.Webhook.secret"] == counts["tenancy.Webhook.previous_secret"] == 1
     on_host(NEW)
     hook.refresh_from_db()
-    assert len(webhooks.signing_secrets(hook)) == 2
+    assert len(subscriptions.signing_secrets(hook)) == 2

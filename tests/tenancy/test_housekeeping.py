@@ -12,11 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from social_django.models import Association, Code, Nonce, Partial
 
-from apps.tenancy import pruning, tasks
+from apps.tenancy import tasks
 from apps.tenancy.api.serializers import EnvironmentSettingsSerializer
 from apps.tenancy.models import AuditEvent, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import accounts, housekeeping, tokens
+from apps.tenancy.services import accounts, housekeeping, pruning, tokens
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db

@@ -9,12 +9,12 @@ import pytest
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
-from apps.tenancy import audit, tasks
+from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, Membership, SigningKey, User, UserToken
 from apps.tenancy.permissions import Role
-from apps.tenancy.services import accounts, organizations, signing_keys, tokens
+from apps.tenancy.services import accounts, audit, organizations, signing_keys, tokens
+from apps.tenancy.services.ledger import Verification
 from byteor.engine.hash_chain import LedgerCode
 from tests.races import Race
 from tests.tenancy.installation_steps import (

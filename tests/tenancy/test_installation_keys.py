@@ -11,10 +11,10 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from apps.tenancy import audit, ledger, tasks, vault
+from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, SigningKey
-from apps.tenancy.services import master_key, signing_keys
+from apps.tenancy.services import audit, ledger, master_key, signing_keys, vault
 from byteor.engine.hash_chain import Checkpoint
 from byteor.engine.signing.keys import KeyStatus
 from byteor.verify import cli

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from apps.tenancy import audit
 from apps.tenancy.models import AuditEvent, OrganizationKey, SigningKey, User
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import audit, signing_keys
 from tests.tenancy.installation_steps import make_token, sign_in
 from tests.tenancy.ledger_steps import run
 from tests.worlds import World

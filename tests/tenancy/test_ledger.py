@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.tenancy import audit, ledger
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal
+from apps.tenancy.services import audit, ledger
+from apps.tenancy.services.ledger import Verification
 from byteor.engine.hash_chain import Chain, LedgerCode, link_hash, read_line
 from byteor_cloud.ids import uuid7
 from tests.tenancy.ledger_steps import event_of, without_triggers

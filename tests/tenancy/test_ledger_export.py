@@ -11,8 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.tenancy import ledger
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import ledger, signing_keys
 from byteor.engine.hash_chain import GENESIS, Chain, Checkpoint, read_line
 from byteor.engine.signing import keys
 from tests.tenancy.ledger_steps import export_path, lines_of

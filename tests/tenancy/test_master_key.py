@@ -16,10 +16,10 @@ from django.core.management.base import CommandError
 from django.db import models
 from django.utils import timezone
 
-from apps.tenancy import vault
 from apps.tenancy.models import AuditEvent, IdempotencyKey, MasterKey, SigningKey
-from apps.tenancy.sealed_field import SealedField, sealed_fields
-from apps.tenancy.services import master_key, signing_keys, webhooks
+from apps.tenancy.models.sealed_field import SealedField, sealed_fields
+from apps.tenancy.services import master_key, signing_keys, vault
+from apps.tenancy.services.webhooks import subscriptions
 from byteor_cloud.config import read_key
 from tests.worlds import World
 
@@ -76,7 +76,7 @@ def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
     ]
 
     assert plain == {"tenancy.SigningKey.public_key"}
-    assert encrypting == ["apps/tenancy/vault.py"]
+    assert encrypting == ["apps/tenancy/services/vault.py"]
     with pytest.raises(TypeError, match="is not a SealedField"):
         vault.seal(SigningKey(), "public_key", b"secret")
 
@@ -85,13 +85,13 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
     old = read_key(django_settings.CONFIG.master_key)
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
-    hook, _ = webhooks.create(
+    hook, _ = subscriptions.create(
         organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor
     )
-    webhooks.rotate_secret(hook, actor=world.admin.actor)
+    subscriptions.rotate_secret(hook, actor=world.admin.actor)
     hook.refresh_from_db()
     before, raw = sealed(), signing_keys.active_private_key(world.organization.pk)
-    secrets = webhooks.signing_secrets(hook)
+    secrets = subscriptions.signing_secrets(hook)
     assert {name.split()[0] for name in before} == {str(field) for field in sealed_fields()}
 
     # With both keys set, everything can be decrypted. New values are encrypted under the old key, which all hosts have.
@@ -126,7 +126,7 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
     configure(settings, master_key_previous=None)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     hook.refresh_from_db()
-    assert (len(secrets), webhooks.signing_secrets(hook)) == (2, secrets)
+    assert (len(secrets), subscriptions.signing_secrets(hook)) == (2, secrets)
     again = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
     assert (again["Idempotent-Replayed"], again.json()) == ("true", first.json())
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from apps.console.frame import site
+from apps.console.frame.console_user import ConsoleUser, _read
+from apps.console.frame.personal import _compiled, visible_row
 from apps.releases.models import ConfigBundle
-from apps.tenancy.console import site
-from apps.tenancy.console.console_user import ConsoleUser, _read
-from apps.tenancy.console.personal import _compiled, visible_row
 from apps.tenancy.models import OrganizationKey, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members, tokens

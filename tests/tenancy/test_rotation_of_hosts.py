@@ -11,9 +11,8 @@ import pytest
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apps.tenancy import vault
 from apps.tenancy.models import Host, MasterKey, SigningKey
-from apps.tenancy.services import hosts, signing_keys
+from apps.tenancy.services import hosts, signing_keys, vault
 from byteor_cloud.config import read_key
 from byteor_cloud.ids import uuid7
 from tests.tenancy.host_steps import NEW, OLD, THIRD, announce, everything, rotate_master_key

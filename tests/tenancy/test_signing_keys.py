@@ -11,9 +11,9 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from apps.tenancy import tasks, vault
+from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Organization, SigningKey
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import signing_keys, vault
 from byteor.engine.canonical import format_time
 from byteor.engine.signing import keys
 from byteor_cloud.errors import Conflict

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from apps.tenancy.models import Environment
-from apps.tenancy.state import lock_row
+from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import NotFound
 from tests.worlds import World
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import AuditEvent, Webhook
-from apps.tenancy.webhooks import outgoing
+from apps.tenancy.services.webhooks import outgoing
 from tests.tenancy.receiver import certificate, serving
 from tests.worlds import World
 

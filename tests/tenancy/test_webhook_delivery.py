@@ -12,7 +12,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
-from apps.tenancy.webhooks import delivery
+from apps.tenancy.services.webhooks import delivery
 from byteor_cloud.worker.jobs import JobLane, queue_of
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import delivery_log, is_signed, let_time_pass, record_event, subscribe

@@ -11,9 +11,9 @@ from django.conf import settings as django_settings
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from apps.tenancy import audit
 from apps.tenancy.models import AuditEvent, WebhookDelivery
-from apps.tenancy.webhooks.events import FAMILIES, TYPES
+from apps.tenancy.services import audit
+from apps.tenancy.webhook_events import FAMILIES, TYPES
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import WORKER, delivery_log, is_signed, record_event, subscribe
 from tests.worlds import World, run_jobs

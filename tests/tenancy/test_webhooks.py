@@ -14,9 +14,8 @@ from django.utils import timezone
 
 from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
-from apps.tenancy.services import webhooks
-from apps.tenancy.vault import MasterKeyUnavailable
-from apps.tenancy.webhooks import delivery
+from apps.tenancy.services.vault import MasterKeyUnavailable
+from apps.tenancy.services.webhooks import delivery, subscriptions
 from byteor_cloud.worker import jobs
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import delivery_log, is_signed, org, record_event, subscribe
@@ -179,7 +178,7 @@ def test_the_project_and_environment_can_be_changed_and_cleared(world: World, re
 
 
 def test_the_number_of_webhooks_is_limited(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 1)
+    monkeypatch.setattr(subscriptions, "MAX_WEBHOOKS", 1)
     subscribe(world, receiver)
 
     refused = world.admin.api.post(org(world), {"url": receiver.url, "events": ["*"]})

@@ -11,9 +11,10 @@ from typing import Any
 
 from django.db.models import F
 
-from apps.tenancy import audit, tasks
+from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, WebhookDelivery
+from apps.tenancy.services import audit
 from tests.tenancy.receiver import Message, Receiver
 from tests.worlds import World, run_jobs
 

@@ -13,12 +13,12 @@ from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services import captures, replays
 from apps.artifacts.services.uploads import WORKER, storable
 from apps.pipelines.models import Version
-from apps.pipelines.services import diff_versions
-from apps.tenancy import audit
+from apps.pipelines.services.pipelines import diff_versions
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import advance, lock_row
 from apps.tenancy.services.tokens import person_behind
-from apps.tenancy.state import advance, lock_row
 from byteor.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
 from byteor.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect, unchecked_stages
 from byteor_cloud.database.large_columns import without_large

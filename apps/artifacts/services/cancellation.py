@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from apps.artifacts.models import Replay
 from apps.tenancy.actors import Actor
-from apps.tenancy.state import advance, lock_row
+from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.machines import ReplayEvent, ReplayStatus
 from byteor_cloud.errors import Conflict
 

@@ -13,9 +13,8 @@ from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from apps.artifacts import children, folders
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import derived
+from apps.artifacts.services import children, derived, folders
 from apps.artifacts.services.replay_runs import child_request
 from byteor.engine.machines import ArtifactStatus, ReplayStatus
 from byteor.engine.replay import RejectedBundle, StaleIndex

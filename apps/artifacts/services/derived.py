@@ -16,8 +16,8 @@ from pathlib import Path
 from django.conf import settings
 from django.db import connection, transaction
 
-from apps.artifacts import folders
 from apps.artifacts.models import Artifact
+from apps.artifacts.services import folders
 from apps.tenancy.services import hosts
 from byteor.engine.replay import RejectedBundle, RejectionReason
 from byteor_cloud.concurrency.offload import run_in_disk_thread

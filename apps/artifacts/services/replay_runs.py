@@ -13,15 +13,15 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from apps.artifacts import children
-from apps.artifacts.effects import TOTAL_S, Executor
 from apps.artifacts.models import Replay, ReplayFrames
+from apps.artifacts.services import children
+from apps.artifacts.services.effects import TOTAL_S, Executor
 from apps.artifacts.services.replays import approval_subject, end, needs_approval
 from apps.artifacts.services.uploads import WORKER, storable, unpacked
 from apps.releases.services import approvals
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import usage
-from apps.tenancy.state import advance, lock_row
+from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.compiler import decode
 from byteor.engine.machines import ReplayEvent, ReplayStatus
 from byteor.engine.replay import (

@@ -17,12 +17,12 @@ from apps.artifacts.services.uploads import WORKER, version_for
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import approvals
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import advance, lock_row
 from apps.tenancy.services.tokens import person_behind
-from apps.tenancy.state import advance, lock_row
 from byteor.engine.approval_subject import ApprovalSubject
 from byteor.engine.compiler import SIDE_EFFECTS, split_op
 from byteor.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus

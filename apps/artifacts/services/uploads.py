@@ -18,11 +18,10 @@ from apps.artifacts.services import derived
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Membership, Quota
-from apps.tenancy.services import quotas
-from apps.tenancy.state import advance, lock_row
+from apps.tenancy.services import audit, quotas
+from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor.engine.replay import RejectedBundle, extract_incident
 from byteor_cloud.captures.files import build_capture, size_of

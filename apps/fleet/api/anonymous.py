@@ -27,13 +27,13 @@ from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from apps.fleet.combining import Combiner
 from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.tenancy.api.authentication import bearer_in, client_ip, verified_digest
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.refusals import Allowance, Pace, Tally
+from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import TooManyRequests, Unauthenticated
 from byteor_cloud.server import open_connections

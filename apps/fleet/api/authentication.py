@@ -10,13 +10,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from rest_framework.request import Request
 
-from apps.fleet import keys
-from apps.fleet.combining import Combiner
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
+from apps.fleet.services import keys
 from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication, client_ip
 from apps.tenancy.models import Credential, Environment
+from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.errors import Unauthenticated
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from apps.fleet.models import Agent, AgentKey
-from apps.tenancy import audit
 from apps.tenancy.api.base import ApiViewSet
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
 from byteor_cloud.errors import Forbidden, NotFound
 
 

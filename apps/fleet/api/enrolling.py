@@ -9,14 +9,14 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from rest_framework.response import Response
 
-from apps.fleet import enrollment
-from apps.fleet.combining import Combiner
-from apps.fleet.enrollment import Enrolled, Enrollment
+from apps.fleet.services import enrollment
+from apps.fleet.services.enrollment import Enrolled, Enrollment
 from apps.tenancy.api import idempotency
 from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.models import IdempotencyKey
 from apps.tenancy.services import signing_keys
 from byteor_cloud.api import problems
+from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.errors import DomainError
 
 

@@ -10,9 +10,9 @@ from uuid import UUID
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.fleet.heartbeats import StoredHeartbeat
-from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
+from apps.fleet.services.heartbeats import StoredHeartbeat
+from apps.fleet.services.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from byteor.engine.machines import OfferAction
 from byteor_cloud.api.fields import ModelSerializer, NameField, StrictSerializer, TextField

@@ -10,13 +10,13 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet import facts, heartbeat_body, heartbeats, keys, services
 from apps.fleet.api import enrolling, operations
 from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.api.enrolling import EnrollRequest
-from apps.fleet.enrollment import Enrollment, create_enrollment_token
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.services import agents, facts, heartbeat_body, heartbeats, keys
+from apps.fleet.services.enrollment import Enrollment, create_enrollment_token
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.idempotency import Repeatable
@@ -170,7 +170,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
 
     def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
-        services.update_agent(
+        agents.update_agent(
             row,
             data,
             may_relabel=self.environment.posture != Posture.PROD or P.MANAGE_ENVIRONMENT in self.granted_permissions,
@@ -180,7 +180,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         return self.get_object()  # type: ignore[no-any-return]  # read again, with liveness and drift
 
     def perform_destroy(self, row: Agent) -> None:
-        services.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
+        agents.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
 
     @extend_schema(
         request=s.RotateKeySerializer, responses={201: s.RotatedKeySerializer, 202: s.RequestedRotationSerializer}
@@ -208,7 +208,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def _set_drained(self, request: Request, *, drained: bool) -> Response:
         body = s.DrainSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        services.set_drained(self.get_object(), drained=drained, **body.validated_data, actor=self.actor)
+        agents.set_drained(self.get_object(), drained=drained, **body.validated_data, actor=self.actor)
         return self.represent(self.get_object())
 
 
@@ -263,7 +263,7 @@ class SigningKeyViewSet(AgentSelfViewSet):
 
 
 class HeartbeatViewSet(AgentSelfViewSet):
-    """Heartbeats. ``apps.releases.agent_path`` answers nearly all of them before Django, with the same functions."""
+    """Heartbeats. ``apps.releases.api.agent_path`` answers nearly all of them before Django, with the same code."""
 
     operations = operations.HEARTBEAT
     queryset = Agent.objects.none()

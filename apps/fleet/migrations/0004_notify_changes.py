@@ -1,4 +1,4 @@
-"""Notify API processes of what they cache about agents: keys, settings and offers (apps.fleet.agent_keys).
+"""Notify API processes of what they cache about agents: keys, settings and offers (apps.fleet.services.verified_keys).
 
 A payload names what changed, as ``kind:id``. Offers of many agents change in one statement, so their ids share
 notifications; 200 of them fit into the 8,000 bytes that PostgreSQL allows.

@@ -4,7 +4,7 @@ from typing import Any, override
 
 from django.core.management.base import BaseCommand, CommandError
 
-from apps.tenancy.vault import MasterKeyUnavailable
+from apps.tenancy.services.vault import MasterKeyUnavailable
 
 
 class OperatorCommand(BaseCommand):

@@ -12,8 +12,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet import history
 from apps.fleet.models import Agent, RunningInterval
+from apps.fleet.services import history
 from apps.releases.api import operations
 from apps.releases.services import provenance
 from apps.tenancy.api.base import EnvironmentViewSet

@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.fleet.api.serializers import LabelsField, SelectorField
-from apps.fleet.labels import LABEL_KEY, MAX_LABELS, LabelChange, is_label_key
 from apps.fleet.models import Agent
+from apps.fleet.services.labels import LABEL_KEY, MAX_LABELS, LabelChange, is_label_key
 from apps.releases.api import operations
 from apps.releases.services import relabeling
 from apps.tenancy.api.base import EnvironmentViewSet

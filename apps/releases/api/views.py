@@ -281,7 +281,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
 class AgentDeploymentViewSet(AgentSelfViewSet):
     """An agent's own offer, its bundle, and the agent's reports on it.
 
-    ``apps.releases.agent_path`` answers nearly all polls and reports before Django, with the same functions.
+    ``apps.releases.api.agent_path`` answers nearly all polls and reports before Django, with the same functions.
     """
 
     operations = operations.AGENT_DEPLOYMENT

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
+from apps.fleet.services import agents as fleet
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import blockers, bundles
 from apps.tenancy.actors import Actor

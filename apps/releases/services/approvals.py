@@ -13,11 +13,10 @@ from django.utils import timezone
 from apps.releases.jobs import ReplayDecided
 from apps.releases.models import Approval, ApprovalDecision, Deployment, TimelineEntry
 from apps.releases.services import offers
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
-from apps.tenancy.services import signing_keys, tokens
-from apps.tenancy.state import advance, check_transition, keep_environments, lock_row
+from apps.tenancy.services import audit, signing_keys, tokens
+from apps.tenancy.services.state import advance, check_transition, keep_environments, lock_row
 from byteor.engine.approval_subject import ApprovalSubject
 from byteor.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
 from byteor.engine.release_policy import ReleasePolicy

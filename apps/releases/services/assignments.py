@@ -21,11 +21,11 @@ from django.db import connection
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
+from apps.fleet.services import agents as fleet
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
-from apps.tenancy.pruning import delete_in_batches
+from apps.tenancy.services.pruning import delete_in_batches
 from byteor.engine import failures
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor

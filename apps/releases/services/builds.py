@@ -12,7 +12,7 @@ from apps.releases.models import Deployment
 from apps.releases.services import approvals, assignments, blockers, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.tenancy.services import signing_keys
-from apps.tenancy.state import advance, lock_row
+from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.canonical import canonical
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor.engine.signing import bundle as delivery

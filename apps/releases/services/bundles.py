@@ -14,9 +14,9 @@ from django.db.models.functions import Cast
 
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, KnownBad
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
 from byteor.engine.configuration import RuntimeConfig
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.computing.configuration_checks import ConfigWarning, check_runtime_config, find_warnings

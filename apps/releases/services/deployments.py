@@ -10,13 +10,13 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.fleet import services as fleet
+from apps.fleet.services import agents as fleet
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
 from apps.releases.services import admission, approvals, assignments, bundles, failures, offers
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, check_transition, lock_row
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import advance, check_transition, lock_row
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor.engine.machines import (

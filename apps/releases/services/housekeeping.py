@@ -10,7 +10,7 @@ from django.utils import timezone
 from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, TimelineEntry
 from apps.releases.services import assignments
-from apps.tenancy.pruning import delete_in_batches
+from apps.tenancy.services.pruning import delete_in_batches
 from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
 
 REPORTS_KEPT_FOR = timedelta(days=90)

@@ -8,13 +8,13 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet, Value
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Agent
+from apps.fleet.services import agents as fleet
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments
 from apps.tenancy.models import Environment
-from apps.tenancy.state import lock_row
+from apps.tenancy.services.state import lock_row
 from byteor.engine.machines import DeploymentStatus
 from byteor.engine.target import Target
 from byteor_cloud.database.large_columns import each_row

@@ -11,8 +11,8 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 
-from apps.fleet import facts
 from apps.fleet.models import RunningInterval
+from apps.fleet.services import facts
 from apps.releases.models import ApprovalDecision, Deployment
 from apps.tenancy.models import Environment
 

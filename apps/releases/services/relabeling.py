@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import QuerySet
 
-from apps.fleet import labels
-from apps.fleet import services as fleet
-from apps.fleet.labels import LabelChange
 from apps.fleet.models import Agent
+from apps.fleet.services import agents as fleet
+from apps.fleet.services import labels
+from apps.fleet.services.labels import LabelChange
 from apps.releases.services import assignments, offers
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import lock_row
+from apps.tenancy.services.state import lock_row
 
 
 @dataclass(frozen=True, slots=True)

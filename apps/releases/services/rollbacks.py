@@ -9,7 +9,7 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import assignments, bundles, failures, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
-from apps.tenancy.state import advance, check_transition, lock_row
+from apps.tenancy.services.state import advance, check_transition, lock_row
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 

@@ -15,7 +15,7 @@ from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments, bundles, failures, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
-from apps.tenancy.state import advance, lock_row
+from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor.engine.signing import bundle as delivery

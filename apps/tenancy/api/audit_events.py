@@ -9,13 +9,13 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from apps.tenancy import ledger
 from apps.tenancy.api import operations
 from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import OrganizationViewSet
 from apps.tenancy.api.mixins import ListModelMixin
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import ledger
 from byteor_cloud.api import bodies
 from byteor_cloud.api.parameters import (
     choice_parameter,

@@ -20,7 +20,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from apps.tenancy import audit
 from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, scopes
@@ -30,6 +29,7 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
+from apps.tenancy.services import audit
 from byteor_cloud.api import request_slots
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.computing_lane import compute_for

@@ -15,9 +15,9 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy import vault
 from apps.tenancy.access import Principal
 from apps.tenancy.models import IdempotencyKey
+from apps.tenancy.services import vault
 from byteor_cloud.api.parameters import IDEMPOTENCY_KEY
 from byteor_cloud.api.rendering import PausingJSONRenderer
 from byteor_cloud.errors import Conflict, DomainError, InvalidInput

@@ -21,13 +21,12 @@ from social_core.actions import do_auth
 from social_core.exceptions import AuthConfigurationError, AuthProviderError, SocialAuthBaseException
 from social_django.utils import load_backend, load_strategy
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, operations
 from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.api.serializers import UserSerializer
 from apps.tenancy.models import User
-from apps.tenancy.services import accounts, tokens
+from apps.tenancy.services import accounts, audit, tokens
 from byteor_cloud.api import problems
 from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
 

@@ -16,8 +16,8 @@ from apps.tenancy.api.base import OrganizationViewSet
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services import webhooks
-from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
+from apps.tenancy.services.webhooks import subscriptions
+from apps.tenancy.webhook_events import TYPES, WILDCARDS, Outcome, action_of
 from byteor_cloud.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
@@ -107,25 +107,25 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     secret_actions = frozenset({"create", "rotate_secret"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        webhook, secret = webhooks.create(organization=self.organization, actor=self.actor, **data)
+        webhook, secret = subscriptions.create(organization=self.organization, actor=self.actor, **data)
         return Created(webhook, {"token": secret})
 
     def perform_update(self, row: Webhook, data: dict[str, Any]) -> Model:
-        return webhooks.update(row, data, actor=self.actor, expected_revision=self.expected_revision)
+        return subscriptions.update(row, data, actor=self.actor, expected_revision=self.expected_revision)
 
     def perform_destroy(self, row: Webhook) -> None:
-        webhooks.delete(row, actor=self.actor, expected_revision=self.expected_revision)
+        subscriptions.delete(row, actor=self.actor, expected_revision=self.expected_revision)
 
     @extend_schema(request=None, responses={201: with_secret(WebhookSerializer)})
     def rotate_secret(self, request: Request, **kwargs: Any) -> Response:
         """Create a new secret. For 24 hours, deliveries are signed with the previous one, too."""
-        webhook, secret = webhooks.rotate_secret(self.get_object(), actor=self.actor)
+        webhook, secret = subscriptions.rotate_secret(self.get_object(), actor=self.actor)
         return self.represent(webhook, status=201, token=secret)
 
     @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
     def test(self, request: Request, **kwargs: Any) -> Response:
         """Send an event of type ping."""
-        delivery = webhooks.ping(self.get_object(), actor=self.actor)
+        delivery = subscriptions.ping(self.get_object(), actor=self.actor)
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
@@ -158,7 +158,7 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
     @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
     def redeliver(self, request: Request, **kwargs: Any) -> Response:
         """Send the delivery again, with the same webhook-id."""
-        return self.represent(webhooks.redeliver(self.get_object(), actor=self.actor), status=202)
+        return self.represent(subscriptions.redeliver(self.get_object(), actor=self.actor), status=202)
 
 
 class EventResourceSerializer(serializers.Serializer[Any]):

@@ -13,8 +13,8 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.models.accounts import User
 from apps.tenancy.models.base import Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Organization, Project
+from apps.tenancy.models.sealed_field import SealedField
 from apps.tenancy.permissions import Role
-from apps.tenancy.sealed_field import SealedField
 from byteor.engine.signing.keys import KeyStatus
 
 

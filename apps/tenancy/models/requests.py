@@ -7,7 +7,7 @@ from typing import Any, Self
 from django.db import models
 from django.utils import timezone
 
-from apps.tenancy.sealed_field import SealedField
+from apps.tenancy.models.sealed_field import SealedField
 
 
 class RateCounter(models.Model):

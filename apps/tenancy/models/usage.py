@@ -53,8 +53,8 @@ class OrganizationQuotas(models.Model):
 class UseCount(models.Model):
     """A change of what an environment holds, or of what an organization did in a period; the sum of the rows is that.
 
-    Triggers of the counted tables (and ``apps.fleet.heartbeats``) add rows and never change one, so that nobody waits
-    for anybody. The job ``tenancy.count_use`` replaces the rows of a sum by one.
+    Triggers of the counted tables (and ``apps.fleet.services.heartbeats``) add rows and never change one, so that
+    nobody waits for anybody. The job ``tenancy.count_use`` replaces the rows of a sum by one.
     """
 
     class Kind(models.TextChoices):

@@ -11,8 +11,8 @@ from django.db.models import Q
 from apps.tenancy.models.audit import AuditEvent
 from apps.tenancy.models.base import Revisioned, Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Environment, Organization, Project
-from apps.tenancy.sealed_field import SealedField
-from apps.tenancy.webhooks.events import Outcome, type_of
+from apps.tenancy.models.sealed_field import SealedField
+from apps.tenancy.webhook_events import Outcome, type_of
 
 
 class Webhook(Row, Revisioned):

@@ -7,11 +7,11 @@ from datetime import timedelta
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import credential_digest, generate_link
 from apps.tenancy.models import SignInLink, User
-from apps.tenancy.state import lock_row
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
 
 LINK_LIFETIME = timedelta(hours=1)

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from apps.tenancy import vault
 from apps.tenancy.models import Host
-from apps.tenancy.pruning import delete_in_batches
+from apps.tenancy.services import vault
+from apps.tenancy.services.pruning import delete_in_batches
 
 LIVE_FOR = timedelta(seconds=60)
 KEPT_FOR = timedelta(days=1)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from social_django.models import Association, Code, Nonce, Partial
 
 from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
-from apps.tenancy.pruning import delete_in_batches
+from apps.tenancy.services.pruning import delete_in_batches
 
 # Longer than any request made with the credential can be pending: an approval expires after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)

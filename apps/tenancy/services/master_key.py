@@ -8,10 +8,10 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import LockNotAvailable
 
-from apps.tenancy import audit, vault
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import MasterKey
-from apps.tenancy.sealed_field import SealedField, sealed_fields
+from apps.tenancy.models.sealed_field import SealedField, sealed_fields
+from apps.tenancy.services import audit, vault
 
 AT_ONCE = 500
 MAX_NAMED = 20  # the values that an error names

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import Permission, Role, may_grant
+from apps.tenancy.services import audit
 from apps.tenancy.services.accounts import get_or_create_account
 from apps.tenancy.services.revisions import edit, lock_revision
-from apps.tenancy.state import lock_row
+from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 

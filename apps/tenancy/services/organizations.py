@@ -11,13 +11,12 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Membership, Organization, Project, User, Webhook
 from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosened_settings
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import audit, signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import person_behind
 from byteor_cloud.errors import Forbidden, InvalidInput

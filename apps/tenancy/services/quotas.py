@@ -11,11 +11,11 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Q
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Organization, OrganizationQuotas, Quota
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import lock_row
 from apps.tenancy.services.usage import count_used
-from apps.tenancy.state import lock_row
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import InvalidInput, QuotaExceeded
 

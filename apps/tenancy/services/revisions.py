@@ -9,10 +9,10 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Revisioned
-from apps.tenancy.state import lock_row
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import PreconditionFailed
 from byteor_cloud.json_text import JsonText, parsed
 

@@ -11,9 +11,9 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from apps.tenancy import vault
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import IdempotencyKey
+from apps.tenancy.services import vault
 from byteor_cloud.errors import Conflict
 
 LIFETIME = timedelta(hours=12)

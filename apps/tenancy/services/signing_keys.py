@@ -16,10 +16,10 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.tenancy import audit, vault
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Organization, SigningKey
-from apps.tenancy.state import lock_row
+from apps.tenancy.services import audit, vault
+from apps.tenancy.services.state import lock_row
 from byteor.engine import canonical
 from byteor.engine.signing import keys
 from byteor.engine.signing.keys import KeyStatus

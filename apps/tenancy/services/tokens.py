@@ -8,12 +8,12 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Credential, Organization, OrganizationKey, Project, User, UserToken
 from apps.tenancy.permissions import Permission, Role, may_grant
-from apps.tenancy.state import lock_row
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 DEFAULT_LIFETIME = timedelta(days=30)

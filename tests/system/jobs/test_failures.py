@@ -13,7 +13,7 @@ from django.db import OperationalError
 from django.db.utils import InterfaceError
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import children
+from apps.artifacts.services import children
 from apps.tenancy.jobs import FORGET_JOBS
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7

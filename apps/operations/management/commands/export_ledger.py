@@ -8,8 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from apps.operations.management.installation import find_organization
 from apps.operations.management.operator_command import OperatorCommand
-from apps.tenancy import ledger
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import ledger, signing_keys
 from byteor_cloud.errors import InvalidInput
 
 

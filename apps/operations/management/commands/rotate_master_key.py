@@ -12,11 +12,10 @@ from django.db import connection, transaction
 
 from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
-from apps.tenancy import vault
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Host, MasterKey
-from apps.tenancy.sealed_field import sealed_fields
-from apps.tenancy.services import hosts, master_key
+from apps.tenancy.models.sealed_field import sealed_fields
+from apps.tenancy.services import hosts, master_key, vault
 from byteor_cloud.config import PREFIX, Config, replace_key
 
 LOCK = 7_226_190_003  # an arbitrary number that every process must use

@@ -18,7 +18,7 @@ from django.db import connection, connections
 from apps.operations.management import arrival, cleaning, installation, presence, static_files
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
-from apps.tenancy import vault
+from apps.tenancy.services import vault
 from byteor_cloud.captures import sealing
 from byteor_cloud.config import PREFIX, BindAddress, Config
 from byteor_cloud.database.connections import connections_needed

@@ -11,9 +11,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from apps.operations.management.installation import find_organization
 from apps.operations.management.operator_command import OperatorCommand
-from apps.tenancy.ledger import Verification
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
+from apps.tenancy.services.ledger import Verification
 from byteor.engine.canonical import format_time
 from byteor.engine.hash_chain import Checkpoint, CheckpointRefused
 

@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from apps.operations.management import installation
 from apps.operations.management.operator_command import OperatorCommand
-from apps.tenancy import vault
+from apps.tenancy.services import vault
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.config import BindAddress, Config
 from byteor_cloud.worker.process import Worker

@@ -1,0 +1,151 @@
+"""Removal of expired artifacts, of decommissioned agents, and of blobs that no row refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import batched
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from apps.artifacts.models import Artifact, UnreferencedBlob
+from apps.fleet.models import Agent
+from apps.releases.models import AgentReport, Deployment, DeploymentAgent
+from apps.tenancy.actors import system_actor
+from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
+from apps.tenancy.services.pruning import delete_in_batches
+from byteor_cloud.database.large_columns import each_row, without_large
+from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.storage import blobs
+
+WORKER = system_actor("retention")
+BATCH_SIZE = 1000  # rows of one transaction
+# A blob is stored before the row that refers to it. A younger blob may not have its row yet.
+STRAY_AGE = timedelta(days=1)
+AGENTS_KEPT_FOR = timedelta(days=90)
+BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
+
+
+def expire_artifacts(now: datetime | None = None) -> int:
+    """Delete artifacts past their environment's ``artifact_retention_days`` and their replays; return how many."""
+    now = now or timezone.now()
+    removed = 0
+    for environment in each_row(Environment.objects.live().select_related("project")):
+        while count := _expire_batch(environment, now):
+            removed += count
+    return removed
+
+
+@transaction.atomic
+def _expire_batch(environment: Environment, now: datetime) -> int:
+    days = environment.effective_settings.artifact_retention_days
+    expired = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
+    ids = list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE])
+    if ids:
+        without_large(Artifact.objects.filter(pk__in=ids)).delete()
+        audit.record(
+            "artifact.expire",
+            actor=WORKER,
+            scope=environment,
+            resource=("environment", environment.pk),
+            changes={"artifacts": len(ids), "retention_days": days},
+        )
+    return len(ids)
+
+
+def forget_agents(now: datetime | None = None) -> int:
+    """Delete agents that were decommissioned 90 days ago and that no other row refers to; return how many.
+
+    Artifacts, deployments and reports have retention periods of their own and keep their agents until then.
+    """
+    of_agent = {"agent_id": OuterRef("pk")}
+    forgettable = Agent.objects.filter(
+        ~Exists(Artifact.objects.filter(**of_agent)),
+        ~Exists(DeploymentAgent.objects.filter(**of_agent)),
+        ~Exists(AgentReport.objects.filter(**of_agent)),
+        decommissioned_at__lt=(now or timezone.now()) - AGENTS_KEPT_FOR,
+    )
+    return delete_in_batches(forgettable)
+
+
+def remove_unreferenced() -> int:
+    """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction; return how many.
+
+    If the blob store fails, the other blobs wait for the next run, which tries the failed blob last.
+    """
+    removed = 0
+    for content_hash in _list_unreferenced():
+        try:
+            removed += _remove(content_hash)
+        except (Unavailable, OSError):
+            UnreferencedBlob.objects.filter(pk=content_hash).update(since=timezone.now())
+            raise
+    return removed
+
+
+def _list_unreferenced() -> Iterator[str]:
+    """Yield the hashes that are listed now, oldest first. Hashes that are listed later wait for the next run."""
+    listed = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
+    while page := list(listed.values_list("pk", flat=True)[:BATCH_SIZE]):
+        yield from page
+
+
+@transaction.atomic
+def _remove(content_hash: str) -> bool:
+    """Delete the blob unless a row refers to it again; return whether it was deleted."""
+    # A transaction that deletes an artifact holds this lock until it commits. Only then is the artifact seen as gone.
+    listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
+    if listed is None:
+        return False
+    # A concurrent upload of the same bytes has written its row by now, or it waits for this lock and then stores the
+    # bytes again.
+    blobs.lock_for_removal(content_hash)
+    is_needed = bool(_find_referenced([content_hash]))
+    if not is_needed:
+        blobs.delete(content_hash)
+    # Delete the row last: if this transaction fails, the next run tries again, and deleting a blob twice does no harm.
+    listed.delete()
+    return not is_needed
+
+
+def _find_referenced(hashes: list[str]) -> set[str | None]:
+    """Return the hashes that an artifact or a deployment refers to."""
+    found: set[str | None] = set()
+    found |= set(Artifact.objects.filter(content_hash__in=hashes).values_list("content_hash", flat=True))
+    found |= set(Deployment.objects.filter(bundle_hash__in=hashes).values_list("bundle_hash", flat=True))
+    return found
+
+
+def list_stray_blobs(now: datetime | None = None) -> int:
+    """Find blobs that no row ever referred to and list them for ``remove_unreferenced``; return how many.
+
+    A process that dies after it stored a blob and before it wrote the row leaves a stray blob. The hour selects a 168th
+    of the blob store's folders, so that hourly calls check all folders in a week at little cost each.
+    """
+    now = now or timezone.now()
+    hour = int(now.timestamp() // 3600) % HOURS_PER_WEEK
+    count = 0
+    for folder in range(BLOB_FOLDERS):
+        if folder % HOURS_PER_WEEK == hour:
+            count += _list_stray_blobs_in(folder, now - STRAY_AGE)
+    return count
+
+
+def _list_stray_blobs_in(folder: int, before: datetime) -> int:
+    count = 0
+    for hashes in batched(blobs.list_stored(folder), BATCH_SIZE):
+        needed = _find_referenced(list(hashes))
+        strays = [UnreferencedBlob(content_hash=h) for h in hashes if h not in needed and _is_older(h, before)]
+        UnreferencedBlob.objects.bulk_create(strays, ignore_conflicts=True)
+        count += len(strays)
+    return count
+
+
+def _is_older(content_hash: str, moment: datetime) -> bool:
+    try:
+        return blobs.stored_at(content_hash) < moment
+    except NotStored:
+        return False

@@ -1,0 +1,195 @@
+"""The base of admin classes whose rows have acts: their buttons, their pages and the actions of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.admin import ActionLocation
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from unfold.admin import ModelAdmin
+from unfold.enums import ActionVariant
+
+from apps.console.frame.acts import Act, is_permitted, perform
+from apps.console.frame.columns import tenant_path
+from apps.console.frame.console_user import Tenant, console_user_of
+from apps.console.frame.scope import scope_of, with_scope
+from apps.tenancy.models import Environment, Project
+
+MAX_BULK_ROWS = 100
+
+
+class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
+    """A table whose rows have acts."""
+
+    acts: ClassVar[Sequence[Act]] = ()
+    # Acts on rows of other tables, so that an upper app can extend a lower app's page.
+    acts_beside: ClassVar[Mapping[type[Model], Sequence[Act]]] = {}
+
+    @cached_property
+    def all_acts(self) -> list[Act]:
+        """The acts on the table's rows, including those that other tables add."""
+        others = self.admin_site._registry.values()
+        return [*(act for other in others for act in other.acts_beside.get(self.model, ())), *self.acts]
+
+    def tenant_of(self, row: Any) -> Tenant:
+        """Return the environment, project or organization of the row."""
+        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+
+    def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
+        """Return the rows on which the person may perform an act that makes a row elsewhere."""
+        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+
+    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
+        """Return title and count of the tables whose rows are deleted with a project or an environment."""
+        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+
+    def get_urls(self) -> list[Any]:
+        """Return Django's URLs, one for each act on a row, and one to choose the row of an act."""
+        act, choice = self.admin_site.admin_view(self.act_view), self.admin_site.admin_view(self.choice_view)
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            path("act/<slug:act>/", choice, name=f"{name}_choice"),
+            path("<path:object_id>/act/<slug:act>/", act, name=f"{name}_act"),
+            *super().get_urls(),
+        ]
+
+    def _act_url(self, act: Act, row: Model) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[quote(row.pk), act.name])
+
+    def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        console_user, tenant = console_user_of(request), self.tenant_of(row)
+        return [
+            {
+                "title": act.label,
+                "icon": act.icon,
+                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
+                "attrs": {},
+                "path": self._act_url(act, row),
+            }
+            for act in self.all_acts
+            if act.on_page and is_permitted(act, row, tenant, console_user) and act.applies(row)
+        ]
+
+    def _buttons_of_table(self, request: HttpRequest) -> list[dict[str, Any]]:
+        """Return the buttons above the table: the acts on other rows that make a row of this table."""
+        return [
+            {
+                "title": act.label,
+                "icon": act.icon,
+                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.PRIMARY,
+                "attrs": {},
+                "path": with_scope(
+                    reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_choice", args=[act.name]),
+                    scope_of(request),
+                ),
+            }
+            for model, other in self.admin_site._registry.items()
+            for act in other.all_acts
+            if act.creates is self.model and self._may_somewhere(request, act)
+        ]
+
+    @staticmethod
+    def _may_somewhere(request: HttpRequest, act: Act) -> bool:
+        return act.needs is None or console_user_of(request).holds_anywhere(act.needs)
+
+    def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
+        """Let the person choose the row of an act that makes a row elsewhere, if there is more than one."""
+        found = next((each for each in self.all_acts if each.name == act and each.creates is not None), None)
+        if found is None:
+            raise Http404
+        if not self._may_somewhere(request, found):
+            raise PermissionDenied
+        rows = list(self.rows_for_act(request, found)[: MAX_BULK_ROWS + 1])
+        if len(rows) == 1:
+            return HttpResponseRedirect(self._act_url(found, rows[0]))
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": found.label,
+            "act": found,
+            "choices": [(self._act_url(found, row), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
+            "more": len(rows) > MAX_BULK_ROWS,
+        }
+        return TemplateResponse(request, "console/choice.html", context)
+
+    def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
+        """Show the page of one act on one row, and perform it once confirmed. Answer 404 for a row of others."""
+        found = next((each for each in self.all_acts if each.name == act), None)
+        if found is None:
+            raise Http404
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            raise Http404
+        changelist = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return self._perform(
+            request, found, [row], changelist if found.removes else f"{changelist}{quote(row.pk)}/change/"
+        )
+
+    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
+        shown = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "model_admin": self,
+            "original": rows[0] if len(rows) == 1 else None,
+            "title": act.label,
+            "goes": [(row, self.rows_deleted_with(request, row)) for row in rows if act.removes and _is_parent(row)],
+            **context,
+        }
+        return perform(request, act, rows, tenant_of=self.tenant_of, context=shown, back=back)
+
+    def __init__(self, model: type[Model], admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        self.actions = [_bulk(act) for act in self.acts if not act.removes and act.form is None]
+
+    def get_actions(
+        self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
+    ) -> dict[str, Any]:
+        """Return the acts that the table offers for several rows: those that the person may perform in any tenant."""
+        if action_location is not ActionLocation.CHANGE_LIST:
+            return {}
+        console_user = console_user_of(request)
+        permitted = {act.name for act in self.acts if act.needs is None or console_user.holds_anywhere(act.needs)}
+        actions = super().get_actions(request, action_location=action_location)
+        return {name: action for name, action in actions.items() if name in permitted}
+
+    def get_action_choices(
+        self,
+        request: HttpRequest,
+        default_choices: Any = None,
+        action_location: ActionLocation = ActionLocation.CHANGE_LIST,
+    ) -> Any:
+        """Return Django's choices: the theme's method lacks the parameter ``action_location`` of Django 6.1."""
+        return admin.ModelAdmin.get_action_choices(self, request, [("", "Select action")], action_location)
+
+
+def _is_parent(row: Model) -> bool:
+    """Return whether rows of other tables are deleted with the row."""
+    return isinstance(row, (Project, Environment))
+
+
+def _bulk(act: Act) -> Any:
+    """Return the act as an action of Django's changelist."""
+
+    def run(model_admin: ActingAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        # The changelist's queryset holds only visible rows, even if the form names others.
+        rows = list(queryset[: MAX_BULK_ROWS + 1])
+        if len(rows) > MAX_BULK_ROWS:
+            detail = f"The action accepts at most {MAX_BULK_ROWS} rows at once. Select fewer."
+            model_admin.message_user(request, detail, "error")
+        if not 0 < len(rows) <= MAX_BULK_ROWS:
+            return None
+        return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
+
+    run.__name__ = act.name
+    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads it from the function
+    return run

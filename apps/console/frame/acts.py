@@ -1,0 +1,197 @@
+"""Acts: changes that people make in the console. Each shows a page first, then calls a service as that person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+
+from apps.console.frame.columns import row_url
+from apps.console.frame.console_user import ConsoleUser, Tenant, actor_of, console_user_of
+from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment, Organization, Project, User
+from apps.tenancy.permissions import Permission
+from apps.tenancy.policy import Posture
+from apps.tenancy.services import audit
+from apps.tenancy.services.sent_forms import Answer
+from byteor_cloud.api import problems
+from byteor_cloud.errors import DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class ActContext:
+    """The person who performs an act, and what they filled in."""
+
+    actor: Actor
+    user: User
+    comment: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)  # of the act's own form
+    held: frozenset[Permission] = frozenset()  # the person's permissions in the row's tenant
+    base_url: str = ""  # the address of this installation
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A new credential, its secret, and a command that uses it. Only the answer to the form shows the secret."""
+
+    row: Model
+    text: str
+    explain: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """A change of a row. ``run`` calls a service; if that raises DomainError, the console shows the error."""
+
+    name: str
+    label: str
+    explain: str
+    run: Callable[[Any, ActContext], object]
+    needs: Permission | None  # None: whoever sees the row may perform the act
+    needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
+    needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
+    only_self: bool = False  # the row is a person, and only that person may perform the act
+    only_operators: bool = False  # only installation operators may perform the act
+    icon: str
+    comment: Literal["none", "optional", "required"] = "none"
+    comment_label: str = "Reason"
+    # The act's own form, in place of a comment: its errors are shown beside its fields. ``run`` gets its values, and
+    # returns the row that it made or changed, or a Secret.
+    form: type[ActForm] | None = None
+    # The table in which the act makes a row, if it does. That table's page offers the act, too.
+    creates: type[Model] | None = None
+    on_page: bool = True  # whether the row's page offers the act; if not, only the table that ``creates`` names does
+    dangerous: bool = False
+    # Whether the row's page offers the act now. ``permitted_by`` makes it from a service's check.
+    applies: Callable[[Any], bool] = lambda row: True
+    # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
+    removes: bool = False
+
+
+def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) -> bool:
+    """Return whether the person may perform the act on a row of this tenant."""
+    if act.only_self and row.pk != console_user.user_id:
+        return False
+    if act.only_operators and not console_user.is_superuser:
+        return False
+    needed = {act.needs}
+    if isinstance(tenant, Environment) and tenant.posture == Posture.PROD:
+        needed.add(act.needs_on_prod)
+    if isinstance(tenant, Organization):
+        needed.add(act.needs_in_organization)
+    return needed - {None} <= console_user.permissions(tenant)
+
+
+def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
+    """Return an ``applies`` that holds for the rows for which a service's ``check`` raises no DomainError."""
+
+    def applies(row: Any) -> bool:
+        try:
+            check(row)
+        except DomainError:
+            return False
+        return True
+
+    return applies
+
+
+def _form(act: Act, data: Any, row: Any, held: frozenset[Permission]) -> ActForm:
+    form = (act.form or CommentForm)(data, row=row, held=held)
+    if act.form is not None:
+        return form
+    if act.comment == "none":
+        del form.fields["comment"]
+    else:
+        form.fields["comment"].label = act.comment_label
+        form.fields["comment"].required = act.comment == "required"
+    return form
+
+
+def perform(
+    request: HttpRequest,
+    act: Act,
+    rows: list[Model],
+    *,
+    tenant_of: Callable[[Any], Tenant],
+    context: dict[str, Any],
+    back: str,
+) -> HttpResponse:
+    """Show the act's page; once confirmed, perform the act on each row.
+
+    Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
+    """
+    console_user, actor = console_user_of(request), actor_of(request)
+    for row in rows:
+        if not is_permitted(act, row, tenant_of(row), console_user):
+            organization_id = _organization_id(tenant_of(row))
+            audit.count_denial(f"console.{act.name}", actor=actor, organization_id=organization_id)
+            raise PermissionDenied
+    held = console_user.permissions(tenant_of(rows[0]))
+    form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held)
+    if request.method == "POST" and form.is_valid():
+        user = request.user
+        assert isinstance(user, User)  # noqa: S101  the site admits nobody else
+        comment = form.cleaned_data.get("comment", "") if act.form is None else ""
+        base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
+        act_context = ActContext(actor, user, comment, form.values, held, base_url)
+        if act.form is None:
+            for row in rows:
+                _perform_on(request, act, row, act_context, context["model_admin"])
+            return HttpResponseRedirect(back)
+        try:
+            answer = send_once(request, lambda: _answer(act, act.run(rows[0], act_context)))
+        except (DomainError, IntegrityError) as error:
+            form.show(problems.as_domain_error(error))
+        else:
+            return _respond(request, act, answer, context)
+    titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
+    form_id = "" if act.form is None else new_form_id()
+    shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
+    return TemplateResponse(request, "console/act.html", shown)
+
+
+def _answer(act: Act, made: Any) -> Answer:
+    """Return what the person is told: the secret that the act made, or the row that it made or changed."""
+    if isinstance(made, Secret):
+        return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
+    return {"url": row_url(made), "done": f"{act.label}: {made}."}
+
+
+def _respond(request: HttpRequest, act: Act, answer: Answer, context: dict[str, Any]) -> HttpResponse:
+    """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
+    if "secret" in answer:
+        shown = {**context, "title": f"{act.label}: done", "act": act, "answer": answer}
+        return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
+    context["model_admin"].message_user(request, answer["done"], "success")
+    return HttpResponseRedirect(answer["url"])
+
+
+def _organization_id(tenant: Tenant) -> UUID | None:
+    match tenant:
+        case Environment():
+            return tenant.project.organization_id
+        case Project():
+            return tenant.organization_id
+        case Organization():
+            return tenant.pk
+    return None
+
+
+def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: ActContext, model_admin: Any) -> None:
+    title = model_admin.row_name(row)  # read before the act, which may delete the row
+    try:
+        act.run(row, act_context)
+    except (DomainError, IntegrityError) as error:
+        model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
+    else:
+        model_admin.message_user(request, f"{act.label}: {title}.", "success")

@@ -1,0 +1,414 @@
+"""The base of every admin class in the console: read-only, without secrets, and only rows that the person may see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, cast, final
+
+from django.contrib.admin.views.main import ERROR_FLAG
+from django.core.exceptions import SuspiciousOperation, ValidationError
+from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet, UUIDField
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import get_script_prefix
+from django.utils.text import capfirst
+from unfold.views import ChangeList
+
+from apps.console.frame.acting import ActingAdmin
+from apps.console.frame.acts import Act
+from apps.console.frame.columns import admin_column, table_url
+from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of
+from apps.console.frame.first_steps import FirstStep
+from apps.console.frame.large import BoundedPaginator, count_each, note, search
+from apps.console.frame.personal import visible_row
+from apps.console.frame.scope import (
+    SCOPE,
+    enter,
+    join_path,
+    level_of,
+    list_scope_of,
+    path_to,
+    scope_condition,
+    with_scope,
+)
+from apps.console.frame.search import FoundBy
+from apps.tenancy.models import Environment, Organization, Project
+from apps.tenancy.permissions import Permission
+from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.database.connections import pause_between_rows
+from byteor_cloud.database.large_columns import with_small_values, without_large
+
+MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
+# Columns that nobody may see, search, filter or sort by.
+SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A labelled number on the overview page."""
+
+    label: str
+    value: int
+    url: str
+    tone: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A short table on the overview page or on a row's page."""
+
+    title: str
+    url: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    empty: str
+
+
+def live_tenant_condition(model: type[Model], tenant: str) -> Q:
+    """Return the condition that a row does not belong to a deleted project or environment."""
+    level = level_of(model, tenant)
+    if level is Environment:
+        return Q(**{join_path(tenant, "deleted_at"): None, join_path(tenant, "project", "deleted_at"): None})
+    return Q(**{join_path(tenant, "deleted_at"): None}) if level is Project else Q()
+
+
+def granted_condition(model: type[Model], tenant: str, permission: Permission, console_user: ConsoleUser) -> Q:
+    """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
+    level = level_of(model, tenant)
+    if level is Organization:
+        return console_user.organization_condition(permission, join_path(tenant, "pk"))
+    project = join_path(tenant, "project") if level is Environment else tenant
+    return console_user.project_condition(permission, join_path(project, "pk"), join_path(project, "organization"))
+
+
+class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
+    """A list whose address may name the scope. The scope is no filter: links that reset the filters keep it."""
+
+    def __init__(self, request: HttpRequest, *args: Any) -> None:
+        super().__init__(request, *args)
+        self.title = self.model_admin.menu_title()
+        self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+
+    def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
+        """Return the rows of the list, with the small values of large columns that it shows."""
+        rows: QuerySet[Any] = super().get_queryset(request, *args)
+        return with_small_values(rows, self.model_admin.shown_columns)
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the rows of the page. While the page shows one after the other, others may compute."""
+        super().get_results(request)
+        self.result_list: Any = Pausing(self.result_list)
+
+    @property
+    def search_note(self) -> str:
+        """Say which rows the search may have left out, if any."""
+        every = self.model_admin.searches_all
+        return note(self.root_queryset, self.result_count, every=every) if self.query else ""
+
+    def get_ordering_field(self, field_name: Any) -> Any:
+        """Return the field by which a column is sorted; None if it cannot be, whatever the address says."""
+        is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
+        return super().get_ordering_field(field_name) if is_free else None
+
+    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        """Return the filters that the address names."""
+        found: dict[str, Any] = super().get_filters_params(params)
+        found.pop(SCOPE, None)
+        return found
+
+
+class ReadOnlyAdmin(ActingAdmin):
+    """A table in the console.
+
+    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
+    that only installation operators may see the table.
+    """
+
+    tenant: ClassVar[str | None] = None
+    needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
+    # The entry of the menu that leads to the table. The entry "Records" leads to a page of tables with what they hold.
+    section: ClassVar[str] = "Records"
+    holds: ClassVar[str] = ""
+    menu: ClassVar[str | None] = None  # the table's title, if it is not its plural noun
+    # What people call one row and several, if the model's own names are not the words.
+    noun: ClassVar[str] = ""
+    nouns: ClassVar[str] = ""
+    # Filters of this table to which tabs above the table lead, by their titles.
+    tabs: ClassVar[Mapping[str, str]] = {}
+    # What the overview of an empty installation says about the table.
+    first_step: ClassVar[FirstStep | None] = None
+    # How the search over everything finds the table's rows. None: it does not.
+    found_by: ClassVar[FoundBy | None] = None
+    related: ClassVar[Sequence[str]] = ()
+    # Field paths of long columns that the functions of ``list_display`` read (``byteor_cloud.database.large_columns``).
+    reads: ClassVar[Collection[str]] = ()
+    # Fields that are shown only to people with a certain permission in the row's tenant.
+    guarded: ClassVar[Mapping[str, Permission]] = {}
+    # Fields that are not listed on a row's page, for example because its summary shows them.
+    omitted: ClassVar[frozenset[str]] = frozenset()
+    # Foreign keys (``model.field``) whose rows are not counted on the page of the row that they refer to.
+    not_below: ClassVar[frozenset[str]] = frozenset()
+    # Whether the page's header shows the acts. If not, the page's own template must show them.
+    acts_in_header: ClassVar[bool] = True
+
+    ordering: Sequence[Any] = ("-id",)
+    list_per_page = 50
+    paginator = BoundedPaginator
+    # Whether the search reads all rows, and not only the newest. It must be fast with as many as there can be.
+    searches_all: ClassVar[bool] = False
+    show_full_result_count = False
+    list_filter_submit = False
+    change_form_outer_before_template = "console/summary.html"
+    change_form_outer_after_template = "console/below.html"
+
+    # -- visible rows and fields ---------------------------------------------------------------------------------
+
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        """Keep only the rows that the person may see by their roles."""
+        if self.tenant is None:
+            return queryset if console_user.is_superuser else queryset.none()
+        return queryset.filter(
+            live_tenant_condition(self.model, self.tenant),
+            granted_condition(self.model, self.tenant, self.needs, console_user),
+        )
+
+    @final
+    def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows that the person may see, in whatever scope, without the large columns.
+
+        A page that needs one of a single row reads it with another query.
+        """
+        rows = self.narrow(super().get_queryset(request), console_user_of(request))
+        return without_large(rows.select_related(*self.related or (None,)), self.shown_columns)
+
+    @property
+    def shown_columns(self) -> Collection[str]:
+        """The field paths that the table shows."""
+        return {*map(str, self.list_display), *self.reads}
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        """Keep only the rows of the scope. A table without a tenant has the same rows in each."""
+        return queryset if self.tenant is None else queryset.filter(scope_condition(self.model, self.tenant, scope))
+
+    @final
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the visible rows. Every list, page, search, filter, autocomplete and action starts from here.
+
+        On a list, they are those of its scope.
+        """
+        rows, scope = self.visible_rows(request), list_scope_of(request)
+        return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return a visible row, or None. The page of the row has the scope of the row."""
+        if from_field is None and isinstance(self.opts.pk, UUIDField):
+            row = visible_row(self, console_user_of(request), object_id)
+        else:
+            row = super().get_object(request, object_id, from_field)
+        enter(request, None if row is None else self.tenant_of(row))
+        return row
+
+    def _get_obj_does_not_exist_redirect(self, *args: Any) -> NoReturn:
+        raise Http404  # in place of Django's redirect to the overview
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
+        """Return the class of the table's list."""
+        return ScopedChangeList
+
+    def has_add_permission(self, *args: Any) -> bool:
+        """Forbid Django's own adding, editing and deleting: people change rows through acts only."""
+        return False
+
+    has_change_permission = has_delete_permission = has_add_permission
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Tell whether any row of this table could be visible to the person."""
+        console_user = console_user_of(request)
+        return console_user.is_superuser or (self.tenant is not None and console_user.holds_anywhere(self.needs))
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Tell whether the menu lists this table."""
+        return self.has_view_permission(request)
+
+    def tenant_of(self, row: Any) -> Tenant:
+        """Return the environment, project or organization of the row."""
+        if self.tenant is None:
+            return None
+        for part in filter(None, self.tenant.split("__")):
+            row = getattr(row, part)
+        return cast("Tenant", row)
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        """Return the rows that the search finds, and False: none of them is there twice."""
+        text = search_term.strip()
+        every = self.searches_all
+        return (search(queryset, self.search_fields, text, every=every) if text else queryset), False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Forbid filters on hidden fields: by trying prefixes, they would reveal a secret character by character."""
+        if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
+            return False
+        return bool(super().lookup_allowed(lookup, value, request))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return the columns that the person may see on the row's page."""
+        held = console_user_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
+        hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
+        return [
+            admin_column(field, in_table=False)
+            for field in self.model._meta.fields
+            if field.name not in hidden and not isinstance(field, BinaryField)
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return all fields: the console edits nothing."""
+        return self.get_fields(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return the fields in one fieldset, collapsed if the page has a summary."""
+        fields = self.get_fields(request, obj)
+        folded = type(self).summary is not ReadOnlyAdmin.summary
+        return [("Every field", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Return the table's columns, with displays by type: times as ages, states as pills, hashes shortened."""
+        fields = {field.name: field for field in self.model._meta.fields}
+        return [admin_column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
+
+    def menu_title(self) -> str:
+        """Return the table's title in the menu."""
+        return self.menu or capfirst(self.plural)
+
+    @property
+    def singular(self) -> str:
+        """What one row is called."""
+        return self.noun or str(self.model._meta.verbose_name)
+
+    @property
+    def plural(self) -> str:
+        """What several rows are called."""
+        return self.nouns or str(self.model._meta.verbose_name_plural)
+
+    def section_for(self, request: HttpRequest) -> str:
+        """Return the entry of the person's menu that leads to the table."""
+        return self.section
+
+    def row_name(self, row: Any) -> str:
+        """Return the name of a row, where what it is has been said."""
+        return str(row)
+
+    def page_title(self, row: Any) -> str:
+        """Return the title of a row's page: what the row is, and its name."""
+        return f"{capfirst(self.singular)} {self.row_name(row)}"
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        """Return this table's numbers on the overview page."""
+        return []
+
+    def panels(self, request: HttpRequest) -> list[Panel]:
+        """Return this table's panels on the overview page."""
+        return []
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the context of ``console/summary.html``, which is shown above the fields."""
+        return {}
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Return panels for a page of another table's row, so that an upper app can extend a lower app's page."""
+        return []
+
+    # -- pages --------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the table with its buttons. Answer 400 to a query string with a malformed key or NUL.
+
+        PostgreSQL rejects NUL.
+        """
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            raise SuspiciousOperation("NUL in the query string")
+        try:
+            response: HttpResponse = super().changelist_view(request, extra_context)
+        except ValidationError as error:  # the form names a row by an invalid key
+            raise SuspiciousOperation("malformed key") from error
+        if isinstance(response, HttpResponseRedirect) and response.url == f"{request.path}?{ERROR_FLAG}=1":
+            return HttpResponseRedirect(with_scope(response.url, list_scope_of(request)))  # Django drops the scope
+        # Not as extra context: the theme would replace it.
+        if isinstance(response, TemplateResponse) and (buttons := self._buttons_of_table(request)):
+            response.context_data = {**(response.context_data or {}), "actions_list": buttons}
+        return response
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
+        """Show a row's page: its acts, its summary, its fields, and counts of the rows that refer to it."""
+        context["acts"] = self._buttons(request, obj)
+        context["actions_detail"] = context["acts"] if self.acts_in_header else []
+        context["below"] = self.below(request, obj)
+        context["summary"] = self._summary(request, obj)
+        context["title"], context["subtitle"] = self.page_title(obj), None
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def _summary(self, request: HttpRequest, row: Model) -> dict[str, Any]:
+        """Return the row's summary with the panels that other tables add."""
+        summary = self.summary(request, row)
+        visible_admins = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
+        added = [panel for each in visible_admins for panel in each.panels_beside(request, row)]
+        if not added:
+            return summary
+        lists, scope = self.admin_site.list_urls(), self.tenant_of(row)
+        panels = [
+            {**panel, "url": with_scope(url, scope)}
+            if (url := panel.get("url", "")).partition("?")[0] in lists
+            else panel
+            for panel in [*added, *summary.get("panels", [])]
+        ]
+        panels.sort(key=lambda panel: (not panel.get("wide"), panel.get("place", 0)))  # wide ones first
+        return {**summary, "panels": panels}
+
+    def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
+        """Return title, count and URL of each table with visible rows that refer to this row."""
+        found, tables, scope = [], [], self.tenant_of(row)
+        for model, other in self.admin_site._registry.items():
+            fields = [field for field in model._meta.fields if self._is_below(model, field)]
+            for field in fields if other.has_view_permission(request) else ():
+                tables.append(other.get_queryset(request).filter(**{field.name: row}))
+                query = f"?{field.name}__{field.target_field.name}__exact={row.pk}"
+                title = other.menu_title() + (f" ({field.verbose_name})" if len(fields) > 1 else "")
+                found.append((title, with_scope(other.list_url() + query, scope)))
+        counts = _shown(count_each(tables, MOST_BELOW))
+        return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]
+
+    def list_url(self) -> str:
+        """Return the URL of the table."""
+        return table_url(self.model, get_script_prefix())
+
+    def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
+        return (
+            isinstance(field, ForeignKey)
+            and field.related_model is self.model
+            and f"{model._meta.model_name}.{field.name}" not in self.not_below
+        )
+
+    # -- rows of acts --------------------------------------------------------------------------------------------
+
+    def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
+        """Return the rows on which the person may perform an act that makes a row elsewhere."""
+        console_user, rows = console_user_of(request), self.get_queryset(request)
+        if act.only_self:
+            return rows.filter(pk=console_user.user_id)
+        if act.needs is None or self.tenant is None:
+            return rows
+        return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
+
+    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
+        """Return title and count of the tables whose rows are deleted with a project or an environment."""
+        found = {
+            other.menu_title(): other.get_queryset(request).filter(**{at: row})
+            for model, other in self.admin_site._registry.items()
+            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
+        }
+        counts = _shown(count_each(list(found.values()), MOST_BELOW))
+        return [(title, count) for title, count in zip(found, counts, strict=True) if count]
+
+
+def _shown(counts: Sequence[int]) -> list[int | str]:
+    return [count if count <= MOST_BELOW else f"more than {MOST_BELOW:,}" for count in counts]

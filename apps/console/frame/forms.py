@@ -1,0 +1,145 @@
+"""Forms of acts: the fields that a person fills in, checked by the rules of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django import forms
+from django.core.signing import BadSignature, TimestampSigner
+from django.http import HttpRequest
+from unfold.widgets import (
+    UnfoldAdminRadioSelectWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from apps.console.frame.console_user import actor_of
+from apps.tenancy.permissions import Permission
+from apps.tenancy.services.sent_forms import LIFETIME, Answer, answer_once
+from byteor_cloud.api import problems
+from byteor_cloud.api.fields import StrictSerializer
+from byteor_cloud.errors import Conflict, DomainError, FieldError, InvalidInput
+from byteor_cloud.ids import uuid7
+
+_LIFETIMES = {
+    timedelta(hours=1): "1 hour",
+    timedelta(days=1): "1 day",
+    timedelta(days=7): "7 days",
+    timedelta(days=30): "30 days",
+    timedelta(days=90): "90 days",
+    timedelta(days=365): "1 year",
+}
+_signer = TimestampSigner(salt="apps.tenancy.console.forms")
+
+
+class CheckedForm(forms.Form):
+    """A form whose fields make up a body of the API. It shows the errors of the API's rules and of services.
+
+    ``conflicts`` names the field beside which the form shows a conflict with this code.
+    """
+
+    conflicts: ClassVar[Mapping[str, str]] = {}
+
+    def field_of(self, pointer: str) -> tuple[str | None, str]:
+        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
+        first, _, rest = pointer.removeprefix("/").partition("/")
+        return (first if first in self.fields else None), rest
+
+    def show(self, error: DomainError) -> None:
+        """Show the error beside the fields that it names, or else above the form."""
+        for each in error.errors:
+            if isinstance(each, FieldError):
+                name, rest = self.field_of(each.pointer)
+                self.add_error(name, f"{rest}: {each.detail}" if rest else each.detail)
+        if not error.errors:
+            self.add_error(self.conflicts.get(error.reason), error.detail)
+
+
+class ActForm(CheckedForm):
+    """The form of an act on a row.
+
+    ``rules`` is the API's serializer of the same request: it has the last word on every value.
+    """
+
+    rules: ClassVar[type[StrictSerializer] | None] = None
+    conflicts: ClassVar[Mapping[str, str]] = {"name_taken": "name", "slug_taken": "slug"}
+
+    def __init__(self, data: Any, *, row: Any, held: frozenset[Permission]) -> None:
+        super().__init__(data)
+        self.values: dict[str, Any] = {}
+        self.offer(row, held)
+
+    def offer(self, row: Any, held: frozenset[Permission]) -> None:
+        """Set the choices that a person with the permissions ``held`` has for this row."""
+
+    def clean(self) -> dict[str, Any]:
+        """Check the values by the API's rules and keep the result as ``values``."""
+        cleaned: dict[str, Any] = self.cleaned_data
+        if self.errors:
+            return cleaned
+        body = {name: value for name, value in cleaned.items() if value not in ("", None)}
+        self.values = body
+        if self.rules is not None:
+            checked = self.rules(data=body)
+            if checked.is_valid():
+                self.values = checked.validated_data
+            else:
+                self.show(InvalidInput("Some values are invalid.", errors=[*problems.field_errors(checked.errors)]))
+        return cleaned
+
+
+class CommentForm(ActForm):
+    """A single text about an act: its reason."""
+
+    comment = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
+
+
+def name_field(help_text: str = "") -> forms.CharField:
+    """Return the field of a name."""
+    return forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text=help_text)
+
+
+def slug_field() -> forms.CharField:
+    """Return the field of a slug."""
+    return forms.CharField(
+        required=False, max_length=63, widget=UnfoldAdminTextInputWidget,
+        help_text="A short name for URLs: lower-case letters, digits and dashes. If empty, it is made from the name.",
+    )  # fmt: skip
+
+
+def lifetime_field() -> forms.TypedChoiceField:
+    """Return the field of a credential's lifetime, in seconds; ``offer_lifetimes`` sets its choices."""
+    return forms.TypedChoiceField(coerce=int, label="Expires in", widget=UnfoldAdminSelectWidget)
+
+
+def offer_lifetimes(field: Any, *, longest: timedelta, first: timedelta) -> None:
+    """Offer the usual lifetimes up to ``longest``. ``first`` is chosen at first, or ``longest`` if that is shorter."""
+    named = {each: text for each, text in _LIFETIMES.items() if each < longest}
+    named[longest] = _LIFETIMES.get(longest, f"{longest.days} days")
+    field.choices = [(int(each.total_seconds()), text) for each, text in named.items()]
+    field.initial = int(min(first, longest).total_seconds())
+
+
+def radio_field(choices: Mapping[Any, str], **options: Any) -> forms.ChoiceField:
+    """Return a field that shows all its choices with what each means."""
+    return forms.ChoiceField(choices=list(choices.items()), widget=UnfoldAdminRadioSelectWidget, **options)
+
+
+def new_form_id() -> str:
+    """Return an id for a form that is shown now."""
+    return _signer.sign(str(uuid7()))
+
+
+def send_once(request: HttpRequest, work: Callable[[], Answer]) -> Answer:
+    """Do the work of the form that the person sent, once for each form that the server showed. Returns its answer."""
+    try:
+        form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
+    except BadSignature:
+        detail = "This form was shown too long ago. Check it and send it again."
+        raise Conflict(detail, code="form_expired") from None
+    values = {name: each for name, each in request.POST.lists() if name not in {"_form", "csrfmiddlewaretoken"}}
+    values["_page"] = [request.path]  # the same values sent to the page of another row ask for something else
+    return answer_once(form_id, values, actor=actor_of(request), work=work)

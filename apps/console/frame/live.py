@@ -1,0 +1,67 @@
+"""Pages that update themselves: the browser reloads parts of a row's page while the row is changing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_GET
+
+from apps.console.frame.base import ReadOnlyAdmin
+
+_PARTS = "live_parts"  # in the context: whether only the parts that change are asked for
+
+
+class LiveAdmin(ReadOnlyAdmin):
+    """A table whose rows have self-updating pages. ``live_template`` must have one root element, and show the acts."""
+
+    live_template: ClassVar[str]
+    # The part below ``live_template``. It is expensive, so it is reloaded once, after the last change.
+    still_template: ClassVar[str]
+    every_s: ClassVar[int] = 2
+    change_form_outer_before_template = "console/live.html"
+    acts_in_header = False
+
+    def is_moving(self, row: Any) -> bool:
+        """Return whether the row may still change. The browser reloads the page's parts until then."""
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the table and of the parts that are reloaded."""
+        live = self.admin_site.admin_view(self.live_view)
+        return [path("<uuid:pk>/live/", live, name=self._live_name()), *super().get_urls()]
+
+    def _live_name(self) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_live"
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the context of ``live_template``."""
+        return {"moving": self.is_moving(row)}
+
+    def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the context of ``still_template``."""
+        return {}
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
+        """Show the row's page with both templates, or only the parts that are reloaded."""
+        context["live"] = {
+            "template": self.live_template,
+            "url": reverse(f"admin:{self._live_name()}", args=[obj.pk]),
+            "every_s": self.every_s,
+        }
+        response = super().render_change_form(request, context, *args, obj=obj, **kwargs)
+        if _PARTS in context:
+            response.template_name = "console/live_parts.html"
+        if _PARTS not in context or not context["summary"]["moving"]:
+            response.context_data["still"] = {"template": self.still_template, **self.still(request, obj)}
+        return response
+
+    @method_decorator(require_GET)
+    def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the parts with the row's present state. The same people may see them as may see the page."""
+        if not self.has_view_permission(request):
+            raise Http404
+        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped

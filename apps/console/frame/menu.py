@@ -1,0 +1,108 @@
+"""The menu of the console: about ten entries for what people do daily, and one for all other tables."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.console.frame.columns import row_url
+from apps.console.frame.console_user import Tenant
+from apps.console.frame.scope import scope_of, with_scope
+from apps.tenancy.models import Environment
+
+RECORDS: Final = "Records"
+# The entries in groups, each with its icon. A table names its entry as its ``section``.
+GROUPS: Final[tuple[dict[str, str], ...]] = (
+    {"Environments": "layers"},
+    {
+        "Pipelines": "account_tree",
+        "Config bundles": "inventory_2",
+        "Deployments": "rocket_launch",
+        "Approvals": "how_to_reg",
+    },
+    {"Agents": "memory", "Artifacts": "package_2", "Replays": "replay"},
+    {"People and keys": "group", "Audit": "history"},
+    {"Jobs": "conveyor_belt"},
+)
+
+
+def visible_admins(site: Any, request: HttpRequest) -> list[Any]:
+    """Return the tables that the person may see."""
+    return [each for each in site._registry.values() if each.has_module_permission(request)]
+
+
+def page_admin(site: Any, request: HttpRequest) -> Any:
+    """Return the table to which the page belongs; None for a page of no table."""
+    match = getattr(request, "resolver_match", None)
+    return _by_name(site).get((match.url_name or "").rpartition("_")[0]) if match else None
+
+
+@cache
+def _by_name(site: Any) -> dict[str, Any]:
+    return {f"{each.opts.app_label}_{each.opts.model_name}": each for each in site._registry.values()}
+
+
+def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the groups of the menu. Their links keep the scope of the page."""
+    scope, here = scope_of(request), page_admin(site, request)
+    sections: dict[str, list[Any]] = {}
+    for each in visible_admins(site, request):
+        sections.setdefault(each.section_for(request), []).append(each)
+    section = here.section_for(request) if here else None
+    path = request.path
+    groups = [
+        [menu_item("Overview", "dashboard", reverse("admin:index"), scope, active=path == reverse("admin:index"))]
+    ]
+    for group in GROUPS:
+        items = [
+            menu_item(title, icon, sections[title][0].list_url(), scope, active=section == title)
+            for title, icon in group.items()
+            if title in sections
+        ]
+        groups.append(items)
+    if isinstance(scope, Environment) and groups[1]:
+        hub = row_url(scope)
+        groups[1] = [menu_item("Environment", "layers", hub, None, active=path.startswith(hub.removesuffix("change/")))]
+    groups[0] += groups.pop(1)
+    if RECORDS in sections:
+        url = reverse("admin:records")
+        groups[-1].append(menu_item(RECORDS, "table_rows", url, scope, active=path == url or section == RECORDS))
+    return [{"separator": at > 0, "items": items} for at, items in enumerate(groups) if items]
+
+
+def menu_item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -> dict[str, Any]:
+    """Return an entry of the menu."""
+    link = with_scope(url, scope)
+    return {"title": title, "icon": icon, "link": link, "active": active, "has_permission": True}
+
+
+def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
+    """Return title, URL and whether it is this page, for each list of the page's entry of the menu."""
+    here = page_admin(site, request)
+    if here is None or request.path != here.list_url() or (section := here.section_for(request)) == RECORDS:
+        return []
+    scope, found = scope_of(request), []
+    for each in visible_admins(site, request):
+        if each.section_for(request) != section:
+            continue
+        queries = [query for query in each.tabs.values() if each is here and query in request.GET.urlencode()]
+        found.append((each.menu_title(), with_scope(each.list_url(), scope), each is here and not queries))
+        found += [
+            (title, with_scope(f"{each.list_url()}?{query}", scope), query in queries)
+            for title, query in each.tabs.items()
+        ]
+    return found if len(found) > 1 else []
+
+
+def records(site: Any, request: HttpRequest) -> list[tuple[str, str, str]]:
+    """Return title, phrase and URL of the tables to which no entry of its own leads, by title."""
+    scope = scope_of(request)
+    listed = {RECORDS, "Environments"} if isinstance(scope, Environment) else {RECORDS}
+    return sorted(
+        (each.menu_title(), each.holds, with_scope(each.list_url(), scope))
+        for each in visible_admins(site, request)
+        if each.section_for(request) in listed
+    )

@@ -1,0 +1,79 @@
+"""Queries for what a person may see, compiled once for all people whose roles have the same form.
+
+The ids of the person's organizations and projects are values in the SQL. All else in it depends only on how many there
+are and on the role in each, which is the form of the roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from apps.console.frame.console_user import ConsoleUser
+from apps.tenancy.access import OrganizationRoles
+from apps.tenancy.permissions import Role
+from byteor_cloud.database.compiled import CompiledQuery
+
+# For each organization, the person's role in it, or "", and then the roles in its projects. None: an installation
+# operator, who sees everything.
+type _Form = tuple[tuple[str, ...], ...] | None
+# A function of something fixed (such as a table), a person and ids, that returns what the person may see of it. Its
+# result may depend only on these.
+type _Build = Callable[..., QuerySet[Any, Any]]
+
+
+def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
+    """Return the row of the table with the key, which must be a UUID; None if the person may not see it."""
+    try:
+        pk = UUID(key)
+    except ValueError:
+        return None
+    query, values = personal_query(_row, model_admin, console_user, pk)
+    return query.first(*values)
+
+
+def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]:
+    rows = model_admin.narrow(model_admin.model._default_manager.filter(pk=pk), console_user)
+    return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # untyped
+
+
+def personal_query(
+    build: _Build, about: Hashable, console_user: ConsoleUser, *ids: UUID
+) -> tuple[CompiledQuery[Any], list[Any]]:
+    """Return the compiled form of ``build(about, console_user, *ids)``, and the values with which to run it."""
+    form, own = _split(console_user)
+    query = _compiled(build, about, len(ids), form)
+    return query, [console_user.now, console_user.user_id, *ids, *own]
+
+
+def _split(console_user: ConsoleUser) -> tuple[_Form, list[UUID]]:
+    """Return the form of the person's roles, and their organizations and projects in its order."""
+    if console_user.is_superuser:
+        return None, []
+    parts = []
+    for organization, roles in console_user.roles.items():
+        projects = sorted(roles.projects.items(), key=lambda item: item[1])
+        parts.append(
+            ((roles.org or "", *(str(role) for _, role in projects)), [organization, *(pk for pk, _ in projects)])
+        )
+    parts.sort()
+    return tuple(form for form, _ in parts), [pk for _, keys in parts for pk in keys]
+
+
+@lru_cache(maxsize=500)
+def _compiled(build: _Build, about: Hashable, count: int, form: _Form) -> CompiledQuery[Any]:
+    def made(now: datetime, user_id: UUID, *ids: UUID) -> QuerySet[Any, Any]:
+        own = iter(ids[count:])
+        roles = {
+            next(own): OrganizationRoles(Role(org) if org else None, {next(own): Role(role) for role in projects})
+            for org, *projects in form or ()
+        }
+        return build(about, ConsoleUser(user_id, form is None, roles, now), *ids[:count])
+
+    owned = sum(map(len, form or ()))
+    return CompiledQuery(made, datetime, *[UUID] * (1 + count + owned), uses_all=False)

@@ -1,0 +1,148 @@
+"""The scope of a page: the organization, project or environment to which the console narrows its lists.
+
+A list has its scope in its address, ``?in=ID``, so that two tabs can show two environments. The page of a row has the
+scope of the row.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db.models import Model, Q, QuerySet
+from django.http import Http404, HttpRequest
+
+from apps.console.frame.console_user import Tenant, console_user_of, count_for_organization
+from apps.console.frame.personal import visible_row
+from apps.tenancy.models import Environment, Organization, Project
+
+SCOPE: Final = "in"
+EVERYTHING: Final = "all"  # said in place of an id: no scope, not even the remembered one
+_LEVELS: Final[tuple[type[Model], ...]] = (Environment, Project, Organization)
+_UP: Final = ("project", "organization")  # the field that leads from each level to the next
+_REMEMBERED: Final = "console_scope"
+
+
+def join_path(*parts: str) -> str:
+    """Return a path of fields for a query."""
+    return "__".join(part for part in parts if part)
+
+
+@cache
+def level_of(model: type[Model], tenant: str) -> type[Model]:
+    """Return the tenant model to which the path of fields ``tenant`` leads from ``model``."""
+    for part in filter(None, tenant.split("__")):
+        model = cast("type[Model]", model._meta.get_field(part).related_model)
+    return model
+
+
+def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
+    """Return the path of fields from ``model`` to ``level``, or None if its rows belong to a higher level."""
+    first, last = _LEVELS.index(level_of(model, tenant)), _LEVELS.index(level)
+    return join_path(tenant, *_UP[first:last]) if first <= last else None
+
+
+def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
+    """Return the condition that a row belongs to the scope.
+
+    Rows of a higher level than the scope, such as the signing keys of an organization, belong to what the scope is in.
+    """
+    level = level_of(model, tenant)
+    while scope is not None and (path := path_to(model, tenant, type(scope))) is None:
+        scope = getattr(scope, _UP[_LEVELS.index(type(scope))])
+    return Q() if scope is None or level not in _LEVELS else Q(**{path or "pk": scope.pk})
+
+
+def reaching(queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+    """Keep the rows of an organization that apply in the scope: a row may be limited to a project or an environment."""
+    found, fields = queryset, {field.name for field in queryset.model._meta.fields}
+    for level in lineage(scope):
+        name = type(level).__name__.lower()
+        if name in fields:
+            condition = Q(**{name: level.pk})
+            found = found.filter(condition if name == "organization" else condition | Q(**{name: None}))
+    return found
+
+
+def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
+    """Return the organization, the project and the environment of a scope, as far as it has them."""
+    found: list[Organization | Project | Environment] = []
+    while scope is not None:
+        found.insert(0, scope)
+        scope = None if isinstance(scope, Organization) else getattr(scope, _UP[_LEVELS.index(type(scope))])
+    return found
+
+
+# -- the scope of a request ---------------------------------------------------------------------------------------
+
+
+def enter(request: HttpRequest, scope: Tenant) -> None:
+    """Make ``scope`` the scope of this page, whatever its address says."""
+    request._console_scope = scope  # type: ignore[attr-defined]  # a place to keep it for the request
+    if scope is not None:
+        count_for_organization(request, lineage(scope)[0].pk)
+
+
+def scope_of(request: HttpRequest) -> Tenant:
+    """Return the scope of this page; None for everything that the person may see. Raises Http404.
+
+    Every id that is not one of a visible organization, project or environment gets the same answer.
+    """
+    if not hasattr(request, "_console_scope"):
+        enter(request, _read(request))
+    return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]
+
+
+def _read(request: HttpRequest) -> Tenant:
+    if SCOPE not in request.GET:
+        return None
+    asked = request.GET[SCOPE]
+    if asked == EVERYTHING:
+        request.session.pop(_REMEMBERED, None)
+        return None
+    found = _find(request, asked)
+    if found is None:
+        raise Http404("There is no such organization, project or environment, or you may not see it.")
+    if request.session.get(_REMEMBERED) != asked:
+        request.session[_REMEMBERED] = asked
+    return found
+
+
+def remembered_scope(request: HttpRequest) -> Tenant:
+    """Return the last scope of this session, if the person may still see it."""
+    known = request.session.get(_REMEMBERED)
+    return _find(request, known) if known else None
+
+
+def _find(request: HttpRequest, asked: str) -> Tenant:
+    try:
+        pk = UUID(asked)
+    except ValueError:
+        return None
+    if str(pk) != asked:  # another way to write it would be another address of the same page
+        return None
+    user = console_user_of(request)
+    return next(filter(None, (visible_row(tenant_admin(level), user, asked) for level in _LEVELS)), None)
+
+
+def tenant_admin(level: type[Model]) -> Any:
+    """Return the table of organizations, projects or environments."""
+    from apps.console.frame.site import site  # noqa: PLC0415  the site imports this module
+
+    return site.get_model_admin(level)
+
+
+def list_scope_of(request: HttpRequest) -> Tenant:
+    """Return the scope to which this page narrows the rows that it lists. The page of a row does not narrow any."""
+    match = getattr(request, "resolver_match", None)
+    name = (match.url_name or "") if match else ""
+    return scope_of(request) if name == "index" or name.endswith(("_changelist", "_choice")) else None
+
+
+def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:
+    """Return the URL of a list in a scope. ``explicit``: also if that is everything, and forget the remembered one."""
+    if scope is None and not explicit:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({SCOPE: EVERYTHING if scope is None else scope.pk})}"

@@ -1,0 +1,172 @@
+"""The console's admin site. Every member of an organization may enter; their roles decide what they see and do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import logout
+from django.contrib.auth.models import AnonymousUser
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.shortcuts import render
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.utils.functional import cached_property
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csp import csp_override
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
+from unfold.sites import UnfoldAdminSite
+
+from apps.console.frame import search
+from apps.console.frame.console_user import actor_of, console_user_of
+from apps.console.frame.first_steps import find_steps
+from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs, visible_admins
+from apps.console.frame.refusals import CONSOLE_CSP, refuse_method
+from apps.console.frame.scope import SCOPE, remembered_scope, scope_of, with_scope
+from apps.console.frame.switcher import Switcher
+from apps.tenancy.models import User
+from apps.tenancy.services import audit
+
+
+class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
+    """The admin site at /admin. The admin classes decide which rows a person sees."""
+
+    site_title = site_header = "ByteOr Cloud"
+    index_title = "Overview"
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        """Admit members of at least one organization, and installation operators."""
+        console_user = console_user_of(request)
+        return console_user.is_superuser or bool(console_user.roles)
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
+        """Wrap a view of the console with the console's content security policy, and a page for a wrong method."""
+        inner = super().admin_view(view, cacheable)
+
+        @wraps(view)
+        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            response: HttpResponse = inner(request, *args, **kwargs)
+            return refuse_method(request, response) if isinstance(response, HttpResponseNotAllowed) else response
+
+        return csp_override(CONSOLE_CSP)(answer)
+
+    @method_decorator(never_cache)
+    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the sign-in page: a button for the identity provider, or a hint about one-time links."""
+        if self.has_permission(request):
+            return HttpResponseRedirect(reverse("admin:index"))
+        context = {
+            "provider": bool(settings.CONFIG.oidc_issuer),
+            "next": request.GET.get("next") or reverse("admin:index"),
+        }
+        return render(request, "sign_in.html", context)
+
+    def get_urls(self) -> list[Any]:
+        """Add the console's own pages. People without any role may sign out and create an organization.
+
+        Django's page ``view_on_site`` is left out: it tells of any row by its id whether it exists.
+        """
+        start = never_cache(csrf_protect(csp_override(CONSOLE_CSP)(self.start_view)))
+        return [
+            path("logout/", csrf_protect(self.logout), name="logout"),
+            path("start/", start, name="start"),
+            path("records/", self.admin_view(self.records_view), name="records"),
+            *(each for each in super().get_urls() if getattr(each, "name", "") != "view_on_site"),
+        ]
+
+    @method_decorator(require_POST)
+    def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Sign out and record it."""
+        if isinstance(request.user, User):
+            user = request.user
+            audit.record_of_person("session.sign_out", person=user, actor=actor_of(request), resource=("user", user.pk))
+        logout(request)
+        return HttpResponseRedirect(reverse("index"))
+
+    def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Answer 404: nobody has a password."""
+        raise Http404
+
+    password_change_done = password_change
+
+    # -- the frame of every page ---------------------------------------------------------------------------------
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what the frame of every page shows: the switcher, the menu, and the lists beside this one."""
+        if not self.has_permission(request):  # a person without an organization, on the page that creates one
+            start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
+            return {**self._theme, "sidebar_navigation": [{"items": [start]}]}
+        here = page_admin(self, request)
+        return {
+            **self._theme,
+            "has_permission": True,
+            "sidebar_navigation": build_menu(self, request),
+            "switcher": Switcher(request, here),
+            "tabs": tabs(self, request),
+            "page_admin": here,
+        }
+
+    @cached_property
+    def _theme(self) -> dict[str, Any]:
+        """What the theme shows to everybody on every page, made once: the theme would do it for each request."""
+        nobody = HttpRequest()
+        nobody.META["SCRIPT_NAME"], nobody.user = "", AnonymousUser()
+        shown: dict[str, Any] = super().each_context(nobody)
+        return shown
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """Return no apps, so that the theme does not list their tables: our own menu does."""
+        return []
+
+    def list_urls(self) -> frozenset[str]:
+        """Return the URLs of all tables."""
+        return frozenset(each.list_url() for each in self._registry.values())
+
+    def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Answer the search over everything with the list that console.js shows."""
+        found = search.search(request, self._registry.values())
+        return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
+
+    def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the overview page with the tiles and panels of all visible tables, or with the first steps.
+
+        Without a scope in its address, it opens the last one of the session.
+        """
+        if SCOPE not in request.GET and (last := remembered_scope(request)) is not None:
+            return HttpResponseRedirect(with_scope(reverse("admin:index"), last))
+        scope, admins = scope_of(request), visible_admins(self, request)
+        tiles = [tile for each in admins for tile in each.tiles(request)]
+        panels = [panel for each in admins for panel in each.panels(request)]
+        steps = find_steps(request, admins)
+        is_empty = bool(steps) and not any(tile.value for tile in tiles)
+        context = {
+            "steps": steps,
+            "tiles": [] if is_empty else [replace(tile, url=with_scope(tile.url, scope)) for tile in tiles],
+            "panels": [] if is_empty else [replace(panel, url=with_scope(panel.url, scope)) for panel in panels],
+            **(extra_context or {}),
+        }
+        return super().index(request, context)  # type: ignore[no-any-return]  # untyped library
+
+    def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponse:
+        """Answer 404: the menu lists the tables, and knows no apps."""
+        raise Http404
+
+    def records_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the tables to which no entry of the menu leads by itself, each with what it holds."""
+        context = {**self.each_context(request), "title": RECORDS, "records": records(self, request)}
+        return TemplateResponse(request, "console/tables.html", context)
+
+    def start_view(self, request: HttpRequest) -> HttpResponse:
+        """Let a person create an organization, also one who belongs to none: the API lets everybody."""
+        if not isinstance(request.user, User) or not request.user.is_active:
+            return HttpResponseRedirect(reverse("admin:login"))
+        people = self.get_model_admin(User)
+        return people.act_view(request, str(request.user.pk), "create_organization")  # type: ignore[no-any-return]
+
+
+site = Console(name="admin")

@@ -1,0 +1,131 @@
+"""The switcher at the top of each page: which organization, project and environment it shows, and links to others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db.models import CharField, F, QuerySet, Value
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.console.frame.columns import row_url
+from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of
+from apps.console.frame.personal import personal_query
+from apps.console.frame.scope import lineage, scope_condition, scope_of, tenant_admin, with_scope
+from apps.tenancy.models import Environment, Organization, Project
+
+MAX_LINKS: Final = 50  # an installation may have thousands of organizations
+_TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
+# The fields with the names of each of them and of what it is in, from the organization down.
+_NAMES: Final = (("name",), ("organization__name", "name"), ("project__organization__name", "project__name", "name"))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A place to which the switcher leads."""
+
+    text: str
+    url: str
+    is_current: bool
+    posture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One of the three menus of the switcher."""
+
+    noun: str
+    text: str
+    posture: str
+    is_chosen: bool
+    everything: Link
+    links: Sequence[Link]
+    more: str | None  # the list of all, if there are more than the menu shows
+
+
+class Switcher:
+    """The three menus of a page. They are read when a template shows them."""
+
+    def __init__(self, request: HttpRequest, page_admin: Any) -> None:
+        self._request, self._admin = request, page_admin
+
+    @property
+    def posture(self) -> str:
+        """The posture of the page's environment."""
+        scope = scope_of(self._request)
+        return str(scope.posture) if isinstance(scope, Environment) else ""
+
+    def levels(self) -> list[Level]:
+        """Return the menus of organizations, projects and environments. They need one query."""
+        chosen = lineage(scope_of(self._request))
+        query, values = personal_query(
+            _choices, len(chosen), console_user_of(self._request), *(level.pk for level in chosen)
+        )
+        found: list[list[Any]] = [[] for _ in _TENANTS]
+        for depth, *row in query.tuples(*values):
+            found[depth].append(row)
+        return [self._level(depth, chosen, rows) for depth, rows in enumerate(found)]
+
+    def _level(self, depth: int, chosen: list[Any], rows: list[Any]) -> Level:
+        model, around = _TENANTS[depth], _around(depth, chosen)
+        current = chosen[depth] if depth < len(chosen) else None
+        plural, said = str(model._meta.verbose_name_plural), min(depth, len(chosen))
+        links = [
+            Link(
+                " / ".join(names[said : depth + 1]),
+                self.url_in(model(pk=pk)),
+                pk == getattr(current, "pk", None),
+                posture,
+            )
+            for pk, posture, *names in sorted(rows, key=lambda row: [name.casefold() for name in row[2:]])
+        ]
+        list_url = reverse(f"admin:tenancy_{model._meta.model_name}_changelist")
+        return Level(
+            noun=str(model._meta.verbose_name),
+            text=f"All {plural}" if current is None else str(current),
+            posture=getattr(current, "posture", ""),
+            is_chosen=current is not None,
+            everything=Link(f"All {plural}", self.url_in(around), current is None),
+            links=links[:MAX_LINKS],
+            more=with_scope(list_url, around, explicit=True) if len(links) > MAX_LINKS else None,
+        )
+
+    def url_in(self, scope: Tenant) -> str:
+        """Return the URL of what this page shows, in another scope: the same list, or the list of the page's row."""
+        if self._admin is None:
+            match = self._request.resolver_match
+            name = match.url_name if match and match.url_name == "records" else "index"
+            return with_scope(reverse(f"admin:{name}"), scope, explicit=True)
+        is_list = self._request.path == self._admin.list_url()
+        if not is_list and self._admin.model in _TENANTS and scope is not None:
+            return row_url(scope)
+        return with_scope(self._admin.list_url(), scope, explicit=True)
+
+
+def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any, Any]:
+    """Return the choices of every level. ``keys`` are the ids of the rows chosen in the first ``count`` levels."""
+    chosen = [level(pk=pk) for level, pk in zip(_TENANTS[:count], keys, strict=True)]
+    first, *others = (_level_choices(depth, console_user, _around(depth, chosen)) for depth in range(len(_TENANTS)))
+    return first.union(*others, all=True)
+
+
+def _level_choices(depth: int, console_user: ConsoleUser, around: Tenant) -> QuerySet[Any, Any]:
+    """Return depth, key, posture and three names of the first rows of a level in the scope ``around`` it."""
+    model, names = _TENANTS[depth], _NAMES[depth]
+    rows = tenant_admin(model).narrow(model._default_manager.all(), console_user)
+    if around is not None:
+        rows = rows.filter(scope_condition(model, "", around))
+    padding = [Value("", output_field=CharField())] * (len(_TENANTS) - len(names))
+    posture = F("posture") if depth == len(_TENANTS) - 1 else Value("", output_field=CharField())
+    columns = dict(zip(("first", "second", "third"), [*map(F, names), *padding], strict=True))
+    listed = rows.annotate(depth=Value(depth), shown=posture, **columns).order_by(*names, "pk")
+    first: QuerySet[Any, Any] = listed.values_list("depth", "pk", "shown", *columns)[: MAX_LINKS + 1]
+    return first
+
+
+def _around(depth: int, chosen: list[Any]) -> Tenant:
+    """Return what the rows of a level are listed in: the part of the page's scope that is above the level."""
+    return chosen[min(depth, len(chosen)) - 1] if depth and chosen else None

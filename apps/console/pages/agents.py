@@ -1,0 +1,370 @@
+"""Console pages of agents, their credentials, heartbeats and assignments."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+
+from apps.console.frame import (
+    Act,
+    ActContext,
+    FoundBy,
+    ReadOnlyAdmin,
+    Tile,
+    VisibleRowsFilter,
+    relative_time,
+    short_id,
+    site,
+    state_pill,
+    with_note,
+)
+from apps.console.frame.acts import permitted_by
+from apps.console.frame.console_user import ConsoleUser
+from apps.console.frame.first_steps import FirstStep
+from apps.console.pages.enrollment import CREATE_ENROLLMENT_TOKEN
+from apps.console.pages.fleet import fleet_panel
+from apps.console.pages.organizations import CredentialAdmin, revoke_act
+from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.services import agents, facts, keys, labels
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+
+LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
+
+
+class _Liveness(admin.SimpleListFilter):
+    title = "liveness"
+    parameter_name = "liveness"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(liveness, liveness) for liveness in LIVENESS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        word = self.value()
+        if word not in LIVENESS:
+            return queryset
+        return queryset.filter(facts.agents_with(facts.has_liveness(word), is_rare=word != Liveness.ONLINE))
+
+
+class _YesOrNo(admin.SimpleListFilter):
+    """A filter by whether a condition holds. ``yes`` and ``no`` say so in words."""
+
+    yes: str
+    no: str
+    condition: Q
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", self.yes), ("no", self.no)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        chosen = {"yes": self.condition, "no": ~self.condition}.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen)
+
+
+class _Status(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(word, word) for word in Heartbeat.Status.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        word = self.value()
+        known = word in Heartbeat.Status.values
+        return queryset.filter(facts.agents_with(Q(status=word))) if known else queryset
+
+
+class _Drift(_YesOrNo):
+    title = "drift"
+    parameter_name = "drift"
+    yes, no = "does not run the desired bundle", "runs the desired bundle"
+    condition = facts.agents_with(Q(drifted=True))
+
+
+class _Enrolled(_YesOrNo):
+    title = "enrolled"
+    parameter_name = "enrolled"
+    yes, no = "in the fleet", "decommissioned"
+    condition = Q(decommissioned_at=None)
+
+
+class _Drained(_YesOrNo):
+    title = "drain"
+    parameter_name = "drained"
+    yes, no = "drained", "not drained"
+    condition = Q(drained_at__isnull=False)
+
+
+class _Cloned(_YesOrNo):
+    title = "suspected clone"
+    parameter_name = "cloned"
+    yes, no = "cloned", "not cloned"
+    condition = facts.cloned_agents()
+
+
+def _relabel(row: Agent, context: ActContext) -> None:
+    keys.check_enrolled(row)
+    labels.change_labels(
+        row.environment,
+        Agent.objects.enrolled().filter(pk=row.pk),
+        labels.read_change(context.comment),
+        selector=None,
+        actor=context.actor,
+    )
+
+
+@admin.register(Agent, site=site)
+class AgentAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section = "Agents"
+    first_step = FirstStep(
+        5, "Enroll an agent", "Create an enrollment token: it comes with the command to run on the agent's machine.",
+        P.MANAGE_ENVIRONMENT, "admin:tenancy_environment_choice", (CREATE_ENROLLMENT_TOKEN.name,),
+    )  # fmt: skip
+    found_by = FoundBy("memory", name="name")
+    related = ("environment__project__organization", "heartbeat", "assignment")
+    list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
+    sortable_by = ("name",)
+    list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
+    search_fields = ("name", "hostname", "=id")
+    searches_all = True
+    not_below = frozenset({"heartbeat.agent", "assignment.agent"})
+    acts = (
+        Act(
+            name="drain",
+            label="Drain",
+            explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps what it "
+            "runs.",
+            run=lambda row, context: agents.set_drained(row, drained=True, reason=context.comment, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="do_not_disturb_on",
+            comment="optional",
+            applies=permitted_by(lambda row: agents.check_set_drained(row, drained=True)),
+        ),
+        Act(
+            name="undrain",
+            label="Undrain",
+            explain="The agent gets offers again. It is offered the deployment that is current for it.",
+            run=lambda row, context: agents.set_drained(
+                row, drained=False, reason=context.comment, actor=context.actor
+            ),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="play_circle",
+            comment="optional",
+            applies=permitted_by(lambda row: agents.check_set_drained(row, drained=False)),
+        ),
+        Act(
+            name="relabel",
+            label="Change labels",
+            explain="Write KEY=VALUE for a label to set and !KEY for one to remove, separated by commas. If the agent "
+            "then matches the target of a current deployment, it is offered that.",
+            run=_relabel,
+            needs=P.OPERATE_ENVIRONMENT,
+            needs_on_prod=P.MANAGE_ENVIRONMENT,
+            icon="label",
+            comment="required",
+            comment_label="Labels",
+            applies=permitted_by(keys.check_enrolled),
+        ),
+        Act(
+            name="rotate_key",
+            label="Rotate key",
+            explain="The agent is told to fetch a new key itself. Its old key ends when it uses the new one, or 24 "
+            "hours after it got that.",
+            run=lambda row, context: keys.request_rotation(row, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="key",
+            applies=permitted_by(keys.check_request_rotation),
+        ),
+        Act(
+            name="revoke",
+            label="Decommission",
+            explain="The agent leaves the fleet, and its key is revoked at once. The pipeline that the agent runs goes "
+            "on until you stop it on the host.",
+            run=lambda row, context: agents.decommission(row, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="block",
+            dangerous=True,
+            applies=lambda row: row.decommissioned_at is None,
+        ),
+    )
+
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state(console_user.now)
+
+    def _environments(self, request: HttpRequest) -> QuerySet[Environment]:
+        """Return the environments whose agents the person may see."""
+        return self.admin_site.get_model_admin(Environment).get_queryset(request)  # type: ignore[no-any-return]  # untyped
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the table. Its filters read the facts, which are first brought up to date."""
+        facts.catch_up(self._environments(request))
+        return super().changelist_view(request, extra_context)
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the fleet on the page of an environment."""
+        return [fleet_panel(row)] if isinstance(row, Environment) else []
+
+    @admin.display(description="Liveness")
+    def live(self, row: Any) -> str:
+        return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
+
+    @admin.display(description="Drift")
+    def drift(self, row: Any) -> str:
+        return state_pill("drifted") if row.drifted else "-"
+
+    @admin.display(description="Marks")
+    def marks(self, row: Any) -> str:
+        found = [mark for mark in ("drained", "cloned") if getattr(row, mark)]
+        return format_html_join(" ", "{}", ((state_pill(mark),) for mark in found)) or "-"
+
+    @admin.display(description="Status", ordering="heartbeat__status")
+    def status(self, row: Any) -> str:
+        return state_pill(row.heartbeat.status)
+
+    @admin.display(description="Last seen", ordering="heartbeat__last_seen_at")
+    def seen(self, row: Any) -> str:
+        return relative_time(row.heartbeat.last_seen_at)
+
+    @admin.display(description="Desired")
+    def desired(self, row: Any) -> str:
+        return short_id(row.assignment.bundle_hash)
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Compare the desired, attempted, running and last failed bundle of the agent."""
+        assignment, heartbeat = row.assignment, row.heartbeat
+        facts = [
+            ("Liveness", self.live(row)),
+            ("Drift", self.drift(row)),
+            ("Status", state_pill(heartbeat.status)),
+            ("Last seen", relative_time(heartbeat.last_seen_at)),
+            ("Agent version", heartbeat.agent_version or "-"),
+            ("Progress", state_pill(assignment.progress) if assignment.deployment_id else "-"),
+        ]
+        if row.drained_at is not None:
+            facts.append(("Drained", with_note(relative_time(row.drained_at), row.drain_reason)))
+        if heartbeat.clone_suspected_at is not None:
+            then = "Rotate the key through the API with mode now, or enroll the agent again."
+            facts.append(("Clone suspected", with_note(relative_time(heartbeat.clone_suspected_at), then)))
+        if heartbeat.commands:
+            facts.append(("Told to", ", ".join(heartbeat.commands).replace("_", " ")))
+        states = [
+            ("Desired", assignment.bundle_hash, assignment.deployment_id, assignment.since, assignment.action or ""),
+            (
+                "Attempted",
+                assignment.attempted_bundle_hash,
+                assignment.attempted_deployment_id,
+                assignment.attempted_since,
+                "",
+            ),
+            ("Running", heartbeat.running_bundle_hash, heartbeat.running_deployment_id, heartbeat.running_since, ""),
+            (
+                "Last failed",
+                assignment.failed_bundle_hash,
+                assignment.failed_deployment_id,
+                assignment.failed_since,
+                assignment.failed_detail,
+            ),
+        ]
+        rows = [
+            (name, _bundle_cell(bundle, deployment), relative_time(since), detail or "-")
+            for name, bundle, deployment, since, detail in states
+        ]
+        panel = {
+            "title": "Desired and running bundles",
+            "columns": ("", "Bundle and deployment", "Since", "Detail"),
+            "rows": rows,
+        }
+        return {"facts": facts, "panels": [panel]}
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        url = reverse("admin:fleet_agent_changelist")
+        counts = facts.count_states(self._environments(request))
+        shown = [
+            Tile(f"Agents {liveness}", count, f"{url}?enrolled=yes&liveness={liveness}", tone if count else "plain")
+            for liveness, tone in LIVENESS.items()
+            for count in (counts.liveness[liveness],)
+        ]
+        drifted, cloned = counts.drifted, counts.cloned
+        shown.append(Tile("Agents drifted", drifted, f"{url}?enrolled=yes&drift=yes", "warn" if drifted else "plain"))
+        if cloned:
+            shown.append(Tile("Suspected clones", cloned, f"{url}?enrolled=yes&cloned=yes", "bad"))
+        return shown
+
+
+def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
+    """Show a bundle hash with a link to its deployment."""
+    if bundle_hash is None or deployment_id is None:
+        return short_id(bundle_hash)
+    # Only the page's name ties this to apps.releases, which this app must not import.
+    page = reverse("admin:releases_deployment_change", args=[deployment_id])
+    return with_note(
+        short_id(bundle_hash), format_html('<a class="text-link" href="{}">{}</a>', page, short_id(deployment_id))
+    )
+
+
+@admin.register(EnrollmentToken, site=site)
+class EnrollmentTokenAdmin(CredentialAdmin):
+    tenant = "environment"
+    needs = P.MANAGE_ENVIRONMENT
+    section = "Agents"
+    related = ("environment__project__organization",)
+    list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
+    list_filter = (("environment", VisibleRowsFilter), "replace")
+    search_fields = ("prefix", "=id")
+    acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
+    acts_beside = {Environment: (CREATE_ENROLLMENT_TOKEN,)}
+
+    @admin.display(description="Uses", ordering="uses")
+    def used_up(self, row: EnrollmentToken) -> str:
+        return f"{row.uses} of {row.max_uses}"
+
+
+@admin.register(AgentKey, site=site)
+class AgentKeyAdmin(CredentialAdmin):
+    tenant = "agent__environment"
+    section = "Agents"
+    related = ("agent__environment__project__organization",)
+    list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
+    sortable_by = ()
+    search_fields = ("prefix", "agent__name", "=id")
+
+    def page_title(self, row: AgentKey) -> str:
+        return f"Agent key {row} of {row.agent}"
+
+    acts = (revoke_act("agent_key.revoke", lambda row: row.agent.environment, P.OPERATE_ENVIRONMENT),)
+
+
+@admin.register(Heartbeat, site=site)
+class HeartbeatAdmin(ReadOnlyAdmin):
+    tenant = "agent__environment"
+    holds = "What each agent reported last: its status, its version and what it runs."
+    ordering = ("-agent",)
+    related = ("agent__environment__project__organization",)
+    list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
+    sortable_by = ()
+    list_filter = ("status",)
+    search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
+
+    def page_title(self, row: Heartbeat) -> str:
+        return f"Heartbeat of {row.agent}"
+
+
+@admin.register(Assignment, site=site)
+class AssignmentAdmin(ReadOnlyAdmin):
+    tenant = "agent__environment"
+    holds = "What each agent is to run, and how far it is."
+    ordering = ("-agent",)
+    related = ("agent__environment__project__organization",)
+    list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
+    sortable_by = ()
+    list_filter = ("action", "progress")
+    search_fields = ("agent__name", "bundle_hash", "=deployment_id")
+
+    def page_title(self, row: Assignment) -> str:
+        return f"Assignment of {row.agent}"

@@ -1,0 +1,92 @@
+"""The page of a bisect: what was found, and the verdict about each version."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html
+
+from apps.artifacts.models import Bisect, Replay
+from apps.console.frame import row_link, with_note
+from apps.console.pages.artifacts.wording import describe_unchecked
+from byteor.engine.replay import BisectOutcome
+from byteor_cloud.database.large_columns import without_large
+
+_TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
+_NAMED = 5  # versions in a sentence
+
+
+def bisect_headline(row: Bisect) -> str:
+    """Say what was found, and in which versions stages had no parameters."""
+    unchecked = [f"v{each['number']}" for each in row.versions if each.get("no_parameters")]
+    if not unchecked:
+        return _finding(row)
+    shown = ", ".join(unchecked[:_NAMED]) + (f" and {len(unchecked) - _NAMED} more" if len(unchecked) > _NAMED else "")
+    return f"{_finding(row)} Stages without parameters let every record pass unchanged in {shown}."
+
+
+def _finding(row: Bisect) -> str:
+    match row.outcome:
+        case BisectOutcome.FOUND:
+            return f"{row.first_bad} is the first bad version."
+        case BisectOutcome.NO_CHANGE:
+            return "The first and the last version have the same verdict."
+        case BisectOutcome.INVERTED:
+            return "The first version is bad and the last one is good."
+        case BisectOutcome.INCONCLUSIVE:
+            return "Too few versions can be tested to name the first bad one."
+    if row.error or row.versions is None:  # a list leaves out the versions if there are many
+        return row.error or "Its page shows the verdicts so far."
+    done = sum(each["verdict"] is not None for each in row.versions)
+    return f"{done} of {len(row.versions)} versions have a verdict."
+
+
+def predicate(row: Bisect) -> str:
+    """Say what makes a version bad."""
+    texts = {"diverges": "its output differs from the captured one", "fails": "a stage fails"}
+    if isinstance(row.predicate, str):
+        return texts[row.predicate]
+    other = Replay.objects.filter(pk=row.predicate["output_differs_from"]).first()
+    return format_html("its output differs from that of {}", row_link(other))
+
+
+def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
+    """Return the verdicts from the oldest to the newest version. Versions that were not replayed share cells."""
+    cells = []
+    for (verdict, replay), group in groupby(row.versions, lambda each: (each["verdict"], each["replay_id"])):
+        same = list(group)
+        numbers = [f"v{each['number']}" for each in (same[0], same[-1])]
+        cells.append(
+            {
+                "tone": _TONES[verdict],
+                "word": verdict or ("being replayed" if replay else "not replayed"),
+                "versions": numbers[0] if len(same) == 1 else " to ".join(numbers),
+                "url": replay and reverse("admin:artifacts_replay_change", args=[replay]),
+            }
+        )
+    return cells
+
+
+def verdicts(row: Bisect) -> dict[str, Any]:
+    """Return the panel of the versions that were chosen for a replay."""
+    replay_ids = [each["replay_id"] for each in row.versions if each["replay_id"]]
+    replays = without_large(Replay.objects.all()).in_bulk(replay_ids)
+    by_id = {str(pk): replay for pk, replay in replays.items()}
+    rows = [
+        (
+            f"v{each['number']}",
+            with_note(
+                format_html(
+                    '<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "not known yet"
+                ),
+                describe_unchecked(each.get("no_parameters", ())),
+            ),
+            row_link(by_id.get(each["replay_id"]), "Replay"),
+        )
+        for each in row.versions
+        if each["replay_id"]
+    ]
+    columns = ("Version", "Verdict", "Replay")
+    return {"title": "Replayed versions", "columns": columns, "rows": rows, "empty": "None yet."}

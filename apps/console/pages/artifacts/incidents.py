@@ -1,0 +1,55 @@
+"""The newest captures on the page of an environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from apps.artifacts.models import Artifact
+from apps.artifacts.services import folders
+from apps.console.frame import row_link, state_pill
+from apps.console.pages.artifacts.artifact import artifact_headline, is_capture
+from apps.tenancy.models import Environment
+from byteor_cloud.database.large_columns import with_small_values
+from byteor_cloud.ids import smallest_uuid7
+
+_SHOWN, _DAYS, _COUNTED = 5, 7, 100
+
+
+def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, may_read: bool) -> dict[str, Any]:
+    """Return the panel. ``may_read``: the person may see the content of captures."""
+    found = with_small_values(
+        visible.filter(environment=environment, kind=Artifact.Kind.INCIDENT_BUNDLE), {"metadata", "reasons"}
+    )
+    # Ids grow with time, and the index on environment, kind and id serves both queries.
+    since = smallest_uuid7(timezone.now() - timedelta(days=_DAYS))
+    count = found.filter(pk__gte=since).order_by().values("pk")[: _COUNTED + 1].count()
+    url = f"{reverse('admin:artifacts_artifact_changelist')}?environment__id__exact={environment.pk}"
+    number = f"More than {_COUNTED}" if count > _COUNTED else count or "None"
+    return {
+        "title": "Incidents",
+        "place": -1,  # above the last events
+        "lead": f"{number} in the last {_DAYS} days." if count else "",
+        "url": f"{url}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}",
+        "columns": ("What happened", "Capture"),
+        "rows": [
+            (
+                _sentence(each, environment, may_read=may_read),
+                format_html("{} {}", row_link(each, "Open"), state_pill(each.status)),
+            )
+            for each in found.order_by("-pk")[:_SHOWN]
+        ],
+        "empty": "No capture yet. Agents upload one when a stage stops or when somebody asks for it.",
+    }
+
+
+def _sentence(row: Artifact, environment: Environment, *, may_read: bool) -> str:
+    row.environment = environment  # it is loaded with its project
+    # Only a capture that is unpacked already is read: this page must not wait for the others.
+    is_kept = folders.find(environment.project.organization_id, row.pk) is not None
+    return artifact_headline(row, may_read=may_read and is_capture(row) and is_kept)

@@ -1,0 +1,91 @@
+"""Parts that several of these pages use: links with a query, numbers of a query, and payloads."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html, format_html_join
+
+from apps.console.pages.artifacts.wording import HEX_WIDTH, Runs, json_text, keep_digits
+
+FOUND = "found"  # the id of the panel that a link asks for
+_SHOWN = 300  # characters of a payload
+
+
+def query_link(row: Any, text: object, *, at: str = FOUND, **query: object) -> str:
+    """Return a link to the row's page with a query, and to the panel with the id ``at``."""
+    url = reverse(f"admin:artifacts_{row._meta.model_name}_change", args=[row.pk], query=query, fragment=at)
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text)
+
+
+def number(request: HttpRequest, name: str) -> int | None:
+    """Return a whole number of the query, or None."""
+    text = request.GET.get(name, "").strip().replace(",", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64 else None
+
+
+def identifier(request: HttpRequest, name: str) -> UUID | None:
+    """Return an id of the query, or None."""
+    try:
+        return UUID(request.GET.get(name, ""))
+    except ValueError:
+        return None
+
+
+def moment(request: HttpRequest, name: str) -> datetime | None:
+    """Return a time of the query, in UTC if it names no time zone, or None."""
+    try:
+        found = parse_datetime(request.GET.get(name, "").strip())
+        return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        return None
+
+
+def payload_text(shown: dict[str, Any]) -> str:
+    """Return the beginning of a payload as text."""
+    if shown["payload_base64"] is None and shown["json"] is None:
+        return "-"
+    if shown["json"] is None:
+        text = text_of(b64decode(shown["payload_base64"])[: _SHOWN + 1])
+    elif shown["payload_base64"] is None:
+        text = json_text(shown["json"])
+    else:
+        text = json_text(keep_digits(b64decode(shown["payload_base64"])))
+    return code(text)
+
+
+def code(text: str, most: int = _SHOWN) -> str:
+    """Return the beginning of a text of a capture as code."""
+    return format_html('<code class="payload">{}</code>', text if len(text) <= most else f"{text[:most]}…")
+
+
+def text_of(payload: bytes) -> str:
+    """Return bytes as text; other bytes than printable ASCII as \\x and two digits."""
+    return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in payload) or "(nothing)"
+
+
+def marked(runs: Runs, separator: str = "") -> str:
+    """Return the pieces of a line, with those marked that differ."""
+    pieces = [format_html("<mark>{}</mark>", text) if differs else text for text, differs in runs]
+    return format_html_join(separator, "{}", ((piece,) for piece in pieces))
+
+
+def json_dump(lines: list[Runs]) -> str:
+    """Return JSON in lines for a ``<pre>``."""
+    return format_html_join("\n", "{}", ((marked(line),) for line in lines))
+
+
+def hex_dump(rows: list[tuple[str, Runs, Runs]]) -> str:
+    """Return the rows of ``hex_rows`` for a ``<pre>``, in columns."""
+    lines = []
+    for position, as_hex, as_text in rows:
+        width = sum(len(text) + 1 for text, _ in as_hex)
+        gap = " " * (3 * HEX_WIDTH - width + 1)
+        lines.append((position, marked(as_hex, " "), gap, marked(as_text)))
+    return format_html_join("\n", "<i>{}</i>  {}{} {}", lines)

@@ -1,0 +1,370 @@
+"""The page of a replay: its verdict, the records that differ, its stages, and what may be done next."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+
+from apps.artifacts.models import Bisect, Replay
+from apps.artifacts.services import captures
+from apps.artifacts.services.divergences import read_divergence
+from apps.console.frame import relative_time, row_link, short_id, state_pill
+from apps.console.pages.artifacts import wording
+from apps.console.pages.artifacts.artifact import artifact_title
+from apps.console.pages.artifacts.bisects import bisect_headline, verdict_strip
+from apps.console.pages.artifacts.parts import FOUND, code, hex_dump, json_dump, payload_text, query_link, text_of
+from apps.pipelines.models import Version
+from byteor.engine.compiler import split_op
+from byteor.engine.machines import ReplayStatus
+from byteor.engine.replay import compare, unchecked_stages
+from byteor.engine.replay.around import Divergence
+from byteor_cloud.api.computing_lane import lane
+from byteor_cloud.computing.compute import Compute
+from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.errors import DomainError
+
+_VERSIONS = 10
+_STAGES = 100
+_TRACED_BYTES = 256 * 1024  # of JSON, of which the page shows the beginning
+
+
+def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
+    """Say where the replay stands, and which of its stages had no parameters.
+
+    ``records`` are those that differ, if the person may see them.
+    """
+    standing = _standing(row, records, may_read=may_read)
+    unchecked = wording.describe_unchecked(unchecked_stages(row.result))
+    return format_html("{} {}", standing, unchecked) if unchecked else standing
+
+
+def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
+    match row.status:
+        case ReplayStatus.PENDING_APPROVAL:
+            return "Somebody must approve it first."
+        case ReplayStatus.QUEUED:
+            return "Waits for a worker."
+        case ReplayStatus.RUNNING if row.progress_total:
+            return f"{row.progress_done:,} of {row.progress_total:,} records are replayed."
+        case ReplayStatus.RUNNING:
+            return "The capture is unpacked."
+        case ReplayStatus.DIVERGED:
+            found = row.result["divergence"]
+            difference = ""
+            if records is not None and records.expected is not None and records.actual is not None:
+                difference = wording.describe_difference(records.expected, records.actual, records.start)
+            return wording.describe_divergence(found, difference, wording.find_drop(_stage_counts(row), found))
+        case ReplayStatus.SUCCEEDED if may_read and not _was_compared(row):
+            return "It ended. The capture has no expected output to compare with."
+        case ReplayStatus.SUCCEEDED:
+            return "It ended without a difference to the capture."
+    reproduced = (row.result or {}).get("reproduced")
+    return f"{row.error or ''}{' It stopped as in the capture.' if reproduced else ''}"
+
+
+def _was_compared(row: Replay) -> bool:
+    try:
+        return captures.has_expected(row.artifact)
+    except DomainError:
+        return True  # the capture cannot be read any more
+
+
+def progress_bar(row: Replay) -> dict[str, Any] | None:
+    """Return the bar of a running replay."""
+    if row.status != ReplayStatus.RUNNING or not row.progress_total:
+        return None
+    done, left = row.progress_done, row.progress_total - row.progress_done
+    parts = [("good", done), ("plain", left)]
+    key = [("good", f"{done:,}", "replayed"), ("plain", f"{left:,}", "left")]
+    return {"title": "Records", "text": f"{done:,} of {done + left:,} records", "parts": parts, "key": key}
+
+
+def replay_facts(row: Replay) -> list[tuple[str, object]]:
+    """Return what was replayed, and with what."""
+    waits = row.status == ReplayStatus.PENDING_APPROVAL
+    reproduced = (row.result or {}).get("reproduced")
+    notes = [f"{note['code'].replace('_', ' ')}: {note['name']}" for note in (row.result or {}).get("notes", [])]
+    facts = [
+        ("Mode", row.get_mode_display()),
+        ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
+        ("Version", row_link(row.version)),
+        ("Parameters of", _parameters_of(row)),
+        ("Journal", row.journal_lane),
+        ("Records", row.last_n and f"the last {row.last_n:,}"),
+        ("Requested by", row.requested_by),
+        ("Waits for approval" if waits else "Approval", row.approval and row_link(row.approval)),
+        ("Finished", row.finished_at and relative_time(row.finished_at)),
+        ("Stopped as captured", {None: "", True: "yes", False: "no"}[reproduced]),
+        ("Error", row.error),
+        ("Notes", "; ".join(notes)),
+        ("Warnings", "; ".join(row.warnings)),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _parameters_of(row: Replay) -> str:
+    if row.config_bundle is not None:
+        return row_link(row.config_bundle)
+    if row.fallback_config_bundle is not None:
+        return format_html("the capture, else of {}", row_link(row.fallback_config_bundle))
+    return "the capture"
+
+
+def links(row: Replay, others: list[Replay]) -> list[tuple[str, str, str]]:
+    """Return text, address and icon of the ways on from here that change nothing. ``others`` can be compared."""
+    found = []
+    if others:
+        url = _url(row, compare=max(each.pk for each in others))
+        found.append(("Compare", url, "compare_arrows"))
+    if row.artifact.deployment_id is not None:
+        url = reverse("admin:releases_deployment_change", args=[row.artifact.deployment_id])
+        found.append(("Open the deployment", url, "rocket_launch"))
+    return found
+
+
+def _url(row: Replay, **query: object) -> str:
+    return reverse("admin:artifacts_replay_change", args=[row.pk], query=query, fragment=FOUND)
+
+
+# -- the divergence ---------------------------------------------------------------------------------------------
+
+
+def find_records(row: Replay, *, may_read: bool, compute: Compute) -> Divergence | None:
+    """Return the records that differ; None without a divergence, or if the person may not see captured records."""
+    return read_divergence(row, compute=compute) if may_read and (row.result or {}).get("divergence") else None
+
+
+def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None:
+    """Return the expected and the actual record side by side, and those beside them."""
+    found = (row.result or {}).get("divergence")
+    if found is None:
+        return None
+    kinds = {"changed": "the record differs", "missing": "missing in the replay", "extra": "not in the capture"}
+    facts = [
+        ("Egress", found["egress"]),
+        ("Ingress", found.get("ingress")),
+        ("Record", f"{found['sequence']:,}"),
+        ("Kind", kinds[found["kind"]]),
+    ]
+    panel: dict[str, Any] = {"facts": [(label, value) for label, value in facts if value], "sides": []}
+    expected, actual = (None, None) if records is None else (records.expected, records.actual)
+    for title, name, payload, other in (
+        ("Captured", "expected", expected, actual),
+        ("Replayed", "actual", actual, expected),
+    ):
+        digest = found[f"{name}_sha256"]
+        size = wording.byte_count(found["diff"][f"{name}_bytes"])
+        side = {"title": title, "size": size, "digest": digest and short_id(digest)}
+        if records is not None and payload is not None:
+            side |= _shown(payload, other, records.start)
+        panel["sides"].append(side)
+    if records is None:
+        return panel
+    if records.start or (not records.neighbours and (expected or actual)):
+        panel["note"] = f"The whole records are not kept. These are at most 64 bytes from byte {records.start:,} on."
+    panel["trace"] = query_link(row, f"Trace record {found['sequence']:,}", trace=found["sequence"])
+    panel["neighbours"] = [
+        (
+            query_link(row, f"{each.sequence:,}", trace=each.sequence),
+            *("-" if side is None else code(text_of(side), 120) for side in (each.expected, each.actual)),
+            "equal" if each.expected == each.actual else "different",
+            each.is_divergence,
+        )
+        for each in records.neighbours
+    ]
+    return panel
+
+
+def _shown(payload: bytes, other: bytes | None, start: int) -> dict[str, Any]:
+    value = wording.ABSENT if start else wording.read_json(payload)
+    lines = [] if value is wording.ABSENT else wording.json_lines(value, wording.read_json(other))
+    return {"json": json_dump(lines), "hex": hex_dump(wording.hex_rows(payload, other, start))}
+
+
+# -- stages and side effects ------------------------------------------------------------------------------------
+
+
+def stages(row: Replay) -> list[dict[str, Any]]:
+    """Return the stages in the order of the spec, and the outputs, each with its counts."""
+    if row.result is None:
+        return []
+    counted = _stage_counts(row)
+    listed = [(id, op) for id, op in row.version.stages if id in counted]
+    shown: list[dict[str, Any]] = []
+    for id, op in listed[:_STAGES]:
+        counts = counted[id]
+        tone = "bad" if counts.get("errors") else "warn" if counts.get("dropped") else "good"
+        parts = [(word, f"{counts.get(word, 0):,}") for word in ("in", "out", "dropped", "errors")]
+        shown.append({"kind": split_op(op)[0], "name": id, "tone": tone, "counts": parts})
+    if len(listed) > _STAGES:
+        shown.append({"kind": "", "name": f"{len(listed) - _STAGES} more", "tone": "plain", "counts": []})
+    for name, output in row.result["egress"].items():
+        word = "record" if output["records"] == 1 else "records"
+        counts = [(word, f"{output['records']:,}"), ("", short_id(output["sha256"]))]
+        shown.append({"kind": "egress", "name": name, "tone": "plain", "counts": counts})
+    return shown
+
+
+def _stage_counts(row: Replay) -> dict[str, Any]:
+    """Return the counts of the stages. Results of earlier releases may have none."""
+    return row.result.get("stages") or {}
+
+
+def panels(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
+    """Return what an ended replay dropped and performed. ``may_read``: the person may see captured records."""
+    if row.result is None:
+        return []
+    return [_drops(row, may_trace=may_read), _effects(row)]
+
+
+def _drops(row: Replay, *, may_trace: bool) -> dict[str, Any]:
+    """Return the panel of dropped records by stage and reason."""
+    rows = [
+        (stage, reason, f"{each['count']:,}", _traced(row, each["first_sequence"], may_trace=may_trace))
+        for stage, counts in _stage_counts(row).items()
+        for reason, each in counts.get("drops", {}).items()
+    ]
+    columns = ("Stage", "Reason", "Records", "First")
+    return {"title": "Dropped records", "columns": columns, "rows": rows, "empty": "No record was dropped."}
+
+
+def _traced(row: Replay, sequence: int, *, may_trace: bool) -> object:
+    text = f"{sequence:,}"
+    return query_link(row, text, trace=sequence) if may_trace else text
+
+
+def _effects(row: Replay) -> dict[str, Any]:
+    """Return the panel of side effects by decision."""
+    actions = (row.audit or {}).get("actions", [])
+    by_decision = Counter(each["decision"] for each in actions)
+    counted = Counter((each["decision"], each["action"], each["target"]) for each in actions)
+    return {
+        "title": "Side effects",
+        "lead": ", ".join(f"{count:,} {decision}" for decision, count in sorted(by_decision.items())),
+        "columns": ("Decision", "Action", "Target", "Records"),
+        "rows": [
+            (state_pill(decision), action, target, f"{count:,}")
+            for (decision, action, target), count in sorted(counted.items())[:100]
+        ],
+        "empty": "The replay reached no side effect.",
+    }
+
+
+def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
+    """Return the panel that follows the records with a sequence."""
+    panel: dict[str, Any] = {"id": FOUND, "title": f"Trace of record {sequence:,}", "rows": [], "empty": ""}
+    try:
+        body = captures.trace_record(row, sequence, max_bytes=_TRACED_BYTES, lane=partial(lane, request))
+    except DomainError as error:
+        return {**panel, "empty": error.detail}
+    found = json.loads(body)
+    if found["truncated"]:
+        panel["lead"] = "The first steps only. The API returns all of them."
+    rows = [
+        (f"{step['kind']} {step['id']}", _after(step), "; ".join(_actions(step)) or "-")
+        for record in found["records"]
+        for step in record["steps"]
+    ]
+    return {**panel, "columns": ("Step", "Record after it", "Side effects"), "rows": rows}
+
+
+def _after(step: dict[str, Any]) -> str:
+    """Return what the record was after this step, or why it was dropped."""
+    return payload_text(step) if step["dropped"] is None else f"dropped: {step['dropped']}"
+
+
+def _actions(step: dict[str, Any]) -> list[str]:
+    return [f"{each['action']} {each['target']}: {each['decision']}" for each in step["actions"]]
+
+
+# -- other versions and replays ---------------------------------------------------------------------------------
+
+
+def _same_records(row: Replay) -> Any:
+    same = Replay.objects.filter(artifact=row.artifact_id, journal_lane=row.journal_lane, last_n=row.last_n)
+    return same.exclude(pk=row.pk).order_by("-id")
+
+
+def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
+    """Return the panel of the pipeline's versions, what each made of these records, and which can be compared."""
+    same_pipeline = Version.objects.filter(environment=row.environment_id, name=row.version.name)
+    found = without_large(same_pipeline).order_by("-number")
+    page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])
+    listed = page[:_VERSIONS]
+    newest = _same_records(row).filter(version__in=listed).order_by("version_id", "-id").distinct("version_id")
+    by_version = {each.version_id: each for each in without_large(newest).annotate(has_result=Q(result__isnull=False))}
+    rows, comparable = [], list[Replay]()
+    for version in listed:
+        other = by_version.get(version.pk)
+        shown = [format_html("{} this replay", state_pill(row.status))] if version.pk == row.version_id else []
+        if other is not None:
+            shown.append(
+                format_html("{} {}", state_pill(other.status), row_link(other, relative_time(other.created_at)))
+            )
+        if may_read and other is not None and other.has_result and row.result is not None:
+            comparable.append(other)
+        rows.append(
+            (
+                row_link(version, f"v{version.number}"),
+                format_html_join(" ", "{}", ((each,) for each in shown)) or "-",
+                query_link(row, "Compare", compare=other.pk) if other in comparable and other else "",
+            )
+        )
+    panel = {"id": "versions", "title": f"Versions of {row.version.name}", "rows": rows, "empty": ""}
+    if len(page) > len(listed):
+        panel["lead"] = query_link(row, "Older versions", at="versions", below=listed[-1].number)
+    return {**panel, "columns": ("Version", "These records", "")}, comparable
+
+
+def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[str, Any]]:
+    """Return the panel that compares the replay with another one of the same records."""
+    other = _same_records(row).filter(pk=other_id).select_related("version").first()
+    if other is None:
+        return []
+    panel: dict[str, Any] = {"id": FOUND, "rows": [], "empty": ""}
+    panel["title"] = f"Compared with the replay through {other.version}"
+    panel["url"], panel["link"] = reverse("admin:artifacts_replay_change", args=[other.pk]), "Open"
+    try:
+        found = captures.compare_replays(row, other, compare, compute=compute)
+    except DomainError as error:
+        return [{**panel, "empty": error.detail}]
+    rows = [
+        (
+            kind,
+            name,
+            "equal" if each["equal"] else "different",
+            *("-" if value is None else f"{value:,}" for value in each[shown]),
+        )
+        for kind, parts, shown in (("Egress", found["egress"], "records"), ("Stage", found["stages"], "out"))
+        for name, each in parts.items()
+    ]
+    first = found["first_difference"]
+    where = f"The first difference is at {first['egress']}, record {first['sequence']:,}." if first else ""
+    said = "The results are equal." if found["equal"] else f"The results differ. {where}"
+    unchecked = (
+        format_html(" In the replay through {}: {}", replay.version, wording.describe_unchecked(stages))
+        for replay in (row, other)
+        if (stages := unchecked_stages(replay.result))
+    )
+    lead = format_html("{}{}", said, format_html_join("", "{}", ((each,) for each in unchecked)))
+    return [{**panel, "lead": lead, "columns": ("Part", "Name", "", "Records here", "Records there"), "rows": rows}]
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def bisect_of(row: Replay) -> dict[str, Any] | None:
+    """Return the strip of the bisect that asked for the replay, or else of the newest one of its artifact."""
+    found = row.bisect or Bisect.objects.filter(artifact=row.artifact_id).order_by("-id").first()
+    if found is None:
+        return None
+    return {"link": row_link(found, "Open"), "headline": bisect_headline(found), "strip": verdict_strip(found)}

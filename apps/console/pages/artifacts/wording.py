@@ -1,0 +1,268 @@
+"""Sentences about replays, and differences between two records, as text and HTML. Pure: no database, no request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from django.utils.html import format_html, format_html_join
+
+from byteor.engine.replay.shown import show_payload
+
+HEX_WIDTH = 8  # bytes of a row: two sides fit beside each other, and one fits on a phone
+HEX_ROWS = 24
+JSON_LINES = 80
+_BEFORE = 3  # lines or rows above the first difference
+_VALUE = 80  # characters of a value in a sentence
+_MAX_FOUND = 100
+_NAMED = 5  # stages in a sentence
+
+type Path = tuple[str | int, ...]
+type Runs = list[tuple[str, bool]]
+"""A line in pieces: a text, and whether it differs from the other side."""
+
+
+class _Absent:
+    """Stands for a value that one side lacks."""
+
+
+ABSENT = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it is written in a payload. As a float, it could lose digits."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A place where two JSON values differ. ``ABSENT`` is a value that is missing there."""
+
+    path: Path
+    expected: Any
+    actual: Any
+
+
+def read_json(payload: bytes | None) -> Any:
+    """Return the payload's JSON value, with ``Number`` for numbers. ``ABSENT``: it is none or too large to be shown."""
+    if payload is None or show_payload(payload)["json"] is None:
+        return ABSENT
+    return keep_digits(payload)
+
+
+def keep_digits(payload: bytes) -> Any:
+    """Return the value of a payload that is JSON, with ``Number`` for numbers."""
+    return json.loads(payload, parse_float=Number, parse_int=Number)
+
+
+def find_differences(expected: Any, actual: Any) -> list[Difference]:
+    """Return the first 100 places where two JSON values differ."""
+    found: list[Difference] = []
+    for each in _differences((), expected, actual):
+        found.append(each)
+        if len(found) == _MAX_FOUND:
+            break
+    return found
+
+
+def _differences(path: Path, expected: Any, actual: Any) -> Iterator[Difference]:
+    pairs: Iterator[tuple[str | int, Any, Any]]
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        names = dict.fromkeys((*expected, *actual))
+        pairs = ((name, expected.get(name, ABSENT), actual.get(name, ABSENT)) for name in names)
+    elif isinstance(expected, list) and isinstance(actual, list):
+        pairs = ((at, _item(expected, at), _item(actual, at)) for at in range(max(len(expected), len(actual))))
+    else:
+        if expected is ABSENT or actual is ABSENT or json_text(expected) != json_text(actual):
+            yield Difference(path, expected, actual)
+        return
+    for key, one, other in pairs:
+        yield from _differences((*path, key), one, other)
+
+
+def _item(values: list[Any], at: int) -> Any:
+    return values[at] if at < len(values) else ABSENT
+
+
+def json_text(value: Any) -> str:
+    """Return a JSON value on one line, with each ``Number`` as it is."""
+    match value:
+        case Number():
+            return value.text
+        case dict():
+            return f"{{{', '.join(f'{json_text(name)}: {json_text(item)}' for name, item in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(json_text, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def name_path(path: Path) -> str:
+    """Return a path as people write it: ``legs[0].price``."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier():
+            text += f".{part}"
+        else:
+            text += f"[{json_text(part)}]"
+    return _cut(text.removeprefix(".")) or "the record"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _VALUE else f"{text[:_VALUE]}…"
+
+
+# -- sentences --------------------------------------------------------------------------------------------------
+
+
+def describe_divergence(found: Mapping[str, Any], difference: str, dropped: tuple[str, str] | None) -> str:
+    """Say where the output diverged and how. ``difference`` says it for a changed record, "" if it may not be shown.
+
+    ``dropped`` are the stage that dropped a missing record and its reason, if they are known.
+    """
+    of = format_html(" of <code>{}</code>", found["ingress"]) if found.get("ingress") else ""
+    where = format_html("Diverged at <code>{}</code>, record {}{}", found["egress"], f"{found['sequence']:,}", of)
+    match found["kind"]:
+        case "changed":
+            what = difference or "it differs from the captured one"
+        case "missing" if dropped is not None:
+            what = format_html("stage <code>{}</code> dropped it ({})", *dropped)
+        case "missing":
+            what = "it is missing"
+        case _:
+            what = "the capture has no such record"
+    return format_html("{}: {}.", where, what)
+
+
+def describe_difference(expected: bytes, actual: bytes, start: int = 0) -> str:
+    """Say how two records differ. ``start`` is the position of their first byte in the whole records."""
+    one, other = read_json(expected), read_json(actual)
+    offset = first_difference(expected, actual)
+    if ABSENT in (one, other) or start:
+        if offset == min(len(expected), len(actual)):
+            return f"it ends {'early' if len(actual) < len(expected) else 'late'}, at byte {start + len(actual):,}"
+        return format_html(
+            "byte {} is <code>{}</code>, expected <code>{}</code>",
+            f"{start + offset:,}", f"0x{actual[offset]:02x}", f"0x{expected[offset]:02x}",
+        )  # fmt: skip
+    found = find_differences(one, other)
+    if not found:
+        return f"it has the same JSON, but other bytes from byte {offset:,} on"
+    first = found[0]
+    path = format_html("<code>{}</code>", name_path(first.path)) if first.path else "it"
+    more = format_html(" ({} differences in all)", "100 or more" if len(found) == _MAX_FOUND else len(found))
+    return format_html("{} {}{}", path, _difference(first), more if len(found) > 1 else "")
+
+
+def _difference(found: Difference) -> str:
+    if found.actual is ABSENT:
+        return format_html("is missing, expected <code>{}</code>", _cut(json_text(found.expected)))
+    if found.expected is ABSENT:
+        return format_html("is <code>{}</code>, expected nothing", _cut(json_text(found.actual)))
+    return format_html(
+        "is <code>{}</code>, expected <code>{}</code>", _cut(json_text(found.actual)), _cut(json_text(found.expected))
+    )
+
+
+def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the stage that dropped a missing record, and the reason, if the counts of the stages tell it."""
+    candidates = [
+        (stage, reason)
+        for stage, counts in stages.items()
+        for reason, each in counts.get("drops", {}).items()
+        if each["first_sequence"] == found["sequence"] and each.get("ingress") == found.get("ingress")
+    ]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def describe_unchecked(stages: Sequence[str]) -> str:
+    """Say which stages had no parameters, so that nobody takes a result without differences for more than it is."""
+    if not stages:
+        return ""
+    named = format_html_join(", ", "<code>{}</code>", ((stage,) for stage in stages[:_NAMED]))
+    more = f" and {len(stages) - _NAMED} more" if len(stages) > _NAMED else ""
+    subject = "Stage" if len(stages) == 1 else "Stages"
+    return format_html("{} {}{} had no parameters and let every record pass unchanged.", subject, named, more)
+
+
+# -- records side by side ---------------------------------------------------------------------------------------
+
+
+def first_difference(one: bytes, other: bytes) -> int:
+    """Return the index of the first byte that differs; the shorter length if one begins with the other."""
+    shared = min(len(one), len(other))
+    return next((at for at in range(shared) if one[at] != other[at]), shared)
+
+
+def json_lines(value: Any, other: Any) -> list[Runs]:
+    """Return a JSON value in lines, with those marked that differ from the other value.
+
+    At most 80 lines, from a little above the first difference on.
+    """
+    # Compared with nothing, nothing is marked.
+    differing = set() if other is ABSENT else {each.path for each in find_differences(value, other)}
+    lines = list(_lines((), "", "", value, differing, is_marked=False))
+    first = next((at for at, (_, is_marked) in enumerate(lines) if is_marked), 0)
+    begin = max(0, first - _BEFORE) if len(lines) > JSON_LINES else 0
+    shown = [_marked(*line) for line in lines[begin : begin + JSON_LINES]]
+    more = begin + JSON_LINES < len(lines)
+    return [*([[("…", False)]] if begin else []), *shown, *([[("…", False)]] if more else [])]
+
+
+def _marked(text: str, is_marked: bool) -> Runs:
+    """Return a line in pieces, its indentation never marked."""
+    inner = text.lstrip(" ")
+    return [(text[: len(text) - len(inner)], False), (inner, True)] if is_marked else [(text, False)]
+
+
+def _lines(
+    path: Path, indent: str, label: str, value: Any, differing: set[Path], *, is_marked: bool
+) -> Iterator[tuple[str, bool]]:
+    marked = is_marked or path in differing
+    if not isinstance(value, (dict, list)) or not value:
+        yield f"{indent}{label}{json_text(value)}", marked
+        return
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    items = list(value.items() if isinstance(value, dict) else enumerate(value))
+    yield f"{indent}{label}{opening}", marked
+    for number, (key, item) in enumerate(items, 1):
+        name = f"{json_text(key)}: " if isinstance(value, dict) else ""
+        inner = _lines((*path, key), f"{indent}  ", name, item, differing, is_marked=marked)
+        *lines, (last, last_marked) = inner
+        yield from lines
+        yield last + ("," if number < len(items) else ""), last_marked
+    yield f"{indent}{closing}", marked
+
+
+def hex_rows(payload: bytes, other: bytes | None, start: int = 0) -> list[tuple[str, Runs, Runs]]:
+    """Return rows of eight bytes: the position, the bytes as hex and as text. Those that differ are marked.
+
+    At most 24 rows, from a little above the first difference on. Without another side, nothing is marked.
+    """
+    first = 0 if other is None else first_difference(payload, other)
+    begin = max(0, first // HEX_WIDTH - _BEFORE) * HEX_WIDTH if len(payload) > HEX_ROWS * HEX_WIDTH else 0
+    end = min(len(payload), begin + HEX_ROWS * HEX_WIDTH)
+    rows = []
+    for at in range(begin, end, HEX_WIDTH):
+        cells = [(payload[i], other is not None and payload[i : i + 1] != other[i : i + 1])
+                 for i in range(at, min(at + HEX_WIDTH, end))]  # fmt: skip
+        groups = [(differs, bytes(byte for byte, _ in run)) for differs, run in groupby(cells, lambda cell: cell[1])]
+        as_hex = [(part.hex(" "), differs) for differs, part in groups]
+        rows.append((f"{start + at:06x}", as_hex, [(printable(part), differs) for differs, part in groups]))
+    return rows
+
+
+def byte_count(size: int) -> str:
+    """Return a number of bytes in words."""
+    return "1 byte" if size == 1 else f"{size:,} bytes"
+
+
+def printable(payload: bytes) -> str:
+    """Return printable ASCII as it is, and a dot for each other byte."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in payload)

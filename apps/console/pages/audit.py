@@ -1,0 +1,96 @@
+"""Console pages of the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill, with_note
+from apps.console.frame.console_user import Tenant, console_user_of
+from apps.console.frame.large import SeenValuesFilter
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
+from apps.tenancy.permissions import Permission as P
+
+_SHOWN = 10
+
+
+def _what(event: AuditEvent) -> str:
+    """Return the action, and the outcome if it did not succeed."""
+    return event.action if event.outcome == "success" else with_note(event.action, state_pill(event.outcome))
+
+
+class _Outcome(SeenValuesFilter):
+    always = ("success", "denied", "error")
+
+
+@admin.register(AuditEvent, site=site)
+class AuditEventAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section = "Audit"
+    related = ("organization",)
+    list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
+    sortable_by = ()
+    list_filter = (("outcome", _Outcome), "actor_kind", ("organization", VisibleRowsFilter))
+    search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show on the page of an environment what happened there last."""
+        # Who manages another organization may see the table, but nothing of this one.
+        if not isinstance(row, Environment) or self.needs not in console_user_of(request).permissions(row):
+            return []
+        last = self.get_queryset(request).filter(environment_id=row.pk).order_by("-id")[:_SHOWN]
+        return [
+            {
+                "title": "Last events",
+                "url": f"{reverse('admin:tenancy_auditevent_changelist')}?environment_id__exact={row.pk}",
+                "columns": ("When", "What", "Who"),
+                "rows": [(relative_time(each.timestamp), _what(each), each.actor_display) for each in last],
+                "empty": "Nothing has happened here yet.",
+            }
+        ]
+
+    def page_title(self, row: AuditEvent) -> str:
+        return f"Audit event {row.action} by {row.actor_display}"
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        levels = {Organization: "organization", Project: "project_id", Environment: "environment_id"}
+        return queryset if scope is None else queryset.filter(**{levels[type(scope)]: scope.pk})
+
+    @admin.display(description="Resource")
+    def resource(self, row: AuditEvent) -> str:
+        return short_id(row.resource_id)
+
+
+@admin.register(AuditSeal, site=site)
+class AuditSealAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section = "Audit"
+    related = ("organization", "event")
+    list_display = ("seq", "organization", "event", "hash")
+    sortable_by = ()
+    list_filter = (("organization", VisibleRowsFilter),)
+    search_fields = ("hash", "event__action")
+
+    def page_title(self, row: AuditSeal) -> str:
+        return f"Audit seal {row.seq} of {row.organization or 'the installation'}"
+
+
+@admin.register(DenialCount, site=site)
+class DenialCountAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section = "Audit"
+    menu, noun, nouns = "Denials of this minute", "count of denials", "counts of denials"
+    related = ("organization",)
+    list_display = ("minute", "actor_display", "action", "count", "organization")
+    list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
+    search_fields = ("actor_display", "action")
+
+    def page_title(self, row: DenialCount) -> str:
+        return f"Denials of {row.action} to {row.actor_display}"

@@ -1,0 +1,101 @@
+"""The page for a new config bundle: a form made from the stages of a version, and what it would change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from apps.console.pages.deployments.forms import ApiForm, JsonField
+from apps.pipelines.models import Version
+from apps.releases.models import ConfigBundle
+from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
+from byteor_cloud.errors import child_pointer
+
+MAX_STAGES = 100  # a version with more of them has one field for the parameters of all
+_ADAPTER = f"The kind, and the parameters of that kind. Kinds: {', '.join(ADAPTER_KINDS)}."
+
+
+class NewConfigBundle(ApiForm):
+    """The form for a new config bundle. It has a field for the parameters of each stage."""
+
+    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
+    tuning_profile = forms.ChoiceField(
+        choices=[(each, each) for each in WAIT_BY_PROFILE], widget=UnfoldAdminSelectWidget
+    )
+    wait = forms.ChoiceField(
+        choices=[("", "as the tuning profile says"), ("backoff", "backoff: sleep"), ("spin", "spin: use a core")],
+        required=False, widget=UnfoldAdminSelectWidget, label="How the runtime waits for records",
+    )  # fmt: skip
+    snapshot_s = forms.IntegerField(
+        min_value=1, max_value=86400, required=False, widget=UnfoldAdminIntegerFieldWidget,
+        label="Seconds between snapshots", help_text="Empty: the runtime takes no snapshots.",
+    )  # fmt: skip
+    ingress = JsonField(label="Adapter of the ingress", help_text=_ADAPTER)
+    egress = JsonField(label="Adapter of the egress", help_text=_ADAPTER)
+    env = JsonField(
+        label="Environment variables",
+        help_text='A value is a text, or {"secret_ref": "NAME"}, which the agent resolves on its own host.',
+    )
+
+    def __init__(self, version: Version, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._version = version
+        stages = version.stages
+        self.stages: dict[str, str] = {}  # the name of the field by the id of the stage
+        if len(stages) > MAX_STAGES:
+            self.fields["stage_config"] = JsonField(label="Parameters of the stages, by the ids of the stages")
+            return
+        for number, (stage_id, op) in enumerate(stages):
+            self.stages[stage_id] = name = f"stage-{number}"
+            self.fields[name] = JsonField(label=f"Parameters of the stage {stage_id}", help_text=f"Op: {op}")
+
+    def body(self) -> dict[str, Any]:
+        """Return the body with which the API would create this config bundle."""
+        data = {name: value for name, value in self.cleaned_data.items() if value not in (None, "")}
+        stage_config = data.get("stage_config", {})
+        stage_config |= {stage_id: data[name] for stage_id, name in self.stages.items() if name in data}
+        interval = data.get("snapshot_s")
+        return {
+            "version_id": str(self._version.pk),
+            **{name: data[name] for name in ("name", "tuning_profile", "wait", "env") if name in data},
+            "stage_config": stage_config,
+            "adapters": {name: data[name] for name in ("ingress", "egress") if name in data},
+            "snapshot": {"enabled": True, "interval_s": interval} if interval else {"enabled": False},
+        }
+
+    def field_of(self, pointer: str) -> tuple[str | None, str]:
+        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
+        for stage_id, name in self.stages.items():
+            at = child_pointer("/stage_config", stage_id)
+            if pointer == at or pointer.startswith(f"{at}/"):
+                return name, pointer[len(at) + 1 :]
+        if pointer.startswith("/snapshot"):
+            return "snapshot_s", ""
+        return super().field_of(pointer.removeprefix("/adapters"))
+
+    def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """Return the fields in the order of the page, by headings."""
+        parameters = list(self.stages.values()) or ["stage_config"]
+        return [
+            ("", list(self.named("name", "tuning_profile", "wait", "snapshot_s"))),
+            ("Parameters of the stages", list(self.named(*parameters))),
+            ("Adapters and environment", list(self.named("ingress", "egress", "env"))),
+        ]
+
+
+def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, Any]:
+    """Return the values that the form starts with: those of the current config bundle, for stages that still exist."""
+    if bundle is None:
+        return {}
+    kept = bundle.stage_config if not form.stages else {}
+    return {
+        "tuning_profile": bundle.tuning_profile,
+        "wait": "" if bundle.wait == WAIT_BY_PROFILE[bundle.tuning_profile] else bundle.wait,
+        "snapshot_s": bundle.snapshot.get("interval_s"),
+        "stage_config": kept or None,
+        **{name: bundle.stage_config.get(stage_id) for stage_id, name in form.stages.items()},
+        **{name: bundle.adapters.get(name) for name in ("ingress", "egress")},
+        "env": bundle.env or None,
+    }

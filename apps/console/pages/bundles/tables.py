@@ -1,0 +1,274 @@
+"""Config bundles in the console."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from unfold.enums import ActionVariant
+
+from apps.console.frame import (
+    Act,
+    FoundBy,
+    ReadOnlyAdmin,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    short_id,
+    site,
+    state_pill,
+    with_note,
+)
+from apps.console.frame.columns import environment_link, row_url
+from apps.console.frame.console_user import (
+    ConsoleUser,
+    actor_of,
+    check_may_operate,
+    console_user_of,
+    may_operate,
+)
+from apps.console.frame.first_steps import FirstStep
+from apps.console.frame.forms import new_form_id, send_once
+from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
+from apps.console.pages.changes import Changes, compare, find_current
+from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, foresee
+from apps.console.pages.phrases import describe_warnings
+from apps.console.pages.releases_in_environment import choices_panel
+from apps.pipelines.models import Version
+from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
+from apps.releases.models import ConfigBundle, Deployment, KnownBad
+from apps.releases.services import bundles, deployments
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.sent_forms import Answer
+from byteor.engine.configuration import RuntimeConfig, diff_configurations
+from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.computing.configuration_checks import find_warnings
+from byteor_cloud.database.large_columns import without_large
+
+_SHOWN = 10
+
+
+def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
+    # Only org_admin, and a superuser, hold this permission.
+    return P.MANAGE_ORG_MEMBERSHIPS in console_user_of(request).permissions(environment)
+
+
+@admin.register(ConfigBundle, site=site)
+class ConfigBundleAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section = "Config bundles"
+    first_step = FirstStep(
+        7, "Create a config bundle", "On the page of a version. It adds parameters, adapters and tuning.",
+        P.OPERATE_ENVIRONMENT, "admin:pipelines_version_changelist",
+    )  # fmt: skip
+    found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
+    related = ("environment__project__organization", "version")
+    list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
+    list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
+    search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
+    acts = (
+        Act(
+            name="clear",
+            label="Clear known bad",
+            explain="The configuration can be deployed and restored by rollbacks again.",
+            run=lambda row, context: bundles.clear_known_bad(row, reason=context.comment, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="restart_alt",
+            comment="required",
+            applies=lambda row: row.known_bad,
+        ),
+    )
+
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+        return super().narrow(queryset, console_user).annotate(known_bad=Exists(bad))  # type: ignore[no-any-return]
+
+    # -- creating and deploying ---------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        """Add the pages that create a config bundle and deploy it."""
+        views = (self.new_view, self.deploy_view, self.choose_view)
+        new, deploy, choose = map(self.admin_site.admin_view, views)
+        return [
+            path("new/<uuid:version_id>/", new, name="releases_configbundle_new"),
+            path("<uuid:pk>/deploy/", deploy, name="releases_configbundle_deploy"),
+            path("deploy/<uuid:environment_id>/", choose, name="releases_configbundle_choose"),
+            *super().get_urls(),
+        ]
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        if not may_operate(request, row.environment):
+            return super()._buttons(request, row)
+        url = reverse("admin:releases_configbundle_deploy", args=[row.pk])
+        deploy = {
+            "title": "Deploy",
+            "icon": "rocket_launch",
+            "variant": ActionVariant.PRIMARY,
+            "attrs": {},
+            "path": url,
+        }
+        return [deploy, *super()._buttons(request, row)]
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show the config bundles of a version on the version's page."""
+        if not isinstance(row, Version):
+            return []
+        mine = self.get_queryset(request).filter(version=row).order_by("-pk")[:_SHOWN]
+        panel: dict[str, Any] = {
+            "title": "Config bundles",
+            "columns": ("Config bundle", "Tuning profile", "Created by", "Created"),
+            "rows": [
+                (row_link(each), each.tuning_profile, each.created_by, relative_time(each.created_at)) for each in mine
+            ],
+            "empty": "This version has no config bundle yet. A config bundle is its runtime configuration, and can be "
+            "deployed.",
+        }
+        if may_operate(request, row.environment):
+            url = reverse("admin:releases_configbundle_new", args=[row.pk])
+            panel["button"] = {"text": "Create a config bundle", "icon": "add", "url": url}
+        return [panel]
+
+    def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
+        """Show what the config bundle is made of, and where it went."""
+        made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
+        panel: dict[str, Any] = {
+            "title": "Deployments",
+            "columns": ("Deployment", "Status", "Requested by"),
+            "rows": [
+                (
+                    row_link(each, f"{row.version} to {each.environment}"),
+                    state_pill(each.status),
+                    with_note(relative_time(each.created_at), each.requested_by),
+                )
+                for each in made.order_by("-pk")[:_SHOWN]
+            ],
+            "empty": "It was not deployed yet.",
+        }
+        if may_operate(request, row.environment) and not panel["rows"]:
+            panel["empty"] += " What comes next: deploy it. Nothing happens before you have seen a preview."
+        return {
+            "warning": " ".join(describe_warnings(bundles.warnings_of(row))),
+            "facts": [
+                ("Version", row_link(row.version)),
+                ("Environment", environment_link(row.environment)),
+                ("Tuning profile", row.tuning_profile),
+                ("Config hash", short_id(row.config_hash)),
+                ("Known bad", self.bad(row)),
+                ("Created", with_note(relative_time(row.created_at), row.created_by)),
+            ],
+            "panels": [panel],
+        }
+
+    def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
+        """Create a config bundle of a version, after showing what it changes."""
+        version = site.get_model_admin(Version).get_object(request, str(version_id))
+        if version is None:
+            raise Http404
+        check_may_operate(request, version.environment, "config_bundle")
+        current = find_current(version.environment_id, version.name)
+        running = current.config_bundle if current else None
+        form = NewConfigBundle(version, request.POST or None)
+        config = None
+        if request.method == "POST" and form.is_valid():
+            config = form.send(
+                ConfigBundleSerializer, form.body(), version.environment,
+                lambda data: self._check_or_create(request, version, data),
+            )  # fmt: skip
+            if isinstance(config, dict):
+                return HttpResponseRedirect(config["url"])
+        elif request.method != "POST":
+            form.initial = start_from(running, form)
+        context = {
+            "form": form,
+            "form_id": new_form_id(),
+            "version": version,
+            "current": current,
+            "warnings": config and describe_warnings(find_warnings(version.stages, config.stage_config)),
+            "changes": config and Changes(
+                current, None,
+                compute_for(request)(
+                    diff_configurations, bundles.runtime_config(running) if running else None, config
+                ),
+            ),
+        }  # fmt: skip
+        return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
+
+    @staticmethod
+    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> Answer | RuntimeConfig:
+        given = {name: value for name, value in data.items() if name not in {"name", "version"}}
+        checked = bundles.check_configuration(version, **given, compute=compute_for(request))
+        if "_create" not in request.POST:
+            return checked.config
+        new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
+        return send_once(request, lambda: {"url": row_url(new(**data, checked=checked))})
+
+    def deploy_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Request a deployment of a config bundle, after showing what it would do."""
+        bundle = self.get_object(request, str(pk))
+        if bundle is None:
+            raise Http404
+        check_may_operate(request, bundle.environment, "deploy")
+        is_org_admin = _is_org_admin(request, bundle.environment)
+        form = Deploy(bundle, request.POST if request.method == "POST" else FIRST, is_org_admin=is_org_admin)
+        outlook = None
+        if form.is_valid() and (body := form.body()) is not None:
+            reason = request.POST.get("break_glass_reason", "").strip() if "_break_glass" in request.POST else None
+            if reason:
+                body["break_glass"] = {"reason": reason}
+
+            def use(asked: dict[str, Any]) -> Answer | Outlook:
+                if "_create" not in request.POST and not reason:
+                    return foresee(bundle, asked, actor_of(request).display)
+                new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
+                return send_once(
+                    request, lambda: {"url": row_url(new(environment=bundle.environment, **asked))}
+                )  # fmt: skip
+
+            made = form.send(DeploymentSerializer, body, bundle.environment, use)
+            if isinstance(made, dict):
+                return HttpResponseRedirect(made["url"])
+            outlook = made
+        policy = bundle.environment.effective_settings.release
+        context = {
+            "form": form,
+            "bundle": bundle,
+            "outlook": outlook,
+            "may_break_glass": is_org_admin and policy.approvals_required,
+        }
+        if "_live" in request.POST:
+            return TemplateResponse(request, "console/outlook.html", context)
+        context |= {
+            "form_id": new_form_id(),
+            "is_breaking_glass": "_break_glass" in request.POST and context["may_break_glass"] and not form.errors,
+            "changes": compare(
+                find_current(bundle.environment_id, bundle.version.name), bundle, compute=compute_for(request)
+            ),
+        }
+        return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
+
+    def choose_view(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
+        """Let the person choose what to deploy to an environment."""
+        environment = site.get_model_admin(Environment).get_object(request, str(environment_id))
+        if environment is None:
+            raise Http404
+        check_may_operate(request, environment, "deploy")
+        context = {"panel": choices_panel(environment, self.get_queryset(request))}
+        return self._page(request, "console/choose_bundle.html", "Deploy", context)
+
+    def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
+        shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
+        return TemplateResponse(request, template, shown)
+
+    def page_title(self, row: ConfigBundle) -> str:
+        return f"Config bundle {row} of {row.version}"
+
+    @admin.display(description="Known bad")
+    def bad(self, row: Any) -> str:
+        return state_pill("known bad") if row.known_bad else "-"

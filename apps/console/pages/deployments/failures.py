@@ -1,0 +1,52 @@
+"""Why the agents of a deployment failed, as a panel of the deployment's page. The panel comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+
+from apps.console.frame import with_note
+from apps.console.pages.phrases import FAILED_HOW, agent_count
+from apps.fleet.models import Agent
+from apps.releases.services.failures import Cause
+
+
+def panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
+    """Return the panel of the causes. ``retry`` is the URL of the retry; None if it is not possible now."""
+    names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
+    shown = {
+        "id": "failures",
+        "title": "Why agents failed",
+        "wide": True,
+        "columns": ("Cause", "Agents", "Now", "Which"),
+        "rows": [
+            (
+                with_note(cause.detail or "no detail", FAILED_HOW[cause.reason]),
+                f"{cause.count:,}",
+                _now(cause),
+                _which(cause, names),
+            )
+            for cause in causes
+        ],
+    }
+    button = {"text": "Retry failed agents", "icon": "refresh", "url": retry}
+    return {**shown, "button": button} if retry else shown
+
+
+def _now(cause: Cause) -> str:
+    """Return how many of the agents have not been retried or rolled back since."""
+    if cause.still_failed == cause.count:
+        return "failed"
+    return f"{cause.still_failed:,} failed" if cause.still_failed else "retried or rolled back"
+
+
+def _which(cause: Cause, names: dict[Any, str]) -> str:
+    link = '<a class="text-link" href="{}">{}</a>'
+    known = [(reverse("admin:fleet_agent_change", args=[pk]), names[pk]) for pk in cause.agents if pk in names]
+    links, more = format_html_join(", ", link, known), cause.count - len(known)
+    if not more:
+        return links
+    return format_html("{} and {} more", links, f"{more:,}") if known else agent_count(more)

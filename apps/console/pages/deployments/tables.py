@@ -1,0 +1,390 @@
+"""Deployments in the console: their list, and the page on which people watch and control a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from apps.console.frame import (
+    Act,
+    FoundBy,
+    LiveAdmin,
+    Panel,
+    Tile,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    short_id,
+    site,
+    state_pill,
+    time_left,
+    with_note,
+)
+from apps.console.frame.acts import is_permitted, permitted_by
+from apps.console.frame.columns import TONES, environment_link
+from apps.console.frame.console_user import console_user_of, may_operate
+from apps.console.frame.first_steps import FirstStep
+from apps.console.pages import agents_in_releases, explanations
+from apps.console.pages.approvals import (
+    APPROVE,
+    DENY,
+    decision_form,
+    decisions_panel,
+    find_warnings,
+    on_deployment_page,
+)
+from apps.console.pages.changes import find_changes
+from apps.console.pages.deployments import failures as failures_panel
+from apps.console.pages.deployments.deploying import describe_consent
+from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
+from apps.console.pages.phrases import (
+    agent_count,
+    describe_options,
+    describe_strategy,
+    describe_target,
+    describe_timeline_detail,
+)
+from apps.console.pages.releases_in_environment import pipelines_panel
+from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
+from apps.releases.services import blockers, deployments, failures, progress, rollbacks
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.state import check_transition
+from byteor.engine.blockers import Blocker
+from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
+from byteor_cloud.api.computing_lane import compute_for
+
+_SHOWN = 20
+_MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
+_UNFINISHED = frozenset({AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING})
+
+
+def _set_paused(paused: bool) -> Any:
+    return lambda row, context: deployments.set_paused(row, paused=paused, reason=context.comment, actor=context.actor)
+
+
+_RETRY = Act(
+    name="retry",
+    label="Retry",
+    explain="The deployment is offered again to the agents that failed. If it has stopped, it continues.",
+    run=lambda row, context: deployments.retry(row, reason=context.comment, actor=context.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="refresh",
+    comment="optional",
+    applies=permitted_by(deployments.check_retry),
+)
+
+
+@admin.register(Deployment, site=site)
+class DeploymentAdmin(LiveAdmin):
+    tenant = "environment"
+    section = "Deployments"
+    first_step = FirstStep(
+        8, "Deploy it", "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
+        P.OPERATE_ENVIRONMENT, "admin:releases_configbundle_changelist",
+    )  # fmt: skip
+    found_by = FoundBy("rocket_launch", name="pipeline", hashes=("bundle_hash",))
+    live_template = "console/deployment.html"
+    still_template = "console/deployment_changes.html"
+    related = (
+        "environment__project__organization", "config_bundle__version", "approval", "handed_in",
+        "superseded_by__config_bundle__version", "restores__config_bundle__version",
+    )  # fmt: skip
+    reads = ("break_glass", "freeze_override")
+    list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
+    list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
+    search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
+    not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
+    acts = (
+        on_deployment_page(APPROVE),
+        on_deployment_page(DENY),
+        Act(
+            name="roll_back",
+            label="Roll back",
+            explain="Each agent that was offered this deployment is offered what it ran before. The configuration "
+            "becomes known bad in this environment.",
+            run=lambda row, context: rollbacks.start(row, reason=context.comment, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="undo",
+            comment="required",
+            dangerous=True,
+            applies=permitted_by(rollbacks.check_start),
+        ),
+        _RETRY,
+        Act(
+            name="pause",
+            label="Pause",
+            explain="The deployment is offered to no further agents until it is resumed.",
+            run=_set_paused(True),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="pause",
+            comment="optional",
+            applies=permitted_by(partial(deployments.check_set_paused, paused=True)),
+        ),
+        Act(
+            name="resume",
+            label="Resume",
+            explain="The deployment continues where it was paused.",
+            run=_set_paused(False),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="play_arrow",
+            comment="optional",
+            applies=permitted_by(partial(deployments.check_set_paused, paused=False)),
+        ),
+        Act(
+            name="abort",
+            label="Abort",
+            explain="The deployment stops and fails. Agents keep running what they run now.",
+            run=lambda row, context: deployments.abort(row, reason=context.comment, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="stop_circle",
+            comment="optional",
+            dangerous=True,
+            applies=permitted_by(partial(check_transition, event=DeploymentEvent.ABORT)),
+        ),
+    )
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: Deployment) -> str:
+        pills = [state_pill(_state(row))]
+        pills += [state_pill("break glass")] if row.break_glass else []
+        pills += [state_pill("freeze overridden")] if row.freeze_override else []
+        return format_html(" ".join(["{}"] * len(pills)), *pills)
+
+    @admin.display(description="Current", ordering="is_current")
+    def current(self, row: Deployment) -> str:
+        return state_pill("current" if row.is_current else None)
+
+    def row_name(self, row: Any) -> str:
+        return f"{row.config_bundle.version} to {row.environment}"
+
+    def page_title(self, row: Any) -> str:
+        return f"Deployment of {row.config_bundle.version} to {agent_count(row.target_count)}"
+
+    def is_moving(self, row: Any) -> bool:
+        # While the approval is pending, a break-glass deployment may still be rolled back.
+        waits = row.approval is not None and row.approval.status == ApprovalStatus.PENDING
+        return row.status in _MOVING or waits
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the live part of the page: waves, agents, approval and timeline."""
+        if row.approval is not None:
+            row.approval.environment = row.environment  # it was read with the deployment
+        counts, found = progress.count_agents(row), blockers.list_blockers(row)
+        causes = failures.find_causes(row)
+        may_retry = any(cause.still_failed for cause in causes) and self._may_retry(request, row)
+        state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
+        by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
+        own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
+        panels = []
+        if row.status == DeploymentStatus.PENDING_APPROVAL:
+            waits = describe_consent(row.environment, row.requested_by)
+            then = "Then its rollout begins by itself. This page shows it."
+            panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
+        panels += explanations.of_blockers(found)
+        if row.consent is not None:
+            shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
+            title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
+            panels.append(
+                {**decisions_panel(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"}
+            )
+        panels.append(_timeline(row))
+        return {
+            "moving": self.is_moving(row) or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
+            "failures": failures_panel.panel(causes, retry=self._act_url(_RETRY, row) if may_retry else None)
+            if causes
+            else None,
+            "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
+            "status": self.state(row),
+            "pills": [state_pill("current")] if row.is_current else [],
+            "marks": find_warnings(row, row.approval),
+            "bad": self._known_bad(request, row),
+            "facts": _facts(row),
+            "decide": decision_form(request, row.approval, own_decisions) if row.approval is not None else None,
+            "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
+            "waves": [_wave(wave, state) for wave in by_wave],
+            "uncounted": counts.uncounted,
+            # A failed deployment would fail again if it were retried for one of several agents.
+            "agents": _agents(
+                agents_in_releases.find_page(row, counts, request.GET),
+                retry=may_retry and row.status != DeploymentStatus.FAILED,
+            ),
+            "panels": panels,
+        }
+
+    def _may_retry(self, request: HttpRequest, row: Deployment) -> bool:
+        return is_permitted(_RETRY, row, row.environment, console_user_of(request)) and _RETRY.applies(row)
+
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """Show on the page of an environment what each pipeline runs there."""
+        if not isinstance(row, Environment):
+            return []
+        return [pipelines_panel(row, may_deploy=may_operate(request, row))]
+
+    def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the changes that the deployment makes."""
+        return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
+
+    def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
+        """Return why the configuration is known bad, with the link to clear it if the user may; None if it is not."""
+        bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
+        if bad is None:
+            return None
+        may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
+        clear = reverse("admin:releases_configbundle_act", args=[row.config_bundle_id, "clear"])
+        return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        in_flight = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
+        url = f"{reverse('admin:releases_deployment_changelist')}?status__in={','.join(IN_FLIGHT)}"
+        return [Tile("Deployments in flight", in_flight, url, "busy" if in_flight else "plain")]
+
+    def panels(self, request: HttpRequest) -> list[Panel]:
+        rows = [
+            (
+                row_link(row, row.pipeline),
+                self.state(row),
+                environment_link(row.environment),
+                row.requested_by,
+                relative_time(row.created_at),
+            )
+            for row in self.get_queryset(request).order_by("-id")[:8]
+        ]
+        columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
+        url = reverse("admin:releases_deployment_changelist")
+        return [Panel("Latest deployments", url, columns, rows, "No deployments yet.")]
+
+
+def _why(row: Deployment, found: Sequence[Blocker]) -> str:
+    """Return why the deployment ended, is rolled back or waits; empty if there is no reason."""
+    waits_for = found[0].detail if found and row.status == DeploymentStatus.APPROVED else ""
+    return row.detail or row.rollback_reason or waits_for
+
+
+def _state(row: Deployment) -> str:
+    return "paused" if row.paused_at and row.status == DeploymentStatus.DEPLOYING else row.status
+
+
+def _facts(row: Deployment) -> list[tuple[str, Any]]:
+    subject = deployments.subject_of(row)
+    facts: list[tuple[str, Any]] = [
+        ("Environment", environment_link(row.environment)),
+        ("Version", row_link(row.config_bundle.version)),
+        ("Config bundle", row_link(row.config_bundle)),
+        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
+        (
+            "Target",
+            with_note(describe_target(row.target), f"{agent_count(row.target_count)} at the request"),
+        ),
+        ("Strategy", describe_strategy(row.strategy)),
+        *describe_options(subject.options),
+        ("Capabilities", ", ".join(subject.capabilities)),
+        ("Config hash", short_id(row.config_hash)),
+        ("Bundle hash", short_id(row.bundle_hash)),
+        ("Current", "yes" if row.is_current else "no"),
+    ]
+    more = (
+        ("Restores", row.restores and _deployment_link(row.restores)),
+        ("Rollback reason", row.rollback_reason),
+        ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),
+        ("Note", row.note),
+    )
+    return facts + [(label, value) for label, value in more if value]
+
+
+def _deployment_link(row: Deployment) -> str:
+    """Return a link to another deployment of the pipeline, named by its version and config bundle."""
+    return row_link(row, f"{row.config_bundle.version}, {row.config_bundle}")
+
+
+def _url(row: Approval) -> str:
+    return reverse("admin:releases_approval_change", args=[row.pk])
+
+
+def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
+    """Return the data of one segment in the bar of waves."""
+    order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.was_offered]
+    counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
+    return {
+        "number": wave.number,
+        "percent": wave.percent,
+        "state": wave.state,
+        "tone": wave.tone,
+        "until": wave.until and time_left(wave.until),
+        "here": state.status == DeploymentStatus.DEPLOYING and wave.number == state.wave + 1,
+        "share": wave.total,
+        "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
+        "text": counted or agent_count(wave.total),
+    }
+
+
+def _agents(page: agents_in_releases.AgentsPage, *, retry: bool) -> dict[str, Any]:
+    """Return the data of the table of agents, with its filter and page links, and ``retry`` links of failed agents."""
+    kinds = [
+        {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
+        for word, count in page.kinds
+    ]
+    rows = [
+        (
+            row.agent_id,
+            (
+                with_note(row_link(row.agent), _agent_note(row)),
+                _progress(row, retry=retry),
+                row.wave + 1 if row.counted else with_note(row.wave + 1, "not counted"),
+                _tuning(row),
+                relative_time(row.updated_at),
+            ),
+        )
+        for row in page.rows
+    ]
+    return {
+        "kinds": kinds, "rows": rows, "columns": ("Agent", "Progress", "Wave", "Tuning", "Updated"),
+        "total": f"{page.total:,}", "first": f"{page.first:,}", "last": f"{page.last:,}",
+        "previous": page.previous, "next": page.next, "search": page.search, "progress": page.progress,
+    }  # fmt: skip
+
+
+def _agent_note(row: DeploymentAgent) -> str:
+    """Return what the agent reported last, and its failure if that is another report."""
+    failure = row.failure
+    if failure is None or (row.progress == AgentProgress.FAILED and failure.detail == row.detail):
+        return row.detail
+    earlier = f"Failed before: {failure.detail or 'no detail'}"
+    return f"{row.detail}; {earlier}" if row.detail else earlier
+
+
+def _progress(row: DeploymentAgent, *, retry: bool) -> str:
+    if not (retry and row.progress == AgentProgress.FAILED and row.agent.drained_at is None):
+        return state_pill(row.progress)
+    url = reverse("admin:releases_deploymentagent_act", args=[row.pk, "retry"])
+    link = '{} <a class="text-link" href="{}" aria-label="Retry {}">Retry</a>'
+    return format_html(link, state_pill(row.progress), url, row.agent.name)
+
+
+def _tuning(row: Any) -> str:
+    """Return how much of the tuning profile the agent could apply."""
+    said = row.tuning
+    if said is None and row.reported_tuning:
+        return "too long for a list"
+    if not said:
+        return "-"
+    short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
+    unmet = "; ".join(f"{each['setting']}: {each['reason']}" for _, settings in short_of for each in settings)
+    word = next((word for word, settings in short_of if settings), "applied")
+    return with_note(state_pill(word), unmet)
+
+
+def _timeline(deployment: Deployment) -> dict[str, Any]:
+    rows = []
+    for each in deployment.timeline.order_by("-id")[:_SHOWN]:
+        what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
+        rows.append((relative_time(each.created_at), what, each.actor))
+    url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
+    return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

@@ -1,0 +1,144 @@
+"""The waves and the headline of a deployment, as the console shows them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from apps.console.pages.phrases import agent_count
+from byteor.engine.machines import AgentProgress, DeploymentStatus
+from byteor.engine.rollout import Strategy
+
+type CountsByWave = Mapping[tuple[int, str], int]
+
+_S = DeploymentStatus
+_BEFORE = {_S.PENDING_APPROVAL, _S.APPROVED, _S.BUILDING}
+_STOPPED = {"threshold": "failed", "timeout": "failed", "rollback_failed": "rollback failed"}
+TONE = {
+    "done": "good", "under way": "busy", "pausing": "waiting", "paused": "warn", "failed": "bad", "stopped": "bad",
+    "rolling back": "warn", "rolled back": "warn", "rollback failed": "bad",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """One wave and its progress. ``until`` is the end of the pause after it."""
+
+    number: int
+    percent: int
+    total: int
+    state: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    until: datetime | None = None
+
+    @property
+    def was_offered(self) -> bool:
+        """Whether any agent of the wave was offered the deployment."""
+        return any(progress != AgentProgress.PENDING for progress in self.counts)
+
+    @property
+    def tone(self) -> str:
+        """The colour of the wave's state."""
+        return TONE.get(self.state, "plain")
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState:
+    """The part of a deployment that determines how its waves are shown."""
+
+    status: str
+    wave: int = 0
+    wave_done_at: datetime | None = None
+    paused: bool = False
+    reason: str = ""
+
+
+def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
+    """Return the waves that have agents. ``counts`` are by wave and progress; while they are empty, before the first
+    offer, ``expected`` agents are divided as the rollout will divide them.
+    """
+    shares = _shares(strategy, expected) if not counts else {}
+    numbers = sorted({number for number, _ in counts} | shares.keys())
+    found = []
+    for number in numbers:
+        mine = {progress: count for (wave, progress), count in counts.items() if wave == number}
+        total = sum(mine.values()) or shares.get(number, 0)
+        state = _state(number, deployment, mine, last=number == numbers[-1], pause_s=strategy.pause_s)
+        until = None
+        if state == "pausing" and deployment.wave_done_at is not None:
+            until = deployment.wave_done_at + timedelta(seconds=strategy.pause_s)
+        percent = strategy.percents[min(number, len(strategy.percents) - 1)]
+        found.append(Wave(number + 1, percent, total, state, mine, until))
+    return found
+
+
+def _shares(strategy: Strategy, count: int) -> dict[int, int]:
+    bounds = strategy.wave_bounds(count)
+    sizes = {wave: bound - before for wave, (before, bound) in enumerate(zip([0, *bounds], bounds, strict=False))}
+    return {wave: size for wave, size in sizes.items() if size > 0}
+
+
+def _state(number: int, deployment: DeploymentState, counts: Mapping[str, int], *, last: bool, pause_s: int) -> str:
+    was_offered = any(progress != AgentProgress.PENDING for progress in counts)
+    match DeploymentStatus(deployment.status):
+        case status if status in _BEFORE:
+            return "planned"
+        case _S.ACTIVE:
+            return "done"
+        case _S.ROLLING_BACK | _S.ROLLED_BACK as status if was_offered:
+            return str(status).replace("_", " ")
+        case _S.DEPLOYING if number < deployment.wave:
+            return "done"
+        case _S.DEPLOYING if number > deployment.wave:
+            return "waiting"
+        case _S.DEPLOYING if deployment.paused:
+            return "paused"
+        case _S.DEPLOYING:
+            return "pausing" if deployment.wave_done_at is not None and pause_s and not last else "under way"
+        case _S.FAILED if was_offered and deployment.reason == "rollback_failed":
+            return "rollback failed" if AgentProgress.FAILED in counts else "rolled back"
+        case _S.FAILED if was_offered:
+            return _STOPPED.get(deployment.reason, "stopped") if number == deployment.wave else "done"
+    return "never offered"
+
+
+def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str = "", current: bool = False) -> str:
+    """Return the state of the deployment in one sentence, which changes only with the state."""
+    total = sum(wave.total for wave in found)
+    counts: dict[str, int] = {}
+    for wave in found:
+        for progress, count in wave.counts.items():
+            counts[progress] = counts.get(progress, 0) + count
+    of_all = f"{counts.get(AgentProgress.ACTIVE, 0):,} of {agent_count(total)} active"
+    failed = f", {counts[AgentProgress.FAILED]:,} failed" if counts.get(AgentProgress.FAILED) else ""
+    why = f": {detail}" if detail else ""
+    match DeploymentStatus(deployment.status):
+        case _S.PENDING_APPROVAL:
+            return "Waits for approval."
+        case _S.APPROVED:
+            return f"Waits. {detail}" if detail else "Waits until its build can start."
+        case _S.BUILDING:
+            return "Its bundle is being built."
+        case _S.DENIED:
+            return "Denied: nothing was deployed."
+        case _S.DEPLOYING:
+            here = next((wave for wave in found if wave.number == deployment.wave + 1), None)
+            state = here.state if here is not None else "under way"
+            phrases = {"pausing": "done, and the next wave starts after a pause", "paused": "paused"}
+            phrase = phrases.get(state, "under way")
+            phrase = (
+                f"Wave {deployment.wave + 1} of {found[-1].number} {phrase}" if len(found) > 1 else phrase.capitalize()
+            )
+            return f"{phrase}: {of_all}{failed}."
+        case _S.ACTIVE:
+            return f"Active{'' if current else ', but not current any more'}: {of_all}{failed}."
+        case _S.ROLLING_BACK:
+            back = counts.get(AgentProgress.ROLLED_BACK, 0)
+            was_offered = total - counts.get(AgentProgress.PENDING, 0)
+            return f"Rolling back{why}. {back:,} of {agent_count(was_offered)} back{failed}."
+        case _S.ROLLED_BACK:
+            return f"Rolled back{why}."
+        case _S.FAILED:
+            reason = deployment.reason.replace("_", " ")
+            return f"Failed ({reason}){why}."

@@ -1,0 +1,104 @@
+"""The requests of the console's plan editor: compile, save, promote and compare a text. Only services write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.template.loader import render_to_string
+
+from apps.pipelines.models import Draft, Version
+from apps.pipelines.services import pipelines
+from apps.tenancy.actors import Actor
+from apps.tenancy.services.revisions import is_same_json
+from byteor.engine.compiler import PlanSyntaxError, parse_plan
+from byteor_cloud.computing.computations import compile_draft, plan_text, preview_text
+from byteor_cloud.computing.compute import Compute
+from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
+
+TARGETS = {"single_ring": "Single ring", "lane_graph": "Lane graph"}
+FIRST_PLANS: dict[str, dict[str, Any]] = {
+    "single_ring": {
+        "ingress": "source",
+        "egress": "sink",
+        "stages": [{"id": "decode", "op": "identity"}],
+    },
+    "lane_graph": {
+        "ingress": ["source"],
+        "egress": ["sink"],
+        "stages": [{"id": "decode", "op": "identity"}],
+        "connections": [{"from": "source", "to": "decode"}, {"from": "decode", "to": "sink"}],
+    },
+}
+
+
+def first_plan(target: str) -> dict[str, Any]:
+    """Return a small plan that compiles, as the start of a new draft."""
+    return {"plan_v": 1, "name": "pipeline", "target": target, target: FIRST_PLANS[target]}
+
+
+def preview(
+    text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
+) -> dict[str, Any]:
+    """Compile a text; return its diagnostics with lines and columns, and the changes from the version ``against``."""
+    answer = compute(preview_text, text, target, None if against is None else against.spec_kv)
+    if "diff" in answer:
+        answer["diff"] = render_to_string("console/diff.html", {"diff": answer["diff"]})
+    return answer
+
+
+def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
+    """Parse a text into a plan. Raises InvalidInput."""
+    try:
+        plan = compute(parse_plan, text)
+    except PlanSyntaxError as error:
+        raise InvalidInput(f"Line {error.line}, column {error.column}: {error.message}") from None
+    if not isinstance(plan, dict):
+        raise InvalidInput("A plan must be a JSON object: {…}.")
+    return plan
+
+
+def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
+    """Save the text as the draft's plan, unless another plan was saved since ``revision``; return the outcome."""
+    try:
+        plan = _parse(text, compute)
+        compiled = compute(compile_draft, plan)
+        saved = pipelines.update_draft(
+            draft, {"plan": plan}, actor=actor, expected_revision=revision, compiled=compiled
+        )
+    except PreconditionFailed:
+        return _conflict(draft, compute)
+    except InvalidInput as refused:
+        return _refused(refused.detail)
+    return {"outcome": "saved", "revision": saved.revision}
+
+
+def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
+    """Promote the saved plan if the text equals it; return the outcome."""
+    try:
+        if draft.revision == revision and not is_same_json(_parse(text, compute), draft.plan):
+            return _refused("The text differs from the saved plan. Save it first.")
+        prepared = pipelines.prepare_promotion(draft, compute=compute)
+        version, is_new = pipelines.promote(draft, expected_revision=revision, actor=actor, prepared=prepared)
+    except PreconditionFailed:
+        return _conflict(draft, compute)
+    except InvalidInput as refused:
+        return _refused(refused.detail)
+    except Unprocessable as refused:
+        return _refused(f"{refused.detail} Fix the errors, then save.")
+    return {"outcome": "promoted", "id": str(version.pk), "version": str(version), "fresh": is_new}
+
+
+def _refused(detail: str) -> dict[str, Any]:
+    """Return an outcome in which nothing was written, with what the author must fix first."""
+    return {"outcome": "refused", "detail": detail}
+
+
+def _conflict(draft: Draft, compute: Compute) -> dict[str, Any]:
+    """Return what another person saved in the meantime, so that the editor can show both texts."""
+    draft.refresh_from_db()
+    return {
+        "outcome": "conflict",
+        "revision": draft.revision,
+        "by": draft.updated_by,
+        "text": compute(plan_text, draft.plan),
+    }

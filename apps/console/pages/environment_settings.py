@@ -1,0 +1,159 @@
+"""The settings of an environment in the console: a sentence that sums them up, and the act that edits them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from rest_framework import serializers
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldBooleanWidget,
+)
+
+from apps.console.frame.acts import Act, ActContext
+from apps.console.frame.columns import with_note
+from apps.console.frame.forms import ActForm
+from apps.tenancy.api.serializers import EnvironmentSettingsSerializer
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.policy import ReplayPolicy
+from apps.tenancy.services import organizations
+from byteor.engine import freeze
+from byteor.engine.strict_json import JsonLimits, MalformedJson, read
+
+_PREVIEW, _SHOWN = timedelta(days=28), 20
+_REPLAYS = {
+    ReplayPolicy.DISABLED: "no replays",
+    ReplayPolicy.DRY_RUN_ONLY: "replays without side effects",
+    ReplayPolicy.ALLOWED: "replays, also with side effects",
+}
+
+
+def describe_policy(environment: Environment) -> str:
+    """Say in one sentence what the environment permits and requires."""
+    settings, release = environment.effective_settings, environment.effective_settings.release
+    people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
+    who = ", who may be the requester" if release.allow_self_approval else " other than the requester"
+    consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
+    at_once = release.max_in_flight_deployments
+    return (
+        f"In this {environment.posture} environment, deployments {consent};"
+        f" {'one runs' if at_once == 1 else f'{at_once} run'} at a time. It permits {_REPLAYS[settings.replay_policy]},"
+        f" keeps artifacts for {settings.artifact_retention_days} days, and hears from each agent every"
+        f" {settings.heartbeat_interval_s} s."
+    )
+
+
+def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> str:
+    """Say which freeze window is open now and until when; empty if none is."""
+    found = freeze.last_open_window(windows, now)
+    if found is None:
+        return ""
+    window, end = found
+    return f"Nothing is deployed until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"
+
+
+class _SettingsForm(ActForm):
+    """A field for each setting that the API knows, with the API's explanation of it."""
+
+    rules = EnvironmentSettingsSerializer
+
+    def offer(self, row: Environment, held: frozenset[P]) -> None:
+        self._before = row.settings_with_defaults
+        for name, rule in EnvironmentSettingsSerializer().fields.items():
+            self.fields[name] = _field(rule, _meaning(name))
+            self.fields[name].label, self.fields[name].initial = _label(name), self._before[name]
+        windows = self.fields["freeze_windows"]
+        windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
+
+    def clean_freeze_windows(self) -> Any:
+        """Read the windows. Raises ValidationError."""
+        try:
+            return read(self.cleaned_data["freeze_windows"] or "[]", JsonLimits())
+        except MalformedJson as error:
+            raise ValidationError(str(error)) from None
+
+    def clean(self) -> dict[str, Any]:
+        """Keep only the settings that were changed, so that the others keep following their defaults."""
+        cleaned = super().clean()
+        self.values = {name: value for name, value in self.values.items() if value != self._before[name]}
+        return cleaned
+
+
+def _label(name: str) -> str:
+    text = name.removesuffix("_s").replace("_", " ").replace("ttl", "lifetime").capitalize()
+    return f"{text}, in seconds" if name.endswith("_s") else text
+
+
+def _meaning(name: str) -> str:
+    return EnvironmentSettingsSerializer.descriptions[name].replace("`", "")
+
+
+def _field(rule: Any, meaning: str) -> forms.Field:
+    match rule:
+        case serializers.BooleanField():
+            return forms.BooleanField(required=False, help_text=meaning, widget=UnfoldBooleanWidget)
+        case serializers.IntegerField():
+            return forms.IntegerField(
+                min_value=rule.min_value, max_value=rule.max_value, help_text=meaning,
+                widget=UnfoldAdminIntegerFieldWidget,
+            )  # fmt: skip
+        case serializers.ChoiceField():
+            choices = [(policy, f"{policy}: {text}") for policy, text in _REPLAYS.items()]
+            return forms.ChoiceField(choices=choices, help_text=meaning, widget=UnfoldAdminSelectWidget)
+    example = '[{"start": "2026-12-24T18:00", "end": "2026-12-27T06:00", "time_zone": "Europe/Berlin", "reason": "…"}]'
+    return forms.CharField(
+        required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 6}),
+        help_text=f"{meaning} A JSON list, such as {example}. recurrence can be daily or weekly.",
+    )  # fmt: skip
+
+
+def _edit(row: Environment, context: ActContext) -> Environment:
+    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # only an org_admin holds it
+    return organizations.update_environment(
+        row, {"settings": dict(context.values)}, may_loosen=may_loosen, actor=context.actor
+    )
+
+
+EDIT_SETTINGS = Act(
+    name="settings",
+    label="Edit settings",
+    explain="The new settings hold for deployments that are requested from now on. Only an organization admin can "
+    "loosen the rules for approvals, replays and freeze windows.",
+    run=_edit,
+    needs=P.MANAGE_ENVIRONMENT,
+    icon="tune",
+    form=_SettingsForm,
+)
+
+
+def settings_panel(environment: Environment) -> dict[str, Any]:
+    """Return the panel with the policy in a sentence, and all settings but the freeze windows."""
+    shown = {name: value for name, value in environment.settings_with_defaults.items() if name != "freeze_windows"}
+    return {
+        "title": "Settings",
+        "columns": ("Setting", "Value"),
+        "rows": [(with_note(_label(name), _meaning(name)), str(value).lower()) for name, value in shown.items()],
+    }
+
+
+def freeze_panel(environment: Environment, now: datetime) -> dict[str, Any]:
+    """Return the panel with the freeze windows of the next weeks, as a calendar shows them."""
+    until = now + _PREVIEW
+    coming = freeze.occurrences(environment.effective_settings.freeze_windows, now, until)
+    return {
+        "title": f"Freeze windows of the next {_PREVIEW.days} days",
+        "columns": ("Begins", "Ends", "Repeats", "Reason"),
+        "rows": [
+            (f"{start:%a %d %b %Y, %H:%M %Z}", f"{end:%a %d %b, %H:%M %Z}", window.recurrence or "-", window.reason)
+            for start, end, window in coming[:_SHOWN]
+        ],
+        "empty": "None. Deployments may begin at any time.",
+    }

@@ -1,0 +1,75 @@
+"""What an agent ran, as a panel of the agent's page in the console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from apps.console.frame import relative_time, short_id, with_note
+from apps.fleet.services import history
+from apps.releases.services import provenance
+
+SHOWN = 12
+# Neighbouring bundles get different tones. The last one is for what runs now.
+_TONES, _NOW, _NOTHING = ("busy", "waiting"), "good", "plain"
+
+
+def panel(agent: Any) -> dict[str, Any]:
+    """Return the agent's last intervals as a timeline and as a table."""
+    intervals = list(history.intervals().filter(agent=agent).order_by("-started_at", "-id")[:SHOWN])
+    origins = provenance.find_origins(agent.environment, intervals)
+    return {
+        "title": "What it ran",
+        "timeline": _timeline(intervals, timezone.now()),
+        "columns": ("From", "Until", "Bundle and deployment", "Approved by"),
+        "rows": [_row(each, origins[each.pk]) for each in intervals],
+        "empty": "Nothing yet.",
+    }
+
+
+def _row(interval: Any, origin: provenance.Origin) -> tuple[Any, ...]:
+    page = origin.deployment_id and reverse("admin:releases_deployment_change", args=[origin.deployment_id])
+    deployment = (
+        format_html('<a class="text-link" href="{}">{}</a>', page, short_id(origin.deployment_id)) if page else ""
+    )
+    until = relative_time(interval.ended_at) if interval.ended_at else with_note("now", _confirmed(interval.confirmed))
+    return (
+        relative_time(interval.started_at),
+        until,
+        with_note(short_id(interval.bundle_hash), deployment),
+        ", ".join(origin.approved_by) or "-",
+    )
+
+
+def _confirmed(moment: datetime) -> str:
+    return format_html("confirmed {}", relative_time(moment))
+
+
+def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
+    """Return the parts of a bar from the first of these intervals to now, with a part for each gap between them."""
+    if not intervals:
+        return None
+    parts: list[tuple[str, int, str]] = []
+    oldest_first = intervals[::-1]
+    for number, (interval, following) in enumerate(pairwise([*oldest_first, None])):
+        end = interval.ended_at or now
+        tone = _NOW if interval.ended_at is None else _TONES[number % 2]
+        parts.append((tone, _seconds(end - interval.started_at), interval.bundle_hash))
+        gap = _seconds((following.started_at if following else now) - end)
+        if gap > 0:
+            parts.append((_NOTHING, gap, "nothing"))
+    return {
+        "text": f"{len(intervals)} intervals, from the oldest to now",
+        "parts": parts,
+        "start": relative_time(oldest_first[0].started_at),
+    }
+
+
+def _seconds(duration: timedelta) -> int:
+    return max(0, int(duration.total_seconds()))

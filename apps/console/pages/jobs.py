@@ -1,0 +1,96 @@
+"""Console pages of the worker's jobs, including dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from django.contrib import admin
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet, UUIDField
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
+from django.http import HttpRequest
+from django.urls import reverse
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.console.frame import Act, ReadOnlyAdmin, Tile, site, state_pill
+from apps.console.frame.base import granted_condition, live_tenant_condition
+from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of
+from apps.console.frame.scope import scope_condition
+from apps.operations.services import dead_letters
+from apps.tenancy.permissions import Permission
+
+
+def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]) -> QuerySet[Any]:
+    """Keep the jobs about rows that fulfil the condition of their kind of row."""
+    found = Q()
+    for argument, subject in dead_letters.SUBJECTS.items():
+        rows = subject.model._default_manager.filter(condition(subject.model, subject))
+        # For each job one look-up by key. A list of all these rows could have a million.
+        found |= Q(Exists(rows.filter(pk=Cast(KeyTextTransform(argument, OuterRef("args")), UUIDField()))))
+    return queryset.filter(found)
+
+
+@admin.register(ProcrastinateJob, site=site)
+class JobAdmin(ReadOnlyAdmin):
+    """Jobs of the worker. Installation operators see all jobs; others see the jobs about rows that they may see."""
+
+    needs = Permission.VIEW_ENVIRONMENT
+    noun, nouns = "job", "jobs"
+    holds = "The work that the worker does in the background, also what it gave up."
+    tabs = {"Dead letters": "status__exact=failed"}
+    omitted = frozenset({"worker", "abort_requested"})
+    list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
+    sortable_by = ()
+    list_filter = ("status", "task_name")
+    search_fields = ("task_name", "args", "=id")
+    acts = (
+        Act(
+            name="retry",
+            label="Retry",
+            explain="Put the job back into the queue. Every job is safe to run again.",
+            run=lambda row, context: dead_letters.retry(row, actor=context.actor),
+            needs=Permission.OPERATE_ENVIRONMENT,
+            icon="refresh",
+            applies=lambda row: row.status == "failed",
+        ),
+    )
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return console_user_of(request).holds_anywhere(self.needs)
+
+    def section_for(self, request: HttpRequest) -> str:
+        """Give the operators of the installation an entry of its own, since they look after the worker."""
+        return "Jobs" if console_user_of(request).is_superuser else super().section_for(request)
+
+    def page_title(self, row: ProcrastinateJob) -> str:
+        return f"Job {row.pk}: {row.task_name}"
+
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        if console_user.is_superuser:
+            return queryset
+        return _about(
+            queryset,
+            lambda model, subject: (
+                live_tenant_condition(model, subject.tenant)
+                & granted_condition(model, subject.tenant, subject.needs, console_user)
+            ),
+        )
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
+
+    def tenant_of(self, row: ProcrastinateJob) -> Tenant:
+        kept = vars(row)  # a page asks several times
+        if "_tenant" not in kept:
+            kept["_tenant"] = dead_letters.tenant_of(row)
+        return cast("Tenant", kept["_tenant"])
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: ProcrastinateJob) -> str:
+        return state_pill("dead letter" if row.status == "failed" else row.status)
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        dead = self.get_queryset(request).filter(status="failed").count()
+        url = f"{reverse('admin:procrastinate_procrastinatejob_changelist')}?status__exact=failed"
+        return [Tile("Dead-letter jobs", dead, url, "bad" if dead else "plain")]

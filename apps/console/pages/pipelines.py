@@ -1,0 +1,359 @@
+"""Console pages of drafts and versions, with the plan editor, drawings and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, ValidationError
+from django.db import IntegrityError
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_GET, require_POST
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.console.frame.base import granted_condition
+from apps.console.frame.console_user import actor_of, check_may_operate, console_user_of, may_operate
+from apps.console.frame.first_steps import FirstStep
+from apps.console.frame.forms import new_form_id, send_once
+from apps.console.frame.scope import scope_of, with_scope
+from apps.console.pages import editor
+from apps.pipelines.models import Draft, Version
+from apps.pipelines.services import pipelines
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api import problems
+from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.computing.computations import plan_text
+from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
+
+MAX_CHOICES = 100  # versions that are offered to compare with, newest first
+
+
+def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVariant.DEFAULT) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "variant": variant, "attrs": {}, "path": url}
+
+
+class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
+    """A choice of environments, labeled with organization and project since names of environments repeat."""
+
+    def label_from_instance(self, obj: Environment) -> str:
+        return f"{obj.project.organization} / {obj.project} / {obj}"
+
+
+class _NewDraft(forms.Form):
+    """The form for a new draft."""
+
+    environment = _EnvironmentChoice(Environment.objects.none(), widget=UnfoldAdminSelectWidget, empty_label="Choose…")
+    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
+    target = forms.ChoiceField(choices=editor.TARGETS, widget=UnfoldAdminSelectWidget, label="Kind of pipeline")
+
+    def __init__(self, environments: QuerySet[Environment], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["environment"].queryset = environments  # type: ignore[attr-defined]  # a ModelChoiceField
+
+    def clean_name(self) -> str:
+        """Apply the API's rule for names."""
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise ValidationError("Control characters are not allowed.")
+        return name
+
+
+@admin.register(Draft, site=site)
+class DraftAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section = "Pipelines"
+    found_by = FoundBy("edit_document", name="name")
+    related = ("environment__project__organization",)
+    list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
+    list_filter = (("environment", VisibleRowsFilter),)
+    search_fields = ("name", "spec_hash", "created_by", "=id")
+
+    @admin.display(description="Plan")
+    def compiles(self, row: Draft) -> str:
+        return state_pill("compiles" if row.spec_hash else "does not compile")
+
+    def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
+        """Show whether the saved plan compiles, and its diagnostics."""
+        rows = [
+            (state_pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"])
+            for each in row.diagnostics
+        ]
+        return {
+            "facts": [
+                ("Plan", self.compiles(row)),
+                ("Spec hash", short_id(row.spec_hash)),
+                ("Revision", row.revision),
+                ("Saved by", row.updated_by),
+            ],
+            "panels": [
+                {
+                    "title": "Diagnostics of the saved plan",
+                    "url": _editor_url(row),
+                    "link": "Open the editor" if may_operate(request, row.environment) else "Show the plan",
+                    "columns": ["", "Code", "Pointer", "Message"],
+                    "rows": rows,
+                    "empty": "The compiler found nothing wrong.",
+                }
+            ],
+        }
+
+    # -- the editor ---------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        """Add the pages of the editor and the URLs that its script calls."""
+        pages: dict[str, Callable[..., HttpResponse]] = {
+            "new": self.new_view,
+            "<uuid:pk>/edit": self.edit_view,
+            "<uuid:pk>/preview": self.preview_view,
+            "<uuid:pk>/save": self.save_view,
+            "<uuid:pk>/promote": self.promote_view,
+        }
+        urls = [
+            path(f"{route}/", self.admin_site.admin_view(view), name=f"pipelines_draft_{route.rpartition('/')[2]}")
+            for route, view in pages.items()
+        ]
+        return [*urls, *super().get_urls()]
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        title = "Edit" if may_operate(request, row.environment) else "Show the plan"
+        return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the table, with a button for a new draft."""
+        response = super().changelist_view(request, extra_context)
+        if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
+            chosen = request.GET.get("environment__id__exact")
+            url = reverse("admin:pipelines_draft_new")
+            url += f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
+            button = _button("New draft", "add", with_scope(url, scope_of(request)), ActionVariant.PRIMARY)
+            response.context_data = {**(response.context_data or {}), "actions_list": [button]}
+        return response
+
+    def new_view(self, request: HttpRequest) -> HttpResponse:
+        """Create a draft with a plan that compiles, and open it in the editor."""
+        if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
+            raise PermissionDenied
+        environments = _operable(request)
+        if request.method == "POST":
+            form = _NewDraft(environments, request.POST)
+            if form.is_valid() and (url := _create(request, form)):
+                return HttpResponseRedirect(url)
+        else:
+            scope = scope_of(request)
+            chosen = request.GET.get("environment", str(scope.pk) if scope else "")
+            form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
+        context = self._context(request, "New draft", form=form, form_id=new_form_id())
+        return TemplateResponse(request, "console/new_draft.html", context)
+
+    def _context(self, request: HttpRequest, title: str, **context: Any) -> dict[str, Any]:
+        return {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
+
+    @method_decorator(require_GET)
+    def edit_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Show the editor. Whoever must not change the draft sees the saved plan and its stored diagnostics."""
+        draft = self.get_object(request, str(pk))
+        if draft is None:
+            raise Http404
+        name = Draft.objects.filter(pk=draft.pk).values_list("plan__name", flat=True).first()
+        related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
+        versions = without_large(Version.objects.filter(related, environment=draft.environment))
+        may_edit = may_operate(request, draft.environment)
+        stored = [] if may_edit else [{**each, "pill": state_pill(each["severity"])} for each in draft.diagnostics]
+        context = self._context(
+            request,
+            f"Plan of {draft.name}",
+            original=draft,
+            text=compute_for(request)(plan_text, draft.plan),
+            may_edit=may_edit,
+            compiles=self.compiles(draft),
+            findings=stored,
+            targets=editor.TARGETS,
+            versions=versions.order_by("-id")[:MAX_CHOICES],
+        )
+        return TemplateResponse(request, "console/editor.html", context)
+
+    @method_decorator(require_POST)
+    def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Compile the text in the request body."""
+        return self._respond(request, pk, "preview", _preview)
+
+    @method_decorator(require_POST)
+    def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Save the text in the request body."""
+        return self._respond(request, pk, "save", _save)
+
+    @method_decorator(require_POST)
+    def promote_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Promote the saved plan, which must equal the text in the request body."""
+        return self._respond(request, pk, "promote", _promote)
+
+    def _respond(
+        self, request: HttpRequest, pk: UUID, name: str, act: Callable[[HttpRequest, Draft], dict[str, Any]]
+    ) -> HttpResponse:
+        """Call ``act`` for the editor and return its outcome as JSON. Other errors are problems, as in the API."""
+        draft = self.get_object(request, str(pk))
+        if draft is None:
+            raise Http404
+        check_may_operate(request, draft.environment, name)
+        try:
+            return JsonResponse(act(request, draft))
+        except RequestDataTooBig:
+            return problems.respond(request, PayloadTooLarge("The text is too long for a plan."))
+        except DomainError as refused:
+            return problems.respond(request, refused)
+
+
+def _editor_url(draft: Draft) -> str:
+    return reverse("admin:pipelines_draft_edit", args=[draft.pk])
+
+
+def _operable(request: HttpRequest) -> QuerySet[Environment]:
+    """Return the environments in the console in which the person may create drafts."""
+    shown: QuerySet[Environment] = site.get_model_admin(Environment).get_queryset(request)
+    may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
+    return shown.filter(may).order_by("project__organization__name", "project__name", "name")
+
+
+def _ids(environments: QuerySet[Environment]) -> set[str]:
+    return {str(pk) for pk in environments.values_list("pk", flat=True)}
+
+
+def _create(request: HttpRequest, form: _NewDraft) -> str | None:
+    """Create the draft and return the URL of its editor. If it is refused, add the error to the form."""
+    values = form.cleaned_data
+    new = partial(pipelines.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
+    try:
+        answer = send_once(
+            request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
+        )  # fmt: skip
+    except (DomainError, IntegrityError) as refused:
+        error = problems.as_domain_error(refused)
+        form.add_error("name" if error.reason == "name_taken" else None, error.detail)
+        return None
+    return str(answer["url"])
+
+
+def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
+    target, against = request.GET.get("target") or None, request.GET.get("against")
+    if target is not None and target not in editor.TARGETS:
+        raise InvalidInput(f"The query parameter `target` must be one of {', '.join(editor.TARGETS)}.")
+    version = _find_version(draft.environment, against) if against else None
+    return editor.preview(request.body, target=target, against=version, compute=compute_for(request))
+
+
+def _find_version(environment: Environment, pk: str) -> Version:
+    """Return a version of the environment. Raises Http404."""
+    try:
+        return Version.objects.get(environment=environment, pk=UUID(pk))
+    except (ValueError, Version.DoesNotExist):
+        raise Http404 from None
+
+
+def _revision(request: HttpRequest) -> int:
+    given = request.GET.get("revision", "")
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise InvalidInput("The query parameter `revision` must be a whole number.")
+    return int(given)
+
+
+def _save(request: HttpRequest, draft: Draft) -> dict[str, Any]:
+    revision, compute = _revision(request), compute_for(request)
+    return editor.save(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
+
+
+def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
+    revision, compute = _revision(request), compute_for(request)
+    answer = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
+    if "id" in answer:
+        answer["url"] = reverse("admin:pipelines_version_change", args=[answer["id"]])
+        # Only the page's name ties this to apps.releases, which this app must not import.
+        answer["next"] = reverse("admin:releases_configbundle_new", args=[answer["id"]])
+    return answer
+
+
+@admin.register(Version, site=site)
+class VersionAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section = "Pipelines"
+    first_step = FirstStep(
+        6, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
+        P.OPERATE_ENVIRONMENT, "admin:pipelines_draft_new",
+    )  # fmt: skip
+    found_by = FoundBy("verified", name="name", hashes=("spec_hash",))
+    related = ("environment__project__organization",)
+    list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
+    list_filter = (("environment", VisibleRowsFilter),)
+    search_fields = ("name", "spec_hash", "created_by", "=id")
+    change_form_outer_before_template = "console/version.html"
+
+    def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
+        """Show facts of the version, and the other versions of the pipeline to compare it with."""
+        return {
+            "facts": [
+                ("Pipeline", row.name),
+                ("Number", row.number),
+                ("Spec hash", short_id(row.spec_hash)),
+                ("Promoted by", row.created_by),
+            ],
+            "siblings": _siblings(row),
+        }
+
+    def get_urls(self) -> list[Any]:
+        """Add the drawing and the comparison."""
+        drawing = self.admin_site.admin_view(self.drawing_view, cacheable=True)
+        compare = self.admin_site.admin_view(self.compare_view)
+        return [
+            path("<uuid:pk>/graph.svg", drawing, name="pipelines_version_graph"),
+            path("<uuid:pk>/compare/", compare, name="pipelines_version_compare"),
+            *super().get_urls(),
+        ]
+
+    @method_decorator(require_GET)
+    def drawing_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the graph as an image."""
+        row = self.get_object(request, str(pk))
+        if row is None:
+            raise Http404
+        headers = {"Cache-Control": "private, max-age=3600"}
+        drawing = pipelines.draw(row, compute=compute_for(request))
+        return HttpResponse(drawing, content_type="image/svg+xml", headers=headers)
+
+    @method_decorator(require_GET)
+    def compare_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Show the changes from another version of the pipeline to this one."""
+        row = self.get_object(request, str(pk))
+        if row is None:
+            raise Http404
+        siblings = _siblings(row)
+        chosen = request.GET.get("with")
+        old = _find_version(row.environment, chosen) if chosen else next(iter(siblings), None)
+        if old is not None and old.name != row.name:
+            raise Http404
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"{row} compared",
+            "original": row,
+            "old": old,
+            "siblings": siblings,
+            "diff": pipelines.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
+        }
+        return TemplateResponse(request, "console/compare.html", context)
+
+
+def _siblings(version: Version) -> QuerySet[Version]:
+    """Return the pipeline's other versions in the environment, newest first."""
+    others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
+    return without_large(others).order_by("-number")[:MAX_CHOICES]

@@ -1,0 +1,117 @@
+"""Console lists of the rows behind deployments and approvals: decisions, agents, reports, timelines, known bad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+
+from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.console.frame.acts import permitted_by
+from apps.console.frame.columns import row_url
+from apps.console.pages import explanations, history
+from apps.console.pages.phrases import describe_timeline_detail
+from apps.fleet.models import Agent
+from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.services import deployments
+from apps.tenancy.permissions import Permission as P
+
+
+@admin.register(KnownBad, site=site)
+class KnownBadAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section = "Config bundles"
+    menu, noun, nouns = "Known bad", "known bad configuration", "known bad configurations"
+    related = ("environment__project__organization",)
+    list_display = ("config_hash", "environment", "reason", "since")
+    list_filter = (("environment", VisibleRowsFilter),)
+    search_fields = ("config_hash", "reason")
+
+
+@admin.register(ApprovalDecision, site=site)
+class ApprovalDecisionAdmin(ReadOnlyAdmin):
+    tenant = "approval__environment"
+    holds = "Who approved or denied what, with the comments."
+    omitted = frozenset({"user"})  # decided_by names the person, whose own page not everybody may see
+    related = ("approval__environment__project__organization", "user")
+    list_display = ("decided_by", "decision", "comment", "approval", "created_at")
+    list_filter = ("decision",)
+    search_fields = ("decided_by", "comment", "=id")
+
+    def page_title(self, row: ApprovalDecision) -> str:
+        return f"Approval decision of {row.decided_by}: {row.decision}"
+
+
+@admin.register(DeploymentAgent, site=site)
+class DeploymentAgentAdmin(ReadOnlyAdmin):
+    tenant = "deployment__environment"
+    holds = "How far each agent is in each deployment that included it."
+    related = ("deployment__environment__project__organization", "agent", "before")
+    list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
+    sortable_by = ()
+    list_filter = ("progress", "action", "counted")
+    search_fields = ("agent__name", "deployment__pipeline", "detail")
+    acts = (
+        Act(
+            name="retry",
+            label="Retry",
+            explain="The deployment is offered to this agent again.",
+            run=lambda row, context: deployments.retry(
+                row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor
+            ),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="refresh",
+            comment="optional",
+            applies=permitted_by(lambda row: deployments.check_retry(row.deployment, agents=[row.agent_id])),
+        ),
+    )
+
+    def page_title(self, row: DeploymentAgent) -> str:
+        return f"Deployment agent {row.agent} of {row.deployment.pipeline}"
+
+    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
+        """Perform an act, and return from one on a single agent to the deployment's page, where its button is."""
+        (row,) = rows if len(rows) == 1 else (None,)
+        if isinstance(row, DeploymentAgent) and "bulk" not in context:
+            back = row_url(row.deployment)
+        return super()._perform(request, act, rows, back, **context)
+
+    def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        """Return the explanation and the history as panels of an agent's page."""
+        return [*explanations.panels(row), history.panel(row)] if isinstance(row, Agent) else []
+
+
+@admin.register(AgentReport, site=site)
+class AgentReportAdmin(ReadOnlyAdmin):
+    tenant = "deployment__environment"
+    holds = "What agents reported about the bundles that they were offered."
+    related = ("deployment__environment__project__organization", "agent")
+    list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
+    sortable_by = ()
+    list_filter = ("status", "accepted")
+    search_fields = ("agent__name", "bundle_hash", "detail", "=id")
+
+    def page_title(self, row: AgentReport) -> str:
+        return f"Agent report of {row.agent}: {row.status}"
+
+
+@admin.register(TimelineEntry, site=site)
+class TimelineEntryAdmin(ReadOnlyAdmin):
+    tenant = "deployment__environment"
+    noun, nouns = "timeline entry", "timeline entries"
+    holds = "What happened in each deployment, step by step."
+    related = ("deployment__environment__project__organization",)
+    reads = ("detail",)
+    list_display = ("created_at", "event", "actor", "deployment", "detail_text")
+    sortable_by = ()
+    list_filter = ("event",)
+    search_fields = ("event", "actor", "deployment__pipeline", "=id")
+
+    def page_title(self, row: TimelineEntry) -> str:
+        return f"Timeline entry of {row.deployment.pipeline}: {row.event.replace('_', ' ')}"
+
+    @admin.display(description="Detail")
+    def detail_text(self, row: TimelineEntry) -> str:
+        return "too long for a list" if row.detail is None else describe_timeline_detail(row.detail)

@@ -1,0 +1,103 @@
+"""What an organization uses, as bars on its page, and the act that sets its quotas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.template.defaultfilters import filesizeformat
+from unfold.widgets import UnfoldAdminIntegerFieldWidget
+
+from apps.console.frame.acts import Act, ActContext
+from apps.console.frame.forms import ActForm
+from apps.tenancy.models import Organization, Quota
+from apps.tenancy.permissions import Permission
+from apps.tenancy.services import quotas
+from apps.tenancy.services.usage import Usage, read_usage
+
+_TITLES = {
+    Quota.AGENTS: "Agents",
+    Quota.STORED_BYTES: "Stored bytes",
+    Quota.CAPTURES_PER_DAY: "Captures today",
+    Quota.DRAFTS: "Drafts",
+}
+_LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
+_ALMOST = 0.8  # the share of a quota from which its bar warns
+_COLUMNS = {
+    "agents": "Most agents",
+    "heartbeats": "Heartbeats",
+    "uploaded_bytes": "Uploaded",
+    "stored_bytes": "Most stored",
+    "replays": "Replays",
+    "work": "Work",
+}
+
+
+def _amount(name: str, count: int | None) -> str:
+    if count is None:
+        return "-"
+    return filesizeformat(count) if name.endswith("_bytes") else f"{count:,}"
+
+
+def usage_panels(organization: Organization) -> list[dict[str, Any]]:
+    """Return a panel with a bar for each quota, and one with the use of the last months."""
+    usage = read_usage(organization)
+    bars = [_bar(quota, usage) for quota in Quota]
+    return [
+        {"title": "Usage", "body": "console/usage.html", "bars": bars, "wide": True},
+        {
+            "title": "Usage by month",
+            "wide": True,
+            "columns": ("Month", *_COLUMNS.values()),
+            "rows": [
+                (f"{each['month']:%B %Y}", *(_amount(name, each[name]) for name in _COLUMNS)) for each in usage.by_month
+            ],
+        },
+    ]
+
+
+def _bar(quota: Quota, usage: Usage) -> dict[str, Any]:
+    used, limit = usage.used[quota], usage.limits[quota]
+    shown = _amount(quota, used)
+    if limit is None:
+        return {"title": _TITLES[quota], "text": f"{shown}, no quota"}
+    share = used / limit if limit else 1.0
+    return {
+        "title": _TITLES[quota],
+        "text": f"{shown} of {_amount(quota, limit)}",
+        "tone": "bad" if used >= limit else "warn" if share >= _ALMOST else "good",
+        "percent": round(100 * min(share, 1)),
+    }
+
+
+class _QuotasForm(ActForm):
+    """A field for each quota."""
+
+    def offer(self, row: Organization, held: frozenset[Permission]) -> None:
+        usage = read_usage(row)
+        for quota in Quota:
+            used = _amount(quota, usage.used[quota])
+            unit = "In bytes. " if quota is Quota.STORED_BYTES else ""
+            self.fields[quota] = forms.IntegerField(
+                required=False, min_value=0, max_value=quotas.MAX_LIMIT, widget=UnfoldAdminIntegerFieldWidget,
+                label=_LABELS[quota], initial=usage.limits[quota], help_text=f"{unit}Used now: {used}.",
+            )  # fmt: skip
+
+
+def _set_quotas(organization: Organization, context: ActContext) -> Organization:
+    limits = {quota: context.values.get(quota) for quota in Quota}
+    quotas.set_quotas(organization, limits, actor=context.actor)
+    return organization
+
+
+SET_QUOTAS = Act(
+    name="set_quotas",
+    label="Set quotas",
+    explain="Whatever would exceed a quota is refused. What is there already stays. Reads, heartbeats, reports, "
+    "rollbacks and deletions always work. An empty field means no quota.",
+    run=_set_quotas,
+    form=_QuotasForm,
+    needs=None,
+    only_operators=True,
+    icon="data_usage",
+)

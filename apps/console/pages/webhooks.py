@@ -1,0 +1,77 @@
+"""Console pages of webhooks and their deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+
+from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, site, with_note
+from apps.console.frame.console_user import Tenant
+from apps.console.frame.scope import reaching
+from apps.tenancy.models import Webhook, WebhookDelivery
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.webhooks import subscriptions
+
+
+@admin.register(Webhook, site=site)
+class WebhookAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    holds = "The receivers outside of this installation that are told what happens."
+    related = ("organization", "project", "environment__project")
+    list_display = ("url", "description", "enabled", "events", "failing_since", "organization", "created_at")
+    list_filter = ("enabled", ("organization", VisibleRowsFilter))
+    search_fields = ("description", "url", "=id")
+    acts = (
+        Act(
+            name="test",
+            label="Send a test",
+            explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
+            run=lambda row, context: subscriptions.ping(row, actor=context.actor),
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="send",
+            applies=lambda row: row.enabled,
+        ),
+    )
+
+    def page_title(self, row: Webhook) -> str:
+        return f"Webhook to {row}"
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return reaching(queryset, scope)
+
+
+@admin.register(WebhookDelivery, site=site)
+class WebhookDeliveryAdmin(ReadOnlyAdmin):
+    tenant = "webhook__organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    holds = "Each message to a webhook, with the receiver's responses."
+    related = ("webhook__organization", "event")
+    reads = ("attempts",)
+    list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
+    sortable_by = ()
+    list_filter = ("status", ("webhook", VisibleRowsFilter))
+    search_fields = ("event__action", "webhook__url", "=id")
+    acts = (
+        Act(
+            name="redeliver",
+            label="Redeliver",
+            explain="The message is sent again with the same webhook-id, even if it was delivered before.",
+            run=lambda row, context: subscriptions.redeliver(row, actor=context.actor),
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="replay",
+            applies=lambda row: row.webhook.enabled,
+        ),
+    )
+
+    def page_title(self, row: WebhookDelivery) -> str:
+        return f"Webhook delivery of {row}"
+
+    @admin.display(description="Last response")
+    def answer(self, row: WebhookDelivery) -> str:
+        if not row.attempts:
+            return "-"
+        last = row.attempts[-1]
+        return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")

@@ -1,0 +1,35 @@
+"""Template tags of the frame of the console's pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.db.models import Model
+
+from apps.console.frame.columns import row_url
+from apps.console.frame.scope import lineage, scope_of, with_scope
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def trail(context: Any) -> list[tuple[str, str]]:
+    """Return title and URL of the pages above this one, from the list on: the switcher shows what is above that."""
+    here, path = context.get("page_admin"), context["request"].path
+    if here is None or path == here.list_url():
+        return []
+    levels: list[Any] = lineage(scope_of(context["request"]))
+    if levels and isinstance(levels[-1], here.model):  # the list beside an environment is that of its project
+        levels.pop()
+    found = [(here.menu_title(), with_scope(here.list_url(), levels[-1] if levels else None))]
+    row = context.get("original") or context.get("object")
+    if isinstance(row, here.model) and isinstance(row, Model) and path != row_url(row):
+        found.append((here.page_title(row), row_url(row)))
+    return found
+
+
+@register.simple_tag(takes_context=True)
+def scope_words(context: Any) -> str:
+    """Return the names of the page's scope for the title of the browser's tab."""
+    return " / ".join(str(each) for each in lineage(scope_of(context["request"])))

@@ -1,0 +1,155 @@
+"""Services of agents and their credentials, and the selection of a deployment's agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.expressions import RawSQL
+from django.utils import timezone
+
+from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat
+from apps.fleet.services.keys import check_enrolled, revoke_keys
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.services import audit, housekeeping
+from apps.tenancy.services.revisions import edit, lock_revision
+from apps.tenancy.services.state import keep_environments, lock_row
+from byteor.engine.target import Target
+from byteor_cloud.errors import Conflict, Forbidden
+from byteor_cloud.worker.jobs import enqueue
+
+# How many agents one job welcomes: its transaction holds the environment's lock.
+_WELCOMED_AT_ONCE = 1_000
+
+
+def welcome(agent_ids: Sequence[UUID], *, organization: UUID) -> None:
+    """Let apps.releases decide which running deployment these agents of an organization are offered."""
+    if len(agent_ids) == 1:
+        enqueue(WelcomeAgent(agent_id=str(agent_ids[0])), organization=organization)
+        return
+    for start in range(0, len(agent_ids), _WELCOMED_AT_ONCE):
+        chunk = agent_ids[start : start + _WELCOMED_AT_ONCE]
+        enqueue(WelcomeAgents(agent_ids=",".join(map(str, chunk))), organization=organization)
+
+
+@transaction.atomic
+def update_agent(
+    agent: Agent, values: Mapping[str, Any], *, may_relabel: bool, actor: Actor, expected_revision: int | None = None
+) -> Agent:
+    """Change the agent's name or labels. The new labels replace all old ones.
+
+    Raises Forbidden if the labels would change, unless ``may_relabel``.
+    """
+    locked = lock_revision(agent, expected_revision)
+    if not may_relabel and values.get("labels", locked.labels) != locked.labels:
+        raise Forbidden("Only who may manage the environment may change labels in a prod environment.")
+    changed = edit(
+        locked,
+        values,
+        kind="agent",
+        scope=agent.environment,
+        actor=actor,
+    )
+    welcome([agent.pk], organization=agent.environment.project.organization_id)
+    return changed
+
+
+@transaction.atomic
+def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) -> Agent:
+    """Keep the agent out of new offers, or let it have them again. Raises Conflict if ``check_set_drained`` does.
+
+    A drained agent keeps what it runs, and finishes the offer that it has. No rollout waits for it. When the drain
+    ends, the agent is offered what is current for it then.
+    """
+    # A rollout step that makes offers holds this lock: after the drain, no offer is under way any more.
+    lock_row(agent.environment)
+    locked = lock_row(agent)
+    check_set_drained(locked, drained=drained)
+    before = locked.drained_at
+    locked.drained_at = timezone.now() if drained else None
+    locked.drain_reason = reason if drained else ""
+    locked.revision += 1
+    locked.updated_at = timezone.now()
+    locked.save(update_fields=["drained_at", "drain_reason", "revision", "updated_at"])
+    changes = {"drained_at": [before and before.isoformat(), locked.drained_at and locked.drained_at.isoformat()]}
+    audit.record(
+        "agent.drain" if drained else "agent.undrain",
+        actor=actor,
+        scope=agent.environment,
+        resource=("agent", locked.pk),
+        changes={**changes, "reason": reason},
+    )
+    organization = agent.environment.project.organization_id
+    if drained:
+        # A rollout that waits for this agent must go on without it.
+        enqueue(AgentLeft(agent_id=str(locked.pk)), organization=organization)
+    else:
+        welcome([locked.pk], organization=organization)
+    return locked
+
+
+def check_set_drained(agent: Agent, *, drained: bool) -> None:
+    """Raise Conflict unless the agent is enrolled and can be drained, or undrained, now."""
+    check_enrolled(agent)
+    if (agent.drained_at is not None) is drained:
+        raise Conflict(
+            "The agent is drained already." if drained else "The agent is not drained.",
+            code="drained" if drained else "not_drained",
+        )
+
+
+@transaction.atomic
+def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
+    """Remove the agent from the fleet and revoke its key at once."""
+    keep_environments(agent.environment_id)
+    locked = lock_revision(agent, expected_revision)
+    check_enrolled(locked)
+    decommission_locked(locked, environment=agent.environment, actor=actor, action="agent.decommission")
+
+
+def decommission_locked(agent: Agent, *, environment: Environment, actor: Actor, action: str) -> None:
+    """Remove an agent whose row the caller has locked from the fleet."""
+    revoke_keys(agent, environment=environment, actor=actor)
+    agent.decommissioned_at = timezone.now()
+    agent.save(update_fields=["decommissioned_at"])
+    audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
+    # A rollout that waits for this agent must go on without it.
+    enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)
+
+
+def note_boot(agent_id: UUID, boot_id: str | None) -> None:
+    """Store the id of the agent's process, if it is another one. A trigger of the table then looks for clones."""
+    if boot_id:
+        Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
+
+
+def forget_credentials(now: datetime | None = None) -> int:
+    """Delete enrollment tokens and agent keys that expired or were revoked 90 days ago; return how many."""
+    now = now or timezone.now()
+    return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
+
+
+def select_agents(environment: Environment, target: Target, *, with_drained: bool = False) -> Any:
+    """Return the agents that a deployment's target selects, ordered by id.
+
+    Drained agents are in no target; ``with_drained`` selects them too, to tell why an agent is missing.
+    """
+    agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
+    if not with_drained:
+        agents = agents.filter(drained_at=None)
+    if target.agents is not None:
+        return agents.filter(pk__in=unnest_ids(target.agents))
+    if target.selector is not None:
+        return agents.filter(labels__contains=target.selector)
+    return agents
+
+
+def unnest_ids(agent_ids: Iterable[UUID | str]) -> RawSQL:
+    """Return an expression for ``agent_id__in`` that passes any number of ids as one query parameter."""
+    return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])

@@ -1,0 +1,188 @@
+"""Agent keys: create, revoke and rotate them.
+
+A rotation *now* ends the old key at once. In a rotation *by the agent* the agent is told to fetch a new key itself. The
+old key then ends at the first use of the new one, or 24 hours after the new one was handed out. Until that first use
+the agent is still told to rotate, and a further call gets another new key in place of the unused one: so an agent
+that crashed before it had stored the new key tries again with the old one.
+
+An agent may fetch ``ROTATIONS_PER_HOUR`` new keys itself. A person who requests a rotation by the agent grants it that
+many again, so that the request can be carried out by an agent that has used up its own.
+
+While a clone is suspected, an agent cannot fetch a new key: the clone might do so, and lock out the original. Only a
+person ends the suspicion, by a rotation *now*, or by enrolling the agent again, which makes a new agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Command, Heartbeat
+from apps.tenancy.actors import Actor
+from apps.tenancy.credentials import Family, generate
+from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import keep_environments, lock_row
+from apps.tenancy.services.tokens import record_credential, revoke
+from byteor_cloud.errors import Conflict, TooManyRequests, Unauthenticated
+
+OVERLAP = timedelta(hours=24)
+ROTATIONS_PER_HOUR = 3
+_HOUR = timedelta(hours=1)
+
+
+def check_enrolled(agent: Agent) -> None:
+    """Raise Conflict if the agent is decommissioned."""
+    if agent.decommissioned_at is not None:
+        raise Conflict("This agent is decommissioned.", code="decommissioned")
+
+
+def check_request_rotation(agent: Agent) -> None:
+    """Raise Conflict if the agent is decommissioned, or if a clone is suspected, which might fetch the new key."""
+    check_enrolled(agent)
+    if agent.heartbeat.clone_suspected_at is not None:
+        raise Conflict(
+            "A clone of this agent is suspected, and the clone could fetch the new key. Let a person rotate the key "
+            "with `mode: now`, or enroll the agent again.",
+            code="clone_suspected",
+        )
+
+
+def create_key(
+    agent: Agent,
+    *,
+    environment: Environment,
+    scopes: Sequence[str] = tuple(AGENT_SCOPES),
+    is_pending: bool = False,
+    counts_as_rotation: bool = False,
+    actor: Actor,
+) -> str:
+    """Create a key of the agent and return its secret."""
+    secret = generate(Family.AGENT)
+    key = AgentKey.objects.create(
+        agent=agent,
+        digest=secret.digest,
+        prefix=secret.prefix,
+        scopes=list(scopes),
+        is_pending=is_pending,
+        counts_as_rotation=counts_as_rotation,
+    )
+    record_credential("agent_key.create", key, actor=actor, scope=environment, subject=("agent", agent.pk))
+    return secret.text
+
+
+def revoke_keys(agent: Agent, *, environment: Environment, except_key: AgentKey | None = None, actor: Actor) -> None:
+    """Revoke all keys of the agent, or all but one."""
+    for key in agent.keys.filter(revoked_at=None).exclude(pk=except_key and except_key.pk):
+        revoke(key, action="agent_key.revoke", actor=actor, scope=environment, subject=("agent", agent.pk))
+
+
+@transaction.atomic
+def rotate_key(agent: Agent, *, actor: Actor) -> str:
+    """Create a new key for the agent and revoke the old ones immediately. Returns the new secret.
+
+    A rotation by a person also clears the suspicion of a clone, which does not have the new key.
+    """
+    keep_environments(agent.environment_id)
+    locked = lock_row(agent)
+    check_enrolled(locked)
+    revoke_keys(locked, environment=agent.environment, actor=actor)
+    _end_rotation(locked)
+    if actor.user_id is not None:
+        _clear_suspicion(locked, environment=agent.environment, actor=actor)
+    return create_key(locked, environment=agent.environment, actor=actor)
+
+
+@transaction.atomic
+def request_rotation(agent: Agent, *, actor: Actor) -> None:
+    """Tell the agent, in the answers to its heartbeats, to fetch a new key, and grant it the rotations for that.
+
+    A repeated request only grants them again. Raises Conflict if ``check_request_rotation`` does.
+    """
+    keep_environments(agent.environment_id)
+    locked = lock_row(agent)
+    check_request_rotation(locked)
+    granted = locked.keys.filter(counts_as_rotation=True).update(counts_as_rotation=False)
+    told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
+    if told.update(commands=[Command.ROTATE_KEY]) or granted:
+        audit.record("agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk))
+
+
+@transaction.atomic
+def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
+    """Create a new key with the same scopes for the agent that calls with ``key``. Returns the new secret.
+
+    ``key`` stays valid until the first use of the new one, for at most 24 hours. An earlier new key that was not used
+    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile, Conflict while a clone is suspected, and
+    TooManyRequests after too many rotations.
+    """
+    keep_environments(key.agent.environment_id)
+    agent, environment = lock_row(key.agent), key.agent.environment
+    used = AgentKey.objects.usable().filter(pk=key.pk).first()
+    if used is None or agent.decommissioned_at is not None:
+        raise Unauthenticated("The credential is unknown, expired or revoked.")
+    check_request_rotation(agent)
+    _check_rotations(agent)
+    for unused in agent.keys.filter(is_pending=True, revoked_at=None):
+        revoke(unused, action="agent_key.revoke", actor=actor, scope=environment)
+    # Counted from the newest key: an agent that cannot store its new key tries again, and keeps the old one meanwhile.
+    used.expires_at = timezone.now() + OVERLAP
+    used.save(update_fields=["expires_at"])
+    return create_key(
+        agent, environment=environment, scopes=used.scopes, is_pending=True, counts_as_rotation=True, actor=actor
+    )
+
+
+def _check_rotations(agent: Agent) -> None:
+    """Raise TooManyRequests if the agent has used up its rotations. The caller holds the agent's row lock."""
+    now = timezone.now()
+    counted = agent.keys.filter(counts_as_rotation=True, created_at__gt=now - _HOUR).order_by("created_at")
+    times = list(counted.values_list("created_at", flat=True))
+    if settings.CONFIG.rate_limit and len(times) >= ROTATIONS_PER_HOUR:
+        wait = times[-ROTATIONS_PER_HOUR] + _HOUR - now
+        raise TooManyRequests(
+            f"An agent may fetch {ROTATIONS_PER_HOUR} new keys in an hour. Keep the present key and try again later.",
+            retry_after=int(wait.total_seconds()) + 1,
+        )
+
+
+@transaction.atomic
+def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
+    """End the agent's other keys at the first use of ``key``. Nothing changes at a later use.
+
+    It does not clear the suspicion of a clone, because the clone may have fetched ``key`` before it was suspected.
+    """
+    keep_environments(key.agent.environment_id)
+    agent = lock_row(key.agent)
+    pending = AgentKey.objects.usable().filter(pk=key.pk, is_pending=True).first()
+    if pending is None:
+        return
+    pending.is_pending = False
+    pending.save(update_fields=["is_pending"])
+    revoke_keys(agent, environment=key.agent.environment, except_key=pending, actor=actor)
+    _end_rotation(agent)
+
+
+def _end_rotation(agent: Agent) -> None:
+    """Stop asking for a rotation."""
+    Heartbeat.objects.filter(agent=agent).update(commands=[])
+
+
+def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) -> None:
+    """Clear the suspicion of a clone, and forget the earlier boot ids from which it arises."""
+    heartbeat = Heartbeat.objects.select_for_update(no_key=True).get(agent=agent)
+    since = heartbeat.clone_suspected_at
+    heartbeat.superseded_boots, heartbeat.clone_suspected_at = {}, None
+    heartbeat.save(update_fields=["superseded_boots", "clone_suspected_at"])
+    if since is not None:
+        audit.record(
+            "agent.clear_clone_suspicion",
+            actor=actor,
+            scope=environment,
+            resource=("agent", agent.pk),
+            changes={"clone_suspected_at": [since.isoformat(), None]},
+        )

@@ -1,0 +1,196 @@
+"""The agent keys that this process has verified. Requests that look up keys at the same time share one query.
+
+A key is taken from the cache only while ``byteor_cloud.database.notices`` is current, so that a revocation, a
+decommissioned agent, or a deleted environment or project takes effect within a second. Triggers send the notifications
+(migration ``0004_notify_changes``). Without current notifications, each key is looked up.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
+
+from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
+from byteor_cloud.concurrency.combining import Combiner
+from byteor_cloud.database.connections import FrequentStatement
+from byteor_cloud.database.notices import Notices, notices
+
+MAX_KEYS, MAX_AGE_S = 150_000, 900.0
+MAX_UNKNOWN, UNKNOWN_AGE_S = 10_000, 60.0
+# The pause after a look-up that found nothing at all. A storm of unknown keys then costs a hundred queries a second at
+# most; an agent whose key this process does not know yet waits that long at most.
+STORM_PAUSE_S = 0.01
+
+_SQL = f"""
+SELECT k.digest, k.agent_id, a.environment_id, e.project_id, p.organization_id, k.scopes,
+    extract(epoch FROM k.expires_at)::float8,
+    coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}),
+    o.key_set_etag, k.is_pending
+FROM fleet_agentkey k
+JOIN fleet_agent a ON a.id = k.agent_id
+JOIN tenancy_environment e ON e.id = a.environment_id
+JOIN tenancy_project p ON p.id = e.project_id
+JOIN tenancy_organization o ON o.id = p.organization_id
+WHERE k.digest = ANY(%s::text[])
+    AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    AND a.decommissioned_at IS NULL AND e.deleted_at IS NULL AND p.deleted_at IS NULL
+"""  # noqa: S608  only a constant is inserted
+
+# On a connection of its own: while the database is down, the pool would let each request wait, and this one does not.
+_statement = FrequentStatement(_SQL)
+
+
+class KnownKey:
+    """A verified agent key, with what a request needs to know about its agent."""
+
+    __slots__ = (
+        "agent_id", "digest", "environment_id", "expires_at", "forget_at", "interval_s", "is_pending", "key_set_etag",
+        "offer_changes", "offer_tag", "organization_id", "project_id", "scopes", "use_due_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        digest: str,
+        agent_id: UUID,
+        environment_id: UUID,
+        project_id: UUID,
+        organization_id: UUID,
+        scopes: Sequence[str],
+        expires_at: float | None,
+        interval_s: float,
+        key_set_etag: str,
+        is_pending: bool,
+    ) -> None:
+        self.digest = digest
+        self.agent_id = agent_id
+        self.environment_id, self.project_id, self.organization_id = environment_id, project_id, organization_id
+        self.scopes = frozenset(scopes)
+        self.expires_at = expires_at
+        self.interval_s, self.key_set_etag = interval_s, key_set_etag
+        self.is_pending = is_pending  # its agent asked for it, and has not used it yet
+        self.forget_at = time.monotonic() + MAX_AGE_S * random.uniform(0.8, 1.0)  # noqa: S311  it spreads look-ups
+        self.use_due_at = 0.0  # when its next use is to be stored
+        # The ETag of the agent's offer, if known, and the number of notifications that the offer has changed. A tag
+        # that was read before a change must not be stored after it.
+        self.offer_tag: str | None = None
+        self.offer_changes = 0
+
+
+class AgentKeys:
+    """The cache of verified keys by digest, bounded in size and age, and of digests that belong to no usable key."""
+
+    def __init__(self, source: Notices) -> None:
+        self._source = source
+        self._keys: dict[str, KnownKey] = {}
+        self._by_agent: dict[UUID, list[KnownKey]] = {}
+        self._unknown: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._changes = 0  # counts invalidations: what was read before one must not be stored after it
+        self._listeners: list[Callable[[Iterable[UUID] | None], None]] = []
+        self._lookup: Combiner[str, KnownKey] = Combiner(self._look_up)
+        source.subscribe("fleet_change", self._on_change)
+        source.subscribe("fleet_offer", self._on_offers)
+        source.on_gap(self.forget_all)
+
+    def on_change(self, listener: Callable[[Iterable[UUID] | None], None]) -> None:
+        """Call ``listener`` with the agents whose key or offer may have changed; None stands for all agents."""
+        self._listeners.append(listener)
+
+    def find(self, digest: str) -> KnownKey | None:
+        """Return the usable key with this digest, or None. It costs no query while the cache knows the answer."""
+        if self._source.is_current():
+            known = self._keys.get(digest)
+            if known is not None and known.forget_at > time.monotonic():
+                return known if known.expires_at is None or known.expires_at > time.time() else None
+            if self._unknown.get(digest, 0.0) > time.monotonic():
+                return None
+        return self._lookup.submit(digest, digest)
+
+    def _look_up(self, digests: Sequence[str]) -> list[KnownKey | None]:
+        changes, was_current = self._changes, self._source.is_current()
+        # Digests are hexadecimal, so that they need no quotes in PostgreSQL's text form of an array.
+        found = {row[0]: KnownKey(*row) for row in _statement.run(f"{{{','.join(digests)}}}")}
+        with self._lock:
+            if was_current and changes == self._changes and self._source.is_current():
+                for digest in digests:
+                    self._store(digest, found.get(digest))
+        if was_current and not found:
+            time.sleep(STORM_PAUSE_S)
+        return [found.get(digest) for digest in digests]
+
+    def _store(self, digest: str, key: KnownKey | None) -> None:
+        self._drop(digest)
+        if key is None:
+            self._unknown[digest] = time.monotonic() + UNKNOWN_AGE_S
+            if len(self._unknown) > MAX_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
+            return
+        self._keys[digest] = key
+        self._by_agent.setdefault(key.agent_id, []).append(key)
+        if len(self._keys) > MAX_KEYS:
+            self._drop(next(iter(self._keys)))
+
+    def _drop(self, digest: str) -> None:
+        self._unknown.pop(digest, None)
+        key = self._keys.pop(digest, None)
+        if key is not None:
+            siblings = self._by_agent[key.agent_id]
+            siblings.remove(key)
+            if not siblings:
+                del self._by_agent[key.agent_id]
+
+    def forget_all(self) -> None:
+        """Empty the cache, because notifications may have been missed."""
+        with self._lock:
+            self._changes += 1
+            self._keys.clear()
+            self._by_agent.clear()
+            self._unknown.clear()
+        self._tell(None)
+
+    def _on_change(self, payload: str) -> None:
+        kind, _, changed = payload.partition(":")
+        with self._lock:
+            self._changes += 1
+            gone = self._affected(kind, changed)
+            for key in gone:
+                self._drop(key.digest)
+            self._unknown.clear()  # one of them may be usable now
+        self._tell({key.agent_id for key in gone})
+
+    def _affected(self, kind: str, changed: str) -> list[KnownKey]:
+        if kind == "key":
+            return [self._keys[changed]] if changed in self._keys else []
+        row = UUID(changed)
+        if kind == "agent":
+            return list(self._by_agent.get(row, ()))
+        return [key for key in self._keys.values() if getattr(key, f"{kind}_id") == row]
+
+    def _on_offers(self, payload: str) -> None:
+        changed = [UUID(text) for text in payload.split(",")]
+        for agent_id in changed:
+            for key in self._by_agent.get(agent_id, ()):
+                key.offer_changes += 1
+                key.offer_tag = None
+        self._tell(changed)
+
+    def _tell(self, agent_ids: Iterable[UUID] | None) -> None:
+        for listener in self._listeners:
+            listener(agent_ids)
+
+    # -- the tag of the agent's offer ----------------------------------------------------------------------------
+
+    def known_tag(self, key: KnownKey) -> str | None:
+        """Return the ETag of the agent's offer, or None if it must be read."""
+        return key.offer_tag if self._source.is_current() and self._keys.get(key.digest) is key else None
+
+    def keep_tag(self, key: KnownKey, tag: str, *, changes: int) -> None:
+        """Keep the ETag of an offer that was read when ``key.offer_changes`` was ``changes``."""
+        if key.offer_changes == changes:
+            key.offer_tag = tag
+
+
+agent_keys = AgentKeys(notices)

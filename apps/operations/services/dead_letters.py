@@ -1,0 +1,64 @@
+"""Dead letters, that is failed jobs: which tenant they belong to, and how they are retried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Model
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Artifact, Replay
+from apps.console.frame.console_user import Tenant
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, Deployment
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Webhook
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import audit
+from byteor_cloud.errors import Conflict
+from byteor_cloud.worker import jobs
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubject:
+    """A table that jobs refer to: its model, the path to its tenant, and the permission that shows its rows."""
+
+    model: type[Model]
+    tenant: str = "environment"
+    needs: P = P.VIEW_ENVIRONMENT
+
+
+# The keys are arguments of jobs, which contain the id of a row.
+SUBJECTS: dict[str, JobSubject] = {
+    "deployment_id": JobSubject(Deployment),
+    "agent_id": JobSubject(Agent),
+    "approval_id": JobSubject(Approval),
+    "artifact_id": JobSubject(Artifact),
+    "replay_id": JobSubject(Replay),
+    "webhook_id": JobSubject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
+}
+
+
+def tenant_of(job: ProcrastinateJob) -> Tenant:
+    """Return the tenant of the row that the job refers to; None if it refers to no row or the row is deleted."""
+    for argument, subject in SUBJECTS.items():
+        if argument in job.args:
+            whole = "environment__project__organization" if subject.tenant == "environment" else subject.tenant
+            row = subject.model._default_manager.select_related(whole).filter(pk=job.args[argument]).first()
+            return None if row is None else getattr(row, subject.tenant)
+    return None
+
+
+@transaction.atomic
+def retry(job: ProcrastinateJob, *, actor: Actor) -> None:
+    """Put a failed job back into the queue. Raises Conflict if it has not failed, or if an equal job is queued."""
+    locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
+    if locked.status != "failed":
+        raise Conflict(f"The job is {locked.status}. Only a failed job can be retried.", code="not_failed")
+    if not jobs.retry_dead_letter(locked.pk):
+        raise Conflict("An equal job already waits in the queue.", code="queued_again")
+    audit.record(
+        "job.retry", actor=actor, scope=tenant_of(locked), resource=("job", locked.pk),
+        changes={"task": locked.task_name},
+    )  # fmt: skip

@@ -1,0 +1,136 @@
+"""Responses of the layer: the same headers, metrics and log lines as Django's middlewares give every response."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cache
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import structlog
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, HttpResponse
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.csp import ContentSecurityPolicyMiddleware
+from django.middleware.security import SecurityMiddleware
+from django_prometheus.middleware import Metrics
+
+from apps.releases.api.agent_path.routes import Route
+from apps.tenancy.api.limits import RateLimitUsage
+from byteor_cloud.api import problems, system
+from byteor_cloud.api.middleware import choose_request_id
+
+type StartResponse = Callable[[str, list[tuple[str, str]]], object]
+_BODILESS = frozenset({204, 304})
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+class Answer(NamedTuple):
+    """A response without the headers that all have. ``waited_s`` is how long it was held back on purpose."""
+
+    status: int
+    body: bytes = b""
+    content_type: str | None = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    waited_s: float = 0.0
+
+
+class Exchange:
+    """One request on its way through the layer, and the headers that its response will have."""
+
+    def __init__(self, environ: dict[str, Any], route: Route) -> None:
+        self.environ, self.route = environ, route
+        self.started = time.perf_counter()
+        self.request_id = choose_request_id(environ)
+        self.usage: RateLimitUsage | None = None
+
+    @property
+    def request(self) -> WSGIRequest:
+        """The request as Django's object, for functions that are shared with Django's views."""
+        return WSGIRequest(self.environ)
+
+    def problem(self, error: Exception) -> Answer:
+        """Return the answer to an error, and log the error if it was not expected."""
+        with structlog.contextvars.bound_contextvars(request_id=self.request_id):
+            response = problems.respond(self.request, problems.as_domain_error(error))
+        headers = tuple((name, value) for name, value in response.items() if name != "Content-Type")
+        return Answer(response.status_code, response.content, response["Content-Type"], headers)
+
+    def send(self, answer: Answer, start_response: StartResponse) -> list[bytes]:
+        """Count, log and send the answer."""
+        headers = [*_security_headers(), ("X-Request-ID", self.request_id), ("Cache-Control", "private, no-store")]
+        if answer.status not in _BODILESS:
+            headers += [
+                ("Content-Type", answer.content_type or ""),
+                ("Content-Length", str(len(answer.body))),
+            ]
+        headers += answer.headers
+        if self.usage is not None:
+            headers += self.usage.headers.items()
+        self._record(answer)
+        start_response(_STATUS_LINES[answer.status], headers)
+        return [answer.body]
+
+    def _record(self, answer: Answer) -> None:
+        path = self.environ["PATH_INFO"]
+        meter = _meter(self.route, self.environ["wsgi.url_scheme"], answer.status)
+        took_s = time.perf_counter() - self.started - answer.waited_s
+        meter.count(int(self.environ.get("CONTENT_LENGTH") or 0), len(answer.body), took_s)
+        system.count_outcome(path, answer.status)
+        is_delayed_refusal = answer.status == HTTPStatus.UNAUTHORIZED and answer.waited_s > 0
+        if system.is_logged(path, answer.status) and not is_delayed_refusal:
+            with structlog.contextvars.bound_contextvars(request_id=self.request_id):
+                system.write_access_line(self.route.method, path, answer.status, self.started)
+
+
+@cache
+def _security_headers() -> tuple[tuple[str, str], ...]:
+    """Return the headers that Django's middlewares set on every response, as they set them."""
+    get_response: Callable[[Any], Any] = lambda request: HttpResponse(content_type="x/y")  # noqa: E731
+    for middleware in (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware):
+        get_response = middleware(get_response)
+    return tuple((name, value) for name, value in get_response(HttpRequest()).items() if name != "Content-Type")
+
+
+class _Meter:
+    """The series of django-prometheus for one kind of answer, looked up once.
+
+    It adds to the values that prometheus_client keeps for each series. The ways through its metrics cost three times as
+    much, and there are twenty values for each heartbeat.
+    """
+
+    def __init__(self, route: Route, transport: str, status: int) -> None:
+        m, view, method = Metrics.get_instance(), route.view_name, route.method
+        counters = (
+            m.requests_total,
+            m.responses_total,
+            m.requests_by_method.labels(method=method),
+            m.requests_by_transport.labels(transport=transport),
+            m.requests_by_view_transport_method.labels(view=view, transport=transport, method=method),
+            m.responses_by_status.labels(status=str(status)),
+            m.responses_by_status_view_method.labels(status=str(status), view=view, method=method),
+            m.responses_by_charset.labels(charset="utf-8"),
+        )
+        self._counts = [counter._value for counter in counters]
+        self._received, self._sent = m.requests_body_bytes, m.responses_body_bytes
+        self._latencies = m.requests_latency_before, m.requests_latency_by_view_method.labels(view=view, method=method)
+
+    def count(self, received: int, sent: int, took_s: float) -> None:
+        for value in self._counts:
+            value.inc(1)
+        _observe(self._received, received)
+        _observe(self._sent, sent)
+        for latency in self._latencies:
+            _observe(latency, took_s)
+
+
+def _observe(histogram: Any, amount: float) -> None:
+    histogram._sum.inc(amount)
+    histogram._buckets[bisect_left(histogram._upper_bounds, amount)].inc(1)
+
+
+@cache
+def _meter(route: Route, transport: str, status: int) -> _Meter:
+    return _Meter(route, transport, status)

@@ -1,0 +1,201 @@
+"""The WSGI layer in front of Django. ``AgentPath.__call__`` is the path of a heartbeat, from request to answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.conf import settings
+
+from apps.fleet.api.authentication import finish_rotation
+from apps.fleet.api.serializers import heartbeat_answer
+from apps.fleet.services import heartbeat_body, heartbeats
+from apps.fleet.services.key_uses import key_uses
+from apps.fleet.services.verified_keys import KnownKey, agent_keys
+from apps.releases.api.agent_path import routes
+from apps.releases.api.agent_path.answers import Answer, Exchange, StartResponse
+from apps.releases.api.agent_path.routes import Call, Route
+from apps.releases.api.agent_path.waiting import Outcome, WaitingRoom
+from apps.releases.api.offered import Offered, accept_report, read_offer
+from apps.tenancy.api import limits
+from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
+from apps.tenancy.api.base import matches_tag
+from apps.tenancy.credentials import Family, credential_digest
+from byteor_cloud.api import bodies, request_slots
+from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.api.refusals import Pace
+from byteor_cloud.concurrency.fair import Holder
+from byteor_cloud.database.connections import release_connection
+from byteor_cloud.errors import Unauthenticated, Unavailable
+from byteor_cloud.server import draining, open_connections
+
+type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+waiting_room = WaitingRoom()
+refusals = Pace()
+agent_keys.on_change(waiting_room.wake)
+draining.on_drain(waiting_room.close)
+
+
+class AgentPath:
+    """Answers heartbeats, polls and reports of agents, and passes every other request to Django."""
+
+    def __init__(self, django: Application) -> None:
+        self._django = django
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        call = routes.recognize(environ)
+        if call is None:
+            return self._django(environ, start_response)
+        exchange = Exchange(environ, call.route)
+        try:
+            answer = _answer(exchange, call)
+        except Unauthenticated as error:
+            answer = exchange.problem(error)._replace(waited_s=refusals.wait())
+        except Exception as error:  # noqa: BLE001,RUF100  every error must become a problem, as in Django's views
+            answer = exchange.problem(error)
+        if answer is None:
+            return self._django(environ, start_response)
+        return exchange.send(answer, start_response)
+
+
+def _answer(exchange: Exchange, call: Call) -> Answer | None:
+    """Check the credential and the rate limit, and handle the request. Returns None if Django must answer it."""
+    key = _verify(exchange.environ, call)
+    if key is None:
+        return None
+    open_connections.note_caller(exchange.environ, key.digest)
+    exchange.usage = limits.count_agent(key.agent_id)
+    if exchange.usage is not None:
+        exchange.usage.check()
+    if key.is_pending:
+        _finish_rotation(exchange, key)
+    key_uses.note(key)
+    return _HANDLERS[call.route](exchange, call, key)
+
+
+def _holder(key: KnownKey) -> Holder:
+    return Holder(str(key.organization_id), "agents", f"agent:{key.agent_id}")
+
+
+def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
+    try:
+        with request_slots.slot(_holder(key)):
+            finish_rotation(exchange.request, key.digest)
+    finally:
+        release_connection()
+    key.is_pending = False
+
+
+def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
+    """Return the caller's key. Raises Unauthenticated if it is unusable.
+
+    Returns None if the caller must not do this, or has another family of credential. Django tells them so, and counts
+    the denial.
+    """
+    text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
+    if text is None or known_family(text) is not Family.AGENT:
+        return None
+    key = agent_keys.find(credential_digest(text))
+    if key is None:
+        raise Unauthenticated(UNUSABLE)
+    return key if key.agent_id == call.agent_id and call.route.scope in key.scopes else None
+
+
+# -- heartbeats ------------------------------------------------------------------------------------------------------
+
+
+def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
+    body = heartbeat_body.parse(_read_json(exchange))
+    stored = heartbeats.store(
+        agent_id=key.agent_id, organization_id=key.organization_id, interval_s=key.interval_s, heartbeat=body
+    )
+    if stored is None:
+        raise Unauthenticated(UNUSABLE)
+    return _json(heartbeat_answer(key.agent_id, stored, key_set_etag=key.key_set_etag))
+
+
+def _read_json(exchange: Exchange) -> Any:
+    return parse_json(bodies.read_sized_body(exchange.environ, settings.CONFIG.max_agent_body_bytes))
+
+
+def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Answer:
+    return Answer(200, json.dumps(document).encode(), headers=headers, waited_s=waited_s)
+
+
+# -- polls -----------------------------------------------------------------------------------------------------------
+
+
+def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
+    """Answer with the agent's offer; if the agent knows it, with 304, after waiting for a change if it asked for that.
+
+    After the wait the key and the offer are looked at once more. That costs a query only if what this process knows
+    may be stale.
+    """
+    has = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
+    deadline, waited_s = time.monotonic() + call.wait_s, 0.0
+    outcome = Outcome.CHANGED if call.wait_s else Outcome.TIMED_OUT
+    while True:
+        # Enter before looking at the offer, so that no change between the two is missed.
+        waiter = waiting_room.enter(key.agent_id) if outcome is Outcome.CHANGED else None
+        try:
+            tag, offered = _look(key, has)
+            if offered is not None:
+                return _json(offered.document, ("ETag", tag), waited_s=waited_s)
+            if waiter is None:
+                return _unchanged(tag, outcome, waited_s)
+            began = time.monotonic()
+            outcome = waiting_room.wait(waiter, deadline - began)
+            waited_s += time.monotonic() - began
+        finally:
+            if waiter is not None:
+                waiting_room.leave(waiter)
+        found = agent_keys.find(key.digest)
+        if found is None:
+            raise Unauthenticated(UNUSABLE)
+        key = found
+
+
+def _look(key: KnownKey, has: str) -> tuple[str, Offered | None]:
+    """Return the ETag of the agent's offer, and the offer if ``has`` does not name that tag. Unchanged is no query."""
+    changes = key.offer_changes
+    tag = agent_keys.known_tag(key)
+    if tag is not None and matches_tag(has, tag):
+        return tag, None
+    try:
+        with request_slots.slot(_holder(key)):
+            offered = read_offer(key.agent_id)
+    finally:
+        release_connection()
+    agent_keys.keep_tag(key, offered.etag, changes=changes)
+    return offered.etag, None if matches_tag(has, offered.etag) else offered
+
+
+def _unchanged(tag: str, outcome: Outcome, waited_s: float) -> Answer:
+    headers = [("ETag", tag)]
+    if outcome is Outcome.FULL:
+        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  it spreads load
+    return Answer(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
+
+
+# -- reports ---------------------------------------------------------------------------------------------------------
+
+
+def _report(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
+    body = _read_json(exchange)
+    try:
+        with request_slots.slot(_holder(key)):
+            return _json(accept_report(body, agent_id=key.agent_id, environment_id=key.environment_id))
+    finally:
+        release_connection()
+
+
+_HANDLERS: dict[Route, Callable[[Exchange, Call, KnownKey], Answer]] = {
+    routes.HEARTBEAT: _beat,
+    routes.POLL: _poll,
+    routes.REPORT: _report,
+}

@@ -1,0 +1,317 @@
+"""Record audit events in the transaction of the change; seal them, in the worker, into a hash chain per organization.
+
+Events that belong to no organization (sign-ins, user tokens, the master key) go to the installation's own chain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from apps.tenancy.actors import Actor
+from apps.tenancy.audit_changes import MAX_BYTES, fit
+from apps.tenancy.models import (
+    AuditEvent,
+    AuditSeal,
+    DenialCount,
+    Environment,
+    Membership,
+    Organization,
+    Project,
+    RepeatedEvent,
+    User,
+)
+from apps.tenancy.services.webhooks.announce import announce
+from byteor.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
+from byteor_cloud.ids import smallest_uuid7, uuid7
+
+AT_ONCE = 5000  # events that are sealed in one transaction
+_INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in every process
+_COUNT_BYTES = 100  # of the count and the minute in the event of what was repeated
+_NOT_COPIED = frozenset({"name"})  # the name that a person gave a token is private to that person
+
+type Scope = Organization | Project | Environment | None
+
+
+def _scope_ids(scope: Scope) -> dict[str, Any]:
+    match scope:
+        case Environment():
+            return {
+                "organization_id": scope.project.organization_id,
+                "project_id": scope.project_id,
+                "environment_id": scope.pk,
+            }
+        case Project():
+            return {"organization_id": scope.organization_id, "project_id": scope.pk}
+        case Organization():
+            return {"organization_id": scope.pk}
+    return {}
+
+
+def record(
+    action: str,
+    *,
+    actor: Actor,
+    scope: Scope,
+    resource: tuple[str, object],
+    changes: Mapping[str, Any] | None = None,
+    outcome: str = "success",
+    subject: tuple[str, object] | None = None,
+) -> AuditEvent:
+    """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret.
+
+    If an organization key repeats an event within a minute, the repetition is only counted, and the first event is
+    returned. Repetitions have the same ``subject``, which is the resource if nothing else is given: name what stays
+    the same if each repetition makes another resource.
+    """
+    event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
+    if (repeated := _count_repetition(event, subject or resource)) is not None:
+        return repeated
+    event.save(force_insert=True)
+    announce(event)
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event that ``record_all`` records. The fields are the arguments of ``record``."""
+
+    action: str
+    actor: Actor
+    scope: Scope
+    resource: tuple[str, object]
+    changes: Mapping[str, Any] | None = None
+
+
+def record_all(entries: Iterable[Entry]) -> None:
+    """Record several events in one statement. Call it inside the transaction of the changes.
+
+    Entries with the same actor, action and resource belong together: all of them are recorded, or they count as one
+    repetition.
+    """
+    events: list[AuditEvent] = []
+    are_repeated: dict[tuple[str, str, tuple[str, object]], bool] = {}
+    for each in entries:
+        event = _event(each.action, each.actor, each.resource, each.changes, **_scope_ids(each.scope))
+        key = (each.actor.id, each.action, each.resource)
+        if key not in are_repeated:
+            are_repeated[key] = _count_repetition(event, each.resource) is not None
+        if not are_repeated[key]:
+            events.append(event)
+    AuditEvent.objects.bulk_create(events, batch_size=2000)
+    for event in events:
+        announce(event)
+
+
+@transaction.atomic
+def record_of_person(
+    action: str,
+    *,
+    person: User,
+    actor: Actor,
+    resource: tuple[str, object],
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Record an event of a person's account: a sign-in, or a change of one of the person's tokens.
+
+    The full event goes to the installation's chain. A copy without the IP address and the token's name goes to the
+    chain of each organization that the person has joined.
+    """
+    record(action, actor=actor, scope=None, resource=resource, changes=changes)
+    copied = {name: value for name, value in (changes or {}).items() if name not in _NOT_COPIED}
+    AuditEvent.objects.bulk_create(
+        _event(action, replace(actor, ip=None), resource, copied, organization_id=organization_id)
+        for organization_id in _joined_organizations(person, actor)
+    )
+
+
+def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
+    """Return the organizations that the person is a member of; none if the account was invited but is unclaimed.
+
+    An account is claimed once somebody has signed in to it or used one of its tokens, or if it is the actor itself.
+    """
+    is_claimed = (
+        actor.user_id == person.pk
+        or person.last_login is not None
+        or person.social_auth.exists()
+        or person.tokens.filter(last_used_at__isnull=False).exists()
+    )
+    if not is_claimed:
+        return []
+    mine = Membership.objects.filter(Q(project=None) | Q(project__deleted_at=None), user=person)
+    return list(mine.order_by("organization_id").values_list("organization_id", flat=True).distinct())
+
+
+def _event(
+    action: str,
+    actor: Actor,
+    resource: tuple[str, object],
+    changes: Mapping[str, Any] | None,
+    *,
+    outcome: str = "success",
+    **scope_ids: Any,
+) -> AuditEvent:
+    return AuditEvent(
+        action=action,
+        outcome=outcome,
+        actor_kind=actor.kind,
+        actor_id=actor.id,
+        actor_display=actor.display,
+        request_id=actor.request_id,
+        ip=actor.ip,
+        resource_kind=resource[0],
+        resource_id=str(resource[1]),
+        changes=fit(changes or {}),
+        **scope_ids,
+    )
+
+
+def _to_linked_event(row: AuditEvent) -> LedgerEvent:
+    return LedgerEvent(
+        id=str(row.id),
+        timestamp=row.timestamp,
+        organization_id=str(row.organization_id) if row.organization_id else None,
+        project_id=str(row.project_id) if row.project_id else None,
+        environment_id=str(row.environment_id) if row.environment_id else None,
+        resource_kind=row.resource_kind,
+        resource_id=row.resource_id,
+        action=row.action,
+        outcome=row.outcome,
+        actor_kind=row.actor_kind,
+        actor_id=row.actor_id,
+        actor_display=row.actor_display,
+        request_id=row.request_id,
+        ip=row.ip,
+        changes=json.dumps(row.changes),
+    )
+
+
+@transaction.atomic
+def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
+    """Append unsealed events, oldest first, to the chain of an organization (None: of the installation).
+
+    Returns how many events were sealed. ``whole`` searches the whole ledger, not only the recent part in which unsealed
+    events are expected. Only the worker seals, so that requests do not queue for the head of the chain.
+    """
+    if organization_id is None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION_LOCK])
+    else:
+        Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
+    seals_before = AuditSeal.objects.filter(organization=organization_id).select_related("event")
+    head = seals_before.order_by("-seq").first()
+    seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
+    seals = []
+    unsealed = _unsealed_events(None if whole else head).filter(organization=organization_id)
+    for event in unsealed.order_by("id")[:limit]:
+        seq += 1
+        digest = link_hash(_to_linked_event(event), seq=seq, prev_hash=prev_hash)
+        seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=digest))
+        prev_hash = digest
+    AuditSeal.objects.bulk_create(seals)
+    return len(seals)
+
+
+def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
+    """Return the unsealed events that are at most ``GRACE`` older than ``last``. Without ``last``, return all of them.
+
+    This runs every few seconds, so it must not read the whole ledger.
+    """
+    events = AuditEvent.objects.filter(seal=None)
+    if last is None:
+        return events
+    # Compare with ``now`` too, in case a clock was ahead and then corrected: later events must be found as well.
+    return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
+
+
+def seal_all(*, whole: bool = False) -> None:
+    """Seal every chain that has unsealed events.
+
+    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while others were sealed.
+    """
+    last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
+    for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():
+        while seal_chain(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
+            pass
+
+
+def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEvent | None:
+    """Count an event that an organization key has caused before in this minute, and return the earlier event.
+
+    Returns None if the event must be recorded: it is the first of its minute, or somebody else caused it. People's
+    events are recorded one by one. What an agent or an enrollment token can cause is limited elsewhere.
+    """
+    if event.actor_kind != "organization_key":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenancy_repeatedevent AS found (event_id, actor_id, action, subject, minute, count,"
+            " resource_id, request_id, ip, changes, last_at)"
+            " VALUES (%s, %s, %s, %s, date_trunc('minute', now()), 0, '', '', NULL, '{}', now())"
+            " ON CONFLICT (actor_id, action, subject, minute) DO UPDATE SET count = found.count + 1"
+            " RETURNING id, count",
+            [event.pk, event.actor_id, event.action, f"{subject[0]}:{subject[1]}"],
+        )
+        row_id, count = cursor.fetchone()
+    if count == 0:
+        return None
+    row = RepeatedEvent.objects.select_related("event").get(pk=row_id)  # the statement above has locked it
+    row.changes = fit({**row.changes, **event.changes}, max_bytes=MAX_BYTES - _COUNT_BYTES)
+    row.resource_id, row.request_id, row.ip, row.last_at = event.resource_id, event.request_id, event.ip, timezone.now()
+    row.save(update_fields=["changes", "resource_id", "request_id", "ip", "last_at"])
+    earlier: AuditEvent = row.event
+    return earlier
+
+
+@transaction.atomic
+def close_repetitions() -> None:
+    """Record one event for what was repeated in each past minute: how often, and the last values."""
+    ended = RepeatedEvent.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1))
+    closed = ended.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
+    for row in closed:
+        if row.count:
+            event: AuditEvent = row.event
+            event.pk, event.timestamp = uuid7(), timezone.now()
+            event.resource_id, event.request_id, event.ip = row.resource_id, row.request_id, row.ip
+            event.changes = {"count": row.count, "minute": row.minute.isoformat(), "last": row.changes}
+            event.save(force_insert=True)
+            announce(event)
+        row.delete()
+
+
+def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:
+    """Count a denied request of a valid credential. ``close_denials`` records one event for all denials of a minute."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"
+            " count) VALUES (%s, %s, %s, %s, %s, date_trunc('minute', now()), 1)"
+            " ON CONFLICT (organization_id, actor_kind, actor_id, action, minute)"
+            " DO UPDATE SET count = tenancy_denialcount.count + 1",
+            [organization_id, actor.kind, actor.id, actor.display, action[:80]],
+        )
+
+
+@transaction.atomic
+def close_denials() -> None:
+    """Record one event for the denials of each actor, action and past minute."""
+    closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(
+        skip_locked=True
+    )
+    for row in closed:
+        record(
+            row.action,
+            actor=Actor(row.actor_kind, row.actor_id, row.actor_display),  # type: ignore[arg-type]  # as stored
+            scope=row.organization,
+            resource=("credential", row.actor_id),
+            changes={"denials": row.count, "minute": row.minute.isoformat()},
+            outcome="denied",
+        )
+        row.delete()

@@ -1,0 +1,135 @@
+"""Read the sealed audit ledger: verify it against tampering, and export it with a signed checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Min
+from django.utils import timezone
+
+from apps.tenancy.models import AuditSeal, Organization
+from apps.tenancy.services import signing_keys, vault
+from byteor.engine.hash_chain import (
+    GENESIS,
+    GRACE,
+    Chain,
+    LedgerCode,
+    LedgerEvent,
+    LedgerFault,
+    Link,
+    sign_checkpoint,
+    write_line,
+)
+from byteor_cloud.errors import InvalidInput
+
+PAGE = 5000
+# Smaller than PAGE: an export holds a page in memory while it waits for its reader, and there may be many readers.
+EXPORT_PAGE = 50
+# The query reads plain rows instead of model instances, so that an event takes only microseconds. It reads them page by
+# page, because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the
+# planner would sort the rest of the ledger for each page. A time that Python cannot represent (infinity, or before the
+# year 1) can only come from tampering; it is clamped, so that reading goes on and the verification finds the fault.
+_PAGE_OF_LINKS = """
+    SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
+        e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),
+        e.organization_id::text, e.project_id::text, e.environment_id::text,
+        e.resource_kind, e.resource_id, e.action, e.outcome, e.actor_kind, e.actor_id, e.actor_display,
+        e.request_id, e.ip, e.changes::text
+    FROM tenancy_auditseal s LEFT JOIN tenancy_auditevent e ON e.id = s.event_id
+    WHERE {chain} AND s.seq BETWEEN %s AND %s ORDER BY s.seq, s.id
+"""
+_UNSEALED = """
+    SELECT count(*), least(greatest(min(e.timestamp), '0001-01-02Z'), '9999-12-30Z'),
+        array_agg(e.id::text ORDER BY e.id) FILTER (WHERE e.timestamp < %s::timestamptz - make_interval(secs => %s))
+    FROM tenancy_auditevent e
+    WHERE {chain} AND NOT EXISTS (SELECT FROM tenancy_auditseal s WHERE s.event_id = e.id)
+"""
+
+
+_BEFORE_ALL = -(2**63)
+
+
+def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
+    """Return query and parameters for the chain of an organization (None: of the installation)."""
+    if organization_id is None:
+        return sql.format(chain=f"{table}.organization_id IS NULL"), []
+    return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
+
+
+def read_links(
+    organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
+) -> Iterator[Link]:
+    """Yield the links of the chain of an organization (None: of the installation), with one page in memory."""
+    seals = AuditSeal.objects.filter(organization=organization_id)
+    while True:
+        # Each page starts at the next existing link, because tampering may have left a gap of any size.
+        first = seals.filter(seq__gt=after_seq).aggregate(first=Min("seq"))["first"]
+        if first is None or (until is not None and first > until):
+            return
+        after_seq = first + page - 1 if until is None else min(first + page - 1, until)
+        with connection.cursor() as cursor:
+            sql, chain = _query_of_chain(_PAGE_OF_LINKS, "s", organization_id)
+            cursor.execute(sql, [*chain, first, after_seq])
+            rows = cursor.fetchall()
+        for seq, prev_hash, sealed, event_id, *event in rows:
+            yield Link(seq, prev_hash, sealed, event_id, LedgerEvent._make(event) if event[0] else None)
+
+
+class Verification:
+    """The verification of the ledger of an organization (None: of the installation).
+
+    ``known`` has the hash by sequence number of earlier checkpoints, which the ledger must still contain.
+    """
+
+    def __init__(self, organization_id: UUID | None, *, known: dict[int, str] | None = None) -> None:
+        self.organization_id = organization_id
+        self.chain = Chain(None if organization_id is None else str(organization_id), known=known)
+        self.unsealed = 0
+        self.unsealed_since: datetime | None = None
+
+    def faults(self) -> Iterator[LedgerFault]:
+        """Read the whole ledger and yield every fault in it."""
+        yield from self.chain.verify_links(read_links(self.organization_id))
+        yield from self.chain.finish()
+        with connection.cursor() as cursor:
+            unsealed, chain = _query_of_chain(_UNSEALED, "e", self.organization_id)
+            cursor.execute(unsealed, [self.chain.time, GRACE.total_seconds(), *chain])
+            self.unsealed, since, early = cursor.fetchone()
+            self.unsealed_since = since if self.unsealed else None
+        for event_id in early or []:
+            detail = "over an hour older than the last sealed event: it was inserted, or its seal was removed"
+            yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
+
+
+def export_lines(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
+    """Return NDJSON lines: each sealed event after ``after_seq`` in the chain's order, then a signed checkpoint.
+
+    Without an organization, the chain is the installation's own, and the installation must have a signing key.
+
+    Before the first line, raises InvalidInput if the chain ends before ``after_seq``, and MasterKeyUnavailable if this
+    host cannot sign the checkpoint.
+    """
+    vault.ensure_key()
+    head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
+    seq, last = (head.seq, head.hash) if head else (0, GENESIS)
+    if after_seq > seq:
+        raise InvalidInput.at_parameter("after_seq", f"Must be at most {seq}, where the ledger ends.", code="max_value")
+    return _lines(organization, after_seq=after_seq, seq=seq, last=last)
+
+
+def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
+    organization_id = None if organization is None else organization.pk
+    for link in read_links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
+        yield write_line(link) + "\n"
+    # The checkpoint comes last, so that an export that broke off has none.
+    checkpoint = sign_checkpoint(
+        org_id=None if organization_id is None else str(organization_id),
+        seq=seq,
+        last=last,
+        created_at=timezone.now(),
+        private_key=signing_keys.active_private_key(organization_id),
+    )
+    yield checkpoint.write_line() + "\n"

@@ -1,0 +1,89 @@
+"""Row locks, and the only functions that change the ``status`` of a row with a state machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import cache
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import connection, models, transaction
+
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import EnvironmentOwned
+from apps.tenancy.services import audit
+from byteor.engine.machines import StateMachine
+from byteor_cloud.database.compiled import CompiledQuery
+from byteor_cloud.errors import IllegalTransition, NotFound
+
+
+class Stateful(EnvironmentOwned):
+    """Base of rows whose ``status`` changes only by the transitions of a state machine."""
+
+    machine: ClassVar[StateMachine]
+    status: models.CharField[str, str]
+
+    class Meta:
+        abstract = True
+
+    def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
+        """Do more work in the transaction of a transition, for example add a timeline entry. Subclasses override it."""
+
+
+def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
+    """Lock the row until the transaction ends and return its present state. Raises NotFound if it was deleted."""
+    if transaction.get_autocommit():
+        raise transaction.TransactionManagementError("A lock ends with its transaction, and there is none.")
+    query: CompiledQuery[R] = _locking(type(row), tuple(related))
+    if (locked := query.first(row.pk)) is None:
+        raise NotFound("The resource was deleted meanwhile.")
+    return locked
+
+
+def keep_environments(*ids: UUID) -> None:
+    """Keep environments from being purged until the transaction ends.
+
+    Call it before locking several rows of an environment whose own row is not locked. A purge locks the environment
+    first and then deletes its rows in an order of its own, so that otherwise each could wait for the other.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM tenancy_environment WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [list(ids)])
+
+
+@cache
+def _locking[R: models.Model](model: type[R], related: tuple[str, ...]) -> CompiledQuery[R]:
+    rows = model._base_manager.select_for_update(of=("self",), no_key=True)
+    if related:
+        rows = rows.select_related(*related)
+    return CompiledQuery(lambda pk: rows.filter(pk=pk), UUID)
+
+
+def check_transition(row: Stateful, event: StrEnum) -> StrEnum:
+    """Return the status to which ``event`` leads. Raises IllegalTransition if the row's status does not permit it."""
+    target = row.machine.target(row.status, event)
+    if target is None:
+        step = event.replace("_", " ")
+        raise IllegalTransition(f'The {row.machine.name} is {row.status}. The step "{step}" is not possible now.')
+    return target
+
+
+@transaction.atomic
+def advance[R: Stateful](
+    row: R, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any] | None = None, **fields: Any
+) -> R:
+    """Make one transition under the row's lock, record its audit event, and return the locked row.
+
+    ``fields`` are columns that change together with the status. Raises IllegalTransition without changing anything.
+    """
+    locked = lock_row(row, related=("environment__project",))
+    old, target = locked.status, check_transition(locked, event)
+    name = locked.machine.name
+    locked.status = target
+    for field, value in fields.items():
+        setattr(locked, field, value)
+    locked.save(update_fields=["status", *fields])
+    recorded = {"status": [old, target], **(changes or {})}
+    audit.record(f"{name}.{event}", actor=actor, scope=locked.environment, resource=(name, locked.pk), changes=recorded)
+    locked.on_advance(event, actor=actor, changes=recorded)
+    return locked

@@ -1,0 +1,220 @@
+"""Encryption at rest under the master key (AES-256-GCM), in columns of the type ``SealedField``.
+
+The database contains the id of the installation's master key (``MasterKey``), and all values are encrypted under that
+key. A host encrypts with it, whether it is the host's current or previous key, and refuses if it has neither. So every
+host that may write can decrypt what the others wrote, also while hosts get a new key one by one. Only
+``services.master_key.reseal`` makes another key the installation's.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Iterable
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+from django.db import connection, models, transaction
+
+from apps.tenancy.actors import system_actor
+from apps.tenancy.models import MasterKey, SigningKey
+from apps.tenancy.models.sealed_field import SealedField, sealed_fields
+from apps.tenancy.services import audit
+from byteor_cloud.config import PREFIX, Key, read_key
+from byteor_cloud.errors import Unavailable
+
+RESOURCE = ("master_key", "vault")
+SETTINGS = f"{PREFIX}MASTER_KEY nor {PREFIX}MASTER_KEY_PREVIOUS"
+_READ = "SELECT key_id FROM tenancy_masterkey"
+_READ_AND_LOCK = f"{_READ} FOR SHARE"
+logger = structlog.get_logger(__name__)
+
+
+class VaultError(Exception):
+    """A value was encrypted under a third key, or it is damaged. The message names the row."""
+
+
+class MasterKeyUnavailable(Unavailable):
+    """This host does not have the installation's master key. Callers get the detail, the operator the ``advice``."""
+
+    def __init__(self, advice: str) -> None:
+        super().__init__(
+            "This server does not have the master key of the installation, which protects stored secrets. Try again"
+            " later.",
+            retry_after=5,
+        )
+        self.advice = advice
+
+
+def key_id(key: bytes) -> str:
+    """Return the id of a master key, from which the key cannot be computed."""
+    return hmac.digest(key, b"byteor-cloud master key", "sha256")[:8].hex()
+
+
+def own_key_ids() -> list[str]:
+    """Return the ids of this host's current master key and, if it is set, of the previous one."""
+    return [key_id(key) for key in _keys()]
+
+
+def ensure_key() -> str:
+    """Return the id of the installation's master key. Raises MasterKeyUnavailable if this host does not have the key.
+
+    If no id is stored yet, store the id of this host's key, unless the key does not decrypt what is stored already.
+    """
+    stored = _stored_id()
+    if stored is None:
+        _store_first_id()
+        stored = _stored_id()
+    _find_key(stored)
+    return str(stored)
+
+
+def seal(row: models.Model, name: str, plaintext: bytes) -> None:
+    """Encrypt ``plaintext`` into the row's column. The columns that the field's context names must be set before.
+
+    Save the row in the same transaction. Raises MasterKeyUnavailable.
+    """
+    seal_all([(row, name, plaintext)])
+
+
+def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
+    """Encrypt several values as ``seal`` does, with one query."""
+    key = _lock_key()
+    for row, name, plaintext in values:
+        _encrypt(row, _field(row, name), plaintext, key)
+
+
+def unseal(row: models.Model, name: str) -> bytes:
+    """Return the decrypted value of the row's column.
+
+    Raises VaultError if no master key decrypts it, and MasterKeyUnavailable if this host lacks the right key.
+    """
+    plaintext, _ = _decrypt(row, _field(row, name))
+    return plaintext
+
+
+def reseal(row: models.Model, field: SealedField) -> bool:
+    """Encrypt the row's column again under this host's current master key, for a rotation, which holds the lock.
+
+    Returns False, without a change, if it is encrypted under that key already. Raises as ``unseal`` does.
+    """
+    plaintext, is_current = _decrypt(row, field)
+    if not is_current:
+        _encrypt(row, field, plaintext, _keys()[0])
+    return not is_current
+
+
+def _encrypt(row: models.Model, field: SealedField, plaintext: bytes, key: bytes) -> None:
+    nonce = os.urandom(12)
+    setattr(row, field.attname, nonce + AESGCM(key).encrypt(nonce, plaintext, field.context_of(row)))
+
+
+def _decrypt(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
+    """Return the plaintext, and whether it is encrypted under this host's current key."""
+    keys = _keys()
+    found = _try_keys(row, field, keys)
+    if found is None:
+        ensure_key()  # if this host has the wrong key, the value is not to blame
+        raise VaultError(f"{row._meta.label} {row.pk}: neither {SETTINGS} decrypts it")
+    plaintext, key = found
+    return plaintext, key == keys[0]
+
+
+def _try_keys(row: models.Model, field: SealedField, keys: list[bytes]) -> tuple[bytes, bytes] | None:
+    """Return the plaintext and the key that decrypts it, or None if none of the keys does."""
+    sealed = bytes(getattr(row, field.attname))
+    for key in keys:
+        try:
+            return AESGCM(key).decrypt(sealed[:12], sealed[12:], field.context_of(row)), key
+        except InvalidTag:
+            continue
+    return None
+
+
+def _field(row: models.Model, name: str) -> SealedField:
+    field = row._meta.get_field(name)
+    if not isinstance(field, SealedField):
+        raise TypeError(f"{row._meta.label}.{name} is not a SealedField, so rotating the master key would miss it")
+    return field
+
+
+def _keys() -> list[bytes]:
+    """Return the current master key and the previous one, if set. Key files are read each time: they may change."""
+    current = _read(settings.CONFIG.master_key)
+    if current is None:
+        raise MasterKeyUnavailable("the master key's file is missing from the data folder")
+    previous = _read(settings.CONFIG.master_key_previous)
+    return [current] if previous is None else [current, previous]
+
+
+def _read(source: Key | None) -> bytes | None:
+    try:
+        return read_key(source)
+    except ValueError as error:  # only of a file; settings were checked at start
+        raise MasterKeyUnavailable(f"the master key's file is damaged: it {error}") from None
+
+
+def _find_key(stored: str | None) -> bytes:
+    """Return this host's key with the stored id. The id must be read before, since key files change first."""
+    keys = _keys()
+    for key in keys:
+        if key_id(key) == stored:
+            return key
+    ids = " and ".join(key_id(key) for key in keys)
+    error = MasterKeyUnavailable(
+        f"the installation's master key has the id {stored}, but here neither {SETTINGS} is that key (ids here: {ids})"
+    )
+    logger.warning("master_key_unavailable", advice=error.advice)
+    raise error
+
+
+def _lock_key() -> bytes:
+    """Return the installation's key. No rotation replaces it until the transaction ends."""
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("encrypt a value in the transaction that stores it")
+    if (stored := _stored_id(lock=True)) is None:
+        _store_first_id()
+        stored = _stored_id(lock=True)
+    return _find_key(stored)
+
+
+def _stored_id(*, lock: bool = False) -> str | None:
+    with connection.cursor() as cursor:
+        cursor.execute(_READ_AND_LOCK if lock else _READ)
+        row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+@transaction.atomic
+def _store_first_id() -> None:
+    """Store the id of this host's key as the installation's. If several hosts try this at once, the first one wins.
+
+    An older release may have encrypted values already. Then the host must prove its key with the oldest of them.
+    """
+    keys = _keys()
+    key = keys[0]
+    if (oldest := _oldest_value()) is not None:
+        row, field = oldest
+        if (found := _try_keys(row, field, keys)) is None:
+            raise MasterKeyUnavailable(f"{row._meta.label} {row.pk}: neither {SETTINGS} decrypts it")
+        _, key = found
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenancy_masterkey (id, key_id, since) VALUES (%s, %s, now()) ON CONFLICT DO NOTHING",
+            [MasterKey.ONLY, key_id(key)],
+        )
+        is_stored = cursor.rowcount == 1
+    if is_stored:
+        changes = {"key_id": [None, key_id(key)]}
+        audit.record("master_key.store", actor=system_actor("vault"), scope=None, resource=RESOURCE, changes=changes)
+
+
+def _oldest_value() -> tuple[models.Model, SealedField] | None:
+    """Return a row with an encrypted column: the oldest signing key, if there is one. Every organization has some."""
+    for field in sorted(sealed_fields(), key=lambda field: field.model is not SigningKey):
+        row = field.model._base_manager.exclude(**{field.attname: None}).order_by("pk").first()
+        if row is not None:
+            return row, field
+    return None
