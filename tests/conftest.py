@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -245,6 +246,9 @@ _django_set_urlconf = _django_isolate_apps = _template_string_if_invalid_marker 
 _django_setup_unittest = _dj_autoclear_mailbox = _django_clear_site_cache = _unused
 
 
+NOON = 1_800_000_000.0  # the start of a minute
+
+
 @cache
 def _recorded_world(name: str) -> Callable[[], Any]:
     from tests.recorded import Recorded
@@ -263,6 +267,14 @@ def world(db: None) -> Any:
 def other(db: None) -> Any:
     """Create another organization like ``world``."""
     return _recorded_world("umbrella")()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of the rate limits, which count by minutes: a list with the time as its only value."""
+    now = [NOON + 10.5]
+    monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
+    return now
 
 
 @pytest.fixture(autouse=True)

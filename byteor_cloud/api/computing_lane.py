@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -42,7 +41,6 @@ _MOST_WAITING = 256
 # Waiting requests keep their parsed bodies. Beyond this sum of bytes they also keep their request slots.
 _MOST_WAITING_BYTES = 32 * 1024 * 1024
 _DEADLINE_S = 60.0  # for one computation, with the wait for the host's other processes
-_ROOT = Path(__file__).resolve().parents[2]
 
 # The original poll instead of gevent's, since it never waits here.
 _poll = get_original("select", "poll")
@@ -174,7 +172,7 @@ class _Child:
     """A process of ``byteor_cloud.computing.process``. It has no secrets, and none of this process's sockets."""
 
     def __init__(self) -> None:
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # where packages with ops may be
+        paths = filter(None, [os.environ.get("PYTHONPATH")])  # where packages with ops may be
         folder = settings.CONFIG.data_dir.resolve()
         arguments = [str(os.getpid()), str(folder / "computing.turn"), str(LIMIT_S), str(data_folders.captures())]
         try:

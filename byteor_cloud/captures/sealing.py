@@ -26,6 +26,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import byteor
+import byteor_cloud
+
 MEMORY_BYTES = 256 * 1024 * 1024
 """How much memory a child may use beyond what it has when it begins to work."""
 _MOST_FILES = 1024
@@ -41,13 +44,22 @@ class Forbidden(RuntimeError):
     """Something tried to reach out of a sealed process."""
 
 
-def environment(paths: Iterable[str], **variables: str) -> dict[str, str]:
-    """Return the whole environment of a child, which has none of the server's settings. ``paths`` have its modules."""
+def environment(more_paths: Iterable[str] = (), **variables: str) -> dict[str, str]:
+    """Return the whole environment of a child, which has none of the server's settings.
+
+    The child imports our packages, and modules from ``more_paths``.
+    """
+    paths = dict.fromkeys(str(each.parent) for each in _own_packages())
     # Each thread would reserve 64 MiB of the memory limit with an arena of its own.
     return {
-        "PYTHONPATH": os.pathsep.join(paths), "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1",
+        "PYTHONPATH": os.pathsep.join([*paths, *more_paths]), "PATH": os.defpath,
+        "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1",
         **variables,
     }  # fmt: skip
+
+
+def _own_packages() -> list[Path]:
+    return [Path(each.__path__[0]).resolve() for each in (byteor, byteor_cloud)]
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:
@@ -141,13 +153,14 @@ def _landlock_version() -> int:
 def _python_paths() -> list[Path]:
     """Return what a Python program reads: modules, libraries, time zones and random numbers.
 
-    Of this project's folder only the package, and no folder above it: the data folder is often below them.
+    Of this project's folder only our packages, and no folder above them: the data folder is often below it.
     """
-    package = Path(__file__).resolve().parent
+    ours = _own_packages()
+    above = {parent for each in ours for parent in each.parents}
     modules = [Path(each).resolve() for each in sys.path if each]
     standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     others = [Path(sys.base_prefix, "lib"), *map(Path, _SYSTEM_PATHS)]
-    return [package, *(each for each in modules if each not in package.parents), *standard, *others]
+    return [*ours, *(each for each in modules if each not in above), *standard, *others]
 
 
 def _restrict_files(version: int, readable: Iterable[Path], writable: Iterable[Path]) -> None:

@@ -186,8 +186,8 @@ def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: 
 
 def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() -> None:
     code = (
-        "import re\nfrom byteor_cloud import capture_process\ncapture_process.SILENCE_S = 1\n"
-        "parent = capture_process._Parent()\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
+        "import re\nfrom byteor_cloud.captures import process\nprocess.SILENCE_S = 1\n"
+        "parent = process._Parent()\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         assert process.wait(PATIENCE_S) == -signal.SIGPROF
@@ -195,8 +195,8 @@ def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() ->
 
 def test_time_in_which_a_process_is_stopped_is_no_silence() -> None:
     code = (
-        "import sys\nfrom byteor_cloud import capture_process\ncapture_process.SILENCE_S = 1\n"
-        "parent = capture_process._Parent()\nparent.receive_request()\nsys.exit(7)"
+        "import sys\nfrom byteor_cloud.captures import process\nprocess.SILENCE_S = 1\n"
+        "parent = process._Parent()\nparent.receive_request()\nsys.exit(7)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         assert process.stdin is not None

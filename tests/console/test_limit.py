@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.tenancy.api import limits
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Organization, RateCounter, User
-from tests.tenancy.conftest import NOON
+from tests.conftest import NOON
 from tests.worlds import World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,15 +19,6 @@ from tests.tenancy.webhook_steps import LOOPBACK
 from tests.worlds import World
 
 __all__ = ["at_once"]
-NOON = 1_800_000_000.0  # the start of a minute
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of the rate limits, which count by minutes: a list with the time as its only value."""
-    now = [NOON + 10.5]
-    monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
-    return now
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Project, RateCounter
 from byteor_cloud.config import Config
 from byteor_cloud.errors import TooManyRequests
+from tests.conftest import NOON
 from tests.races import Race
-from tests.tenancy.conftest import NOON
 from tests.worlds import Api, World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]

@@ -17,7 +17,6 @@ from byteor_cloud.captures.process import BODY, SILENCE_S
 from byteor_cloud.captures.spawning import Child
 from byteor_cloud.worker.turns import Turn
 
-_ROOT = Path(__file__).resolve().parents[2]
 _TICK_S = 0.5
 _MOST_BYTES = 64 * 1024 * 1024  # of a message; a replay's audit lists up to 10,000 side effects with long addresses
 
@@ -61,7 +60,7 @@ def run_apart(
     and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``, not counting pauses.
     That guards against an op that never ends. It cannot change a result, because then there is none.
     """
-    environment = sealing.environment([str(_ROOT)], TMPDIR=str(scratch))
+    environment = sealing.environment(TMPDIR=str(scratch))
     process = Child("byteor_cloud.captures.process", environment=environment)
     try:
         request = {**request, "readable": [str(path.resolve()) for path in readable]}
