@@ -253,7 +253,7 @@ def test_concurrent_processes_generate_the_same_secrets(tmp_path: Path) -> None:
 
 
 def test_invalid_setting_stops_a_command_with_one_line(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "manage.py", "check"],
         cwd=root,

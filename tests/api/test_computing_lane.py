@@ -41,7 +41,7 @@ def pids():
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid() and "computing_process" in stat.with_name("cmdline").read_text():
+            if int(fields[1]) == os.getpid() and "computing.process" in stat.with_name("cmdline").read_text():
                 found.append(int(stat.parent.name))
         except OSError:
             pass

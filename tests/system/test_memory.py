@@ -1,6 +1,6 @@
 """The memory that the largest permitted requests and captures take of a server's processes.
 
-Processes of captures are measured in tests/engine/replay/test_capture_process.py, and limited by the kernel.
+Processes of captures are measured in tests/captures/test_process.py, and limited by the kernel.
 """
 
 from __future__ import annotations
