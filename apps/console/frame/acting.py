@@ -19,9 +19,9 @@ from unfold.enums import ActionVariant
 
 from apps.console.frame.acts import Act, is_permitted, perform
 from apps.console.frame.columns import tenant_path
-from apps.console.frame.console_user import Tenant, console_user_of
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import scope_of, with_scope
-from apps.tenancy.models import Environment, Project
+from apps.tenancy.models import Environment, Project, Tenant
 
 MAX_BULK_ROWS = 100
 

@@ -15,10 +15,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from apps.console.frame.columns import row_url
-from apps.console.frame.console_user import ConsoleUser, Tenant, actor_of, console_user_of
+from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
 from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, Organization, Project, User
+from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import audit

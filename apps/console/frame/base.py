@@ -18,7 +18,7 @@ from unfold.views import ChangeList
 from apps.console.frame.acting import ActingAdmin
 from apps.console.frame.acts import Act
 from apps.console.frame.columns import admin_column, table_url
-from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of
+from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.first_steps import FirstStep
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
 from apps.console.frame.personal import visible_row
@@ -33,7 +33,7 @@ from apps.console.frame.scope import (
     with_scope,
 )
 from apps.console.frame.search import FoundBy
-from apps.tenancy.models import Environment, Organization, Project
+from apps.tenancy.models import Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission
 from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows

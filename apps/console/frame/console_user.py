@@ -16,14 +16,13 @@ from django.utils import timezone
 from apps.tenancy.access import NOTHING, OrganizationRoles
 from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import client_ip
-from apps.tenancy.models import Environment, Membership, Organization, Project, User
+from apps.tenancy.models import Environment, Membership, Organization, Project, Tenant, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.services import audit
 from byteor_cloud.api import request_slots
 from byteor_cloud.concurrency.fair import Holder
 from byteor_cloud.database.compiled import CompiledQuery
 
-type Tenant = Organization | Project | Environment | None
 EVERYTHING = frozenset(Permission)
 _memberships = CompiledQuery(
     lambda user: Membership.objects.filter(user_id=user).filter(Q(project=None) | Q(project__deleted_at=None)), UUID

@@ -9,9 +9,9 @@ from django.db.models import Exists
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of, who_holds
+from apps.console.frame.console_user import ConsoleUser, console_user_of, who_holds
 from apps.console.frame.scope import scope_of, with_scope
-from apps.tenancy.models import Organization, User
+from apps.tenancy.models import Organization, Tenant, User
 from apps.tenancy.permissions import GRANTS, Permission
 
 

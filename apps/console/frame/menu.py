@@ -9,9 +9,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.console.frame.columns import row_url
-from apps.console.frame.console_user import Tenant
 from apps.console.frame.scope import scope_of, with_scope
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Tenant
 
 RECORDS: Final = "Records"
 # The entries in groups, each with its icon. A table names its entry as its ``section``.

@@ -14,9 +14,9 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest
 
-from apps.console.frame.console_user import Tenant, console_user_of, count_for_organization
+from apps.console.frame.console_user import console_user_of, count_for_organization
 from apps.console.frame.personal import visible_row
-from apps.tenancy.models import Environment, Organization, Project
+from apps.tenancy.models import Environment, Organization, Project, Tenant
 
 SCOPE: Final = "in"
 EVERYTHING: Final = "all"  # said in place of an id: no scope, not even the remembered one

@@ -12,10 +12,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.console.frame.columns import row_url
-from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of
+from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.personal import personal_query
 from apps.console.frame.scope import lineage, scope_condition, scope_of, tenant_admin, with_scope
-from apps.tenancy.models import Environment, Organization, Project
+from apps.tenancy.models import Environment, Organization, Project, Tenant
 
 MAX_LINKS: Final = 50  # an installation may have thousands of organizations
 _TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)

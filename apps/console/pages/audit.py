@@ -10,9 +10,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill, with_note
-from apps.console.frame.console_user import Tenant, console_user_of
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.large import SeenValuesFilter
-from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 
 _SHOWN = 10

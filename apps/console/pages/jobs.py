@@ -15,9 +15,10 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.console.frame import Act, ReadOnlyAdmin, Tile, site, state_pill
 from apps.console.frame.base import granted_condition, live_tenant_condition
-from apps.console.frame.console_user import ConsoleUser, Tenant, console_user_of
+from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.scope import scope_condition
 from apps.operations.services import dead_letters
+from apps.tenancy.models import Tenant
 from apps.tenancy.permissions import Permission
 
 

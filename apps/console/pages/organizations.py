@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from apps.console.frame import Act, ActContext, FoundBy, ReadOnlyAdmin, VisibleRowsFilter, row_link, site, state_pill
-from apps.console.frame.console_user import ConsoleUser, Tenant
+from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.first_steps import FirstStep
 from apps.console.frame.forms import ActForm
 from apps.console.frame.scope import reaching
@@ -37,6 +37,7 @@ from apps.tenancy.models import (
     RateCounter,
     SigningKey,
     SignInLink,
+    Tenant,
     User,
     UserToken,
 )

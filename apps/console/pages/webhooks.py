@@ -8,9 +8,8 @@ from django.contrib import admin
 from django.db.models import QuerySet
 
 from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, site, with_note
-from apps.console.frame.console_user import Tenant
 from apps.console.frame.scope import reaching
-from apps.tenancy.models import Webhook, WebhookDelivery
+from apps.tenancy.models import Tenant, Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.webhooks import subscriptions
 

@@ -9,11 +9,10 @@ from django.db.models import Model
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Replay
-from apps.console.frame.console_user import Tenant
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Webhook
+from apps.tenancy.models import Tenant, Webhook
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import audit
 from byteor_cloud.errors import Conflict

@@ -38,6 +38,7 @@ from apps.tenancy.models.organizations import (
     Membership,
     Organization,
     Project,
+    Tenant,
 )
 from apps.tenancy.models.requests import (
     IdempotencyKey,
@@ -83,6 +84,7 @@ __all__ = [
     "Row",
     "SignInLink",
     "SigningKey",
+    "Tenant",
     "UseCount",
     "User",
     "UserManager",

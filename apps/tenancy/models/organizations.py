@@ -160,3 +160,6 @@ class Membership(Row, Revisioned):
         """Return the user who has been org_admin longest: the person behind what agents and the organization cause."""
         admins = cls.objects.filter(organization=organization_id, project=None, role=Role.ORG_ADMIN)
         return admins.order_by("pk").values_list("user_id", flat=True).first()
+
+
+type Tenant = Organization | Project | Environment | None
