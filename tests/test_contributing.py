@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-ROOMS = ("apps", "byteor_cloud", "tests", "docs", "templates")
+ROOMS = ("apps", "byteor", "byteor_cloud", "tests", "docs", "templates")
 # In recipes APP stands for an app. The app pipelines has every file of the recipes, except that it has no jobs.py; the
 # app fleet has one.
 EXAMPLE_APPS = ("pipelines", "fleet")

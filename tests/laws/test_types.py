@@ -43,7 +43,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("package", ["apps", "byteor_cloud"])
+@pytest.mark.parametrize("package", ["byteor", "byteor_cloud", "apps"])
 def test_parts_of_a_release_are_not_untyped_mappings(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
 

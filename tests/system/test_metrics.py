@@ -324,7 +324,7 @@ def test_series_sum_over_several_processes() -> None:
 
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL],
-        env=environment, cwd=Path(metrics.__file__).parents[1], capture_output=True, text=True, check=False,
+        env=environment, cwd=Path(metrics.__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr

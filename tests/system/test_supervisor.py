@@ -60,7 +60,7 @@ class Supervised:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": str(Path(supervisor.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(supervisor.__file__).parents[2])},
         )
 
         assert self.process.stdout is not None

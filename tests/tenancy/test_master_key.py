@@ -70,7 +70,7 @@ def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
     root = Path(__file__).parents[2]
     encrypting = [
         str(path.relative_to(root))
-        for folder in ("apps", "byteor_cloud")
+        for folder in ("byteor", "byteor_cloud", "apps")
         for path in sorted((root / folder).rglob("*.py"))
         if any(word in path.read_text() for word in ("AESGCM", "Fernet", "ChaCha20", ".ciphers"))
     ]

@@ -14,7 +14,7 @@ import psycopg
 from byteor_cloud.database import embedded
 from tests.patience import PATIENCE_S
 
-CHECKOUT = Path(embedded.__file__).parents[1]
+CHECKOUT = Path(embedded.__file__).parents[2]
 NOBODY = pwd.getpwnam("nobody")
 
 # Acquires the database, prints its URL, acquires it again for every input line, and releases it at the end of input.

@@ -124,7 +124,7 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
     host, port = current.api_bind_addr
     argv = [
         sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
-        "--config", str(settings.BASE_DIR / "byteor_cloud" / "gunicorn.py"), "--chdir", str(settings.BASE_DIR),
+        "--config", str(settings.BASE_DIR / "byteor_cloud/server/gunicorn.py"), "--chdir", str(settings.BASE_DIR),
         "--bind", f"{installation.bracketed(host)}:{port}",
         "--workers", str(current.api_processes),
     ]  # fmt: skip
