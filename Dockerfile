@@ -9,7 +9,7 @@ RUN pip install --no-cache-dir --require-hashes --requirement requirements/build
     && uv pip sync --no-cache --compile-bytecode --python /opt/venv/bin/python --require-hashes requirements/runtime.lock
 COPY . .
 RUN uv pip install --no-cache --python /opt/venv/bin/python --no-deps \
-    --build-constraints requirements/build.lock --editable .
+    --build-constraints requirements/build.lock --editable byteor --editable .
 
 FROM python:3.13-slim
 # The account needs an entry in /etc/passwd, because PostgreSQL's initdb looks up its name.

@@ -82,12 +82,13 @@ lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgra
 
 UV = "$$(command -v uv || echo .uv/bin/uv)"
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 \
-	--generate-hashes --no-emit-index-url $(ARGS) --custom-compile-command
+	--generate-hashes --no-emit-index-url --no-emit-package byteor $(ARGS) --custom-compile-command
 
 # Prints a digest of the declarations that the lock files are compiled from. Each lock file contains it, so that
 # `make check` can compare them without a network, and does not fail when a dependency publishes a release.
 DECLARED = $(PYTHON) -c 'import hashlib, json, tomllib; \
-	file = tomllib.load(open("pyproject.toml", "rb")); project = file["project"]; \
+	file, engine = (tomllib.load(open(name, "rb")) for name in ("pyproject.toml", "byteor/pyproject.toml")); \
+	project = file["project"]; \
 	made_from = [project["requires-python"], project["dependencies"], project["optional-dependencies"], \
-	file["dependency-groups"], file["build-system"]["requires"]]; \
+	file["dependency-groups"], file["build-system"]["requires"], engine["project"]["dependencies"]]; \
 	print(hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16])'

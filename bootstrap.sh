@@ -24,7 +24,7 @@ case "${1:-}" in
 esac
 
 # The list of files is split into its names on purpose.
-wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml $npm | cksum)"
+wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml byteor/pyproject.toml $npm | cksum)"
 if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$wanted" ] && "$into/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
@@ -86,7 +86,7 @@ fi
     fail "could not install the packages in $lock; check the network connection"
 if [ -n "$with_project" ]; then
     "$uv" pip install --quiet --python "$into/bin/python" --no-deps --build-constraints requirements/build.lock \
-        --editable . || fail "could not install the project itself into $into/"
+        --editable byteor --editable . || fail "could not install the project itself into $into/"
 fi
 if [ -n "$npm" ]; then
     cp $npm "$into/"
