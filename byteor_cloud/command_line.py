@@ -1,4 +1,4 @@
-"""The implementation of ``manage.py``: a Django command, with the embedded database running if it is needed."""
+"""The implementation of ``manage.py`` and ``byteor-cloud``: a Django command, with the embedded database running if it is needed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresErr
 
 # These commands do not use the database, so the embedded database is not started for them.
 OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
+
+
+def main() -> int:
+    """Run the command of this process's arguments and return its exit code. This is the command ``byteor-cloud``."""
+    return run(sys.argv)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -104,7 +104,7 @@ AGENT_PATH = "apps.releases.api.agent_path.application.AgentPath"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [BASE_DIR / "byteor_cloud/templates"],
         "OPTIONS": {
             "loaders": [
                 (

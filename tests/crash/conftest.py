@@ -84,7 +84,7 @@ class Workspace:
 
     def worker(self) -> int:
         """Return the id of the worker process."""
-        return self._child("manage.py worker")
+        return self._child("byteor_cloud worker")
 
     def api_processes(self) -> list[int]:
         """Return the ids of the API processes."""

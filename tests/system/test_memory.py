@@ -42,7 +42,7 @@ class Measured:
 
     def _processes(self) -> Iterator[tuple[int, str]]:
         for pid, command in children(self.installation.servers[0].pid).items():
-            if "manage.py" in command and "worker" in command:
+            if "byteor_cloud worker" in command:
                 yield pid, "worker"
             yield from ((child, "API") for child, line in children(pid).items() if "gunicorn" in command + line)
 

@@ -114,8 +114,7 @@ def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor
     if current.deployment_mode != "worker":
         yield _api(current, static)
     if current.deployment_mode != "api":
-        worker = [sys.executable, str(settings.BASE_DIR / "manage.py"), "worker"]
-        yield supervisor.Child("worker", worker, dict(os.environ))
+        yield supervisor.Child("worker", [sys.executable, "-m", "byteor_cloud", "worker"], dict(os.environ))
     if current.run_demo_agents:
         yield from _demo_agents(current.data_dir / "demo-agents")
 
