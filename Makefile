@@ -1,6 +1,6 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run serve demo test test-oldest check fuzz clients bench pictures lock schema migrations
+.PHONY: help setup run serve demo test test-oldest check fuzz clients wheels bench pictures lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -56,6 +56,9 @@ fuzz: setup ## Fuzz the readers of files, then the API of a live server for a mi
 clients: setup ## Generate a Python and a TypeScript client from docs/openapi.yaml; both must contain every operation
 	@sh bootstrap.sh clients
 	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
+
+wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS: the Pythons to use
+	@$(PYTHON) -m tests.wheels --uv $(UV) $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)

@@ -1,0 +1,260 @@
+"""``make wheels``: build both distributions, install each outside of the checkout, and run what is in them.
+
+Exits 1 with one line if two builds differ, a distribution brings what it must not need, or something does not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from byteor_cloud.demo import ApiClient, DemoError, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECTS = {"byteor": "byteor", "byteor_cloud": "."}
+# The package of the agent must not need what only the service needs.
+ONLY_SERVICE = ("django", "boto3", "gevent", "gunicorn", "psycopg", "procrastinate", "byteor-cloud")
+PAGES = ("/admin/login/", "/api/docs", "/api/redoc", "/static/byteor/console.css")
+PATIENCE_S = 300.0
+
+
+class Failed(Exception):
+    """A check of a distribution failed."""
+
+
+def run(
+    *command: str | Path, folder: Path, variables: Mapping[str, str] | None = None, codes: tuple[int, ...] = (0,)
+) -> str:
+    """Run the program in the folder with an environment of its own, and return its output. Raises Failed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(folder) | dict(variables or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in codes:
+        raise Failed(
+            f"{' '.join(map(str, command))} exited with {done.returncode}: {(done.stderr or done.stdout)[-2000:]}"
+        )
+    return done.stdout
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return an environment in which nothing leads back to the checkout or to other settings."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("BYTEOR_", "PYTHON", "VIRTUAL_ENV"))
+    }
+    return {**kept, "BYTEOR_CLOUD_DATA_DIR": str(folder / "data")}
+
+
+def copy_checkout(target: Path) -> Path:
+    """Copy what a commit of the checkout would contain, so that a build finds and leaves nothing else."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        source, copy = ROOT / name, target / name
+        if os.path.lexists(source):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy, follow_symlinks=False)
+    return target
+
+
+def build(uv: str, folder: Path) -> dict[str, Path]:
+    """Build both wheels from a copy of the checkout in ``folder``, and return their files."""
+    checkout = copy_checkout(folder / "checkout")
+    for project in PROJECTS.values():
+        run(
+            uv, "build", "--quiet", "--wheel", "--build-constraints", checkout / "requirements/build.lock",
+            "--out-dir", folder, checkout / project, folder=folder, variables={"SOURCE_DATE_EPOCH": "1700000000"},
+        )  # fmt: skip
+    return {name: next(folder.glob(f"{name}-*.whl")) for name in PROJECTS}
+
+
+def build_twice(uv: str, folder: Path) -> dict[str, Path]:
+    """Build both wheels twice, in different folders. Raises Failed if their bytes differ."""
+    first, second = (build(uv, folder / name) for name in ("first", "another"))
+    for name, wheel in first.items():
+        if wheel.read_bytes() != second[name].read_bytes():
+            raise Failed(f"two builds of {name} differ")
+    print(f"  ✓ built twice with equal bytes: {', '.join(wheel.name for wheel in first.values())}", flush=True)
+    return first
+
+
+def install(uv: str, python: str, into: Path, *arguments: str | Path) -> Path:
+    """Install packages into a new environment, and return its folder of programs."""
+    if not into.exists():
+        run(uv, "venv", "--quiet", "--python", python, into, folder=into.parent)
+    run(uv, "pip", "install", "--quiet", "--python", into / "bin/python", *arguments, folder=into.parent)
+    return into / "bin"
+
+
+def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
+    """Install the agent and the verifier with only what they need. Raises Failed if that is what the service needs."""
+    locked = ("--constraint", ROOT / "requirements/runtime.lock")
+    programs = install(uv, python, folder / "agent", *locked, wheel)
+    installed = run(uv, "pip", "list", "--python", programs / "python", folder=folder).lower().split()
+    if unwanted := sorted(set(ONLY_SERVICE) & set(installed)):
+        raise Failed(f"byteor installs {', '.join(unwanted)}")
+    return programs
+
+
+def install_service(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> Path:
+    """Install the service with its locked dependencies. Raises Failed if one is missing."""
+    into = folder / "service"
+    install(uv, python, into, "--require-hashes", "--requirement", ROOT / "requirements/runtime.lock")
+    programs = install(uv, python, into, "--no-deps", *wheels.values())
+    run(uv, "pip", "check", "--python", programs / "python", folder=folder)
+    return programs
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def served(programs: Path, folder: Path) -> Iterator[str]:
+    """Serve with the embedded database while the block runs. The value is the server's address."""
+    address = f"127.0.0.1:{free_port()}"
+    variables = environment(folder) | {"BYTEOR_CLOUD_API_BIND_ADDR": address}
+    with (folder / "serve.log").open("wb") as log:
+        server = subprocess.Popen(
+            [programs / "byteor-cloud", "serve"], cwd=folder, env=variables, stdout=log, stderr=log
+        )
+    try:
+        wait_until_ready(server, f"http://{address}", folder / "serve.log")
+        yield f"http://{address}"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> None:
+    """Return once the server is ready. Raises Failed if it ends, or is not ready in time."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(f"{base}/readyz", timeout=5).ok:
+                return
+        time.sleep(0.2)
+    raise Failed(f"the service did not become ready: {log.read_text()[-2000:]}")
+
+
+def check_pages(base: str) -> None:
+    """Read the console's and the document's pages, and compare the document with that of the checkout."""
+    for page in PAGES:
+        found = requests.get(base + page, timeout=30)
+        if not found.ok or not found.content:
+            raise Failed(f"GET {page}: {found.status_code}")
+    document = yaml.safe_load(requests.get(f"{base}/api/schema", timeout=60).text)
+    if document != yaml.safe_load((ROOT / "docs/openapi.yaml").read_text()):
+        raise Failed("GET /api/schema is not docs/openapi.yaml")
+
+
+def release(base: str, folder: Path, service: Path, agent: Path) -> tuple[Path, str]:
+    """Deploy a pipeline to an agent from its own distribution, and return the evidence and its key's id."""
+    issued = run(
+        service / "byteor-cloud", "bootstrap", "--org", "Wheels", "--email", "ada@example.com", "--json", folder=folder
+    )
+    account: dict[str, str] = json.loads(issued)
+    admin = ApiClient(base, account["token"])
+    organization = f"/api/v1/orgs/{account['org_id']}"
+    project = admin("POST", f"{organization}/projects", {"name": "Market data"})["id"]
+    settings = {"heartbeat_interval_s": 1}
+    new = {"name": "Development", "posture": "dev", "settings": settings}
+    env = admin("POST", f"{organization}/projects/{project}/environments", new)["id"]
+    path = f"{organization}/projects/{project}/environments/{env}"
+    token = admin("POST", f"{path}/enrollment-tokens", {})["token"]
+    state = folder / "state"
+    run(
+        agent / "byteor-agent", "enroll", "--url", base, "--environment", f"{account['org_id']}/{project}/{env}",
+        "--name", "edge-1", "--state", state, folder=folder, variables={"BYTEOR_ENROLLMENT_TOKEN": token},
+    )  # fmt: skip
+    draft = admin("POST", f"{path}/drafts", {"name": "quotes", "plan": plan()})["id"]
+    version = admin("POST", f"{path}/drafts/{draft}/version", {})["id"]
+    bundle = admin("POST", f"{path}/config-bundles", {"name": "quotes", "version_id": version})["id"]
+    deployment: Any = admin("POST", f"{path}/deployments", {"config_bundle_id": bundle, "target": {"all": True}})
+    here = f"{path}/deployments/{deployment['id']}"
+    admin.wait(here, "the build", lambda found: found["status"] == "deploying")
+    running = subprocess.Popen([agent / "byteor-agent", "run", "--state", state], cwd=folder, env=environment(folder))
+    try:
+        admin.wait(here, "the rollout", lambda found: found["status"] == "active")
+    finally:
+        running.terminate()
+        running.wait(60)
+    evidence = folder / "evidence.tar"
+    headers = {"Authorization": f"Bearer {account['token']}"}
+    evidence.write_bytes(requests.get(f"{base}{here}/evidence", headers=headers, timeout=60).content)
+    return evidence, admin("GET", f"{organization}/signing-keys")["results"][0]["kid"]
+
+
+def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> None:
+    """Install both distributions with this Python, and run the agent, the verifier and the service. Raises Failed."""
+    folder.mkdir()
+    agent = install_agent(uv, python, folder, wheels["byteor"])
+    service = install_service(uv, python, folder, wheels)
+    version = run(agent / "python", "-VV", folder=folder).split("(")[0].strip()
+    print(f"  ✓ {version}: installed into empty environments", flush=True)
+    with served(service, folder) as base:
+        check_pages(base)
+        print(f"  ✓ {version}: the service serves its console and its document", flush=True)
+        evidence, kid = release(base, folder, service, agent)
+    print(f"  ✓ {version}: the agent enrolled and activated a deployment", flush=True)
+    verify(agent, folder, evidence, kid)
+    print(f"  ✓ {version}: the verifier proves the evidence, and refuses it after a change", flush=True)
+
+
+def verify(agent: Path, folder: Path, evidence: Path, kid: str) -> None:
+    """Verify the evidence offline, then a copy with one changed byte. Raises Failed."""
+    if not run(agent / "byteor-verify", evidence, "--trust", kid, folder=folder).startswith("PROVEN"):
+        raise Failed("byteor-verify did not say PROVEN")
+    changed = bytearray(evidence.read_bytes())
+    at = changed.index(b"quotes")
+    changed[at : at + 6] = b"QUOTES"
+    evidence.write_bytes(changed)
+    if not run(agent / "byteor-verify", evidence, "--trust", kid, folder=folder, codes=(1,)).startswith("NOT PROVEN"):
+        raise Failed("byteor-verify did not refuse changed evidence")
+
+
+def main() -> int:
+    """Check both distributions and return the exit code."""
+    parser = argparse.ArgumentParser(prog="make wheels", description=main.__doc__)
+    parser.add_argument("--uv", required=True, help="the program uv")
+    parser.add_argument("pythons", nargs="*", default=[sys.executable], help="the Pythons to install with")
+    options = parser.parse_args()
+    uv = os.path.abspath(shutil.which(options.uv) or options.uv)
+    with tempfile.TemporaryDirectory(prefix="byteor-wheels-") as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o711)  # PostgreSQL's account must be able to pass
+        try:
+            wheels = build_twice(uv, folder)
+            for number, python in enumerate(options.pythons):
+                check_python(uv, os.path.abspath(python), folder / str(number), wheels)
+        except (Failed, DemoError) as error:
+            print(f"wheels: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
