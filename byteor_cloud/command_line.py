@@ -1,4 +1,4 @@
-"""The implementation of ``manage.py`` and ``byteor-cloud``: a Django command, with the embedded database running if it is needed."""
+"""Django's commands, with the embedded database running if they need it: ``manage.py`` and ``byteor-cloud``."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from byteor.verify import cli
+from byteor.verify.command import EXIT_CODES
 from byteor.verify.trust import VerificationOutcome
 from byteor_cloud.config import PREFIX, Config
 
@@ -78,7 +79,7 @@ def test_table_of_outcomes_matches_the_verifiers_help(capsys: pytest.CaptureFixt
     calls = re.findall(r"^\.venv/bin/byteor-verify .*$", README, re.MULTILINE)
 
     assert {(word, VerificationOutcome(value)): int(code) for word, value, code in rows} == {
-        (outcome.value.replace("_", " ").upper(), outcome): code for outcome, code in cli.EXIT_CODES.items()
+        (outcome.value.replace("_", " ").upper(), outcome): code for outcome, code in EXIT_CODES.items()
     }
     assert len(calls) == 4
     assert all(re.search("--(trust|keys) ", call) for call in calls)

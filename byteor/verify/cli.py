@@ -1,27 +1,16 @@
-"""``byteor-verify``: checks exported files, and prints whether they are proven, only consistent, or not proven."""
+"""The command ``byteor-verify``: its arguments, its output and its exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from byteor.engine.signing.bundle import SIGNING_KEYS
-from byteor.engine.signing.keys import KeySet
-from byteor.engine.signing.refusals import Refused
-
-from . import ledger_export
-from .evidence import Evidence, Proof, prove
-from .files import read_export, read_file, read_lines
-from .ledger_export import LedgerProof, Start
 from .output import escape, print_lines
-from .trust import Doubt, EvidenceCode, Trust, Unproven, VerificationOutcome
 
-EXIT_CODES = {VerificationOutcome.PROVEN: 0, VerificationOutcome.NOT_PROVEN: 1, VerificationOutcome.CONSISTENT: 3}
 EXIT_USAGE = 2
 EXIT_OUTPUT = 4
 _HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # an id is a SHA-256 in base64url: 43 characters
@@ -37,53 +26,26 @@ outcome (the start of the output) and exit code:
 """
 
 
-class _UsageError(Exception):
-    """The options on the command line do not go together."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the files named on the command line, and print the outcome. Returns the exit code."""
     arguments = _with_joined_keys(sys.argv[1:] if argv is None else argv)
+    is_ledger = arguments[:1] == ["ledger"]
     try:
         try:
-            lines, code = _verify(arguments)
+            options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
         except SystemExit:  # argparse has printed its help, or what is wrong with the command line
             print_lines(())
             raise
+        from .command import UsageError, verify  # noqa: PLC0415  --help needs none of it
+
+        try:
+            lines, code = verify(options, is_ledger=is_ledger)
+        except UsageError as error:
+            return _fail(str(error), EXIT_USAGE)
         print_lines(lines)
-    except _UsageError as error:
-        return _fail(str(error), EXIT_USAGE)
     except OSError as error:
         return _fail(f"the outcome cannot be written: {error}", EXIT_OUTPUT)
     return code
-
-
-def _verify(arguments: Sequence[str]) -> tuple[list[str], int]:
-    """Return the lines to print and the exit code. Raises _UsageError."""
-    is_ledger = arguments[:1] == ["ledger"]
-    options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
-    try:
-        proof, trust = _prove_ledger(options) if is_ledger else _prove_evidence(options)
-    except (Unproven, Refused) as error:
-        outcome = VerificationOutcome.NOT_PROVEN
-        refusal = {"outcome": outcome, "code": error.code, "detail": error.detail}
-        lines = [json.dumps(refusal) if options.json else f"NOT PROVEN  {error.code}: {error.detail}"]
-        return lines, EXIT_CODES[outcome]
-    except OSError as error:
-        raise _UsageError(str(error)) from error
-    doubts = (*trust.doubts, *proof.doubts)
-    outcome = VerificationOutcome.CONSISTENT if doubts else VerificationOutcome.PROVEN
-    if options.json:
-        document = {
-            "outcome": outcome,
-            "doubts": [doubt._asdict() for doubt in doubts],
-            **proof.document(),
-            "signatures": trust.signature_documents(proof.signatures),
-            "keys": trust.document(),
-        }
-        return [json.dumps(document)], EXIT_CODES[outcome]
-    facts = (*proof.lines(), *trust.signature_lines(proof.signatures), ("keys", str(trust)))
-    return [_headline(doubts), *(f"  {name:<13} {text}" for name, text in facts)], EXIT_CODES[outcome]
 
 
 def _fail(message: str, code: int) -> int:
@@ -105,57 +67,6 @@ def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
-
-
-def _headline(doubts: Sequence[Doubt]) -> str:
-    if not doubts:
-        return "PROVEN"
-    return f"CONSISTENT  but not proven: {' Also, '.join(doubt.detail for doubt in doubts)}"
-
-
-def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
-    single_files = (options.bundle, options.envelope)
-    if options.path is not None:
-        if any((*single_files, options.credential, options.approval)):
-            raise _UsageError("name either an export or its single files, not both")
-        files = read_export(options.path)
-        evidence = Evidence.from_export(files)
-        keys, source = files.get(SIGNING_KEYS), f"the export's {SIGNING_KEYS}"
-    else:
-        if not all((*single_files, options.keys)):
-            raise _UsageError("name an export, or at least --bundle, --envelope and --keys")
-        evidence = Evidence(
-            bundle=read_file(options.bundle),
-            envelope=read_file(options.envelope),
-            credential=options.credential and read_file(options.credential),
-            approval_record=options.approval and read_file(options.approval),
-        )
-        keys, source = None, ""
-    trust = _read_trust(options, keys, source)
-    proof = prove(evidence, trust, environment_id=options.environment, require_approval=options.require_approval)
-    return proof, trust
-
-
-def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
-    exported_keys = options.exports[0].parent / SIGNING_KEYS
-    if options.keys is None and not exported_keys.exists():
-        raise _UsageError(f"name the key set with --keys, or put it into the folder of the export as {SIGNING_KEYS}")
-    trust = _read_trust(options, None if options.keys else read_file(exported_keys), str(exported_keys))
-    with ExitStack() as stack:
-        exports = (
-            read_lines(stack.enter_context(path.open(encoding="utf-8", newline="\n"))) for path in options.exports
-        )
-        return ledger_export.prove(exports, trust, after=options.after), trust
-
-
-def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
-    """Read the key set that --keys names, or else the key set that came with the files. Raises Unproven without one."""
-    if options.keys is not None:
-        keyset = KeySet.parse(read_file(options.keys))
-        return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)
-    if exported_keys is None:
-        raise Unproven(EvidenceCode.FILE_MISSING, f"{SIGNING_KEYS} is missing, and --keys is not given")
-    return Trust(keyset=KeySet.parse(exported_keys), source=source, is_named=False, kids=options.trust)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -210,11 +121,11 @@ def _ledger_parser() -> argparse.ArgumentParser:
     return _with_keys(parser)
 
 
-def _parse_start(text: str) -> Start:
+def _parse_start(text: str) -> tuple[int, str | None]:
     match = _START.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError("not a sequence number, nor one with a hash (SEQ:sha256:...)")
-    return Start(int(match[1]), match[2])
+    return int(match[1]), match[2]
 
 
 def _with_keys(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -231,7 +142,7 @@ def _with_keys(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="accept only signatures of the keys in this file, which you keep elsewhere. Without it, the "
-        f"{SIGNING_KEYS} that came with the files is used, which proves nothing by itself",
+        "signing_keys.json that came with the files is used, which proves nothing by itself",
     )
     parser.add_argument(
         "--json", action="store_true", help='one line of JSON: {"outcome": "proven" | "consistent" | "not_proven", ...}'

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from byteor.agent import cli
+from byteor.agent import cli, commands
 from byteor.engine.canonical import sha256
 from byteor.engine.replay import OutcomeStatus, ReplayMode, extract_incident, replay, validate_incident
 from tests.patience import PATIENCE_S, wait_until
@@ -26,7 +26,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
     """Unset the agent's environment variables, skip waits, and collect signal handlers instead of installing them."""
     for name in [name for name in os.environ if name.startswith("BYTEOR_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(cli, "_wait", lambda _seconds: False)
+    monkeypatch.setattr(commands, "_wait", lambda _seconds: False)
     handlers: dict[int, Any] = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     return handlers
@@ -315,7 +315,7 @@ def test_file_upload_is_repeated_after_503(
     first, second = plane.sent("POST", "/artifacts")
     assert first.form["file"] == second.form["file"] == b"\r\n--trace\x00"
     assert second.form.keys() == {"kind", "captured_at", "file"}
-    monkeypatch.setattr(cli, "_MAX_UPLOAD", 3)
+    monkeypatch.setattr(commands, "_MAX_UPLOAD", 3)
     assert agent("upload", "--kind", "telemetry", "--file", str(file)) == 2
     assert "at most 3 bytes" in agent.stderr
 
@@ -336,7 +336,7 @@ def test_signal_ends_a_wait(
     agent: Cli, plane: Any, handlers: dict[int, Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     agent.enroll()
-    monkeypatch.setattr(cli, "_wait", lambda _seconds: bool(plane.beats) and handlers[number](number, None))
+    monkeypatch.setattr(commands, "_wait", lambda _seconds: bool(plane.beats) and handlers[number](number, None))
 
     assert agent("run", "--interval-override", "5") == 0
 

@@ -19,7 +19,10 @@ from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp, Job, Periodic, runs
 ROOT = Path(__file__).parents[2]
 DECLARING = sorted((ROOT / "apps").glob("*/jobs.py"))
 PRODUCT = sorted(
-    path for top in ("byteor", "byteor_cloud", "apps") for path in (ROOT / top).rglob("*.py") if path.parent.name != "migrations"
+    path
+    for top in ("byteor", "byteor_cloud", "apps")
+    for path in (ROOT / top).rglob("*.py")
+    if path.parent.name != "migrations"
 )
 USERS = [path for path in PRODUCT if "jobs import " in (text := path.read_text()) or "import jobs" in text]
 # Jobs with these names and arguments may wait in the queue of an installation during an upgrade.

@@ -14,9 +14,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from apps.operations.management.operator_command import OperatorCommand
-from byteor.agent.cli import TOKEN_VARIABLE
 from byteor.agent.enrollment import environment_path
-from byteor.agent.identity import BaseUrl, IdentityError, SecretValue
+from byteor.agent.identity import TOKEN_VARIABLE, BaseUrl, IdentityError, SecretValue
 from byteor_cloud.simulator.fleet import Fleet, Server, SimulationError, documents_boot_id, enroll
 from byteor_cloud.simulator.measured import Measured, Summary
 from byteor_cloud.simulator.planner import Planner

@@ -1,0 +1,28 @@
+"""The package byteor, as its users start it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("requests", "cryptography", "jsonschema_rs", "byteor.engine")
+
+
+@pytest.mark.parametrize("command", ["byteor.agent.cli", "byteor.verify.cli"])
+@pytest.mark.parametrize("options", [["--help"], ["--nothing"]])
+def test_help_and_wrong_command_lines_load_little(command: str, options: list[str]) -> None:
+    """What a command needs takes ten times as long to load as the help takes to print."""
+    code = f"""
+import sys
+from {command} import main
+try:
+    main({options})
+finally:
+    print("loaded:", [name for name in {HEAVY} if name in sys.modules])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.stdout.splitlines()[-1] == "loaded: []"
+    assert ended.returncode == (0 if options == ["--help"] else 2)
