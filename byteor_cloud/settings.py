@@ -249,8 +249,8 @@ PROMETHEUS_METRIC_NAMESPACE = "byteor"
 logs.configure()
 LOGGING = logs.logging_settings(CONFIG.log_format)
 
-# The console's admin classes (apps.console.frame) define its menu and its overview page.
 UNFOLD: dict[str, Any] = {
+    "DASHBOARD_CALLBACK": "apps.console.home.overview",
     "SITE_TITLE": "ByteOr Cloud",
     "SITE_HEADER": "ByteOr Cloud",
     "SITE_SUBHEADER": "Console",

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin import ActionLocation
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
 from apps.console.frame.acts import Act, is_permitted, perform
-from apps.console.frame.columns import tenant_path
+from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Project, Tenant
@@ -30,14 +29,6 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table whose rows have acts."""
 
     acts: ClassVar[Sequence[Act]] = ()
-    # Acts on rows of other tables, so that an upper app can extend a lower app's page.
-    acts_beside: ClassVar[Mapping[type[Model], Sequence[Act]]] = {}
-
-    @cached_property
-    def all_acts(self) -> list[Act]:
-        """The acts on the table's rows, including those that other tables add."""
-        others = self.admin_site._registry.values()
-        return [*(act for other in others for act in other.acts_beside.get(self.model, ())), *self.acts]
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row."""
@@ -61,9 +52,6 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             *super().get_urls(),
         ]
 
-    def _act_url(self, act: Act, row: Model) -> str:
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[quote(row.pk), act.name])
-
     def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         console_user, tenant = console_user_of(request), self.tenant_of(row)
         return [
@@ -72,9 +60,9 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
                 "icon": act.icon,
                 "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
                 "attrs": {},
-                "path": self._act_url(act, row),
+                "path": act_url(row, act.name),
             }
-            for act in self.all_acts
+            for act in self.acts
             if act.on_page and is_permitted(act, row, tenant, console_user) and act.applies(row)
         ]
 
@@ -86,13 +74,10 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
                 "icon": act.icon,
                 "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.PRIMARY,
                 "attrs": {},
-                "path": with_scope(
-                    reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_choice", args=[act.name]),
-                    scope_of(request),
-                ),
+                "path": with_scope(page_url(model, "choice", act.name), scope_of(request)),
             }
             for model, other in self.admin_site._registry.items()
-            for act in other.all_acts
+            for act in other.acts
             if act.creates is self.model and self._may_somewhere(request, act)
         ]
 
@@ -102,27 +87,27 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
         """Let the person choose the row of an act that makes a row elsewhere, if there is more than one."""
-        found = next((each for each in self.all_acts if each.name == act and each.creates is not None), None)
+        found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
             raise Http404
         if not self._may_somewhere(request, found):
             raise PermissionDenied
         rows = list(self.rows_for_act(request, found)[: MAX_BULK_ROWS + 1])
         if len(rows) == 1:
-            return HttpResponseRedirect(self._act_url(found, rows[0]))
+            return HttpResponseRedirect(act_url(rows[0], found.name))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": found.label,
             "act": found,
-            "choices": [(self._act_url(found, row), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
+            "choices": [(act_url(row, found.name), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
             "more": len(rows) > MAX_BULK_ROWS,
         }
         return TemplateResponse(request, "console/choice.html", context)
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
         """Show the page of one act on one row, and perform it once confirmed. Answer 404 for a row of others."""
-        found = next((each for each in self.all_acts if each.name == act), None)
+        found = next((each for each in self.acts if each.name == act), None)
         if found is None:
             raise Http404
         if not self.has_view_permission(request):
@@ -130,10 +115,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404
-        changelist = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return self._perform(
-            request, found, [row], changelist if found.removes else f"{changelist}{quote(row.pk)}/change/"
-        )
+        return self._perform(request, found, [row], list_url(self.model) if found.removes else row_url(row))
 
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
         shown = {

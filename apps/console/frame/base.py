@@ -8,32 +8,29 @@ from typing import Any, ClassVar, NoReturn, cast, final
 
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet, UUIDField
+from django.db.models import BinaryField, Field, ForeignKey, Model, QuerySet, UUIDField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import get_script_prefix
 from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 from apps.console.frame.acting import ActingAdmin
 from apps.console.frame.acts import Act
-from apps.console.frame.columns import admin_column, table_url
+from apps.console.frame.columns import admin_column, list_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
-from apps.console.frame.first_steps import FirstStep
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
 from apps.console.frame.personal import visible_row
 from apps.console.frame.scope import (
     SCOPE,
     enter,
-    join_path,
-    level_of,
+    granted_condition,
     list_scope_of,
+    live_tenant_condition,
     path_to,
     scope_condition,
     with_scope,
 )
-from apps.console.frame.search import FoundBy
-from apps.tenancy.models import Environment, Organization, Project, Tenant
+from apps.tenancy.models import Tenant
 from apps.tenancy.permissions import Permission
 from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows
@@ -45,41 +42,17 @@ SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """A labelled number on the overview page."""
+class FoundBy:
+    """How the search over everything finds the rows of a table, apart from their ids.
 
-    label: str
-    value: int
-    url: str
-    tone: str = "plain"
+    The rows of an environment have the ``name``, for which they need the index ``name_index``. There are
+    few rows with ``words``, which are compared anywhere in the text.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """A short table on the overview page or on a row's page."""
-
-    title: str
-    url: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    empty: str
-
-
-def live_tenant_condition(model: type[Model], tenant: str) -> Q:
-    """Return the condition that a row does not belong to a deleted project or environment."""
-    level = level_of(model, tenant)
-    if level is Environment:
-        return Q(**{join_path(tenant, "deleted_at"): None, join_path(tenant, "project", "deleted_at"): None})
-    return Q(**{join_path(tenant, "deleted_at"): None}) if level is Project else Q()
-
-
-def granted_condition(model: type[Model], tenant: str, permission: Permission, console_user: ConsoleUser) -> Q:
-    """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
-    level = level_of(model, tenant)
-    if level is Organization:
-        return console_user.organization_condition(permission, join_path(tenant, "pk"))
-    project = join_path(tenant, "project") if level is Environment else tenant
-    return console_user.project_condition(permission, join_path(project, "pk"), join_path(project, "organization"))
+    icon: str
+    name: str = ""
+    words: Sequence[str] = ()
+    hashes: Sequence[str] = ()
 
 
 class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
@@ -136,8 +109,6 @@ class ReadOnlyAdmin(ActingAdmin):
     nouns: ClassVar[str] = ""
     # Filters of this table to which tabs above the table lead, by their titles.
     tabs: ClassVar[Mapping[str, str]] = {}
-    # What the overview of an empty installation says about the table.
-    first_step: ClassVar[FirstStep | None] = None
     # How the search over everything finds the table's rows. None: it does not.
     found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()
@@ -302,21 +273,9 @@ class ReadOnlyAdmin(ActingAdmin):
         """Return the title of a row's page: what the row is, and its name."""
         return f"{capfirst(self.singular)} {self.row_name(row)}"
 
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        """Return this table's numbers on the overview page."""
-        return []
-
-    def panels(self, request: HttpRequest) -> list[Panel]:
-        """Return this table's panels on the overview page."""
-        return []
-
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the context of ``console/summary.html``, which is shown above the fields."""
         return {}
-
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Return panels for a page of another table's row, so that an upper app can extend a lower app's page."""
-        return []
 
     # -- pages --------------------------------------------------------------------------------------------------
 
@@ -343,26 +302,9 @@ class ReadOnlyAdmin(ActingAdmin):
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
-        context["summary"] = self._summary(request, obj)
+        context["summary"] = self.summary(request, obj)
         context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
-
-    def _summary(self, request: HttpRequest, row: Model) -> dict[str, Any]:
-        """Return the row's summary with the panels that other tables add."""
-        summary = self.summary(request, row)
-        visible_admins = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
-        added = [panel for each in visible_admins for panel in each.panels_beside(request, row)]
-        if not added:
-            return summary
-        lists, scope = self.admin_site.list_urls(), self.tenant_of(row)
-        panels = [
-            {**panel, "url": with_scope(url, scope)}
-            if (url := panel.get("url", "")).partition("?")[0] in lists
-            else panel
-            for panel in [*added, *summary.get("panels", [])]
-        ]
-        panels.sort(key=lambda panel: (not panel.get("wide"), panel.get("place", 0)))  # wide ones first
-        return {**summary, "panels": panels}
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
         """Return title, count and URL of each table with visible rows that refer to this row."""
@@ -379,7 +321,7 @@ class ReadOnlyAdmin(ActingAdmin):
 
     def list_url(self) -> str:
         """Return the URL of the table."""
-        return table_url(self.model, get_script_prefix())
+        return list_url(self.model)
 
     def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
         return (

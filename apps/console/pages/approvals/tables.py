@@ -1,106 +1,28 @@
-"""The approvals inbox: what waits for whose decision, what it changes, and the form to decide."""
+"""The approvals inbox: what waits for whose decision, and the page of an approval, with the form to decide."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from apps.console.frame import (
-    Act,
-    ActContext,
-    FoundBy,
-    LiveAdmin,
-    Panel,
-    Tile,
-    VisibleRowsFilter,
-    relative_time,
-    row_link,
-    short_id,
-    site,
-    state_pill,
-    time_left,
-    with_note,
-)
-from apps.console.frame.acts import permitted_by
-from apps.console.frame.base import granted_condition
-from apps.console.frame.columns import environment_link
+from apps.console.frame import FoundBy, LiveAdmin, VisibleRowsFilter, relative_time, site, state_pill, with_note
 from apps.console.frame.console_user import ConsoleUser, console_user_of
-from apps.console.pages.changes import find_changes
-from apps.console.pages.phrases import (
-    agent_count,
-    describe_options,
-    describe_strategy,
-    describe_target,
-    describe_warnings,
-)
-from apps.fleet.models import Agent
-from apps.releases.models import Approval, ApprovalDecision, Deployment
-from apps.releases.services import approvals, bundles
+from apps.console.frame.scope import granted_condition
+from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decision_form, decisions_panel
+from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
+from apps.console.pages.deployments.changes import find_changes
+from apps.console.pages.deployments.warnings import find_warnings
+from apps.releases.models import Approval, ApprovalDecision
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
-from byteor.engine.target import ReplayTarget, Target
 from byteor_cloud.api.computing_lane import compute_for
 
 _SHOWN = 20
-_NAMED = 8
-
-
-def _decide(decision: str) -> Any:
-    def run(row: Approval, context: ActContext) -> None:
-        approvals.decide(row, decision=decision, user=context.user, comment=context.comment, actor=context.actor)
-
-    return run
-
-
-APPROVE = Act(
-    name="approve",
-    label="Approve",
-    explain="Your approval covers exactly what is shown here, except the note, and can be used once.",
-    run=_decide("approve"),
-    needs=P.OPERATE_ENVIRONMENT,
-    icon="check_circle",
-    comment="optional",
-    comment_label="Comment",
-    applies=permitted_by(approvals.check_open),
-)
-DENY = Act(
-    name="deny",
-    label="Deny",
-    explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
-    run=_decide("deny"),
-    needs=P.OPERATE_ENVIRONMENT,
-    icon="cancel",
-    comment="required",
-    comment_label="Comment",
-    dangerous=True,
-    applies=permitted_by(approvals.check_open),
-)
-REVOKE = Act(
-    name="revoke",
-    label="Revoke",
-    explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
-    run=lambda row, context: approvals.revoke(row, actor=context.actor),
-    needs=P.OPERATE_ENVIRONMENT,
-    icon="block",
-    dangerous=True,
-    applies=permitted_by(approvals.check_revoke),
-)
-
-
-def on_deployment_page(act: Act) -> Act:
-    """Adapt an act on an approval for the page of the deployment that waits for the approval."""
-    return replace(
-        act,
-        run=lambda row, context: act.run(row.approval, context),
-        applies=lambda row: row.approval is not None and act.applies(row.approval),
-    )
 
 
 def awaiting_decision_by(request: HttpRequest) -> Q:
@@ -129,21 +51,9 @@ class _AwaitingMyDecision(admin.SimpleListFilter):
         return queryset.filter(awaiting_decision_by(request)) if self.value() == "me" else queryset
 
 
-def _deployment(row: Approval) -> Deployment | None:
-    return getattr(row, "deployment", None)
-
-
-def subject(row: Approval) -> str:
-    """Describe what the approval is for."""
-    deployment = _deployment(row)
-    if deployment is not None:
-        return f"{deployment.config_bundle.version} to {row.environment}"
-    return f"Execute replay in {row.environment}" if row.replay_id else str(row)
-
-
-def _warning_pills(row: Approval) -> str:
+def warning_pills(row: Approval) -> str:
     """Return the warnings that a list shows beside the approval."""
-    deployment = _deployment(row)
+    deployment = deployment_of(row)
     words = ["break glass"] if row.break_glass else []
     words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
     return format_html_join("", " {}", [(state_pill(word),) for word in words])
@@ -181,7 +91,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Subject")
     def asked(self, row: Approval) -> str:
-        return format_html("{}{}", subject(row), _warning_pills(row))
+        return format_html("{}{}", subject(row), warning_pills(row))
 
     @admin.display(description="Given")
     def given(self, row: Any) -> str:
@@ -193,7 +103,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
-        deployment = _deployment(row)  # and not ``target``, which may name 100,000 agents
+        deployment = deployment_of(row)  # and not ``target``, which may name 100,000 agents
         return "-" if deployment is None else deployment.target_count
 
     @admin.display(description="Requested", ordering="created_at")
@@ -212,13 +122,13 @@ class ApprovalAdmin(LiveAdmin):
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what the approval is for, the decisions, and the form to decide."""
         decisions = list(row.decisions.order_by("id")[:_SHOWN])
-        deployment = _deployment(row)
+        deployment = deployment_of(row)
         return {
             **super().summary(request, row),
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
             "marks": find_warnings(deployment, row),
-            "facts": _facts(row),
+            "facts": approval_facts(row),
             "decide": decision_form(request, row, decisions),
             "hidden_acts": {"Approve", "Deny"},
             "panels": [decisions_panel(row, decisions)],
@@ -226,37 +136,13 @@ class ApprovalAdmin(LiveAdmin):
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""
-        deployment = _deployment(row)
+        deployment = deployment_of(row)
         if deployment is None:
             return {}
         return {
             "changes": find_changes(deployment, compute=compute_for(request)),
             "version": deployment.config_bundle.version,
         }
-
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        waiting = self.get_queryset(request).filter(status=ApprovalStatus.PENDING).count()
-        url = f"{reverse('admin:releases_approval_changelist')}?status__exact=pending"
-        return [Tile("Approvals waiting", waiting, url, "waiting" if waiting else "plain")]
-
-    def panels(self, request: HttpRequest) -> list[Panel]:
-        if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
-            return []
-        waiting = self.get_queryset(request).filter(awaiting_decision_by(request)).order_by("expires_at")[:8]
-        rows = [
-            (
-                format_html("{}{}", row_link(row, subject(row)), _warning_pills(row)),
-                self.given(row),
-                self.agents(row),
-                environment_link(row.environment),
-                row.requested_by,
-                relative_time(row.expires_at),
-            )
-            for row in waiting
-        ]
-        columns = ("Subject", "Given", "Agents", "Environment", "Requested by", "Expires")
-        url = f"{reverse('admin:releases_approval_changelist')}?for=me"
-        return [Panel("Waiting for you", url, columns, rows, "No request waits for your approval.")]
 
 
 def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
@@ -271,139 +157,3 @@ def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
         case ApprovalStatus.EXPIRED:
             return "Expired before it was approved."
     return "Revoked."
-
-
-def find_warnings(deployment: Deployment | None, approval: Approval | None = None) -> list[tuple[str, str, list[str]]]:
-    """Return the warnings about a deployment, each as tone, title and lines of text."""
-    found = []
-    broken = deployment.break_glass if deployment is not None else None
-    if broken:
-        waits = approval is not None and approval.status == ApprovalStatus.PENDING
-        lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
-        if waits and approval is not None:
-            left = time_left(approval.expires_at)
-            lines.append(format_html("If no other person approves the deployment, it is rolled back {}.", left))
-        elif approval is not None:
-            lines.append(f"The request for approval afterwards was {approval.status}.")
-        found.append(("bad", "Break glass", lines))
-    if deployment is not None and deployment.freeze_override:
-        found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
-    if deployment is not None and (unchecked := describe_warnings(bundles.warnings_of(deployment.config_bundle))):
-        found.append(("warn", "No parameters", unchecked))
-    return found
-
-
-def _facts(row: Approval) -> list[tuple[str, Any]]:
-    deployment, bound = _deployment(row), row.target and row.target.bound
-    facts: list[tuple[str, Any]] = []
-    if deployment is not None:
-        facts += [
-            ("Deployment", row_link(deployment, f"{deployment.pipeline} to {row.environment}")),
-            ("Version", row_link(deployment.config_bundle.version)),
-            ("Config bundle", row_link(deployment.config_bundle)),
-        ]
-    elif row.replay_id is not None:
-        facts.append(("Replay", _page_link("artifacts_replay", row.replay_id)))
-    if isinstance(bound, ReplayTarget):
-        facts += _replay_facts(bound)
-    facts += [
-        ("Environment", environment_link(row.environment)),
-        ("Posture", state_pill(row.environment.posture)),
-        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
-        ("Policy", _policy(row)),
-        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
-        ("Capabilities", ", ".join(row.capabilities) or "-"),
-        ("Spec hash", short_id(row.spec_hash)),
-        ("Config hash", short_id(row.config_hash)),
-    ]
-    if row.replay_id is None:
-        target = bound if isinstance(bound, Target) else None
-        facts += [
-            ("Target", with_note(describe_target(target), _matched_agents(row))),
-            ("Strategy", describe_strategy(row.strategy)),
-            *describe_options(row.subject.options),
-        ]
-    if deployment is not None and deployment.note:
-        facts.append(("Note", deployment.note))
-    if row.used_at is not None:
-        facts.append(("Used", relative_time(row.used_at)))
-    return facts
-
-
-def _page_link(name: str, pk: Any) -> str:
-    """Return a link to a page by its URL name, because this app may not import the models of artifacts."""
-    return format_html(
-        '<a class="text-link" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short_id(pk)
-    )
-
-
-def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
-    """Return the facts of the requested execute replay."""
-    pages = {
-        "artifact_id": "artifacts_artifact",
-        "version_id": "pipelines_version",
-        "config_bundle_id": "releases_configbundle",
-        "fallback_config_bundle_id": "releases_configbundle",
-    }
-    facts: list[tuple[str, Any]] = []
-    for name, value in target.stored().items():
-        label = name.removesuffix("_id").replace("_", " ").capitalize()
-        if name in pages:
-            facts.append((label, _page_link(pages[name], value)))
-        elif isinstance(value, list):
-            facts.append((label, ", ".join(map(str, value)) or "none"))
-        else:
-            facts.append((label, short_id(value) if name.endswith("hash") else "-" if value is None else value))
-    return facts
-
-
-def _matched_agents(row: Approval) -> str:
-    """Return how many agents the target matched when it was requested, and the names of the first."""
-    target = row.target
-    if target is None or target.count is None:
-        return ""
-    first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
-    names = list(first.order_by("pk").values_list("name", flat=True))
-    others = target.count - len(names)
-    more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} at the request: {', '.join(names) or 'all deleted since'}{more}"
-
-
-def _policy(row: Approval) -> str:
-    people = f"{row.required_approvals} " + ("people" if row.required_approvals != 1 else "person")
-    return with_note(people, "the requester counts" if row.allow_self_approval else "not the requester")
-
-
-def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any]:
-    """Return the panel of the decisions."""
-    return {
-        "title": "Decisions",
-        "columns": ("Who", "Decision", "Comment"),
-        "rows": [
-            (
-                with_note(each.decided_by, relative_time(each.created_at)),
-                state_pill(each.decision),
-                each.comment or "-",
-            )
-            for each in decisions
-        ],
-        "empty": "Nobody has decided yet.",
-    }
-
-
-def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
-    """Return the decision form, or why the user cannot approve; None for users who do not operate the environment."""
-    held = console_user_of(request).permissions(row.environment)
-    if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
-        return None
-    if row.expires_at <= timezone.now():
-        return {"why": "This request has expired."}
-    if any(each.user_id == request.user.pk for each in decisions):
-        return {"why": "You have decided. The request waits for other people."}
-    urls = {act.name: reverse("admin:releases_approval_act", args=[row.pk, act.name]) for act in (APPROVE, DENY)}
-    if row.requester_id == request.user.pk and not row.allow_self_approval:
-        why = "You, or a key that you made, requested this. Another person must approve it."
-        return {"why": why, "deny": urls["deny"]}
-    if row.requester_id is None and not row.allow_self_approval:
-        return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}
-    return {"explain": APPROVE.explain, **urls}
