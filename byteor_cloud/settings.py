@@ -109,7 +109,7 @@ TEMPLATES = [
             "loaders": [
                 (
                     "django.template.loaders.cached.Loader",
-                    ["django.template.loaders.filesystem.Loader", "apps.console.frame.theme.CorrectedTheme"],
+                    ["django.template.loaders.filesystem.Loader", "apps.console.theme.CorrectedTheme"],
                 )
             ],
             "context_processors": [

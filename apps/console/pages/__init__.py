@@ -4,25 +4,27 @@ The order of the imports is the order of lists in the menu, of what the search f
 """
 
 # ruff: noqa: I001, F401
-from apps.console.pages import audit, webhooks
-from apps.console.pages.organizations import tables as organizations
-from apps.console.pages.environments import tables as environments
-from apps.console.pages.people import tables as people
-from apps.console.pages.credentials import tables as credentials
-from apps.console.pages import api_requests
-from apps.console.pages.pipelines import drafts, versions
-from apps.console.pages.agents import tables as agents
-from apps.console.pages.approvals import tables as approvals
-from apps.console.pages.bundles import tables as bundles
-from apps.console.pages.deployments import tables as deployments
-from apps.console.pages.bundles import known_bad
-from apps.console.pages.approvals import decisions
-from apps.console.pages.deployments import records
-from apps.console.pages.artifacts import tables as artifacts
-from apps.console.pages.replays import tables as replays
-from apps.console.pages.bisects import tables as bisects
-from apps.console.pages.artifacts import blobs
-from apps.console.pages import jobs
+import apps.console.pages.audit
+import apps.console.pages.webhooks
+import apps.console.pages.organizations.tables
+import apps.console.pages.environments.tables
+import apps.console.pages.people.tables
+import apps.console.pages.credentials.tables
+import apps.console.pages.api_requests
+import apps.console.pages.pipelines.drafts
+import apps.console.pages.pipelines.versions
+import apps.console.pages.agents.tables
+import apps.console.pages.approvals.tables
+import apps.console.pages.bundles.tables
+import apps.console.pages.deployments.tables
+import apps.console.pages.bundles.known_bad
+import apps.console.pages.approvals.decisions
+import apps.console.pages.deployments.records
+import apps.console.pages.artifacts.tables
+import apps.console.pages.replays.tables
+import apps.console.pages.bisects.tables
+import apps.console.pages.artifacts.blobs
+import apps.console.pages.jobs
 
 from apps.console.frame.site import site
 
