@@ -76,8 +76,7 @@ def _steps() -> list[_Step]:
             None, reverse("admin:start"),
         ),
         _Step(
-            Project, "Create a project",
-            "It holds the environments of one product, and people get their roles in it.",
+            Project, "Create a project", "It holds the environments of one product, and people get their roles in it.",
             P.CREATE_PROJECT, page_url(Organization, "choice", CREATE_PROJECT.name),
         ),
         _Step(
@@ -86,8 +85,7 @@ def _steps() -> list[_Step]:
             P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
         ),
         _Step(
-            Membership, "Invite people",
-            "Whoever operates prod needs somebody else who approves.",
+            Membership, "Invite people", "Whoever operates prod needs somebody else who approves.",
             P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name), rows=2,
         ),
         _Step(
@@ -96,8 +94,7 @@ def _steps() -> list[_Step]:
             P.MANAGE_ENVIRONMENT, page_url(Environment, "choice", CREATE_ENROLLMENT_TOKEN.name),
         ),
         _Step(
-            Version, "Write a draft",
-            "The editor compiles it while you write. Promoting it makes a version.",
+            Version, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
             P.OPERATE_ENVIRONMENT, page_url(Draft, "new"),
         ),
         _Step(

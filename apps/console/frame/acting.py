@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 from django.contrib import admin
 from django.contrib.admin import ActionLocation
@@ -19,28 +19,54 @@ from unfold.enums import ActionVariant
 from apps.console.frame.acts import Act, is_permitted, perform
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
-from apps.console.frame.scope import scope_of, with_scope
+from apps.console.frame.large import count_each
+from apps.console.frame.scope import granted_condition, path_to, scope_of, with_scope
 from apps.tenancy.models import Environment, Project, Tenant
 
 MAX_BULK_ROWS = 100
 
 
-class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
-    """A table whose rows have acts."""
+def button(title: str, icon: str, url: str, variant: Literal["default", "primary", "danger"]) -> dict[str, Any]:
+    """Return a button of a page's header, as the theme's templates read it."""
+    return {"title": title, "icon": icon, "variant": ActionVariant(variant), "attrs": {}, "path": url}
 
+
+class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
+    """A table whose rows have acts.
+
+    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
+    that only installation operators may see the table.
+    """
+
+    tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row."""
-        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+        if self.tenant is None:
+            return None
+        for part in filter(None, self.tenant.split("__")):
+            row = getattr(row, part)
+        return cast("Tenant", row)
 
     def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
         """Return the rows on which the person may perform an act that makes a row elsewhere."""
-        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+        console_user = console_user_of(request)
+        rows: QuerySet[Any] = self.get_queryset(request)
+        if act.only_self:
+            return rows.filter(pk=console_user.user_id)
+        if act.needs is None or self.tenant is None:
+            return rows
+        return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
-        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+        found = {
+            other.menu_title(): other.get_queryset(request).filter(**{at: row})
+            for model, other in self.admin_site._registry.items()
+            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
+        }
+        return [(title, count) for title, count in zip(found, count_each(list(found.values())), strict=True) if count]
 
     def get_urls(self) -> list[Any]:
         """Return Django's URLs, one for each act on a row, and one to choose the row of an act."""
@@ -55,13 +81,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         console_user, tenant = console_user_of(request), self.tenant_of(row)
         return [
-            {
-                "title": act.label,
-                "icon": act.icon,
-                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
-                "attrs": {},
-                "path": act_url(row, act.name),
-            }
+            button(act.label, act.icon, act_url(row, act.name), "danger" if act.dangerous else "default")
             for act in self.acts
             if act.on_page and is_permitted(act, row, tenant, console_user) and act.applies(row)
         ]
@@ -69,16 +89,11 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def _buttons_of_table(self, request: HttpRequest) -> list[dict[str, Any]]:
         """Return the buttons above the table: the acts on other rows that make a row of this table."""
         return [
-            {
-                "title": act.label,
-                "icon": act.icon,
-                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.PRIMARY,
-                "attrs": {},
-                "path": with_scope(page_url(model, "choice", act.name), scope_of(request)),
-            }
+            button(act.label, act.icon, with_scope(url, scope_of(request)), "danger" if act.dangerous else "primary")
             for model, other in self.admin_site._registry.items()
             for act in other.acts
             if act.creates is self.model and self._may_somewhere(request, act)
+            for url in [page_url(model, "choice", act.name)]
         ]
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, cast, final
+from typing import Any, ClassVar, NoReturn, final
 
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
@@ -15,7 +15,6 @@ from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 from apps.console.frame.acting import ActingAdmin
-from apps.console.frame.acts import Act
 from apps.console.frame.columns import admin_column, list_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
@@ -26,7 +25,6 @@ from apps.console.frame.scope import (
     granted_condition,
     list_scope_of,
     live_tenant_condition,
-    path_to,
     scope_condition,
     with_scope,
 )
@@ -36,7 +34,6 @@ from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows
 from byteor_cloud.database.large_columns import with_small_values, without_large
 
-MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
 # Columns that nobody may see, search, filter or sort by.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 
@@ -92,13 +89,8 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
 
 class ReadOnlyAdmin(ActingAdmin):
-    """A table in the console.
+    """A table in the console."""
 
-    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
-    that only installation operators may see the table.
-    """
-
-    tenant: ClassVar[str | None] = None
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
     # The entry of the menu that leads to the table. The entry "Records" leads to a page of tables with what they hold.
     section: ClassVar[str] = "Records"
@@ -201,14 +193,6 @@ class ReadOnlyAdmin(ActingAdmin):
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Tell whether the menu lists this table."""
         return self.has_view_permission(request)
-
-    def tenant_of(self, row: Any) -> Tenant:
-        """Return the environment, project or organization of the row."""
-        if self.tenant is None:
-            return None
-        for part in filter(None, self.tenant.split("__")):
-            row = getattr(row, part)
-        return cast("Tenant", row)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         """Return the rows that the search finds, and False: none of them is there twice."""
@@ -316,8 +300,7 @@ class ReadOnlyAdmin(ActingAdmin):
                 query = f"?{field.name}__{field.target_field.name}__exact={row.pk}"
                 title = other.menu_title() + (f" ({field.verbose_name})" if len(fields) > 1 else "")
                 found.append((title, with_scope(other.list_url() + query, scope)))
-        counts = _shown(count_each(tables, MOST_BELOW))
-        return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]
+        return [(title, count, url) for (title, url), count in zip(found, count_each(tables), strict=True)]
 
     def list_url(self) -> str:
         """Return the URL of the table."""
@@ -329,28 +312,3 @@ class ReadOnlyAdmin(ActingAdmin):
             and field.related_model is self.model
             and f"{model._meta.model_name}.{field.name}" not in self.not_below
         )
-
-    # -- rows of acts --------------------------------------------------------------------------------------------
-
-    def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
-        """Return the rows on which the person may perform an act that makes a row elsewhere."""
-        console_user, rows = console_user_of(request), self.get_queryset(request)
-        if act.only_self:
-            return rows.filter(pk=console_user.user_id)
-        if act.needs is None or self.tenant is None:
-            return rows
-        return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
-
-    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return title and count of the tables whose rows are deleted with a project or an environment."""
-        found = {
-            other.menu_title(): other.get_queryset(request).filter(**{at: row})
-            for model, other in self.admin_site._registry.items()
-            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
-        }
-        counts = _shown(count_each(list(found.values()), MOST_BELOW))
-        return [(title, count) for title, count in zip(found, counts, strict=True) if count]
-
-
-def _shown(counts: Sequence[int]) -> list[int | str]:
-    return [count if count <= MOST_BELOW else f"more than {MOST_BELOW:,}" for count in counts]

@@ -11,7 +11,6 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
-from unfold.enums import ActionVariant
 
 from apps.console.frame import (
     Act,
@@ -25,6 +24,7 @@ from apps.console.frame import (
     state_pill,
     with_note,
 )
+from apps.console.frame.acting import button
 from apps.console.frame.columns import environment_link, page_url, row_url
 from apps.console.frame.console_user import (
     ConsoleUser,
@@ -101,13 +101,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         if not may_operate(request, row.environment):
             return super()._buttons(request, row)
-        deploy = {
-            "title": "Deploy",
-            "icon": "rocket_launch",
-            "variant": ActionVariant.PRIMARY,
-            "attrs": {},
-            "path": page_url(ConfigBundle, "deploy", row.pk),
-        }
+        deploy = button("Deploy", "rocket_launch", page_url(ConfigBundle, "deploy", row.pk), "primary")
         return [deploy, *super()._buttons(request, row)]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET, require_POST
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.console.frame.acting import button
 from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.console.frame.forms import new_form_id, send_once
@@ -36,10 +36,6 @@ from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.computing.computations import plan_text
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
-
-
-def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVariant.DEFAULT) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "variant": variant, "attrs": {}, "path": url}
 
 
 class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
@@ -126,7 +122,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         title = "Edit" if may_operate(request, row.environment) else "Show the plan"
-        return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
+        return [button(title, "edit", _editor_url(row), "primary"), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the table, with a button for a new draft."""
@@ -135,8 +131,8 @@ class DraftAdmin(ReadOnlyAdmin):
             chosen = request.GET.get("environment__id__exact")
             url = page_url(Draft, "new")
             url += f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
-            button = _button("New draft", "add", with_scope(url, scope_of(request)), ActionVariant.PRIMARY)
-            response.context_data = {**(response.context_data or {}), "actions_list": [button]}
+            new = button("New draft", "add", with_scope(url, scope_of(request)), "primary")
+            response.context_data = {**(response.context_data or {}), "actions_list": [new]}
         return response
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
