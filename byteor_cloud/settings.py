@@ -109,7 +109,7 @@ TEMPLATES = [
             "loaders": [
                 (
                     "django.template.loaders.cached.Loader",
-                    ["django.template.loaders.filesystem.Loader", "apps.console.frame.theme.CorrectedTheme"],
+                    ["django.template.loaders.filesystem.Loader", "apps.console.theme.CorrectedTheme"],
                 )
             ],
             "context_processors": [
@@ -249,8 +249,8 @@ PROMETHEUS_METRIC_NAMESPACE = "byteor"
 logs.configure()
 LOGGING = logs.logging_settings(CONFIG.log_format)
 
-# The console's admin classes (apps.console.frame) define its menu and its overview page.
 UNFOLD: dict[str, Any] = {
+    "DASHBOARD_CALLBACK": "apps.console.home.overview",
     "SITE_TITLE": "ByteOr Cloud",
     "SITE_HEADER": "ByteOr Cloud",
     "SITE_SUBHEADER": "Console",

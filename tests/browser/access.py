@@ -341,7 +341,7 @@ class Tenants:
         It is one, or two if the rule is another one on some rows: in prod, or of an organization itself.
         """
         admin, rule = site.get_model_admin(MODELS[label]), ACTS[label, name]
-        applies = next(each for each in admin.all_acts if each.name == name).applies
+        applies = next(each for each in admin.acts if each.name == name).applies
         own = {"people": "pk", "own": "user_id"}.get(str(SEES[label]))
         rows = self.rows_in(label, self.trading)
         if own is not None:

@@ -64,7 +64,7 @@ def url_names() -> set[str]:
 
 
 def test_every_table_act_and_page_of_the_console_has_a_rule() -> None:
-    acts = {(model._meta.label_lower, each.name) for model, admin in site._registry.items() for each in admin.all_acts}
+    acts = {(model._meta.label_lower, each.name) for model, admin in site._registry.items() for each in admin.acts}
     standard = {f"{label.replace('.', '_')}_{kind}" for label in MODELS for kind in ROW_PAGES}
 
     assert SEES.keys() == MODELS.keys()
@@ -278,8 +278,8 @@ def test_every_weakened_act_is_noticed(tenants: Tenants, monkeypatch: pytest.Mon
     unnoticed = []
     for (label, name), rule in ACTS.items():
         admin = site.get_model_admin(MODELS[label])
-        for each in weakened(label, rule, next(each for each in admin.all_acts if each.name == name)):
-            monkeypatch.setattr(admin, "all_acts", [each])
+        for each in weakened(label, rule, next(each for each in admin.acts if each.name == name)):
+            monkeypatch.setattr(admin, "acts", [each])
             if next(wrongly_accepted(tenants, forbidden_acts(tenants, label, name)), None) is None:
                 unnoticed.append((label, each))
             monkeypatch.undo()
@@ -326,7 +326,7 @@ def test_acts_on_several_rows_spare_those_of_others(tenants: Tenants) -> None:
 def test_buttons_above_tables_lead_only_where_a_person_may_act(tenants: Tenants) -> None:
     makers = [
         (model, each)
-        for model, admin in site._registry.items() for each in admin.all_acts if each.creates is not None
+        for model, admin in site._registry.items() for each in admin.acts if each.creates is not None
     ]  # fmt: skip
     for person in tenants.home:
         for model, each in makers:

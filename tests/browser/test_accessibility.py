@@ -31,7 +31,7 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
     models = [model for label, model in MODELS.items() if label.partition(".")[0] in apps]
     is_record = {model: site._registry[model].section == RECORDS for model in models}
     for model in [*(each for each in models if not is_record[each]), *[each for each in models if is_record[each]][:1]]:
-        row, acts = newest(model), site._registry[model].all_acts
+        row, acts = newest(model), site._registry[model].acts
         yield table(model)
         yield row_page(row)
         yield from (url for _, url in more(row))

@@ -9,7 +9,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.console.pages import fleet
+from apps.console.pages.environments import fleet
 from apps.fleet.models import Assignment, Heartbeat
 from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Role
@@ -122,7 +122,7 @@ def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World
     assert reverse("admin:releases_configbundle_deploy", args=[elsewhere.pk]) not in page
     assert (viewer.get(choose).status_code, signed_in(other.admin.user).get(choose).status_code) == (403, 404)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("apps.console.pages.releases_in_environment._CHOICES", 1)
+        patch.setattr("apps.console.pages.bundles.choosing._SHOWN", 1)
         newer = world.bundle(world.prod, "newer", version=bundle.version)
         shown = operator.get(choose).context["panel"]
         assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. Th")

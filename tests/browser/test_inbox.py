@@ -49,7 +49,7 @@ def test_the_overview_shows_what_waits_for_the_person(world: World) -> None:
 
     def panel(who: str) -> list[Any]:
         panels = signed_in(getattr(world, who).user).get("/admin/").context["panels"]
-        return [each.rows for each in panels if each.title == "Waiting for you"]
+        return [each["rows"] for each in panels if each["title"] == "Waiting for you"]
 
     ((row,),) = panel("reviewer")
     assert row[0].strip() == f'<a class="text-link" href="{row_page(approval)}">quotes v1 to prod</a>'

@@ -13,11 +13,11 @@ from django.utils import timezone
 from apps.artifacts.models import Artifact
 from apps.console.frame import site
 from apps.console.frame.acts import Act, ActContext
-from apps.console.pages.agents import AgentAdmin
-from apps.console.pages.approvals import ApprovalAdmin
+from apps.console.pages.agents.tables import AgentAdmin
+from apps.console.pages.approvals.tables import ApprovalAdmin
 from apps.console.pages.artifacts.tables import ArtifactAdmin
+from apps.console.pages.deployments.records import DeploymentAgentAdmin
 from apps.console.pages.deployments.tables import DeploymentAdmin
-from apps.console.pages.records import DeploymentAgentAdmin
 from apps.fleet.models import Agent, Heartbeat
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from byteor.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus

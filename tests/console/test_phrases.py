@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apps.console.pages.phrases import describe_strategy, describe_target, describe_timeline_detail
+from apps.console.pages.deployments.phrases import describe_strategy, describe_target, describe_timeline_detail
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
 

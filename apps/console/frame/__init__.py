@@ -1,11 +1,10 @@
 """The console at /admin: read-only pages of every table, and the few acts that people do by hand."""
 
 from apps.console.frame.acts import Act, ActContext
-from apps.console.frame.base import Panel, ReadOnlyAdmin, Tile
+from apps.console.frame.base import FoundBy, ReadOnlyAdmin
 from apps.console.frame.columns import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.console.frame.large import VisibleRowsFilter
 from apps.console.frame.live import LiveAdmin
-from apps.console.frame.search import FoundBy
 from apps.console.frame.site import site
 
 __all__ = [
@@ -13,9 +12,7 @@ __all__ = [
     "ActContext",
     "FoundBy",
     "LiveAdmin",
-    "Panel",
     "ReadOnlyAdmin",
-    "Tile",
     "VisibleRowsFilter",
     "relative_time",
     "row_link",

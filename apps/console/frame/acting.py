@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, cast
 
 from django.contrib import admin
 from django.contrib.admin import ActionLocation
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
 from apps.console.frame.acts import Act, is_permitted, perform
-from apps.console.frame.columns import tenant_path
+from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
-from apps.console.frame.scope import scope_of, with_scope
+from apps.console.frame.large import count_each
+from apps.console.frame.scope import granted_condition, path_to, scope_of, with_scope
 from apps.tenancy.models import Environment, Project, Tenant
 
 MAX_BULK_ROWS = 100
 
 
+def button(title: str, icon: str, url: str, variant: Literal["default", "primary", "danger"]) -> dict[str, Any]:
+    """Return a button of a page's header, as the theme's templates read it."""
+    return {"title": title, "icon": icon, "variant": ActionVariant(variant), "attrs": {}, "path": url}
+
+
 class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
-    """A table whose rows have acts."""
+    """A table whose rows have acts.
 
+    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
+    that only installation operators may see the table.
+    """
+
+    tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
-    # Acts on rows of other tables, so that an upper app can extend a lower app's page.
-    acts_beside: ClassVar[Mapping[type[Model], Sequence[Act]]] = {}
-
-    @cached_property
-    def all_acts(self) -> list[Act]:
-        """The acts on the table's rows, including those that other tables add."""
-        others = self.admin_site._registry.values()
-        return [*(act for other in others for act in other.acts_beside.get(self.model, ())), *self.acts]
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row."""
-        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+        if self.tenant is None:
+            return None
+        for part in filter(None, self.tenant.split("__")):
+            row = getattr(row, part)
+        return cast("Tenant", row)
 
     def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
         """Return the rows on which the person may perform an act that makes a row elsewhere."""
-        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+        console_user = console_user_of(request)
+        rows: QuerySet[Any] = self.get_queryset(request)
+        if act.only_self:
+            return rows.filter(pk=console_user.user_id)
+        if act.needs is None or self.tenant is None:
+            return rows
+        return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
-        raise NotImplementedError  # pragma: no cover  the subclass overrides it
+        found = {
+            other.menu_title(): other.get_queryset(request).filter(**{at: row})
+            for model, other in self.admin_site._registry.items()
+            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
+        }
+        return [(title, count) for title, count in zip(found, count_each(list(found.values())), strict=True) if count]
 
     def get_urls(self) -> list[Any]:
         """Return Django's URLs, one for each act on a row, and one to choose the row of an act."""
@@ -61,39 +78,22 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             *super().get_urls(),
         ]
 
-    def _act_url(self, act: Act, row: Model) -> str:
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[quote(row.pk), act.name])
-
     def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         console_user, tenant = console_user_of(request), self.tenant_of(row)
         return [
-            {
-                "title": act.label,
-                "icon": act.icon,
-                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
-                "attrs": {},
-                "path": self._act_url(act, row),
-            }
-            for act in self.all_acts
+            button(act.label, act.icon, act_url(row, act.name), "danger" if act.dangerous else "default")
+            for act in self.acts
             if act.on_page and is_permitted(act, row, tenant, console_user) and act.applies(row)
         ]
 
     def _buttons_of_table(self, request: HttpRequest) -> list[dict[str, Any]]:
         """Return the buttons above the table: the acts on other rows that make a row of this table."""
         return [
-            {
-                "title": act.label,
-                "icon": act.icon,
-                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.PRIMARY,
-                "attrs": {},
-                "path": with_scope(
-                    reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_choice", args=[act.name]),
-                    scope_of(request),
-                ),
-            }
+            button(act.label, act.icon, with_scope(url, scope_of(request)), "danger" if act.dangerous else "primary")
             for model, other in self.admin_site._registry.items()
-            for act in other.all_acts
+            for act in other.acts
             if act.creates is self.model and self._may_somewhere(request, act)
+            for url in [page_url(model, "choice", act.name)]
         ]
 
     @staticmethod
@@ -102,27 +102,27 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
         """Let the person choose the row of an act that makes a row elsewhere, if there is more than one."""
-        found = next((each for each in self.all_acts if each.name == act and each.creates is not None), None)
+        found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
             raise Http404
         if not self._may_somewhere(request, found):
             raise PermissionDenied
         rows = list(self.rows_for_act(request, found)[: MAX_BULK_ROWS + 1])
         if len(rows) == 1:
-            return HttpResponseRedirect(self._act_url(found, rows[0]))
+            return HttpResponseRedirect(act_url(rows[0], found.name))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": found.label,
             "act": found,
-            "choices": [(self._act_url(found, row), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
+            "choices": [(act_url(row, found.name), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
             "more": len(rows) > MAX_BULK_ROWS,
         }
         return TemplateResponse(request, "console/choice.html", context)
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
         """Show the page of one act on one row, and perform it once confirmed. Answer 404 for a row of others."""
-        found = next((each for each in self.all_acts if each.name == act), None)
+        found = next((each for each in self.acts if each.name == act), None)
         if found is None:
             raise Http404
         if not self.has_view_permission(request):
@@ -130,10 +130,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         row = self.get_object(request, unquote(object_id))
         if row is None:
             raise Http404
-        changelist = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return self._perform(
-            request, found, [row], changelist if found.removes else f"{changelist}{quote(row.pk)}/change/"
-        )
+        return self._perform(request, found, [row], list_url(self.model) if found.removes else row_url(row))
 
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
         shown = {

@@ -4,82 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, cast, final
+from typing import Any, ClassVar, NoReturn, final
 
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet, UUIDField
+from django.db.models import BinaryField, Field, ForeignKey, Model, QuerySet, UUIDField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import get_script_prefix
 from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 from apps.console.frame.acting import ActingAdmin
-from apps.console.frame.acts import Act
-from apps.console.frame.columns import admin_column, table_url
+from apps.console.frame.columns import admin_column, list_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
-from apps.console.frame.first_steps import FirstStep
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
 from apps.console.frame.personal import visible_row
 from apps.console.frame.scope import (
     SCOPE,
     enter,
-    join_path,
-    level_of,
+    granted_condition,
     list_scope_of,
-    path_to,
+    live_tenant_condition,
     scope_condition,
     with_scope,
 )
-from apps.console.frame.search import FoundBy
-from apps.tenancy.models import Environment, Organization, Project, Tenant
+from apps.tenancy.models import Tenant
 from apps.tenancy.permissions import Permission
 from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows
 from byteor_cloud.database.large_columns import with_small_values, without_large
 
-MOST_BELOW = 1_000  # rows of each table that are counted on the page of a row
 # Columns that nobody may see, search, filter or sort by.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """A labelled number on the overview page."""
+class FoundBy:
+    """How the search over everything finds the rows of a table, apart from their ids.
 
-    label: str
-    value: int
-    url: str
-    tone: str = "plain"
+    The rows of an environment have the ``name``, for which they need the index ``name_index``. There are
+    few rows with ``words``, which are compared anywhere in the text.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """A short table on the overview page or on a row's page."""
-
-    title: str
-    url: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    empty: str
-
-
-def live_tenant_condition(model: type[Model], tenant: str) -> Q:
-    """Return the condition that a row does not belong to a deleted project or environment."""
-    level = level_of(model, tenant)
-    if level is Environment:
-        return Q(**{join_path(tenant, "deleted_at"): None, join_path(tenant, "project", "deleted_at"): None})
-    return Q(**{join_path(tenant, "deleted_at"): None}) if level is Project else Q()
-
-
-def granted_condition(model: type[Model], tenant: str, permission: Permission, console_user: ConsoleUser) -> Q:
-    """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
-    level = level_of(model, tenant)
-    if level is Organization:
-        return console_user.organization_condition(permission, join_path(tenant, "pk"))
-    project = join_path(tenant, "project") if level is Environment else tenant
-    return console_user.project_condition(permission, join_path(project, "pk"), join_path(project, "organization"))
+    icon: str
+    name: str = ""
+    words: Sequence[str] = ()
+    hashes: Sequence[str] = ()
 
 
 class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
@@ -119,13 +89,8 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
 
 class ReadOnlyAdmin(ActingAdmin):
-    """A table in the console.
+    """A table in the console."""
 
-    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
-    that only installation operators may see the table.
-    """
-
-    tenant: ClassVar[str | None] = None
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
     # The entry of the menu that leads to the table. The entry "Records" leads to a page of tables with what they hold.
     section: ClassVar[str] = "Records"
@@ -136,8 +101,6 @@ class ReadOnlyAdmin(ActingAdmin):
     nouns: ClassVar[str] = ""
     # Filters of this table to which tabs above the table lead, by their titles.
     tabs: ClassVar[Mapping[str, str]] = {}
-    # What the overview of an empty installation says about the table.
-    first_step: ClassVar[FirstStep | None] = None
     # How the search over everything finds the table's rows. None: it does not.
     found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()
@@ -231,14 +194,6 @@ class ReadOnlyAdmin(ActingAdmin):
         """Tell whether the menu lists this table."""
         return self.has_view_permission(request)
 
-    def tenant_of(self, row: Any) -> Tenant:
-        """Return the environment, project or organization of the row."""
-        if self.tenant is None:
-            return None
-        for part in filter(None, self.tenant.split("__")):
-            row = getattr(row, part)
-        return cast("Tenant", row)
-
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         """Return the rows that the search finds, and False: none of them is there twice."""
         text = search_term.strip()
@@ -302,21 +257,9 @@ class ReadOnlyAdmin(ActingAdmin):
         """Return the title of a row's page: what the row is, and its name."""
         return f"{capfirst(self.singular)} {self.row_name(row)}"
 
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        """Return this table's numbers on the overview page."""
-        return []
-
-    def panels(self, request: HttpRequest) -> list[Panel]:
-        """Return this table's panels on the overview page."""
-        return []
-
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the context of ``console/summary.html``, which is shown above the fields."""
         return {}
-
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Return panels for a page of another table's row, so that an upper app can extend a lower app's page."""
-        return []
 
     # -- pages --------------------------------------------------------------------------------------------------
 
@@ -343,26 +286,9 @@ class ReadOnlyAdmin(ActingAdmin):
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
-        context["summary"] = self._summary(request, obj)
+        context["summary"] = self.summary(request, obj)
         context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
-
-    def _summary(self, request: HttpRequest, row: Model) -> dict[str, Any]:
-        """Return the row's summary with the panels that other tables add."""
-        summary = self.summary(request, row)
-        visible_admins = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
-        added = [panel for each in visible_admins for panel in each.panels_beside(request, row)]
-        if not added:
-            return summary
-        lists, scope = self.admin_site.list_urls(), self.tenant_of(row)
-        panels = [
-            {**panel, "url": with_scope(url, scope)}
-            if (url := panel.get("url", "")).partition("?")[0] in lists
-            else panel
-            for panel in [*added, *summary.get("panels", [])]
-        ]
-        panels.sort(key=lambda panel: (not panel.get("wide"), panel.get("place", 0)))  # wide ones first
-        return {**summary, "panels": panels}
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
         """Return title, count and URL of each table with visible rows that refer to this row."""
@@ -374,12 +300,11 @@ class ReadOnlyAdmin(ActingAdmin):
                 query = f"?{field.name}__{field.target_field.name}__exact={row.pk}"
                 title = other.menu_title() + (f" ({field.verbose_name})" if len(fields) > 1 else "")
                 found.append((title, with_scope(other.list_url() + query, scope)))
-        counts = _shown(count_each(tables, MOST_BELOW))
-        return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]
+        return [(title, count, url) for (title, url), count in zip(found, count_each(tables), strict=True)]
 
     def list_url(self) -> str:
         """Return the URL of the table."""
-        return table_url(self.model, get_script_prefix())
+        return list_url(self.model)
 
     def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
         return (
@@ -387,28 +312,3 @@ class ReadOnlyAdmin(ActingAdmin):
             and field.related_model is self.model
             and f"{model._meta.model_name}.{field.name}" not in self.not_below
         )
-
-    # -- rows of acts --------------------------------------------------------------------------------------------
-
-    def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
-        """Return the rows on which the person may perform an act that makes a row elsewhere."""
-        console_user, rows = console_user_of(request), self.get_queryset(request)
-        if act.only_self:
-            return rows.filter(pk=console_user.user_id)
-        if act.needs is None or self.tenant is None:
-            return rows
-        return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
-
-    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return title and count of the tables whose rows are deleted with a project or an environment."""
-        found = {
-            other.menu_title(): other.get_queryset(request).filter(**{at: row})
-            for model, other in self.admin_site._registry.items()
-            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
-        }
-        counts = _shown(count_each(list(found.values()), MOST_BELOW))
-        return [(title, count) for title, count in zip(found, counts, strict=True) if count]
-
-
-def _shown(counts: Sequence[int]) -> list[int | str]:
-    return [count if count <= MOST_BELOW else f"more than {MOST_BELOW:,}" for count in counts]

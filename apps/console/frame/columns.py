@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.utils import quote
 from django.db.models import CharField, DateTimeField, Field, JSONField, Model
-from django.urls import reverse
+from django.urls import get_script_prefix, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
@@ -68,25 +68,43 @@ def state_pill(word: str | None) -> str:
     return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
 
 
+def page_url(model: type[Model], kind: str, *args: Any, **options: Any) -> str:
+    """Return the URL of one of the model's pages, such as the ``change`` page of a row with its key."""
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{kind}", args=args, **options)
+
+
 def row_url(row: Model) -> str:
-    """Return the URL of the row's page."""
-    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
+    """Return the URL of the row's page. Only the row's key is read."""
+    return page_url(type(row), "change", quote(row.pk))
+
+
+def act_url(row: Model, act: str) -> str:
+    """Return the URL of the page of an act on the row."""
+    return page_url(type(row), "act", quote(row.pk), act)
+
+
+def list_url(model: type[Model]) -> str:
+    """Return the URL of the model's table."""
+    return _list_url(model, get_script_prefix())
 
 
 @cache
-def table_url(model: type[Model], prefix: str) -> str:
-    """Return the URL of the model's table. A page links dozens of tables.
+def _list_url(model: type[Model], prefix: str) -> str:
+    """Return the URL of a table. A page links dozens of tables.
 
     The URL depends on ``prefix``, Django's script prefix, so the cache needs it although ``reverse`` reads it itself.
     """
-    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+    return page_url(model, "changelist")
 
 
 def row_link(row: Model | None, text: str | None = None) -> str:
     """Return a link to the row's page."""
-    if row is None:
-        return "-"
-    return format_html('<a class="text-link" href="{}">{}</a>', row_url(row), text or str(row))
+    return "-" if row is None else text_link(row_url(row), text or str(row))
+
+
+def text_link(url: str, text: object) -> str:
+    """Return a link."""
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text)
 
 
 def short_id(value: Any) -> str:

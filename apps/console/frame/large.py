@@ -16,6 +16,7 @@ from django.http import HttpRequest
 MOST_LISTED: Final = 10_000  # rows of a list; filters and the search find the others
 SEARCHED: Final = 10_000  # of the newest rows of a list
 FOUND: Final = 1_000  # the rows that a search shows
+MOST_COUNTED: Final = 1_000  # rows of each table that refer to a row
 _WORDS: Final = 10  # of a search; the last one is the rest of the text
 _SEEN: Final = 1_000  # of the newest rows, whose values a filter offers
 
@@ -50,12 +51,12 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the 
         return rows.order_by().values("pk")[: MOST_LISTED + 1].count()
 
 
-def count_each(tables: Sequence[QuerySet[Any]], most: int) -> list[int]:
-    """Return how many rows each queryset has, in one query; ``most`` + 1 stands for any higher number."""
+def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
+    """Return how many rows each queryset has, in one query. A number above ``MOST_COUNTED`` is said in words."""
     selected, parameters = ["0"], list[Any]()
     for table in tables:
         try:
-            sql, values = table.order_by().values("pk")[: most + 1].query.sql_with_params()
+            sql, values = table.order_by().values("pk")[: MOST_COUNTED + 1].query.sql_with_params()
         except EmptyResultSet:
             selected.append("0")
         else:
@@ -65,7 +66,8 @@ def count_each(tables: Sequence[QuerySet[Any]], most: int) -> list[int]:
         return []
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(selected)}", parameters)
-        return list(cursor.fetchone()[1:])
+        _, *counts = cursor.fetchone()
+    return [count if count <= MOST_COUNTED else f"more than {MOST_COUNTED:,}" for count in counts]
 
 
 def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool) -> QuerySet[Any]:

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
 
 from apps.console.frame.base import ReadOnlyAdmin
+from apps.console.frame.columns import page_url
 
 _PARTS = "live_parts"  # in the context: whether only the parts that change are asked for
 
@@ -32,10 +33,8 @@ class LiveAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[Any]:
         """Return the URLs of the table and of the parts that are reloaded."""
         live = self.admin_site.admin_view(self.live_view)
-        return [path("<uuid:pk>/live/", live, name=self._live_name()), *super().get_urls()]
-
-    def _live_name(self) -> str:
-        return f"{self.opts.app_label}_{self.opts.model_name}_live"
+        name = f"{self.opts.app_label}_{self.opts.model_name}_live"
+        return [path("<uuid:pk>/live/", live, name=name), *super().get_urls()]
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the context of ``live_template``."""
@@ -49,7 +48,7 @@ class LiveAdmin(ReadOnlyAdmin):
         """Show the row's page with both templates, or only the parts that are reloaded."""
         context["live"] = {
             "template": self.live_template,
-            "url": reverse(f"admin:{self._live_name()}", args=[obj.pk]),
+            "url": page_url(self.model, "live", obj.pk),
             "every_s": self.every_s,
         }
         response = super().render_change_form(request, context, *args, obj=obj, **kwargs)

@@ -6,6 +6,7 @@ scope of the row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, cast
 from urllib.parse import urlencode
@@ -14,13 +15,20 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest
 
-from apps.console.frame.console_user import console_user_of, count_for_organization
-from apps.console.frame.personal import visible_row
+from apps.console.frame.console_user import ConsoleUser, console_user_of, count_for_organization
+from apps.console.frame.personal import personal_query
 from apps.tenancy.models import Environment, Organization, Project, Tenant
+from apps.tenancy.permissions import Permission as P
 
 SCOPE: Final = "in"
 EVERYTHING: Final = "all"  # said in place of an id: no scope, not even the remembered one
-_LEVELS: Final[tuple[type[Model], ...]] = (Environment, Project, Organization)
+# What a person needs to see an organization, a project or an environment.
+NEEDED: Final[Mapping[type[Model], P]] = {
+    Environment: P.VIEW_ENVIRONMENT,
+    Project: P.VIEW_PROJECT,
+    Organization: P.VIEW_ORG,
+}
+_LEVELS: Final = tuple(NEEDED)
 _UP: Final = ("project", "organization")  # the field that leads from each level to the next
 _REMEMBERED: Final = "console_scope"
 
@@ -53,6 +61,30 @@ def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
     while scope is not None and (path := path_to(model, tenant, type(scope))) is None:
         scope = getattr(scope, _UP[_LEVELS.index(type(scope))])
     return Q() if scope is None or level not in _LEVELS else Q(**{path or "pk": scope.pk})
+
+
+def live_tenant_condition(model: type[Model], tenant: str) -> Q:
+    """Return the condition that a row does not belong to a deleted project or environment."""
+    level = level_of(model, tenant)
+    if level is Environment:
+        return Q(**{join_path(tenant, "deleted_at"): None, join_path(tenant, "project", "deleted_at"): None})
+    return Q(**{join_path(tenant, "deleted_at"): None}) if level is Project else Q()
+
+
+def granted_condition(model: type[Model], tenant: str, permission: P, console_user: ConsoleUser) -> Q:
+    """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
+    level = level_of(model, tenant)
+    if level is Organization:
+        return console_user.organization_condition(permission, join_path(tenant, "pk"))
+    project = join_path(tenant, "project") if level is Environment else tenant
+    return console_user.project_condition(permission, join_path(project, "pk"), join_path(project, "organization"))
+
+
+def visible_tenants(level: type[Model], console_user: ConsoleUser) -> QuerySet[Any]:
+    """Return the organizations, projects or environments that the person may see."""
+    return level._default_manager.filter(
+        live_tenant_condition(level, ""), granted_condition(level, "", NEEDED[level], console_user)
+    )
 
 
 def reaching(queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
@@ -123,15 +155,13 @@ def _find(request: HttpRequest, asked: str) -> Tenant:
         return None
     if str(pk) != asked:  # another way to write it would be another address of the same page
         return None
-    user = console_user_of(request)
-    return next(filter(None, (visible_row(tenant_admin(level), user, asked) for level in _LEVELS)), None)
+    queries = (personal_query(_visible_tenant, level, console_user_of(request), pk) for level in _LEVELS)
+    return next(filter(None, (query.first(*values) for query, values in queries)), None)
 
 
-def tenant_admin(level: type[Model]) -> Any:
-    """Return the table of organizations, projects or environments."""
-    from apps.console.frame.site import site  # noqa: PLC0415  the site imports this module
-
-    return site.get_model_admin(level)
+def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]:
+    above = join_path(*_UP[_LEVELS.index(level) :])
+    return visible_tenants(level, console_user).filter(pk=pk).select_related(above or None)
 
 
 def list_scope_of(request: HttpRequest) -> Tenant:

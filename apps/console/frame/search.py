@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.contrib.postgres.expressions import ArraySubquery
@@ -18,31 +18,15 @@ from django.db.models.functions import Upper
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
+from apps.console.frame.base import FoundBy, ReadOnlyAdmin
 from apps.console.frame.columns import row_url, tenant_path
 from apps.tenancy.models import Environment, folded
-
-if TYPE_CHECKING:
-    from apps.console.frame.base import ReadOnlyAdmin
 
 MOST = 5  # of each kind
 SHORTEST, _LONGEST = 2, 300  # characters; nothing has a longer name
 _LAST = "\U0010ffff"  # no text that begins with X sorts after X and this character
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})…?")
-
-
-@dataclass(frozen=True, slots=True)
-class FoundBy:
-    """How the search finds the rows of a table, apart from their ids.
-
-    The rows of an environment have the ``name``, for which they need the index ``name_index``. There are
-    few rows with ``words``, which are compared anywhere in the text.
-    """
-
-    icon: str
-    name: str = ""
-    words: Sequence[str] = ()
-    hashes: Sequence[str] = ()
 
 
 type _Kinds = Sequence[tuple[ReadOnlyAdmin, FoundBy]]

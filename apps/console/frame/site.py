@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -14,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.csp import CSP
 from django.utils.decorators import method_decorator
 from django.utils.functional import cached_property
 from django.views.decorators.cache import never_cache
@@ -24,13 +24,15 @@ from unfold.sites import UnfoldAdminSite
 
 from apps.console.frame import search
 from apps.console.frame.console_user import actor_of, console_user_of
-from apps.console.frame.first_steps import find_steps
-from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs, visible_admins
-from apps.console.frame.refusals import CONSOLE_CSP, refuse_method
-from apps.console.frame.scope import SCOPE, remembered_scope, scope_of, with_scope
+from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
+from apps.console.frame.scope import SCOPE, enter, remembered_scope, with_scope
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
+from byteor_cloud.api import problems
+
+# The theme's Alpine.js needs `unsafe-eval`. No page outside the console permits it.
+CONSOLE_CSP = {**settings.SECURE_CSP, "script-src": [CSP.SELF, CSP.UNSAFE_EVAL]}
 
 
 class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
@@ -51,9 +53,38 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         @wraps(view)
         def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             response: HttpResponse = inner(request, *args, **kwargs)
-            return refuse_method(request, response) if isinstance(response, HttpResponseNotAllowed) else response
+            if not isinstance(response, HttpResponseNotAllowed):
+                return response
+            text = "This address is part of a form or a button. Open the page that has it."
+            page = self.refuse(request, 405, "Not a page", text)
+            if page is None:
+                return response
+            page["Allow"] = response["Allow"]
+            return page
 
         return csp_override(CONSOLE_CSP)(answer)
+
+    def refuse(
+        self, request: HttpRequest, status: int, title: str, explain: str | Callable[[Any], str]
+    ) -> HttpResponse | None:
+        """Return a page that explains a refusal; None if the request is not from a person's browser in the console.
+
+        ``explain`` is the text, or a function that returns it for the table to which the page belongs, or for None.
+        """
+        if not request.path.startswith(reverse("admin:index")) or not problems.wants_page(request):
+            return None
+        if not hasattr(request, "user") or not self.has_permission(request):
+            return None
+        enter(request, None)  # the address may name a scope that the person may not see
+        here = page_admin(self, request)
+        context = {
+            **self.each_context(request),
+            "title": title,
+            "text": explain if isinstance(explain, str) else explain(here),
+            "list": here if here is not None and here.has_view_permission(request) else None,
+            "request_id": request.META.get("HTTP_X_REQUEST_ID"),
+        }
+        return csp_override(CONSOLE_CSP)(render)(request, "console/refused.html", context, status=status)
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -123,34 +154,19 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         """Return no apps, so that the theme does not list their tables: our own menu does."""
         return []
 
-    def list_urls(self) -> frozenset[str]:
-        """Return the URLs of all tables."""
-        return frozenset(each.list_url() for each in self._registry.values())
-
     def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Answer the search over everything with the list that console.js shows."""
         found = search.search(request, self._registry.values())
         return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the overview page with the tiles and panels of all visible tables, or with the first steps.
+        """Show the overview. Without a scope in its address, open the last one of the session.
 
-        Without a scope in its address, it opens the last one of the session.
+        The theme gets the content from ``apps.console.home``, which the setting ``DASHBOARD_CALLBACK`` names.
         """
         if SCOPE not in request.GET and (last := remembered_scope(request)) is not None:
             return HttpResponseRedirect(with_scope(reverse("admin:index"), last))
-        scope, admins = scope_of(request), visible_admins(self, request)
-        tiles = [tile for each in admins for tile in each.tiles(request)]
-        panels = [panel for each in admins for panel in each.panels(request)]
-        steps = find_steps(request, admins)
-        is_empty = bool(steps) and not any(tile.value for tile in tiles)
-        context = {
-            "steps": steps,
-            "tiles": [] if is_empty else [replace(tile, url=with_scope(tile.url, scope)) for tile in tiles],
-            "panels": [] if is_empty else [replace(panel, url=with_scope(panel.url, scope)) for panel in panels],
-            **(extra_context or {}),
-        }
-        return super().index(request, context)  # type: ignore[no-any-return]  # untyped library
+        return super().index(request, extra_context)  # type: ignore[no-any-return]  # untyped library
 
     def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponse:
         """Answer 404: the menu lists the tables, and knows no apps."""

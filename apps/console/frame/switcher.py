@@ -11,10 +11,10 @@ from django.db.models import CharField, F, QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.console.frame.columns import row_url
+from apps.console.frame.columns import list_url, row_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.personal import personal_query
-from apps.console.frame.scope import lineage, scope_condition, scope_of, tenant_admin, with_scope
+from apps.console.frame.scope import lineage, scope_condition, scope_of, visible_tenants, with_scope
 from apps.tenancy.models import Environment, Organization, Project, Tenant
 
 MAX_LINKS: Final = 50  # an installation may have thousands of organizations
@@ -82,7 +82,6 @@ class Switcher:
             )
             for pk, posture, *names in sorted(rows, key=lambda row: [name.casefold() for name in row[2:]])
         ]
-        list_url = reverse(f"admin:tenancy_{model._meta.model_name}_changelist")
         return Level(
             noun=str(model._meta.verbose_name),
             text=f"All {plural}" if current is None else str(current),
@@ -90,7 +89,7 @@ class Switcher:
             is_chosen=current is not None,
             everything=Link(f"All {plural}", self.url_in(around), current is None),
             links=links[:MAX_LINKS],
-            more=with_scope(list_url, around, explicit=True) if len(links) > MAX_LINKS else None,
+            more=with_scope(list_url(model), around, explicit=True) if len(links) > MAX_LINKS else None,
         )
 
     def url_in(self, scope: Tenant) -> str:
@@ -115,7 +114,7 @@ def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any
 def _level_choices(depth: int, console_user: ConsoleUser, around: Tenant) -> QuerySet[Any, Any]:
     """Return depth, key, posture and three names of the first rows of a level in the scope ``around`` it."""
     model, names = _TENANTS[depth], _NAMES[depth]
-    rows = tenant_admin(model).narrow(model._default_manager.all(), console_user)
+    rows = visible_tenants(model, console_user)
     if around is not None:
         rows = rows.filter(scope_condition(model, "", around))
     padding = [Value("", output_field=CharField())] * (len(_TENANTS) - len(names))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.db.models import QuerySet
 
 from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill, with_note
-from apps.console.frame.console_user import console_user_of
+from apps.console.frame.columns import list_url
 from apps.console.frame.large import SeenValuesFilter
+from apps.console.frame.scope import with_scope
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 
@@ -21,6 +20,18 @@ _SHOWN = 10
 def _what(event: AuditEvent) -> str:
     """Return the action, and the outcome if it did not succeed."""
     return event.action if event.outcome == "success" else with_note(event.action, state_pill(event.outcome))
+
+
+def last_events_panel(environment: Environment, visible: QuerySet[AuditEvent]) -> dict[str, Any]:
+    """Return the panel of what happened last in an environment."""
+    last = visible.filter(environment_id=environment.pk).order_by("-id")[:_SHOWN]
+    return {
+        "title": "Last events",
+        "url": with_scope(f"{list_url(AuditEvent)}?environment_id__exact={environment.pk}", environment),
+        "columns": ("When", "What", "Who"),
+        "rows": [(relative_time(each.timestamp), _what(each), each.actor_display) for each in last],
+        "empty": "Nothing has happened here yet.",
+    }
 
 
 class _Outcome(SeenValuesFilter):
@@ -37,22 +48,6 @@ class AuditEventAdmin(ReadOnlyAdmin):
     sortable_by = ()
     list_filter = (("outcome", _Outcome), "actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
-
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Show on the page of an environment what happened there last."""
-        # Who manages another organization may see the table, but nothing of this one.
-        if not isinstance(row, Environment) or self.needs not in console_user_of(request).permissions(row):
-            return []
-        last = self.get_queryset(request).filter(environment_id=row.pk).order_by("-id")[:_SHOWN]
-        return [
-            {
-                "title": "Last events",
-                "url": f"{reverse('admin:tenancy_auditevent_changelist')}?environment_id__exact={row.pk}",
-                "columns": ("When", "What", "Who"),
-                "rows": [(relative_time(each.timestamp), _what(each), each.actor_display) for each in last],
-                "empty": "Nothing has happened here yet.",
-            }
-        ]
 
     def page_title(self, row: AuditEvent) -> str:
         return f"Audit event {row.action} by {row.actor_display}"

@@ -10,13 +10,11 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet, UUIDField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.http import HttpRequest
-from django.urls import reverse
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.console.frame import Act, ReadOnlyAdmin, Tile, site, state_pill
-from apps.console.frame.base import granted_condition, live_tenant_condition
+from apps.console.frame import Act, ReadOnlyAdmin, site, state_pill
 from apps.console.frame.console_user import ConsoleUser, console_user_of
-from apps.console.frame.scope import scope_condition
+from apps.console.frame.scope import granted_condition, live_tenant_condition, scope_condition
 from apps.operations.services import dead_letters
 from apps.tenancy.models import Tenant
 from apps.tenancy.permissions import Permission
@@ -90,8 +88,3 @@ class JobAdmin(ReadOnlyAdmin):
     @admin.display(description="Status", ordering="status")
     def state(self, row: ProcrastinateJob) -> str:
         return state_pill("dead letter" if row.status == "failed" else row.status)
-
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        dead = self.get_queryset(request).filter(status="failed").count()
-        url = f"{reverse('admin:procrastinate_procrastinatejob_changelist')}?status__exact=failed"
-        return [Tile("Dead-letter jobs", dead, url, "bad" if dead else "plain")]

@@ -1,1 +1,0 @@
-"""The content of the console's pages of artifacts, replays and bisects."""

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 
+from apps.console.frame.columns import page_url, text_link
 from apps.console.pages.artifacts.wording import HEX_WIDTH, Runs, json_text, keep_digits
 
 FOUND = "found"  # the id of the panel that a link asks for
@@ -20,8 +20,7 @@ _SHOWN = 300  # characters of a payload
 
 def query_link(row: Any, text: object, *, at: str = FOUND, **query: object) -> str:
     """Return a link to the row's page with a query, and to the panel with the id ``at``."""
-    url = reverse(f"admin:artifacts_{row._meta.model_name}_change", args=[row.pk], query=query, fragment=at)
-    return format_html('<a class="text-link" href="{}">{}</a>', url, text)
+    return text_link(page_url(type(row), "change", row.pk, query=query, fragment=at), text)
 
 
 def number(request: HttpRequest, name: str) -> int | None:

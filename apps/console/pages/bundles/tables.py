@@ -7,11 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
-from unfold.enums import ActionVariant
+from django.urls import path
 
 from apps.console.frame import (
     Act,
@@ -25,7 +24,8 @@ from apps.console.frame import (
     state_pill,
     with_note,
 )
-from apps.console.frame.columns import environment_link, row_url
+from apps.console.frame.acting import button
+from apps.console.frame.columns import environment_link, page_url, row_url
 from apps.console.frame.console_user import (
     ConsoleUser,
     actor_of,
@@ -33,13 +33,12 @@ from apps.console.frame.console_user import (
     console_user_of,
     may_operate,
 )
-from apps.console.frame.first_steps import FirstStep
 from apps.console.frame.forms import new_form_id, send_once
+from apps.console.pages.bundles.choosing import choices_panel
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
-from apps.console.pages.changes import Changes, compare, find_current
+from apps.console.pages.deployments.changes import Changes, compare, find_current
 from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, foresee
-from apps.console.pages.phrases import describe_warnings
-from apps.console.pages.releases_in_environment import choices_panel
+from apps.console.pages.deployments.phrases import describe_warnings
 from apps.pipelines.models import Version
 from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
@@ -64,10 +63,6 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
 class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section = "Config bundles"
-    first_step = FirstStep(
-        7, "Create a config bundle", "On the page of a version. It adds parameters, adapters and tuning.",
-        P.OPERATE_ENVIRONMENT, "admin:pipelines_version_changelist",
-    )  # fmt: skip
     found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
@@ -106,34 +101,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         if not may_operate(request, row.environment):
             return super()._buttons(request, row)
-        url = reverse("admin:releases_configbundle_deploy", args=[row.pk])
-        deploy = {
-            "title": "Deploy",
-            "icon": "rocket_launch",
-            "variant": ActionVariant.PRIMARY,
-            "attrs": {},
-            "path": url,
-        }
+        deploy = button("Deploy", "rocket_launch", page_url(ConfigBundle, "deploy", row.pk), "primary")
         return [deploy, *super()._buttons(request, row)]
-
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Show the config bundles of a version on the version's page."""
-        if not isinstance(row, Version):
-            return []
-        mine = self.get_queryset(request).filter(version=row).order_by("-pk")[:_SHOWN]
-        panel: dict[str, Any] = {
-            "title": "Config bundles",
-            "columns": ("Config bundle", "Tuning profile", "Created by", "Created"),
-            "rows": [
-                (row_link(each), each.tuning_profile, each.created_by, relative_time(each.created_at)) for each in mine
-            ],
-            "empty": "This version has no config bundle yet. A config bundle is its runtime configuration, and can be "
-            "deployed.",
-        }
-        if may_operate(request, row.environment):
-            url = reverse("admin:releases_configbundle_new", args=[row.pk])
-            panel["button"] = {"text": "Create a config bundle", "icon": "add", "url": url}
-        return [panel]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
         """Show what the config bundle is made of, and where it went."""
@@ -168,7 +137,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
         """Create a config bundle of a version, after showing what it changes."""
-        version = site.get_model_admin(Version).get_object(request, str(version_id))
+        version = self.admin_site.get_model_admin(Version).get_object(request, str(version_id))
         if version is None:
             raise Http404
         check_may_operate(request, version.environment, "config_bundle")
@@ -255,7 +224,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     def choose_view(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
         """Let the person choose what to deploy to an environment."""
-        environment = site.get_model_admin(Environment).get_object(request, str(environment_id))
+        environment = self.admin_site.get_model_admin(Environment).get_object(request, str(environment_id))
         if environment is None:
             raise Http404
         check_may_operate(request, environment, "deploy")

@@ -17,7 +17,7 @@ from unfold.widgets import (
 )
 
 from apps.console.pages.deployments.forms import ApiForm
-from apps.console.pages.phrases import agent_count, describe_strategy, describe_target, describe_warnings
+from apps.console.pages.deployments.phrases import agent_count, describe_strategy, describe_target, describe_warnings
 from apps.fleet.models import Agent
 from apps.fleet.services import agents as fleet
 from apps.fleet.services import facts

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from apps.console.frame import with_note
-from apps.console.pages.phrases import FAILED_HOW, agent_count
+from apps.console.frame.columns import page_url, text_link
+from apps.console.pages.deployments.phrases import FAILED_HOW, agent_count
 from apps.fleet.models import Agent
 from apps.releases.services.failures import Cause
 
 
-def panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
+def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
     """Return the panel of the causes. ``retry`` is the URL of the retry; None if it is not possible now."""
     names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
     shown = {
@@ -44,9 +44,8 @@ def _now(cause: Cause) -> str:
 
 
 def _which(cause: Cause, names: dict[Any, str]) -> str:
-    link = '<a class="text-link" href="{}">{}</a>'
-    known = [(reverse("admin:fleet_agent_change", args=[pk]), names[pk]) for pk in cause.agents if pk in names]
-    links, more = format_html_join(", ", link, known), cause.count - len(known)
+    known = [(text_link(page_url(Agent, "change", pk), names[pk]),) for pk in cause.agents if pk in names]
+    links, more = format_html_join(", ", "{}", known), cause.count - len(known)
     if not more:
         return links
     return format_html("{} and {} more", links, f"{more:,}") if known else agent_count(more)

@@ -7,17 +7,13 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.console.frame import (
     Act,
     FoundBy,
     LiveAdmin,
-    Panel,
-    Tile,
     VisibleRowsFilter,
     relative_time,
     row_link,
@@ -28,33 +24,25 @@ from apps.console.frame import (
     with_note,
 )
 from apps.console.frame.acts import is_permitted, permitted_by
-from apps.console.frame.columns import TONES, environment_link
-from apps.console.frame.console_user import console_user_of, may_operate
-from apps.console.frame.first_steps import FirstStep
-from apps.console.pages import agents_in_releases, explanations
-from apps.console.pages.approvals import (
-    APPROVE,
-    DENY,
-    decision_form,
-    decisions_panel,
-    find_warnings,
-    on_deployment_page,
-)
-from apps.console.pages.changes import find_changes
-from apps.console.pages.deployments import failures as failures_panel
+from apps.console.frame.columns import TONES, act_url, environment_link, list_url, row_url
+from apps.console.frame.console_user import console_user_of
+from apps.console.pages.approvals.deciding import APPROVE, DENY, decision_form, decisions_panel, on_deployment_page
+from apps.console.pages.deployments.agents import AgentsPage, find_page
+from apps.console.pages.deployments.blockers import blockers_panels
+from apps.console.pages.deployments.changes import find_changes
 from apps.console.pages.deployments.deploying import describe_consent
-from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
-from apps.console.pages.phrases import (
+from apps.console.pages.deployments.failures import failures_panel
+from apps.console.pages.deployments.phrases import (
     agent_count,
     describe_options,
     describe_strategy,
     describe_target,
     describe_timeline_detail,
 )
-from apps.console.pages.releases_in_environment import pipelines_panel
-from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
+from apps.console.pages.deployments.warnings import find_warnings
+from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
+from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, deployments, failures, progress, rollbacks
-from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.state import check_transition
 from byteor.engine.blockers import Blocker
@@ -86,10 +74,6 @@ _RETRY = Act(
 class DeploymentAdmin(LiveAdmin):
     tenant = "environment"
     section = "Deployments"
-    first_step = FirstStep(
-        8, "Deploy it", "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
-        P.OPERATE_ENVIRONMENT, "admin:releases_configbundle_changelist",
-    )  # fmt: skip
     found_by = FoundBy("rocket_launch", name="pipeline", hashes=("bundle_hash",))
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
@@ -188,17 +172,17 @@ class DeploymentAdmin(LiveAdmin):
             waits = describe_consent(row.environment, row.requested_by)
             then = "Then its rollout begins by itself. This page shows it."
             panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
-        panels += explanations.of_blockers(found)
+        panels += blockers_panels(found)
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
             panels.append(
-                {**decisions_panel(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"}
+                {**decisions_panel(row.consent, shown), "title": title, "url": row_url(row.consent), "link": "Open"}
             )
         panels.append(_timeline(row))
         return {
             "moving": self.is_moving(row) or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
-            "failures": failures_panel.panel(causes, retry=self._act_url(_RETRY, row) if may_retry else None)
+            "failures": failures_panel(causes, retry=act_url(row, _RETRY.name) if may_retry else None)
             if causes
             else None,
             "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
@@ -213,7 +197,7 @@ class DeploymentAdmin(LiveAdmin):
             "uncounted": counts.uncounted,
             # A failed deployment would fail again if it were retried for one of several agents.
             "agents": _agents(
-                agents_in_releases.find_page(row, counts, request.GET),
+                find_page(row, counts, request.GET),
                 retry=may_retry and row.status != DeploymentStatus.FAILED,
             ),
             "panels": panels,
@@ -221,12 +205,6 @@ class DeploymentAdmin(LiveAdmin):
 
     def _may_retry(self, request: HttpRequest, row: Deployment) -> bool:
         return is_permitted(_RETRY, row, row.environment, console_user_of(request)) and _RETRY.applies(row)
-
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Show on the page of an environment what each pipeline runs there."""
-        if not isinstance(row, Environment):
-            return []
-        return [pipelines_panel(row, may_deploy=may_operate(request, row))]
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""
@@ -238,28 +216,8 @@ class DeploymentAdmin(LiveAdmin):
         if bad is None:
             return None
         may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
-        clear = reverse("admin:releases_configbundle_act", args=[row.config_bundle_id, "clear"])
+        clear = act_url(row.config_bundle, "clear")
         return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
-
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        in_flight = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
-        url = f"{reverse('admin:releases_deployment_changelist')}?status__in={','.join(IN_FLIGHT)}"
-        return [Tile("Deployments in flight", in_flight, url, "busy" if in_flight else "plain")]
-
-    def panels(self, request: HttpRequest) -> list[Panel]:
-        rows = [
-            (
-                row_link(row, row.pipeline),
-                self.state(row),
-                environment_link(row.environment),
-                row.requested_by,
-                relative_time(row.created_at),
-            )
-            for row in self.get_queryset(request).order_by("-id")[:8]
-        ]
-        columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
-        url = reverse("admin:releases_deployment_changelist")
-        return [Panel("Latest deployments", url, columns, rows, "No deployments yet.")]
 
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
@@ -304,10 +262,6 @@ def _deployment_link(row: Deployment) -> str:
     return row_link(row, f"{row.config_bundle.version}, {row.config_bundle}")
 
 
-def _url(row: Approval) -> str:
-    return reverse("admin:releases_approval_change", args=[row.pk])
-
-
 def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
     """Return the data of one segment in the bar of waves."""
     order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.was_offered]
@@ -325,7 +279,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
     }
 
 
-def _agents(page: agents_in_releases.AgentsPage, *, retry: bool) -> dict[str, Any]:
+def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
     """Return the data of the table of agents, with its filter and page links, and ``retry`` links of failed agents."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
@@ -363,9 +317,8 @@ def _agent_note(row: DeploymentAgent) -> str:
 def _progress(row: DeploymentAgent, *, retry: bool) -> str:
     if not (retry and row.progress == AgentProgress.FAILED and row.agent.drained_at is None):
         return state_pill(row.progress)
-    url = reverse("admin:releases_deploymentagent_act", args=[row.pk, "retry"])
     link = '{} <a class="text-link" href="{}" aria-label="Retry {}">Retry</a>'
-    return format_html(link, state_pill(row.progress), url, row.agent.name)
+    return format_html(link, state_pill(row.progress), act_url(row, "retry"), row.agent.name)
 
 
 def _tuning(row: Any) -> str:
@@ -386,5 +339,5 @@ def _timeline(deployment: Deployment) -> dict[str, Any]:
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
         what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
         rows.append((relative_time(each.created_at), what, each.actor))
-    url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
+    url = f"{list_url(TimelineEntry)}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from apps.console.pages.phrases import agent_count
+from apps.console.pages.deployments.phrases import agent_count
 from byteor.engine.machines import AgentProgress, DeploymentStatus
 from byteor.engine.rollout import Strategy
 

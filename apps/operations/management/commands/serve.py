@@ -27,6 +27,8 @@ from byteor_cloud.server import supervisor
 
 class Command(OperatorCommand):
     help = "Run the API, the worker or both, as BYTEOR_CLOUD_DEPLOYMENT_MODE says."
+    # The tag of the check in apps/console/theme.py: an installation may have another theme than the tests had.
+    requires_system_checks = ["theme"]
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prepare the installation, then supervise the processes."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.artifacts.models import Bisect, Replay
 from apps.console.frame import row_link, with_note
+from apps.console.frame.columns import page_url
 from apps.console.pages.artifacts.wording import describe_unchecked
 from byteor.engine.replay import BisectOutcome
 from byteor_cloud.database.large_columns import without_large
@@ -63,7 +63,7 @@ def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
                 "tone": _TONES[verdict],
                 "word": verdict or ("being replayed" if replay else "not replayed"),
                 "versions": numbers[0] if len(same) == 1 else " to ".join(numbers),
-                "url": replay and reverse("admin:artifacts_replay_change", args=[replay]),
+                "url": replay and page_url(Replay, "change", replay),
             }
         )
     return cells

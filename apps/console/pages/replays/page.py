@@ -10,18 +10,19 @@ from uuid import UUID
 
 from django.db.models import Q
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from apps.artifacts.models import Bisect, Replay
 from apps.artifacts.services import captures
 from apps.artifacts.services.divergences import read_divergence
 from apps.console.frame import relative_time, row_link, short_id, state_pill
+from apps.console.frame.columns import page_url, row_url
 from apps.console.pages.artifacts import wording
-from apps.console.pages.artifacts.artifact import artifact_title
-from apps.console.pages.artifacts.bisects import bisect_headline, verdict_strip
+from apps.console.pages.artifacts.page import artifact_title
 from apps.console.pages.artifacts.parts import FOUND, code, hex_dump, json_dump, payload_text, query_link, text_of
+from apps.console.pages.bisects.page import bisect_headline, verdict_strip
 from apps.pipelines.models import Version
+from apps.releases.models import Deployment
 from byteor.engine.compiler import split_op
 from byteor.engine.machines import ReplayStatus
 from byteor.engine.replay import compare, unchecked_stages
@@ -125,13 +126,13 @@ def links(row: Replay, others: list[Replay]) -> list[tuple[str, str, str]]:
         url = _url(row, compare=max(each.pk for each in others))
         found.append(("Compare", url, "compare_arrows"))
     if row.artifact.deployment_id is not None:
-        url = reverse("admin:releases_deployment_change", args=[row.artifact.deployment_id])
+        url = page_url(Deployment, "change", row.artifact.deployment_id)
         found.append(("Open the deployment", url, "rocket_launch"))
     return found
 
 
 def _url(row: Replay, **query: object) -> str:
-    return reverse("admin:artifacts_replay_change", args=[row.pk], query=query, fragment=FOUND)
+    return page_url(Replay, "change", row.pk, query=query, fragment=FOUND)
 
 
 # -- the divergence ---------------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
         return []
     panel: dict[str, Any] = {"id": FOUND, "rows": [], "empty": ""}
     panel["title"] = f"Compared with the replay through {other.version}"
-    panel["url"], panel["link"] = reverse("admin:artifacts_replay_change", args=[other.pk]), "Open"
+    panel["url"], panel["link"] = row_url(other), "Open"
     try:
         found = captures.compare_replays(row, other, compare, compute=compute)
     except DomainError as error:

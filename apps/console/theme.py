@@ -2,16 +2,22 @@
 
 The theme draws its icons with words and makes buttons of ``span`` and of ``a`` without an address. It also loads half a
 megabyte of scripts that no page of the console uses, such as charts and jQuery. To override its templates would copy
-hundreds of lines; what is replaced here is named exactly, and a theme without it fails at once.
+hundreds of lines; what is replaced here is named exactly, and a system check compares it with the installed theme.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import unfold
+from django.core.checks import Error
 from django.template import Origin
 from django.template.loaders import app_directories
+
+TEMPLATES = Path(unfold.__path__[0]) / "templates"
 
 _ICON = re.compile(r"<span (?=[^<>]*material-symbols-outlined)")
 _CLOSE = (
@@ -126,10 +132,22 @@ class CorrectedTheme(app_directories.Loader):
     def get_contents(self, origin: Origin) -> str:
         """Return the template's source."""
         contents = super().get_contents(origin)
-        if "/unfold/templates/" not in origin.name:
+        if not Path(origin.name).is_relative_to(TEMPLATES):
             return contents
         for wrong, right in _CORRECTIONS.get(str(origin.template_name), ()):
-            if wrong not in contents:
-                raise RuntimeError(f"{origin.name} has no {wrong!r}: adapt apps/console/frame/theme.py to the theme")
             contents = contents.replace(wrong, right)
         return _ICON.sub('<span aria-hidden="true" ', contents)
+
+
+def check_theme(**kwargs: Any) -> list[Error]:
+    """Return an error for each text that the corrections replace and that the installed theme lacks."""
+    errors = []
+    for name, corrections in _CORRECTIONS.items():
+        file = TEMPLATES / name
+        contents = file.read_text() if file.is_file() else ""
+        for wrong, right in corrections:
+            if wrong not in contents:
+                hint = "Adapt apps/console/theme.py to the installed version of django-unfold."
+                errors.append(Error(f"The theme's template {name} lacks {wrong!r}.", hint, id="console.E001"))
+            contents = contents.replace(wrong, right)
+    return errors

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.console.frame import relative_time, short_id, with_note
+from apps.console.frame.columns import page_url, text_link
 from apps.fleet.services import history
+from apps.releases.models import Deployment
 from apps.releases.services import provenance
 
 SHOWN = 12
@@ -20,7 +21,7 @@ SHOWN = 12
 _TONES, _NOW, _NOTHING = ("busy", "waiting"), "good", "plain"
 
 
-def panel(agent: Any) -> dict[str, Any]:
+def history_panel(agent: Any) -> dict[str, Any]:
     """Return the agent's last intervals as a timeline and as a table."""
     intervals = list(history.intervals().filter(agent=agent).order_by("-started_at", "-id")[:SHOWN])
     origins = provenance.find_origins(agent.environment, intervals)
@@ -34,10 +35,8 @@ def panel(agent: Any) -> dict[str, Any]:
 
 
 def _row(interval: Any, origin: provenance.Origin) -> tuple[Any, ...]:
-    page = origin.deployment_id and reverse("admin:releases_deployment_change", args=[origin.deployment_id])
-    deployment = (
-        format_html('<a class="text-link" href="{}">{}</a>', page, short_id(origin.deployment_id)) if page else ""
-    )
+    pk = origin.deployment_id
+    deployment = text_link(page_url(Deployment, "change", pk), short_id(pk)) if pk else ""
     until = relative_time(interval.ended_at) if interval.ended_at else with_note("now", _confirmed(interval.confirmed))
     return (
         relative_time(interval.started_at),

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 
 from apps.console.frame import (
     Act,
     ActContext,
     FoundBy,
     ReadOnlyAdmin,
-    Tile,
     VisibleRowsFilter,
     relative_time,
     short_id,
@@ -24,17 +22,16 @@ from apps.console.frame import (
     with_note,
 )
 from apps.console.frame.acts import permitted_by
+from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser
-from apps.console.frame.first_steps import FirstStep
-from apps.console.pages.enrollment import CREATE_ENROLLMENT_TOKEN
-from apps.console.pages.fleet import fleet_panel
-from apps.console.pages.organizations import CredentialAdmin, revoke_act
+from apps.console.pages.agents.explanation import explanation_panels
+from apps.console.pages.agents.history import history_panel
+from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.fleet.services import agents, facts, keys, labels
+from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
-
-LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
 
 
 class _Liveness(admin.SimpleListFilter):
@@ -42,11 +39,11 @@ class _Liveness(admin.SimpleListFilter):
     parameter_name = "liveness"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(liveness, liveness) for liveness in LIVENESS]
+        return [(liveness, liveness) for liveness in Liveness]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        word = self.value()
-        if word not in LIVENESS:
+        word = self.value() or ""
+        if word not in Liveness:
             return queryset
         return queryset.filter(facts.agents_with(facts.has_liveness(word), is_rare=word != Liveness.ONLINE))
 
@@ -122,10 +119,6 @@ def _relabel(row: Agent, context: ActContext) -> None:
 class AgentAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section = "Agents"
-    first_step = FirstStep(
-        5, "Enroll an agent", "Create an enrollment token: it comes with the command to run on the agent's machine.",
-        P.MANAGE_ENVIRONMENT, "admin:tenancy_environment_choice", (CREATE_ENROLLMENT_TOKEN.name,),
-    )  # fmt: skip
     found_by = FoundBy("memory", name="name")
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
@@ -206,10 +199,6 @@ class AgentAdmin(ReadOnlyAdmin):
         facts.catch_up(self._environments(request))
         return super().changelist_view(request, extra_context)
 
-    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Show the fleet on the page of an environment."""
-        return [fleet_panel(row)] if isinstance(row, Environment) else []
-
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
         return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
@@ -280,31 +269,15 @@ class AgentAdmin(ReadOnlyAdmin):
             "columns": ("", "Bundle and deployment", "Since", "Detail"),
             "rows": rows,
         }
-        return {"facts": facts, "panels": [panel]}
-
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        url = reverse("admin:fleet_agent_changelist")
-        counts = facts.count_states(self._environments(request))
-        shown = [
-            Tile(f"Agents {liveness}", count, f"{url}?enrolled=yes&liveness={liveness}", tone if count else "plain")
-            for liveness, tone in LIVENESS.items()
-            for count in (counts.liveness[liveness],)
-        ]
-        drifted, cloned = counts.drifted, counts.cloned
-        shown.append(Tile("Agents drifted", drifted, f"{url}?enrolled=yes&drift=yes", "warn" if drifted else "plain"))
-        if cloned:
-            shown.append(Tile("Suspected clones", cloned, f"{url}?enrolled=yes&cloned=yes", "bad"))
-        return shown
+        return {"facts": facts, "panels": [*explanation_panels(row), history_panel(row), panel]}
 
 
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
     """Show a bundle hash with a link to its deployment."""
     if bundle_hash is None or deployment_id is None:
         return short_id(bundle_hash)
-    # Only the page's name ties this to apps.releases, which this app must not import.
-    page = reverse("admin:releases_deployment_change", args=[deployment_id])
     return with_note(
-        short_id(bundle_hash), format_html('<a class="text-link" href="{}">{}</a>', page, short_id(deployment_id))
+        short_id(bundle_hash), text_link(page_url(Deployment, "change", deployment_id), short_id(deployment_id))
     )
 
 
@@ -318,7 +291,6 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
-    acts_beside = {Environment: (CREATE_ENROLLMENT_TOKEN,)}
 
     @admin.display(description="Uses", ordering="uses")
     def used_up(self, row: EnrollmentToken) -> str:

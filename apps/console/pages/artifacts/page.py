@@ -6,7 +6,6 @@ from base64 import b64decode
 from typing import Any
 
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
@@ -14,9 +13,10 @@ from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services import captures
 from apps.artifacts.services.uploads import find_obstacles
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
-from apps.console.pages.artifacts.bisects import bisect_headline
+from apps.console.frame.columns import page_url
 from apps.console.pages.artifacts.parts import hex_dump, moment, number, payload_text, query_link
 from apps.console.pages.artifacts.wording import HEX_ROWS, HEX_WIDTH, byte_count, hex_rows
+from apps.console.pages.bisects.page import bisect_headline
 from byteor.engine import strict_json
 from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.api.computing_lane import compute_for
@@ -94,7 +94,7 @@ def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
     return [(label, value) for label, value in facts if value]
 
 
-def runs(row: Artifact) -> dict[str, Any]:
+def runs_panel(row: Artifact) -> dict[str, Any]:
     """Return the panel of the newest replays and bisects of an artifact."""
     bisects = without_large(row.bisects.select_related("first_bad"), {"error"})
     found: list[Replay | Bisect] = [
@@ -115,7 +115,7 @@ def runs(row: Artifact) -> dict[str, Any]:
     return {"title": "Replays and bisects", "columns": columns, "rows": rows, "empty": "None yet."}
 
 
-def files(row: Artifact) -> dict[str, Any]:
+def files_panel(row: Artifact) -> dict[str, Any]:
     """Return the panel of the capture's files."""
     panel: dict[str, Any] = {"title": "Files", "rows": [], "empty": ""}
     try:
@@ -142,11 +142,11 @@ def _lane(path: str) -> str:
 
 
 def _download(row: Artifact, path: str) -> str:
-    url = reverse("admin:artifacts_artifact_content", args=[row.pk], query={"path": path})
+    url = page_url(Artifact, "content", row.pk, query={"path": path})
     return format_html('<a class="text-link" href="{}" aria-label="Download {}">Download</a>', url, path)
 
 
-def journal(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
+def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
     """Return a page of the journal that the query names, or else of the first one; None if there is none."""
     try:
         lanes = [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]

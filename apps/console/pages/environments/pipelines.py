@@ -1,4 +1,4 @@
-"""What the page of an environment shows of its releases: what each pipeline runs, and what comes next."""
+"""What each pipeline runs in an environment, and what comes next, as a panel of the environment's page."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Q, QuerySet
-from django.urls import reverse
+from django.db.models import Q
 from django.utils.html import format_html
 
 from apps.console.frame import relative_time, row_link, state_pill, with_note
-from apps.console.pages.phrases import agent_count
+from apps.console.frame.columns import list_url, page_url
+from apps.console.frame.scope import with_scope
+from apps.console.pages.deployments.phrases import agent_count
 from apps.fleet.services import facts
-from apps.releases.models import Deployment
+from apps.releases.models import ConfigBundle, Deployment
 from apps.tenancy.models import Environment
 from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
 from byteor_cloud.database.large_columns import without_large
 
 MAX_DEPLOYMENTS = 100  # that run or wait
-_CHOICES = 50
 
 
 def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
@@ -45,40 +45,11 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
             for pipeline in sorted({*current, *waiting})
         ],
         "empty": "Nothing is deployed here yet.",
-        "url": f"{reverse('admin:releases_deployment_changelist')}?environment__id__exact={environment.pk}",
+        "url": with_scope(f"{list_url(Deployment)}?environment__id__exact={environment.pk}", environment),
         "link": "All deployments",
     }
-    url = reverse("admin:releases_configbundle_choose", args=[environment.pk])
+    url = page_url(ConfigBundle, "choose", environment.pk)
     return {**panel, "button": {"text": "Deploy", "icon": "rocket_launch", "url": url}} if may_deploy else panel
-
-
-def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str, Any]:
-    """Return the panel with the newest config bundles, each with the link to its deployment's form."""
-    rows = list(bundles.filter(environment=environment).order_by("-pk")[: _CHOICES + 1])
-    # Without a config bundle, a draft comes first.
-    lists, link = ("releases_configbundle", "All config bundles") if rows else ("pipelines_draft", "Drafts")
-    return {
-        "title": f"Which config bundle to deploy to {environment}",
-        "lead": f"These are the newest {_CHOICES}. The page of an older one has the button, too."
-        if len(rows) > _CHOICES
-        else "",
-        "columns": ("Config bundle", "Version", "Created", ""),
-        "rows": [
-            (
-                with_note(row_link(row), "known bad here" if row.known_bad else ""),
-                row_link(row.version),
-                with_note(relative_time(row.created_at), row.created_by),
-                format_html(
-                    '<a class="text-link" href="{}" aria-label="Deploy {}">Deploy</a>',
-                    reverse("admin:releases_configbundle_deploy", args=[row.pk]), f"{row.version}, {row}",
-                ),
-            )
-            for row in rows[:_CHOICES]
-        ],
-        "empty": "There is no config bundle yet. Promote a draft to a version first: its page creates config bundles.",
-        "url": f"{reverse(f'admin:{lists}_changelist')}?environment__id__exact={environment.pk}",
-        "link": link,
-    }  # fmt: skip
 
 
 def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Console pages of drafts and versions, with the plan editor, drawings and comparisons."""
+"""Console pages of drafts, with the plan editor."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from django.db import IntegrityError
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET, require_POST
-from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
-from apps.console.frame.base import granted_condition
+from apps.console.frame.acting import button
+from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import actor_of, check_may_operate, console_user_of, may_operate
-from apps.console.frame.first_steps import FirstStep
 from apps.console.frame.forms import new_form_id, send_once
-from apps.console.frame.scope import scope_of, with_scope
-from apps.console.pages import editor
+from apps.console.frame.scope import granted_condition, scope_of, with_scope
+from apps.console.pages.pipelines import editor
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import pipelines
+from apps.releases.models import ConfigBundle
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
@@ -36,12 +36,6 @@ from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.computing.computations import plan_text
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
-
-MAX_CHOICES = 100  # versions that are offered to compare with, newest first
-
-
-def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVariant.DEFAULT) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "variant": variant, "attrs": {}, "path": url}
 
 
 class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
@@ -128,17 +122,17 @@ class DraftAdmin(ReadOnlyAdmin):
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         title = "Edit" if may_operate(request, row.environment) else "Show the plan"
-        return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
+        return [button(title, "edit", _editor_url(row), "primary"), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the table, with a button for a new draft."""
         response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
-            url = reverse("admin:pipelines_draft_new")
+            url = page_url(Draft, "new")
             url += f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
-            button = _button("New draft", "add", with_scope(url, scope_of(request)), ActionVariant.PRIMARY)
-            response.context_data = {**(response.context_data or {}), "actions_list": [button]}
+            new = button("New draft", "add", with_scope(url, scope_of(request)), "primary")
+            response.context_data = {**(response.context_data or {}), "actions_list": [new]}
         return response
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
@@ -180,7 +174,7 @@ class DraftAdmin(ReadOnlyAdmin):
             compiles=self.compiles(draft),
             findings=stored,
             targets=editor.TARGETS,
-            versions=versions.order_by("-id")[:MAX_CHOICES],
+            versions=versions.order_by("-id")[: editor.MAX_CHOICES],
         )
         return TemplateResponse(request, "console/editor.html", context)
 
@@ -216,7 +210,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
 
 def _editor_url(draft: Draft) -> str:
-    return reverse("admin:pipelines_draft_edit", args=[draft.pk])
+    return page_url(Draft, "edit", draft.pk)
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
@@ -249,16 +243,8 @@ def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     target, against = request.GET.get("target") or None, request.GET.get("against")
     if target is not None and target not in editor.TARGETS:
         raise InvalidInput(f"The query parameter `target` must be one of {', '.join(editor.TARGETS)}.")
-    version = _find_version(draft.environment, against) if against else None
+    version = editor.find_version(draft.environment, against) if against else None
     return editor.preview(request.body, target=target, against=version, compute=compute_for(request))
-
-
-def _find_version(environment: Environment, pk: str) -> Version:
-    """Return a version of the environment. Raises Http404."""
-    try:
-        return Version.objects.get(environment=environment, pk=UUID(pk))
-    except (ValueError, Version.DoesNotExist):
-        raise Http404 from None
 
 
 def _revision(request: HttpRequest) -> int:
@@ -277,83 +263,6 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     revision, compute = _revision(request), compute_for(request)
     answer = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
     if "id" in answer:
-        answer["url"] = reverse("admin:pipelines_version_change", args=[answer["id"]])
-        # Only the page's name ties this to apps.releases, which this app must not import.
-        answer["next"] = reverse("admin:releases_configbundle_new", args=[answer["id"]])
+        answer["url"] = page_url(Version, "change", answer["id"])
+        answer["next"] = page_url(ConfigBundle, "new", answer["id"])
     return answer
-
-
-@admin.register(Version, site=site)
-class VersionAdmin(ReadOnlyAdmin):
-    tenant = "environment"
-    section = "Pipelines"
-    first_step = FirstStep(
-        6, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
-        P.OPERATE_ENVIRONMENT, "admin:pipelines_draft_new",
-    )  # fmt: skip
-    found_by = FoundBy("verified", name="name", hashes=("spec_hash",))
-    related = ("environment__project__organization",)
-    list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
-    list_filter = (("environment", VisibleRowsFilter),)
-    search_fields = ("name", "spec_hash", "created_by", "=id")
-    change_form_outer_before_template = "console/version.html"
-
-    def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
-        """Show facts of the version, and the other versions of the pipeline to compare it with."""
-        return {
-            "facts": [
-                ("Pipeline", row.name),
-                ("Number", row.number),
-                ("Spec hash", short_id(row.spec_hash)),
-                ("Promoted by", row.created_by),
-            ],
-            "siblings": _siblings(row),
-        }
-
-    def get_urls(self) -> list[Any]:
-        """Add the drawing and the comparison."""
-        drawing = self.admin_site.admin_view(self.drawing_view, cacheable=True)
-        compare = self.admin_site.admin_view(self.compare_view)
-        return [
-            path("<uuid:pk>/graph.svg", drawing, name="pipelines_version_graph"),
-            path("<uuid:pk>/compare/", compare, name="pipelines_version_compare"),
-            *super().get_urls(),
-        ]
-
-    @method_decorator(require_GET)
-    def drawing_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the graph as an image."""
-        row = self.get_object(request, str(pk))
-        if row is None:
-            raise Http404
-        headers = {"Cache-Control": "private, max-age=3600"}
-        drawing = pipelines.draw(row, compute=compute_for(request))
-        return HttpResponse(drawing, content_type="image/svg+xml", headers=headers)
-
-    @method_decorator(require_GET)
-    def compare_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Show the changes from another version of the pipeline to this one."""
-        row = self.get_object(request, str(pk))
-        if row is None:
-            raise Http404
-        siblings = _siblings(row)
-        chosen = request.GET.get("with")
-        old = _find_version(row.environment, chosen) if chosen else next(iter(siblings), None)
-        if old is not None and old.name != row.name:
-            raise Http404
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": f"{row} compared",
-            "original": row,
-            "old": old,
-            "siblings": siblings,
-            "diff": pipelines.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
-        }
-        return TemplateResponse(request, "console/compare.html", context)
-
-
-def _siblings(version: Version) -> QuerySet[Version]:
-    """Return the pipeline's other versions in the environment, newest first."""
-    others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
-    return without_large(others).order_by("-number")[:MAX_CHOICES]

@@ -6,14 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.artifacts.models import Artifact
 from apps.artifacts.services import folders
 from apps.console.frame import row_link, state_pill
-from apps.console.pages.artifacts.artifact import artifact_headline, is_capture
+from apps.console.frame.columns import list_url
+from apps.console.frame.scope import with_scope
+from apps.console.pages.artifacts.page import artifact_headline, is_capture
 from apps.tenancy.models import Environment
 from byteor_cloud.database.large_columns import with_small_values
 from byteor_cloud.ids import smallest_uuid7
@@ -29,13 +30,12 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, ma
     # Ids grow with time, and the index on environment, kind and id serves both queries.
     since = smallest_uuid7(timezone.now() - timedelta(days=_DAYS))
     count = found.filter(pk__gte=since).order_by().values("pk")[: _COUNTED + 1].count()
-    url = f"{reverse('admin:artifacts_artifact_changelist')}?environment__id__exact={environment.pk}"
+    url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
     number = f"More than {_COUNTED}" if count > _COUNTED else count or "None"
     return {
         "title": "Incidents",
-        "place": -1,  # above the last events
         "lead": f"{number} in the last {_DAYS} days." if count else "",
-        "url": f"{url}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}",
+        "url": with_scope(url, environment),
         "columns": ("What happened", "Capture"),
         "rows": [
             (

@@ -1,4 +1,4 @@
-"""Console lists of the rows behind deployments and approvals: decisions, agents, reports, timelines, known bad."""
+"""Console pages of what is recorded about deployments: their agents, the agents' reports, and timelines."""
 
 from __future__ import annotations
 
@@ -8,40 +8,13 @@ from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 
-from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.console.frame import Act, ReadOnlyAdmin, site
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import row_url
-from apps.console.pages import explanations, history
-from apps.console.pages.phrases import describe_timeline_detail
-from apps.fleet.models import Agent
-from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
+from apps.console.pages.deployments.phrases import describe_timeline_detail
+from apps.releases.models import AgentReport, DeploymentAgent, TimelineEntry
 from apps.releases.services import deployments
 from apps.tenancy.permissions import Permission as P
-
-
-@admin.register(KnownBad, site=site)
-class KnownBadAdmin(ReadOnlyAdmin):
-    tenant = "environment"
-    section = "Config bundles"
-    menu, noun, nouns = "Known bad", "known bad configuration", "known bad configurations"
-    related = ("environment__project__organization",)
-    list_display = ("config_hash", "environment", "reason", "since")
-    list_filter = (("environment", VisibleRowsFilter),)
-    search_fields = ("config_hash", "reason")
-
-
-@admin.register(ApprovalDecision, site=site)
-class ApprovalDecisionAdmin(ReadOnlyAdmin):
-    tenant = "approval__environment"
-    holds = "Who approved or denied what, with the comments."
-    omitted = frozenset({"user"})  # decided_by names the person, whose own page not everybody may see
-    related = ("approval__environment__project__organization", "user")
-    list_display = ("decided_by", "decision", "comment", "approval", "created_at")
-    list_filter = ("decision",)
-    search_fields = ("decided_by", "comment", "=id")
-
-    def page_title(self, row: ApprovalDecision) -> str:
-        return f"Approval decision of {row.decided_by}: {row.decision}"
 
 
 @admin.register(DeploymentAgent, site=site)
@@ -77,10 +50,6 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
         if isinstance(row, DeploymentAgent) and "bulk" not in context:
             back = row_url(row.deployment)
         return super()._perform(request, act, rows, back, **context)
-
-    def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        """Return the explanation and the history as panels of an agent's page."""
-        return [*explanations.panels(row), history.panel(row)] if isinstance(row, Agent) else []
 
 
 @admin.register(AgentReport, site=site)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+from django.http import Http404
 from django.template.loader import render_to_string
 
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import pipelines
 from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import is_same_json
 from byteor.engine.compiler import PlanSyntaxError, parse_plan
 from byteor_cloud.computing.computations import compile_draft, plan_text, preview_text
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
 
+MAX_CHOICES = 100  # versions that are offered to compare with, newest first
 TARGETS = {"single_ring": "Single ring", "lane_graph": "Lane graph"}
 FIRST_PLANS: dict[str, dict[str, Any]] = {
     "single_ring": {
@@ -44,6 +48,14 @@ def preview(
     if "diff" in answer:
         answer["diff"] = render_to_string("console/diff.html", {"diff": answer["diff"]})
     return answer
+
+
+def find_version(environment: Environment, pk: str) -> Version:
+    """Return a version of the environment. Raises Http404."""
+    try:
+        return Version.objects.get(environment=environment, pk=UUID(pk))
+    except (ValueError, Version.DoesNotExist):
+        raise Http404 from None
 
 
 def _parse(text: bytes, compute: Compute) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from django.urls import reverse
-
-from apps.console.frame.columns import TONES
+from apps.console.frame.columns import TONES, list_url, page_url
+from apps.console.frame.scope import with_scope
 from apps.fleet.models import Agent, Heartbeat, Liveness
 from apps.fleet.services import facts
 from apps.tenancy.models import Environment
@@ -21,13 +20,12 @@ def fleet_panel(environment: Environment) -> dict[str, Any]:
     """Return the panel. It reads the agents themselves only if they are few, and else the maintained counts."""
     groups = facts.count_groups(environment)
     total = groups.total
-    base = f"{reverse('admin:fleet_agent_changelist')}?environment__id__exact={environment.pk}&enrolled=yes"
+    base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"
     panel = {
         "title": "Fleet",
         "wide": True,
-        "place": 1,
         "body": "console/fleet.html",
-        "url": base,
+        "url": with_scope(base, environment),
         "link": f"{total:,} agent{'' if total == 1 else 's'}",
         "empty": "No agent is enrolled here yet. Create an enrollment token, and paste its command on a machine.",
     }
@@ -75,7 +73,7 @@ def _cells(environment: Environment) -> tuple[list[dict[str, str]], Counter[str]
     for pk, name, *marks in mine.values_list(*_COLUMNS)[:MAX_CELLS]:
         word = state_of(*marks)
         liveness[marks[0]] += 1
-        url = reverse("admin:fleet_agent_change", args=[pk])
+        url = page_url(Agent, "change", pk)
         cells.append({"url": url, "text": f"{name}: {word}", "tone": _TONE.get(word) or TONES.get(word, "plain")})
     return cells, liveness
 

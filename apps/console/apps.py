@@ -1,0 +1,12 @@
+from django.apps import AppConfig
+from django.core import checks
+
+from apps.console import theme
+
+
+class ConsoleConfig(AppConfig):
+    name = "apps.console"
+
+    def ready(self) -> None:
+        """Register the system check, whose tag ``serve`` names."""
+        checks.register(theme.check_theme, "theme")

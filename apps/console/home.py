@@ -1,0 +1,257 @@
+"""The overview, in the order of its page: the steps up to the first deployment, numbers, and short tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Exists, Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Replay
+from apps.console.frame import relative_time, row_link, site
+from apps.console.frame.columns import environment_link, list_url, page_url
+from apps.console.frame.console_user import ConsoleUser, console_user_of, who_holds
+from apps.console.frame.scope import scope_of, with_scope
+from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
+from apps.console.pages.approvals.facts import subject
+from apps.console.pages.approvals.tables import awaiting_decision_by, warning_pills
+from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT
+from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION
+from apps.fleet.models import Agent, Liveness
+from apps.fleet.services import facts
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.tenancy.models import Environment, Membership, Organization, Project, Tenant, User
+from apps.tenancy.permissions import GRANTS
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import IN_FLIGHT, ApprovalStatus, ReplayStatus
+
+_SHOWN = 8  # rows of a table
+
+
+def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add the content of the overview to its context. The theme calls this function (``DASHBOARD_CALLBACK``)."""
+    steps = _steps_to_do(request)
+    tiles = [
+        *_agents(request),
+        _approvals_waiting(request),
+        _deployments_in_flight(request),
+        _replays_diverged(request),
+        _dead_letters(request),
+    ]
+    panels = [*_waiting_for_you(request), _latest_deployments(request)]
+    is_empty = bool(steps) and not any(tile.value for tile in tiles)
+    return {**context, "steps": steps, "tiles": [] if is_empty else tiles, "panels": [] if is_empty else panels}
+
+
+def _rows(request: HttpRequest, model: type[Model]) -> QuerySet[Any]:
+    """Return the rows of a table that the person may see in the scope of the page."""
+    return site.get_model_admin(model).get_queryset(request)  # type: ignore[no-any-return]  # untyped library
+
+
+# -- the steps up to the first deployment -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The step that makes the first row of a table. It is done when the scope has a row of the table."""
+
+    model: type[Model]
+    title: str
+    text: str
+    needs: P | None
+    url: str
+    rows: int = 1  # how many rows the scope must have for it to be done
+
+
+def _steps() -> list[_Step]:
+    return [
+        _Step(
+            Organization, "Create an organization",
+            "You become its first administrator. Nobody else sees what is in it.",
+            None, reverse("admin:start"),
+        ),
+        _Step(
+            Project, "Create a project", "It holds the environments of one product, and people get their roles in it.",
+            P.CREATE_PROJECT, page_url(Organization, "choice", CREATE_PROJECT.name),
+        ),
+        _Step(
+            Environment, "Create an environment",
+            "Its posture decides whether deployments need approval, and what replays may do.",
+            P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
+        ),
+        _Step(
+            Membership, "Invite people", "Whoever operates prod needs somebody else who approves.",
+            P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name), rows=2,
+        ),
+        _Step(
+            Agent, "Enroll an agent",
+            "Create an enrollment token: it comes with the command to run on the agent's machine.",
+            P.MANAGE_ENVIRONMENT, page_url(Environment, "choice", CREATE_ENROLLMENT_TOKEN.name),
+        ),
+        _Step(
+            Version, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
+            P.OPERATE_ENVIRONMENT, page_url(Draft, "new"),
+        ),
+        _Step(
+            ConfigBundle, "Create a config bundle",
+            "On the page of a version. It adds parameters, adapters and tuning.",
+            P.OPERATE_ENVIRONMENT, list_url(Version),
+        ),
+        _Step(
+            Deployment, "Deploy it",
+            "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
+            P.OPERATE_ENVIRONMENT, list_url(ConfigBundle),
+        ),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownStep:
+    """A step as the overview shows it."""
+
+    title: str
+    text: str
+    is_done: bool
+    is_next: bool
+    url: str
+    who: str  # who may do it, if the person may not
+
+
+def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
+    """Return the steps up to the first deployment in the scope; none once that exists. They need one query."""
+    console_user, scope, steps = console_user_of(request), scope_of(request), _steps()
+    rows = [_rows(request, step.model).order_by()[step.rows - 1 : step.rows] for step in steps]
+    made = {f"step_{number}": Exists(queryset) for number, queryset in enumerate(rows)}
+    done = User.objects.filter(pk=str(console_user.user_id)).annotate(**made).values_list(*made).get()
+    if done[-1]:
+        return []
+    following = done.index(False)
+    shown = []
+    for number, step in enumerate(steps):
+        who = ""
+        if step.needs is not None and not _may(console_user, scope, step.needs):
+            who = f"{who_holds(step.needs)} can do this. Ask for the role, or for the step."
+        url = with_scope(step.url, scope)
+        shown.append(_ShownStep(step.title, step.text, done[number], number == following, url, who))
+    return shown
+
+
+def _may(console_user: ConsoleUser, scope: Tenant, needed: P) -> bool:
+    """Return whether the person has the permission in the scope or anywhere in it."""
+    if console_user.is_superuser:
+        return True
+    if scope is None:
+        return console_user.holds_anywhere(needed)
+    if needed in console_user.permissions(scope):
+        return True
+    roles = console_user.roles.get(scope.pk) if isinstance(scope, Organization) else None
+    return roles is not None and any(needed in GRANTS[role] for role in roles.projects.values())
+
+
+# -- numbers that lead to lists ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """A labelled number."""
+
+    label: str
+    value: int
+    url: str
+    tone: str
+
+
+def _tile(request: HttpRequest, label: str, value: int, model: type[Model], query: str, tone: str) -> _Tile:
+    """Return a number with the link to the rows that it counts. It has the tone unless it is 0."""
+    url = with_scope(f"{list_url(model)}?{query}", scope_of(request))
+    return _Tile(label, value, url, tone if value else "plain")
+
+
+def _agents(request: HttpRequest) -> list[_Tile]:
+    counts = facts.count_states(_rows(request, Environment))
+    tones = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
+    tiles = [
+        _tile(request, f"Agents {word}", counts.liveness[word], Agent, f"enrolled=yes&liveness={word}", tone)
+        for word, tone in tones.items()
+    ]
+    tiles.append(_tile(request, "Agents drifted", counts.drifted, Agent, "enrolled=yes&drift=yes", "warn"))
+    if counts.cloned:
+        tiles.append(_tile(request, "Suspected clones", counts.cloned, Agent, "enrolled=yes&cloned=yes", "bad"))
+    return tiles
+
+
+def _approvals_waiting(request: HttpRequest) -> _Tile:
+    waiting = _rows(request, Approval).filter(status=ApprovalStatus.PENDING).count()
+    return _tile(request, "Approvals waiting", waiting, Approval, "status__exact=pending", "waiting")
+
+
+def _deployments_in_flight(request: HttpRequest) -> _Tile:
+    in_flight = _rows(request, Deployment).filter(status__in=IN_FLIGHT).count()
+    query = f"status__in={','.join(IN_FLIGHT)}"
+    return _tile(request, "Deployments in flight", in_flight, Deployment, query, "busy")
+
+
+def _replays_diverged(request: HttpRequest) -> _Tile:
+    diverged = _rows(request, Replay).filter(status=ReplayStatus.DIVERGED).count()
+    return _tile(request, "Replays diverged", diverged, Replay, "status__exact=diverged", "warn")
+
+
+def _dead_letters(request: HttpRequest) -> _Tile:
+    dead = _rows(request, ProcrastinateJob).filter(status="failed").count()
+    return _tile(request, "Dead-letter jobs", dead, ProcrastinateJob, "status__exact=failed", "bad")
+
+
+# -- short tables -----------------------------------------------------------------------------------------------
+
+
+def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the panel of the approvals that the person can give; none for people who can give none anywhere."""
+    if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
+        return []
+    page = site.get_model_admin(Approval)
+    rows = [
+        (
+            format_html("{}{}", row_link(row, subject(row)), warning_pills(row)),
+            page.given(row),
+            page.agents(row),
+            environment_link(row.environment),
+            row.requested_by,
+            relative_time(row.expires_at),
+        )
+        for row in _rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")[:_SHOWN]
+    ]
+    return [
+        {
+            "title": "Waiting for you",
+            "url": with_scope(f"{list_url(Approval)}?for=me", scope_of(request)),
+            "columns": ("Subject", "Given", "Agents", "Environment", "Requested by", "Expires"),
+            "rows": rows,
+            "empty": "No request waits for your approval.",
+        }
+    ]
+
+
+def _latest_deployments(request: HttpRequest) -> dict[str, Any]:
+    page = site.get_model_admin(Deployment)
+    rows = [
+        (
+            row_link(row, row.pipeline),
+            page.state(row),
+            environment_link(row.environment),
+            row.requested_by,
+            relative_time(row.created_at),
+        )
+        for row in _rows(request, Deployment).order_by("-id")[:_SHOWN]
+    ]
+    return {
+        "title": "Latest deployments",
+        "url": with_scope(list_url(Deployment), scope_of(request)),
+        "columns": ("Pipeline", "Status", "Environment", "Requested by", "Requested"),
+        "rows": rows,
+        "empty": "No deployments yet.",
+    }

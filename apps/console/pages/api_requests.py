@@ -1,0 +1,40 @@
+"""Console pages of what is kept about requests of the API: idempotency keys and rate counters."""
+
+from __future__ import annotations
+
+import re
+
+from django.contrib import admin
+
+from apps.console.frame import ReadOnlyAdmin, site
+from apps.tenancy.models import IdempotencyKey, RateCounter
+
+_ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
+
+
+def _without_ids(text: str) -> str:
+    """Return a machine's name of a caller without its id, for a title."""
+    return _ID.sub("", text).replace("_", " ") or "a caller"
+
+
+@admin.register(IdempotencyKey, site=site)
+class IdempotencyKeyAdmin(ReadOnlyAdmin):
+    holds = "Requests whose first response is kept, so that a repetition gets the same."
+    list_display = ("key", "caller", "status", "expires_at")
+    sortable_by = ()
+    search_fields = ("key", "caller")
+
+    def page_title(self, row: IdempotencyKey) -> str:
+        return f"Idempotency key of {_without_ids(row.caller)}"
+
+
+@admin.register(RateCounter, site=site)
+class RateCounterAdmin(ReadOnlyAdmin):
+    holds = "How many requests each caller made in the current minute."
+    ordering = ("-minute", "key")
+    list_display = ("key", "minute", "count")
+    sortable_by = ()
+    search_fields = ("key",)
+
+    def page_title(self, row: RateCounter) -> str:
+        return f"Rate counter of {_without_ids(row.key)}"

@@ -1,0 +1,104 @@
+"""Acts that decide on an approval, its form to decide, and its decisions. A deployment's page shows them as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils import timezone
+
+from apps.console.frame import Act, ActContext, relative_time, state_pill, with_note
+from apps.console.frame.acts import permitted_by
+from apps.console.frame.columns import act_url
+from apps.console.frame.console_user import console_user_of
+from apps.releases.models import Approval, ApprovalDecision
+from apps.releases.services import approvals
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import ApprovalStatus
+
+
+def _decide(decision: str) -> Any:
+    def run(row: Approval, context: ActContext) -> None:
+        approvals.decide(row, decision=decision, user=context.user, comment=context.comment, actor=context.actor)
+
+    return run
+
+
+APPROVE = Act(
+    name="approve",
+    label="Approve",
+    explain="Your approval covers exactly what is shown here, except the note, and can be used once.",
+    run=_decide("approve"),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="check_circle",
+    comment="optional",
+    comment_label="Comment",
+    applies=permitted_by(approvals.check_open),
+)
+DENY = Act(
+    name="deny",
+    label="Deny",
+    explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
+    run=_decide("deny"),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="cancel",
+    comment="required",
+    comment_label="Comment",
+    dangerous=True,
+    applies=permitted_by(approvals.check_open),
+)
+REVOKE = Act(
+    name="revoke",
+    label="Revoke",
+    explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
+    run=lambda row, context: approvals.revoke(row, actor=context.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="block",
+    dangerous=True,
+    applies=permitted_by(approvals.check_revoke),
+)
+
+
+def on_deployment_page(act: Act) -> Act:
+    """Adapt an act on an approval for the page of the deployment that waits for the approval."""
+    return replace(
+        act,
+        run=lambda row, context: act.run(row.approval, context),
+        applies=lambda row: row.approval is not None and act.applies(row.approval),
+    )
+
+
+def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any]:
+    """Return the panel of the decisions."""
+    return {
+        "title": "Decisions",
+        "columns": ("Who", "Decision", "Comment"),
+        "rows": [
+            (
+                with_note(each.decided_by, relative_time(each.created_at)),
+                state_pill(each.decision),
+                each.comment or "-",
+            )
+            for each in decisions
+        ],
+        "empty": "Nobody has decided yet.",
+    }
+
+
+def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
+    """Return the decision form, or why the user cannot approve; None for users who do not operate the environment."""
+    held = console_user_of(request).permissions(row.environment)
+    if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
+        return None
+    if row.expires_at <= timezone.now():
+        return {"why": "This request has expired."}
+    if any(each.user_id == request.user.pk for each in decisions):
+        return {"why": "You have decided. The request waits for other people."}
+    urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
+    if row.requester_id == request.user.pk and not row.allow_self_approval:
+        why = "You, or a key that you made, requested this. Another person must approve it."
+        return {"why": why, "deny": urls["deny"]}
+    if row.requester_id is None and not row.allow_self_approval:
+        return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}
+    return {"explain": APPROVE.explain, **urls}

@@ -1,0 +1,111 @@
+"""What an approval is for, as facts of its page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model
+
+from apps.artifacts.models import Artifact, Replay
+from apps.console.frame import relative_time, row_link, short_id, state_pill, time_left, with_note
+from apps.console.frame.columns import environment_link, page_url, text_link
+from apps.console.pages.deployments.phrases import agent_count, describe_options, describe_strategy, describe_target
+from apps.fleet.models import Agent
+from apps.pipelines.models import Version
+from apps.releases.models import Approval, ConfigBundle, Deployment
+from byteor.engine.machines import ApprovalStatus
+from byteor.engine.target import ReplayTarget, Target
+
+_NAMED = 8
+
+
+def deployment_of(row: Approval) -> Deployment | None:
+    """Return the deployment that the approval is for; None if it is for a replay."""
+    return getattr(row, "deployment", None)
+
+
+def subject(row: Approval) -> str:
+    """Describe what the approval is for."""
+    deployment = deployment_of(row)
+    if deployment is not None:
+        return f"{deployment.config_bundle.version} to {row.environment}"
+    return f"Execute replay in {row.environment}" if row.replay_id else str(row)
+
+
+def approval_facts(row: Approval) -> list[tuple[str, Any]]:
+    """Return what the approval is for and how it was requested, as labels and values."""
+    deployment, bound = deployment_of(row), row.target and row.target.bound
+    facts: list[tuple[str, Any]] = []
+    if deployment is not None:
+        facts += [
+            ("Deployment", row_link(deployment, f"{deployment.pipeline} to {row.environment}")),
+            ("Version", row_link(deployment.config_bundle.version)),
+            ("Config bundle", row_link(deployment.config_bundle)),
+        ]
+    elif row.replay_id is not None:
+        facts.append(("Replay", _page_link(Replay, row.replay_id)))
+    if isinstance(bound, ReplayTarget):
+        facts += _replay_facts(bound)
+    facts += [
+        ("Environment", environment_link(row.environment)),
+        ("Posture", state_pill(row.environment.posture)),
+        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
+        ("Policy", _policy(row)),
+        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
+        ("Capabilities", ", ".join(row.capabilities) or "-"),
+        ("Spec hash", short_id(row.spec_hash)),
+        ("Config hash", short_id(row.config_hash)),
+    ]
+    if row.replay_id is None:
+        target = bound if isinstance(bound, Target) else None
+        facts += [
+            ("Target", with_note(describe_target(target), _matched_agents(row))),
+            ("Strategy", describe_strategy(row.strategy)),
+            *describe_options(row.subject.options),
+        ]
+    if deployment is not None and deployment.note:
+        facts.append(("Note", deployment.note))
+    if row.used_at is not None:
+        facts.append(("Used", relative_time(row.used_at)))
+    return facts
+
+
+def _page_link(model: type[Model], pk: Any) -> str:
+    return text_link(page_url(model, "change", pk), short_id(pk))
+
+
+def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
+    """Return the facts of the requested execute replay."""
+    pages: dict[str, type[Model]] = {
+        "artifact_id": Artifact,
+        "version_id": Version,
+        "config_bundle_id": ConfigBundle,
+        "fallback_config_bundle_id": ConfigBundle,
+    }
+    facts: list[tuple[str, Any]] = []
+    for name, value in target.stored().items():
+        label = name.removesuffix("_id").replace("_", " ").capitalize()
+        if name in pages:
+            facts.append((label, _page_link(pages[name], value)))
+        elif isinstance(value, list):
+            facts.append((label, ", ".join(map(str, value)) or "none"))
+        else:
+            facts.append((label, short_id(value) if name.endswith("hash") else "-" if value is None else value))
+    return facts
+
+
+def _matched_agents(row: Approval) -> str:
+    """Return how many agents the target matched when it was requested, and the names of the first."""
+    target = row.target
+    if target is None or target.count is None:
+        return ""
+    first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
+    names = list(first.order_by("pk").values_list("name", flat=True))
+    others = target.count - len(names)
+    more = f" and {others:,} more" if names and others > 0 else ""
+    return f"{agent_count(target.count)} at the request: {', '.join(names) or 'all deleted since'}{more}"
+
+
+def _policy(row: Approval) -> str:
+    people = f"{row.required_approvals} " + ("people" if row.required_approvals != 1 else "person")
+    return with_note(people, "the requester counts" if row.allow_self_approval else "not the requester")

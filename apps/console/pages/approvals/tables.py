@@ -1,0 +1,159 @@
+"""The approvals inbox: what waits for whose decision, and the page of an approval, with the form to decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+
+from apps.console.frame import FoundBy, LiveAdmin, VisibleRowsFilter, relative_time, site, state_pill, with_note
+from apps.console.frame.console_user import ConsoleUser, console_user_of
+from apps.console.frame.scope import granted_condition
+from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decision_form, decisions_panel
+from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
+from apps.console.pages.deployments.changes import find_changes
+from apps.console.pages.deployments.warnings import find_warnings
+from apps.releases.models import Approval, ApprovalDecision
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import ApprovalStatus
+from byteor_cloud.api.computing_lane import compute_for
+
+_SHOWN = 20
+
+
+def awaiting_decision_by(request: HttpRequest) -> Q:
+    """Return the condition of approvals that the user can give now.
+
+    The user may operate the approval's environment, and has neither requested the approval nor decided on it.
+    """
+    user = request.user
+    mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
+    return (
+        Q(status=ApprovalStatus.PENDING, expires_at__gt=timezone.now())
+        & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user_of(request))
+        & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
+        & ~Q(Exists(mine))
+    )
+
+
+class _AwaitingMyDecision(admin.SimpleListFilter):
+    title = "for me"
+    parameter_name = "for"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("me", "waiting for me")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(awaiting_decision_by(request)) if self.value() == "me" else queryset
+
+
+def warning_pills(row: Approval) -> str:
+    """Return the warnings that a list shows beside the approval."""
+    deployment = deployment_of(row)
+    words = ["break glass"] if row.break_glass else []
+    words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
+    return format_html_join("", " {}", [(state_pill(word),) for word in words])
+
+
+@admin.register(Approval, site=site)
+class ApprovalAdmin(LiveAdmin):
+    tenant = "environment"
+    section = "Approvals"
+    tabs = {"Waiting for me": "for=me"}
+    found_by = FoundBy("how_to_reg")
+    live_template = "console/approval.html"
+    still_template = "console/approval_changes.html"
+    every_s = 5
+    list_before_template = "console/inbox.html"
+    not_below = frozenset({"deployment.approval"})  # the facts of the page show it already
+    related = ("environment__project__organization", "deployment__config_bundle__version")
+    guarded = {"credential": P.OPERATE_ENVIRONMENT}
+    omitted = frozenset({"requester_id"})
+    reads = ("deployment__freeze_override",)
+    list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
+    list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
+    search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
+    # Pending approvals come first, ordered by their expiry.
+    ordering = (
+        Case(When(status=ApprovalStatus.PENDING, then=Value(0)), default=Value(1)),
+        Case(When(status=ApprovalStatus.PENDING, then="expires_at")),
+        "-id",
+    )
+    acts = (APPROVE, DENY, REVOKE)
+
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        given = Count("decisions", filter=Q(decisions__decision="approve"))
+        return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
+
+    @admin.display(description="Subject")
+    def asked(self, row: Approval) -> str:
+        return format_html("{}{}", subject(row), warning_pills(row))
+
+    @admin.display(description="Given")
+    def given(self, row: Any) -> str:
+        return f"{row.count_given} of {row.required_approvals}"
+
+    @admin.display(description="Expires", ordering="expires_at")
+    def expires(self, row: Approval) -> str:
+        return relative_time(row.expires_at) if row.status == ApprovalStatus.PENDING else "-"
+
+    @admin.display(description="Agents")
+    def agents(self, row: Approval) -> Any:
+        deployment = deployment_of(row)  # and not ``target``, which may name 100,000 agents
+        return "-" if deployment is None else deployment.target_count
+
+    @admin.display(description="Requested", ordering="created_at")
+    def requested(self, row: Approval) -> str:
+        return with_note(row.requested_by, relative_time(row.created_at))
+
+    def row_name(self, row: Any) -> str:
+        return subject(row)
+
+    def page_title(self, row: Any) -> str:
+        return f"Approval of {'an execute' if row.replay_id else ''}{subject(row).removeprefix('Execute')}"
+
+    def is_moving(self, row: Any) -> bool:
+        return bool(row.status == ApprovalStatus.PENDING)
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what the approval is for, the decisions, and the form to decide."""
+        decisions = list(row.decisions.order_by("id")[:_SHOWN])
+        deployment = deployment_of(row)
+        return {
+            **super().summary(request, row),
+            "headline": _headline(row, decisions),
+            "status": state_pill(row.status),
+            "marks": find_warnings(deployment, row),
+            "facts": approval_facts(row),
+            "decide": decision_form(request, row, decisions),
+            "hidden_acts": {"Approve", "Deny"},
+            "panels": [decisions_panel(row, decisions)],
+        }
+
+    def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the changes that the deployment makes."""
+        deployment = deployment_of(row)
+        if deployment is None:
+            return {}
+        return {
+            "changes": find_changes(deployment, compute=compute_for(request)),
+            "version": deployment.config_bundle.version,
+        }
+
+
+def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
+    given = sum(each.decision == "approve" for each in decisions)
+    match row.status:
+        case ApprovalStatus.PENDING:
+            return f"Waits for approval: {given} of {row.required_approvals} given."
+        case ApprovalStatus.APPROVED:
+            return f"Approved by {', '.join(each.decided_by for each in decisions if each.decision == 'approve')}."
+        case ApprovalStatus.DENIED:
+            return f"Denied by {', '.join(each.decided_by for each in decisions if each.decision == 'deny')}."
+        case ApprovalStatus.EXPIRED:
+            return "Expired before it was approved."
+    return "Revoked."

@@ -1,0 +1,16 @@
+"""Console pages of unreferenced blobs."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from apps.artifacts.models import UnreferencedBlob
+from apps.console.frame import ReadOnlyAdmin, site
+
+
+@admin.register(UnreferencedBlob, site=site)
+class UnreferencedBlobAdmin(ReadOnlyAdmin):
+    holds = "Contents of bundles and artifacts to which nothing refers any more. Retention removes them."
+    ordering = ("-since", "content_hash")
+    list_display = ("content_hash", "since")
+    search_fields = ("content_hash",)

@@ -1,0 +1,30 @@
+"""What the pages of artifacts, replays and bisects have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from apps.console.frame import LiveAdmin, state_pill
+from apps.console.frame.console_user import console_user_of
+from apps.tenancy.permissions import Permission as P
+
+
+class RunningAdmin(LiveAdmin):
+    """A table of captures or of the worker's work on them. Its pages show how far the work is."""
+
+    still_template = "console/records.html"
+
+    def is_moving(self, row: Any) -> bool:
+        return row.finished_at is None
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what each of these pages begins with."""
+        shown = {"status": state_pill(row.status), "hidden_acts": ()}
+        return {**super().summary(request, row), **shown}
+
+
+def may_read_records(request: HttpRequest, row: Any) -> bool:
+    """Return whether the person may see captured records."""
+    return P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)

@@ -1,0 +1,45 @@
+"""The choice of what to deploy to an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.html import format_html
+
+from apps.console.frame import relative_time, row_link, with_note
+from apps.console.frame.columns import list_url, page_url
+from apps.pipelines.models import Draft
+from apps.releases.models import ConfigBundle
+from apps.tenancy.models import Environment
+
+_SHOWN = 50
+
+
+def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str, Any]:
+    """Return the panel with the newest config bundles, each with the link to its deployment's form."""
+    rows = list(bundles.filter(environment=environment).order_by("-pk")[: _SHOWN + 1])
+    # Without a config bundle, a draft comes first.
+    lists, link = (list_url(ConfigBundle), "All config bundles") if rows else (list_url(Draft), "Drafts")
+    return {
+        "title": f"Which config bundle to deploy to {environment}",
+        "lead": f"These are the newest {_SHOWN}. The page of an older one has the button, too."
+        if len(rows) > _SHOWN
+        else "",
+        "columns": ("Config bundle", "Version", "Created", ""),
+        "rows": [
+            (
+                with_note(row_link(row), "known bad here" if row.known_bad else ""),
+                row_link(row.version),
+                with_note(relative_time(row.created_at), row.created_by),
+                format_html(
+                    '<a class="text-link" href="{}" aria-label="Deploy {}">Deploy</a>',
+                    page_url(ConfigBundle, "deploy", row.pk), f"{row.version}, {row}",
+                ),
+            )
+            for row in rows[:_SHOWN]
+        ],
+        "empty": "There is no config bundle yet. Promote a draft to a version first: its page creates config bundles.",
+        "url": f"{lists}?environment__id__exact={environment.pk}",
+        "link": link,
+    }  # fmt: skip

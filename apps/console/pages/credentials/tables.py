@@ -1,0 +1,124 @@
+"""Console pages of credentials: tokens of people, keys of organizations, signing keys and sign-in links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.text import capfirst
+
+from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, row_link, site, state_pill
+from apps.console.frame.console_user import ConsoleUser
+from apps.console.frame.scope import reaching
+from apps.tenancy.models import OrganizationKey, SigningKey, SignInLink, Tenant, UserToken
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import signing_keys, tokens
+from byteor.engine.signing.keys import KeyStatus
+
+
+class CredentialAdmin(ReadOnlyAdmin):
+    """Base of the pages of credentials."""
+
+    section = "People and keys"
+
+    def page_title(self, row: Any) -> str:
+        return f"{capfirst(self.singular)} {getattr(row, 'name', '')} ({row.prefix}…)".replace("  ", " ")
+
+    @admin.display(description="State")
+    def state(self, row: Any) -> str:
+        if row.revoked_at is not None:
+            return state_pill("revoked")
+        return state_pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
+
+
+def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
+    """Return the act that revokes a credential. ``scope`` returns the tenant of its audit event for a row."""
+    return Act(
+        name="revoke",
+        label="Revoke",
+        explain="The credential becomes invalid at once. This cannot be undone.",
+        run=lambda row, context: tokens.revoke(row, action=action, actor=context.actor, scope=scope(row)),
+        needs=needs,
+        icon="block",
+        dangerous=True,
+        applies=lambda row: row.revoked_at is None,
+    )
+
+
+@admin.register(UserToken, site=site)
+class UserTokenAdmin(CredentialAdmin):
+    menu = "My tokens"
+    related = ("user",)
+    list_display = ("prefix", "name", "user", "state", "expires_at", "last_used_at", "created_at")
+    list_filter = ("revoked_at",)
+    search_fields = ("name", "prefix", "user__email", "=id")
+    acts = (revoke_act("token.revoke", lambda row: None, None),)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return queryset if console_user.is_superuser else queryset.filter(user_id=console_user.user_id)
+
+
+@admin.register(OrganizationKey, site=site)
+class OrganizationKeyAdmin(CredentialAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    related = ("organization", "project")
+    list_display = ("prefix", "name", "role", "organization", "project", "state", "expires_at", "last_used_at")
+    list_filter = ("role", ("organization", VisibleRowsFilter))
+    search_fields = ("name", "prefix", "=id")
+    acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
+
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return reaching(queryset, scope)
+
+
+@admin.register(SigningKey, site=site)
+class SigningKeyAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.VIEW_ORG
+    section = "People and keys"
+    related = ("organization",)
+    omitted = frozenset({"status"})
+    list_display = ("kid", "state", "organization", "not_before", "signs_until", "not_after")
+    list_filter = ("status", ("organization", VisibleRowsFilter))
+    search_fields = ("kid", "=id")
+    acts = (
+        Act(
+            name="retire",
+            label="Retire",
+            explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
+            "A next key is withdrawn before it has signed anything. The private key is destroyed.",
+            run=lambda row, context: signing_keys.retire(row, reason=context.comment, actor=context.actor),
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="block",
+            comment="required",
+            dangerous=True,
+            applies=lambda row: row.current_status in {KeyStatus.NEXT, KeyStatus.RETIRING},
+        ),
+    )
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: SigningKey) -> str:
+        return state_pill(row.current_status)
+
+    def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
+        """Show the key's status now."""
+        return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
+
+
+@admin.register(SignInLink, site=site)
+class SignInLinkAdmin(ReadOnlyAdmin):
+    noun, nouns = "sign-in link", "sign-in links"
+    holds = "One-time links with which people sign in, without the links themselves."
+    related = ("user",)
+    list_display = ("user", "created_at", "expires_at", "used_at")
+    search_fields = ("user__email", "=id")
+
+    def page_title(self, row: SignInLink) -> str:
+        return f"Sign-in link for {row.user}"

@@ -1,0 +1,32 @@
+"""What keeps a deployment from continuing, as a panel of the deployment's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.utils.html import format_html, format_html_join
+
+from apps.console.frame import relative_time, state_pill
+from apps.console.frame.columns import page_url, text_link
+from apps.releases.models import Deployment
+from byteor.engine.blockers import NAMED, Blocker
+
+
+def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
+    """Return the panel that says what keeps a deployment from continuing; none if nothing does."""
+    rows = [
+        (
+            state_pill(blocker.code),
+            blocker.detail,
+            format_html("until {}", relative_time(blocker.until)) if blocker.until else "",
+            format_html_join(", ", "{}", ((_link(pk),) for pk in blocker.ids[:NAMED])),
+        )
+        for blocker in found
+    ]
+    return [{"title": "What it waits for", "rows": rows}] if rows else []
+
+
+def _link(pk: UUID) -> str:
+    return text_link(page_url(Deployment, "change", pk), "deployment")

@@ -1,0 +1,96 @@
+"""Acts that create organizations, projects and environments, or delete them."""
+
+from __future__ import annotations
+
+from apps.console.frame.acts import Act, ActContext
+from apps.console.frame.forms import ActForm, name_field, radio_field, slug_field
+from apps.tenancy.api import serializers as s
+from apps.tenancy.models import Environment, Organization, Project, User
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.policy import Posture
+from apps.tenancy.services import organizations
+
+_POSTURES = {
+    Posture.DEV: "dev: no approvals, and replays may perform side effects",
+    Posture.STAGING: "staging: no approvals, and replays perform no side effects",
+    Posture.PROD: "prod: another person must approve each deployment, and replays perform no side effects",
+}
+
+
+class _OrganizationForm(ActForm):
+    rules = s.OrganizationSerializer
+    name = name_field()
+    slug = slug_field()
+
+
+class _ProjectForm(ActForm):
+    rules = s.ProjectSerializer
+    name = name_field()
+    slug = slug_field()
+
+
+class _EnvironmentForm(ActForm):
+    rules = s.EnvironmentSerializer
+    name = name_field()
+    posture = radio_field(_POSTURES, initial=Posture.DEV, help_text="It cannot be changed later. Its rules can.")
+
+
+def _create_organization(row: User, context: ActContext) -> Organization:
+    return organizations.create_organization(owner=context.user, actor=context.actor, **context.values)
+
+
+def _create_project(row: Organization, context: ActContext) -> Project:
+    return organizations.create_project(organization=row, actor=context.actor, **context.values)
+
+
+def _create_environment(row: Project, context: ActContext) -> Environment:
+    # The form sets no settings, and the organization's defaults loosen nothing.
+    return organizations.create_environment(project=row, may_loosen=False, actor=context.actor, **context.values)
+
+
+def _delete(kind: str) -> Act:
+    return Act(
+        name="delete",
+        label="Delete",
+        explain=f"The {kind} disappears at once for all callers, including its agents. Everything that belongs to it "
+        "is then deleted in the background. Its audit events stay.",
+        run=lambda row, context: organizations.delete(row, kind=kind, actor=context.actor),
+        needs=P.MANAGE_PROJECT,
+        icon="delete",
+        dangerous=True,
+        removes=True,
+    )
+
+
+CREATE_ORGANIZATION = Act(
+    name="create_organization",
+    label="Create organization",
+    explain="You become its first administrator. Its members see nothing of other organizations.",
+    run=_create_organization,
+    needs=None,
+    only_self=True,
+    icon="domain_add",
+    form=_OrganizationForm,
+    creates=Organization,
+)
+CREATE_PROJECT = Act(
+    name="create_project",
+    label="Create project",
+    explain="A project holds environments, and people may have a role of its own in it.",
+    run=_create_project,
+    needs=P.CREATE_PROJECT,
+    icon="create_new_folder",
+    form=_ProjectForm,
+    creates=Project,
+)
+CREATE_ENVIRONMENT = Act(
+    name="create_environment",
+    label="Create environment",
+    explain="Agents are enrolled in an environment, and pipelines are deployed to it.",
+    run=_create_environment,
+    needs=P.MANAGE_PROJECT,
+    icon="layers",
+    form=_EnvironmentForm,
+    creates=Environment,
+)
+DELETE_PROJECT, DELETE_ENVIRONMENT = _delete("project"), _delete("environment")

@@ -1,0 +1,57 @@
+"""Console pages of organizations and projects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.console.frame.scope import NEEDED
+from apps.console.pages.credentials.acts import (
+    CREATE_ORGANIZATION_KEY,
+    ROTATE_SIGNING_KEY,
+    ROTATE_SIGNING_KEY_AT_ONCE,
+)
+from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT, DELETE_PROJECT
+from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
+from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION, INVITE_TO_PROJECT
+from apps.tenancy.models import Organization, Project
+
+
+@admin.register(Organization, site=site)
+class OrganizationAdmin(ReadOnlyAdmin):
+    tenant = ""
+    needs = NEEDED[Organization]
+    holds = "The companies or teams that share this installation, apart from each other."
+    found_by = FoundBy("domain", words=("name", "slug"))
+    list_display = ("name", "slug", "created_at")
+    search_fields = ("name", "slug", "=id")
+    acts = (
+        CREATE_PROJECT,
+        INVITE_TO_ORGANIZATION,
+        CREATE_ORGANIZATION_KEY,
+        ROTATE_SIGNING_KEY,
+        ROTATE_SIGNING_KEY_AT_ONCE,
+        SET_QUOTAS,
+    )
+    not_below = frozenset({"auditseal.organization"})
+
+    def summary(self, request: HttpRequest, row: Organization) -> dict[str, Any]:
+        """Show what the organization uses."""
+        return {"panels": usage_panels(row)}
+
+
+@admin.register(Project, site=site)
+class ProjectAdmin(ReadOnlyAdmin):
+    tenant = ""
+    needs = NEEDED[Project]
+    holds = "Groups of environments in an organization. People may have another role in each."
+    found_by = FoundBy("folder", words=("name", "slug"))
+    related = ("organization",)
+    omitted = frozenset({"deleted_at"})
+    list_display = ("name", "slug", "organization", "created_at")
+    list_filter = (("organization", VisibleRowsFilter),)
+    search_fields = ("name", "slug", "=id")
+    acts = (CREATE_ENVIRONMENT, INVITE_TO_PROJECT, DELETE_PROJECT)

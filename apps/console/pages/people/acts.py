@@ -1,0 +1,122 @@
+"""Acts on people: invite them, change their roles, and remove them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminEmailInputWidget
+
+from apps.console.frame.acts import Act, ActContext, permitted_by
+from apps.console.frame.forms import ActForm, radio_field
+from apps.tenancy.api import serializers as s
+from apps.tenancy.models import Membership, Organization, Project
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.permissions import Role, may_grant
+from apps.tenancy.services import members
+
+_ROLES = {
+    Role.VIEWER: "Viewer: sees everything and changes nothing",
+    Role.OPERATOR: "Operator: also edits pipelines, deploys, approves and replays",
+    Role.PROJECT_ADMIN: "Project admin: also manages environments, their settings, enrollment tokens and project "
+    "members",
+    Role.ORG_ADMIN: "Organization admin: may do everything in the organization",
+}
+
+
+def offer_roles(field: Any, *, held: frozenset[P], organization_too: bool) -> None:
+    """Offer the roles that somebody with the permissions ``held`` may grant."""
+    field.choices = [
+        (role, text)
+        for role, text in _ROLES.items()
+        if may_grant(held, role) and (organization_too or role is not Role.ORG_ADMIN)
+    ]
+
+
+class _InviteForm(ActForm):
+    rules = s.MemberSerializer
+    conflicts = {"exists": "email"}
+    email = forms.EmailField(max_length=254, label="E-mail address", widget=UnfoldAdminEmailInputWidget)
+    role = radio_field({}, initial=Role.VIEWER)
+
+    def offer(self, row: Any, held: frozenset[P]) -> None:
+        offer_roles(self.fields["role"], held=held, organization_too=isinstance(row, Organization))
+
+
+class _RoleForm(ActForm):
+    role = radio_field({})
+
+    def offer(self, row: Any, held: frozenset[P]) -> None:
+        offer_roles(self.fields["role"], held=held, organization_too=row.project_id is None)
+        self.fields["role"].initial = row.role
+
+
+def _invite(row: Organization | Project, context: ActContext) -> Membership:
+    project = row if isinstance(row, Project) else None
+    return members.add(
+        organization=row.organization if isinstance(row, Project) else row,
+        project=project,
+        email=context.values["user"]["email"],
+        role=Role(context.values["role"]),
+        granter=context.held,
+        actor=context.actor,
+    )
+
+
+def _change_role(row: Membership, context: ActContext) -> Membership:
+    role = Role(context.values["role"])
+    return members.change_role(row, role=role, granter=context.held, actor=context.actor)
+
+
+def _remove(row: Membership, context: ActContext) -> None:
+    members.remove(row, granter=context.held, actor=context.actor)
+
+
+_INVITATION = (
+    "No message is sent: tell the person to sign in here with this verified e-mail address. On a server without an "
+    "identity provider, whoever runs it makes a one-time link with “manage.py sign_in_link”."
+)
+INVITE_TO_ORGANIZATION = Act(
+    name="invite",
+    label="Invite to organization",
+    explain=f"The role holds in every project in which the person has no role of its own. {_INVITATION}",
+    run=_invite,
+    needs=P.MANAGE_ORG_MEMBERSHIPS,
+    icon="person_add",
+    form=_InviteForm,
+    creates=Membership,
+)
+INVITE_TO_PROJECT = Act(
+    name="invite",
+    label="Invite to project",
+    explain=f"In this project, the role replaces the role that the person has in the organization. {_INVITATION}",
+    run=_invite,
+    needs=P.MANAGE_PROJECT,
+    icon="person_add",
+    form=_InviteForm,
+    creates=Membership,
+)
+CHANGE_ROLE = Act(
+    name="change_role",
+    label="Change role",
+    explain="The new role holds at once, also for the person's tokens.",
+    run=_change_role,
+    needs=P.MANAGE_PROJECT,
+    needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
+    icon="manage_accounts",
+    form=_RoleForm,
+    applies=permitted_by(members.check_not_last_admin),
+)
+REMOVE_MEMBER = Act(
+    name="remove",
+    label="Remove",
+    explain="The person loses this role at once, also with their tokens. Organization keys that they made stay valid: "
+    "revoke those that nobody needs.",
+    run=_remove,
+    needs=P.MANAGE_PROJECT,
+    needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
+    icon="person_remove",
+    dangerous=True,
+    removes=True,
+    applies=permitted_by(members.check_not_last_admin),
+)
