@@ -29,10 +29,11 @@ test: setup ## Run the tests; some of them: make test ARGS='tests/system/embedde
 
 # Without the tests that start servers and browsers, because they do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
-OLDEST_TESTS = tests/engine tests/verify tests/agent tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker tests/laws \
-	tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/operations
+OLDEST_TESTS = tests/engine tests/verify tests/agent \
+	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker \
+	tests/laws tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/operations tests/console
 
-test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest supported Python
+test-oldest: ## Run the tests of engine, platform, laws and each app on the oldest supported Python
 	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED on Python $(OLDEST), the oldest supported one" >&2; exit 1; }
 	@.venv-$(OLDEST)/bin/python -VV
 	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(IN_ORDER) $(OLDEST_TESTS) $(ARGS)
