@@ -7,24 +7,23 @@ from typing import Any
 
 from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.artifacts.api import operations
 from apps.artifacts.api import reading as r
 from apps.artifacts.api import serializers as s
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services import bisects, cancellation, captures, replays, uploads
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ArtifactStatus, BisectStatus, ReplayStatus
 from byteor.engine.replay import BisectOutcome
 from byteor_cloud.api.bodies import declared_length
 from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.api.filters import BY_CREATION
+from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parameters import (
     choice_parameter,
     id_parameter,
@@ -54,13 +53,10 @@ _MAX_SEQUENCE = 2**64 - 1
 class UploadViewSet(AgentSelfViewSet):
     """The route on which an agent uploads artifacts."""
 
-    operations = operations.UPLOAD
+    tag = Tag.AGENTS
     queryset = Artifact.objects.none()
     serializer_class = s.UploadSerializer
     parser_classes = [UploadParser]
-    errors = {"create": (Conflict, QuotaExceeded, LengthRequired, InsufficientStorage)}
-    takes_idempotency_key = False
-    permissions = {"create": SIGNED_IN}
     agent_scope = "agent:artifact_upload"
     body_cap = "max_upload_bytes"
     body_allowance = 1 << 20
@@ -71,12 +67,23 @@ class UploadViewSet(AgentSelfViewSet):
         uploads.check_declared_size(self.agent, declared_length(request._request), self.body_allowance)
         return has_body
 
-    @extend_schema(
-        request={"multipart/form-data": s.UploadSerializer},
+    @Operation(
+        "uploadArtifact",
+        SIGNED_IN,
+        body={"multipart/form-data": s.UploadSerializer},
         responses={201: s.ArtifactSerializer, 200: s.ArtifactSerializer},
+        errors=(Conflict, QuotaExceeded, LengthRequired, InsufficientStorage),
+        example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
+        takes_idempotency_key=False,
     )
     def create(self, request: Request, **kwargs: Any) -> Response:
-        """Store an uploaded artifact. Returns 200 instead of 201 if the environment already has the same content."""
+        """Upload an artifact.
+
+        Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the same
+        kind, spec hash and deployment returns the existing artifact (200). If its check failed without a result
+        (`check_failed` in `reasons`), it is checked again. A new artifact that would exceed a quota of the organization
+        is not stored, and refused with `quota.stored_bytes` or, if it is an incident bundle, `quota.captures_per_day`.
+        """
         body = s.UploadSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         file = body.validated_data.pop("file")
@@ -94,7 +101,7 @@ class UploadViewSet(AgentSelfViewSet):
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """Artifacts of an environment."""
 
-    operations = operations.ARTIFACT
+    tag = Tag.ARTIFACTS
     queryset = Artifact.objects.select_related("deployment__config_bundle")
     serializer_class = s.ArtifactSerializer
     filters = {
@@ -110,19 +117,33 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         ),
         "captured_before": time_parameter("captured_at__lt", description="Only artifacts captured before this time."),
     }
-    errors = {"replay": (Conflict, Unprocessable), "bisect": (Conflict, Unprocessable)}
-    permissions = {
-        "list": P.VIEW_ENVIRONMENT,
-        "retrieve": P.VIEW_ENVIRONMENT,
-        # Captured records may contain data that operators may see and viewers may not.
-        "content": P.OPERATE_ENVIRONMENT,
-        "replay": P.OPERATE_ENVIRONMENT,
-        "bisect": P.OPERATE_ENVIRONMENT,
+    operations = {
+        "list": Operation(
+            "listArtifacts",
+            P.VIEW_ENVIRONMENT,
+            """List artifacts.
+
+            Returns the artifacts that the environment's agents uploaded, newest first.
+            """,
+        ),
+        "retrieve": Operation(
+            "getArtifact",
+            P.VIEW_ENVIRONMENT,
+            """Get an artifact.
+
+            Returns one artifact with the result of its check.
+            """,
+        ),
     }
 
-    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    @Operation(
+        "downloadArtifact", P.OPERATE_ENVIRONMENT, responses={(200, "application/octet-stream"): OpenApiTypes.BINARY}
+    )
     def content(self, request: Request, **kwargs: Any) -> FileResponse:
-        """Return the bytes of the artifact as uploaded."""
+        """Download an artifact.
+
+        Returns the bytes as they were uploaded.
+        """
         artifact = self.get_object()
         response = FileResponse(
             blobs.read(artifact.content_hash),
@@ -133,9 +154,21 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         response["ETag"] = f'"{artifact.content_hash}"'
         return response
 
-    @extend_schema(request=s.ReplayArtifactSerializer, responses={202: s.ReplaySerializer})
+    @Operation(
+        "replayArtifact",
+        P.OPERATE_ENVIRONMENT,
+        body=s.ReplayArtifactSerializer,
+        responses={202: s.ReplaySerializer},
+        errors=(Conflict, Unprocessable),
+        example={"mode": "dry_run"},
+    )
     def replay(self, request: Request, **kwargs: Any) -> Response:
-        """Request a replay of the artifact: a dry run unless ``execute`` is requested and permitted."""
+        """Replay an artifact.
+
+        Runs a verified incident bundle through a version again. By default this is a dry run. `execute` also performs
+        the side effects that the environment's policy, an approval and the server's allowlists permit. Refused with 422
+        if no version has the artifact's spec hash.
+        """
         artifact = self.get_object()
         body = s.ReplayArtifactSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
@@ -143,9 +176,20 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         location = request.path.rsplit("/artifacts/", 1)[0] + f"/replays/{replay.pk}"
         return Response(s.ReplaySerializer(replay).data, status=202, headers={"Location": location})
 
-    @extend_schema(request=s.BisectArtifactSerializer, responses={202: s.BisectSerializer})
+    @Operation(
+        "bisectArtifact",
+        P.OPERATE_ENVIRONMENT,
+        body=s.BisectArtifactSerializer,
+        responses={202: s.BisectSerializer},
+        errors=(Conflict, Unprocessable),
+        example={"predicate": "fails"},
+    )
     def bisect(self, request: Request, **kwargs: Any) -> Response:
-        """Request a bisect of the artifact's pipeline."""
+        """Bisect an artifact.
+
+        Searches the versions of a pipeline for the first that a verified incident bundle shows as bad. By default only
+        the two ends and some versions between them are replayed; `exhaustive` replays all.
+        """
         artifact = self.get_object()
         body = s.BisectArtifactSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
@@ -157,7 +201,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """Bisects of an environment."""
 
-    operations = operations.BISECT
+    tag = Tag.ARTIFACTS
     queryset = Bisect.objects.all()
     serializer_class = s.BisectSerializer
     filters = {
@@ -166,41 +210,53 @@ class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "outcome": choice_parameter(BisectOutcome, "outcome"),
         "artifact_id": id_parameter("artifact_id"),
     }
-    permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}
+    operations = {
+        "list": Operation(
+            "listBisects",
+            P.VIEW_ENVIRONMENT,
+            """List bisects.
+
+            Returns the environment's bisects, newest first.
+            """,
+        ),
+        "retrieve": Operation(
+            "getBisect",
+            P.VIEW_ENVIRONMENT,
+            """Get a bisect.
+
+            Returns the bisect with the verdicts so far, and its outcome once it has ended.
+            """,
+        ),
+    }
 
 
 class CaptureViewSet(EnvironmentViewSet):
     """What a verified incident bundle holds."""
 
-    operations = operations.CAPTURE
+    tag = Tag.ARTIFACTS
     queryset = Artifact.objects.select_related("environment__project")
     serializer_class = s.ArtifactSerializer
-    parameters = {
-        "files": {
+    # Captured records may contain data that operators may see and viewers may not.
+
+    @Operation(
+        "listArtifactFiles",
+        P.OPERATE_ENVIRONMENT,
+        parameters={
             "path": line_parameter(max_length=1024, description="Download the file with this path."),
             "after": line_parameter(max_length=1024, description="List the files after this path."),
         },
-        "journal": {
-            "after": integer_parameter(0, _MAX_POSITION, description="Begin after the record at this position."),
-            "sequence": integer_parameter(
-                0, _MAX_SEQUENCE, description="Begin at the first record with at least this sequence."
-            ),
-            "time": time_parameter(description="Begin at the first record at this time or later."),
-            "limit": integer_parameter(1, 200, description="The most records of a page.", default=50),
-        },
-    }
-    errors = {"files": (Conflict,), "journal": (Conflict, Unavailable)}
-    # Captured records may contain data that operators may see and viewers may not.
-    permissions = {"files": P.OPERATE_ENVIRONMENT, "journal": P.OPERATE_ENVIRONMENT}
-
-    @extend_schema(
         responses={
             (200, "application/json"): r.ArtifactFilesSerializer,
             (200, "application/octet-stream"): OpenApiTypes.BINARY,
-        }
+        },
+        errors=(Conflict,),
     )
     def files(self, request: Request, **kwargs: Any) -> Response | FileResponse:
-        """List the files, or return one as an attachment."""
+        """List or download the files of an artifact.
+
+        Returns path, size and SHA-256 of each file of a verified incident bundle. With `path` it returns the bytes of
+        one file as an attachment. A list of more than 4 MiB is cut; `after` continues it.
+        """
         artifact = self.get_object()
         if (path := self.parameter_values.get("path")) is None:
             return Response(captures.page_of_files(artifact, self.parameter_values.get("after", "")))
@@ -211,9 +267,26 @@ class CaptureViewSet(EnvironmentViewSet):
             content_type="application/octet-stream",
         )
 
-    @extend_schema(responses=r.JournalPageSerializer)
+    @Operation(
+        "readArtifactJournal",
+        P.OPERATE_ENVIRONMENT,
+        parameters={
+            "after": integer_parameter(0, _MAX_POSITION, description="Begin after the record at this position."),
+            "sequence": integer_parameter(
+                0, _MAX_SEQUENCE, description="Begin at the first record with at least this sequence."
+            ),
+            "time": time_parameter(description="Begin at the first record at this time or later."),
+            "limit": integer_parameter(1, 200, description="The most records of a page.", default=50),
+        },
+        responses=r.JournalPageSerializer,
+        errors=(Conflict, Unavailable),
+    )
     def journal(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Return a page of a journal."""
+        """Read a journal of an artifact.
+
+        Returns a page of the records of a lane, in sequence order. It begins after the position `after`, or at the
+        first record with at least this `sequence`, or at this `time` or later. A page of more than 4 MiB ends early.
+        """
         begins = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
         if len(begins) > 1:
             raise InvalidInput.at_parameter(begins[1], f"Send only one of {' and '.join(begins)}.")
@@ -225,7 +298,7 @@ class CaptureViewSet(EnvironmentViewSet):
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """Replays of an environment."""
 
-    operations = operations.REPLAY
+    tag = Tag.ARTIFACTS
     queryset = Replay.objects.all()
     serializer_class = s.ReplaySerializer
     filters = {
@@ -235,41 +308,78 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "artifact_id": id_parameter("artifact_id"),
         "version_id": id_parameter("version_id"),
     }
-    parameters = {
-        "compare": {"with": id_parameter(required=True, description="The replay to compare with.")},
-        "trace": {
-            "sequence": integer_parameter(0, _MAX_SEQUENCE, required=True, description="The sequence of the record."),
-            "ingress": line_parameter(description="The ingress of the record. Default: all that are replayed."),
-            "after": integer_parameter(0, _MAX_POSITION, description="Begin after the step with this number."),
-        },
-    }
-    errors = {"cancel": (Conflict,), "compare": (Conflict,), "trace": (Conflict, Unavailable)}
-    permissions = {
-        "list": P.VIEW_ENVIRONMENT,
-        "retrieve": P.VIEW_ENVIRONMENT,
-        "cancel": P.OPERATE_ENVIRONMENT,
-        "compare": P.OPERATE_ENVIRONMENT,
-        "trace": P.OPERATE_ENVIRONMENT,
+    operations = {
+        "list": Operation(
+            "listReplays",
+            P.VIEW_ENVIRONMENT,
+            """List replays.
+
+            Returns the environment's replays, newest first.
+            """,
+        ),
+        "retrieve": Operation(
+            "getReplay",
+            P.VIEW_ENVIRONMENT,
+            """Get a replay.
+
+            Returns the replay with its result, once it has ended.
+            """,
+        ),
     }
 
-    @extend_schema(request=s.CancelSerializer, responses=s.ReplaySerializer)
+    @Operation(
+        "cancelReplay",
+        P.OPERATE_ENVIRONMENT,
+        body=s.CancelSerializer,
+        responses=s.ReplaySerializer,
+        errors=(Conflict,),
+        example={"reason": "The wrong version was chosen."},
+    )
     def cancel(self, request: Request, **kwargs: Any) -> Response:
-        """End a queued or running dry run."""
+        """Cancel a replay.
+
+        Ends a queued or running dry run as `failed` with the error code `cancelled`.
+        """
         body = s.CancelSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         return self.represent(cancellation.cancel(self.get_object(), actor=self.actor, **body.validated_data))
 
-    @extend_schema(responses=r.ComparisonSerializer)
+    @Operation(
+        "compareReplays",
+        P.OPERATE_ENVIRONMENT,
+        parameters={"with": id_parameter(required=True, description="The replay to compare with.")},
+        responses=r.ComparisonSerializer,
+        errors=(Conflict,),
+    )
     def compare(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Compare the result with another replay's."""
+        """Compare two replays.
+
+        Says where the results of two replays of the same records differ. In each pair the replay of the URL is first
+        and the one in `with` second. A response of more than 4 MiB leaves out parts that are equal.
+        """
         other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
         if other is None:
             raise NotFound("There is no replay to compare with.")
         body = captures.compare_replays(self.get_object(), other, compare_body, compute=self.compute)
         return HttpResponse(body, content_type="application/json")
 
-    @extend_schema(responses=r.TraceSerializer)
+    @Operation(
+        "traceRecord",
+        P.OPERATE_ENVIRONMENT,
+        parameters={
+            "sequence": integer_parameter(0, _MAX_SEQUENCE, required=True, description="The sequence of the record."),
+            "ingress": line_parameter(description="The ingress of the record. Default: all that are replayed."),
+            "after": integer_parameter(0, _MAX_POSITION, description="Begin after the step with this number."),
+        },
+        responses=r.TraceSerializer,
+        errors=(Conflict, Unavailable),
+    )
     def trace(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Follow a record through the pipeline."""
+        """Trace a record of a replay.
+
+        Says what a record became at each stage and lane, why it was dropped, and which side effects it reached. Returns
+        at most 4 MiB; `after` continues the trace. The trace is recomputed for each request, and 503 is returned if
+        that takes longer than 10 s.
+        """
         body = captures.trace_record(self.get_object(), **self.parameter_values, lane=partial(lane, request._request))
         return HttpResponse(body, content_type="application/json")

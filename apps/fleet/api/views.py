@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet.api import enrolling, operations
+from apps.fleet.api import enrolling
 from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.api.enrolling import EnrollRequest
@@ -20,14 +19,6 @@ from apps.fleet.services.enrollment import Enrollment, create_enrollment_token
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.idempotency import Repeatable
-from apps.tenancy.api.mixins import (
-    Created,
-    CreateMixin,
-    DestroyMixin,
-    ListModelMixin,
-    RetrieveMixin,
-    UpdateMixin,
-)
 from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
@@ -35,6 +26,15 @@ from apps.tenancy.policy import Posture
 from apps.tenancy.services import signing_keys, tokens
 from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.filters import BY_CREATION, BY_NAME, label_parameter
+from byteor_cloud.api.mixins import (
+    Created,
+    CreateMixin,
+    DestroyMixin,
+    ListModelMixin,
+    RetrieveMixin,
+    UpdateMixin,
+)
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.pagination import NewestFirst
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
 from byteor_cloud.api.request_slots import released_slot
@@ -52,16 +52,40 @@ from byteor_cloud.errors import (
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
     """Enrollment tokens of an environment."""
 
-    operations = operations.ENROLLMENT_TOKEN
+    tag = Tag.AGENTS
     queryset = EnrollmentToken.objects.all()
     serializer_class = s.EnrollmentTokenSerializer
     filters = BY_CREATION
-    permissions = {
-        "list": P.MANAGE_ENVIRONMENT,
-        "create": P.MANAGE_ENVIRONMENT,
-        "destroy": P.MANAGE_ENVIRONMENT,
+    operations = {
+        "list": Operation(
+            "listEnrollmentTokens",
+            P.MANAGE_ENVIRONMENT,
+            """List enrollment tokens.
+
+            Returns the environment's enrollment tokens, newest first, including used, revoked and expired ones. Secrets
+            are never shown again.
+            """,
+        ),
+        "create": Operation(
+            "createEnrollmentToken",
+            P.MANAGE_ENVIRONMENT,
+            """Create an enrollment token.
+
+            Creates a token with which hosts enroll in this environment. The response is the only one that contains the
+            secret (`token`).
+            """,
+            example={"max_uses": 10},
+            holds_secret=True,
+        ),
+        "destroy": Operation(
+            "revokeEnrollmentToken",
+            P.MANAGE_ENVIRONMENT,
+            """Revoke an enrollment token.
+
+            Refuses further enrollments with the token. Agents that are already enrolled are not affected.
+            """,
+        ),
     }
-    secret_actions = frozenset({"create"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
         token, secret = create_enrollment_token(environment=self.environment, actor=self.actor, **data)
@@ -86,7 +110,7 @@ class NewestAgentsFirst(NewestFirst):
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """Agents of an environment. POST enrolls an agent and is permitted by an enrollment token, not by a role."""
 
-    operations = operations.AGENT
+    tag = Tag.AGENTS
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
@@ -110,26 +134,36 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         ),
         "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
     }
-    credentials = {"create": (Family.ENROLLMENT,)}
-    errors = {
-        "create": (Conflict, QuotaExceeded),
-        "destroy": (PreconditionFailed,),
-        "rotate_key": (Conflict,),
-        "drain": (Conflict,),
-        "undrain": (Conflict,),
+    operations = {
+        "retrieve": Operation(
+            "getAgent",
+            P.VIEW_ENVIRONMENT,
+            """Get an agent.
+
+            Returns one agent of the environment.
+            """,
+        ),
+        "update": Operation(
+            "updateAgent",
+            P.OPERATE_ENVIRONMENT,
+            """Update an agent.
+
+            Changes the agent's name or labels. With new labels the agent may match the target of a running deployment.
+            So in an environment with the posture `prod`, other labels need the permission to manage the environment,
+            and a caller without it gets 403.
+            """,
+            example={"labels": {"zone": "eu-1"}},
+        ),
+        "destroy": Operation(
+            "decommissionAgent",
+            P.OPERATE_ENVIRONMENT,
+            """Decommission an agent.
+
+            Revokes the agent's key and removes the agent from the fleet.
+            """,
+            errors=(PreconditionFailed,),
+        ),
     }
-    permissions = {
-        "list": P.VIEW_ENVIRONMENT,
-        "create": SIGNED_IN,
-        "retrieve": P.VIEW_ENVIRONMENT,
-        "update": P.OPERATE_ENVIRONMENT,
-        "destroy": P.OPERATE_ENVIRONMENT,
-        "rotate_key": P.OPERATE_ENVIRONMENT,
-        "drain": P.OPERATE_ENVIRONMENT,
-        "undrain": P.OPERATE_ENVIRONMENT,
-    }
-    secret_actions = frozenset({"create", "rotate_key"})
-    repeatable_by_itself = frozenset({"create"})
 
     def resolve_scope(self) -> None:
         token = self.principal.credential
@@ -145,17 +179,37 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
 
+    @Operation("listAgents", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Find the agents of the page in narrow rows, and read only those agents in full."""
+        """List agents.
+
+        Returns the environment's agents, newest first, with the bundle that each should run and the bundle that it
+        runs.
+        """
         pulses = self.filter_queryset(facts.pulses([self.environment])).only("pk")
         found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses)])
         # An agent that was decommissioned meanwhile is missing.
         rows = Pausing(found[pk] for pk in sorted(found, reverse=True))
         return self.get_paginated_response(self.get_serializer(rows, many=True).data)
 
-    @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
+    @Operation(
+        "enrollAgent",
+        SIGNED_IN,
+        credentials=(Family.ENROLLMENT,),
+        body=s.EnrollSerializer,
+        responses={201: s.EnrolledSerializer},
+        errors=(Conflict, QuotaExceeded),
+        example={"name": "edge-7"},
+        holds_secret=True,
+        stores_response=True,
+    )
     def create(self, request: Request, **kwargs: Any) -> Response:
-        """Enroll an agent, which spends one use of the enrollment token."""
+        """Enroll an agent.
+
+        Spends one use of an enrollment token and creates an agent. Only this response contains the agent key
+        (`api_key`). Refused with `quota.agents` if the organization has as many agents as its quota, unless the agent
+        replaces another one.
+        """
         body = s.EnrollSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         token = self.principal.credential
@@ -182,11 +236,24 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def perform_destroy(self, row: Agent) -> None:
         agents.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
 
-    @extend_schema(
-        request=s.RotateKeySerializer, responses={201: s.RotatedKeySerializer, 202: s.RequestedRotationSerializer}
+    @Operation(
+        "rotateAgentKey",
+        P.OPERATE_ENVIRONMENT,
+        body=s.RotateKeySerializer,
+        responses={201: s.RotatedKeySerializer, 202: s.RequestedRotationSerializer},
+        errors=(Conflict,),
+        example={"mode": "by_agent"},
+        holds_secret=True,
     )
     def rotate_key(self, request: Request, **kwargs: Any) -> Response:
-        """Create a new agent key and revoke the old one at once, or tell the agent to fetch a new key itself."""
+        """Rotate an agent's key.
+
+        By default (`mode: now`) returns a new agent key, and the old key is refused at once. With `mode: by_agent` it
+        answers 202, and the answers to the agent's heartbeats contain the command `rotate_key` until the agent uses a
+        new key that it fetched with `rotateOwnKey`. While a clone of the agent is suspected (`clone_suspected_at`),
+        `by_agent` returns 409, because the clone could fetch the new key. A rotation with `now` by a person clears the
+        suspicion.
+        """
         agent = self.get_object()
         body = s.RotateKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -195,14 +262,38 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             return Response({"agent_id": agent.pk, "mode": s.RotationMode.BY_AGENT}, status=202)
         return Response({"agent_id": agent.pk, "token": keys.rotate_key(agent, actor=self.actor)}, status=201)
 
-    @extend_schema(request=s.DrainSerializer, responses=s.AgentSerializer)
+    @Operation(
+        "drainAgent",
+        P.OPERATE_ENVIRONMENT,
+        body=s.DrainSerializer,
+        responses=s.AgentSerializer,
+        errors=(Conflict,),
+        example={"reason": "The disk is replaced."},
+    )
     def drain(self, request: Request, **kwargs: Any) -> Response:
-        """Keep the agent out of new offers."""
+        """Drain an agent.
+
+        Keeps the agent out of new offers, for example while its host is repaired. It keeps what it runs, and may finish
+        an offer that it has. While it is drained, the agent is in no target: new deployments and later waves pass it
+        by, a retry does not reach it, and no rollout waits for it. Only a rollback still reaches it, because that takes
+        back what it was offered before. Liveness and drift are shown as ever.
+        """
         return self._set_drained(request, drained=True)
 
-    @extend_schema(request=s.DrainSerializer, responses=s.AgentSerializer)
+    @Operation(
+        "undrainAgent",
+        P.OPERATE_ENVIRONMENT,
+        body=s.DrainSerializer,
+        responses=s.AgentSerializer,
+        errors=(Conflict,),
+        example={"reason": "The new disk is in place."},
+    )
     def undrain(self, request: Request, **kwargs: Any) -> Response:
-        """Let the agent have new offers again."""
+        """Undrain an agent.
+
+        Lets the agent have new offers again. It is then offered the deployment that is current for it, as an agent that
+        joins late is.
+        """
         return self._set_drained(request, drained=False)
 
     def _set_drained(self, request: Request, *, drained: bool) -> Response:
@@ -215,11 +306,20 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
     """The agent whose key the request contains."""
 
-    operations = operations.OWN_AGENT
+    tag = Tag.AGENTS
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
-    permissions = {"retrieve": SIGNED_IN}
+    operations = {
+        "retrieve": Operation(
+            "getOwnAgent",
+            SIGNED_IN,
+            """Get the agent's own record.
+
+            Called by an agent with its own key.
+            """,
+        ),
+    }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
@@ -228,16 +328,24 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
 class OwnKeyViewSet(AgentSelfViewSet):
     """The key of the agent that calls."""
 
-    operations = operations.OWN_KEY
+    tag = Tag.AGENTS
     queryset = Agent.objects.none()
     serializer_class = s.RotatedKeySerializer
-    permissions = {"rotate_own_key": SIGNED_IN}
-    errors = {"rotate_own_key": (Conflict,)}
-    secret_actions = frozenset({"rotate_own_key"})
 
-    @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
+    @Operation(
+        "rotateOwnKey", SIGNED_IN, responses={201: s.RotatedKeySerializer}, errors=(Conflict,), holds_secret=True
+    )
     def rotate_own_key(self, request: Request, **kwargs: Any) -> Response:
-        """Create a new key for the calling agent; the key that it called with ends at the first use of the new one."""
+        """Fetch a new agent key.
+
+        Called by an agent with its own key, when a heartbeat's answer contains the command `rotate_key`, or at any
+        time. Returns a new key with the same scopes. The key that was used for the call ends at the first use of the
+        new one, or after 24 hours. So store the new key safely before you use it. Another call before that use returns
+        another new key, and the unused one is revoked. An agent may do this three times in an hour; after that the
+        answer is 429. A rotation that a person requests grants three more. While a clone of the agent is suspected, the
+        response is 409: keep the present key, and do not ask again. Only a person can then replace the key, with
+        `rotateAgentKey` or by enrolling the agent again.
+        """
         key = self.principal.credential
         assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
         return Response({"agent_id": self.agent.pk, "token": keys.rotate_own_key(key, actor=self.actor)}, status=201)
@@ -246,15 +354,18 @@ class OwnKeyViewSet(AgentSelfViewSet):
 class SigningKeyViewSet(AgentSelfViewSet):
     """The key set with which agents verify deploy bundles."""
 
-    operations = operations.SIGNING_KEY
+    tag = Tag.AGENTS
     queryset = Agent.objects.none()
     serializer_class = KeySetSerializer
-    permissions = {"retrieve": SIGNED_IN}
     agent_scope = "agent:signing_key"
 
-    @extend_schema(responses=KeySetSerializer)
+    @Operation("getSigningKeys", SIGNED_IN, responses=KeySetSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """Return the published signing keys of the agent's organization."""
+        """Get the published signing keys.
+
+        Called by an agent. Returns the keys with which deploy bundles are verified, as a JSON Web Key Set with validity
+        times.
+        """
         keys = signing_keys.key_set(self.environment.project.organization_id)
         response = Response(keys.document())
         response["ETag"] = f'"{signing_keys.etag(keys)}"'
@@ -265,21 +376,27 @@ class SigningKeyViewSet(AgentSelfViewSet):
 class HeartbeatViewSet(AgentSelfViewSet):
     """Heartbeats. ``apps.releases.api.agent_path`` answers nearly all of them before Django, with the same code."""
 
-    operations = operations.HEARTBEAT
+    tag = Tag.AGENTS
     queryset = Agent.objects.none()
     serializer_class = s.HeartbeatAnswerSerializer
-    permissions = {"send": SIGNED_IN}
-    errors = {"send": (Conflict,)}
     agent_scope = "agent:heartbeat"
-    takes_idempotency_key = False
     schemas = heartbeat_body.SCHEMAS
 
-    @extend_schema(
-        request={"application/json": {"$ref": "#/components/schemas/HeartbeatRequest"}},
+    @Operation(
+        "sendHeartbeat",
+        SIGNED_IN,
+        body={"application/json": {"$ref": "#/components/schemas/HeartbeatRequest"}},
         responses={200: s.HeartbeatAnswerSerializer},
+        errors=(Conflict,),
+        example={"status": "healthy", "agent_version": "0.1.0"},
+        takes_idempotency_key=False,
     )
     def send(self, request: Request, **kwargs: Any) -> Response:
-        """Store a heartbeat durably and return what the agent should run."""
+        """Send a heartbeat.
+
+        Called by an agent. Stores the agent's status and returns what the agent should run. A heartbeat that is
+        answered with 200 is stored durably.
+        """
         interval_s = self.environment.effective_settings.heartbeat_interval_s
         body = heartbeat_body.parse(request.data)
         organization = self.environment.project.organization

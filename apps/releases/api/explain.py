@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.fleet.api.serializers import AgentSerializer, DesiredStateSerializer, RunningStateSerializer
 from apps.fleet.models import Agent
-from apps.releases.api import operations
 from apps.releases.services import explanations
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.explain.findings import BecauseCode, NextCode
+from byteor_cloud.api.operations import Operation, Tag
 
 
 class FindingSerializer(serializers.Serializer[Any]):
@@ -70,17 +69,20 @@ class ExplanationSerializer(serializers.Serializer[Any]):
 class ExplanationViewSet(EnvironmentViewSet):
     """The explanation of an agent. Decommissioned agents have one too."""
 
-    operations = operations.EXPLANATION
+    tag = Tag.AGENTS
     queryset = Agent.objects.select_related("environment")
     serializer_class = ExplanationSerializer
-    permissions = {"retrieve": P.VIEW_ENVIRONMENT}
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.with_state()  # type: ignore[attr-defined,no-any-return]
 
-    @extend_schema(responses=ExplanationSerializer)
+    @Operation("explainAgent", P.VIEW_ENVIRONMENT, responses=ExplanationSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """Explain why the agent runs what it runs, and what happens next."""
+        """Explain what an agent runs.
+
+        Says why the agent runs what it runs, and what happens next: the main reason first, and the soonest event first.
+        This also works for an agent that has left the fleet.
+        """
         agent = self.get_object()
         explanation, states = explanations.explain_agent(agent), AgentSerializer()
         answer = {

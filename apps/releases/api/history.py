@@ -7,18 +7,17 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.fleet.models import Agent, RunningInterval
 from apps.fleet.services import history
-from apps.releases.api import operations
 from apps.releases.services import provenance
 from apps.tenancy.api.base import EnvironmentViewSet
-from apps.tenancy.api.mixins import ListModelMixin
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.mixins import ListModelMixin
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parameters import time_parameter
 from byteor_cloud.errors import InvalidInput, NotFound
 
@@ -64,7 +63,6 @@ class _IntervalViewSet(ListModelMixin, EnvironmentViewSet):
     """Base of the lists of intervals."""
 
     serializer_class = RunningIntervalSerializer
-    permissions = {"list": P.VIEW_ENVIRONMENT}
 
     def with_origins(self, intervals: Collection[Any]) -> Any:
         """Return the JSON of the intervals, with the deployments and approvals behind them."""
@@ -77,7 +75,7 @@ class _IntervalViewSet(ListModelMixin, EnvironmentViewSet):
 class HistoryViewSet(_IntervalViewSet):
     """The intervals of one agent, also of a decommissioned one, newest first."""
 
-    operations = operations.HISTORY
+    tag = Tag.AGENTS
     queryset = RunningInterval.objects.all()
     filters = {
         "since": time_parameter(
@@ -93,8 +91,14 @@ class HistoryViewSet(_IntervalViewSet):
             raise NotFound("This environment has no such agent.")
         return history.intervals().filter(agent=self.kwargs["id"])
 
+    @Operation("listAgentHistory", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List what the agent ran."""
+        """List what an agent ran.
+
+        Returns the times in which the agent ran each bundle, newest first, with the deployment and the approval behind
+        it. Works for an agent that left the fleet, too. Times in which it ran nothing are left out. A new entry is made
+        when a heartbeat names another bundle: at most 1,000 a day. Entries are kept for a year.
+        """
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.with_origins(page or ()))
 
@@ -102,12 +106,18 @@ class HistoryViewSet(_IntervalViewSet):
 class FleetStateViewSet(_IntervalViewSet):
     """What each agent of the environment ran at one moment. It is paged by agent, newest first."""
 
-    operations = operations.FLEET_STATE
+    tag = Tag.AGENTS
     queryset = Agent.objects.all()
     filters = {"at": time_parameter(description="The moment. Default: now.")}
 
+    @Operation("listFleetState", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List what the agents of the environment ran then."""
+        """List what the fleet ran at a time.
+
+        Returns what each agent of the environment ran at one moment, with the deployment and the approval behind it.
+        Agents that left the fleet since are included, agents that ran nothing are not. `confirmed_until` says how long
+        heartbeats confirmed it.
+        """
         now = timezone.now()
         at = self.parameter_values.get("at", now)
         if at > now:
@@ -161,12 +171,14 @@ class AgentSummarySerializer(serializers.Serializer[Any]):
 class AgentSummaryViewSet(EnvironmentViewSet):
     """Counts of the environment's agents."""
 
-    operations = operations.AGENT_SUMMARY
+    tag = Tag.AGENTS
     queryset = Agent.objects.none()
     serializer_class = AgentSummarySerializer
-    permissions = {"retrieve": P.VIEW_ENVIRONMENT}
 
-    @extend_schema(responses=AgentSummarySerializer)
+    @Operation("getAgentSummary", P.VIEW_ENVIRONMENT, responses=AgentSummarySerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """Count the environment's agents."""
+        """Get a summary of the agents.
+
+        Returns how many agents the environment has, in all and by liveness, drift, status, running version and label.
+        """
         return Response(self.get_serializer(provenance.summarize(self.environment)).data)

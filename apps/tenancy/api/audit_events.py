@@ -6,17 +6,17 @@ from typing import Any
 
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 
-from apps.tenancy.api import operations
 from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.mixins import ListModelMixin
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import ledger
 from byteor_cloud.api import bodies
+from byteor_cloud.api.mixins import ListModelMixin
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parameters import (
     choice_parameter,
     id_parameter,
@@ -29,7 +29,7 @@ from byteor_cloud.api.parameters import (
 class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     """The organization's audit events."""
 
-    operations = operations.AUDIT_EVENT
+    tag = Tag.AUDIT
     queryset = AuditEvent.objects.select_related("seal")
     serializer_class = s.AuditEventSerializer
     filters = {
@@ -43,14 +43,23 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "after": time_parameter("timestamp__gte", description="Only events at this time or later."),
         "before": time_parameter("timestamp__lt", description="Only events before this time."),
     }
-    parameters = {
-        "export": {
-            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
-        }
-    }
-    permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
+    operations = {
+        "list": Operation(
+            "listAuditEvents",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """List audit events.
 
-    @extend_schema(
+            Returns the state changes, denials and sign-ins of the organization, newest first. Events are append-only.
+            """,
+        ),
+    }
+
+    @Operation(
+        "exportAuditEvents",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        parameters={
+            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
+        },
         responses={
             (200, "application/x-ndjson"): OpenApiResponse(
                 OpenApiTypes.BINARY,
@@ -62,7 +71,11 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         },
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
-        """Export the sealed audit events as NDJSON, with a signed checkpoint as the last line."""
+        """Export the audit ledger.
+
+        Returns the sealed audit events as newline-delimited JSON, oldest first. The last line is a signed checkpoint;
+        `byteor-verify ledger` checks the export offline.
+        """
         lines = ledger.export_lines(self.organization, after_seq=self.parameter_values.get("after_seq", 0))
         return StreamingHttpResponse(
             bodies.join_lines(lines),

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,12 +22,15 @@ from social_core.exceptions import AuthConfigurationError, AuthProviderError, So
 from social_django.utils import load_backend, load_strategy
 
 from apps.tenancy.actors import Actor
-from apps.tenancy.api import limits, operations
+from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.api.serializers import UserSerializer
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, audit, tokens
 from byteor_cloud.api import problems
+from byteor_cloud.api.declared import DeclaringView
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.parameters import text_parameter
 from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
 
 CALLBACK = "/auth/callback"
@@ -95,7 +98,7 @@ def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
 
 
 @method_decorator(never_cache, name="dispatch")
-class _SignInView(APIView):
+class _SignInView(DeclaringView, APIView):
     """Base of the sign-in views. They use sessions, not bearer credentials, and show errors to browsers as pages."""
 
     authentication_classes = []
@@ -127,43 +130,52 @@ def _count(request: HttpRequest | Request, step: str) -> None:
 
 
 class LoginView(_SignInView):
-    operations = operations.LOGIN
+    tag = Tag.AUTHENTICATION
     step = "begin"
 
-    @extend_schema(
+    @Operation(
+        "startSignIn",
+        None,
+        parameters={"next": text_parameter("The path that the browser is redirected to after the sign-in.")},
         responses={
             302: OpenApiResponse(description="A redirect to the identity provider."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
-        parameters=[
-            OpenApiParameter("next", str, description=("The path that the browser is redirected to after the sign-in."))
-        ],
     )
     def get(self, request: Request) -> HttpResponse:
-        """Start the sign-in: redirect the browser to the identity provider."""
+        """Start signing in.
+
+        Redirects to the identity provider (OpenID Connect). Answers 503 when no provider is configured.
+        """
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left it
         return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
 
 
 class CallbackView(_SignInView):
-    operations = operations.CALLBACK
+    tag = Tag.AUTHENTICATION
     step = "callback"
 
-    @extend_schema(
+    @Operation(
+        "finishSignIn",
+        None,
+        parameters={
+            "code": text_parameter("The authorization code, as the identity provider sends it."),
+            "state": text_parameter("The state that the sign-in started with."),
+        },
         responses={
             200: SignedInSerializer,
             302: OpenApiResponse(description="A browser is signed in and redirected to the console."),
             401: OpenApiResponse(description="The response of the identity provider is not valid."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
-        parameters=[
-            OpenApiParameter("code", str, description="The authorization code, as the identity provider sends it."),
-            OpenApiParameter("state", str, description="The state that the sign-in started with."),
-        ],
     )
     def get(self, request: Request) -> HttpResponse:
-        """Exchange the authorization code for a session (browsers) or a user token (other clients)."""
+        """Finish signing in.
+
+        The identity provider redirects here with an authorization code. A browser gets a session of the console, any
+        other client gets a user token.
+        """
         session = request._request.session
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
         backend = _backend(request._request)

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy.api import operations
 from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import OrganizationViewSet
 from apps.tenancy.models import OrganizationQuotas
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.usage import read_usage
+from byteor_cloud.api.operations import Operation, Tag
 
 
 class UsageViewSet(OrganizationViewSet):
     """What the organization may use, and what it uses."""
 
-    operations = operations.USAGE
+    tag = Tag.ORGANIZATIONS
     queryset = OrganizationQuotas.objects.none()
     serializer_class = s.UsageSerializer
-    permissions = {"usage": P.VIEW_ORG}
 
-    @extend_schema(responses=s.UsageSerializer)
+    @Operation("getUsage", P.VIEW_ORG, responses=s.UsageSerializer)
     def usage(self, request: Request, **kwargs: Any) -> Response:
-        """Return the quotas, the present use and the use of the last months."""
+        """Get quotas and usage of an organization.
+
+        Returns the quotas of the organization, what it uses now, and what it used in each of the last months. Whatever
+        would exceed a quota is refused with 409: the type is `urn:byteor:problem:quota.NAME`, and `limit` and `used`
+        say why. Reads, heartbeats, reports, rollbacks and deletions always work.
+        """
         return Response(s.UsageSerializer(read_usage(self.organization)).data)

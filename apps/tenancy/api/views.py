@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.tenancy.access import visible_organizations
-from apps.tenancy.api import operations
 from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import (
     SIGNED_IN,
@@ -19,7 +17,6 @@ from apps.tenancy.api.base import (
     OrganizationViewSet,
     ProjectViewSet,
 )
-from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import (
     Environment,
@@ -35,25 +32,29 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
 from byteor_cloud.api.filters import BY_NAME
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parameters import (
     choice_parameter,
     line_parameter,
 )
 from byteor_cloud.errors import Conflict, PreconditionFailed
 
-USER_ONLY = (Family.USER,)
-
 
 class MeViewSet(ApiViewSet):
     """The caller itself."""
 
-    operations = operations.ME
-    permissions = {"retrieve": SIGNED_IN}
+    tag = Tag.AUTHENTICATION
     serializer_class = s.MeSerializer
     queryset = UserToken.objects.none()
 
+    @Operation("getCaller", SIGNED_IN)
     def retrieve(self, request: Request) -> Response:
-        """Return the caller, its credential and its roles."""
+        """Show the caller.
+
+        Returns the person who the credential belongs to, the credential itself without its secret, and the credential's
+        roles. Use it to test a credential.
+        """
         principal = self.principal
         if principal.user is not None:
             roles: list[Any] = list(Membership.objects.filter(user=principal.user).order_by("id"))
@@ -75,13 +76,41 @@ class MeViewSet(ApiViewSet):
 class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
     """The caller's own user tokens."""
 
-    operations = operations.TOKEN
+    tag = Tag.AUTHENTICATION
     queryset = UserToken.objects.all()
     serializer_class = s.UserTokenSerializer
     filters = BY_NAME
-    permissions = {"list": SIGNED_IN, "create": SIGNED_IN, "destroy": SIGNED_IN}
-    credentials = {"list": USER_ONLY, "create": USER_ONLY, "destroy": USER_ONLY}
-    secret_actions = frozenset({"create"})
+    credentials = (Family.USER,)
+    operations = {
+        "list": Operation(
+            "listUserTokens",
+            SIGNED_IN,
+            """List your user tokens.
+
+            Returns the caller's own user tokens, newest first, including revoked and expired ones. Secrets are never
+            shown again.
+            """,
+        ),
+        "create": Operation(
+            "createUserToken",
+            SIGNED_IN,
+            """Create a user token.
+
+            Creates a token with all of the caller's roles. The response is the only one that contains the secret
+            (`token`).
+            """,
+            example={"name": "laptop"},
+            holds_secret=True,
+        ),
+        "destroy": Operation(
+            "revokeUserToken",
+            SIGNED_IN,
+            """Revoke a user token.
+
+            Revokes the token. It is refused within one second.
+            """,
+        ),
+    }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(user=self.principal.user)
@@ -98,13 +127,31 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
 class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
     """The caller's organizations. Anybody with a user token may create one."""
 
-    operations = operations.ORGANIZATION_COLLECTION
+    tag = Tag.ORGANIZATIONS
     single_operation = "getOrganization"
     queryset = Organization.objects.all()
     serializer_class = s.OrganizationSerializer
     filters = BY_NAME
-    permissions = {"list": SIGNED_IN, "create": SIGNED_IN}
-    credentials = {"create": USER_ONLY}
+    operations = {
+        "list": Operation(
+            "listOrganizations",
+            SIGNED_IN,
+            """List organizations.
+
+            Returns the organizations in which the caller has a role, newest first.
+            """,
+        ),
+        "create": Operation(
+            "createOrganization",
+            SIGNED_IN,
+            """Create an organization.
+
+            Creates an organization. The caller becomes its first `org_admin`. Needs a user token.
+            """,
+            credentials=(Family.USER,),
+            example={"name": "Acme"},
+        ),
+    }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return visible_organizations(self.principal)
@@ -117,11 +164,30 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
 class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet):
     """One organization."""
 
-    operations = operations.ORGANIZATION_DETAIL
+    tag = Tag.ORGANIZATIONS
     queryset = Organization.objects.all()
     serializer_class = s.OrganizationSerializer
     lookup_url_kwarg = "org_id"
-    permissions = {"retrieve": P.VIEW_ORG, "update": P.MANAGE_ORG_MEMBERSHIPS}
+    operations = {
+        "retrieve": Operation(
+            "getOrganization",
+            P.VIEW_ORG,
+            """Get an organization.
+
+            Returns the organization with all its settings, including defaults.
+            """,
+        ),
+        "update": Operation(
+            "updateOrganization",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Update an organization.
+
+            Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, and
+            the other keys are kept.
+            """,
+            example={"settings": {"token_max_days": 30}},
+        ),
+    }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(pk=self.organization.pk)
@@ -133,11 +199,29 @@ class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet)
 class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
     """The organization's projects that the caller may see."""
 
-    operations = operations.PROJECT_COLLECTION
+    tag = Tag.PROJECTS
     queryset = Project.objects.live()
     serializer_class = s.ProjectSerializer
     filters = BY_NAME
-    permissions = {"list": P.VIEW_ORG, "create": P.CREATE_PROJECT}
+    operations = {
+        "list": Operation(
+            "listProjects",
+            P.VIEW_ORG,
+            """List projects.
+
+            Returns the projects of the organization that the caller may see, newest first.
+            """,
+        ),
+        "create": Operation(
+            "createProject",
+            P.CREATE_PROJECT,
+            """Create a project.
+
+            Creates a project in the organization.
+            """,
+            example={"name": "markets"},
+        ),
+    }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset if self.roles.org else queryset.filter(pk__in=self.roles.projects)
@@ -149,12 +233,39 @@ class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet)
 class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectViewSet):
     """One project."""
 
-    operations = operations.PROJECT_DETAIL
+    tag = Tag.PROJECTS
     queryset = Project.objects.live()
     serializer_class = s.ProjectSerializer
     lookup_url_kwarg = "project_id"
-    errors = {"destroy": (PreconditionFailed,)}
-    permissions = {"retrieve": P.VIEW_PROJECT, "update": P.MANAGE_PROJECT, "destroy": P.MANAGE_PROJECT}
+    operations = {
+        "retrieve": Operation(
+            "getProject",
+            P.VIEW_PROJECT,
+            """Get a project.
+
+            Returns one project.
+            """,
+        ),
+        "update": Operation(
+            "updateProject",
+            P.MANAGE_PROJECT,
+            """Update a project.
+
+            Changes the fields in the body and keeps the others.
+            """,
+            example={"name": "markets-eu"},
+        ),
+        "destroy": Operation(
+            "deleteProject",
+            P.MANAGE_PROJECT,
+            """Delete a project.
+
+            Deletes the project and everything in it. The project disappears at once for every caller, and the keys of
+            its agents are refused. Audit events stay with the organization.
+            """,
+            errors=(PreconditionFailed,),
+        ),
+    }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(pk=self.project.pk)
@@ -169,12 +280,30 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
 class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     """The project's environments."""
 
-    operations = operations.ENVIRONMENT_COLLECTION
+    tag = Tag.ENVIRONMENTS
     single_operation = "getEnvironment"
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
     filters = {**BY_NAME, "posture": choice_parameter(Posture, "posture")}
-    permissions = {"list": P.VIEW_PROJECT, "create": P.MANAGE_PROJECT}
+    operations = {
+        "list": Operation(
+            "listEnvironments",
+            P.VIEW_PROJECT,
+            """List environments.
+
+            Returns the project's environments, newest first.
+            """,
+        ),
+        "create": Operation(
+            "createEnvironment",
+            P.MANAGE_PROJECT,
+            """Create an environment.
+
+            Creates an environment. The posture is fixed at creation and decides the defaults of the settings.
+            """,
+            example={"name": "canary", "posture": "staging"},
+        ),
+    }
 
     def perform_create(self, data: dict[str, Any]) -> Model:
         return organizations.create_environment(
@@ -185,15 +314,40 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
 class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """One environment."""
 
-    operations = operations.ENVIRONMENT_DETAIL
+    tag = Tag.ENVIRONMENTS
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
     lookup_url_kwarg = "env_id"
-    errors = {"destroy": (PreconditionFailed,)}
-    permissions = {
-        "retrieve": P.VIEW_ENVIRONMENT,
-        "update": P.MANAGE_ENVIRONMENT,
-        "destroy": P.MANAGE_PROJECT,
+    operations = {
+        "retrieve": Operation(
+            "getEnvironment",
+            P.VIEW_ENVIRONMENT,
+            """Get an environment.
+
+            Returns the environment with all its settings, including defaults.
+            """,
+        ),
+        "update": Operation(
+            "updateEnvironment",
+            P.MANAGE_ENVIRONMENT,
+            """Update an environment.
+
+            Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, and
+            the other keys are kept. Loosening approvals, replay or freeze windows of a `staging` or `prod` environment
+            needs `org_admin`.
+            """,
+            example={"settings": {"heartbeat_interval_s": 10}},
+        ),
+        "destroy": Operation(
+            "deleteEnvironment",
+            P.MANAGE_PROJECT,
+            """Delete an environment.
+
+            Deletes the environment and everything in it. The environment disappears at once for every caller, and the
+            keys of its agents are refused. Audit events stay with the organization.
+            """,
+            errors=(PreconditionFailed,),
+        ),
     }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -212,7 +366,7 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
         organizations.delete(row, kind="environment", actor=self.actor, expected_revision=self.expected_revision)
 
 
-class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
+class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
     """Base of the views of members. The URL of a member contains the person's id."""
 
     queryset = Membership.objects.select_related("user", "organization", "project")
@@ -221,7 +375,6 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
         "role": choice_parameter(Role, "role"),
         "email": line_parameter("user__email__icontains", max_length=254, description="A part of the e-mail address."),
     }
-    errors = {"destroy": (PreconditionFailed,)}
     lookup_url_kwarg = "user_id"
 
     def object_lookup(self) -> dict[str, Any]:
@@ -242,15 +395,48 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
         )
 
 
-class OrganizationMemberViewSet(_Members, OrganizationViewSet):
+class OrganizationMemberViewSet(_Members):
     """The organization's members."""
 
-    operations = operations.ORGANIZATION_MEMBER
-    permissions = {
-        "list": P.VIEW_ORG,
-        "create": P.MANAGE_ORG_MEMBERSHIPS,
-        "update": P.MANAGE_ORG_MEMBERSHIPS,
-        "destroy": P.MANAGE_ORG_MEMBERSHIPS,
+    tag = Tag.ORGANIZATIONS
+    operations = {
+        "list": Operation(
+            "listOrganizationMembers",
+            P.VIEW_ORG,
+            """List members of an organization.
+
+            Returns the people with a role in the whole organization. A project can give a person another role.
+            """,
+        ),
+        "create": Operation(
+            "addOrganizationMember",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Add a member to an organization.
+
+            Gives a role in the whole organization to the person with this e-mail address. A person without an account
+            becomes a member at their first sign-in with that verified address.
+            """,
+            example={"email": "ada@example.com", "role": "viewer"},
+        ),
+        "update": Operation(
+            "updateOrganizationMember",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Change a member's role in an organization.
+
+            Changes the role. The last `org_admin` of an organization cannot be given another role.
+            """,
+            example={"role": "operator"},
+        ),
+        "destroy": Operation(
+            "removeOrganizationMember",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Remove a member from an organization.
+
+            Removes the person's role in the organization. The person's roles in single projects are kept. The last
+            `org_admin` cannot be removed.
+            """,
+            errors=(PreconditionFailed,),
+        ),
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -272,12 +458,45 @@ class OrganizationMemberViewSet(_Members, OrganizationViewSet):
 class ProjectMemberViewSet(_Members, ProjectViewSet):
     """The project's own members."""
 
-    operations = operations.PROJECT_MEMBER
-    permissions = {
-        "list": P.VIEW_PROJECT,
-        "create": P.MANAGE_PROJECT,
-        "update": P.MANAGE_PROJECT,
-        "destroy": P.MANAGE_PROJECT,
+    tag = Tag.PROJECTS
+    operations = {
+        "list": Operation(
+            "listProjectMembers",
+            P.VIEW_PROJECT,
+            """List members of a project.
+
+            Returns the people who have a role in this project. In this project, that role applies instead of the
+            person's role in the organization.
+            """,
+        ),
+        "create": Operation(
+            "addProjectMember",
+            P.MANAGE_PROJECT,
+            """Add a member to a project.
+
+            Gives the person with this e-mail address a role in this project only.
+            """,
+            example={"email": "ada@example.com", "role": "viewer"},
+        ),
+        "update": Operation(
+            "updateProjectMember",
+            P.MANAGE_PROJECT,
+            """Change a member's role in a project.
+
+            Replaces the person's role in this project.
+            """,
+            example={"role": "operator"},
+        ),
+        "destroy": Operation(
+            "removeProjectMember",
+            P.MANAGE_PROJECT,
+            """Remove a member from a project.
+
+            Removes the person's role in this project. If the person has a role in the organization, that role applies
+            again.
+            """,
+            errors=(PreconditionFailed,),
+        ),
     }
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -294,16 +513,40 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
 class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, OrganizationViewSet):
     """The organization's API keys."""
 
-    operations = operations.ORGANIZATION_KEY
+    tag = Tag.ORGANIZATION_KEYS
     queryset = OrganizationKey.objects.select_related("created_by")
     serializer_class = s.OrganizationKeySerializer
     filters = BY_NAME
-    permissions = {
-        "list": P.MANAGE_ORG_MEMBERSHIPS,
-        "create": P.MANAGE_ORG_MEMBERSHIPS,
-        "destroy": P.MANAGE_ORG_MEMBERSHIPS,
+    operations = {
+        "list": Operation(
+            "listOrganizationKeys",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """List organization API keys.
+
+            Returns the organization's API keys, newest first, including revoked and expired ones. Secrets are never
+            shown again.
+            """,
+        ),
+        "create": Operation(
+            "createOrganizationKey",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Create an organization API key.
+
+            Creates a key for scripts, with one role in the organization or in one project. The response is the only one
+            that contains the secret (`token`).
+            """,
+            example={"name": "ci", "role": "operator"},
+            holds_secret=True,
+        ),
+        "destroy": Operation(
+            "revokeOrganizationKey",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Revoke an organization API key.
+
+            Revokes the key. It is refused within one second.
+            """,
+        ),
     }
-    secret_actions = frozenset({"create"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
         project = organizations.find_project(self.organization, data.pop("project_id", None))
@@ -323,30 +566,57 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
 class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
     """The organization's signing keys. A private key is never returned, and destroyed when the key is retired."""
 
-    operations = operations.SIGNING_KEY
+    tag = Tag.SIGNING_KEYS
     queryset = SigningKey.objects.all()
     serializer_class = s.SigningKeySerializer
-    errors = {"rotate": (Conflict,), "retire": (Conflict,)}
-    permissions = {
-        "list": P.VIEW_ORG,
-        "rotate": P.MANAGE_ORG_MEMBERSHIPS,
-        "retire": P.MANAGE_ORG_MEMBERSHIPS,
+    operations = {
+        "list": Operation(
+            "listSigningKeys",
+            P.VIEW_ORG,
+            """List signing keys.
+
+            Returns the organization's signing keys with their validity. Private keys are never shown and are destroyed
+            when a key is retired.
+            """,
+        ),
     }
 
     def object_lookup(self) -> dict[str, Any]:
         return {"kid": self.kwargs["kid"]}
 
-    @extend_schema(request=s.RotateSigningKeySerializer, responses={201: s.SigningKeySerializer})
+    @Operation(
+        "rotateSigningKey",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        body=s.RotateSigningKeySerializer,
+        responses={201: s.SigningKeySerializer},
+        errors=(Conflict,),
+        example={"activate_in_s": 3600},
+    )
     def rotate(self, request: Request, **kwargs: Any) -> Response:
-        """Publish a new key. It signs once agents had time to fetch it; the previous key still verifies for a time."""
+        """Rotate the signing key.
+
+        Publishes a new key. The new key begins to sign when the agents have had time to fetch it. The previous key
+        still verifies after that.
+        """
         body = s.RotateSigningKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
         key = signing_keys.rotate(organization=self.organization, actor=self.actor, **body.validated_data)
         return Response(self.get_serializer(key).data, status=201)
 
-    @extend_schema(request=s.RetireSigningKeySerializer, responses=s.SigningKeySerializer)
+    @Operation(
+        "retireSigningKey",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        body=s.RetireSigningKeySerializer,
+        responses=s.SigningKeySerializer,
+        errors=(Conflict,),
+        example={"reason": "The key is no longer needed."},
+    )
     def retire(self, request: Request, **kwargs: Any) -> Response:
-        """Retire a retiring key now, or withdraw the next key."""
+        """Retire a signing key.
+
+        Retires a `retiring` key now, or withdraws the `next` key. Signatures that a retired key made before still
+        verify.
+        """
         body = s.RetireSigningKeySerializer(data=request.data)
         key = self.get_object()
         body.is_valid(raise_exception=True)

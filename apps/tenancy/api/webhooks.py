@@ -11,15 +11,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy.api import operations
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.webhooks import subscriptions
 from apps.tenancy.webhook_events import TYPES, WILDCARDS, Outcome, action_of
 from byteor_cloud.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
 from byteor_cloud.api.filters import BY_CREATION
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
 from byteor_cloud.api.schema.responses import with_secret
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed
@@ -96,15 +96,58 @@ class WebhookDeliverySerializer(ModelSerializer):
 class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
     """The organization's webhooks, to which events of deployments and approvals are sent, with a signature."""
 
-    operations = operations.WEBHOOK
+    tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
     filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
-    errors = {"destroy": (PreconditionFailed,), "test": (Conflict,)}
-    permissions = dict.fromkeys(
-        ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
-    )
-    secret_actions = frozenset({"create", "rotate_secret"})
+    operations = {
+        "list": Operation(
+            "listWebhooks",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """List webhooks.
+
+            Returns the organization's webhook subscriptions, newest first.
+            """,
+        ),
+        "create": Operation(
+            "createWebhook",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Create a webhook.
+
+            Subscribes a URL to events of deployments and approvals. Deliveries are signed as Standard Webhooks
+            describes. The response is the only one that contains the secret (`token`).
+            """,
+            example={"url": "https://hooks.example.com/byteor", "events": ["deployment.*"]},
+            holds_secret=True,
+        ),
+        "retrieve": Operation(
+            "getWebhook",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Get a webhook.
+
+            Returns one webhook subscription, without its secret.
+            """,
+        ),
+        "update": Operation(
+            "updateWebhook",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Update a webhook.
+
+            Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries
+            again.
+            """,
+            example={"events": ["*"]},
+        ),
+        "destroy": Operation(
+            "deleteWebhook",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """Delete a webhook.
+
+            Deletes the webhook. Deliveries that are waiting are not sent.
+            """,
+            errors=(PreconditionFailed,),
+        ),
+    }
 
     def perform_create(self, data: dict[str, Any]) -> Created:
         webhook, secret = subscriptions.create(organization=self.organization, actor=self.actor, **data)
@@ -116,15 +159,27 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     def perform_destroy(self, row: Webhook) -> None:
         subscriptions.delete(row, actor=self.actor, expected_revision=self.expected_revision)
 
-    @extend_schema(request=None, responses={201: with_secret(WebhookSerializer)})
+    @Operation(
+        "rotateWebhookSecret",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        responses={201: with_secret(WebhookSerializer)},
+        holds_secret=True,
+    )
     def rotate_secret(self, request: Request, **kwargs: Any) -> Response:
-        """Create a new secret. For 24 hours, deliveries are signed with the previous one, too."""
+        """Rotate a webhook's secret.
+
+        Returns a new secret. For 24 hours, each delivery is signed with both the new and the previous secret, so that
+        receivers can change to the new one without losing a delivery.
+        """
         webhook, secret = subscriptions.rotate_secret(self.get_object(), actor=self.actor)
         return self.represent(webhook, status=201, token=secret)
 
-    @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
+    @Operation("testWebhook", P.MANAGE_ORG_MEMBERSHIPS, responses={202: WebhookDeliverySerializer}, errors=(Conflict,))
     def test(self, request: Request, **kwargs: Any) -> Response:
-        """Send an event of type ping."""
+        """Send a test event to a webhook.
+
+        Sends an event of type `ping`. The result appears in the list of deliveries.
+        """
         delivery = subscriptions.ping(self.get_object(), actor=self.actor)
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
@@ -135,7 +190,7 @@ _BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Only
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
     """A webhook's deliveries of the last 30 days, with their attempts."""
 
-    operations = operations.WEBHOOK_DELIVERY
+    tag = Tag.WEBHOOKS
     queryset = WebhookDelivery.objects.select_related("event")
     serializer_class = WebhookDeliverySerializer
     filters = {
@@ -146,8 +201,17 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }
     lookup_url_kwarg = "delivery_id"
-    errors = {"redeliver": (Conflict,)}
-    permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "redeliver": P.MANAGE_ORG_MEMBERSHIPS}
+    operations = {
+        "list": Operation(
+            "listWebhookDeliveries",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            """List deliveries of a webhook.
+
+            Returns the events sent to this webhook and the result of each attempt, newest first. Deliveries are kept
+            for 30 days.
+            """,
+        ),
+    }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         webhook = Webhook.objects.filter(pk=self.kwargs["id"], organization=self.organization)
@@ -155,9 +219,17 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
             raise NotFound("There is no resource at this URL.")
         return queryset.filter(webhook=self.kwargs["id"])
 
-    @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
+    @Operation(
+        "redeliverWebhookDelivery",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        responses={202: WebhookDeliverySerializer},
+        errors=(Conflict,),
+    )
     def redeliver(self, request: Request, **kwargs: Any) -> Response:
-        """Send the delivery again, with the same webhook-id."""
+        """Repeat a delivery.
+
+        Sends the event again with the same `webhook-id`, so that a receiver can recognize a duplicate.
+        """
         return self.represent(subscriptions.redeliver(self.get_object(), actor=self.actor), status=202)
 
 
@@ -206,6 +278,7 @@ class EventSerializer(StrictSerializer):
 EVENT = OpenApiWebhook(
     "event",
     extend_schema(
+        tags=[Tag.WEBHOOKS],
         summary="An event sent to a webhook",
         description=(
             "The message is signed by the Standard Webhooks convention (standardwebhooks.com), whose libraries accept "

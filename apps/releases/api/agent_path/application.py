@@ -22,9 +22,9 @@ from apps.releases.api.agent_path.waiting import Outcome, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
-from apps.tenancy.api.base import matches_tag
 from apps.tenancy.credentials import Family, credential_digest
 from byteor_cloud.api import bodies, request_slots
+from byteor_cloud.api.etags import matches_tag
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.api.refusals import Pace
 from byteor_cloud.concurrency.fair import Holder

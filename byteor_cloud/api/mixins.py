@@ -11,8 +11,8 @@ from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy.api.base import ApiViewSet
-from byteor_cloud.api.declared import Errors
+from byteor_cloud.api.operations import Errors
+from byteor_cloud.api.view_sets import ResourceViewSet
 from byteor_cloud.errors import Conflict, PreconditionFailed
 
 __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "RetrieveMixin", "UpdateMixin"]
@@ -27,23 +27,8 @@ class Created:
     is_new: bool = True
 
 
-class _RepresentMixin(ApiViewSet):
-    def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
-        """Return a response with the row, its ``extra`` fields, and its revision for the ETag."""
-        response = Response({**self.get_serializer(row).data, **extra}, status=status)
-        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by ApiViewSet.finalize_response
-        return response
-
-    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
-        """Return the checked body. Raises ValidationError."""
-        serializer = self.get_serializer(row, data=request.data, partial=partial)
-        serializer.is_valid(raise_exception=True)
-        data: dict[str, Any] = serializer.validated_data
-        return data
-
-
-class CreateMixin(_RepresentMixin):
-    errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
+class CreateMixin(ResourceViewSet):
+    mixin_errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer 201 with the new row and its ``Location``, or 200 with the row if it existed already."""
@@ -60,14 +45,14 @@ class CreateMixin(_RepresentMixin):
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
-class RetrieveMixin(_RepresentMixin):
+class RetrieveMixin(ResourceViewSet):
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer with the row."""
         return self.represent(self.get_object())
 
 
-class UpdateMixin(_RepresentMixin):
-    errors: ClassVar[Mapping[str, Errors]] = {"update": (Conflict, PreconditionFailed)}
+class UpdateMixin(ResourceViewSet):
+    mixin_errors: ClassVar[Mapping[str, Errors]] = {"update": (Conflict, PreconditionFailed)}
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change only the fields that the body contains. ``If-Match`` is honoured."""
@@ -80,8 +65,8 @@ class UpdateMixin(_RepresentMixin):
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
-class DestroyMixin(_RepresentMixin):
-    errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
+class DestroyMixin(ResourceViewSet):
+    mixin_errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Delete the row and answer 204."""
