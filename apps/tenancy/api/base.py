@@ -70,7 +70,8 @@ class ApiViewSet(ResourceViewSet):
             usage.check()
         self.resolve_scope()
         request_slots.count_for(request._request, self._holder())
-        if self.operation is None or not self.needed(self.operation) <= self.granted_permissions:
+        needed = None if self.operation is None else self.needed(self.operation)
+        if needed is None or (needed and not needed <= self.granted_permissions):
             raise Forbidden("Your role does not permit this operation.")
 
     def _holder(self) -> Holder:
