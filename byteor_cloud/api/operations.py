@@ -113,7 +113,8 @@ class Operation:
 
     def __call__[**A, R](self, handler: Callable[A, R]) -> Callable[A, R]:
         """Declare the operation that ``handler`` handles."""
-        handler.operation = replace(self, text=handler.__doc__ or "")  # type: ignore[attr-defined]  # read by DeclaredView
+        declared = self if self.text else replace(self, text=handler.__doc__ or "")
+        handler.operation = declared  # type: ignore[attr-defined]  # read by DeclaredView
         return handler
 
     @property

@@ -92,6 +92,13 @@ def _state(
     return {"deployment_id": deployment_id, "bundle_hash": bundle_hash, "since": since, **more}
 
 
+# The fields that an agent reports, or that follow from its reports.
+REPORTED = frozenset({
+    "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
+    "last_failed", "report", "clone_suspected_at",
+})  # fmt: skip
+
+
 class AgentSerializer(ModelSerializer):
     """An agent. Its four deployment states are separate, so that a local rollback never hides a failed attempt."""
 

@@ -149,9 +149,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         with 200, `ok: false` and its diagnostics.
         """
         draft = self.get_object()
-        body = s.PreviewDraftSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        plan = body.validated_data.get("plan", draft.plan)
+        plan = self.validated(request).get("plan", draft.plan)
         compiled = self.compute(preview, plan, self.parameter_values.get("target"))
         return HttpResponse(compiled, content_type="application/json")
 
@@ -169,9 +167,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         Compiles the saved plan to an immutable version with the next number of its pipeline. Promoting an unchanged
         draft again returns the existing version (200). A plan that does not compile is refused (422).
         """
-        body = s.PromoteSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        expected = body.validated_data.get("expected_revision", self.expected_revision)
+        expected = self.validated(request).get("expected_revision", self.expected_revision)
         version, is_new = pipelines.promote(
             self.draft, expected_revision=expected, actor=self.actor, prepared=self.promotable
         )
@@ -233,11 +229,6 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
             """,
         ),
     }
-
-    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
-        body = s.CopyVersionSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        return dict(body.validated_data)
 
     def perform_create(self, data: dict[str, Any]) -> Created:
         version, is_new = pipelines.copy_version(environment=self.environment, actor=self.actor, **data)

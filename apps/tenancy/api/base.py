@@ -5,7 +5,7 @@ An action without a declared ``Operation`` is denied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final, final
 from uuid import UUID
@@ -25,6 +25,8 @@ from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import audit
 from byteor_cloud.api import request_slots
+from byteor_cloud.api.commands import Command
+from byteor_cloud.api.mixins import Created
 from byteor_cloud.api.operations import Operation
 from byteor_cloud.api.view_sets import ResourceViewSet
 from byteor_cloud.concurrency.fair import Holder
@@ -39,7 +41,13 @@ class ApiViewSet(ResourceViewSet):
     """Base of all views, and of those outside any organization."""
 
     credentials: ClassVar[tuple[Family, ...]] = BEARER
+    commands: ClassVar[tuple[Command, ...]] = ()
     rate_headers: Mapping[str, str] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        for command in vars(cls).get("commands", ()):
+            setattr(cls, command.name, _action(command))
+        super().__init_subclass__(**kwargs)
 
     @property
     def principal(self) -> Principal:
@@ -119,6 +127,24 @@ class ApiViewSet(ResourceViewSet):
             self.post = idempotent(handler, principal=self.principal, holds_secret=operation.holds_secret)
 
     @final
+    def perform(self, command: Command) -> Response:
+        """Run a command on the row or the scope in the URL."""
+        row = self.get_object() if self.lookup_url_kwarg in self.kwargs else self.scope
+        body = {} if command.operation.body is None else self.validated(self.request)
+        made = command.run(row, actor=self.actor, **body)
+        if isinstance(made, Response):
+            return made
+        if command.operation.responses is None:
+            return self.represent(self.get_object())
+        ((status, shape),) = command.operation.responses.items()
+        if isinstance(made, Created):
+            return self.represent(made.row, status=status, **made.secrets)
+        response = Response(shape(made, context=self.get_serializer_context()).data, status=status)
+        if command.creates is not None:
+            response["Location"] = f"{self.request.path.rsplit('/', 3)[0]}/{command.creates}/{made.pk}"
+        return response
+
+    @final
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the headers of the rate limit."""
         response = super().finalize_response(request, response, *args, **kwargs)
@@ -127,6 +153,14 @@ class ApiViewSet(ResourceViewSet):
         for name, value in self.rate_headers.items():
             response[name] = value
         return response
+
+
+def _action(command: Command) -> Callable[..., Response]:
+    @command.operation
+    def action(self: ApiViewSet, request: Request, **kwargs: Any) -> Response:
+        return self.perform(command)
+
+    return action
 
 
 class OrganizationViewSet(ApiViewSet):

@@ -46,6 +46,7 @@ from apps.tenancy.api.serializers.usage import (
     UsageSerializer,
     UsedSerializer,
 )
+from apps.tenancy.api.serializers.webhooks import EventSerializer, WebhookDeliverySerializer, WebhookSerializer
 
 __all__ = [
     "CREDENTIAL_FIELDS",
@@ -58,6 +59,7 @@ __all__ = [
     "EnvironmentSerializer",
     "EnvironmentSettingsField",
     "EnvironmentSettingsSerializer",
+    "EventSerializer",
     "FreezeWindowSerializer",
     "JwkSerializer",
     "KeySetSerializer",
@@ -81,5 +83,7 @@ __all__ = [
     "UsedSerializer",
     "UserSerializer",
     "UserTokenSerializer",
+    "WebhookDeliverySerializer",
+    "WebhookSerializer",
     "WindowEdgeField",
 ]

@@ -1,21 +1,13 @@
-"""Explanations of agents. They are here and not in fleet, because they refer to deployments."""
+"""Explanations of agents."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from apps.fleet.api.serializers import AgentSerializer, DesiredStateSerializer, RunningStateSerializer
-from apps.fleet.models import Agent
-from apps.releases.services import explanations
-from apps.tenancy.api.base import EnvironmentViewSet
-from apps.tenancy.permissions import Permission as P
+from apps.fleet.api.serializers import DesiredStateSerializer, RunningStateSerializer
 from byteor.engine.explain.findings import BecauseCode, NextCode
-from byteor_cloud.api.operations import Operation, Tag
 
 
 class FindingSerializer(serializers.Serializer[Any]):
@@ -64,33 +56,3 @@ class ExplanationSerializer(serializers.Serializer[Any]):
         "because": "The reasons, with the main reason first.",
         "next": "The next events, with the soonest event first.",
     }
-
-
-class ExplanationViewSet(EnvironmentViewSet):
-    """The explanation of an agent. Decommissioned agents have one too."""
-
-    tag = Tag.AGENTS
-    queryset = Agent.objects.select_related("environment")
-    serializer_class = ExplanationSerializer
-
-    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]
-
-    @Operation("explainAgent", P.VIEW_ENVIRONMENT, responses=ExplanationSerializer)
-    def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """Explain what an agent runs.
-
-        Says why the agent runs what it runs, and what happens next: the main reason first, and the soonest event first.
-        This also works for an agent that has left the fleet.
-        """
-        agent = self.get_object()
-        explanation, states = explanations.explain_agent(agent), AgentSerializer()
-        answer = {
-            "agent_id": agent.pk,
-            "summary": explanation.summary,
-            "running": states.get_running(agent),
-            "desired": states.get_desired(agent),
-            "because": explanation.because,
-            "next": explanation.next,
-        }
-        return Response(self.get_serializer(answer).data)

@@ -1,4 +1,4 @@
-"""The label change of many agents. It is here and not in fleet, because it tells which deployments are offered."""
+"""The label change of many agents."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from apps.fleet.api.serializers import LabelsField, SelectorField
-from apps.fleet.models import Agent
-from apps.fleet.services.labels import LABEL_KEY, MAX_LABELS, LabelChange, is_label_key
-from apps.releases.services import relabeling
-from apps.tenancy.api.base import EnvironmentViewSet
-from apps.tenancy.permissions import Permission as P
+from apps.fleet.services.labels import LABEL_KEY, MAX_LABELS, is_label_key
 from byteor_cloud.api.fields import StrictSerializer, TextField
-from byteor_cloud.api.operations import Operation, Tag
 
 
 @extend_schema_field({"type": "array", "maxItems": MAX_LABELS, "items": {"type": "string", "pattern": LABEL_KEY}})
@@ -69,35 +62,3 @@ class RelabeledSerializer(serializers.Serializer[Any]):
         "changed": "How many of them have other labels by the change.",
         "deployments_offered": "How many of these are offered a deployment, because they match its target now.",
     }
-
-
-class LabelViewSet(EnvironmentViewSet):
-    """The labels of many agents."""
-
-    tag = Tag.AGENTS
-    queryset = Agent.objects.none()
-    serializer_class = RelabeledSerializer
-
-    @Operation(
-        "labelAgents",
-        P.OPERATE_ENVIRONMENT,
-        needs_on_prod=P.MANAGE_ENVIRONMENT,
-        body=RelabelSerializer,
-        responses=RelabeledSerializer,
-        example={"selector": {"zone": "eu-1"}, "set": {"ring": "canary"}, "unset": ["trial"], "dry_run": True},
-    )
-    def change(self, request: Request, **kwargs: Any) -> Response:
-        """Change the labels of many agents.
-
-        Changes the labels of all agents that match the selector, in one transaction. Agents that come to match the
-        target of a current deployment are offered it; so on a prod environment this needs the permission to manage it.
-        Try it with `dry_run` first. Agents that no longer match keep what they run.
-        """
-        body = RelabelSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        given = body.validated_data
-        change = LabelChange(given.get("set", {}), given.get("unset", ()))
-        result = relabeling.relabel(
-            self.environment, given["selector"], change, dry_run=given["dry_run"], actor=self.actor
-        )
-        return Response(self.get_serializer(result).data)
