@@ -15,11 +15,11 @@ from rest_framework import serializers
 from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, Operation
-from byteor_cloud.api.problems import CONTENT_TYPE
 from byteor_cloud.api.schema.descriptions import descriptions_of
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.api.view_sets import ResourceViewSet
+from byteor_cloud.errors import CONTENT_TYPE
 
 _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt": "agentKey"}
 

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from byteor_cloud import errors
 from byteor_cloud.api.operations import ID
-from byteor_cloud.api.problems import CONTENT_TYPE, URN, MethodNotAllowed
+from byteor_cloud.api.problems import MethodNotAllowed
 from byteor_cloud.api.view_sets import ResourceViewSet
 
 PROBLEM = {
@@ -101,16 +101,16 @@ def is_repeatable(view: ResourceViewSet, action: str, method: str) -> bool:
 def problem_response(code: str) -> dict[str, Any]:
     """Return the OpenAPI response object of an error."""
     kind, description = ERRORS[code]
-    example = {
-        "type": URN + kind.code,
-        "title": kind.title,
-        "status": kind.status,
-        "detail": description,
-        "instance": "/api/v1/me",
-        "request_id": ID,
-    }
+    example = errors.problem(
+        code=kind.code,
+        title=kind.title,
+        status=kind.status,
+        detail=description,
+        instance="/api/v1/me",
+        request_id=ID,
+    )
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    return {"description": description, "content": {CONTENT_TYPE: content}}
+    return {"description": description, "content": {errors.CONTENT_TYPE: content}}
 
 
 @cache
