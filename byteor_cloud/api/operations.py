@@ -86,13 +86,14 @@ SECURITY_SCHEMES = {
 class Operation:
     """Everything that is particular to one operation: its text, who may call it, its body, responses and errors.
 
-    It decorates the method that handles the operation; the text is then the method's docstring. The view declares the
-    operations that mixins handle in ``operations``. The first line of a text is the summary, the rest the description.
+    It decorates the method that handles the operation: the first line of the docstring is the summary, the rest the
+    description. The view declares the operations that mixins handle in ``operations``.
     """
 
     id: str  # in camelCase, and starting with a verb, because generated clients name their functions by it
     needs: StrEnum | None  # the permission; None if the family of the credential is enough
-    text: str = ""
+    summary: str = ""
+    description: str = ""
     _: KW_ONLY
     needs_on_prod: StrEnum | None = None  # needed in addition in an environment with the posture prod
     credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they are not those of the view
@@ -113,17 +114,9 @@ class Operation:
 
     def __call__[**A, R](self, handler: Callable[A, R]) -> Callable[A, R]:
         """Declare the operation that ``handler`` handles."""
-        declared = self if self.text else replace(self, text=handler.__doc__ or "")
-        handler.operation = declared  # type: ignore[attr-defined]  # read by DeclaredView
+        summary, _, description = cleandoc(handler.__doc__ or "").partition("\n\n")
+        # One line for each paragraph.
+        lines = "\n\n".join(paragraph.replace("\n", " ") for paragraph in description.split("\n\n"))
+        declared = replace(self, summary=summary.removesuffix("."), description=lines)
+        handler.operation = declared  # type: ignore[attr-defined]  # read by DeclaringView
         return handler
-
-    @property
-    def summary(self) -> str:
-        """The first line of the text, without its period."""
-        return cleandoc(self.text).partition("\n")[0].removesuffix(".")
-
-    @property
-    def description(self) -> str:
-        """The text after the first line, with one line for each paragraph."""
-        paragraphs = cleandoc(self.text).split("\n\n")[1:]
-        return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)

@@ -18,7 +18,13 @@ from apps.console.frame.forms import (
     radio_field,
     slug_field,
 )
-from apps.tenancy.api import serializers as s
+from apps.tenancy.api.serializers.credentials import OrganizationKeySerializer, UserTokenSerializer
+from apps.tenancy.api.serializers.resources import (
+    EnvironmentSerializer,
+    MemberSerializer,
+    OrganizationSerializer,
+    ProjectSerializer,
+)
 from apps.tenancy.models import Environment, Membership, Organization, OrganizationKey, Project, User, UserToken
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role, may_grant
@@ -50,7 +56,7 @@ def _offer_roles(field: Any, *, held: frozenset[P], organization_too: bool) -> N
 
 
 class _InviteForm(ActForm):
-    rules = s.MemberSerializer
+    rules = MemberSerializer
     conflicts = {"exists": "email"}
     email = forms.EmailField(max_length=254, label="E-mail address", widget=UnfoldAdminEmailInputWidget)
     role = radio_field({}, initial=Role.VIEWER)
@@ -68,25 +74,25 @@ class _RoleForm(ActForm):
 
 
 class _OrganizationForm(ActForm):
-    rules = s.OrganizationSerializer
+    rules = OrganizationSerializer
     name = name_field()
     slug = slug_field()
 
 
 class _ProjectForm(ActForm):
-    rules = s.ProjectSerializer
+    rules = ProjectSerializer
     name = name_field()
     slug = slug_field()
 
 
 class _EnvironmentForm(ActForm):
-    rules = s.EnvironmentSerializer
+    rules = EnvironmentSerializer
     name = name_field()
     posture = radio_field(_POSTURES, initial=Posture.DEV, help_text="It cannot be changed later. Its rules can.")
 
 
 class _TokenForm(ActForm):
-    rules = s.UserTokenSerializer
+    rules = UserTokenSerializer
     name = name_field("What the token is for, such as “CI of the pricing team”.")
     expires_in_s = lifetime_field()
 
@@ -95,7 +101,7 @@ class _TokenForm(ActForm):
 
 
 class _KeyForm(ActForm):
-    rules = s.OrganizationKeySerializer
+    rules = OrganizationKeySerializer
     name = name_field("What the key is for, such as “deploys from CI”.")
     role = radio_field({}, initial=Role.VIEWER)
     project_id = forms.ChoiceField(required=False, label="Where it has the role", widget=UnfoldAdminSelectWidget)

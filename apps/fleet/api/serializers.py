@@ -13,7 +13,8 @@ from rest_framework import serializers
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.fleet.services.heartbeats import StoredHeartbeat
 from apps.fleet.services.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
-from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
+from apps.tenancy.api.serializers.credentials import CREDENTIAL_FIELDS
+from apps.tenancy.api.serializers.signing_keys import KeySetSerializer
 from byteor.engine.machines import OfferAction
 from byteor_cloud.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 

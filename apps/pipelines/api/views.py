@@ -20,14 +20,7 @@ from byteor.engine.canonical import sha256
 from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.etags import body_digest
 from byteor_cloud.api.filters import BY_NAME
-from byteor_cloud.api.mixins import (
-    Created,
-    CreateMixin,
-    DestroyMixin,
-    ListModelMixin,
-    RetrieveMixin,
-    UpdateMixin,
-)
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from byteor_cloud.api.operations import ID, PLAN, Operation, Tag
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
 from byteor_cloud.computing.computations import CompiledDraft, compile_draft, diff_versions, preview
@@ -64,47 +57,37 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         "list": Operation(
             "listDrafts",
             P.VIEW_ENVIRONMENT,
-            """List drafts.
-
-            Returns the environment's pipeline drafts, newest first.
-            """,
+            "List drafts",
+            "Returns the environment's pipeline drafts, newest first.",
         ),
         "create": Operation(
             "createDraft",
             P.OPERATE_ENVIRONMENT,
-            """Create a draft.
-
-            Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it. Refused
-            with `quota.drafts` if the organization has as many drafts as its quota.
-            """,
+            "Create a draft",
+            "Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it. Refused "
+            "with `quota.drafts` if the organization has as many drafts as its quota.",
             errors=(QuotaExceeded,),
             example={"name": "trades", "plan": PLAN},
         ),
         "retrieve": Operation(
             "getDraft",
             P.VIEW_ENVIRONMENT,
-            """Get a draft.
-
-            Returns the draft with the diagnostics of its plan.
-            """,
+            "Get a draft",
+            "Returns the draft with the diagnostics of its plan.",
         ),
         "update": Operation(
             "updateDraft",
             P.OPERATE_ENVIRONMENT,
-            """Update a draft.
-
-            Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match`, so that you do
-            not overwrite a change by somebody else.
-            """,
+            "Update a draft",
+            "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match`, so that you "
+            "do not overwrite a change by somebody else.",
             example={"name": "trades-eu"},
         ),
         "destroy": Operation(
             "deleteDraft",
             P.OPERATE_ENVIRONMENT,
-            """Delete a draft.
-
-            Deletes the draft. Versions that were promoted from the draft are kept.
-            """,
+            "Delete a draft",
+            "Deletes the draft. Versions that were promoted from the draft are kept.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -203,19 +186,15 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         "list": Operation(
             "listVersions",
             P.VIEW_ENVIRONMENT,
-            """List versions.
-
-            Returns the environment's pipeline versions, newest first.
-            """,
+            "List versions",
+            "Returns the environment's pipeline versions, newest first.",
         ),
         "create": Operation(
             "copyVersion",
             P.OPERATE_ENVIRONMENT,
-            """Copy a version from another environment.
-
-            Copies a compiled version from another environment of the same project. Copying the same version again
-            returns the existing copy (200).
-            """,
+            "Copy a version from another environment",
+            "Copies a compiled version from another environment of the same project. Copying the same version again "
+            "returns the existing copy (200).",
             body=s.CopyVersionSerializer,
             responses={201: s.VersionSerializer, 200: s.VersionSerializer},
             example={"from_version_id": ID},
@@ -223,10 +202,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         "retrieve": Operation(
             "getVersion",
             P.VIEW_ENVIRONMENT,
-            """Get a version.
-
-            Returns the version with its plan and its compiled spec.
-            """,
+            "Get a version",
+            "Returns the version with its plan and its compiled spec.",
         ),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.fleet.services.labels import LabelChange
-from apps.releases.api import serializers as s
+from apps.releases.api.serializers.deployments import OptionalReasonSerializer, ReasonSerializer, RetrySerializer
 from apps.releases.api.serializers.labels import RelabeledSerializer, RelabelSerializer
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import approvals, bundles, deployments, relabeling, rollbacks
@@ -27,7 +27,7 @@ from byteor_cloud.errors import Conflict
 @Operation(
     "clearConfigBundle",
     P.OPERATE_ENVIRONMENT,
-    body=s.ReasonSerializer,
+    body=ReasonSerializer,
     errors=(Conflict,),
     example={"reason": "The disk of the host was full."},
 )
@@ -44,7 +44,7 @@ def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
 @Operation(
     "rollBackDeployment",
     P.OPERATE_ENVIRONMENT,
-    body=s.ReasonSerializer,
+    body=ReasonSerializer,
     errors=(Conflict,),
     example={"reason": "The latency has doubled."},
 )
@@ -61,7 +61,7 @@ def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 @Operation(
     "abortDeployment",
     P.OPERATE_ENVIRONMENT,
-    body=s.OptionalReasonSerializer,
+    body=OptionalReasonSerializer,
     errors=(Conflict,),
     example={"reason": "The wrong version was chosen."},
 )
@@ -78,7 +78,7 @@ def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 @Operation(
     "pauseDeployment",
     P.OPERATE_ENVIRONMENT,
-    body=s.OptionalReasonSerializer,
+    body=OptionalReasonSerializer,
     errors=(Conflict,),
     example={"reason": "The market opens in an hour."},
 )
@@ -94,7 +94,7 @@ def pause(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 @Operation(
     "resumeDeployment",
     P.OPERATE_ENVIRONMENT,
-    body=s.OptionalReasonSerializer,
+    body=OptionalReasonSerializer,
     errors=(Conflict,),
     example={"reason": "The market has closed."},
 )
@@ -110,7 +110,7 @@ def resume(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 @Operation(
     "retryDeployment",
     P.OPERATE_ENVIRONMENT,
-    body=s.RetrySerializer,
+    body=RetrySerializer,
     errors=(Conflict,),
     example={"reason": "The network is back.", "agents": [ID]},
 )

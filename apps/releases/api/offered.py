@@ -7,7 +7,7 @@ from uuid import UUID
 
 from apps.fleet.api.serializers import offer
 from apps.fleet.models import Assignment
-from apps.releases.api.serializers import ReportSerializer
+from apps.releases.api.serializers.offers import ReportSerializer
 from apps.releases.models import Deployment
 from apps.releases.services import reports, rollout_steps
 from byteor.engine.machines import AgentProgress

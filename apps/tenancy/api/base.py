@@ -156,10 +156,10 @@ class ApiViewSet(ResourceViewSet):
 
 
 def _action(command: Command) -> Callable[..., Response]:
-    @command.operation
-    def action(self: ApiViewSet, request: Request, **kwargs: Any) -> Response:
-        return self.perform(command)
+    def action(view: ApiViewSet, request: Request, **kwargs: Any) -> Response:
+        return view.perform(command)
 
+    action.operation = command.operation  # type: ignore[attr-defined]  # read by DeclaringView
     return action
 
 

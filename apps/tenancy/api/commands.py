@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from apps.tenancy.actors import Actor
-from apps.tenancy.api import serializers as s
+from apps.tenancy.api.serializers.signing_keys import (
+    RetireSigningKeySerializer,
+    RotateSigningKeySerializer,
+    SigningKeySerializer,
+)
+from apps.tenancy.api.serializers.webhooks import WebhookDeliverySerializer, WebhookSerializer
 from apps.tenancy.models import Organization, SigningKey, Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys
@@ -19,8 +24,8 @@ from byteor_cloud.errors import Conflict
 @Operation(
     "rotateSigningKey",
     P.MANAGE_ORG_MEMBERSHIPS,
-    body=s.RotateSigningKeySerializer,
-    responses={201: s.SigningKeySerializer},
+    body=RotateSigningKeySerializer,
+    responses={201: SigningKeySerializer},
     errors=(Conflict,),
     example={"activate_in_s": 3600},
 )
@@ -37,7 +42,7 @@ def rotate(organization: Organization, *, actor: Actor, **times: int) -> Signing
 @Operation(
     "retireSigningKey",
     P.MANAGE_ORG_MEMBERSHIPS,
-    body=s.RetireSigningKeySerializer,
+    body=RetireSigningKeySerializer,
     errors=(Conflict,),
     example={"reason": "The key is no longer needed."},
 )
@@ -53,7 +58,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> None:
 @Operation(
     "rotateWebhookSecret",
     P.MANAGE_ORG_MEMBERSHIPS,
-    responses={201: with_secret(s.WebhookSerializer)},
+    responses={201: with_secret(WebhookSerializer)},
     holds_secret=True,
 )
 def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
@@ -67,7 +72,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
 
 
 @command()
-@Operation("testWebhook", P.MANAGE_ORG_MEMBERSHIPS, responses={202: s.WebhookDeliverySerializer}, errors=(Conflict,))
+@Operation("testWebhook", P.MANAGE_ORG_MEMBERSHIPS, responses={202: WebhookDeliverySerializer}, errors=(Conflict,))
 def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
     """Send a test event to a webhook.
 
@@ -80,7 +85,7 @@ def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
 @Operation(
     "redeliverWebhookDelivery",
     P.MANAGE_ORG_MEMBERSHIPS,
-    responses={202: s.WebhookDeliverySerializer},
+    responses={202: WebhookDeliverySerializer},
     errors=(Conflict,),
 )
 def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:

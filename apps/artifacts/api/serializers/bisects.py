@@ -12,13 +12,7 @@ from apps.artifacts.models import Bisect
 from apps.pipelines.api.serializers import DiffSerializer
 from apps.pipelines.models import Version
 from byteor.engine.replay import BisectOutcome, Predicate, Verdict
-from byteor_cloud.api.fields import (
-    EnvironmentRelatedField,
-    IdField,
-    ModelSerializer,
-    NameField,
-    StrictSerializer,
-)
+from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, NameField, StrictSerializer
 
 
 @extend_schema_field(

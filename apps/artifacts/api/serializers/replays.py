@@ -11,12 +11,7 @@ from apps.artifacts.models import Replay
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle
 from apps.tenancy.permissions import Permission
-from byteor_cloud.api.fields import (
-    EnvironmentRelatedField,
-    ModelSerializer,
-    StrictSerializer,
-    TextField,
-)
+from byteor_cloud.api.fields import EnvironmentRelatedField, ModelSerializer, StrictSerializer, TextField
 
 
 class ReplayArtifactSerializer(StrictSerializer):

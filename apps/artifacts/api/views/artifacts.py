@@ -18,12 +18,7 @@ from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag
-from byteor_cloud.api.parameters import (
-    choice_parameter,
-    id_parameter,
-    sha256_parameter,
-    time_parameter,
-)
+from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter, time_parameter
 from byteor_cloud.storage import blobs
 
 
@@ -50,18 +45,14 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "list": Operation(
             "listArtifacts",
             P.VIEW_ENVIRONMENT,
-            """List artifacts.
-
-            Returns the artifacts that the environment's agents uploaded, newest first.
-            """,
+            "List artifacts",
+            "Returns the artifacts that the environment's agents uploaded, newest first.",
         ),
         "retrieve": Operation(
             "getArtifact",
             P.VIEW_ENVIRONMENT,
-            """Get an artifact.
-
-            Returns one artifact with the result of its check.
-            """,
+            "Get an artifact",
+            "Returns one artifact with the result of its check.",
         ),
     }
     commands = (c.replay, c.bisect)

@@ -11,10 +11,7 @@ from byteor.engine.replay import BisectOutcome
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag
-from byteor_cloud.api.parameters import (
-    choice_parameter,
-    id_parameter,
-)
+from byteor_cloud.api.parameters import choice_parameter, id_parameter
 
 
 class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -33,17 +30,13 @@ class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "list": Operation(
             "listBisects",
             P.VIEW_ENVIRONMENT,
-            """List bisects.
-
-            Returns the environment's bisects, newest first.
-            """,
+            "List bisects",
+            "Returns the environment's bisects, newest first.",
         ),
         "retrieve": Operation(
             "getBisect",
             P.VIEW_ENVIRONMENT,
-            """Get a bisect.
-
-            Returns the bisect with the verdicts so far, and its outcome once it has ended.
-            """,
+            "Get a bisect",
+            "Returns the bisect with the verdicts so far, and its outcome once it has ended.",
         ),
     }

@@ -16,17 +16,9 @@ from apps.artifacts.services import captures
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.operations import Operation, Tag
-from byteor_cloud.api.parameters import (
-    integer_parameter,
-    line_parameter,
-    time_parameter,
-)
+from byteor_cloud.api.parameters import integer_parameter, line_parameter, time_parameter
 from byteor_cloud.computing.computations import page_body
-from byteor_cloud.errors import (
-    Conflict,
-    InvalidInput,
-    Unavailable,
-)
+from byteor_cloud.errors import Conflict, InvalidInput, Unavailable
 
 MAX_POSITION = 2**63 - 1
 

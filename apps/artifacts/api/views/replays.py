@@ -20,18 +20,9 @@ from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag
-from byteor_cloud.api.parameters import (
-    choice_parameter,
-    id_parameter,
-    integer_parameter,
-    line_parameter,
-)
+from byteor_cloud.api.parameters import choice_parameter, id_parameter, integer_parameter, line_parameter
 from byteor_cloud.computing.computations import compare_body
-from byteor_cloud.errors import (
-    Conflict,
-    NotFound,
-    Unavailable,
-)
+from byteor_cloud.errors import Conflict, NotFound, Unavailable
 
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -51,18 +42,14 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "list": Operation(
             "listReplays",
             P.VIEW_ENVIRONMENT,
-            """List replays.
-
-            Returns the environment's replays, newest first.
-            """,
+            "List replays",
+            "Returns the environment's replays, newest first.",
         ),
         "retrieve": Operation(
             "getReplay",
             P.VIEW_ENVIRONMENT,
-            """Get a replay.
-
-            Returns the replay with its result, once it has ended.
-            """,
+            "Get a replay",
+            "Returns the replay with its result, once it has ended.",
         ),
     }
     commands = (c.cancel,)

@@ -15,12 +15,7 @@ from apps.tenancy.api.base import SIGNED_IN
 from byteor_cloud.api.bodies import declared_length
 from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parsers import UploadParser
-from byteor_cloud.errors import (
-    Conflict,
-    InsufficientStorage,
-    LengthRequired,
-    QuotaExceeded,
-)
+from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, QuotaExceeded
 
 
 class UploadViewSet(AgentSelfViewSet):

@@ -41,7 +41,8 @@ from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, for
 from apps.console.pages.phrases import describe_warnings
 from apps.console.pages.releases_in_environment import choices_panel
 from apps.pipelines.models import Version
-from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
+from apps.releases.api.serializers.bundles import ConfigBundleSerializer
+from apps.releases.api.serializers.deployments import DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.models import Environment

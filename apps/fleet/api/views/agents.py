@@ -23,24 +23,14 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import Posture
 from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.filters import BY_NAME, label_parameter
-from byteor_cloud.api.mixins import (
-    DestroyMixin,
-    ListModelMixin,
-    RetrieveMixin,
-    UpdateMixin,
-)
+from byteor_cloud.api.mixins import DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.pagination import NewestFirst
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
 from byteor_cloud.api.request_slots import released_slot
 from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import release_connection
-from byteor_cloud.errors import (
-    Conflict,
-    NotFound,
-    PreconditionFailed,
-    QuotaExceeded,
-)
+from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded
 
 
 class NewestAgentsFirst(NewestFirst):
@@ -80,29 +70,23 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "retrieve": Operation(
             "getAgent",
             P.VIEW_ENVIRONMENT,
-            """Get an agent.
-
-            Returns one agent of the environment.
-            """,
+            "Get an agent",
+            "Returns one agent of the environment.",
         ),
         "update": Operation(
             "updateAgent",
             P.OPERATE_ENVIRONMENT,
-            """Update an agent.
-
-            Changes the agent's name or labels. With new labels the agent may match the target of a running deployment.
-            So in an environment with the posture `prod`, other labels need the permission to manage the environment,
-            and a caller without it gets 403.
-            """,
+            "Update an agent",
+            "Changes the agent's name or labels. With new labels the agent may match the target of a running "
+            "deployment. So in an environment with the posture `prod`, other labels need the permission to manage the "
+            "environment, and a caller without it gets 403.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
             "decommissionAgent",
             P.OPERATE_ENVIRONMENT,
-            """Decommission an agent.
-
-            Revokes the agent's key and removes the agent from the fleet.
-            """,
+            "Decommission an agent",
+            "Revokes the agent's key and removes the agent from the fleet.",
             errors=(PreconditionFailed,),
         ),
     }

@@ -11,12 +11,7 @@ from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import tokens
 from byteor_cloud.api.filters import BY_CREATION
-from byteor_cloud.api.mixins import (
-    Created,
-    CreateMixin,
-    DestroyMixin,
-    ListModelMixin,
-)
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin
 from byteor_cloud.api.operations import Operation, Tag
 
 
@@ -31,30 +26,24 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
         "list": Operation(
             "listEnrollmentTokens",
             P.MANAGE_ENVIRONMENT,
-            """List enrollment tokens.
-
-            Returns the environment's enrollment tokens, newest first, including used, revoked and expired ones. Secrets
-            are never shown again.
-            """,
+            "List enrollment tokens",
+            "Returns the environment's enrollment tokens, newest first, including used, revoked and expired ones. "
+            "Secrets are never shown again.",
         ),
         "create": Operation(
             "createEnrollmentToken",
             P.MANAGE_ENVIRONMENT,
-            """Create an enrollment token.
-
-            Creates a token with which hosts enroll in this environment. The response is the only one that contains the
-            secret (`token`).
-            """,
+            "Create an enrollment token",
+            "Creates a token with which hosts enroll in this environment. The response is the only one that contains "
+            "the secret (`token`).",
             example={"max_uses": 10},
             holds_secret=True,
         ),
         "destroy": Operation(
             "revokeEnrollmentToken",
             P.MANAGE_ENVIRONMENT,
-            """Revoke an enrollment token.
-
-            Refuses further enrollments with the token. Agents that are already enrolled are not affected.
-            """,
+            "Revoke an enrollment token",
+            "Refuses further enrollments with the token. Agents that are already enrolled are not affected.",
         ),
     }
 

@@ -14,16 +14,11 @@ from apps.fleet.models import Agent, AgentKey
 from apps.fleet.services import heartbeat_body, heartbeats, keys
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN
-from apps.tenancy.api.serializers import KeySetSerializer
+from apps.tenancy.api.serializers.signing_keys import KeySetSerializer
 from apps.tenancy.services import signing_keys
-from byteor_cloud.api.mixins import (
-    RetrieveMixin,
-)
+from byteor_cloud.api.mixins import RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag
-from byteor_cloud.errors import (
-    Conflict,
-    Unauthenticated,
-)
+from byteor_cloud.errors import Conflict, Unauthenticated
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
@@ -37,10 +32,8 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
         "retrieve": Operation(
             "getOwnAgent",
             SIGNED_IN,
-            """Get the agent's own record.
-
-            Called by an agent with its own key.
-            """,
+            "Get the agent's own record",
+            "Called by an agent with its own key.",
         ),
     }
 

@@ -7,10 +7,8 @@ from typing import Any
 from django.db.models import Model, QuerySet
 
 from apps.releases.api import commands as c
-from apps.releases.api import serializers as s
-from apps.releases.models import (
-    Approval,
-)
+from apps.releases.api.serializers.approvals import ApprovalSerializer, DecideSerializer
+from apps.releases.models import Approval
 from apps.releases.services import approvals
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
@@ -18,10 +16,7 @@ from byteor.engine.machines import ApprovalStatus
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import ID, Operation, Tag
-from byteor_cloud.api.parameters import (
-    choice_parameter,
-    id_parameter,
-)
+from byteor_cloud.api.parameters import choice_parameter, id_parameter
 from byteor_cloud.errors import Conflict
 
 
@@ -30,7 +25,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
 
     tag = Tag.APPROVALS
     queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
-    serializer_class = s.ApprovalSerializer
+    serializer_class = ApprovalSerializer
     filters = {
         **BY_CREATION,
         "status": choice_parameter(ApprovalStatus, "status"),
@@ -41,32 +36,26 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         "list": Operation(
             "listApprovals",
             P.VIEW_ENVIRONMENT,
-            """List approvals.
-
-            Returns requests for approval with their decisions, newest first.
-            """,
+            "List approvals",
+            "Returns requests for approval with their decisions, newest first.",
         ),
         "create": Operation(
             "decideApproval",
             P.OPERATE_ENVIRONMENT,
-            """Approve or deny.
-
-            Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial
-            denies the request. When enough people have approved, the approval credential is issued. Only a person can
-            decide, not an API key.
-            """,
-            body=s.DecideSerializer,
-            responses={201: s.ApprovalSerializer},
+            "Approve or deny",
+            "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
+            "denies the request. When enough people have approved, the approval credential is issued. Only a person "
+            "can decide, not an API key.",
+            body=DecideSerializer,
+            responses={201: ApprovalSerializer},
             example={"deployment_id": ID, "decision": "approve"},
         ),
         "retrieve": Operation(
             "getApproval",
             P.VIEW_ENVIRONMENT,
-            """Get an approval.
-
-            Returns the approval with its decisions. Callers with the permission `environment:operate` also see its
-            credential.
-            """,
+            "Get an approval",
+            "Returns the approval with its decisions. Callers with the permission `environment:operate` also see its "
+            "credential.",
         ),
     }
     commands = (c.revoke,)

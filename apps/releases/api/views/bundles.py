@@ -10,21 +10,15 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 from apps.releases.api import commands as c
-from apps.releases.api import serializers as s
-from apps.releases.models import (
-    ConfigBundle,
-    KnownBad,
-)
+from apps.releases.api.serializers.bundles import ConfigBundleSerializer
+from apps.releases.models import ConfigBundle, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.filters import BY_NAME
 from byteor_cloud.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import ID, Operation, Tag
-from byteor_cloud.api.parameters import (
-    id_parameter,
-    sha256_parameter,
-)
+from byteor_cloud.api.parameters import id_parameter, sha256_parameter
 
 
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
@@ -33,34 +27,28 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
     checked: bundles.NewConfiguration | None = None
     tag = Tag.CONFIG_BUNDLES
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
-    serializer_class = s.ConfigBundleSerializer
+    serializer_class = ConfigBundleSerializer
     filters = {**BY_NAME, "version_id": id_parameter("version_id"), "config_hash": sha256_parameter("config_hash")}
     operations = {
         "list": Operation(
             "listConfigBundles",
             P.VIEW_ENVIRONMENT,
-            """List config bundles.
-
-            Returns the environment's config bundles, newest first.
-            """,
+            "List config bundles",
+            "Returns the environment's config bundles, newest first.",
         ),
         "create": Operation(
             "createConfigBundle",
             P.OPERATE_ENVIRONMENT,
-            """Create a config bundle.
-
-            Joins a version with its runtime configuration. The bundle is immutable; `config_hash` identifies its
-            content.
-            """,
+            "Create a config bundle",
+            "Joins a version with its runtime configuration. The bundle is immutable; `config_hash` identifies its "
+            "content.",
             example={"name": "trades-1", "version_id": ID},
         ),
         "retrieve": Operation(
             "getConfigBundle",
             P.VIEW_ENVIRONMENT,
-            """Get a config bundle.
-
-            Returns one config bundle.
-            """,
+            "Get a config bundle",
+            "Returns one config bundle.",
         ),
     }
     commands = (c.clear,)

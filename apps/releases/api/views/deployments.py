@@ -10,13 +10,12 @@ from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 
 from apps.releases.api import commands as c
-from apps.releases.api import serializers as s
-from apps.releases.models import (
-    AgentFailure,
-    Deployment,
-    DeploymentAgent,
-    TimelineEntry,
+from apps.releases.api.serializers.deployments import (
+    DeploymentAgentSerializer,
+    DeploymentSerializer,
+    TimelineEntrySerializer,
 )
+from apps.releases.models import AgentFailure, Deployment, DeploymentAgent, TimelineEntry
 from apps.releases.services import deployments, evidence, progress
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
@@ -41,7 +40,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
 
     tag = Tag.DEPLOYMENTS
     queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
-    serializer_class = s.DeploymentSerializer
+    serializer_class = DeploymentSerializer
     filters = {
         **BY_CREATION,
         "status": choice_parameter(DeploymentStatus, "status"),
@@ -53,30 +52,24 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "list": Operation(
             "listDeployments",
             P.VIEW_ENVIRONMENT,
-            """List deployments.
-
-            Returns the environment's deployments, newest first.
-            """,
+            "List deployments",
+            "Returns the environment's deployments, newest first.",
         ),
         "create": Operation(
             "createDeployment",
             P.OPERATE_ENVIRONMENT,
-            """Create a deployment.
-
-            Requests that a config bundle runs on a target. The deployment starts as `pending_approval` if the
-            environment requires approvals, else as `approved`. Refused with `quota.stored_bytes` if the deploy bundle
-            would exceed the quota of the organization; no later step is refused because of it.
-            """,
+            "Create a deployment",
+            "Requests that a config bundle runs on a target. The deployment starts as `pending_approval` if the "
+            "environment requires approvals, else as `approved`. Refused with `quota.stored_bytes` if the deploy "
+            "bundle would exceed the quota of the organization; no later step is refused because of it.",
             errors=(Conflict, QuotaExceeded),
             example={"config_bundle_id": ID, "target": {"all": True}},
         ),
         "retrieve": Operation(
             "getDeployment",
             P.VIEW_ENVIRONMENT,
-            """Get a deployment.
-
-            Returns the deployment with its status, the progress of its agents, and why agents failed.
-            """,
+            "Get a deployment",
+            "Returns the deployment with its status, the progress of its agents, and why agents failed.",
         ),
     }
     commands = (c.rollback, c.abort, c.pause, c.resume, c.retry)
@@ -137,7 +130,7 @@ class DeploymentAgentViewSet(_DeploymentChildViewSet):
         .prefetch_related("failures")
         .annotate(reported_tuning=Q(tuning__isnull=False))
     )
-    serializer_class = s.DeploymentAgentSerializer
+    serializer_class = DeploymentAgentSerializer
     filters = {
         "progress": choice_parameter(AgentProgress, "progress"),
         "wave": integer_parameter(0, 1000, "wave"),
@@ -150,10 +143,8 @@ class DeploymentAgentViewSet(_DeploymentChildViewSet):
         "list": Operation(
             "listDeploymentAgents",
             P.VIEW_ENVIRONMENT,
-            """List the agents of a deployment.
-
-            Returns each agent that the deployment is for, with its wave and its progress.
-            """,
+            "List the agents of a deployment",
+            "Returns each agent that the deployment is for, with its wave and its progress.",
         ),
     }
 
@@ -163,14 +154,12 @@ class TimelineViewSet(_DeploymentChildViewSet):
 
     tag = Tag.DEPLOYMENTS
     queryset = TimelineEntry.objects.all()
-    serializer_class = s.TimelineEntrySerializer
+    serializer_class = TimelineEntrySerializer
     operations = {
         "list": Operation(
             "listDeploymentTimeline",
             P.VIEW_ENVIRONMENT,
-            """List the timeline of a deployment.
-
-            Returns what happened to the deployment, newest first.
-            """,
+            "List the timeline of a deployment",
+            "Returns what happened to the deployment, newest first.",
         ),
     }

@@ -11,13 +11,11 @@ from rest_framework.response import Response
 
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, Assignment
-from apps.releases.api import serializers as s
 from apps.releases.api.offered import WAIT_S, accept_report, read_offer
+from apps.releases.api.serializers.offers import DesiredAnswerSerializer, ReportAnswerSerializer, ReportSerializer
 from apps.tenancy.api.base import SIGNED_IN
 from byteor_cloud.api.operations import HASH, ID, Operation, Tag
-from byteor_cloud.api.parameters import (
-    sha256_parameter,
-)
+from byteor_cloud.api.parameters import sha256_parameter
 from byteor_cloud.errors import Conflict, NotStored, Unavailable
 from byteor_cloud.storage import blobs
 
@@ -30,10 +28,10 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
-    serializer_class = s.ReportSerializer
+    serializer_class = ReportSerializer
     agent_scope = "agent:deployment"
 
-    @Operation("getAgentDeployment", SIGNED_IN, parameters={"wait_s": WAIT_S}, responses=s.DesiredAnswerSerializer)
+    @Operation("getAgentDeployment", SIGNED_IN, parameters={"wait_s": WAIT_S}, responses=DesiredAnswerSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get the agent's current offer.
 
@@ -45,8 +43,8 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     @Operation(
         "reportDeployment",
         SIGNED_IN,
-        body=s.ReportSerializer,
-        responses={200: s.ReportAnswerSerializer},
+        body=ReportSerializer,
+        responses={200: ReportAnswerSerializer},
         errors=(Conflict,),
         example={"deployment_id": ID, "status": "active", "bundle_hash": HASH},
     )

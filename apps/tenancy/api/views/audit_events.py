@@ -9,8 +9,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 
-from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.serializers.audit import AuditEventSerializer
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import ledger
@@ -31,7 +31,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
 
     tag = Tag.AUDIT
     queryset = AuditEvent.objects.select_related("seal")
-    serializer_class = s.AuditEventSerializer
+    serializer_class = AuditEventSerializer
     filters = {
         "action": line_parameter("action"),
         "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
@@ -47,10 +47,9 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "list": Operation(
             "listAuditEvents",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """List audit events.
-
-            Returns the state changes, denials and sign-ins of the organization, newest first. Events are append-only.
-            """,
+            "List audit events",
+            "Returns the state changes, denials and sign-ins of the organization, newest first. Events are "
+            "append-only.",
         ),
     }
 

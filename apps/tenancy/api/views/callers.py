@@ -8,16 +8,10 @@ from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import (
-    SIGNED_IN,
-    ApiViewSet,
-)
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
+from apps.tenancy.api.serializers.credentials import MeSerializer, UserTokenSerializer
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import (
-    Membership,
-    UserToken,
-)
+from apps.tenancy.models import Membership, UserToken
 from apps.tenancy.services import tokens
 from byteor_cloud.api.filters import BY_NAME
 from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin
@@ -28,7 +22,7 @@ class MeViewSet(ApiViewSet):
     """The caller itself."""
 
     tag = Tag.AUTHENTICATION
-    serializer_class = s.MeSerializer
+    serializer_class = MeSerializer
     queryset = UserToken.objects.none()
 
     @Operation("getCaller", SIGNED_IN)
@@ -53,7 +47,7 @@ class MeViewSet(ApiViewSet):
             },
             "roles": roles,
         }
-        return Response(s.MeSerializer(body).data)
+        return Response(MeSerializer(body).data)
 
 
 class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
@@ -61,37 +55,31 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
 
     tag = Tag.AUTHENTICATION
     queryset = UserToken.objects.all()
-    serializer_class = s.UserTokenSerializer
+    serializer_class = UserTokenSerializer
     filters = BY_NAME
     credentials = (Family.USER,)
     operations = {
         "list": Operation(
             "listUserTokens",
             SIGNED_IN,
-            """List your user tokens.
-
-            Returns the caller's own user tokens, newest first, including revoked and expired ones. Secrets are never
-            shown again.
-            """,
+            "List your user tokens",
+            "Returns the caller's own user tokens, newest first, including revoked and expired ones. Secrets are never "
+            "shown again.",
         ),
         "create": Operation(
             "createUserToken",
             SIGNED_IN,
-            """Create a user token.
-
-            Creates a token with all of the caller's roles. The response is the only one that contains the secret
-            (`token`).
-            """,
+            "Create a user token",
+            "Creates a token with all of the caller's roles. The response is the only one that contains the secret "
+            "(`token`).",
             example={"name": "laptop"},
             holds_secret=True,
         ),
         "destroy": Operation(
             "revokeUserToken",
             SIGNED_IN,
-            """Revoke a user token.
-
-            Revokes the token. It is refused within one second.
-            """,
+            "Revoke a user token",
+            "Revokes the token. It is refused within one second.",
         ),
     }
 

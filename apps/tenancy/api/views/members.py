@@ -6,23 +6,15 @@ from typing import Any
 
 from django.db.models import Model, QuerySet
 
-from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import (
-    OrganizationViewSet,
-    ProjectViewSet,
-)
-from apps.tenancy.models import (
-    Membership,
-)
+from apps.tenancy.api.base import OrganizationViewSet, ProjectViewSet
+from apps.tenancy.api.serializers.resources import MemberSerializer
+from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import members
 from byteor_cloud.api.mixins import CreateMixin, DestroyMixin, ListModelMixin, UpdateMixin
 from byteor_cloud.api.operations import Operation, Tag
-from byteor_cloud.api.parameters import (
-    choice_parameter,
-    line_parameter,
-)
+from byteor_cloud.api.parameters import choice_parameter, line_parameter
 from byteor_cloud.errors import PreconditionFailed
 
 
@@ -30,7 +22,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, Organizat
     """Base of the views of members. The URL of a member contains the person's id."""
 
     queryset = Membership.objects.select_related("user", "organization", "project")
-    serializer_class = s.MemberSerializer
+    serializer_class = MemberSerializer
     filters = {
         "role": choice_parameter(Role, "role"),
         "email": line_parameter("user__email__icontains", max_length=254, description="A part of the e-mail address."),
@@ -63,38 +55,30 @@ class OrganizationMemberViewSet(_Members):
         "list": Operation(
             "listOrganizationMembers",
             P.VIEW_ORG,
-            """List members of an organization.
-
-            Returns the people with a role in the whole organization. A project can give a person another role.
-            """,
+            "List members of an organization",
+            "Returns the people with a role in the whole organization. A project can give a person another role.",
         ),
         "create": Operation(
             "addOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Add a member to an organization.
-
-            Gives a role in the whole organization to the person with this e-mail address. A person without an account
-            becomes a member at their first sign-in with that verified address.
-            """,
+            "Add a member to an organization",
+            "Gives a role in the whole organization to the person with this e-mail address. A person without an "
+            "account becomes a member at their first sign-in with that verified address.",
             example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(
             "updateOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Change a member's role in an organization.
-
-            Changes the role. The last `org_admin` of an organization cannot be given another role.
-            """,
+            "Change a member's role in an organization",
+            "Changes the role. The last `org_admin` of an organization cannot be given another role.",
             example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Remove a member from an organization.
-
-            Removes the person's role in the organization. The person's roles in single projects are kept. The last
-            `org_admin` cannot be removed.
-            """,
+            "Remove a member from an organization",
+            "Removes the person's role in the organization. The person's roles in single projects are kept. The last "
+            "`org_admin` cannot be removed.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -123,38 +107,30 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
         "list": Operation(
             "listProjectMembers",
             P.VIEW_PROJECT,
-            """List members of a project.
-
-            Returns the people who have a role in this project. In this project, that role applies instead of the
-            person's role in the organization.
-            """,
+            "List members of a project",
+            "Returns the people who have a role in this project. In this project, that role applies instead of the "
+            "person's role in the organization.",
         ),
         "create": Operation(
             "addProjectMember",
             P.MANAGE_PROJECT,
-            """Add a member to a project.
-
-            Gives the person with this e-mail address a role in this project only.
-            """,
+            "Add a member to a project",
+            "Gives the person with this e-mail address a role in this project only.",
             example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(
             "updateProjectMember",
             P.MANAGE_PROJECT,
-            """Change a member's role in a project.
-
-            Replaces the person's role in this project.
-            """,
+            "Change a member's role in a project",
+            "Replaces the person's role in this project.",
             example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeProjectMember",
             P.MANAGE_PROJECT,
-            """Remove a member from a project.
-
-            Removes the person's role in this project. If the person has a role in the organization, that role applies
-            again.
-            """,
+            "Remove a member from a project",
+            "Removes the person's role in this project. If the person has a role in the organization, that role "
+            "applies again.",
             errors=(PreconditionFailed,),
         ),
     }

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import (
-    OrganizationViewSet,
-)
-from apps.tenancy.models import (
-    OrganizationKey,
-)
+from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.serializers.credentials import OrganizationKeySerializer
+from apps.tenancy.models import OrganizationKey
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import organizations, tokens
@@ -24,36 +20,30 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
 
     tag = Tag.ORGANIZATION_KEYS
     queryset = OrganizationKey.objects.select_related("created_by")
-    serializer_class = s.OrganizationKeySerializer
+    serializer_class = OrganizationKeySerializer
     filters = BY_NAME
     operations = {
         "list": Operation(
             "listOrganizationKeys",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """List organization API keys.
-
-            Returns the organization's API keys, newest first, including revoked and expired ones. Secrets are never
-            shown again.
-            """,
+            "List organization API keys",
+            "Returns the organization's API keys, newest first, including revoked and expired ones. Secrets are never "
+            "shown again.",
         ),
         "create": Operation(
             "createOrganizationKey",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Create an organization API key.
-
-            Creates a key for scripts, with one role in the organization or in one project. The response is the only one
-            that contains the secret (`token`).
-            """,
+            "Create an organization API key",
+            "Creates a key for scripts, with one role in the organization or in one project. The response is the only "
+            "one that contains the secret (`token`).",
             example={"name": "ci", "role": "operator"},
             holds_secret=True,
         ),
         "destroy": Operation(
             "revokeOrganizationKey",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Revoke an organization API key.
-
-            Revokes the key. It is refused within one second.
-            """,
+            "Revoke an organization API key",
+            "Revokes the key. It is refused within one second.",
         ),
     }
 

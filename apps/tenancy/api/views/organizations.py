@@ -7,16 +7,10 @@ from typing import Any
 from django.db.models import Model, QuerySet
 
 from apps.tenancy.access import visible_organizations
-from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import (
-    SIGNED_IN,
-    ApiViewSet,
-    OrganizationViewSet,
-)
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, OrganizationViewSet
+from apps.tenancy.api.serializers.resources import OrganizationSerializer
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import (
-    Organization,
-)
+from apps.tenancy.models import Organization
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations
 from byteor_cloud.api.filters import BY_NAME
@@ -30,24 +24,20 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
     tag = Tag.ORGANIZATIONS
     single_operation = "getOrganization"
     queryset = Organization.objects.all()
-    serializer_class = s.OrganizationSerializer
+    serializer_class = OrganizationSerializer
     filters = BY_NAME
     operations = {
         "list": Operation(
             "listOrganizations",
             SIGNED_IN,
-            """List organizations.
-
-            Returns the organizations in which the caller has a role, newest first.
-            """,
+            "List organizations",
+            "Returns the organizations in which the caller has a role, newest first.",
         ),
         "create": Operation(
             "createOrganization",
             SIGNED_IN,
-            """Create an organization.
-
-            Creates an organization. The caller becomes its first `org_admin`. Needs a user token.
-            """,
+            "Create an organization",
+            "Creates an organization. The caller becomes its first `org_admin`. Needs a user token.",
             credentials=(Family.USER,),
             example={"name": "Acme"},
         ),
@@ -66,25 +56,21 @@ class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet)
 
     tag = Tag.ORGANIZATIONS
     queryset = Organization.objects.all()
-    serializer_class = s.OrganizationSerializer
+    serializer_class = OrganizationSerializer
     lookup_url_kwarg = "org_id"
     operations = {
         "retrieve": Operation(
             "getOrganization",
             P.VIEW_ORG,
-            """Get an organization.
-
-            Returns the organization with all its settings, including defaults.
-            """,
+            "Get an organization",
+            "Returns the organization with all its settings, including defaults.",
         ),
         "update": Operation(
             "updateOrganization",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Update an organization.
-
-            Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, and
-            the other keys are kept.
-            """,
+            "Update an organization",
+            "Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, "
+            "and the other keys are kept.",
             example={"settings": {"token_max_days": 30}},
         ),
     }

@@ -6,14 +6,9 @@ from typing import Any
 
 from django.db.models import Model, QuerySet
 
-from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import (
-    OrganizationViewSet,
-    ProjectViewSet,
-)
-from apps.tenancy.models import (
-    Project,
-)
+from apps.tenancy.api.base import OrganizationViewSet, ProjectViewSet
+from apps.tenancy.api.serializers.resources import ProjectSerializer
+from apps.tenancy.models import Project
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations
 from byteor_cloud.api.filters import BY_NAME
@@ -27,24 +22,20 @@ class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet)
 
     tag = Tag.PROJECTS
     queryset = Project.objects.live()
-    serializer_class = s.ProjectSerializer
+    serializer_class = ProjectSerializer
     filters = BY_NAME
     operations = {
         "list": Operation(
             "listProjects",
             P.VIEW_ORG,
-            """List projects.
-
-            Returns the projects of the organization that the caller may see, newest first.
-            """,
+            "List projects",
+            "Returns the projects of the organization that the caller may see, newest first.",
         ),
         "create": Operation(
             "createProject",
             P.CREATE_PROJECT,
-            """Create a project.
-
-            Creates a project in the organization.
-            """,
+            "Create a project",
+            "Creates a project in the organization.",
             example={"name": "markets"},
         ),
     }
@@ -61,34 +52,28 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
 
     tag = Tag.PROJECTS
     queryset = Project.objects.live()
-    serializer_class = s.ProjectSerializer
+    serializer_class = ProjectSerializer
     lookup_url_kwarg = "project_id"
     operations = {
         "retrieve": Operation(
             "getProject",
             P.VIEW_PROJECT,
-            """Get a project.
-
-            Returns one project.
-            """,
+            "Get a project",
+            "Returns one project.",
         ),
         "update": Operation(
             "updateProject",
             P.MANAGE_PROJECT,
-            """Update a project.
-
-            Changes the fields in the body and keeps the others.
-            """,
+            "Update a project",
+            "Changes the fields in the body and keeps the others.",
             example={"name": "markets-eu"},
         ),
         "destroy": Operation(
             "deleteProject",
             P.MANAGE_PROJECT,
-            """Delete a project.
-
-            Deletes the project and everything in it. The project disappears at once for every caller, and the keys of
-            its agents are refused. Audit events stay with the organization.
-            """,
+            "Delete a project",
+            "Deletes the project and everything in it. The project disappears at once for every caller, and the keys "
+            "of its agents are refused. Audit events stay with the organization.",
             errors=(PreconditionFailed,),
         ),
     }

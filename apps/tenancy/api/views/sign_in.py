@@ -24,7 +24,7 @@ from social_django.utils import load_backend, load_strategy
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import client_ip
-from apps.tenancy.api.serializers import UserSerializer
+from apps.tenancy.api.serializers.credentials import UserSerializer
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, audit, tokens
 from byteor_cloud.api import problems

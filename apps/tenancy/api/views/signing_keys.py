@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from apps.tenancy.api import commands as c
-from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import (
-    OrganizationViewSet,
-)
-from apps.tenancy.models import (
-    SigningKey,
-)
+from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.serializers.signing_keys import SigningKeySerializer
+from apps.tenancy.models import SigningKey
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.mixins import ListModelMixin
 from byteor_cloud.api.operations import Operation, Tag
@@ -22,16 +18,14 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
 
     tag = Tag.SIGNING_KEYS
     queryset = SigningKey.objects.all()
-    serializer_class = s.SigningKeySerializer
+    serializer_class = SigningKeySerializer
     operations = {
         "list": Operation(
             "listSigningKeys",
             P.VIEW_ORG,
-            """List signing keys.
-
-            Returns the organization's signing keys with their validity. Private keys are never shown and are destroyed
-            when a key is retired.
-            """,
+            "List signing keys",
+            "Returns the organization's signing keys with their validity. Private keys are never shown and are "
+            "destroyed when a key is retired.",
         ),
     }
     commands = (c.rotate, c.retire)

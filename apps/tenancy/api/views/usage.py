@@ -7,8 +7,8 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.serializers.usage import UsageSerializer
 from apps.tenancy.models import OrganizationQuotas
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.usage import read_usage
@@ -20,9 +20,9 @@ class UsageViewSet(OrganizationViewSet):
 
     tag = Tag.ORGANIZATIONS
     queryset = OrganizationQuotas.objects.none()
-    serializer_class = s.UsageSerializer
+    serializer_class = UsageSerializer
 
-    @Operation("getUsage", P.VIEW_ORG, responses=s.UsageSerializer)
+    @Operation("getUsage", P.VIEW_ORG, responses=UsageSerializer)
     def usage(self, request: Request, **kwargs: Any) -> Response:
         """Get quotas and usage of an organization.
 
@@ -30,4 +30,4 @@ class UsageViewSet(OrganizationViewSet):
         would exceed a quota is refused with 409: the type is `urn:byteor:problem:quota.NAME`, and `limit` and `used`
         say why. Reads, heartbeats, reports, rollbacks and deletions always work.
         """
-        return Response(s.UsageSerializer(read_usage(self.organization)).data)
+        return Response(UsageSerializer(read_usage(self.organization)).data)

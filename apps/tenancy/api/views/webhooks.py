@@ -9,8 +9,8 @@ from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiWebhook, extend_schema
 
 from apps.tenancy.api import commands as c
-from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.serializers.webhooks import EventSerializer, WebhookDeliverySerializer, WebhookSerializer
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.webhooks import subscriptions
@@ -27,53 +27,43 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
 
     tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
-    serializer_class = s.WebhookSerializer
+    serializer_class = WebhookSerializer
     filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
     operations = {
         "list": Operation(
             "listWebhooks",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """List webhooks.
-
-            Returns the organization's webhook subscriptions, newest first.
-            """,
+            "List webhooks",
+            "Returns the organization's webhook subscriptions, newest first.",
         ),
         "create": Operation(
             "createWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Create a webhook.
-
-            Subscribes a URL to events of deployments and approvals. Deliveries are signed as Standard Webhooks
-            describes. The response is the only one that contains the secret (`token`).
-            """,
+            "Create a webhook",
+            "Subscribes a URL to events of deployments and approvals. Deliveries are signed as Standard Webhooks "
+            "describes. The response is the only one that contains the secret (`token`).",
             example={"url": "https://hooks.example.com/byteor", "events": ["deployment.*"]},
             holds_secret=True,
         ),
         "retrieve": Operation(
             "getWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Get a webhook.
-
-            Returns one webhook subscription, without its secret.
-            """,
+            "Get a webhook",
+            "Returns one webhook subscription, without its secret.",
         ),
         "update": Operation(
             "updateWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Update a webhook.
-
-            Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries
-            again.
-            """,
+            "Update a webhook",
+            "Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries "
+            "again.",
             example={"events": ["*"]},
         ),
         "destroy": Operation(
             "deleteWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """Delete a webhook.
-
-            Deletes the webhook. Deliveries that are waiting are not sent.
-            """,
+            "Delete a webhook",
+            "Deletes the webhook. Deliveries that are waiting are not sent.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -98,7 +88,7 @@ class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
 
     tag = Tag.WEBHOOKS
     queryset = WebhookDelivery.objects.select_related("event")
-    serializer_class = s.WebhookDeliverySerializer
+    serializer_class = WebhookDeliverySerializer
     filters = {
         **BY_CREATION,
         "status": choice_parameter(Outcome, "status"),
@@ -111,11 +101,9 @@ class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
         "list": Operation(
             "listWebhookDeliveries",
             P.MANAGE_ORG_MEMBERSHIPS,
-            """List deliveries of a webhook.
-
-            Returns the events sent to this webhook and the result of each attempt, newest first. Deliveries are kept
-            for 30 days.
-            """,
+            "List deliveries of a webhook",
+            "Returns the events sent to this webhook and the result of each attempt, newest first. Deliveries are kept "
+            "for 30 days.",
         ),
     }
     commands = (c.redeliver,)
@@ -141,7 +129,7 @@ EVENT = OpenApiWebhook(
             "to disable the webhook. After any other answer, including a redirect, the message is sent again for "
             "about a day, and not before the time in `Retry-After`."
         ),
-        request=s.EventSerializer,
+        request=EventSerializer,
         responses={204: None},
     ),
 )
