@@ -41,6 +41,7 @@ from apps.console.pages.phrases import (
     describe_warnings,
 )
 from apps.fleet.models import Agent
+from apps.releases.api import commands
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals, bundles
 from apps.tenancy.permissions import Permission as P
@@ -82,15 +83,12 @@ DENY = Act(
     dangerous=True,
     applies=permitted_by(approvals.check_open),
 )
-REVOKE = Act(
-    name="revoke",
+REVOKE = Act.of(
+    commands.revoke,
     label="Revoke",
     explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
-    run=lambda row, context: approvals.revoke(row, actor=context.actor),
-    needs=P.OPERATE_ENVIRONMENT,
     icon="block",
     dangerous=True,
-    applies=permitted_by(approvals.check_revoke),
 )
 
 

@@ -27,6 +27,7 @@ from apps.console.pages.environment_settings import (
     settings_panel,
 )
 from apps.console.pages.usage import SET_QUOTAS, usage_panels
+from apps.tenancy.api import commands
 from apps.tenancy.models import (
     Environment,
     IdempotencyKey,
@@ -314,13 +315,11 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     list_filter = ("status", ("organization", VisibleRowsFilter))
     search_fields = ("kid", "=id")
     acts = (
-        Act(
-            name="retire",
+        Act.of(
+            commands.retire,
             label="Retire",
             explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
             "A next key is withdrawn before it has signed anything. The private key is destroyed.",
-            run=lambda row, context: signing_keys.retire(row, reason=context.comment, actor=context.actor),
-            needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="block",
             comment="required",
             dangerous=True,

@@ -14,9 +14,9 @@ from apps.console.frame.columns import row_url
 from apps.console.pages import explanations, history
 from apps.console.pages.phrases import describe_timeline_detail
 from apps.fleet.models import Agent
+from apps.releases.api import commands
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import deployments
-from apps.tenancy.permissions import Permission as P
 
 
 @admin.register(KnownBad, site=site)
@@ -54,14 +54,13 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
     acts = (
-        Act(
-            name="retry",
+        Act.of(
+            commands.retry,
             label="Retry",
             explain="The deployment is offered to this agent again.",
             run=lambda row, context: deployments.retry(
                 row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor
             ),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="refresh",
             comment="optional",
             applies=permitted_by(lambda row: deployments.check_retry(row.deployment, agents=[row.agent_id])),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,8 +19,9 @@ from django.views.decorators.http import require_GET
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from apps.artifacts.api import commands
 from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
-from apps.artifacts.services import bisects, cancellation, captures, replays
+from apps.artifacts.services import bisects, captures, replays
 from apps.console.frame import (
     Act,
     ActContext,
@@ -56,55 +55,43 @@ from byteor_cloud.storage import blobs
 _VERSIONS = 100  # the newest ones that a form offers
 
 
-def _requester(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
-    """Return a function that requests a replay in this mode for the person who acts."""
-    return lambda row, context: replays.request(row, environment=row.environment, mode=mode, actor=context.actor)
-
-
-REPLAY = Act(
-    name="replay",
+REPLAY = Act.of(
+    commands.replay,
+    body={"mode": Replay.Mode.DRY_RUN},
     label="Replay",
     explain="Run the captured records again through the version that produced them. No side effect is executed.",
-    run=_requester(Replay.Mode.DRY_RUN),
     form=ActForm,
-    needs=P.OPERATE_ENVIRONMENT,
     icon="replay",
-    applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.DRY_RUN)),
 )
-EXECUTE = Act(
+EXECUTE = Act.of(
+    commands.replay,
+    body={"mode": Replay.Mode.EXECUTE},
     name="execute",
     label="Replay with side effects",
     explain="Run the captured records again and execute the side effects that the server's allowlists permit, once for "
     "each record. On staging and prod, somebody must approve the replay first.",
-    run=_requester(Replay.Mode.EXECUTE),
     form=ActForm,
-    needs=P.OPERATE_ENVIRONMENT,
     icon="bolt",
     dangerous=True,
-    applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.EXECUTE)),
 )
 
 
-CANCEL = Act(
-    name="cancel",
+CANCEL = Act.of(
+    commands.cancel,
     label="Cancel",
     explain="End this dry run. It fails with the reason that you give.",
-    run=lambda row, context: cancellation.cancel(row, reason=context.comment, actor=context.actor),
-    needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
     comment="optional",
-    applies=permitted_by(cancellation.check_cancellable),
 )
 
 
-BISECT = Act(
-    name="bisect",
+BISECT = Act.of(
+    commands.bisect,
     label="Bisect",
     explain="Search the versions of this pipeline for the first whose output differs from the capture's expected one, "
     "or, without expected output, in which a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),
     form=ActForm,
-    needs=P.OPERATE_ENVIRONMENT,
     icon="search_insights",
     applies=permitted_by(bisects.check_default),
 )

@@ -41,6 +41,7 @@ from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, for
 from apps.console.pages.phrases import describe_warnings
 from apps.console.pages.releases_in_environment import choices_panel
 from apps.pipelines.models import Version
+from apps.releases.api import commands
 from apps.releases.api.serializers.bundles import ConfigBundleSerializer
 from apps.releases.api.serializers.deployments import DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
@@ -75,12 +76,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
-        Act(
-            name="clear",
+        Act.of(
+            commands.clear,
             label="Clear known bad",
             explain="The configuration can be deployed and restored by rollbacks again.",
-            run=lambda row, context: bundles.clear_known_bad(row, reason=context.comment, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="restart_alt",
             comment="required",
             applies=lambda row: row.known_bad,
