@@ -55,10 +55,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     promotable: pipelines.Promotable | None = None
     operations = {
         "list": Operation(
-            "listDrafts",
-            P.VIEW_ENVIRONMENT,
-            "List drafts",
-            "Returns the environment's pipeline drafts, newest first.",
+            "listDrafts", P.VIEW_ENVIRONMENT, "List drafts", "Returns the environment's pipeline drafts, newest first."
         ),
         "create": Operation(
             "createDraft",
@@ -70,10 +67,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
             example={"name": "trades", "plan": PLAN},
         ),
         "retrieve": Operation(
-            "getDraft",
-            P.VIEW_ENVIRONMENT,
-            "Get a draft",
-            "Returns the draft with the diagnostics of its plan.",
+            "getDraft", P.VIEW_ENVIRONMENT, "Get a draft", "Returns the draft with the diagnostics of its plan."
         ),
         "update": Operation(
             "updateDraft",

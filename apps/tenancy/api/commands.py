@@ -56,10 +56,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> None:
 
 @command()
 @Operation(
-    "rotateWebhookSecret",
-    P.MANAGE_ORG_MEMBERSHIPS,
-    responses={201: with_secret(WebhookSerializer)},
-    holds_secret=True,
+    "rotateWebhookSecret", P.MANAGE_ORG_MEMBERSHIPS, responses={201: with_secret(WebhookSerializer)}, holds_secret=True
 )
 def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
     """Rotate a webhook's secret.
@@ -83,10 +80,7 @@ def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
 
 @command()
 @Operation(
-    "redeliverWebhookDelivery",
-    P.MANAGE_ORG_MEMBERSHIPS,
-    responses={202: WebhookDeliverySerializer},
-    errors=(Conflict,),
+    "redeliverWebhookDelivery", P.MANAGE_ORG_MEMBERSHIPS, responses={202: WebhookDeliverySerializer}, errors=(Conflict,)
 )
 def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
     """Repeat a delivery.

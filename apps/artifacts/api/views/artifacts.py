@@ -49,10 +49,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "Returns the artifacts that the environment's agents uploaded, newest first.",
         ),
         "retrieve": Operation(
-            "getArtifact",
-            P.VIEW_ENVIRONMENT,
-            "Get an artifact",
-            "Returns one artifact with the result of its check.",
+            "getArtifact", P.VIEW_ENVIRONMENT, "Get an artifact", "Returns one artifact with the result of its check."
         ),
     }
     commands = (c.replay, c.bisect)

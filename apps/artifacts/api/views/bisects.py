@@ -28,10 +28,7 @@ class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     }
     operations = {
         "list": Operation(
-            "listBisects",
-            P.VIEW_ENVIRONMENT,
-            "List bisects",
-            "Returns the environment's bisects, newest first.",
+            "listBisects", P.VIEW_ENVIRONMENT, "List bisects", "Returns the environment's bisects, newest first."
         ),
         "retrieve": Operation(
             "getBisect",

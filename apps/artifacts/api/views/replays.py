@@ -40,16 +40,10 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     }
     operations = {
         "list": Operation(
-            "listReplays",
-            P.VIEW_ENVIRONMENT,
-            "List replays",
-            "Returns the environment's replays, newest first.",
+            "listReplays", P.VIEW_ENVIRONMENT, "List replays", "Returns the environment's replays, newest first."
         ),
         "retrieve": Operation(
-            "getReplay",
-            P.VIEW_ENVIRONMENT,
-            "Get a replay",
-            "Returns the replay with its result, once it has ended.",
+            "getReplay", P.VIEW_ENVIRONMENT, "Get a replay", "Returns the replay with its result, once it has ended."
         ),
     }
     commands = (c.cancel,)

@@ -67,12 +67,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
     }
     operations = {
-        "retrieve": Operation(
-            "getAgent",
-            P.VIEW_ENVIRONMENT,
-            "Get an agent",
-            "Returns one agent of the environment.",
-        ),
+        "retrieve": Operation("getAgent", P.VIEW_ENVIRONMENT, "Get an agent", "Returns one agent of the environment."),
         "update": Operation(
             "updateAgent",
             P.OPERATE_ENVIRONMENT,

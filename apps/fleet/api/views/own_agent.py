@@ -30,10 +30,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
     reported_fields = s.REPORTED
     operations = {
         "retrieve": Operation(
-            "getOwnAgent",
-            SIGNED_IN,
-            "Get the agent's own record",
-            "Called by an agent with its own key.",
+            "getOwnAgent", SIGNED_IN, "Get the agent's own record", "Called by an agent with its own key."
         ),
     }
 

@@ -45,10 +45,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
             example={"name": "trades-1", "version_id": ID},
         ),
         "retrieve": Operation(
-            "getConfigBundle",
-            P.VIEW_ENVIRONMENT,
-            "Get a config bundle",
-            "Returns one config bundle.",
+            "getConfigBundle", P.VIEW_ENVIRONMENT, "Get a config bundle", "Returns one config bundle."
         ),
     }
     commands = (c.clear,)

@@ -76,10 +76,7 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
             holds_secret=True,
         ),
         "destroy": Operation(
-            "revokeUserToken",
-            SIGNED_IN,
-            "Revoke a user token",
-            "Revokes the token. It is refused within one second.",
+            "revokeUserToken", SIGNED_IN, "Revoke a user token", "Revokes the token. It is refused within one second."
         ),
     }
 

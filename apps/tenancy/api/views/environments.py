@@ -30,10 +30,7 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     filters = {**BY_NAME, "posture": choice_parameter(Posture, "posture")}
     operations = {
         "list": Operation(
-            "listEnvironments",
-            P.VIEW_PROJECT,
-            "List environments",
-            "Returns the project's environments, newest first.",
+            "listEnvironments", P.VIEW_PROJECT, "List environments", "Returns the project's environments, newest first."
         ),
         "create": Operation(
             "createEnvironment",

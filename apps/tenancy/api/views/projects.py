@@ -55,12 +55,7 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
     serializer_class = ProjectSerializer
     lookup_url_kwarg = "project_id"
     operations = {
-        "retrieve": Operation(
-            "getProject",
-            P.VIEW_PROJECT,
-            "Get a project",
-            "Returns one project.",
-        ),
+        "retrieve": Operation("getProject", P.VIEW_PROJECT, "Get a project", "Returns one project."),
         "update": Operation(
             "updateProject",
             P.MANAGE_PROJECT,
