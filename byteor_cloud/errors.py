@@ -1,11 +1,13 @@
-"""The errors that services raise, without Django or HTTP; ``api.problems`` turns them into problem+json."""
+"""The errors that services raise, and the body of application/problem+json (RFC 9457), without Django or HTTP."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+CONTENT_TYPE = "application/problem+json"
+URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
 """The maximum number of invalid fields in a problem. ``more_errors`` is the number of the others."""
 MAX_POINTER = 1_000
@@ -23,6 +25,21 @@ def child_pointer(pointer: str, key: object) -> str:
 def shorten(text: str, length: int = MAX_DETAIL) -> str:
     """Cut a text that may quote input, so that an error cannot echo megabytes."""
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def problem(
+    *, code: str, title: str, status: int, detail: str, instance: str, request_id: str | None, **members: Any
+) -> dict[str, Any]:
+    """Return the body of a problem. ``code`` names the kind of error, and ``instance`` is the path of the request."""
+    return {
+        "type": URN + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "request_id": request_id,
+        **members,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "WEBHOOKS": ["apps.tenancy.api.webhooks.EVENT"],
+    "WEBHOOKS": ["apps.tenancy.api.views.webhooks.EVENT"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "byteor_cloud.api.schema.examples.add_examples",

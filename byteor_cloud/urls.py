@@ -10,8 +10,8 @@ from apps.fleet.api import urls as fleet
 from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
-from apps.tenancy.api import sign_in_views
 from apps.tenancy.api import urls as tenancy
+from apps.tenancy.api.views import sign_in
 from apps.tenancy.services import vault
 from byteor_cloud.api import document, system
 from byteor_cloud.api.readiness import Check
@@ -36,9 +36,9 @@ urlpatterns = [
     path("healthz", system.HealthView.as_view()),
     path("readyz", system.ReadyView.as_view(application_checks=[Check("master key", vault.ensure_key)])),
     path("metrics", system.MetricsView.as_view(text=metrics.TEXT)),
-    path("auth/login", sign_in_views.LoginView.as_view(), name="login"),
-    path("auth/callback", sign_in_views.CallbackView.as_view()),
-    path("auth/link/<str:secret>", sign_in_views.sign_in_with_link, name="sign-in-link"),
+    path("auth/login", sign_in.LoginView.as_view(), name="login"),
+    path("auth/callback", sign_in.CallbackView.as_view()),
+    path("auth/link/<str:secret>", sign_in.sign_in_with_link, name="sign-in-link"),
     path("api/schema", document.DocumentView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),

@@ -12,6 +12,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
+from byteor_cloud.api.etags import matches_tag
 from byteor_cloud.api.system import OpenView
 from byteor_cloud.errors import InvalidInput
 
@@ -56,8 +57,7 @@ class DocumentView(OpenView):
     def get(self, request: Request) -> HttpResponse:
         """Return the document, or 304 if the caller has the current document already."""
         rendered = _rendered()[_format(request._request)]
-        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         headers = {"ETag": rendered.etag, "Cache-Control": "public, max-age=300", "Vary": "Accept"}
-        if known & {rendered.etag, "*"}:
+        if matches_tag(request.headers.get("If-None-Match", ""), rendered.etag):
             return HttpResponse(status=304, headers=headers)
         return HttpResponse(rendered.content, content_type=rendered.content_type, headers=headers)

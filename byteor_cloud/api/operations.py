@@ -1,14 +1,17 @@
-"""The texts of operations in the OpenAPI document: tag, id, summary and description.
-
-A view refers to its texts as ``operations``. Each app keeps them in ``api/operations.py``.
-"""
+"""The declaration of an operation, which stands beside the code that handles it, and the sections of the document."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
+from inspect import cleandoc
 from typing import Any
+
+from byteor_cloud.api.parameters import Parameter
+from byteor_cloud.errors import DomainError
+
+type Errors = tuple[type[DomainError], ...]
 
 # Values for examples. A client replaces them with the ids and hashes of its own resources.
 ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
@@ -81,33 +84,39 @@ SECURITY_SCHEMES = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: ``id`` is camelCase and starts with a verb, since generated clients name their functions by it.
+    """Everything that is particular to one operation: its text, who may call it, its body, responses and errors.
 
-    ``example`` is the smallest useful body of an operation that has a body; a test sends the example to a live server.
+    It decorates the method that handles the operation: the first line of the docstring is the summary, the rest the
+    description. The view declares the operations that mixins handle in ``operations``.
     """
 
-    id: str
-    summary: str
-    description: str
+    id: str  # in camelCase, and starting with a verb, because generated clients name their functions by it
+    needs: StrEnum | None  # the permission; None if the family of the credential is enough
+    summary: str = ""
+    description: str = ""
+    _: KW_ONLY
+    needs_on_prod: StrEnum | None = None  # needed in addition in an environment with the posture prod
+    credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they are not those of the view
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)  # of the query
+    # The serializer of the body. Without one, a method of the view's own has no body, and a mixin uses the view's
+    # serializer. ``responses`` are the serializers by status, if the response is not 200 with the view's serializer.
+    body: Any = None
+    responses: Any = None
+    # Further errors than those of the view and of the mixin. Errors of the request's size apply to all operations.
+    errors: Errors = ()
+    # The smallest useful body of an operation that has one. A test sends it to a live server.
     example: Mapping[str, Any] | None = None
+    # Whether the response contains a secret. With an Idempotency-Key it is then stored for ten minutes only.
+    holds_secret: bool = False
+    # Whether a POST accepts an Idempotency-Key, and whether its handler itself stores the response under the key.
+    takes_idempotency_key: bool = True
+    stores_response: bool = False
 
-
-@dataclass(frozen=True)
-class Operations:
-    """The operations of one view by the name of the action, or by the method where a view has no actions."""
-
-    tag: Tag
-    by_action: Mapping[str, Operation]
-
-
-WEBHOOK_EVENT = Operations(
-    Tag.WEBHOOKS,
-    {
-        "post": Operation(
-            "receiveEvent",
-            "Receive an event",
-            "Sent to the URL of a webhook. The headers `webhook-id`, `webhook-timestamp` and `webhook-signature` follow"
-            " Standard Webhooks. Answer with any 2xx status; any other response is a failed attempt.",
-        ),
-    },
-)
+    def __call__[**A, R](self, handler: Callable[A, R]) -> Callable[A, R]:
+        """Declare the operation that ``handler`` handles."""
+        summary, _, description = cleandoc(handler.__doc__ or "").partition("\n\n")
+        # One line for each paragraph.
+        lines = "\n\n".join(paragraph.replace("\n", " ") for paragraph in description.split("\n\n"))
+        declared = replace(self, summary=summary.removesuffix("."), description=lines)
+        handler.operation = declared  # type: ignore[attr-defined]  # read by DeclaringView
+        return handler

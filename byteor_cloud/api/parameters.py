@@ -51,6 +51,11 @@ class Parameter:
         return document
 
 
+def text_parameter(description: str) -> Parameter:
+    """Declare a parameter that is any text."""
+    return Parameter(schema={"type": "string"}, read=str, description=description)
+
+
 def matcher(pattern: str) -> Callable[[str], bool]:
     """Compile a JSON Schema pattern to a predicate. Its ``$`` matches only the very end, unlike Python's."""
     search = re.compile(re.sub(r"\$$", r"\\Z", pattern)).search

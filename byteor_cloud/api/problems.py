@@ -24,8 +24,6 @@ from byteor_cloud import errors
 from byteor_cloud.database.connections import Unresponsive
 from byteor_cloud.storage import space
 
-CONTENT_TYPE = "application/problem+json"
-URN = "urn:byteor:problem:"
 logger = structlog.get_logger(__name__)
 
 
@@ -164,15 +162,15 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
 
 def problem_body(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
     """Return the body of ``application/problem+json``."""
-    body: dict[str, Any] = {
-        "type": URN + error.reason,
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "instance": request.path,
-        "request_id": request.META.get("HTTP_X_REQUEST_ID"),
+    body = errors.problem(
+        code=error.reason,
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        instance=request.path,
+        request_id=request.META.get("HTTP_X_REQUEST_ID"),
         **error.members,
-    }
+    )
     if error.errors:
         body["errors"] = [asdict(each) for each in error.errors]
     if error.more_errors:
@@ -196,7 +194,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
     error = as_domain_error(exc)
     request = context["request"]
     response = Response(problem_body(request, error), status=error.status, headers=_headers(error))
-    response.content_type = CONTENT_TYPE
+    response.content_type = errors.CONTENT_TYPE
     if isinstance(exc, drf.MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)
     return response
@@ -205,7 +203,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
 def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     """Return the problem response for code outside DRF: plain views and Django's handlers."""
     return JsonResponse(
-        problem_body(request, error), status=error.status, headers=_headers(error), content_type=CONTENT_TYPE
+        problem_body(request, error), status=error.status, headers=_headers(error), content_type=errors.CONTENT_TYPE
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.urls import URLPattern, path
-from rest_framework.viewsets import ViewSetMixin
+
+from byteor_cloud.api.view_sets import ResourceViewSet
 
 
-def route(pattern: str, viewset: type[Any], **methods: str) -> URLPattern:
+def route(pattern: str, viewset: type[ResourceViewSet], **methods: str) -> URLPattern:
     """Route a path's methods to actions of a view set: ``route("orgs", V, get="list", post="create")``."""
-    assert issubclass(viewset, ViewSetMixin)  # noqa: S101  a programming error otherwise
+    for action in methods.values():
+        viewset.check_declared(action)
     return path(pattern, viewset.as_view(dict(methods)), name=f"{viewset.__name__}-{'-'.join(methods.values())}")

@@ -16,14 +16,15 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.middleware import PrometheusAfterMiddleware
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from byteor_cloud.api import system_operations as operations
+from byteor_cloud.api.declared import DeclaringView
+from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.readiness import Check, CheckFailed, run_checks
 from byteor_cloud.captures import sealing
 from byteor_cloud.concurrency.sharing import Shared
@@ -74,7 +75,7 @@ class ReadySerializer(serializers.Serializer[Any]):
     }
 
 
-class OpenView(APIView):
+class OpenView(DeclaringView, APIView):
     """A view that needs no credential. It has one response format and ignores ``Accept``."""
 
     http_method_names = ["get", "head"]
@@ -91,23 +92,35 @@ class OpenView(APIView):
 
 class HealthView(OpenView):
     is_probe = True
-    operations = operations.HEALTH
+    tag = Tag.HEALTH
 
-    @extend_schema(responses={200: HealthSerializer})
+    @Operation("checkLiveness", None, responses={200: HealthSerializer})
     def get(self, request: Request) -> Response:
-        """Return 200 when the process is alive, without checking anything else."""
+        """Check that the process is alive.
+
+        Answers 200 while the process serves requests. It uses neither the database nor the storage, so use it for
+        liveness probes.
+        """
         return Response({"status": "alive"})
 
 
 class ReadyView(OpenView):
     is_probe = True
-    operations = operations.READY
+    tag = Tag.HEALTH
     application_checks: ClassVar[Sequence[Check]] = ()
     """The checks of the applications. They need the database. The root URL configuration sets them."""
 
-    @extend_schema(responses={200: ReadySerializer, 503: OpenApiResponse(description="The checks that failed.")})
+    @Operation(
+        "checkReadiness",
+        None,
+        responses={200: ReadySerializer, 503: OpenApiResponse(description="The checks that failed.")},
+    )
     def get(self, request: Request) -> Response:
-        """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
+        """Check that the service can take traffic.
+
+        Checks the database, its migrations and the storage. If a check fails, it answers 503 with the names of the
+        failed checks. Use it for readiness probes and load balancers.
+        """
         failed = run_checks([*CHECKS, *self.application_checks])
         if "database" in failed:  # without it these cannot be checked
             unknown = {"migrations", *(check.name for check in self.application_checks)}
@@ -118,13 +131,17 @@ class ReadyView(OpenView):
 
 
 class MetricsView(OpenView):
-    operations = operations.METRICS
+    tag = Tag.HEALTH
     text: ClassVar[Shared[bytes]] = Shared(lambda: generate_latest(counters.registry()))
     """The metrics of this service. The root URL configuration adds those of the applications."""
 
-    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @Operation("scrapeMetrics", None, responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
-        """Return the metrics in the Prometheus text format. They are collected at most once a second."""
+        """Scrape metrics.
+
+        Returns the metrics of all processes in the Prometheus text format. No label contains the name of an
+        organization or of anything that belongs to one.
+        """
         return HttpResponse(self.text.get(), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -221,18 +221,18 @@ def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> No
     The request could not be parsed, so the problem's ``instance`` is always ``/``.
     """
     request_id = str(uuid7())
-    problem = {
-        "type": f"urn:byteor:problem:{_TYPES.get(status, 'malformed_request')}",
-        "title": reason,
-        "status": status,
-        "detail": errors.shorten(message or reason),
-        "instance": "/",
-        "request_id": request_id,
-    }
+    problem = errors.problem(
+        code=_TYPES.get(status, "malformed_request"),
+        title=reason,
+        status=status,
+        detail=errors.shorten(message or reason),
+        instance="/",
+        request_id=request_id,
+    )
     body = json.dumps(problem).encode()
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nX-Request-ID: {request_id}\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: {errors.CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(sock, head.encode("latin-1") + body)
     sock.linger()

@@ -110,7 +110,7 @@ def test_unexpected_exception_is_500_without_details_and_is_logged(
         )
 
     body = response.json()
-    assert (response.status_code, response["Content-Type"]) == (500, problems.CONTENT_TYPE)
+    assert (response.status_code, response["Content-Type"]) == (500, errors.CONTENT_TYPE)
     assert body["type"] == "urn:byteor:problem:internal"
     assert b"secret key" not in response.content
     assert b"Traceback" not in response.content

@@ -54,7 +54,7 @@ def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> li
     """Print the rate of each round; return the ratios of the medians."""
     from django.db import connection
 
-    from apps.tenancy.api.base import body_digest
+    from byteor_cloud.api.etags import body_digest
     from tests.worlds import World
 
     agents = load.agents_file(folder, store_fleet(World("bench").dev, AGENTS, next_heartbeat_s=30))

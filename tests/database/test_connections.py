@@ -125,7 +125,7 @@ def test_statement_timeout_on_a_page_is_503(world: World, monkeypatch: pytest.Mo
         with connection.cursor() as cursor:
             cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '57014'; END $$")
 
-    monkeypatch.setattr("apps.tenancy.api.sign_in_views.accounts.spend_sign_in_link", raise_cancelled)
+    monkeypatch.setattr("apps.tenancy.api.views.sign_in.accounts.spend_sign_in_link", raise_cancelled)
     client = Client(raise_request_exception=False, headers={"Accept": "text/html"})
 
     answer = client.get("/auth/link/x")

@@ -73,7 +73,7 @@ def test_every_operation_and_role_has_a_rule() -> None:
 
 @every_operation
 def test_operation_declares_its_permission(operation: Operation) -> None:
-    declared = operation.view.permissions[operation.action]
+    declared = operation.view.operations[operation.action].needs
 
     assert issubclass(operation.view, ApiViewSet)
     # Below an organization a role is required, except for agents; elsewhere the credential family is enough.
@@ -222,9 +222,8 @@ def test_every_weakened_view_is_noticed(
     for operation in IN_A_TENANT:
         assert operation.permission is not None
         for instead in weaker(operation.permission):
-            permissions = {**operation.view.permissions, operation.action: instead}
-            monkeypatch.setattr(operation.view, "permissions", permissions)
-            monkeypatch.setattr(operation.view, "permissions_on_prod", {}, raising=False)
+            declared = replace(operation.view.operations[operation.action], needs=instead, needs_on_prod=None)
+            monkeypatch.setattr(operation.view, "operations", {**operation.view.operations, operation.action: declared})
             tried.append(operation.id)
             if not is_noticed(operation, callers, tenants):
                 unnoticed.append((operation.id, instead))
@@ -259,8 +258,8 @@ def test_viewer_has_read_permissions_only() -> None:
 def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     before = writes()
     for operation in PEOPLE:
-        undeclared = {name: p for name, p in operation.view.permissions.items() if name != operation.action}
-        monkeypatch.setattr(operation.view, "permissions", undeclared)
+        undeclared = {name: each for name, each in operation.view.operations.items() if name != operation.action}
+        monkeypatch.setattr(operation.view, "operations", undeclared)
 
         response = send(operation, tenants, tenants.home.admin.api)
 

@@ -26,7 +26,7 @@ def documented(operation: Operation) -> set[str]:
 def declarations() -> list[Any]:
     """Return each declaration by action in the routed views and their bases: the class and the attribute's name."""
     found = {base for operation in operations() for base in operation.view.__mro__}
-    made = [(base, name) for base in found for name in ("errors", "secret_actions") if vars(base).get(name)]
+    made = [(base, name) for base in found for name in ("operations", "mixin_errors") if vars(base).get(name)]
     return sorted(made, key=lambda each: (each[0].__qualname__, each[1]))
 
 

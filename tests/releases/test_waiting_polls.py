@@ -12,7 +12,7 @@ from django.db import connection
 from apps.fleet.services import agents
 from apps.fleet.services.verified_keys import agent_keys
 from apps.releases.api.agent_path import application
-from apps.releases.api.agent_path.waiting import Outcome, WaitingRoom
+from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from byteor_cloud.database.notices import notices
 from byteor_cloud.ids import uuid7
 from tests.patience import PATIENCE_S, wait_until
@@ -189,7 +189,7 @@ def test_polls_woken_by_many_notifications_at_once_are_spread_as_by_one() -> Non
     assert delays[-1] <= 0.5
     # Without a common spread, all would be answered within a tenth of a second.
     assert sum(delay < 0.1 for delay in delays) < 1500
-    assert all(waiter.outcome is Outcome.CHANGED for waiter in waiters)
+    assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
 
 
 def test_rollout_to_many_waiting_agents_wakes_each_of_them_once(listening: None, room: WaitingRoom) -> None:

@@ -16,8 +16,8 @@ from threading import Event, Thread
 import pytest
 import requests
 
-from byteor_cloud.api.problems import URN
 from byteor_cloud.api.schema.responses import PROBLEM
+from byteor_cloud.errors import URN
 from byteor_cloud.storage.received_file import PARTIAL
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children

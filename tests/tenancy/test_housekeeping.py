@@ -13,7 +13,7 @@ from django.utils import timezone
 from social_django.models import Association, Code, Nonce, Partial
 
 from apps.tenancy import tasks
-from apps.tenancy.api.serializers import EnvironmentSettingsSerializer
+from apps.tenancy.api.serializers.settings import EnvironmentSettingsSerializer
 from apps.tenancy.models import AuditEvent, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, housekeeping, pruning, tokens

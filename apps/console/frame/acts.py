@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from apps.tenancy.policy import Posture
 from apps.tenancy.services import audit
 from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.api import problems
+from byteor_cloud.api.commands import Command
 from byteor_cloud.errors import DomainError
 
 
@@ -76,6 +78,30 @@ class Act:
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
     removes: bool = False
+
+    @classmethod
+    def of(cls, command: Command, *, body: Mapping[str, Any] | None = None, **fields: Any) -> Act:
+        """Return the act that runs a command of the API: its permissions, check and service are the command's.
+
+        ``body`` holds fixed fields of the command's body. A comment is the body's ``reason``. ``fields`` are the other
+        fields of the act; they may replace those of the command.
+        """
+        fixed = body or {}
+        has_reason = fields.get("comment", "none") != "none"
+
+        def run(row: Any, context: ActContext) -> object:
+            reason = {"reason": context.comment} if has_reason else {}
+            return command.run(row, actor=context.actor, **fixed, **reason)
+
+        needs, on_prod = command.operation.needs, command.operation.needs_on_prod
+        given: dict[str, Any] = {
+            "name": command.name,
+            "run": run,
+            "needs": needs and Permission(needs),
+            "needs_on_prod": on_prod and Permission(on_prod),
+            "applies": permitted_by(partial(command.check, **fixed)),
+        }
+        return cls(**{**given, **fields})
 
 
 def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) -> bool:

@@ -9,9 +9,9 @@ from django.db.models import QuerySet
 
 from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, site, with_note
 from apps.console.frame.scope import reaching
+from apps.tenancy.api import commands
 from apps.tenancy.models import Tenant, Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services.webhooks import subscriptions
 
 
 @admin.register(Webhook, site=site)
@@ -24,12 +24,10 @@ class WebhookAdmin(ReadOnlyAdmin):
     list_filter = ("enabled", ("organization", VisibleRowsFilter))
     search_fields = ("description", "url", "=id")
     acts = (
-        Act(
-            name="test",
+        Act.of(
+            commands.test,
             label="Send a test",
             explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
-            run=lambda row, context: subscriptions.ping(row, actor=context.actor),
-            needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="send",
             applies=lambda row: row.enabled,
         ),
@@ -54,12 +52,10 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
     acts = (
-        Act(
-            name="redeliver",
+        Act.of(
+            commands.redeliver,
             label="Redeliver",
             explain="The message is sent again with the same webhook-id, even if it was delivered before.",
-            run=lambda row, context: subscriptions.redeliver(row, actor=context.actor),
-            needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="replay",
             applies=lambda row: row.webhook.enabled,
         ),

@@ -15,14 +15,11 @@ from byteor_cloud.errors import Forbidden, NotFound
 class AgentSelfViewSet(ApiViewSet):
     """A view set below ``/agents/{id}`` for requests with an agent key that has the scope ``agent_scope``."""
 
+    credentials = (Family.AGENT,)
     agent_scope: ClassVar[str | None] = None
     body_cap = "max_agent_body_bytes"
     agent: Agent
     environment: Environment
-
-    @classmethod
-    def families(cls, action: str) -> tuple[Family, ...]:
-        return (Family.AGENT,)
 
     def resolve_scope(self) -> None:
         key = self.principal.credential

@@ -13,7 +13,8 @@ from rest_framework import serializers
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.fleet.services.heartbeats import StoredHeartbeat
 from apps.fleet.services.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
-from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
+from apps.tenancy.api.serializers.credentials import CREDENTIAL_FIELDS
+from apps.tenancy.api.serializers.signing_keys import KeySetSerializer
 from byteor.engine.machines import OfferAction
 from byteor_cloud.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 
@@ -90,6 +91,13 @@ def _state(
     if bundle_hash is None:
         return None
     return {"deployment_id": deployment_id, "bundle_hash": bundle_hash, "since": since, **more}
+
+
+# The fields that an agent reports, or that follow from its reports.
+REPORTED = frozenset({
+    "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
+    "last_failed", "report", "clone_suspected_at",
+})  # fmt: skip
 
 
 class AgentSerializer(ModelSerializer):

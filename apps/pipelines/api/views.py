@@ -7,27 +7,21 @@ from typing import Any
 from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.pipelines.api import operations
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import pipelines
-from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, body_digest
-from apps.tenancy.api.mixins import (
-    Created,
-    CreateMixin,
-    DestroyMixin,
-    ListModelMixin,
-    RetrieveMixin,
-    UpdateMixin,
-)
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.canonical import sha256
 from byteor.engine.compiler import plan_schema
+from byteor_cloud.api.etags import body_digest
 from byteor_cloud.api.filters import BY_NAME
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
+from byteor_cloud.api.operations import ID, PLAN, Operation, Tag
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
 from byteor_cloud.computing.computations import CompiledDraft, compile_draft, diff_versions, preview
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded, Unprocessable
@@ -52,34 +46,44 @@ class _DiffMixin(EnvironmentViewSet):
 class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin):
     """Drafts of an environment."""
 
-    operations = operations.DRAFT
+    tag = Tag.PIPELINES
     queryset = Draft.objects.all()
     serializer_class = s.DraftSerializer
     filters = BY_NAME
     draft: Draft
     compiled: CompiledDraft | None = None
     promotable: pipelines.Promotable | None = None
-    parameters = {
-        "diff": AGAINST,
-        "preview": {
-            "target": choice_parameter(TARGETS, description="Compile for this target instead of the plan's own.")
-        },
-    }
-    errors = {
-        "create": (QuotaExceeded,),
-        "destroy": (PreconditionFailed,),
-        "diff": (Unprocessable,),
-        "version": (Conflict, PreconditionFailed, Unprocessable),
-    }
-    permissions = {
-        "list": P.VIEW_ENVIRONMENT,
-        "create": P.OPERATE_ENVIRONMENT,
-        "retrieve": P.VIEW_ENVIRONMENT,
-        "update": P.OPERATE_ENVIRONMENT,
-        "destroy": P.OPERATE_ENVIRONMENT,
-        "diff": P.VIEW_ENVIRONMENT,
-        "preview": P.OPERATE_ENVIRONMENT,
-        "version": P.OPERATE_ENVIRONMENT,
+    operations = {
+        "list": Operation(
+            "listDrafts", P.VIEW_ENVIRONMENT, "List drafts", "Returns the environment's pipeline drafts, newest first."
+        ),
+        "create": Operation(
+            "createDraft",
+            P.OPERATE_ENVIRONMENT,
+            "Create a draft",
+            "Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it. Refused "
+            "with `quota.drafts` if the organization has as many drafts as its quota.",
+            errors=(QuotaExceeded,),
+            example={"name": "trades", "plan": PLAN},
+        ),
+        "retrieve": Operation(
+            "getDraft", P.VIEW_ENVIRONMENT, "Get a draft", "Returns the draft with the diagnostics of its plan."
+        ),
+        "update": Operation(
+            "updateDraft",
+            P.OPERATE_ENVIRONMENT,
+            "Update a draft",
+            "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match`, so that you "
+            "do not overwrite a change by somebody else.",
+            example={"name": "trades-eu"},
+        ),
+        "destroy": Operation(
+            "deleteDraft",
+            P.OPERATE_ENVIRONMENT,
+            "Delete a draft",
+            "Deletes the draft. Versions that were promoted from the draft are kept.",
+            errors=(PreconditionFailed,),
+        ),
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -105,25 +109,42 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     def perform_destroy(self, row: Draft) -> None:
         pipelines.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
 
-    @extend_schema(
-        request=s.PreviewDraftSerializer,
+    @Operation(
+        "previewDraft",
+        P.OPERATE_ENVIRONMENT,
+        parameters={
+            "target": choice_parameter(TARGETS, description="Compile for this target instead of the plan's own.")
+        },
+        body=s.PreviewDraftSerializer,
         responses=s.PreviewSerializer,
+        example={"plan": PLAN},
     )
     def preview(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Compile a plan without storing anything. A plan that does not compile is not an error: it returns 200."""
+        """Preview a draft.
+
+        Compiles the saved plan, or the plan in the body, and saves nothing. A plan that does not compile is answered
+        with 200, `ok: false` and its diagnostics.
+        """
         draft = self.get_object()
-        body = s.PreviewDraftSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        plan = body.validated_data.get("plan", draft.plan)
+        plan = self.validated(request).get("plan", draft.plan)
         compiled = self.compute(preview, plan, self.parameter_values.get("target"))
         return HttpResponse(compiled, content_type="application/json")
 
-    @extend_schema(request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
+    @Operation(
+        "promoteDraft",
+        P.OPERATE_ENVIRONMENT,
+        body=s.PromoteSerializer,
+        responses={201: s.VersionSerializer, 200: s.VersionSerializer},
+        errors=(Conflict, PreconditionFailed, Unprocessable),
+        example={"expected_revision": 1},
+    )
     def version(self, request: Request, **kwargs: Any) -> Response:
-        """Promote the saved plan to an immutable version. Returns 200 and the existing version if nothing changed."""
-        body = s.PromoteSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        expected = body.validated_data.get("expected_revision", self.expected_revision)
+        """Promote a draft to a version.
+
+        Compiles the saved plan to an immutable version with the next number of its pipeline. Promoting an unchanged
+        draft again returns the existing version (200). A plan that does not compile is refused (422).
+        """
+        expected = self.validated(request).get("expected_revision", self.expected_revision)
         version, is_new = pipelines.promote(
             self.draft, expected_revision=expected, actor=self.actor, prepared=self.promotable
         )
@@ -131,11 +152,18 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         response["Location"] = request.path.rsplit("/drafts/", 1)[0] + f"/versions/{version.pk}"
         return response
 
-    @extend_schema(
+    @Operation(
+        "diffDraft",
+        P.VIEW_ENVIRONMENT,
+        parameters=AGAINST,
         responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
+        errors=(Unprocessable,),
     )
     def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Return the changes from a version to the saved plan."""
+        """Compare a draft with a version.
+
+        Returns the changes from the version to the saved draft. A draft that does not compile is refused (422).
+        """
         draft, against = self.get_object(), self.against()
         body = pipelines.diff_draft(draft, against=against, compute=self.compute)
         return HttpResponse(body, content_type="application/json")
@@ -144,53 +172,69 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
 class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     """Versions of an environment. POST copies a version from another environment of the project."""
 
-    operations = operations.VERSION
+    tag = Tag.PIPELINES
     queryset = Version.objects.all()
     serializer_class = s.VersionSerializer
     filters = {**BY_NAME, "spec_hash": sha256_parameter("spec_hash"), "draft_id": id_parameter("draft_id")}
-    parameters = {"diff": AGAINST}
-    errors = {"graph": (Conflict,)}
-    permissions = {
-        "list": P.VIEW_ENVIRONMENT,
-        "create": P.OPERATE_ENVIRONMENT,
-        "retrieve": P.VIEW_ENVIRONMENT,
-        "spec_kv": P.VIEW_ENVIRONMENT,
-        "diff": P.VIEW_ENVIRONMENT,
-        "graph": P.VIEW_ENVIRONMENT,
+    operations = {
+        "list": Operation(
+            "listVersions",
+            P.VIEW_ENVIRONMENT,
+            "List versions",
+            "Returns the environment's pipeline versions, newest first.",
+        ),
+        "create": Operation(
+            "copyVersion",
+            P.OPERATE_ENVIRONMENT,
+            "Copy a version from another environment",
+            "Copies a compiled version from another environment of the same project. Copying the same version again "
+            "returns the existing copy (200).",
+            body=s.CopyVersionSerializer,
+            responses={201: s.VersionSerializer, 200: s.VersionSerializer},
+            example={"from_version_id": ID},
+        ),
+        "retrieve": Operation(
+            "getVersion",
+            P.VIEW_ENVIRONMENT,
+            "Get a version",
+            "Returns the version with its plan and its compiled spec.",
+        ),
     }
-
-    @extend_schema(request=s.CopyVersionSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
-    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Copy a version from another environment of the project."""
-        return super().create(request, *args, **kwargs)
-
-    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
-        body = s.CopyVersionSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        return dict(body.validated_data)
 
     def perform_create(self, data: dict[str, Any]) -> Created:
         version, is_new = pipelines.copy_version(environment=self.environment, actor=self.actor, **data)
         return Created(version, is_new=is_new)
 
-    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @Operation("getVersionSpec", P.VIEW_ENVIRONMENT, responses={(200, "text/plain"): OpenApiTypes.STR})
     def spec_kv(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Return the canonical KV text of the spec, of which the spec hash is the SHA-256."""
+        """Get the canonical spec of a version.
+
+        Returns the exact bytes whose SHA-256 is the spec hash, as text with one `key=value` per line.
+        """
         version = self.get_object()
         response = HttpResponse(version.spec_kv, content_type="text/plain; charset=us-ascii")
         response["ETag"] = f'"{version.spec_hash}"'
         return response
 
-    @extend_schema(responses=s.DiffSerializer)
+    @Operation("diffVersions", P.VIEW_ENVIRONMENT, parameters=AGAINST, responses=s.DiffSerializer)
     def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Return the changes from another version to this one."""
+        """Compare two versions.
+
+        Returns the changes from another version to this one.
+        """
         version, against = self.get_object(), self.against()
         body = self.compute(diff_versions, str(against.pk), against.spec_kv, version.spec_kv)
         return HttpResponse(body, content_type="application/json")
 
-    @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})
+    @Operation(
+        "drawVersion", P.VIEW_ENVIRONMENT, responses={(200, "image/svg+xml"): OpenApiTypes.STR}, errors=(Conflict,)
+    )
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Return the version's graph as SVG."""
+        """Draw a version.
+
+        Returns the compiled pipeline as an SVG drawing. A drawing of more than 4 MiB is refused (409); read `spec.kv`
+        instead.
+        """
         drawing = pipelines.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
         response["ETag"] = f'"{sha256(drawing)}"'
@@ -200,13 +244,16 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 class PlanSchemaViewSet(ApiViewSet):
     """The JSON Schema of a plan. It is the same for every caller."""
 
-    operations = operations.PLAN_SCHEMA
-    permissions = {"retrieve": SIGNED_IN}
+    tag = Tag.PIPELINES
     queryset = Draft.objects.none()
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @Operation("getPlanSchema", SIGNED_IN, responses=OpenApiTypes.OBJECT)
     def retrieve(self, request: Request) -> Response:
-        """Return the JSON Schema (2020-12) of a plan, for editors."""
+        """Get the JSON Schema of a plan.
+
+        Returns a JSON Schema (2020-12) with which editors can complete and check plans. It changes only with a release
+        of this service.
+        """
         schema = plan_schema()
         headers = {"ETag": f'"{body_digest(schema)}"', "Cache-Control": "private, max-age=3600"}
         return Response(schema, headers=headers)

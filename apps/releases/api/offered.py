@@ -7,11 +7,11 @@ from uuid import UUID
 
 from apps.fleet.api.serializers import offer
 from apps.fleet.models import Assignment
-from apps.releases.api.serializers import ReportSerializer
+from apps.releases.api.serializers.offers import ReportSerializer
 from apps.releases.models import Deployment
 from apps.releases.services import reports, rollout_steps
-from apps.tenancy.api.base import body_digest
 from byteor.engine.machines import AgentProgress
+from byteor_cloud.api.etags import body_digest
 from byteor_cloud.api.parameters import integer_parameter
 
 MAX_WAIT_S = 30

@@ -1,116 +1,53 @@
-"""Base classes of all views under /api: authentication, scope, permissions, parameters, bodies and ETags.
+"""Base classes of all views under /api: the caller, its rate limit and permissions, and the scope in the URL.
 
-A subclass declares the ``permissions`` (and, if they differ, the ``credentials``) of each action. An action without
-declared permissions is denied.
+An action without a declared ``Operation`` is denied.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Final, final
 from uuid import UUID
 
-from django.conf import settings
-from django.db.models import Q, QuerySet
-from django.http import HttpResponse
-from rest_framework.exceptions import MethodNotAllowed
-from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, scopes
 from apps.tenancy.api.authentication import BEARER, note_verified
-from apps.tenancy.api.idempotency import answer_once
+from apps.tenancy.api.idempotency import idempotent
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import audit
 from byteor_cloud.api import request_slots
-from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
-from byteor_cloud.api.computing_lane import compute_for
-from byteor_cloud.api.declared import DeclaredView
-from byteor_cloud.api.lists import listed_serializer, shown_columns
-from byteor_cloud.api.operations import Operations
-from byteor_cloud.api.parameters import PAGE, Parameter, check_query
-from byteor_cloud.api.rendering import json_pieces
-from byteor_cloud.computing.compute import Compute
-from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.api.commands import Command
+from byteor_cloud.api.mixins import Created
+from byteor_cloud.api.operations import Operation
+from byteor_cloud.api.view_sets import ResourceViewSet
 from byteor_cloud.concurrency.fair import Holder
-from byteor_cloud.database.connections import pause_between_rows
-from byteor_cloud.database.large_columns import with_small_values, without_large
-from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
+from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
-SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
+# What an operation needs if any caller with the right family of credential may call it.
+SIGNED_IN: Final = None
 
 
-def body_digest(data: Any) -> str:
-    """Return a digest of a response's data for its ETag. Keys are sorted, because the database changes their order."""
-    digest = hashlib.sha256()
-    for piece in json_pieces(data, sort_keys=True):
-        digest.update(piece.encode())
-    return digest.hexdigest()[:32]
-
-
-def _tags(header: str) -> set[str]:
-    """Return the entity tags in a header ``If-Match`` or ``If-None-Match``."""
-    return {tag.strip() for tag in header.split(",")}
-
-
-def matches_tag(header: str, etag: str) -> bool:
-    """Return whether a header ``If-None-Match`` names the ETag. The comparison is weak (RFC 9110, 13.1.2)."""
-    if header == etag:
-        return True
-    return not {tag.removeprefix("W/") for tag in _tags(header)}.isdisjoint({etag, "*"})
-
-
-class IgnoreAccept(BaseContentNegotiation):
-    """Content negotiation that ignores ``Accept``: each route has only one media type."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        return DefaultContentNegotiation().select_parser(request, parsers)
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
-        return renderers[0], renderers[0].media_type
-
-
-class ApiViewSet(DeclaredView, GenericViewSet[Any]):
+class ApiViewSet(ResourceViewSet):
     """Base of all views, and of those outside any organization."""
 
-    operations: ClassVar[Operations]
-    # The id of the operation of another view that returns a single row of the list; None if there is none.
-    single_operation: ClassVar[str | None] = None
-    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
-    content_negotiation_class = IgnoreAccept
-    credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
-    permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
-    # Query parameters of the list action, and of other actions by name. The parsed ones are in ``parameter_values``.
-    filters: ClassVar[Mapping[str, Parameter]] = {}
-    parameters: ClassVar[Mapping[str, Mapping[str, Parameter]]] = {}
-    parameter_values: Mapping[str, Any] = {}
-    lookup_url_kwarg = "id"
-    lookup_value_converter = "uuid"
-
-    # Actions that handle an Idempotency-Key themselves, since their requests share a transaction with others.
-    repeatable_by_itself: ClassVar[frozenset[str]] = frozenset()
-
-    # The setting that limits a body's size, and the bytes that a form may have in addition to its file.
-    body_cap: ClassVar[str] = "max_body_bytes"
-    body_allowance: ClassVar[int] = 0
-
-    # Fields that agents report all the time. ``If-Match`` ignores them.
-    reported_fields: ClassVar[frozenset[str]] = frozenset()
-    # Large fields that never change without the row's revision or id. The ETag does not digest them.
-    undigested_fields: ClassVar[frozenset[str]] = frozenset()
-
+    credentials: ClassVar[tuple[Family, ...]] = BEARER
+    commands: ClassVar[tuple[Command, ...]] = ()
     rate_headers: Mapping[str, str] = {}
 
-    # -- the caller ---------------------------------------------------------------------------------------------
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        for command in vars(cls).get("commands", ()):
+            setattr(cls, command.name, _action(command))
+        super().__init_subclass__(**kwargs)
 
     @property
     def principal(self) -> Principal:
@@ -121,11 +58,6 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def actor(self) -> Actor:
         """The caller as the actor for services and audit events."""
         return self.principal.actor
-
-    @classmethod
-    def families(cls, action: str) -> tuple[Family, ...]:
-        """Return the families of credentials that ``action`` accepts."""
-        return cls.credentials.get(action, BEARER)
 
     @final
     def check_permissions(self, request: Request) -> None:
@@ -146,9 +78,8 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
             usage.check()
         self.resolve_scope()
         request_slots.count_for(request._request, self._holder())
-        declared = self.permissions.get(self.action)
-        needed = {each for each in (declared, *self.also_needed()) if isinstance(each, Permission)}
-        if declared is None or (needed and not needed <= self.granted_permissions):
+        needed = None if self.operation is None else self.needed(self.operation)
+        if needed is None or (needed and not needed <= self.granted_permissions):
             raise Forbidden("Your role does not permit this operation.")
 
     def _holder(self) -> Holder:
@@ -157,9 +88,9 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         organization = principal.organization_id or self.kwargs.get("org_id") or principal.caller
         return Holder(str(organization), _GROUPS[principal.family], principal.caller)
 
-    def also_needed(self) -> frozenset[Permission]:
-        """Return the permissions that the action needs in this scope, in addition to the declared one."""
-        return frozenset()
+    def needed(self, operation: Operation) -> frozenset[StrEnum]:
+        """Return the permissions that the operation needs in this scope."""
+        return frozenset() if operation.needs is None else frozenset({operation.needs})
 
     def handle_exception(self, exc: Exception) -> Response:
         """Count the denial if the request was forbidden, here or by a service."""
@@ -184,171 +115,52 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """The organization, project or environment in the URL; None outside any organization."""
         return None
 
-    @property
-    def compute(self) -> Compute:
-        """The function with which services compute for this request."""
-        return compute_for(self.request._request)
-
-    # -- parameters ---------------------------------------------------------------------------------------------
-
-    @classmethod
-    def query_parameters(cls, action: str) -> Mapping[str, Parameter]:
-        """Return the query parameters that ``action`` accepts."""
-        return {**PAGE, **cls.filters} if cls.is_list(action) else cls.parameters.get(action, {})
-
-    def check_parameters(self, request: Request) -> None:
-        """Parse the query into ``parameter_values``. Raises InvalidInput for a wrong value or an unknown parameter."""
-        self.parameter_values = check_query(self.query_parameters(self.action), request._request.GET)
-
-    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Keep only the rows that match the given filters."""
-        for name in self.filters.keys() & self.parameter_values.keys():
-            parameter, value = self.filters[name], self.parameter_values[name]
-            queryset = queryset.filter(
-                parameter.condition(value) if parameter.condition else Q(**{str(parameter.lookup): value})
-            )
-        return queryset
-
-    # -- bodies and repeated requests ---------------------------------------------------------------------------
-
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request, and receive its body only after the caller is authenticated and permitted.
-
-        The handler of a creating POST with an ``Idempotency-Key`` is wrapped so that the request can be repeated.
-        """
-        if self.action not in self.action_map.values():
-            raise MethodNotAllowed(request.method or "")
+        """Check the request, and wrap the handler of a POST with an ``Idempotency-Key`` so that it can be repeated."""
         super().initial(request, *args, **kwargs)
-        has_body = request.method in {"POST", "PUT", "PATCH"} and self.admit_body(request)
-        self.check_parameters(request)
-        if has_body:
-            # Receive the body before the first transaction, so that a slow sender holds no database connection.
-            request.data  # noqa: B018  DRF parses the body at the first access
-        self.prepare(request)
-        repeatable = self.takes_idempotency_key and self.action not in self.repeatable_by_itself
-        if request.method == "POST" and "Idempotency-Key" in request.headers and repeatable:
+        operation = self.operation
+        assert operation is not None  # noqa: S101  check_permissions refuses an action without one
+        is_stored = operation.takes_idempotency_key and not operation.stores_response
+        if request.method == "POST" and "Idempotency-Key" in request.headers and is_stored:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
-            holds_secret = self.action in self.secret_actions
-            self.post = answer_once(handler, principal=self.principal, holds_secret=holds_secret)
-
-    def prepare(self, request: Request) -> None:
-        """Compute what the action needs. Subclasses override it: with an ``Idempotency-Key`` a transaction follows."""
-
-    def admit_body(self, request: Request) -> bool:
-        """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
-        sent = request._request
-        check_declared_length(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
-        if not (declared_length(sent) or is_chunked(sent)):
-            return False
-        parsers = self.get_parsers()
-        if self.get_content_negotiator().select_parser(request, parsers) is None:
-            raise UnsupportedMediaType(f"This media type is not accepted. Send {parsers[0].media_type}.")
-        if is_chunked(sent):
-            request._stream = sent  # type: ignore[assignment]  # without Content-Length, DRF would ignore the body
-        return True
-
-    # -- rows ---------------------------------------------------------------------------------------------------
+            self.post = idempotent(handler, principal=self.principal, holds_secret=operation.holds_secret)
 
     @final
-    def get_queryset(self) -> QuerySet[Any]:
-        """Return the rows of the scope; of a list, without large values. Subclasses override ``narrow``, never this."""
-        rows = self.narrow(self.scoped(super().get_queryset()))
-        if self.is_list(self.action):
-            serializer: Any = super().get_serializer_class()
-            shown = shown_columns(serializer)
-            rows = with_small_values(without_large(rows, shown), shown)
-        return pause_between_rows(rows)
-
-    def get_serializer_class(self) -> Any:
-        """Return the serializer of the action. In a list, large values are null."""
-        serializer: Any = super().get_serializer_class()
-        if not self.is_list(self.action):
-            return serializer
-        model: Any = super().get_queryset().model
-        retrieve = self.operations.by_action.get("retrieve")
-        return listed_serializer(serializer, model, retrieve.id if retrieve else self.single_operation)
-
-    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Keep only the rows of the scope in the URL."""
-        return queryset
-
-    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Restrict or join the rows further. Subclasses override it."""
-        return queryset
-
-    def paginate_queryset(self, queryset: Any) -> Any:
-        """Return the rows of the page, between which others may compute."""
-        return Pausing(super().paginate_queryset(queryset) or ())
-
-    def get_object(self) -> Any:
-        """Return the row in the URL. Raises NotFound."""
-        row = self.get_queryset().filter(**self.object_lookup()).first()
-        if row is None:
-            raise NotFound("There is no resource at this URL.")
-        return row
-
-    def object_lookup(self) -> dict[str, Any]:
-        """Return the lookup that finds the row by the last id in the path."""
-        return {"pk": self.kwargs[self.lookup_url_kwarg]}
-
-    # -- ETag ---------------------------------------------------------------------------------------------------
-
-    @property
-    def expected_revision(self) -> int | None:
-        """The revision that ``If-Match`` requires; None without the header.
-
-        The whole tag is compared here; the service compares the revision again under the row's lock. Raises
-        PreconditionFailed if no tag matches.
-        """
-        header = self.request.headers.get("If-Match", "*").strip()
-        if header == "*":
-            return None
-        row = self.get_object()
-        current = self._without_reports(self.etag(self.get_serializer(row).data, row.revision))
-        # The comparison is strong (RFC 9110, 13.1.1): a weak tag never matches.
-        if current not in map(self._without_reports, _tags(header)):
-            raise PreconditionFailed("If-Match does not match the current ETag. Read the resource again.")
-        return int(row.revision)
-
-    def etag(self, data: Mapping[str, Any], revision: int) -> str:
-        """Return the ETag: the row's revision, a digest of its fields, and a digest of its reported fields, if any."""
-        omitted = self.reported_fields | self.undigested_fields
-        edited = {name: value for name, value in data.items() if name not in omitted}
-        tag = f"{revision}.{body_digest(edited)}"
-        if self.reported_fields:
-            tag += "." + body_digest({name: data[name] for name in sorted(self.reported_fields)})
-        return f'"{tag}"'
-
-    def _without_reports(self, tag: str) -> str:
-        """Return the part of a tag that ``If-Match`` compares, so that a heartbeat does not make an edit fail."""
-        return tag.rpartition(".")[0] if self.reported_fields else tag
+    def perform(self, command: Command) -> Response:
+        """Run a command on the row or the scope in the URL."""
+        row = self.get_object() if self.lookup_url_kwarg in self.kwargs else self.scope
+        body = {} if command.operation.body is None else self.validated(self.request)
+        made = command.run(row, actor=self.actor, **body)
+        if isinstance(made, Response):
+            return made
+        if command.operation.responses is None:
+            return self.represent(self.get_object())
+        ((status, shape),) = command.operation.responses.items()
+        if isinstance(made, Created):
+            return self.represent(made.row, status=status, **made.secrets)
+        response = Response(shape(made, context=self.get_serializer_context()).data, status=status)
+        if command.creates is not None:
+            response["Location"] = f"{self.request.path.rsplit('/', 3)[0]}/{command.creates}/{made.pk}"
+        return response
 
     @final
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the rate limit headers, and an ETag for a single resource; answer 304 if the caller has it already."""
+        """Add the headers of the rate limit."""
         response = super().finalize_response(request, response, *args, **kwargs)
         if 400 <= response.status_code < 500 and self.rate_headers:  # set once a credential was recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
-        response.setdefault("Cache-Control", "private, no-store")
-        data = getattr(response, "data", None)
-        if response.status_code in {200, 201} and isinstance(data, dict) and "id" in data:
-            response["ETag"] = self.etag(data, getattr(response, "revision", 0))
-        may_match = request.method == "GET" and response.status_code == 200 and "ETag" in response
-        if may_match and matches_tag(request.headers.get("If-None-Match", ""), response["ETag"]):
-            return self._not_modified(response)
         return response
 
-    @staticmethod
-    def _not_modified(response: Any) -> HttpResponse:
-        unchanged = HttpResponse(status=304, headers=dict(response.items()))
-        for name in ("Content-Type", "Content-Length", "Content-Disposition"):
-            unchanged.headers.pop(name, None)
-        # Close the file of the original response with this one, although that response is not sent.
-        unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # no public API
-        return unchanged
+
+def _action(command: Command) -> Callable[..., Response]:
+    def action(view: ApiViewSet, request: Request, **kwargs: Any) -> Response:
+        return view.perform(command)
+
+    action.operation = command.operation  # type: ignore[attr-defined]  # read by DeclaringView
+    return action
 
 
 class OrganizationViewSet(ApiViewSet):
@@ -416,8 +228,6 @@ class EnvironmentViewSet(ProjectViewSet):
 
     scope_field = "environment"
     environment: Environment
-    # The permissions that actions need in addition on an environment with the posture prod.
-    permissions_on_prod: ClassVar[Mapping[str, Permission]] = {}
 
     def resolve_scope(self) -> None:
         ids = (self.kwargs[name] for name in ("org_id", "project_id", "env_id"))
@@ -430,9 +240,11 @@ class EnvironmentViewSet(ProjectViewSet):
         self._enter_project(environment.project)
         self.environment = environment
 
-    def also_needed(self) -> frozenset[Permission]:
-        needed = self.permissions_on_prod.get(self.action) if self.environment.posture == Posture.PROD else None
-        return frozenset() if needed is None else frozenset({needed})
+    def needed(self, operation: Operation) -> frozenset[StrEnum]:
+        needed = super().needed(operation)
+        if operation.needs_on_prod is not None and self.environment.posture == Posture.PROD:
+            return needed | {operation.needs_on_prod}
+        return needed
 
     @property
     def scope(self) -> audit.Scope:

@@ -54,7 +54,7 @@ class Repeatable:
         return int.from_bytes(digest[:8], signed=True)
 
 
-def answer_once(
+def idempotent(
     handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
 ) -> Callable[..., Response]:
     """Wrap ``handler`` so that a request with a repeated key gets the first response again."""
@@ -141,5 +141,5 @@ def _replay(found: IdempotencyKey, fingerprint: str) -> Response | DomainError:
     if location is not None:
         response["Location"] = location
     if revision is not None:
-        response.revision = revision  # type: ignore[attr-defined]  # ApiViewSet makes the ETag from it
+        response.revision = revision  # type: ignore[attr-defined]  # ResourceViewSet makes the ETag from it
     return response

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import IDEMPOTENCY_KEY
 from byteor_cloud.api.schema.responses import BODY_METHODS, is_repeatable
+from byteor_cloud.api.view_sets import ResourceViewSet
 from byteor_cloud.errors import PreconditionFailed
 
 
@@ -62,10 +62,10 @@ ALWAYS = {"401": ["WWW-Authenticate"], "405": ["Allow"], "429": ["Retry-After"]}
 
 def request_headers(view: object, action: str, method: str) -> list[str]:
     """Return the names of the headers that the operation accepts."""
-    if not isinstance(view, DeclaredView):
+    if not isinstance(view, ResourceViewSet):
         return []
     found = []
-    if is_repeatable(view, method):
+    if is_repeatable(view, action, method):
         found.append("Idempotency-Key")
     if PreconditionFailed in view.errors_of(action):
         found.append("If-Match")
@@ -77,7 +77,7 @@ def request_headers(view: object, action: str, method: str) -> list[str]:
 def response_headers(view: object, action: str, method: str, code: str) -> Iterator[str]:
     """Yield the names of the headers of the response with the status ``code``."""
     yield "X-Request-ID"
-    if not isinstance(view, DeclaredView):
+    if not isinstance(view, ResourceViewSet):
         return
     if code not in {"401", "414", "431"}:  # refused before the caller is known
         yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
@@ -89,5 +89,5 @@ def response_headers(view: object, action: str, method: str, code: str) -> Itera
         yield "ETag"
     if code in {"201", "202"}:
         yield "Location"
-    if code[0] == "2" and is_repeatable(view, method):
+    if code[0] == "2" and is_repeatable(view, action, method):
         yield "Idempotent-Replayed"

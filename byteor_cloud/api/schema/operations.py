@@ -13,12 +13,13 @@ from drf_spectacular.utils import Direction
 from rest_framework import serializers
 
 from byteor.engine.compiler import plan_schema
-from byteor_cloud.api.declared import DeclaredView
-from byteor_cloud.api.operations import SECURITY_SCHEMES, WEBHOOK_EVENT, Operation, Operations
-from byteor_cloud.api.problems import CONTENT_TYPE
+from byteor_cloud.api.declared import DeclaringView
+from byteor_cloud.api.operations import SECURITY_SCHEMES, Operation
 from byteor_cloud.api.schema.descriptions import descriptions_of
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
+from byteor_cloud.api.view_sets import ResourceViewSet
+from byteor_cloud.errors import CONTENT_TYPE
 
 _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt": "agentKey"}
 
@@ -27,7 +28,9 @@ class Schema(AutoSchema):
     """One operation. Its view declares the texts, the accepted credential families and the possible errors."""
 
     def get_operation_id(self) -> str:
-        """Return the id from the view's ``operations``."""
+        """Return the declared id. Only the view that the library generates for webhooks has none."""
+        if not isinstance(self.view, DeclaringView):
+            return super().get_operation_id()
         return self._operation.id
 
     @property
@@ -35,48 +38,47 @@ class Schema(AutoSchema):
         return getattr(self.view, "action", None) or self.method.lower()
 
     @property
-    def _declared(self) -> DeclaredView | None:
+    def _resource(self) -> ResourceViewSet | None:
         """The view, when it is one for callers with a credential."""
-        return self.view if isinstance(self.view, DeclaredView) else None
-
-    @property
-    def _operations(self) -> Operations:
-        # The library generates a view for the event that webhooks send.
-        return getattr(self.view, "operations", WEBHOOK_EVENT)
+        return self.view if isinstance(self.view, ResourceViewSet) else None
 
     @property
     def _operation(self) -> Operation:
-        return self._operations.by_action[self._action]
+        return self.view.operations[self._action]  # type: ignore[attr-defined,no-any-return]  # of a DeclaringView
 
     def get_tags(self) -> list[str]:
         """Return the section of the API that the view belongs to."""
-        return [str(self._operations.tag)]
+        return [str(self.view.tag)]  # type: ignore[attr-defined]  # of a DeclaringView
 
     def get_summary(self) -> str:
-        """Return the summary from the view's ``operations``."""
+        """Return the first line of the declared text."""
         return self._operation.summary
 
     def get_description(self) -> str:  # type: ignore[override]  # spectacular's own form
-        """Return the description from the view's ``operations``, and the permission that the caller needs."""
-        permission = self._declared and self._declared.permissions.get(self._action)
-        needs = f"\n\nNeeds the permission `{permission}`." if isinstance(permission, str) else ""
+        """Return the rest of the declared text, and the permission that the caller needs."""
+        permission = self._operation.needs
+        needs = "" if permission is None else f"\n\nNeeds the permission `{permission}`."
         return self._operation.description + needs
 
     def get_response_serializers(self) -> Any:
-        """Return the response serializer, extended by ``token`` where the response contains a secret."""
+        """Return the declared responses, or the view's serializer, with ``token`` if the response has a secret."""
+        if self._operation.responses is not None:
+            return self._operation.responses
         serializer: Any = super().get_response_serializers()
-        shows = self._declared is not None and self._action in self._declared.secret_actions
-        return with_secret(type(serializer)) if shows else serializer  # type: ignore[arg-type]  # classes are hashable
+        return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """Return the security schemes that the view accepts; an empty list if it needs no credential."""
-        if self._declared is None:
+        if self._resource is None:
             return []
-        names = dict.fromkeys(_SCHEME_OF[family] for family in self._declared.families(self._action))
+        names = dict.fromkeys(_SCHEME_OF[family] for family in self._resource.families(self._action))
         return [{name: []} for name in names]
 
     def get_request_serializer(self) -> Any:
-        """Return the request serializer; in an update no field is required."""
+        """Return the declared request serializer, or the view's; in an update no field is required."""
+        is_own = hasattr(getattr(self.view, self._action), "operation")
+        if self._operation.body is not None or is_own:
+            return self._operation.body
         serializer: Any = super().get_request_serializer()
         if self.method in {"PUT", "PATCH"}:
             serializer = copy(force_instance(serializer))  # type: ignore[no-untyped-call]  # untyped library
@@ -114,12 +116,10 @@ class Schema(AutoSchema):
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
 
     def _get_parameters(self) -> list[dict[str, Any]]:
-        if self._declared is None:
-            return super()._get_parameters()
         path = self._resolve_path_parameters(uritemplate.variables(self.path))  # type: ignore[no-untyped-call]
         for parameter in path:
             parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
-        declared = self._declared.query_parameters(self._action)
+        declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # of a DeclaringView
         return [*path, *(declared[name].document(name) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
@@ -127,7 +127,7 @@ class Schema(AutoSchema):
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
-        declared = self._declared.schemas if self._declared is not None else {}
+        declared = self._resource.schemas if self._resource is not None else {}
         for name, schema in {"Problem": PROBLEM, "Plan": plan_schema(), **declared}.items():
             self._register("schemas", name, schema)
         responses = operation["responses"]
@@ -149,7 +149,7 @@ class Schema(AutoSchema):
                 response["headers"][name] = {**RESPONSE_HEADERS[name], "required": True}
             # Equal responses and headers become one shared component.
             if code in ERRORS and CONTENT_TYPE in response.get("content", {}):
-                kind = "Open" if self._declared is None else ""
+                kind = "Open" if self._resource is None else ""
                 same = response["description"] == ERRORS[code][1]
                 if same:
                     responses[code] = self._component("responses", f"{kind}Error{code}", response)

@@ -8,9 +8,9 @@ from typing import Any
 from rest_framework import serializers
 
 from byteor_cloud import errors
-from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.operations import ID
-from byteor_cloud.api.problems import CONTENT_TYPE, URN, MethodNotAllowed
+from byteor_cloud.api.problems import MethodNotAllowed
+from byteor_cloud.api.view_sets import ResourceViewSet
 
 PROBLEM = {
     "type": "object",
@@ -82,35 +82,35 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 def error_codes(view: object, action: str, method: str) -> list[str]:
     """Return the status codes of the errors that the operation can respond with."""
     found = set(_ALWAYS)
-    if isinstance(view, DeclaredView):
+    if isinstance(view, ResourceViewSet):
         found |= view.errors_of(action)
         if method in BODY_METHODS:
             found.update(_WITH_A_BODY)
-        if is_repeatable(view, method):
+        if is_repeatable(view, action, method):
             found.add(errors.Conflict)  # the key was used with another body, or its first request is still running
     elif not getattr(view, "is_probe", False):
         found.add(errors.TooManyRequests)  # too many requests without a valid credential
     return sorted({str(error.status) for error in found})
 
 
-def is_repeatable(view: DeclaredView, method: str) -> bool:
+def is_repeatable(view: ResourceViewSet, action: str, method: str) -> bool:
     """Return whether the operation accepts an ``Idempotency-Key``."""
-    return method == "POST" and view.takes_idempotency_key
+    return method == "POST" and view.operations[action].takes_idempotency_key
 
 
 def problem_response(code: str) -> dict[str, Any]:
     """Return the OpenAPI response object of an error."""
     kind, description = ERRORS[code]
-    example = {
-        "type": URN + kind.code,
-        "title": kind.title,
-        "status": kind.status,
-        "detail": description,
-        "instance": "/api/v1/me",
-        "request_id": ID,
-    }
+    example = errors.problem(
+        code=kind.code,
+        title=kind.title,
+        status=kind.status,
+        detail=description,
+        instance="/api/v1/me",
+        request_id=ID,
+    )
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    return {"description": description, "content": {CONTENT_TYPE: content}}
+    return {"description": description, "content": {errors.CONTENT_TYPE: content}}
 
 
 @cache

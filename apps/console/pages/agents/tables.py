@@ -27,8 +27,11 @@ from apps.console.frame.console_user import ConsoleUser
 from apps.console.pages.agents.explanation import explanation_panels
 from apps.console.pages.agents.history import history_panel
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
+from apps.fleet.api import commands
+from apps.fleet.api.serializers import RotationMode
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.fleet.services import agents, facts, keys, labels
+from apps.releases.api.commands import change as change_labels
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
@@ -128,51 +131,40 @@ class AgentAdmin(ReadOnlyAdmin):
     searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
-        Act(
-            name="drain",
+        Act.of(
+            commands.drain,
             label="Drain",
             explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps what it "
             "runs.",
-            run=lambda row, context: agents.set_drained(row, drained=True, reason=context.comment, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="do_not_disturb_on",
             comment="optional",
-            applies=permitted_by(lambda row: agents.check_set_drained(row, drained=True)),
         ),
-        Act(
-            name="undrain",
+        Act.of(
+            commands.undrain,
             label="Undrain",
             explain="The agent gets offers again. It is offered the deployment that is current for it.",
-            run=lambda row, context: agents.set_drained(
-                row, drained=False, reason=context.comment, actor=context.actor
-            ),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="play_circle",
             comment="optional",
-            applies=permitted_by(lambda row: agents.check_set_drained(row, drained=False)),
         ),
-        Act(
+        Act.of(
+            change_labels,
             name="relabel",
             label="Change labels",
             explain="Write KEY=VALUE for a label to set and !KEY for one to remove, separated by commas. If the agent "
             "then matches the target of a current deployment, it is offered that.",
             run=_relabel,
-            needs=P.OPERATE_ENVIRONMENT,
-            needs_on_prod=P.MANAGE_ENVIRONMENT,
             icon="label",
             comment="required",
             comment_label="Labels",
             applies=permitted_by(keys.check_enrolled),
         ),
-        Act(
-            name="rotate_key",
+        Act.of(
+            commands.rotate_key,
+            body={"mode": RotationMode.BY_AGENT},
             label="Rotate key",
             explain="The agent is told to fetch a new key itself. Its old key ends when it uses the new one, or 24 "
             "hours after it got that.",
-            run=lambda row, context: keys.request_rotation(row, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="key",
-            applies=permitted_by(keys.check_request_rotation),
         ),
         Act(
             name="revoke",

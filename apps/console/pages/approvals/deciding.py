@@ -12,6 +12,7 @@ from apps.console.frame import Act, ActContext, relative_time, state_pill, with_
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import act_url
 from apps.console.frame.console_user import console_user_of
+from apps.releases.api import commands
 from apps.releases.models import Approval, ApprovalDecision
 from apps.releases.services import approvals
 from apps.tenancy.permissions import Permission as P
@@ -48,15 +49,12 @@ DENY = Act(
     dangerous=True,
     applies=permitted_by(approvals.check_open),
 )
-REVOKE = Act(
-    name="revoke",
+REVOKE = Act.of(
+    commands.revoke,
     label="Revoke",
     explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
-    run=lambda row, context: approvals.revoke(row, actor=context.actor),
-    needs=P.OPERATE_ENVIRONMENT,
     icon="block",
     dangerous=True,
-    applies=permitted_by(approvals.check_revoke),
 )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +15,10 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
 from unfold.enums import ActionVariant
 
+from apps.artifacts.api import commands
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import captures, replays
-from apps.console.frame import Act, ActContext, FoundBy, VisibleRowsFilter, site
-from apps.console.frame.acts import permitted_by
+from apps.artifacts.services import captures
+from apps.console.frame import Act, FoundBy, VisibleRowsFilter, site
 from apps.console.frame.columns import page_url
 from apps.console.frame.forms import ActForm
 from apps.console.pages.artifacts.page import (
@@ -34,39 +32,29 @@ from apps.console.pages.artifacts.page import (
 )
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.bisects.acts import BISECT
-from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.api import problems
 from byteor_cloud.errors import DomainError, Unavailable
 from byteor_cloud.storage import blobs
 
-
-def _requester(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
-    """Return a function that requests a replay in this mode for the person who acts."""
-    return lambda row, context: replays.request(row, environment=row.environment, mode=mode, actor=context.actor)
-
-
-REPLAY = Act(
-    name="replay",
+REPLAY = Act.of(
+    commands.replay,
+    body={"mode": Replay.Mode.DRY_RUN},
     label="Replay",
     explain="Run the captured records again through the version that produced them. No side effect is executed.",
-    run=_requester(Replay.Mode.DRY_RUN),
     form=ActForm,
-    needs=P.OPERATE_ENVIRONMENT,
     icon="replay",
-    applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.DRY_RUN)),
 )
-EXECUTE = Act(
+EXECUTE = Act.of(
+    commands.replay,
+    body={"mode": Replay.Mode.EXECUTE},
     name="execute",
     label="Replay with side effects",
     explain="Run the captured records again and execute the side effects that the server's allowlists permit, once for "
     "each record. On staging and prod, somebody must approve the replay first.",
-    run=_requester(Replay.Mode.EXECUTE),
     form=ActForm,
-    needs=P.OPERATE_ENVIRONMENT,
     icon="bolt",
     dangerous=True,
-    applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.EXECUTE)),
 )
 
 

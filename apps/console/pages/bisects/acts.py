@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from apps.artifacts.api import commands
 from apps.artifacts.services import bisects
 from apps.console.frame import Act
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
-from apps.tenancy.permissions import Permission as P
 
-BISECT = Act(
-    name="bisect",
+BISECT = Act.of(
+    commands.bisect,
     label="Bisect",
     explain="Search the versions of this pipeline for the first whose output differs from the capture's expected one, "
     "or, without expected output, in which a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),
     form=ActForm,
-    needs=P.OPERATE_ENVIRONMENT,
     icon="search_insights",
     applies=permitted_by(bisects.check_default),
 )

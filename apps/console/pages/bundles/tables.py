@@ -40,7 +40,9 @@ from apps.console.pages.deployments.changes import Changes, compare, find_curren
 from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, foresee
 from apps.console.pages.deployments.phrases import describe_warnings
 from apps.pipelines.models import Version
-from apps.releases.api.serializers import ConfigBundleSerializer, DeploymentSerializer
+from apps.releases.api import commands
+from apps.releases.api.serializers.bundles import ConfigBundleSerializer
+from apps.releases.api.serializers.deployments import DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.models import Environment
@@ -69,12 +71,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
-        Act(
-            name="clear",
+        Act.of(
+            commands.clear,
             label="Clear known bad",
             explain="The configuration can be deployed and restored by rollbacks again.",
-            run=lambda row, context: bundles.clear_known_bad(row, reason=context.comment, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="restart_alt",
             comment="required",
             applies=lambda row: row.known_bad,

@@ -12,7 +12,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from apps.console.frame.acts import Act, ActContext, Secret
 from apps.console.frame.forms import ActForm, lifetime_field, name_field, offer_lifetimes, radio_field
 from apps.console.pages.people.acts import offer_roles
-from apps.tenancy.api import serializers as s
+from apps.tenancy.api.serializers.credentials import OrganizationKeySerializer, UserTokenSerializer
 from apps.tenancy.models import Organization, OrganizationKey, SigningKey, User, UserToken
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
@@ -22,7 +22,7 @@ _USUAL_LIFETIME = timedelta(days=30)
 
 
 class _TokenForm(ActForm):
-    rules = s.UserTokenSerializer
+    rules = UserTokenSerializer
     name = name_field("What the token is for, such as “CI of the pricing team”.")
     expires_in_s = lifetime_field()
 
@@ -31,7 +31,7 @@ class _TokenForm(ActForm):
 
 
 class _KeyForm(ActForm):
-    rules = s.OrganizationKeySerializer
+    rules = OrganizationKeySerializer
     name = name_field("What the key is for, such as “deploys from CI”.")
     role = radio_field({}, initial=Role.VIEWER)
     project_id = forms.ChoiceField(required=False, label="Where it has the role", widget=UnfoldAdminSelectWidget)

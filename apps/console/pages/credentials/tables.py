@@ -13,9 +13,10 @@ from django.utils.text import capfirst
 from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, row_link, site, state_pill
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.scope import reaching
+from apps.tenancy.api import commands
 from apps.tenancy.models import OrganizationKey, SigningKey, SignInLink, Tenant, UserToken
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services import signing_keys, tokens
+from apps.tenancy.services import tokens
 from byteor.engine.signing.keys import KeyStatus
 
 
@@ -89,13 +90,11 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     list_filter = ("status", ("organization", VisibleRowsFilter))
     search_fields = ("kid", "=id")
     acts = (
-        Act(
-            name="retire",
+        Act.of(
+            commands.retire,
             label="Retire",
             explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
             "A next key is withdrawn before it has signed anything. The private key is destroyed.",
-            run=lambda row, context: signing_keys.retire(row, reason=context.comment, actor=context.actor),
-            needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="block",
             comment="required",
             dangerous=True,

@@ -12,9 +12,9 @@ from apps.console.frame import Act, ReadOnlyAdmin, site
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import row_url
 from apps.console.pages.deployments.phrases import describe_timeline_detail
+from apps.releases.api import commands
 from apps.releases.models import AgentReport, DeploymentAgent, TimelineEntry
 from apps.releases.services import deployments
-from apps.tenancy.permissions import Permission as P
 
 
 @admin.register(DeploymentAgent, site=site)
@@ -27,14 +27,13 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
     acts = (
-        Act(
-            name="retry",
+        Act.of(
+            commands.retry,
             label="Retry",
             explain="The deployment is offered to this agent again.",
             run=lambda row, context: deployments.retry(
                 row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor
             ),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="refresh",
             comment="optional",
             applies=permitted_by(lambda row: deployments.check_retry(row.deployment, agents=[row.agent_id])),

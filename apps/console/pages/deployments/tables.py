@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -23,7 +22,7 @@ from apps.console.frame import (
     time_left,
     with_note,
 )
-from apps.console.frame.acts import is_permitted, permitted_by
+from apps.console.frame.acts import is_permitted
 from apps.console.frame.columns import TONES, act_url, environment_link, list_url, row_url
 from apps.console.frame.console_user import console_user_of
 from apps.console.pages.approvals.deciding import APPROVE, DENY, decision_form, decisions_panel, on_deployment_page
@@ -41,12 +40,12 @@ from apps.console.pages.deployments.phrases import (
 )
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
+from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import blockers, deployments, failures, progress, rollbacks
+from apps.releases.services import blockers, deployments, failures, progress
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services.state import check_transition
 from byteor.engine.blockers import Blocker
-from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
+from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.api.computing_lane import compute_for
 
 _SHOWN = 20
@@ -54,19 +53,12 @@ _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
 _UNFINISHED = frozenset({AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING})
 
 
-def _set_paused(paused: bool) -> Any:
-    return lambda row, context: deployments.set_paused(row, paused=paused, reason=context.comment, actor=context.actor)
-
-
-_RETRY = Act(
-    name="retry",
+_RETRY = Act.of(
+    commands.retry,
     label="Retry",
     explain="The deployment is offered again to the agents that failed. If it has stopped, it continues.",
-    run=lambda row, context: deployments.retry(row, reason=context.comment, actor=context.actor),
-    needs=P.OPERATE_ENVIRONMENT,
     icon="refresh",
     comment="optional",
-    applies=permitted_by(deployments.check_retry),
 )
 
 
@@ -89,49 +81,38 @@ class DeploymentAdmin(LiveAdmin):
     acts = (
         on_deployment_page(APPROVE),
         on_deployment_page(DENY),
-        Act(
+        Act.of(
+            commands.rollback,
             name="roll_back",
             label="Roll back",
             explain="Each agent that was offered this deployment is offered what it ran before. The configuration "
             "becomes known bad in this environment.",
-            run=lambda row, context: rollbacks.start(row, reason=context.comment, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="undo",
             comment="required",
             dangerous=True,
-            applies=permitted_by(rollbacks.check_start),
         ),
         _RETRY,
-        Act(
-            name="pause",
+        Act.of(
+            commands.pause,
             label="Pause",
             explain="The deployment is offered to no further agents until it is resumed.",
-            run=_set_paused(True),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="pause",
             comment="optional",
-            applies=permitted_by(partial(deployments.check_set_paused, paused=True)),
         ),
-        Act(
-            name="resume",
+        Act.of(
+            commands.resume,
             label="Resume",
             explain="The deployment continues where it was paused.",
-            run=_set_paused(False),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="play_arrow",
             comment="optional",
-            applies=permitted_by(partial(deployments.check_set_paused, paused=False)),
         ),
-        Act(
-            name="abort",
+        Act.of(
+            commands.abort,
             label="Abort",
             explain="The deployment stops and fails. Agents keep running what they run now.",
-            run=lambda row, context: deployments.abort(row, reason=context.comment, actor=context.actor),
-            needs=P.OPERATE_ENVIRONMENT,
             icon="stop_circle",
             comment="optional",
             dangerous=True,
-            applies=permitted_by(partial(check_transition, event=DeploymentEvent.ABORT)),
         ),
     )
 

@@ -20,7 +20,7 @@ from unfold.widgets import (
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.columns import with_note
 from apps.console.frame.forms import ActForm
-from apps.tenancy.api.serializers import EnvironmentSettingsSerializer
+from apps.tenancy.api.serializers.settings import EnvironmentSettingsSerializer
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.forms import ActForm, name_field, radio_field, slug_field
-from apps.tenancy.api import serializers as s
+from apps.tenancy.api.serializers.resources import EnvironmentSerializer, OrganizationSerializer, ProjectSerializer
 from apps.tenancy.models import Environment, Organization, Project, User
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import Posture
@@ -18,19 +18,19 @@ _POSTURES = {
 
 
 class _OrganizationForm(ActForm):
-    rules = s.OrganizationSerializer
+    rules = OrganizationSerializer
     name = name_field()
     slug = slug_field()
 
 
 class _ProjectForm(ActForm):
-    rules = s.ProjectSerializer
+    rules = ProjectSerializer
     name = name_field()
     slug = slug_field()
 
 
 class _EnvironmentForm(ActForm):
-    rules = s.EnvironmentSerializer
+    rules = EnvironmentSerializer
     name = name_field()
     posture = radio_field(_POSTURES, initial=Posture.DEV, help_text="It cannot be changed later. Its rules can.")
 

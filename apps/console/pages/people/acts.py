@@ -9,7 +9,7 @@ from unfold.widgets import UnfoldAdminEmailInputWidget
 
 from apps.console.frame.acts import Act, ActContext, permitted_by
 from apps.console.frame.forms import ActForm, radio_field
-from apps.tenancy.api import serializers as s
+from apps.tenancy.api.serializers.resources import MemberSerializer
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role, may_grant
@@ -34,7 +34,7 @@ def offer_roles(field: Any, *, held: frozenset[P], organization_too: bool) -> No
 
 
 class _InviteForm(ActForm):
-    rules = s.MemberSerializer
+    rules = MemberSerializer
     conflicts = {"exists": "email"}
     email = forms.EmailField(max_length=254, label="E-mail address", widget=UnfoldAdminEmailInputWidget)
     role = radio_field({}, initial=Role.VIEWER)

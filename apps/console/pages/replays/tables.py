@@ -9,8 +9,9 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from apps.artifacts.api import commands
 from apps.artifacts.models import Replay
-from apps.artifacts.services import cancellation, replays
+from apps.artifacts.services import replays
 from apps.console.frame import Act, ActContext, FoundBy, VisibleRowsFilter, site
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
@@ -25,15 +26,12 @@ from byteor_cloud.api.computing_lane import compute_for
 _VERSIONS = 100  # the newest ones that a form offers
 
 
-CANCEL = Act(
-    name="cancel",
+CANCEL = Act.of(
+    commands.cancel,
     label="Cancel",
     explain="End this dry run. It fails with the reason that you give.",
-    run=lambda row, context: cancellation.cancel(row, reason=context.comment, actor=context.actor),
-    needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
     comment="optional",
-    applies=permitted_by(cancellation.check_cancellable),
 )
 
 

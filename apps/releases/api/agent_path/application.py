@@ -18,13 +18,13 @@ from apps.fleet.services.verified_keys import KnownKey, agent_keys
 from apps.releases.api.agent_path import routes
 from apps.releases.api.agent_path.answers import Answer, Exchange, StartResponse
 from apps.releases.api.agent_path.routes import Call, Route
-from apps.releases.api.agent_path.waiting import Outcome, WaitingRoom
+from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
-from apps.tenancy.api.base import matches_tag
 from apps.tenancy.credentials import Family, credential_digest
 from byteor_cloud.api import bodies, request_slots
+from byteor_cloud.api.etags import matches_tag
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.api.refusals import Pace
 from byteor_cloud.concurrency.fair import Holder
@@ -138,18 +138,18 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
     """
     has = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
     deadline, waited_s = time.monotonic() + call.wait_s, 0.0
-    outcome = Outcome.CHANGED if call.wait_s else Outcome.TIMED_OUT
+    reason = StopReason.CHANGED if call.wait_s else StopReason.TIMED_OUT
     while True:
         # Enter before looking at the offer, so that no change between the two is missed.
-        waiter = waiting_room.enter(key.agent_id) if outcome is Outcome.CHANGED else None
+        waiter = waiting_room.enter(key.agent_id) if reason is StopReason.CHANGED else None
         try:
             tag, offered = _look(key, has)
             if offered is not None:
                 return _json(offered.document, ("ETag", tag), waited_s=waited_s)
             if waiter is None:
-                return _unchanged(tag, outcome, waited_s)
+                return _unchanged(tag, reason, waited_s)
             began = time.monotonic()
-            outcome = waiting_room.wait(waiter, deadline - began)
+            reason = waiting_room.wait(waiter, deadline - began)
             waited_s += time.monotonic() - began
         finally:
             if waiter is not None:
@@ -175,9 +175,9 @@ def _look(key: KnownKey, has: str) -> tuple[str, Offered | None]:
     return offered.etag, None if matches_tag(has, offered.etag) else offered
 
 
-def _unchanged(tag: str, outcome: Outcome, waited_s: float) -> Answer:
+def _unchanged(tag: str, reason: StopReason, waited_s: float) -> Answer:
     headers = [("ETag", tag)]
-    if outcome is Outcome.FULL:
+    if reason is StopReason.FULL:
         headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  it spreads load
     return Answer(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
 

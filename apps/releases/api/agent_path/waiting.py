@@ -16,7 +16,7 @@ CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 WOKEN_PER_S, SPREAD_S = 2000.0, 0.5
 
 
-class Outcome(Enum):
+class StopReason(Enum):
     """Why a poll stopped waiting."""
 
     CHANGED = auto()
@@ -27,18 +27,18 @@ class Outcome(Enum):
 
 
 class Waiter:
-    """A poll that waits: it blocks on the lock until somebody has set the outcome."""
+    """A poll that waits: it blocks on the lock until somebody has set the reason."""
 
     def __init__(self, agent_id: UUID) -> None:
         self.agent_id = agent_id
-        self.outcome = Outcome.TIMED_OUT
+        self.reason = StopReason.TIMED_OUT
         self.delay_s = 0.0
         self.turn = threading.Lock()
         self.turn.acquire()
 
-    def end(self, outcome: Outcome, delay_s: float = 0.0) -> None:
+    def end(self, reason: StopReason, delay_s: float = 0.0) -> None:
         """End the waiting. Call this once."""
-        self.outcome, self.delay_s = outcome, delay_s
+        self.reason, self.delay_s = reason, delay_s
         self.turn.release()
 
 
@@ -58,18 +58,18 @@ class WaitingRoom:
         with self._lock:
             earlier = self._waiters.pop(agent_id, None)
             if earlier is not None:
-                earlier.end(Outcome.REPLACED)
+                earlier.end(StopReason.REPLACED)
             if self._is_closed or len(self._waiters) >= self.capacity:
-                waiter.end(Outcome.DRAINED if self._is_closed else Outcome.FULL)
+                waiter.end(StopReason.DRAINED if self._is_closed else StopReason.FULL)
             else:
                 self._waiters[agent_id] = waiter
         return waiter
 
-    def wait(self, waiter: Waiter, seconds: float) -> Outcome:
+    def wait(self, waiter: Waiter, seconds: float) -> StopReason:
         """Wait until the poll ends, at most for ``seconds``, and return why it did."""
         if waiter.turn.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
             time.sleep(waiter.delay_s)
-        return waiter.outcome
+        return waiter.reason
 
     def leave(self, waiter: Waiter) -> None:
         """Remove the poll unless it has ended already."""
@@ -89,7 +89,7 @@ class WaitingRoom:
             spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
             self._quiet_at = now + spread_s
         for waiter in woken:
-            waiter.end(Outcome.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  it spreads load
+            waiter.end(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  it spreads load
 
     def close(self) -> None:
         """End the waiting of all polls, since the process ends, and let no other poll wait."""
@@ -98,7 +98,7 @@ class WaitingRoom:
             woken = list(self._waiters.values())
             self._waiters.clear()
         for waiter in woken:
-            waiter.end(Outcome.DRAINED)
+            waiter.end(StopReason.DRAINED)
 
     def __len__(self) -> int:
         return len(self._waiters)

@@ -10,11 +10,7 @@ from rest_framework.exceptions import ErrorDetail
 
 from apps.releases.api.fields import StoredFormField
 from apps.releases.api.serializers.bundles import WARNINGS, ConfigWarningSerializer
-from apps.releases.models import (
-    Approval,
-    ApprovalDecision,
-    Deployment,
-)
+from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.bundles import warnings_of
 from apps.tenancy.permissions import Permission
 from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField

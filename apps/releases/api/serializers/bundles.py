@@ -9,9 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.pipelines.models import Version
-from apps.releases.models import (
-    ConfigBundle,
-)
+from apps.releases.models import ConfigBundle
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE, warnings_of
 from byteor_cloud.api.fields import (
     EnvironmentRelatedField,

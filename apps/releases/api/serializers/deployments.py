@@ -9,12 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.releases.api.fields import BreakGlassSerializer, StrategySerializer, TargetSerializer
-from apps.releases.models import (
-    ConfigBundle,
-    Deployment,
-    DeploymentAgent,
-    TimelineEntry,
-)
+from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent, TimelineEntry
 from apps.releases.services import failures
 from apps.releases.services.blockers import list_blockers
 from byteor.engine.blockers import BlockerCode

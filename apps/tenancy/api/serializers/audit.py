@@ -6,10 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.models import (
-    AuditEvent,
-    AuditSeal,
-)
+from apps.tenancy.models import AuditEvent, AuditSeal
 from byteor_cloud.api.fields import ModelSerializer
 
 

@@ -6,11 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.models import (
-    OrganizationKey,
-    User,
-    UserToken,
-)
+from apps.tenancy.models import OrganizationKey, User, UserToken
 from apps.tenancy.permissions import Role
 from byteor_cloud.api.fields import IdField, ModelSerializer, NameField
 

@@ -12,12 +12,7 @@ from apps.tenancy.api.serializers.settings import (
     OrganizationSettingsField,
     OrganizationSettingsSerializer,
 )
-from apps.tenancy.models import (
-    Environment,
-    Membership,
-    Organization,
-    Project,
-)
+from apps.tenancy.models import Environment, Membership, Organization, Project
 from apps.tenancy.permissions import Role
 from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 

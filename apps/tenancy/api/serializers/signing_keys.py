@@ -6,10 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.models import (
-    SigningKey,
-    enum_choices,
-)
+from apps.tenancy.models import SigningKey, enum_choices
 from byteor.engine.signing.keys import KeyStatus
 from byteor_cloud.api.fields import ModelSerializer, StrictSerializer, TextField
 

@@ -1,0 +1,68 @@
+"""What people do with artifacts and replays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.artifacts.api.serializers.bisects import BisectArtifactSerializer, BisectSerializer
+from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
+from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.services import bisects, cancellation, replays
+from apps.tenancy.actors import Actor
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.commands import command
+from byteor_cloud.api.operations import Operation
+from byteor_cloud.errors import Conflict, Unprocessable
+
+
+@command(check=replays.check_request, creates="replays")
+@Operation(
+    "replayArtifact",
+    P.OPERATE_ENVIRONMENT,
+    body=ReplayArtifactSerializer,
+    responses={202: ReplaySerializer},
+    errors=(Conflict, Unprocessable),
+    example={"mode": "dry_run"},
+)
+def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
+    """Replay an artifact.
+
+    Runs a verified incident bundle through a version again. By default this is a dry run. `execute` also performs the
+    side effects that the environment's policy, an approval and the server's allowlists permit. Refused with 422 if no
+    version has the artifact's spec hash.
+    """
+    return replays.request(artifact, environment=artifact.environment, actor=actor, **request)
+
+
+@command(creates="bisects")
+@Operation(
+    "bisectArtifact",
+    P.OPERATE_ENVIRONMENT,
+    body=BisectArtifactSerializer,
+    responses={202: BisectSerializer},
+    errors=(Conflict, Unprocessable),
+    example={"predicate": "fails"},
+)
+def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
+    """Bisect an artifact.
+
+    Searches the versions of a pipeline for the first that a verified incident bundle shows as bad. By default only the
+    two ends and some versions between them are replayed; `exhaustive` replays all.
+    """
+    return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
+
+
+@command(check=cancellation.check_cancellable)
+@Operation(
+    "cancelReplay",
+    P.OPERATE_ENVIRONMENT,
+    body=CancelSerializer,
+    errors=(Conflict,),
+    example={"reason": "The wrong version was chosen."},
+)
+def cancel(row: Replay, *, reason: str, actor: Actor) -> None:
+    """Cancel a replay.
+
+    Ends a queued or running dry run as `failed` with the error code `cancelled`.
+    """
+    cancellation.cancel(row, reason=reason, actor=actor)

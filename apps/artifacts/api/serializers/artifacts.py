@@ -1,0 +1,133 @@
+"""Artifacts and their upload."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.fields import empty
+
+from apps.artifacts.models import Artifact
+from apps.artifacts.services.uploads import find_obstacles
+from byteor_cloud.api.fields import (
+    HashField,
+    IdField,
+    JSONObjectField,
+    ModelSerializer,
+    StrictSerializer,
+    TimestampField,
+)
+from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.errors import InvalidInput, PayloadTooLarge
+from byteor_cloud.worker.jobs import Obstacle
+
+MAX_METADATA_BYTES = 64 * 1024
+
+
+class JSONTextField(JSONObjectField):
+    """A JSON object that is sent as text in a form field."""
+
+    def get_value(self, dictionary: Any) -> Any:
+        """Return the text of the form field. A DictField would look for fields named ``metadata[key]``."""
+        return dictionary.get(self.field_name, empty)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the parsed object. Raises ValidationError."""
+        if isinstance(data, str):
+            try:
+                data = parse_json(data)
+            except InvalidInput as refused:
+                field = refused.errors[0] if refused.errors else None
+                code = field.code if field else "invalid"
+                raise serializers.ValidationError(f"Must be a JSON object. {refused.detail}", code=code) from None
+        return super().to_internal_value(data)
+
+
+class MetadataField(JSONTextField):
+    """The metadata of an upload: a JSON object of at most 64 KiB."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the parsed object. Raises PayloadTooLarge before it parses a long text, or ValidationError."""
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a JSON object.", code="invalid")
+        if len(data.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
+            raise PayloadTooLarge(f"The metadata is over {MAX_METADATA_BYTES} bytes.")
+        return super().to_internal_value(data)
+
+
+class UploadSerializer(StrictSerializer):
+    """The form fields of an upload."""
+
+    kind = serializers.ChoiceField(Artifact.Kind.values)
+    captured_at = TimestampField()
+    spec_hash = HashField(required=False)
+    deployment_id = IdField(required=False)
+    metadata = MetadataField(required=False)
+    file = serializers.FileField(allow_empty_file=False)
+    descriptions = {
+        "kind": "The kind of data that was captured.",
+        "captured_at": "When the data was captured.",
+        "spec_hash": "The spec hash of the pipeline that the agent ran.",
+        "deployment_id": "The deployment that the agent ran.",
+        "metadata": "A JSON object with more information about the capture, at most 64 KiB.",
+        "file": "The content of the artifact, at most 64 MiB.",
+    }
+
+
+class RejectionSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    descriptions = {
+        "code": "A stable code of the reason.",
+        "detail": "What is wrong with the artifact.",
+    }
+
+
+class ArtifactSerializer(ModelSerializer):
+    reasons = RejectionSerializer(many=True)
+    metadata = serializers.DictField()
+
+    descriptions = {
+        "kind": "The kind of data that was captured.",
+        "status": "Whether the artifact was checked, and the result of the check.",
+        "reasons": (
+            "Why the artifact was rejected, or why its check cannot continue: `check_failed` (it is repeated when the "
+            "same file is uploaded again, and can be retried in the console) or `check_delayed` (it waits until the "
+            "control plane's database and storage are available). Otherwise empty."
+        ),
+        "agent_id": "The agent that uploaded the artifact.",
+        "deployment_id": "The deployment that ran when the data was captured. Null if unknown.",
+        "version_id": "The version that ran when the data was captured. Null if unknown.",
+        "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
+        "content_hash": "The SHA-256 of the content.",
+        "size_bytes": "The size of the content in bytes.",
+        "derived_bytes": (
+            "The disk space of the unpacked files and indexes of an incident bundle. It is 0 while the server keeps "
+            "none; they are made again when somebody reads the capture."
+        ),
+        "captured_at": "When the data was captured.",
+        "metadata": "The information that the agent sent about the capture.",
+    }
+
+    @cached_property
+    def _obstacles(self) -> dict[UUID, Obstacle]:
+        """The obstacles of all artifacts that are represented, which one query finds."""
+        shown: Any = self.parent.instance if isinstance(self.parent, serializers.ListSerializer) else [self.instance]
+        return find_obstacles(shown)
+
+    def to_representation(self, instance: Artifact) -> Any:
+        """Return the artifact. While its check cannot continue, the reason for that is its only reason."""
+        shown = super().to_representation(instance)
+        if (obstacle := self._obstacles.get(instance.pk)) is not None:
+            code = "check_failed" if obstacle.is_dead else "check_delayed"
+            shown["reasons"] = [{"code": code, "detail": obstacle.sentence}]
+        return shown
+
+    class Meta:
+        model = Artifact
+        fields = [
+            "id", "environment_id", "kind", "status", "reasons", "agent_id", "deployment_id", "version_id", "spec_hash",
+            "content_hash", "size_bytes", "derived_bytes", "captured_at", "metadata", "created_at",
+        ]  # fmt: skip

@@ -1,0 +1,39 @@
+"""Bisects."""
+
+from __future__ import annotations
+
+from apps.artifacts.api.serializers.bisects import BisectSerializer
+from apps.artifacts.models import Bisect
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import BisectStatus
+from byteor.engine.replay import BisectOutcome
+from byteor_cloud.api.filters import BY_CREATION
+from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.parameters import choice_parameter, id_parameter
+
+
+class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
+    """Bisects of an environment."""
+
+    tag = Tag.ARTIFACTS
+    queryset = Bisect.objects.all()
+    serializer_class = BisectSerializer
+    filters = {
+        **BY_CREATION,
+        "status": choice_parameter(BisectStatus, "status"),
+        "outcome": choice_parameter(BisectOutcome, "outcome"),
+        "artifact_id": id_parameter("artifact_id"),
+    }
+    operations = {
+        "list": Operation(
+            "listBisects", P.VIEW_ENVIRONMENT, "List bisects", "Returns the environment's bisects, newest first."
+        ),
+        "retrieve": Operation(
+            "getBisect",
+            P.VIEW_ENVIRONMENT,
+            "Get a bisect",
+            "Returns the bisect with the verdicts so far, and its outcome once it has ended.",
+        ),
+    }

@@ -1,0 +1,65 @@
+"""The route on which agents upload artifacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.artifacts.api.serializers.artifacts import ArtifactSerializer, UploadSerializer
+from apps.artifacts.models import Artifact
+from apps.artifacts.services import uploads
+from apps.fleet.api.base import AgentSelfViewSet
+from apps.tenancy.api.base import SIGNED_IN
+from byteor_cloud.api.bodies import declared_length
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.parsers import UploadParser
+from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, QuotaExceeded
+
+
+class UploadViewSet(AgentSelfViewSet):
+    """The route on which an agent uploads artifacts."""
+
+    tag = Tag.AGENTS
+    queryset = Artifact.objects.none()
+    serializer_class = UploadSerializer
+    parser_classes = [UploadParser]
+    agent_scope = "agent:artifact_upload"
+    body_cap = "max_upload_bytes"
+    body_allowance = 1 << 20
+
+    def admit_body(self, request: Request) -> bool:
+        """Refuse a body that would surely exceed the quota before it is received."""
+        has_body = super().admit_body(request)
+        uploads.check_declared_size(self.agent, declared_length(request._request), self.body_allowance)
+        return has_body
+
+    @Operation(
+        "uploadArtifact",
+        SIGNED_IN,
+        body=UploadSerializer,
+        responses={201: ArtifactSerializer, 200: ArtifactSerializer},
+        errors=(Conflict, QuotaExceeded, LengthRequired, InsufficientStorage),
+        example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
+        takes_idempotency_key=False,
+    )
+    def create(self, request: Request, **kwargs: Any) -> Response:
+        """Upload an artifact.
+
+        Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the same
+        kind, spec hash and deployment returns the existing artifact (200). If its check failed without a result
+        (`check_failed` in `reasons`), it is checked again. A new artifact that would exceed a quota of the organization
+        is not stored, and refused with `quota.stored_bytes` or, if it is an incident bundle, `quota.captures_per_day`.
+        """
+        given = self.validated(request)
+        file = given.pop("file")
+        artifact, is_new = uploads.receive(
+            environment=self.environment,
+            agent=self.agent,
+            content_hash=file.content_hash,
+            file=file,
+            actor=self.actor,
+            **given,
+        )
+        return Response(ArtifactSerializer(artifact).data, status=201 if is_new else 200)

@@ -1,0 +1,81 @@
+"""What people do with an agent."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rest_framework.response import Response
+
+from apps.fleet.api import serializers as s
+from apps.fleet.models import Agent
+from apps.fleet.services import agents, keys
+from apps.tenancy.actors import Actor
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.commands import command
+from byteor_cloud.api.operations import Operation
+from byteor_cloud.errors import Conflict
+
+
+def _check_rotate_key(agent: Agent, *, mode: str) -> None:
+    check = keys.check_request_rotation if mode == s.RotationMode.BY_AGENT else keys.check_enrolled
+    check(agent)
+
+
+@command(check=_check_rotate_key)
+@Operation(
+    "rotateAgentKey",
+    P.OPERATE_ENVIRONMENT,
+    body=s.RotateKeySerializer,
+    responses={201: s.RotatedKeySerializer, 202: s.RequestedRotationSerializer},
+    errors=(Conflict,),
+    example={"mode": "by_agent"},
+    holds_secret=True,
+)
+def rotate_key(agent: Agent, *, mode: str, actor: Actor) -> Response:
+    """Rotate an agent's key.
+
+    By default (`mode: now`) returns a new agent key, and the old key is refused at once. With `mode: by_agent` it
+    answers 202, and the answers to the agent's heartbeats contain the command `rotate_key` until the agent uses a new
+    key that it fetched with `rotateOwnKey`. While a clone of the agent is suspected (`clone_suspected_at`), `by_agent`
+    returns 409, because the clone could fetch the new key. A rotation with `now` by a person clears the suspicion.
+    """
+    if mode == s.RotationMode.BY_AGENT:
+        keys.request_rotation(agent, actor=actor)
+        return Response({"agent_id": agent.pk, "mode": s.RotationMode.BY_AGENT}, status=202)
+    return Response({"agent_id": agent.pk, "token": keys.rotate_key(agent, actor=actor)}, status=201)
+
+
+@command(check=partial(agents.check_set_drained, drained=True))
+@Operation(
+    "drainAgent",
+    P.OPERATE_ENVIRONMENT,
+    body=s.DrainSerializer,
+    errors=(Conflict,),
+    example={"reason": "The disk is replaced."},
+)
+def drain(agent: Agent, *, reason: str, actor: Actor) -> None:
+    """Drain an agent.
+
+    Keeps the agent out of new offers, for example while its host is repaired. It keeps what it runs, and may finish an
+    offer that it has. While it is drained, the agent is in no target: new deployments and later waves pass it by, a
+    retry does not reach it, and no rollout waits for it. Only a rollback still reaches it, because that takes back what
+    it was offered before. Liveness and drift are shown as ever.
+    """
+    agents.set_drained(agent, drained=True, reason=reason, actor=actor)
+
+
+@command(check=partial(agents.check_set_drained, drained=False))
+@Operation(
+    "undrainAgent",
+    P.OPERATE_ENVIRONMENT,
+    body=s.DrainSerializer,
+    errors=(Conflict,),
+    example={"reason": "The new disk is in place."},
+)
+def undrain(agent: Agent, *, reason: str, actor: Actor) -> None:
+    """Undrain an agent.
+
+    Lets the agent have new offers again. It is then offered the deployment that is current for it, as an agent that
+    joins late is.
+    """
+    agents.set_drained(agent, drained=False, reason=reason, actor=actor)

@@ -1,0 +1,158 @@
+"""Agents, as people see them, and their enrollment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from django.db.models import Model, QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.fleet.api import commands as c
+from apps.fleet.api import enrolling
+from apps.fleet.api import serializers as s
+from apps.fleet.api.enrolling import EnrollRequest
+from apps.fleet.models import Agent, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.services import agents, facts
+from apps.fleet.services.enrollment import Enrollment
+from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.idempotency import Repeatable
+from apps.tenancy.credentials import Family
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.policy import Posture
+from byteor.engine.machines import AgentProgress
+from byteor_cloud.api.filters import BY_NAME, label_parameter
+from byteor_cloud.api.mixins import DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.pagination import NewestFirst
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
+from byteor_cloud.api.request_slots import released_slot
+from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.database.connections import release_connection
+from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded
+
+
+class NewestAgentsFirst(NewestFirst):
+    """Pages over rows that belong to one agent each."""
+
+    ordering = "-agent_id"
+
+
+class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
+    """Agents of an environment. POST enrolls an agent and is permitted by an enrollment token, not by a role."""
+
+    tag = Tag.AGENTS
+    queryset = Agent.objects.enrolled()
+    serializer_class = s.AgentSerializer
+    reported_fields = s.REPORTED
+    pagination_class = NewestAgentsFirst
+    # ``list`` applies these to the agents' rows in the table of ``apps.fleet.models.Pulse``, and pages over those.
+    filters = {
+        **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
+        "status": choice_parameter(Heartbeat.Status.values, "status"),
+        "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
+        "drifted": flag_parameter("drifted"),
+        "drained": flag_parameter(
+            condition=facts.is_drained, description="Only agents that are drained, or that are not."
+        ),
+        "cloned": flag_parameter(
+            condition=facts.is_cloned, description="Only agents with a suspected clone, or without one."
+        ),
+        "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
+        "label": label_parameter("agent__labels"),
+        "hostname": line_parameter(
+            "agent__hostname__icontains", max_length=253, description="A part of the host's name."
+        ),
+        "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
+    }
+    operations = {
+        "retrieve": Operation("getAgent", P.VIEW_ENVIRONMENT, "Get an agent", "Returns one agent of the environment."),
+        "update": Operation(
+            "updateAgent",
+            P.OPERATE_ENVIRONMENT,
+            "Update an agent",
+            "Changes the agent's name or labels. With new labels the agent may match the target of a running "
+            "deployment. So in an environment with the posture `prod`, other labels need the permission to manage the "
+            "environment, and a caller without it gets 403.",
+            example={"labels": {"zone": "eu-1"}},
+        ),
+        "destroy": Operation(
+            "decommissionAgent",
+            P.OPERATE_ENVIRONMENT,
+            "Decommission an agent",
+            "Revokes the agent's key and removes the agent from the fleet.",
+            errors=(PreconditionFailed,),
+        ),
+    }
+    commands = (c.rotate_key, c.drain, c.undrain)
+
+    def resolve_scope(self) -> None:
+        token = self.principal.credential
+        if not isinstance(token, EnrollmentToken):
+            return super().resolve_scope()
+        environment = token.environment
+        path = (environment.pk, environment.project_id, environment.project.organization_id)
+        if path != (self.kwargs["env_id"], self.kwargs["project_id"], self.kwargs["org_id"]):
+            raise NotFound("There is no resource at this URL.")
+        self.environment = environment
+        return None
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
+
+    @Operation("listAgents", P.VIEW_ENVIRONMENT)
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List agents.
+
+        Returns the environment's agents, newest first, with the bundle that each should run and the bundle that it
+        runs.
+        """
+        pulses = self.filter_queryset(facts.pulses([self.environment])).only("pk")
+        found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses)])
+        # An agent that was decommissioned meanwhile is missing.
+        rows = Pausing(found[pk] for pk in sorted(found, reverse=True))
+        return self.get_paginated_response(self.get_serializer(rows, many=True).data)
+
+    @Operation(
+        "enrollAgent",
+        SIGNED_IN,
+        credentials=(Family.ENROLLMENT,),
+        body=s.EnrollSerializer,
+        responses={201: s.EnrolledSerializer},
+        errors=(Conflict, QuotaExceeded),
+        example={"name": "edge-7"},
+        holds_secret=True,
+        stores_response=True,
+    )
+    def create(self, request: Request, **kwargs: Any) -> Response:
+        """Enroll an agent.
+
+        Spends one use of an enrollment token and creates an agent. Only this response contains the agent key
+        (`api_key`). Refused with `quota.agents` if the organization has as many agents as its quota, unless the agent
+        replaces another one.
+        """
+        given = self.validated(request)
+        token = self.principal.credential
+        assert isinstance(token, EnrollmentToken)  # noqa: S101  the authentication accepts these only
+        enrollment = Enrollment(token=token, environment=self.environment, actor=self.actor, **given)
+        repeatable = None
+        if "Idempotency-Key" in request.headers:
+            repeatable = Repeatable.of(request, principal=self.principal, holds_secret=True)
+        # A request that waits for the others of its batch needs neither slot nor connection. So a batch can be large.
+        release_connection()
+        with released_slot(request._request):
+            return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
+
+    def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
+        agents.update_agent(
+            row,
+            data,
+            may_relabel=self.environment.posture != Posture.PROD or P.MANAGE_ENVIRONMENT in self.granted_permissions,
+            actor=self.actor,
+            expected_revision=self.expected_revision,
+        )
+        return self.get_object()  # type: ignore[no-any-return]  # read again, with liveness and drift
+
+    def perform_destroy(self, row: Agent) -> None:
+        agents.decommission(row, actor=self.actor, expected_revision=self.expected_revision)

@@ -1,0 +1,155 @@
+"""What people do with config bundles, deployments and approvals, and with the labels of many agents."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from apps.fleet.services.labels import LabelChange
+from apps.releases.api.serializers.deployments import OptionalReasonSerializer, ReasonSerializer, RetrySerializer
+from apps.releases.api.serializers.labels import RelabeledSerializer, RelabelSerializer
+from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.releases.services import approvals, bundles, deployments, relabeling, rollbacks
+from apps.releases.services.relabeling import Relabeled
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.state import check_transition
+from byteor.engine.machines import DeploymentEvent
+from byteor_cloud.api.commands import command
+from byteor_cloud.api.operations import ID, Operation
+from byteor_cloud.errors import Conflict
+
+
+@command()
+@Operation(
+    "clearConfigBundle",
+    P.OPERATE_ENVIRONMENT,
+    body=ReasonSerializer,
+    errors=(Conflict,),
+    example={"reason": "The disk of the host was full."},
+)
+def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
+    """Clear a known bad config bundle.
+
+    Allows a configuration that failed in this environment to be deployed again. You must give a reason, which is stored
+    in the audit ledger.
+    """
+    bundles.clear_known_bad(bundle, reason=reason, actor=actor)
+
+
+@command(check=rollbacks.check_start)
+@Operation(
+    "rollBackDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=ReasonSerializer,
+    errors=(Conflict,),
+    example={"reason": "The latency has doubled."},
+)
+def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
+    """Roll back a deployment.
+
+    Offers each agent that has the deployment's bundle, or should have it, what the agent ran before. The configuration
+    that is rolled back becomes known bad.
+    """
+    rollbacks.start(deployment, reason=reason, actor=actor)
+
+
+@command(check=partial(check_transition, event=DeploymentEvent.ABORT))
+@Operation(
+    "abortDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=OptionalReasonSerializer,
+    errors=(Conflict,),
+    example={"reason": "The wrong version was chosen."},
+)
+def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
+    """Abort a deployment.
+
+    Ends the deployment as `failed` with the reason `aborted`. Agents that already run it keep running it. To change
+    that, roll the deployment back.
+    """
+    deployments.abort(deployment, reason=reason, actor=actor)
+
+
+@command(check=partial(deployments.check_set_paused, paused=True))
+@Operation(
+    "pauseDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=OptionalReasonSerializer,
+    errors=(Conflict,),
+    example={"reason": "The market opens in an hour."},
+)
+def pause(deployment: Deployment, *, reason: str, actor: Actor) -> None:
+    """Pause a deployment.
+
+    Offers the deployment to no further agent until it is resumed. The status does not change.
+    """
+    deployments.set_paused(deployment, paused=True, reason=reason, actor=actor)
+
+
+@command(check=partial(deployments.check_set_paused, paused=False))
+@Operation(
+    "resumeDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=OptionalReasonSerializer,
+    errors=(Conflict,),
+    example={"reason": "The market has closed."},
+)
+def resume(deployment: Deployment, *, reason: str, actor: Actor) -> None:
+    """Resume a deployment.
+
+    Continues a paused deployment.
+    """
+    deployments.set_paused(deployment, paused=False, reason=reason, actor=actor)
+
+
+@command(check=deployments.check_retry)
+@Operation(
+    "retryDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=RetrySerializer,
+    errors=(Conflict,),
+    example={"reason": "The network is back.", "agents": [ID]},
+)
+def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | None = None, actor: Actor) -> None:
+    """Retry a deployment.
+
+    Offers the deployment again to the agents that failed, or to those of them in `agents`. A deployment that has failed
+    continues. One that is active and current stays active.
+    """
+    deployments.retry(deployment, agents=agents, reason=reason, actor=actor)
+
+
+@command(check=approvals.check_revoke)
+@Operation("revokeApproval", P.OPERATE_ENVIRONMENT, errors=(Conflict,))
+def revoke(approval: Approval, *, actor: Actor) -> None:
+    """Revoke an approval.
+
+    Revokes an approval that is pending, or that was given and not used yet.
+    """
+    approvals.revoke(approval, actor=actor)
+
+
+@command()
+@Operation(
+    "labelAgents",
+    P.OPERATE_ENVIRONMENT,
+    needs_on_prod=P.MANAGE_ENVIRONMENT,
+    body=RelabelSerializer,
+    responses={200: RelabeledSerializer},
+    example={"selector": {"zone": "eu-1"}, "set": {"ring": "canary"}, "unset": ["trial"], "dry_run": True},
+)
+def change(
+    environment: Environment, *, selector: dict[str, str], dry_run: bool, actor: Actor, **given: Any
+) -> Relabeled:
+    """Change the labels of many agents.
+
+    Changes the labels of all agents that match the selector, in one transaction. Agents that come to match the target
+    of a current deployment are offered it; so on a prod environment this needs the permission to manage it. Try it with
+    `dry_run` first. Agents that no longer match keep what they run.
+    """
+    labels = LabelChange(given.get("set", {}), given.get("unset", ()))
+    return relabeling.relabel(environment, selector, labels, dry_run=dry_run, actor=actor)

@@ -1,0 +1,58 @@
+"""Explanations of agents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.fleet.api.serializers import DesiredStateSerializer, RunningStateSerializer
+from byteor.engine.explain.findings import BecauseCode, NextCode
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    """One reason, with the ids of what it is about."""
+
+    code = serializers.ChoiceField(list(BecauseCode))
+    detail = serializers.CharField()
+    deployment_id = serializers.UUIDField(allow_null=True)
+    approval_id = serializers.UUIDField(allow_null=True)
+    config_hash = serializers.CharField(allow_null=True)
+    descriptions = {
+        "code": "A stable code of the reason.",
+        "detail": "The reason as a sentence.",
+        "deployment_id": "The deployment that the reason is about. Null if it is about no deployment.",
+        "approval_id": "The approval that the reason is about. Null if it is about no approval.",
+        "config_hash": "The config hash that the reason is about. Null if it is about no configuration.",
+    }
+
+
+class NextEventSerializer(serializers.Serializer[Any]):
+    """One coming event, with its time if that is known."""
+
+    code = serializers.ChoiceField(list(NextCode))
+    detail = serializers.CharField()
+    at = serializers.DateTimeField(allow_null=True)
+    descriptions = {
+        "code": "A stable code of the event.",
+        "detail": "The event as a sentence.",
+        "at": "When the event is expected. Null if the time is not known.",
+    }
+
+
+class ExplanationSerializer(serializers.Serializer[Any]):
+    """Why an agent runs what it runs, and what happens next. Codes are for programs, sentences for people."""
+
+    agent_id = serializers.UUIDField()
+    summary = serializers.CharField()
+    running = RunningStateSerializer(allow_null=True)
+    desired = DesiredStateSerializer(allow_null=True)
+    because = FindingSerializer(many=True)
+    next = NextEventSerializer(many=True)
+    descriptions = {
+        "summary": "The explanation in one sentence.",
+        "running": "The bundle that the agent runs. Null if it runs none.",
+        "desired": "The bundle that the agent should run. Null if no bundle was offered.",
+        "because": "The reasons, with the main reason first.",
+        "next": "The next events, with the soonest event first.",
+    }

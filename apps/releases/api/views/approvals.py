@@ -1,0 +1,72 @@
+"""Approvals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model, QuerySet
+
+from apps.releases.api import commands as c
+from apps.releases.api.serializers.approvals import ApprovalSerializer, DecideSerializer
+from apps.releases.models import Approval
+from apps.releases.services import approvals
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import ApprovalStatus
+from byteor_cloud.api.filters import BY_CREATION
+from byteor_cloud.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
+from byteor_cloud.api.operations import ID, Operation, Tag
+from byteor_cloud.api.parameters import choice_parameter, id_parameter
+from byteor_cloud.errors import Conflict
+
+
+class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """Approvals. POST records a decision."""
+
+    tag = Tag.APPROVALS
+    queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
+    serializer_class = ApprovalSerializer
+    filters = {
+        **BY_CREATION,
+        "status": choice_parameter(ApprovalStatus, "status"),
+        "deployment_id": id_parameter("deployment__id"),
+        "replay_id": id_parameter("replay_id"),
+    }
+    operations = {
+        "list": Operation(
+            "listApprovals",
+            P.VIEW_ENVIRONMENT,
+            "List approvals",
+            "Returns requests for approval with their decisions, newest first.",
+        ),
+        "create": Operation(
+            "decideApproval",
+            P.OPERATE_ENVIRONMENT,
+            "Approve or deny",
+            "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
+            "denies the request. When enough people have approved, the approval credential is issued. Only a person "
+            "can decide, not an API key.",
+            body=DecideSerializer,
+            responses={201: ApprovalSerializer},
+            example={"deployment_id": ID, "decision": "approve"},
+        ),
+        "retrieve": Operation(
+            "getApproval",
+            P.VIEW_ENVIRONMENT,
+            "Get an approval",
+            "Returns the approval with its decisions. Callers with the permission `environment:operate` also see its "
+            "credential.",
+        ),
+    }
+    commands = (c.revoke,)
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Read the config bundle for its warnings, which a list does not show."""
+        return queryset if self.action == "list" else queryset.select_related("deployment__config_bundle__version")
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        approval = data.pop("approval")
+        if approval is None:
+            raise Conflict("This deployment needs no approval.", code="approval.not_needed")
+        decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)
+        return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # with its decisions

@@ -1,0 +1,70 @@
+"""Config bundles."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from django.db.models import Exists, Model, OuterRef, QuerySet
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+from apps.releases.api import commands as c
+from apps.releases.api.serializers.bundles import ConfigBundleSerializer
+from apps.releases.models import ConfigBundle, KnownBad
+from apps.releases.services import bundles
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.filters import BY_NAME
+from byteor_cloud.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
+from byteor_cloud.api.operations import ID, Operation, Tag
+from byteor_cloud.api.parameters import id_parameter, sha256_parameter
+
+
+class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """Config bundles: versions with their runtime configuration."""
+
+    checked: bundles.NewConfiguration | None = None
+    tag = Tag.CONFIG_BUNDLES
+    queryset = ConfigBundle.objects.select_related("version", "environment__project")
+    serializer_class = ConfigBundleSerializer
+    filters = {**BY_NAME, "version_id": id_parameter("version_id"), "config_hash": sha256_parameter("config_hash")}
+    operations = {
+        "list": Operation(
+            "listConfigBundles",
+            P.VIEW_ENVIRONMENT,
+            "List config bundles",
+            "Returns the environment's config bundles, newest first.",
+        ),
+        "create": Operation(
+            "createConfigBundle",
+            P.OPERATE_ENVIRONMENT,
+            "Create a config bundle",
+            "Joins a version with its runtime configuration. The bundle is immutable; `config_hash` identifies its "
+            "content.",
+            example={"name": "trades-1", "version_id": ID},
+        ),
+        "retrieve": Operation(
+            "getConfigBundle", P.VIEW_ENVIRONMENT, "Get a config bundle", "Returns one config bundle."
+        ),
+    }
+    commands = (c.clear,)
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+        annotated: QuerySet[Any] = queryset.annotate(known_bad=Exists(bad))
+        return annotated
+
+    def prepare(self, request: Request) -> None:
+        """Check the configuration. A body that is invalid in another way is left to ``create``."""
+        if self.action == "create":
+            with suppress(ValidationError):
+                given = self.validated(request)
+                given.pop("name")
+                self.checked = bundles.check_configuration(given.pop("version"), **given, compute=self.compute)
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        bundle = bundles.create_config_bundle(
+            environment=self.environment, actor=self.actor, checked=self.checked, **data
+        )
+        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # with known_bad

@@ -1,0 +1,165 @@
+"""Deployments, their agents and their timeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from rest_framework.request import Request
+
+from apps.releases.api import commands as c
+from apps.releases.api.serializers.deployments import (
+    DeploymentAgentSerializer,
+    DeploymentSerializer,
+    TimelineEntrySerializer,
+)
+from apps.releases.models import AgentFailure, Deployment, DeploymentAgent, TimelineEntry
+from apps.releases.services import deployments, evidence, progress
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.permissions import Role
+from byteor.engine.canonical import sha256
+from byteor.engine.machines import AgentProgress, DeploymentStatus
+from byteor_cloud.api.filters import BY_CREATION
+from byteor_cloud.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
+from byteor_cloud.api.operations import ID, Operation, Tag
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    flag_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+)
+from byteor_cloud.errors import Conflict, NotFound, QuotaExceeded
+
+
+class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """Deployments, which bring config bundles to agents."""
+
+    tag = Tag.DEPLOYMENTS
+    queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
+    serializer_class = DeploymentSerializer
+    filters = {
+        **BY_CREATION,
+        "status": choice_parameter(DeploymentStatus, "status"),
+        "pipeline": line_parameter("pipeline"),
+        "is_current": flag_parameter("is_current"),
+        "config_bundle_id": id_parameter("config_bundle_id"),
+    }
+    operations = {
+        "list": Operation(
+            "listDeployments",
+            P.VIEW_ENVIRONMENT,
+            "List deployments",
+            "Returns the environment's deployments, newest first.",
+        ),
+        "create": Operation(
+            "createDeployment",
+            P.OPERATE_ENVIRONMENT,
+            "Create a deployment",
+            "Requests that a config bundle runs on a target. The deployment starts as `pending_approval` if the "
+            "environment requires approvals, else as `approved`. Refused with `quota.stored_bytes` if the deploy "
+            "bundle would exceed the quota of the organization; no later step is refused because of it.",
+            errors=(Conflict, QuotaExceeded),
+            example={"config_bundle_id": ID, "target": {"all": True}},
+        ),
+        "retrieve": Operation(
+            "getDeployment",
+            P.VIEW_ENVIRONMENT,
+            "Get a deployment",
+            "Returns the deployment with its status, the progress of its agents, and why agents failed.",
+        ),
+    }
+    commands = (c.rollback, c.abort, c.pause, c.resume, c.retry)
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        counted: QuerySet[Any] = queryset.annotate(by_progress=progress.of_each_deployment())
+        return counted
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        deployment = deployments.create_deployment(
+            environment=self.environment,
+            is_org_admin=self.roles.org is Role.ORG_ADMIN,
+            actor=self.actor,
+            **data,
+        )
+        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
+
+    @Operation(
+        "exportDeploymentEvidence",
+        P.OPERATE_ENVIRONMENT,
+        responses={(200, "application/x-tar"): OpenApiTypes.BINARY},
+        errors=(Conflict,),
+    )
+    def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
+        """Export the evidence of a deployment.
+
+        Returns a tar with the signed files that show who approved exactly these bytes for this environment: the bundle,
+        its envelope, the approval credential, the record of the approval and the key set. `byteor-verify` checks it
+        offline.
+        """
+        deployment = self.get_object()
+        archive = evidence.build_archive(deployment)
+        response = HttpResponse(archive, content_type="application/x-tar")
+        response["Content-Disposition"] = f'attachment; filename="deployment-{deployment.pk}-evidence.tar"'
+        response["ETag"] = f'"{sha256(archive)}"'
+        return response
+
+
+class _DeploymentChildViewSet(ListModelMixin, EnvironmentViewSet):
+    """Base of the views below ``…/deployments/{id}``. Looks up the deployment inside the environment."""
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment)
+        if not deployment.exists():
+            raise NotFound("This environment has no such deployment.")
+        return queryset.filter(deployment=self.kwargs["id"])
+
+
+_HAS_FAILURE = Q(Exists(AgentFailure.objects.filter(part=OuterRef("pk"))))
+
+
+class DeploymentAgentViewSet(_DeploymentChildViewSet):
+    """The enlisted agents of a deployment and their progress."""
+
+    tag = Tag.DEPLOYMENTS
+    queryset = (
+        DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
+        .prefetch_related("failures")
+        .annotate(reported_tuning=Q(tuning__isnull=False))
+    )
+    serializer_class = DeploymentAgentSerializer
+    filters = {
+        "progress": choice_parameter(AgentProgress, "progress"),
+        "wave": integer_parameter(0, 1000, "wave"),
+        "has_failure": flag_parameter(
+            condition=lambda wanted: _HAS_FAILURE if wanted else ~_HAS_FAILURE,
+            description="Return only agents with, or only agents without, a `failure`.",
+        ),
+    }
+    operations = {
+        "list": Operation(
+            "listDeploymentAgents",
+            P.VIEW_ENVIRONMENT,
+            "List the agents of a deployment",
+            "Returns each agent that the deployment is for, with its wave and its progress.",
+        ),
+    }
+
+
+class TimelineViewSet(_DeploymentChildViewSet):
+    """The timeline of a deployment, newest entry first."""
+
+    tag = Tag.DEPLOYMENTS
+    queryset = TimelineEntry.objects.all()
+    serializer_class = TimelineEntrySerializer
+    operations = {
+        "list": Operation(
+            "listDeploymentTimeline",
+            P.VIEW_ENVIRONMENT,
+            "List the timeline of a deployment",
+            "Returns what happened to the deployment, newest first.",
+        ),
+    }

@@ -1,0 +1,82 @@
+"""The offer to an agent, its bundle, and the reports on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.fleet.api.base import AgentSelfViewSet
+from apps.fleet.models import Agent, Assignment
+from apps.releases.api.offered import WAIT_S, accept_report, read_offer
+from apps.releases.api.serializers.offers import DesiredAnswerSerializer, ReportAnswerSerializer, ReportSerializer
+from apps.tenancy.api.base import SIGNED_IN
+from byteor_cloud.api.operations import HASH, ID, Operation, Tag
+from byteor_cloud.api.parameters import sha256_parameter
+from byteor_cloud.errors import Conflict, NotStored, Unavailable
+from byteor_cloud.storage import blobs
+
+
+class AgentDeploymentViewSet(AgentSelfViewSet):
+    """An agent's own offer, its bundle, and the agent's reports on it.
+
+    ``apps.releases.api.agent_path`` answers nearly all polls and reports before Django, with the same functions.
+    """
+
+    tag = Tag.AGENTS
+    queryset = Agent.objects.none()
+    serializer_class = ReportSerializer
+    agent_scope = "agent:deployment"
+
+    @Operation("getAgentDeployment", SIGNED_IN, parameters={"wait_s": WAIT_S}, responses=DesiredAnswerSerializer)
+    def retrieve(self, request: Request, **kwargs: Any) -> Response:
+        """Get the agent's current offer.
+
+        Called by an agent. Returns what it should run, with the signed envelope of the deploy bundle.
+        """
+        offered = read_offer(self.agent.pk)
+        return Response(offered.document, headers={"ETag": offered.etag})
+
+    @Operation(
+        "reportDeployment",
+        SIGNED_IN,
+        body=ReportSerializer,
+        responses={200: ReportAnswerSerializer},
+        errors=(Conflict,),
+        example={"deployment_id": ID, "status": "active", "bundle_hash": HASH},
+    )
+    def report(self, request: Request, **kwargs: Any) -> Response:
+        """Report progress on an offer.
+
+        Called by an agent while it downloads, activates or rolls back the offered bundle.
+        """
+        answer = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
+        return Response(answer)
+
+    @Operation(
+        "downloadDeployBundle",
+        SIGNED_IN,
+        parameters={"hash": sha256_parameter(required=True, description="The `bundle_hash` of the offer.")},
+        responses={(200, "application/x-tar"): OpenApiTypes.BINARY},
+        errors=(Conflict,),
+    )
+    def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
+        """Download the deploy bundle.
+
+        Called by an agent. Returns the tar whose digest is in the signed envelope. Answers 409 when the agent should no
+        longer run that bundle.
+        """
+        wanted = self.parameter_values["hash"]
+        assignment = Assignment.objects.get(agent=self.agent)
+        if assignment.bundle_hash != wanted:
+            raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")
+        try:
+            source = blobs.read(wanted)
+        except NotStored as error:  # a fault of the control plane: the agent must try again, not fail the deployment
+            raise Unavailable("The bundle is not stored any more.", retry_after=30) from error
+        response = FileResponse(source, content_type="application/x-tar")
+        response["ETag"] = f'"{wanted}"'
+        return response

@@ -1,0 +1,121 @@
+"""Webhooks, their deliveries, and the events that they receive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.tenancy.models import Webhook, WebhookDelivery
+from apps.tenancy.webhook_events import TYPES, WILDCARDS
+from byteor_cloud.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
+
+
+class WebhookSerializer(ModelSerializer):
+    url = TextField(max_length=2000)
+    events = serializers.ListField(
+        child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, min_length=1, max_length=100
+    )
+    description = TextField(required=False, allow_blank=True, max_length=200)
+    enabled = serializers.BooleanField(required=False)
+    project_id = IdField(required=False, allow_null=True)
+    environment_id = IdField(required=False, allow_null=True)
+
+    descriptions = {
+        "url": "The HTTPS address that receives the events.",
+        "events": "The event types to send. A type that ends in `.*` stands for all events of that kind.",
+        "description": "What the webhook is for.",
+        "enabled": "Whether the service sends events to the webhook.",
+        "disabled_reason": "Why the service disabled the webhook. Empty if the service did not disable it.",
+        "project_id": "Send only events of this project. Null for the events of all projects.",
+        "environment_id": "Send only events of this environment. Null for the events of all environments.",
+        "failing_since": "Since when every delivery has failed. Null if the last delivery succeeded.",
+        "previous_secret_until": (
+            "Until when deliveries are also signed with the previous secret. Null if there is no previous secret."
+        ),
+    }
+
+    class Meta:
+        model = Webhook
+        fields = [
+            "id", "url", "events", "description", "enabled", "disabled_reason", "project_id", "environment_id",
+            "failing_since", "previous_secret_until", "created_at", "updated_at",
+        ]  # fmt: skip
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    status = serializers.IntegerField(allow_null=True)
+    error = serializers.CharField()
+    duration_ms = serializers.IntegerField()
+    descriptions = {
+        "at": "When the attempt was made.",
+        "status": "The status code of the response. Null if there was none.",
+        "error": "Why the attempt failed. Empty if it succeeded.",
+        "duration_ms": "The time until the response in milliseconds.",
+    }
+
+
+class WebhookDeliverySerializer(ModelSerializer):
+    event_id = serializers.UUIDField(read_only=True)
+    type = serializers.CharField(read_only=True)
+    attempts = AttemptSerializer(many=True, read_only=True)
+
+    descriptions = {
+        "event_id": "The id of the event, sent as `webhook-id`.",
+        "type": "The type of the event.",
+        "status": "Whether the delivery is waiting, was delivered, or failed for good.",
+        "attempts": "The attempts so far.",
+        "next_attempt_at": "When the next attempt is due. Null if no attempt follows.",
+        "finished_at": (
+            "When the event was delivered, or when the delivery failed for good. Null while the delivery is waiting."
+        ),
+    }
+
+    class Meta:
+        model = WebhookDelivery
+        fields = [
+            "id", "event_id", "type", "status", "attempts", "next_attempt_at", "finished_at", "created_at",
+        ]  # fmt: skip
+
+
+class EventResourceSerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(["deployment", "approval", "webhook"])
+    id = serializers.CharField()
+    url = serializers.CharField()
+    descriptions = {
+        "kind": "The kind of resource.",
+        "id": "The resource's id.",
+        "url": "The URL at which the API returns the resource.",
+    }
+
+
+class EventActorSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    display = serializers.CharField()
+    descriptions = {
+        "kind": "The kind of actor: a user, a key, an agent, or the system.",
+        "display": "The actor's name or e-mail address.",
+    }
+
+
+class EventSerializer(StrictSerializer):
+    """The body of a webhook message: one event."""
+
+    id = serializers.UUIDField()
+    type = serializers.ChoiceField([*TYPES, "ping"])
+    created_at = serializers.DateTimeField()
+    organization_id = serializers.UUIDField()
+    project_id = serializers.UUIDField(allow_null=True)
+    environment_id = serializers.UUIDField(allow_null=True)
+    resource = EventResourceSerializer()
+    actor = EventActorSerializer()
+    changes = JSONObjectField()
+    descriptions = {
+        "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
+        "type": "The type of the event.",
+        "created_at": "When the event happened.",
+        "resource": "The resource that the event is about.",
+        "actor": "Who caused the event.",
+        "changes": "What changed, by field.",
+    }

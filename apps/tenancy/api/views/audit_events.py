@@ -1,0 +1,83 @@
+"""Views of an organization's audit events, and their export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework.request import Request
+
+from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.serializers.audit import AuditEventSerializer
+from apps.tenancy.models import AuditEvent
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import ledger
+from byteor_cloud.api import bodies
+from byteor_cloud.api.mixins import ListModelMixin
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+    time_parameter,
+)
+
+
+class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
+    """The organization's audit events."""
+
+    tag = Tag.AUDIT
+    queryset = AuditEvent.objects.select_related("seal")
+    serializer_class = AuditEventSerializer
+    filters = {
+        "action": line_parameter("action"),
+        "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
+        "actor_id": line_parameter("actor_id"),
+        "resource_kind": line_parameter("resource_kind"),
+        "resource_id": line_parameter("resource_id"),
+        "project_id": id_parameter("project_id"),
+        "environment_id": id_parameter("environment_id"),
+        "after": time_parameter("timestamp__gte", description="Only events at this time or later."),
+        "before": time_parameter("timestamp__lt", description="Only events before this time."),
+    }
+    operations = {
+        "list": Operation(
+            "listAuditEvents",
+            P.MANAGE_ORG_MEMBERSHIPS,
+            "List audit events",
+            "Returns the state changes, denials and sign-ins of the organization, newest first. Events are "
+            "append-only.",
+        ),
+    }
+
+    @Operation(
+        "exportAuditEvents",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        parameters={
+            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
+        },
+        responses={
+            (200, "application/x-ndjson"): OpenApiResponse(
+                OpenApiTypes.BINARY,
+                "One line for each event, oldest first: `seq`, `prev_hash`, `hash` and the `event`. The last line is "
+                "the `checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 "
+                "over the checkpoint's RFC 8785 JSON. An export without a checkpoint is incomplete. `byteor-verify "
+                "ledger` checks the whole export; with `after_seq`, pass `--after`.",
+            )
+        },
+    )
+    def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
+        """Export the audit ledger.
+
+        Returns the sealed audit events as newline-delimited JSON, oldest first. The last line is a signed checkpoint;
+        `byteor-verify ledger` checks the export offline.
+        """
+        lines = ledger.export_lines(self.organization, after_seq=self.parameter_values.get("after_seq", 0))
+        return StreamingHttpResponse(
+            bodies.join_lines(lines),
+            content_type="application/x-ndjson",
+            headers={"Content-Disposition": f'attachment; filename="{self.organization.slug}-ledger.ndjson"'},
+        )

@@ -1,0 +1,92 @@
+"""The caller, and its own user tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
+from apps.tenancy.api.serializers.credentials import MeSerializer, UserTokenSerializer
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import Membership, UserToken
+from apps.tenancy.services import tokens
+from byteor_cloud.api.filters import BY_NAME
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin
+from byteor_cloud.api.operations import Operation, Tag
+
+
+class MeViewSet(ApiViewSet):
+    """The caller itself."""
+
+    tag = Tag.AUTHENTICATION
+    serializer_class = MeSerializer
+    queryset = UserToken.objects.none()
+
+    @Operation("getCaller", SIGNED_IN)
+    def retrieve(self, request: Request) -> Response:
+        """Show the caller.
+
+        Returns the person who the credential belongs to, the credential itself without its secret, and the credential's
+        roles. Use it to test a credential.
+        """
+        principal = self.principal
+        if principal.user is not None:
+            roles: list[Any] = list(Membership.objects.filter(user=principal.user).order_by("id"))
+        else:
+            roles = [principal.credential]
+        body = {
+            "user": principal.user,
+            "credential": {
+                "family": principal.family,
+                "id": principal.credential.pk,
+                "prefix": principal.credential.prefix,
+                "expires_at": principal.credential.expires_at,
+            },
+            "roles": roles,
+        }
+        return Response(MeSerializer(body).data)
+
+
+class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
+    """The caller's own user tokens."""
+
+    tag = Tag.AUTHENTICATION
+    queryset = UserToken.objects.all()
+    serializer_class = UserTokenSerializer
+    filters = BY_NAME
+    credentials = (Family.USER,)
+    operations = {
+        "list": Operation(
+            "listUserTokens",
+            SIGNED_IN,
+            "List your user tokens",
+            "Returns the caller's own user tokens, newest first, including revoked and expired ones. Secrets are never "
+            "shown again.",
+        ),
+        "create": Operation(
+            "createUserToken",
+            SIGNED_IN,
+            "Create a user token",
+            "Creates a token with all of the caller's roles. The response is the only one that contains the secret "
+            "(`token`).",
+            example={"name": "laptop"},
+            holds_secret=True,
+        ),
+        "destroy": Operation(
+            "revokeUserToken", SIGNED_IN, "Revoke a user token", "Revokes the token. It is refused within one second."
+        ),
+    }
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(user=self.principal.user)
+
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        assert self.principal.user is not None  # noqa: S101  only user tokens get here
+        token, secret = tokens.create_user_token(user=self.principal.user, actor=self.actor, **data)
+        return Created(token, {"token": secret})
+
+    def perform_destroy(self, row: UserToken) -> None:
+        tokens.revoke(row, action="token.revoke", actor=self.actor, scope=None)

@@ -1,0 +1,213 @@
+"""Sign-in with the identity provider or with a one-time link."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import structlog
+from django.conf import settings
+from django.contrib.auth import login
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from social_core.actions import do_auth
+from social_core.exceptions import AuthConfigurationError, AuthProviderError, SocialAuthBaseException
+from social_django.utils import load_backend, load_strategy
+
+from apps.tenancy.actors import Actor
+from apps.tenancy.api import limits
+from apps.tenancy.api.authentication import client_ip
+from apps.tenancy.api.serializers.credentials import UserSerializer
+from apps.tenancy.models import User
+from apps.tenancy.services import accounts, audit, tokens
+from byteor_cloud.api import problems
+from byteor_cloud.api.declared import DeclaringView
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.parameters import text_parameter
+from byteor_cloud.errors import DomainError, Unauthenticated, Unavailable
+
+CALLBACK = "/auth/callback"
+_START_AGAIN = "The identity provider's response is not valid. Start again at /auth/login."
+BACKEND = "oidc"
+DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
+logger = structlog.get_logger(__name__)
+
+
+class SignedInSerializer(serializers.Serializer[Any]):
+    """The user token that a sign-in returns to programs. Browsers get a session instead."""
+
+    token = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+    user = UserSerializer()
+    descriptions = {
+        "token": "A user token for the API.",
+        "expires_at": "When the token expires.",
+        "user": "The person who signed in.",
+    }
+
+
+def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """Return the error as a page for a browser, and as problem+json for everybody else."""
+    response = problems.respond(request, error)
+    if not problems.wants_page(request):
+        return response
+    page = render(request, "sign_in_failed.html", {"error": error}, status=error.status)
+    if "Retry-After" in response:
+        page["Retry-After"] = response["Retry-After"]
+    return page
+
+
+def _backend(request: HttpRequest) -> Any:
+    if not settings.CONFIG.oidc_issuer:
+        raise Unavailable("No identity provider is configured. Use the one-time link of `manage.py bootstrap`.")
+    strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # untyped library
+    return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # as above
+
+
+def _check_begun_here(backend: Any) -> None:
+    """Raise Unauthenticated if this session began no sign-in with the callback's state.
+
+    social-auth reports what a callback says went wrong at the provider before it looks at the state.
+    """
+    state = backend.get_request_state()
+    if not state or backend.strategy.session_get(backend.transaction_key(state)) is None:
+        raise Unauthenticated(_START_AGAIN)
+
+
+def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
+    """Return the error that the caller sees for a failed sign-in.
+
+    It does not contain the provider's message, which may contain codes or tokens.
+    """
+    if isinstance(error, AuthProviderError):
+        logger.warning("identity_provider_unavailable", code=error.code, stage=error.stage)
+        return Unavailable("The identity provider cannot be reached. Try again later.", retry_after=10)
+    if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # anybody can forge a callback's error
+        logger.error("identity_provider_misconfigured", code=error.code, stage=error.stage)
+        detail = "The identity provider rejects this service's configuration. Tell the installation operator."
+        return Unavailable(detail)
+    logger.warning("sign_in_refused", kind=type(error).__name__, code=error.code, stage=error.stage)
+    return Unauthenticated(_START_AGAIN)
+
+
+@method_decorator(never_cache, name="dispatch")
+class _SignInView(DeclaringView, APIView):
+    """Base of the sign-in views. They use sessions, not bearer credentials, and show errors to browsers as pages."""
+
+    authentication_classes = []
+    permission_classes = []
+    step: ClassVar[str]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """Ignore the ``Accept`` header: a browser may not accept JSON, but it gets pages and redirects anyway."""
+        return super().perform_content_negotiation(request, force=True)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer with a page for a browser, and with problem+json for everybody else."""
+        if isinstance(exc, SocialAuthBaseException):
+            exc = _to_domain_error(exc)
+        if problems.wants_page(self.request):
+            # DRF accepts any HttpResponse here.
+            return _failed(self.request._request, problems.as_domain_error(exc))  # type: ignore[return-value]
+        return super().handle_exception(exc)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Count the request for the rate limit of the address."""
+        super().initial(request, *args, **kwargs)
+        _count(request, self.step)
+
+
+def _count(request: HttpRequest | Request, step: str) -> None:
+    # Each step has its own count, so that a sign-in in two steps does not count twice.
+    limits.count_sign_in(step, client_ip(request))
+
+
+class LoginView(_SignInView):
+    tag = Tag.AUTHENTICATION
+    step = "begin"
+
+    @Operation(
+        "startSignIn",
+        None,
+        parameters={"next": text_parameter("The path that the browser is redirected to after the sign-in.")},
+        responses={
+            302: OpenApiResponse(description="A redirect to the identity provider."),
+            503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
+        },
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """Start signing in.
+
+        Redirects to the identity provider (OpenID Connect). Answers 503 when no provider is configured.
+        """
+        backend = _backend(request._request)
+        request._request.session.pop("next", None)  # an abandoned sign-in may have left it
+        return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
+
+
+class CallbackView(_SignInView):
+    tag = Tag.AUTHENTICATION
+    step = "callback"
+
+    @Operation(
+        "finishSignIn",
+        None,
+        parameters={
+            "code": text_parameter("The authorization code, as the identity provider sends it."),
+            "state": text_parameter("The state that the sign-in started with."),
+        },
+        responses={
+            200: SignedInSerializer,
+            302: OpenApiResponse(description="A browser is signed in and redirected to the console."),
+            401: OpenApiResponse(description="The response of the identity provider is not valid."),
+            503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
+        },
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """Finish signing in.
+
+        The identity provider redirects here with an authorization code. A browser gets a session of the console, any
+        other client gets a user token.
+        """
+        session = request._request.session
+        request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
+        backend = _backend(request._request)
+        _check_begun_here(backend)
+        # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.
+        user = backend.complete(user=None, request_id=request_id, ip=ip)
+        if not isinstance(user, User) or not user.is_active:
+            raise Unauthenticated("This account is not active.")
+        actor = Actor("user", str(user.pk), user.email, request_id, ip)
+        with transaction.atomic():
+            audit.record_of_person(
+                "session.sign_in", person=user, actor=actor, resource=("user", user.pk), changes={"by": "oidc"}
+            )
+            if problems.wants_page(request):
+                next_path = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
+                login(request._request, user, backend=DJANGO_BACKEND)
+                return redirect(next_path)
+            session.flush()
+            token, secret = tokens.create_user_token(user=user, name="sign-in", actor=actor)
+        body = {"token": secret, "expires_at": token.expires_at, "user": user}
+        return Response(SignedInSerializer(body).data)
+
+
+@never_cache
+def sign_in_with_link(request: HttpRequest, secret: str) -> HttpResponse:
+    """Sign in with a one-time link, after a confirmation, so that mail scanners that open links do not use it up."""
+    if request.method != "POST":
+        return render(request, "sign_in_link.html")
+    try:
+        _count(request, "link")
+        user = accounts.spend_sign_in_link(secret, ip=client_ip(request))
+    except Exception as error:  # noqa: BLE001,RUF100  DRF's handler does the same for the other views
+        return _failed(request, problems.as_domain_error(error))
+    login(request, user, backend=DJANGO_BACKEND)
+    return redirect(settings.LOGIN_REDIRECT_URL)
