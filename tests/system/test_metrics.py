@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apps.fleet.models import Heartbeat
 from apps.operations import metrics
-from apps.releases.api.agent_path import answers
+from apps.releases.api.agent_path import exchange
 from apps.releases.jobs import BuildBundle
 from apps.tenancy.models import AuditSeal
 from apps.tenancy.services import audit
@@ -43,7 +43,7 @@ def _forget_earlier_requests() -> None:
 
     Each page of metrics would contain them, and writing and parsing them takes a second.
     """
-    answers._meter.cache_clear()
+    exchange._meter.cache_clear()
     for metric in vars(Metrics.get_instance()).values():
         if metric._labelnames:
             metric.clear()

@@ -15,7 +15,7 @@ from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.api.enrolling import EnrollRequest
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
-from apps.fleet.services import agents, facts, heartbeat_body, heartbeats, keys
+from apps.fleet.services import agents, facts, heartbeats, keys
 from apps.fleet.services.enrollment import Enrollment, create_enrollment_token
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
@@ -272,7 +272,7 @@ class HeartbeatViewSet(AgentSelfViewSet):
     errors = {"send": (Conflict,)}
     agent_scope = "agent:heartbeat"
     takes_idempotency_key = False
-    schemas = heartbeat_body.SCHEMAS
+    schemas = heartbeats.SCHEMAS
 
     @extend_schema(
         request={"application/json": {"$ref": "#/components/schemas/HeartbeatRequest"}},
@@ -281,7 +281,7 @@ class HeartbeatViewSet(AgentSelfViewSet):
     def send(self, request: Request, **kwargs: Any) -> Response:
         """Store a heartbeat durably and return what the agent should run."""
         interval_s = self.environment.effective_settings.heartbeat_interval_s
-        body = heartbeat_body.parse(request.data)
+        body = heartbeats.parse(request.data)
         organization = self.environment.project.organization
         stored = heartbeats.store(
             agent_id=self.agent.pk, organization_id=organization.pk, interval_s=interval_s, heartbeat=body
