@@ -15,7 +15,7 @@ from apps.artifacts.api import operations
 from apps.artifacts.api import reading as r
 from apps.artifacts.api import serializers as s
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, cancellation, captures, replays, uploads
+from apps.artifacts.services import bisects, captures, replays, uploads
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
@@ -257,7 +257,7 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         """End a queued or running dry run."""
         body = s.CancelSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        return self.represent(cancellation.cancel(self.get_object(), actor=self.actor, **body.validated_data))
+        return self.represent(replays.cancel(self.get_object(), actor=self.actor, **body.validated_data))
 
     @extend_schema(responses=r.ComparisonSerializer)
     def compare(self, request: Request, **kwargs: Any) -> HttpResponse:

@@ -13,7 +13,7 @@ from apps.fleet.models import Assignment
 from apps.fleet.services import agents as fleet
 from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import assignments
-from apps.releases.services.offers import enqueue_rollout_step
+from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.tenancy.services.state import keep_environments
 from byteor.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound

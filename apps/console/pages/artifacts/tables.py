@@ -22,7 +22,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
-from apps.artifacts.services import bisects, cancellation, captures, replays
+from apps.artifacts.services import bisects, captures, replays
 from apps.console.frame import (
     Act,
     ActContext,
@@ -89,11 +89,11 @@ CANCEL = Act(
     name="cancel",
     label="Cancel",
     explain="End this dry run. It fails with the reason that you give.",
-    run=lambda row, context: cancellation.cancel(row, reason=context.comment, actor=context.actor),
+    run=lambda row, context: replays.cancel(row, reason=context.comment, actor=context.actor),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
     comment="optional",
-    applies=permitted_by(cancellation.check_cancellable),
+    applies=permitted_by(replays.check_cancellable),
 )
 
 
