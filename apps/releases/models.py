@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.stored_field import StoredField
 from apps.tenancy.models import (
     Environment,
     EnvironmentOwned,
@@ -36,6 +35,7 @@ from byteor.engine.machines import (
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.rollout import EnlistmentCursor, Strategy
 from byteor.engine.target import ApprovalTarget, Target
+from byteor_cloud.database.json_columns import StoredField
 
 
 class ConfigBundle(EnvironmentOwned):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.utils import timezone
 
 from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
-from apps.releases.jobs import FORGET_PARTICULARS, SUM_PROGRESS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
+from apps.releases.jobs import DELETE_OLD_DETAILS, SUM_PROGRESS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import (
     approvals,
@@ -65,10 +65,10 @@ def agent_left(job: AgentLeft) -> None:
     deployment_jobs.step_rollouts_of_agent(job.agent_id)
 
 
-@runs_periodically(FORGET_PARTICULARS)
-def forget_particulars() -> None:
+@runs_periodically(DELETE_OLD_DETAILS)
+def delete_old_details() -> None:
     """Delete old reports, agent progress and timelines of deployments that ended long ago."""
-    housekeeping.forget_particulars()
+    housekeeping.delete_old_details()
 
 
 @runs_periodically(SUM_PROGRESS)

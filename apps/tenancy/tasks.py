@@ -60,7 +60,7 @@ def close_minute() -> None:
     """Record the denials and repetitions of past minutes; delete old rate counters and expired idempotency keys."""
     audit.close_denials()
     audit.close_repetitions()
-    housekeeping.forget_requests()
+    housekeeping.delete_old_requests()
 
 
 @runs_periodically(kinds.COUNT_USE)
@@ -69,31 +69,31 @@ def count_use() -> None:
     usage.count_use()
 
 
-@runs_periodically(kinds.FORGET_SIGN_INS)
-def forget_sign_ins() -> None:
+@runs_periodically(kinds.DELETE_OLD_SIGN_INS)
+def delete_old_sign_ins() -> None:
     """Delete expired sessions and the leftovers of abandoned sign-ins."""
-    housekeeping.forget_sign_ins()
+    housekeeping.delete_old_sign_ins()
 
 
-@runs_periodically(kinds.FORGET_CREDENTIALS)
-def forget_credentials() -> None:
+@runs_periodically(kinds.DELETE_OLD_CREDENTIALS)
+def delete_old_credentials() -> None:
     """Delete credentials and one-time links that ended long ago."""
-    housekeeping.forget_credentials()
+    housekeeping.delete_old_credentials()
 
 
-@runs_periodically(kinds.FORGET_DELIVERIES)
-def forget_deliveries() -> None:
+@runs_periodically(kinds.DELETE_OLD_DELIVERIES)
+def delete_old_deliveries() -> None:
     """Delete old webhook deliveries."""
-    delivery.delete_old()
+    delivery.delete_old_deliveries()
 
 
-@runs_periodically(kinds.FORGET_HOSTS)
-def forget_hosts() -> None:
+@runs_periodically(kinds.DELETE_OLD_HOSTS)
+def delete_old_hosts() -> None:
     """Delete the rows of hosts that have not run for a day."""
-    hosts.forget_silent()
+    hosts.delete_old_hosts()
 
 
-@runs_periodically(kinds.FORGET_JOBS)
-def forget_jobs() -> None:
+@runs_periodically(kinds.DELETE_OLD_JOBS)
+def delete_old_jobs() -> None:
     """Delete old dead letters and the queue's log of finished jobs."""
-    jobs.delete_old_rows()
+    jobs.delete_old_jobs()

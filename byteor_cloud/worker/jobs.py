@@ -415,7 +415,7 @@ def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
         return {serial: Obstacle(*row) for serial, *row in cursor.fetchall()}
 
 
-def delete_old_rows() -> None:
+def delete_old_jobs() -> None:
     """Delete dead letters that are too old or too many, and old events of the queue."""
     with connection.cursor() as cursor:
         cursor.execute(

@@ -129,10 +129,10 @@ def note_boot(agent_id: UUID, boot_id: str | None) -> None:
         Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
 
 
-def forget_credentials(now: datetime | None = None) -> int:
+def delete_old_credentials(now: datetime | None = None) -> int:
     """Delete enrollment tokens and agent keys that expired or were revoked 90 days ago; return how many."""
     now = now or timezone.now()
-    return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
+    return housekeeping.delete_old(EnrollmentToken, now) + housekeeping.delete_old(AgentKey, now)
 
 
 def select_agents(environment: Environment, target: Target, *, with_drained: bool = False) -> Any:

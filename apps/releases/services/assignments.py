@@ -25,10 +25,10 @@ from apps.fleet.models import Agent, Assignment
 from apps.fleet.services import agents as fleet
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
-from apps.tenancy.services.pruning import delete_in_batches
 from byteor.engine import failures
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
+from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import without_large
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.

@@ -14,7 +14,7 @@ from django.db.utils import InterfaceError
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.services import children
-from apps.tenancy.jobs import FORGET_JOBS
+from apps.tenancy.jobs import DELETE_OLD_JOBS
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker import jobs
@@ -198,7 +198,7 @@ def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytes
         " FROM procrastinate_jobs, generate_series(1, 100) WHERE args->>'word' = 'waits for long'"
     )
 
-    KINDS[FORGET_JOBS.name].run(Claim())
+    KINDS[DELETE_OLD_JOBS.name].run(Claim())
 
     left = list(ProcrastinateJob.objects.order_by("id").values_list("args", flat=True))
     assert [each["word"] for each in left] == ["greedy 2", "greedy 3", "greedy 4", "89 days", "waits for long"]
