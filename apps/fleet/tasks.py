@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS
-from apps.fleet.services import agents, facts, history
+from apps.fleet.services import facts, history, keys
 from byteor_cloud.worker.jobs import runs_periodically
 
 
 @runs_periodically(DELETE_OLD_CREDENTIALS)
 def delete_old_credentials() -> None:
     """Delete enrollment tokens and agent keys that expired or were revoked long ago."""
-    agents.delete_old_credentials()
+    keys.delete_old_credentials()
 
 
 @runs_periodically(DELETE_OLD_HISTORY)

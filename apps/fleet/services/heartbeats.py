@@ -18,6 +18,7 @@ from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, InterfaceError
+from django.db.models import Q
 
 from apps.fleet.models import Heartbeat
 from byteor_cloud.api.parameters import SHA256, matcher
@@ -250,6 +251,12 @@ def store(
     if stored is not None:
         tally.count(organization_id)
     return stored
+
+
+def note_boot(agent_id: UUID, boot_id: str | None) -> None:
+    """Store the id of the agent's process, if it is another one. A trigger of the table then looks for clones."""
+    if boot_id:
+        Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
 
 
 def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import QuerySet, Value
 from django.utils import timezone
 
-from apps.fleet.services import agents as fleet
+from apps.fleet.services.selection import select_agents
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
@@ -55,9 +55,9 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 def find_sharing(environment: Environment, target: Target, others: Sequence[Deployment]) -> set[UUID]:
     """Return the ids of the other deployments whose targets share agents with ``target`` now, in at most one query."""
-    mine = fleet.select_agents(environment, target)
+    mine = select_agents(environment, target)
     shared = [
-        mine.filter(pk__in=fleet.select_agents(environment, other.target).order_by().values("pk"))
+        mine.filter(pk__in=select_agents(environment, other.target).order_by().values("pk"))
         .order_by()
         .values_list(Value(number))[:1]
         for number, other in enumerate(others)

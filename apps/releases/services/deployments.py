@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.fleet.services import agents as fleet
+from apps.fleet.services.selection import select_agents, unnest_ids
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import admission, approvals, assignments, blockers, bundles, failures
 from apps.releases.services.deployment_jobs import enqueue_build, enqueue_rollout_step
@@ -68,7 +68,7 @@ def create_deployment(
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
     admission.check_quota(locked, config_bundle)
-    agents = fleet.select_agents(locked, target)
+    agents = select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
     if not take_over:
         admission.check_other_pipelines(locked, agents, config_bundle.version.name)
@@ -259,7 +259,7 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
 
 def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[UUID]) -> None:
     """Raise InvalidInput or Conflict unless the deployment can be retried for just these of its failed agents."""
-    enlisted = deployment.agents.filter(agent_id__in=fleet.unnest_ids(agents)).values_list("agent_id", flat=True)
+    enlisted = deployment.agents.filter(agent_id__in=unnest_ids(agents)).values_list("agent_id", flat=True)
     if unknown := sorted(set(agents) - set(enlisted)):
         raise InvalidInput.at("/agents", f"The deployment has no such agents: {_name(unknown)}.")
     if others := sorted(set(agents) - failed):
@@ -271,7 +271,7 @@ def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[U
     if deployment.status != DeploymentStatus.FAILED:
         return
     wave = deployment.agents.filter(counted=True, wave=deployment.wave, agent__decommissioned_at=None)
-    left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=fleet.unnest_ids(agents)).count()
+    left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=unnest_ids(agents)).count()
     if left * 100 > deployment.strategy.failure_threshold_percent * wave.count():
         raise Conflict(
             f"The deployment has failed, and would immediately fail again: {left} other agents of wave "

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from apps.fleet.models import Agent
-from apps.fleet.services import agents as fleet
+from apps.fleet.services.selection import unnest_ids
 from apps.releases.models import Deployment
 from apps.releases.services import assignments
 from apps.tenancy.models import Environment
@@ -19,7 +19,7 @@ from byteor_cloud.database.large_columns import each_row
 
 def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
     """Offer each late joiner the newest current deployment of its environment whose target matches it."""
-    agents = Agent.objects.taking_offers().filter(pk__in=fleet.unnest_ids(agent_ids))
+    agents = Agent.objects.taking_offers().filter(pk__in=unnest_ids(agent_ids))
     for environment in Environment.objects.filter(pk__in=agents.values("environment")).order_by("pk"):
         with transaction.atomic():
             lock_row(environment)
@@ -38,7 +38,7 @@ def match_current(
     for deployment in each_row(Deployment.objects.filter(environment=environment, is_current=True).order_by("-id")):
         target, found = deployment.target, agents
         if target.agents is not None:
-            found = found.filter(pk__in=fleet.unnest_ids(target.agents))
+            found = found.filter(pk__in=unnest_ids(target.agents))
         elif target.selector is not None:
             found = found.filter(**{f"{labels}__contains": target.selector})
         joiners = [pk for pk in found.order_by("pk").values_list("pk", flat=True) if pk not in matched]

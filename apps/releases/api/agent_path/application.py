@@ -13,8 +13,7 @@ from django.conf import settings
 from apps.fleet.api.authentication import finish_rotation
 from apps.fleet.api.serializers import heartbeat_answer
 from apps.fleet.services import heartbeats
-from apps.fleet.services.key_uses import key_uses
-from apps.fleet.services.verified_keys import KnownKey, agent_keys
+from apps.fleet.services.verified_keys import KnownKey, agent_keys, key_uses
 from apps.releases.api.agent_path.exchange import (
     HEARTBEAT,
     POLL,
