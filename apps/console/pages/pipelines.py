@@ -28,7 +28,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.frame.scope import scope_of, with_scope
 from apps.console.pages import editor
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
@@ -233,7 +233,7 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
 def _create(request: HttpRequest, form: _NewDraft) -> str | None:
     """Create the draft and return the URL of its editor. If it is refused, add the error to the form."""
     values = form.cleaned_data
-    new = partial(pipelines.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
+    new = partial(drafts.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
     try:
         answer = send_once(
             request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
@@ -327,7 +327,7 @@ class VersionAdmin(ReadOnlyAdmin):
         if row is None:
             raise Http404
         headers = {"Cache-Control": "private, max-age=3600"}
-        drawing = pipelines.draw(row, compute=compute_for(request))
+        drawing = versions.draw(row, compute=compute_for(request))
         return HttpResponse(drawing, content_type="image/svg+xml", headers=headers)
 
     @method_decorator(require_GET)
@@ -348,7 +348,7 @@ class VersionAdmin(ReadOnlyAdmin):
             "original": row,
             "old": old,
             "siblings": siblings,
-            "diff": pipelines.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
+            "diff": versions.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
         }
         return TemplateResponse(request, "console/compare.html", context)
 

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from apps.pipelines.api import operations
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, body_digest
 from apps.tenancy.api.mixins import (
     Created,
@@ -58,7 +58,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     filters = BY_NAME
     draft: Draft
     compiled: CompiledDraft | None = None
-    promotable: pipelines.Promotable | None = None
+    promotable: versions.Promotable | None = None
     parameters = {
         "diff": AGAINST,
         "preview": {
@@ -89,21 +89,21 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         """Compile the plan that will be saved or promoted."""
         if self.action == "version":
             self.draft = self.get_object()
-            self.promotable = pipelines.prepare_promotion(self.draft, compute=self.compute)
+            self.promotable = versions.prepare_promotion(self.draft, compute=self.compute)
         elif self.action in {"create", "update"} and isinstance(request.data, dict):
             plan = request.data.get("plan")
             self.compiled = self.compute(compile_draft, plan) if isinstance(plan, dict) else None
 
     def perform_create(self, data: dict[str, Any]) -> Model:
-        return pipelines.create_draft(environment=self.environment, actor=self.actor, compiled=self.compiled, **data)
+        return drafts.create_draft(environment=self.environment, actor=self.actor, compiled=self.compiled, **data)
 
     def perform_update(self, row: Draft, data: dict[str, Any]) -> Model:
-        return pipelines.update_draft(
+        return drafts.update_draft(
             row, data, actor=self.actor, expected_revision=self.expected_revision, compiled=self.compiled
         )
 
     def perform_destroy(self, row: Draft) -> None:
-        pipelines.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
+        drafts.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
 
     @extend_schema(
         request=s.PreviewDraftSerializer,
@@ -124,7 +124,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         body = s.PromoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         expected = body.validated_data.get("expected_revision", self.expected_revision)
-        version, is_new = pipelines.promote(
+        version, is_new = versions.promote(
             self.draft, expected_revision=expected, actor=self.actor, prepared=self.promotable
         )
         response = Response(s.VersionSerializer(version).data, status=201 if is_new else 200)
@@ -137,7 +137,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the changes from a version to the saved plan."""
         draft, against = self.get_object(), self.against()
-        body = pipelines.diff_draft(draft, against=against, compute=self.compute)
+        body = drafts.diff_draft(draft, against=against, compute=self.compute)
         return HttpResponse(body, content_type="application/json")
 
 
@@ -170,7 +170,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         return dict(body.validated_data)
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        version, is_new = pipelines.copy_version(environment=self.environment, actor=self.actor, **data)
+        version, is_new = versions.copy_version(environment=self.environment, actor=self.actor, **data)
         return Created(version, is_new=is_new)
 
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
@@ -191,7 +191,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Return the version's graph as SVG."""
-        drawing = pipelines.draw(self.get_object(), compute=self.compute).encode()
+        drawing = versions.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
         response["ETag"] = f'"{sha256(drawing)}"'
         return response
