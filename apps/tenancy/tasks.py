@@ -7,7 +7,7 @@ from uuid import UUID
 from apps.tenancy import jobs as kinds
 from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
-from apps.tenancy.services import audit, hosts, housekeeping, organizations, signing_keys, usage
+from apps.tenancy.services import audit, hosts, housekeeping, ledger, organizations, signing_keys, usage
 from apps.tenancy.services.webhooks import delivery
 from byteor_cloud.worker import jobs
 from byteor_cloud.worker.jobs import runs, runs_periodically
@@ -40,13 +40,13 @@ def wake_webhooks() -> None:
 @runs_periodically(kinds.SEAL_AUDIT)
 def seal_audit() -> None:
     """Append new audit events to their chains."""
-    audit.seal_all()
+    ledger.seal_all()
 
 
 @runs_periodically(kinds.SEAL_REST)
 def seal_rest() -> None:
     """Seal old unsealed events, which ``seal_audit`` no longer looks at, in the whole ledger."""
-    audit.seal_all(whole=True)
+    ledger.seal_all(whole=True)
 
 
 @runs_periodically(kinds.NOTE_KEYS)

@@ -25,7 +25,7 @@ from apps.operations import metrics
 from apps.releases.api.agent_path import exchange
 from apps.releases.jobs import BuildBundle
 from apps.tenancy.models import AuditSeal
-from apps.tenancy.services import audit
+from apps.tenancy.services import ledger
 from byteor_cloud.worker.jobs import enqueue
 from tests.races import Race, at_once
 from tests.system.conftest import Installation
@@ -171,9 +171,9 @@ def test_unsealed_events(world: World, other: World) -> None:
     total = AuditSeal.objects.count() + scrape()["byteor_audit_unsealed_events"]
     assert total > 20
 
-    audit.seal_chain(world.organization.pk)
+    ledger.seal_chain(world.organization.pk)
     behind = scrape()["byteor_audit_unsealed_events"]
-    audit.seal_all()
+    ledger.seal_all()
 
     assert 0 < behind < total
     assert scrape()["byteor_audit_unsealed_events"] == 0
