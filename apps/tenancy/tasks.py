@@ -9,7 +9,7 @@ from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import audit, hosts, housekeeping, ledger, organizations, signing_keys, usage
 from apps.tenancy.services.webhooks import delivery
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters
 from byteor_cloud.worker.jobs import runs, runs_periodically
 
 
@@ -96,4 +96,4 @@ def delete_old_hosts() -> None:
 @runs_periodically(kinds.DELETE_OLD_JOBS)
 def delete_old_jobs() -> None:
     """Delete old dead letters and the queue's log of finished jobs."""
-    jobs.delete_old_jobs()
+    dead_letters.delete_old_jobs()

@@ -16,7 +16,7 @@ from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
 from byteor.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
 from byteor.engine.target import Target
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters
 
 _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
 
@@ -101,7 +101,7 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
     by_key = {str(row.pk): row for row in deployments}
-    reasons = {by_key[key].pk: held.sentence for key, held in jobs.find_obstacles(by_key).items()}
+    reasons = {by_key[key].pk: held.sentence for key, held in dead_letters.find_obstacles(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(

@@ -17,7 +17,7 @@ from apps.artifacts.services import children
 from apps.tenancy.jobs import DELETE_OLD_JOBS
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters, jobs
 from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
 from tests.system.jobs.queue_steps import (
     Fail,
@@ -86,8 +86,8 @@ def test_a_dead_letter_can_be_retried_with_all_its_attempts() -> None:
         make_due()
     (job,) = ProcrastinateJob.objects.all()
 
-    assert jobs.retry_dead_letter(job.pk)
-    assert not jobs.retry_dead_letter(job.pk)
+    assert dead_letters.retry_dead_letter(job.pk)
+    assert not dead_letters.retry_dead_letter(job.pk)
     work()
     assert waiting() == [("test.fail", "todo")]
     fails_with.clear()
@@ -149,7 +149,7 @@ def test_job_waits_for_the_end_of_an_outage(trouble: BaseException) -> None:
         make_due()
     assert sum(delays) > 600  # ten minutes and more
     assert max(delays) < 65
-    assert not jobs.find_obstacles(["s"])["s"].is_dead
+    assert not dead_letters.find_obstacles(["s"])["s"].is_dead
 
     fails_with.clear()
     work()
