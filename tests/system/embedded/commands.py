@@ -14,17 +14,17 @@ import psycopg
 from byteor_cloud.database import embedded
 from tests.patience import PATIENCE_S
 
-CHECKOUT = Path(embedded.__file__).parents[1]
+CHECKOUT = Path(embedded.__file__).parents[2]
 NOBODY = pwd.getpwnam("nobody")
 
 # Acquires the database, prints its URL, acquires it again for every input line, and releases it at the end of input.
 COMMAND = """
 import sys
 from pathlib import Path
-from byteor_cloud.database import embedded
+from byteor_cloud.database import embedded, embedded_files
 
 if len(sys.argv) > 2:
-    embedded._OUTSIDE = Path(sys.argv[2])
+    embedded_files.OUTSIDE = Path(sys.argv[2])
 server = embedded.EmbeddedPostgres(Path(sys.argv[1]))
 print(server.acquire(), flush=True)
 for line in sys.stdin:

@@ -181,7 +181,7 @@ def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "MOST_DEAD_LETTERS", 3)
+    monkeypatch.setattr(dead_letters, "MOST_DEAD_LETTERS", 3)
     greedy, other = uuid7(), uuid7()
     for number in range(5):
         enqueue(Note(word=f"greedy {number}"), greedy)
