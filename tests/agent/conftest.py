@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from byteor.engine.replay.journal import Record
 
 from byteor.agent.api import ControlPlane
 from byteor.agent.identity import BaseUrl, Credentials, SecretValue
@@ -20,6 +19,7 @@ from byteor.agent.pipeline import BundleRunner
 from byteor.agent.resource_meter import ResourceMeter
 from byteor.agent.retry import Backoff
 from byteor.agent.state_folder import AgentIdentity, StateFolder
+from byteor.engine.replay.journal import Record
 from tests.agent.control_plane import AGENT_ID, API_KEY, ENVIRONMENT, NOW, FakeControlPlane
 
 SAMPLE = (Record(1, 10, b'{"price":1}'), Record(2, 20, b"{}"), Record(3, 30, b'{"price":3}'))

@@ -18,9 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from byteor.engine.replay.dataguard import build_guard
-from byteor.engine.replay.payload import Message
-
 from byteor.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
 from byteor.engine.replay import (
     IncidentBundle,
@@ -35,6 +32,8 @@ from byteor.engine.replay import (
     trace,
     validate_incident,
 )
+from byteor.engine.replay.dataguard import build_guard
+from byteor.engine.replay.payload import Message
 from tests.bench.results import Row, ratio
 
 OLD_COMMIT = "bea0031"

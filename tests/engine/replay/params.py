@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
+from byteor.engine.replay import check_params
 from byteor.engine.replay.dataguard import build_guard
 from byteor.engine.replay.payload import Message
 from byteor.engine.replay.work import WorkMeter
-
-from byteor.engine.replay import check_params
 
 
 def errors(op: str, params: object) -> list[tuple[str, str]]:

@@ -5,12 +5,12 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from byteor.engine.replay.dataguard import BadParams, ParamError, PayloadRejected, build_guard
-from byteor.engine.replay.payload import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from byteor.engine.replay import check_params
+from byteor.engine.replay.dataguard import BadParams, ParamError, PayloadRejected, build_guard
+from byteor.engine.replay.payload import Message
 from tests.engine.replay.params import errors, guard_bytes
 
 

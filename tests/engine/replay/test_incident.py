@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from byteor.engine.compiler import PipelineSpec, encode, spec_hash
+from byteor.engine.replay import Record, encode_journal, incident
 from byteor.engine.replay.incident import (
     RejectedBundle,
     RejectionReason,
@@ -15,9 +18,6 @@ from byteor.engine.replay.incident import (
     extract_incident,
     validate_incident,
 )
-
-from byteor.engine.compiler import PipelineSpec, encode, spec_hash
-from byteor.engine.replay import Record, encode_journal, incident
 
 type MakeRing = Callable[..., PipelineSpec]
 type Documents = dict[str, dict[str, Any]]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byteor.engine.replay.incident import ArchiveLimits, RejectedBundle, extract_incident
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from byteor.engine.replay.incident import ArchiveLimits, RejectedBundle, extract_incident
 
 
 def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:

@@ -3,6 +3,10 @@ from io import SEEK_END, BytesIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor.engine.replay import journal
 from byteor.engine.replay.journal import (
     BadJournal,
     Frame,
@@ -14,10 +18,6 @@ from byteor.engine.replay.journal import (
     read_frames,
     read_record,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from byteor.engine.replay import journal
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDS = [

@@ -2,10 +2,10 @@ import json
 from decimal import Decimal
 
 import pytest
-from byteor.engine.replay.payload import MAX_DEPTH, MalformedPayload, encode_payload, parse_payload
 from hypothesis import given
 from hypothesis import strategies as st
 
+from byteor.engine.replay.payload import MAX_DEPTH, MalformedPayload, encode_payload, parse_payload
 from byteor.engine.strict_json import pointer_of
 
 scalars = (

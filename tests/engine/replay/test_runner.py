@@ -3,9 +3,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from byteor.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
-from byteor.engine.replay.stages import Action
-from byteor.engine.replay.work import LimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +25,9 @@ from byteor.engine.replay import (
     graph_runner,
     run_pipeline,
 )
+from byteor.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
+from byteor.engine.replay.stages import Action
+from byteor.engine.replay.work import LimitExceeded
 
 type MakeRing = Callable[..., PipelineSpec]
 type Params = Mapping[str, Any] | None

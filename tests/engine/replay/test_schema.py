@@ -6,12 +6,12 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from byteor.engine.replay.payload import MalformedPayload, encode_payload, parse_payload
-from byteor.engine.replay.schema import PayloadSchema
 from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from byteor.engine.replay import check_params
+from byteor.engine.replay.payload import MalformedPayload, encode_payload, parse_payload
+from byteor.engine.replay.schema import PayloadSchema
 from tests.engine.replay.params import errors
 
 EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {

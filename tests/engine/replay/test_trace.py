@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byteor.engine.replay.journal import BadJournal
 
 from byteor.engine.replay import BadInput, Record, index_file, trace
+from byteor.engine.replay.journal import BadJournal
 from tests.engine.replay.replays import HOOK, MakeBundle, MakeRing
 from tests.engine.replay.test_ingresses import bundle_of, graph
 

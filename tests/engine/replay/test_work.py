@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
+
 from byteor.engine.replay.schema import PayloadSchema
 from byteor.engine.replay.work import RecordOverLimit, WorkMeter
-
 from tests.engine.replay.params import guard_bytes
 
 
