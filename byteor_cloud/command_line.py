@@ -12,7 +12,8 @@ from django.db import OperationalError, connections
 
 from byteor_cloud import config
 from byteor_cloud.database.connections import PROCESS_KIND_VARIABLE
-from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 
 # These commands do not use the database, so the embedded database is not started for them.
 OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}

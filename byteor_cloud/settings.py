@@ -240,7 +240,7 @@ SOCIAL_AUTH_PIPELINE = [
     "social_core.pipeline.social_auth.social_uid",
     "social_core.pipeline.social_auth.auth_allowed",
     "social_core.pipeline.social_auth.social_user",
-    "apps.tenancy.sign_in.claim_or_create_account",
+    "apps.tenancy.sign_in.find_or_bind_account",
 ]
 
 PROMETHEUS_EXPORT_MIGRATIONS = False

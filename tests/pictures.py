@@ -10,7 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from byteor_cloud.demo import ADMIN, ROOT, ApiClient, Demo, DemoError
+from byteor_cloud.demo.main_job import ADMIN, Demo
+from byteor_cloud.demo.site import ROOT, ApiClient, DemoError
 from tests.browser.conftest import ARGS, CHROMIUM
 
 PICTURES = ROOT / "docs" / "pictures"

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.tenancy.models import Environment
-from apps.tenancy.services import audit
+from apps.tenancy.services import ledger
 from apps.tenancy.services.ledger import Verification
 from tests.recorded import Recorded, may_disable_triggers
 from tests.worlds import World
@@ -60,7 +60,7 @@ def test_recorded_times_follow_the_clock(world: World, pass_time: Callable[[], N
 
 def test_recorded_ledger_stays_valid(db: None, pass_time: Callable[[], None]) -> None:
     recorded = Recorded(lambda: World("acme"))
-    sealed = Recorded(lambda: audit.seal_chain(recorded_world.organization.pk))
+    sealed = Recorded(lambda: ledger.seal_chain(recorded_world.organization.pk))
     with transaction.atomic():
         recorded_world = recorded()
         sealed()

@@ -18,7 +18,7 @@ from apps.fleet.models import Agent, EnrollmentToken
 from apps.fleet.services import enrollment
 from apps.fleet.services.enrollment import Enrollment
 from apps.pipelines.models import Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import bundles, deployments
 from apps.tenancy.actors import Actor
@@ -169,10 +169,10 @@ class World:
         environment = environment or self.dev
         content = content or PLAN
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-        draft = pipelines.create_draft(
+        draft = drafts.create_draft(
             environment=environment, name=f"draft {digest}", plan=content, actor=self.operator.actor
         )
-        version, _ = pipelines.promote(draft, actor=self.operator.actor)
+        version, _ = versions.promote(draft, actor=self.operator.actor)
         return version
 
     @_without_savepoints()

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 from django.db import models
 from django.utils import timezone
 
-from apps.artifacts.jobs import StepBisect
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.tenancy.actors import Actor
-from apps.tenancy.models import enum_choices, one_of_constraint
-from apps.tenancy.services.state import Stateful
+from apps.tenancy.models import Stateful, enum_choices, one_of_constraint
 from byteor.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.worker.jobs import enqueue
 
 
 class Artifact(Stateful):
@@ -167,12 +161,6 @@ class Replay(Stateful):
 
     def __str__(self) -> str:
         return f"Replay …{str(self.pk)[-8:]}"
-
-    def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
-        """Continue the bisect that asked for the replay, once it has ended."""
-        if self.bisect_id is not None and self.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-            organization = self.environment.project.organization_id
-            enqueue(StepBisect(bisect_id=str(self.bisect_id)), organization=organization, person=self.person)
 
     @property
     def progress(self) -> dict[str, int] | None:

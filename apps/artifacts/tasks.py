@@ -53,9 +53,9 @@ def replay_decided(job: ReplayDecided) -> None:
 
 @runs_periodically(RETENTION)
 def retain() -> None:
-    """Remove expired artifacts, agents that were decommissioned long ago, and unreferenced blobs."""
-    retention.expire_artifacts()
-    retention.forget_agents()
+    """Delete old artifacts, agents that were decommissioned long ago, and unreferenced blobs."""
+    retention.delete_old_artifacts()
+    retention.delete_old_agents()
     retention.list_stray_blobs()
-    retention.remove_unreferenced()
-    derived.tidy()
+    retention.delete_unreferenced_blobs()
+    derived.delete_unused()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from apps.fleet.jobs import FORGET_CREDENTIALS, FORGET_HISTORY, SETTLE_FACTS
-from apps.fleet.services import agents, facts, history
+from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS
+from apps.fleet.services import facts, history, keys
 from byteor_cloud.worker.jobs import runs_periodically
 
 
-@runs_periodically(FORGET_CREDENTIALS)
-def forget_credentials() -> None:
+@runs_periodically(DELETE_OLD_CREDENTIALS)
+def delete_old_credentials() -> None:
     """Delete enrollment tokens and agent keys that expired or were revoked long ago."""
-    agents.forget_credentials()
+    keys.delete_old_credentials()
 
 
-@runs_periodically(FORGET_HISTORY)
-def forget_history() -> None:
+@runs_periodically(DELETE_OLD_HISTORY)
+def delete_old_history() -> None:
     """Delete intervals that ended long ago."""
-    history.forget_history()
+    history.delete_old_history()
 
 
 @runs_periodically(SETTLE_FACTS)

@@ -19,8 +19,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.fleet.models import Agent, Liveness
 from apps.fleet.services import facts
 from apps.releases.models import Approval, Deployment
-from apps.tenancy.models import Environment
-from apps.tenancy.services.state import Stateful
+from apps.tenancy.models import Environment, Stateful
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.server import counters
 

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, override
+from typing import Any
 
 from django.db import models
-from django.db.models.fields.json import KeyTransform
-from psycopg.types.json import Jsonb
 
 from apps.tenancy.models import EnvironmentOwned, Revisioned, name_index
 from byteor.engine.compiler import stages_in
+from byteor_cloud.database.json_columns import JsonTextField
 from byteor_cloud.json_text import JsonText, parsed
-
-
-class _JsonTextEncoder(json.JSONEncoder):
-    """Encodes columns for the console, which shows them as indented JSON."""
-
-    @override
-    def default(self, o: JsonText) -> Any:
-        return o.value
-
-
-class JsonTextField(models.JSONField):
-    """A JSON column that is read as JsonText, because its values are large. It can be set to any JSON value."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"encoder": _JsonTextEncoder, **options})
-
-    @override
-    def deconstruct(self) -> Any:
-        """Describe the field to migrations as a plain JSON column."""
-        name, _, args, kwargs = super().deconstruct()
-        return name, "django.db.models.JSONField", args, {key: kwargs[key] for key in kwargs if key != "encoder"}
-
-    @override
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return the column as JsonText, but the value of a single key as a Python object."""
-        if value is None or isinstance(expression, KeyTransform):
-            return super().from_db_value(value, expression, connection)
-        return JsonText(value)
-
-    @override
-    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """Send a JsonText as it is."""
-        if isinstance(value, JsonText):
-            return Jsonb(value.text, dumps=str)
-        return super().get_db_prep_value(value, connection, prepared)
 
 
 class Draft(EnvironmentOwned, Revisioned):

@@ -29,6 +29,6 @@ class ReplayDecided(Job, name="artifacts.replay_decided", lane=JobLane.INGEST):
     approval_id: str
 
 
-FORGET_PARTICULARS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=JobLane.CLEANING)
+DELETE_OLD_DETAILS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=JobLane.CLEANING)
 SWEEP = Periodic("releases.sweep", every_s=5)
 SUM_PROGRESS = Periodic("releases.sum_progress", every_s=5, lane=JobLane.CLEANING)

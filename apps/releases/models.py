@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 from django.db import models
@@ -12,10 +10,16 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.stored_field import StoredField
-from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, name_index, one_of_constraint
-from apps.tenancy.services.state import Stateful
+from apps.tenancy.models import (
+    Environment,
+    EnvironmentOwned,
+    Row,
+    Stateful,
+    User,
+    enum_choices,
+    name_index,
+    one_of_constraint,
+)
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass
 from byteor.engine.failures import MAX_CAUSE, FailureReason
@@ -31,6 +35,7 @@ from byteor.engine.machines import (
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.rollout import EnlistmentCursor, Strategy
 from byteor.engine.target import ApprovalTarget, Target
+from byteor_cloud.database.json_columns import StoredField
 
 
 class ConfigBundle(EnvironmentOwned):
@@ -229,10 +234,6 @@ class Deployment(Stateful):
     def consent(self) -> Approval | None:
         """The approval that permits this deployment: the one whose credential was sent with it, or its own request."""
         return self.handed_in or self.approval
-
-    def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
-        """Add a timeline entry for each change of status."""
-        TimelineEntry.objects.create(deployment=self, event=event, actor=actor.display, detail=dict(changes))
 
 
 class DeploymentAgent(models.Model):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from django.utils import timezone
 
 from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
-from apps.releases.jobs import FORGET_PARTICULARS, SUM_PROGRESS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
+from apps.releases.jobs import DELETE_OLD_DETAILS, SUM_PROGRESS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import (
     approvals,
     builds,
+    deployment_jobs,
     deployments,
     housekeeping,
-    offers,
+    late_joiners,
     progress,
     rollbacks,
     rollout_steps,
@@ -49,25 +50,25 @@ def undo_break_glass(job: UndoBreakGlass) -> None:
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
     """Offer a new or relabelled agent the deployment that is current for it."""
-    offers.offer_to_late_joiners([job.agent_id])
+    late_joiners.offer_to_late_joiners([job.agent_id])
 
 
 @runs(WelcomeAgents)
 def welcome_several(job: WelcomeAgents) -> None:
     """Offer new or relabelled agents the deployments that are current for them."""
-    offers.offer_to_late_joiners(job.agent_ids.split(","))
+    late_joiners.offer_to_late_joiners(job.agent_ids.split(","))
 
 
 @runs(AgentLeft)
 def agent_left(job: AgentLeft) -> None:
     """Enqueue a step of each rollout that may wait for the agent."""
-    offers.step_rollouts_of_agent(job.agent_id)
+    deployment_jobs.step_rollouts_of_agent(job.agent_id)
 
 
-@runs_periodically(FORGET_PARTICULARS)
-def forget_particulars() -> None:
+@runs_periodically(DELETE_OLD_DETAILS)
+def delete_old_details() -> None:
     """Delete old reports, agent progress and timelines of deployments that ended long ago."""
-    housekeeping.forget_particulars()
+    housekeeping.delete_old_details()
 
 
 @runs_periodically(SUM_PROGRESS)
@@ -83,9 +84,9 @@ def sweep() -> None:
     for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
-        offers.enqueue_break_glass_rollback(deployment_id)
+        deployment_jobs.enqueue_break_glass_rollback(deployment_id)
     for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
-            offers.enqueue_build(deployment_id)
+            deployment_jobs.enqueue_build(deployment_id)
         else:
-            offers.enqueue_rollout_step(deployment_id)
+            deployment_jobs.enqueue_rollout_step(deployment_id)

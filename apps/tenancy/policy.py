@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from byteor.engine import freeze
 from byteor.engine.freeze import FreezeWindow
 from byteor.engine.release_policy import ReleasePolicy
 
@@ -75,11 +76,8 @@ def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str
         return []
     strict_to_loose = list(ReplayPolicy)
     checks = {
-        "approvals_required": old["approvals_required"] and not new["approvals_required"],
-        "required_approvals": new["required_approvals"] < old["required_approvals"],
-        "allow_self_approval": new["allow_self_approval"] and not old["allow_self_approval"],
-        "approval_ttl_s": new["approval_ttl_s"] > old["approval_ttl_s"],
         "replay_policy": strict_to_loose.index(new["replay_policy"]) > strict_to_loose.index(old["replay_policy"]),
-        "freeze_windows": any(window not in new["freeze_windows"] for window in old["freeze_windows"]),
+        "freeze_windows": freeze.is_loosened(old["freeze_windows"], new["freeze_windows"]),
     }
-    return [name for name, loosened in checks.items() if loosened]
+    loosened = ReleasePolicy.from_stored(old).loosened_by(ReleasePolicy.from_stored(new))
+    return [*loosened, *(name for name, is_loosened in checks.items() if is_loosened)]

@@ -11,10 +11,8 @@ from django.http import HttpResponse
 from social_core.backends.open_id_connect import OpenIdConnectAuth
 from social_core.exceptions import AuthResponseError
 
-from apps.tenancy.actors import Actor
 from apps.tenancy.models import User
-from apps.tenancy.services import audit
-from byteor_cloud.errors import Unauthenticated
+from apps.tenancy.services import accounts
 
 LONGEST_ID = 255  # the length of social_django's column
 LONGEST_NAME, LONGEST_EMAIL = 200, 254  # the lengths of our columns
@@ -47,7 +45,7 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
         return identity
 
 
-def claim_or_create_account(
+def find_or_bind_account(
     backend: Any,
     response: dict[str, Any],
     details: dict[str, Any],
@@ -60,8 +58,8 @@ def claim_or_create_account(
 ) -> dict[str, Any]:
     """Find, claim or create the account of a signed-in identity: a step of social-auth's pipeline.
 
-    An unclaimed account is claimed only with its verified e-mail address; otherwise a new account is created. The
-    identity is bound in the same transaction, so that only one of two concurrent sign-ins can claim an invitation.
+    The identity is bound in the transaction that claims or creates the account, so that only one of two concurrent
+    sign-ins can claim an invitation.
     """
     if user is not None:
         return {"is_new": False}
@@ -71,10 +69,14 @@ def claim_or_create_account(
 
     @transaction.atomic
     def bind() -> dict[str, Any]:
-        account, action = _account(_email(details.get("email")), verified=verified, name=details.get("fullname"))
+        account = accounts.claim_or_create_account(
+            _email(details.get("email")),
+            is_verified=verified,
+            name=_name(details.get("fullname")),
+            request_id=request_id,
+            ip=ip,
+        )
         social = identities.create_social_auth(account, uid, backend.name, id_key=id_key)
-        actor = Actor("user", str(account.pk), account.email, request_id, ip)
-        audit.record_of_person(action, person=account, actor=actor, resource=("user", account.pk))
         return {"user": account, "social": social, "is_new": True}
 
     try:
@@ -85,21 +87,6 @@ def claim_or_create_account(
         return bind() if social is None else {"user": social.user, "social": social, "is_new": False}
 
 
-def _account(email: str, *, verified: bool, name: object) -> tuple[User, str]:
-    if email and verified:
-        holder = User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
-        if holder is not None and not holder.social_auth.exists():
-            if not holder.is_active:
-                raise Unauthenticated("This account is not active.")
-            return holder, "account.claim"
-        # If another identity already holds the address, the new account gets it only as an unverified one.
-        verified = holder is None
-    # The provider lets people choose their name, so it may be of any length and contain NUL, which PostgreSQL rejects.
-    stored_name = name.replace("\x00", "")[:LONGEST_NAME] if isinstance(name, str) else ""
-    account = User.objects.create(email=email, email_verified=bool(email) and verified, name=stored_name)
-    return account, "account.create"
-
-
 def _email(claim: object) -> str:
     """Return the provider's claim if it is a valid e-mail address, else an empty string."""
     email = claim.strip() if isinstance(claim, str) else ""
@@ -108,3 +95,8 @@ def _email(claim: object) -> str:
     except ValidationError:
         return ""
     return email if len(email) <= LONGEST_EMAIL else ""
+
+
+def _name(claim: object) -> str:
+    """Return the provider's claim as it is stored. People choose it, and PostgreSQL rejects NUL."""
+    return claim.replace("\x00", "")[:LONGEST_NAME] if isinstance(claim, str) else ""

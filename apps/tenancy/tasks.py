@@ -7,9 +7,9 @@ from uuid import UUID
 from apps.tenancy import jobs as kinds
 from apps.tenancy.jobs import DeliverWebhooks, PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Project
-from apps.tenancy.services import audit, hosts, housekeeping, organizations, signing_keys, usage
+from apps.tenancy.services import audit, hosts, housekeeping, ledger, organizations, signing_keys, usage
 from apps.tenancy.services.webhooks import delivery
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters
 from byteor_cloud.worker.jobs import runs, runs_periodically
 
 
@@ -40,13 +40,13 @@ def wake_webhooks() -> None:
 @runs_periodically(kinds.SEAL_AUDIT)
 def seal_audit() -> None:
     """Append new audit events to their chains."""
-    audit.seal_all()
+    ledger.seal_all()
 
 
 @runs_periodically(kinds.SEAL_REST)
 def seal_rest() -> None:
     """Seal old unsealed events, which ``seal_audit`` no longer looks at, in the whole ledger."""
-    audit.seal_all(whole=True)
+    ledger.seal_all(whole=True)
 
 
 @runs_periodically(kinds.NOTE_KEYS)
@@ -60,7 +60,7 @@ def close_minute() -> None:
     """Record the denials and repetitions of past minutes; delete old rate counters and expired idempotency keys."""
     audit.close_denials()
     audit.close_repetitions()
-    housekeeping.forget_requests()
+    housekeeping.delete_old_requests()
 
 
 @runs_periodically(kinds.COUNT_USE)
@@ -69,31 +69,31 @@ def count_use() -> None:
     usage.count_use()
 
 
-@runs_periodically(kinds.FORGET_SIGN_INS)
-def forget_sign_ins() -> None:
+@runs_periodically(kinds.DELETE_OLD_SIGN_INS)
+def delete_old_sign_ins() -> None:
     """Delete expired sessions and the leftovers of abandoned sign-ins."""
-    housekeeping.forget_sign_ins()
+    housekeeping.delete_old_sign_ins()
 
 
-@runs_periodically(kinds.FORGET_CREDENTIALS)
-def forget_credentials() -> None:
+@runs_periodically(kinds.DELETE_OLD_CREDENTIALS)
+def delete_old_credentials() -> None:
     """Delete credentials and one-time links that ended long ago."""
-    housekeeping.forget_credentials()
+    housekeeping.delete_old_credentials()
 
 
-@runs_periodically(kinds.FORGET_DELIVERIES)
-def forget_deliveries() -> None:
+@runs_periodically(kinds.DELETE_OLD_DELIVERIES)
+def delete_old_deliveries() -> None:
     """Delete old webhook deliveries."""
-    delivery.delete_old()
+    delivery.delete_old_deliveries()
 
 
-@runs_periodically(kinds.FORGET_HOSTS)
-def forget_hosts() -> None:
+@runs_periodically(kinds.DELETE_OLD_HOSTS)
+def delete_old_hosts() -> None:
     """Delete the rows of hosts that have not run for a day."""
-    hosts.forget_silent()
+    hosts.delete_old_hosts()
 
 
-@runs_periodically(kinds.FORGET_JOBS)
-def forget_jobs() -> None:
+@runs_periodically(kinds.DELETE_OLD_JOBS)
+def delete_old_jobs() -> None:
     """Delete old dead letters and the queue's log of finished jobs."""
-    jobs.delete_old_rows()
+    dead_letters.delete_old_jobs()

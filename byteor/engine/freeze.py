@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
 
@@ -43,6 +43,31 @@ class FreezeWindow:
             stored.get("time_zone") or "UTC",
             Recurrence(recurrence) if recurrence else None,
         )
+
+
+class WindowFault(NamedTuple):
+    """Why a window is invalid: its edge (``start`` or ``end``), a stable code, and a text for people."""
+
+    edge: str
+    code: str
+    detail: str
+
+
+def find_fault(window: FreezeWindow) -> WindowFault | None:
+    """Return why the window is invalid, or None. If the clocks repeat the hour of an edge, the window covers both."""
+    zone = ZoneInfo(window.time_zone)
+    for edge, moment in (("start", window.start), ("end", window.end)):
+        if moment.tzinfo is None and is_skipped(moment, zone):
+            detail = f"The clocks in {zone} skip this time; give another, or one with an offset."
+            return WindowFault(edge, "skipped", detail)
+    if possible_instants(window.end, zone)[1] <= possible_instants(window.start, zone)[0]:
+        return WindowFault("end", "invalid", "Must be after start.")
+    return None
+
+
+def is_loosened(old: Collection[object], new: Collection[object]) -> bool:
+    """Return whether a change removes or alters one of an environment's windows, which are given in any one form."""
+    return any(window not in new for window in old)
 
 
 def active_window(windows: Iterable[FreezeWindow], now: datetime) -> FreezeWindow | None:

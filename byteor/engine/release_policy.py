@@ -26,3 +26,13 @@ class ReleasePolicy:
     def stored(self) -> dict[str, Any]:
         """Return the stored form."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def loosened_by(self, new: Self) -> list[str]:
+        """Return the names of the settings with which ``new`` requires less approval."""
+        checks = {
+            "approvals_required": self.approvals_required and not new.approvals_required,
+            "required_approvals": new.required_approvals < self.required_approvals,
+            "allow_self_approval": new.allow_self_approval and not self.allow_self_approval,
+            "approval_ttl_s": new.approval_ttl_s > self.approval_ttl_s,
+        }
+        return [name for name, is_loosened in checks.items() if is_loosened]

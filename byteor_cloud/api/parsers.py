@@ -18,7 +18,7 @@ from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 from byteor_cloud.storage import blobs, space
-from byteor_cloud.storage.received_file import ReceivedFile
+from byteor_cloud.storage.blobs import ReceivedFile
 
 MAX_DEPTH = 200
 LONG_BYTES = 64 * 1024  # longer texts are parsed in the lane: 4 MiB take 50 ms, and 270 ms if the last value is wrong

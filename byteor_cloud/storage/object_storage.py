@@ -24,6 +24,7 @@ from urllib3.connection import HTTPConnection
 
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.storage import data_folders
+from byteor_cloud.storage.blobs import ReceivedFile
 
 # A store that sends and takes nothing for this long counts as unavailable. Together with the second for which the
 # client waits before it sends a body, a request ends within ten seconds.
@@ -46,6 +47,10 @@ class ObjectStorage(Storage):
 
     def __init__(self, *, bucket: str, endpoint_url: str | None = None, region: str | None = None) -> None:
         self._bucket, self._endpoint_url, self._region = bucket, endpoint_url, region
+
+    def receive(self, name: str) -> ReceivedFile:
+        """Open a file that is received in the data folder. ``save`` sends its bytes to the store."""
+        return ReceivedFile(data_folders.uploads(), name, is_kept=False)
 
     @cached_property
     def _client(self) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rest_framework import serializers
 
-from apps.fleet.services import heartbeat_body
+from apps.fleet.services import heartbeats
 from byteor_cloud.api.fields import StrictSerializer
 from byteor_cloud.api.problems import as_domain_error
 from byteor_cloud.computing import configuration_checks
@@ -76,7 +76,7 @@ def test_errors_are_short_when_the_input_is_long() -> None:
 
 def test_heartbeat_with_unknown_fields_reports_the_first_ones() -> None:
     with pytest.raises(InvalidInput) as raised:
-        heartbeat_body.parse({f"k{i:05}": 1 for i in range(5_000)})
+        heartbeats.parse({f"k{i:05}": 1 for i in range(5_000)})
 
     assert len(raised.value.errors) == MAX_FIELD_ERRORS
     first = raised.value.errors[0]

@@ -10,7 +10,7 @@ import pytest
 
 from apps.artifacts.jobs import StepBisect
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, cancellation, replays
+from apps.artifacts.services import bisects, replays
 from apps.artifacts.tasks import step_bisect
 from apps.pipelines.models import Version
 from apps.tenancy.models import AuditEvent
@@ -155,7 +155,7 @@ def test_cancelled_replay_cancels_the_bisect(world: World) -> None:
     bisects.step(str(row.pk))
     first = Replay.objects.first()
     assert first is not None
-    cancellation.cancel(first, actor=world.operator.actor)
+    replays.cancel(first, actor=world.operator.actor)
     run_jobs()
     row.refresh_from_db()
 

@@ -150,7 +150,7 @@ def test_folder_is_built_again_when_it_is_missing_or_its_index_is_stale(world: W
 
 def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
-    derived.forget(artifact)
+    derived.delete(artifact)
 
     with captures._builds:
         busy = get(world, artifact, "/files")
@@ -169,7 +169,7 @@ def test_content_that_is_gone_or_unreadable_is_a_clear_error(world: World) -> No
     gone = ingested(world, incident(spec))
     odd = ingested(world, incident(spec, quotes_in=journal([b"{}"])))
     for artifact in (gone, odd):
-        derived.forget(artifact)
+        derived.delete(artifact)
     blobs.delete(gone.content_hash)
     Path(settings.STORAGES["default"]["OPTIONS"]["location"], blobs.storage_name(odd.content_hash)).write_bytes(b"odd")
 

@@ -93,7 +93,7 @@ def test_capture_that_exceeds_the_bound_alone_is_refused(world: World, settings:
     assert "at most 10485760 are kept of one organization" in reason["detail"]
     assert kept(world) == {before.pk}
     # The operator lowered the bound since then.
-    derived.forget(before)
+    derived.delete(before)
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_derived_bytes=MIB)
     answer = world.operator.api.get(world.path(rest=f"/artifacts/{before.pk}/files"))
     assert (answer.status_code, "at most 1048576 are kept" in answer.json()["detail"]) == (409, True)
@@ -144,7 +144,7 @@ def test_capture_larger_than_all_others_waits_for_space(world: World, monkeypatc
     assert (answer.status_code, "Retry-After" in answer) == (503, True)
     # What nobody uses for a day goes, and then there is space.
     os.utime(folders.list_kept()[0].path, (time.time() - derived.IDLE_S - 1,) * 2)
-    derived.tidy()
+    derived.delete_unused()
     assert world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files")).status_code == 200
     assert len(theirs & {each.artifact for each in folders.list_kept()}) == 2
 
@@ -176,14 +176,14 @@ def test_tidying_corrects_what_is_counted_and_removes_what_is_not_known(world: W
     for name in ("one", "two"):
         Host.objects.create(name=name, data_dir="/var", mode="combined", has_key_files=False)
 
-    derived.tidy()
+    derived.delete_unused()
 
     # Another host may keep what this one does not.
     assert [Artifact.objects.get(pk=each.pk).derived_bytes for each in (kept_one, lost)] == [size, size]
     assert [each.artifact for each in folders.list_kept()] == [kept_one.pk]
     assert [folder.exists() for folder in (old.parent, odd)] == [False, False]
     Host.objects.all().delete()
-    derived.tidy()
+    derived.delete_unused()
     assert [Artifact.objects.get(pk=each.pk).derived_bytes for each in (kept_one, lost)] == [size, 0]
     assert list(Path(settings.CONFIG.data_dir, "scratch").iterdir()) == []
 
@@ -213,7 +213,7 @@ def test_concurrent_reads_of_a_removed_capture_are_answered(at_once: Race) -> No
 
     def remove() -> None:
         while not stop.is_set():
-            derived.forget(artifact)
+            derived.delete(artifact)
 
     def read() -> set[int]:
         try:

@@ -196,7 +196,7 @@ def test_uploads_are_refused_over_the_stored_bytes(world: World, store: Path, mo
     assert upload(api, agent, large, kind="telemetry").status_code == 200
     # What retention removes makes room.
     Artifact.objects.update(created_at=timezone.now() - timedelta(days=400))
-    retention.expire_artifacts()
+    retention.delete_old_artifacts()
     assert used(world)["stored_bytes"] == 0
 
 
@@ -208,7 +208,7 @@ def test_racing_uploads_never_exceed_the_quota(at_once: Race, world: World, stor
 
     assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 3
     assert used(world)["stored_bytes"] == 500
-    retention.remove_unreferenced()
+    retention.delete_unreferenced_blobs()
     assert (stored_files(store), UnreferencedBlob.objects.count()) == (5, 0)
 
 

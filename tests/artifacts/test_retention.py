@@ -52,8 +52,8 @@ def test_only_expired_artifacts_are_deleted(world: World) -> None:
     short = world.environment("dev", "short", artifact_retention_days=1)
     old, kept = _artifact(world, short, b"old"), _artifact(world, world.dev, b"kept")
 
-    assert retention.expire_artifacts(timezone.now() + timedelta(hours=23)) == 0
-    assert retention.expire_artifacts(timezone.now() + timedelta(days=2)) == 1
+    assert retention.delete_old_artifacts(timezone.now() + timedelta(hours=23)) == 0
+    assert retention.delete_old_artifacts(timezone.now() + timedelta(days=2)) == 1
 
     assert list(Artifact.objects.values_list("pk", flat=True)) == [kept.pk]
     event = AuditEvent.objects.get(action="artifact.expire")
@@ -66,25 +66,25 @@ def test_artifacts_expire_in_several_transactions(world: World, monkeypatch: pyt
     for number in range(5):
         _artifact(world, short, b"%d" % number)
 
-    assert retention.expire_artifacts(timezone.now() + timedelta(days=2)) == 5
+    assert retention.delete_old_artifacts(timezone.now() + timedelta(days=2)) == 5
 
     assert not Artifact.objects.exists()
     assert [e.changes["artifacts"] for e in AuditEvent.objects.filter(action="artifact.expire").order_by("id")] == [
         2, 2, 1,
     ]  # fmt: skip
-    assert retention.remove_unreferenced() == 5
+    assert retention.delete_unreferenced_blobs() == 5
 
 
 def test_blob_is_kept_while_a_row_refers_to_it(world: World) -> None:
     one, two = _artifact(world, world.dev, b"shared"), _artifact(world, world.staging, b"shared")
 
     one.delete()
-    assert retention.remove_unreferenced() == 0
+    assert retention.delete_unreferenced_blobs() == 0
     assert _is_stored(two.content_hash)
     assert not UnreferencedBlob.objects.exists()
 
     two.delete()
-    assert retention.remove_unreferenced() == 1
+    assert retention.delete_unreferenced_blobs() == 1
     assert not _is_stored(two.content_hash)
     assert not UnreferencedBlob.objects.exists()
 
@@ -100,7 +100,7 @@ def test_blobs_of_a_purged_environment_are_removed(world: World) -> None:
     run_jobs()
 
     assert set(UnreferencedBlob.objects.values_list("pk", flat=True)) >= set(hashes)
-    retention.remove_unreferenced()
+    retention.delete_unreferenced_blobs()
     assert [_is_stored(content_hash) for content_hash in hashes] == [False, False]
 
 
@@ -111,7 +111,7 @@ def test_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) ->
     deployment.refresh_from_db()
 
     _list_strays_for_a_week(timezone.now() + timedelta(days=9))
-    retention.remove_unreferenced()
+    retention.delete_unreferenced_blobs()
 
     assert _is_stored(deployment.bundle_hash or "")
 
@@ -128,10 +128,10 @@ def test_removal_needs_few_requests_to_the_blob_store(world: World, monkeypatch:
     kept, gone = _artifact(world, world.dev, b"kept"), _artifact(world, world.dev, b"gone")
     requests.clear()
 
-    retention.remove_unreferenced()
+    retention.delete_unreferenced_blobs()
     assert requests == []
     gone.delete()
-    assert (retention.remove_unreferenced(), requests) == (1, [])
+    assert (retention.delete_unreferenced_blobs(), requests) == (1, [])
     _list_strays_for_a_week(timezone.now() + timedelta(days=9))
 
     # In a week each folder is listed once, and the time is read only of stray blobs.
@@ -159,7 +159,7 @@ def test_old_stray_blobs_are_removed(world: World) -> None:
     _list_strays_for_a_week(timezone.now() + timedelta(days=9))
     assert _is_listed(stray)
 
-    retention.remove_unreferenced()
+    retention.delete_unreferenced_blobs()
     assert not _is_stored(stray)
 
 
@@ -174,7 +174,7 @@ def test_listed_blob_is_kept_when_a_row_refers_to_it_again(world: World) -> None
 
     _artifact(world, world.dev, b"late")
 
-    assert retention.remove_unreferenced() == 0
+    assert retention.delete_unreferenced_blobs() == 0
     assert _is_stored(content_hash)
 
 
@@ -191,14 +191,14 @@ def test_failed_removal_is_repeated_and_does_not_block_others(world: World, monk
 
     monkeypatch.setattr(FileSystemStorage, "delete", refuse)
     with pytest.raises(PermissionError):
-        retention.remove_unreferenced()
+        retention.delete_unreferenced_blobs()
     assert (_is_listed(first), _is_listed(second)) == (True, True)
     with pytest.raises(PermissionError):
-        retention.remove_unreferenced()
+        retention.delete_unreferenced_blobs()
 
     assert (_is_stored(first), _is_stored(second)) == (True, False)
     monkeypatch.setattr(FileSystemStorage, "delete", real)
-    assert retention.remove_unreferenced() == 1
+    assert retention.delete_unreferenced_blobs() == 1
 
 
 def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World) -> None:
@@ -229,7 +229,7 @@ def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World)
 
     def remove() -> None:
         for _ in range(60):
-            retention.remove_unreferenced()
+            retention.delete_unreferenced_blobs()
 
     answers = at_once(upload(0), upload(1), upload(2), remove)
 
@@ -257,7 +257,7 @@ def test_a_removal_during_an_upload_keeps_the_blob(at_once: Race, world: World, 
 
     def remove() -> int:
         reached.wait()
-        count = retention.remove_unreferenced()
+        count = retention.delete_unreferenced_blobs()
         removed.set()
         return count
 

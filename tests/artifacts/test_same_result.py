@@ -47,7 +47,7 @@ def test_artifact_in_a_bucket(world: World) -> None:
     # What is derived counts as usage, is built again from the bucket, and goes with the artifact.
     blocks = [-(-path.stat().st_size // 4096) or 1 if path.is_file() else 1 for path in (folder, *folder.rglob("*"))]
     assert shown["derived_bytes"] == 4096 * sum(blocks) > shown["size_bytes"]
-    derived.forget(artifact)
+    derived.delete(artifact)
     artifact.refresh_from_db()
     assert (artifact.derived_bytes, folder.exists()) == (0, False)
     listed = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files")).json()["results"]

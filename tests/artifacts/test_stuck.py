@@ -302,7 +302,7 @@ def test_content_that_the_store_does_not_have_is_404(world: World) -> None:
 
 def test_content_is_503_while_the_store_is_unavailable(world: World, store: Path) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
-    derived.forget(artifact)
+    derived.delete(artifact)
     page = f"{row_page(artifact).removesuffix('change/')}content/"
     path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
 
@@ -313,7 +313,7 @@ def test_content_is_503_while_the_store_is_unavailable(world: World, store: Path
 
 def test_page_waits_for_the_store_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b"{}"])))
-    derived.forget(artifact)
+    derived.delete(artifact)
     asked: list[str] = []
 
     def give_nothing(content_hash: str) -> None:

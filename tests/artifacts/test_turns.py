@@ -17,7 +17,7 @@ import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import cancellation, children, replay_runs, replays
+from apps.artifacts.services import children, replay_runs, replays
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.worker.jobs import SLOTS, Claim, JobLane
@@ -232,7 +232,7 @@ def test_paused_replay_ends_when_it_is_cancelled(turns: Watched) -> None:
     with working(), turns.join(Rival()):
         pid = pause_behind_rival(turns, world, row)
 
-        cancellation.cancel(row, actor=world.operator.actor)
+        replays.cancel(row, actor=world.operator.actor)
 
         wait_until(lambda: not lives(pid))
         wait_until(lambda: not ProcrastinateJob.objects.exists())
@@ -246,7 +246,7 @@ def test_replay_that_waits_for_its_first_turn_is_queued_and_can_be_cancelled(tur
         wait_until(lambda: len(turns.joined) == 3)
         assert status(row) == "queued"
 
-        cancellation.cancel(row, actor=world.operator.actor)
+        replays.cancel(row, actor=world.operator.actor)
 
         wait_until(lambda: not ProcrastinateJob.objects.exists())
     assert (status(row), row.started_at) == ("failed", None)
@@ -283,7 +283,7 @@ def test_short_replay_runs_when_all_slots_of_long_ones_are_taken(turns: Watched)
         wait_until(lambda: status(short) == "succeeded")
         assert (status(first), status(second), second.progress_done) == ("running", "running", 0)
 
-        cancellation.cancel(first, actor=worlds[0].operator.actor)
+        replays.cancel(first, actor=worlds[0].operator.actor)
         wait_until(lambda: status(second) == "succeeded")
 
     assert second.result["egress"]["quotes_out"]["records"] == MANY

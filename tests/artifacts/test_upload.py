@@ -24,7 +24,8 @@ from apps.artifacts.models import Artifact
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.ids import uuid7
 from byteor_cloud.storage import blobs
-from byteor_cloud.storage.received_file import PARTIAL, ReceivedFile
+from byteor_cloud.storage.blobs import ReceivedFile
+from byteor_cloud.storage.data_folders import PARTIAL
 from tests.artifacts import incidents
 from tests.artifacts.incidents import FORM, MULTIPART, form, upload
 from tests.races import Race

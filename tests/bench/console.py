@@ -59,7 +59,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
     from apps.fleet.models import Agent
     from apps.fleet.services import facts
     from apps.tenancy.models import AuditEvent, AuditSeal, Environment
-    from apps.tenancy.services import audit
+    from apps.tenancy.services import ledger
     from tests.browser.filled import fill as fill_tables
 
     made = fill_tables(world)
@@ -85,7 +85,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
         made.replay, replays, status="CASE WHEN n % 1000 = 7 THEN 'diverged' ELSE 'succeeded' END", finished_at="now()"
     )
     event = AuditEvent.objects.filter(environment_id=environment.pk).latest("id")
-    while audit.seal_chain(world.organization.pk):
+    while ledger.seal_chain(world.organization.pk):
         pass
     _copy(
         event, events, action="'kind' || n % 20 || '.change'", actor_id="'actor-' || n % 100",

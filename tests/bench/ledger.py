@@ -25,7 +25,7 @@ CHANGES = [
 def _fill() -> None:
     """Create and seal an organization's audit events."""
     from apps.tenancy.models import AuditEvent
-    from apps.tenancy.services import audit
+    from apps.tenancy.services import ledger
     from byteor_cloud.ids import uuid7
     from tests.worlds import World
 
@@ -51,7 +51,7 @@ def _fill() -> None:
             )
             for number in range(start, start + 10_000)
         )
-    while audit.seal_chain(world.organization.pk):
+    while ledger.seal_chain(world.organization.pk):
         pass
 
 

@@ -53,10 +53,10 @@ class Offender:
     @cached_property
     def large_draft(self) -> Any:
         """A draft of a large graph."""
-        from apps.pipelines.services import pipelines
+        from apps.pipelines.services import drafts
 
         plan, actor = graph(STAGES, LINKS), self.world.operator.actor
-        return pipelines.create_draft(environment=self.world.dev, name="large", plan=plan, actor=actor)
+        return drafts.create_draft(environment=self.world.dev, name="large", plan=plan, actor=actor)
 
     @cached_property
     def replays(self) -> tuple[Any, Any]:

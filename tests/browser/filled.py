@@ -23,7 +23,7 @@ from apps.releases.models import Deployment
 from apps.releases.services import bundles
 from apps.tenancy.models import AuditEvent, IdempotencyKey, RateCounter, User, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import accounts, audit, tokens
+from apps.tenancy.services import accounts, audit, ledger, tokens
 from apps.tenancy.services.webhooks import subscriptions
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.ids import uuid7
@@ -120,7 +120,7 @@ def _fill(world: World, suffix: str) -> Filled:
     event = AuditEvent.objects.filter(organization=world.organization).latest("id")
     WebhookDelivery.objects.create(webhook=webhook, event=event, status="delivered")
     audit.count_denial(f"test.{suffix}", actor=world.viewer.actor, organization_id=world.organization.pk)
-    audit.seal_chain(world.organization.pk)
+    ledger.seal_chain(world.organization.pk)
     artifact = Artifact.objects.create(
         environment=environment, agent=agent, deployment=deployment, version=bundle.version, kind="incident_bundle",
         status="verified", spec_hash=bundle.version.spec_hash, content_hash="sha256:" + "a" * 64, size_bytes=10,

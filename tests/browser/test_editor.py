@@ -10,7 +10,7 @@ from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from byteor.engine.compiler import compile_plan, write_plan
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
@@ -46,7 +46,7 @@ GRAPH: dict[str, Any] = {
 
 def new_draft(world: World, content: dict[str, Any]) -> Draft:
     """Create a draft in dev as the operator."""
-    return pipelines.create_draft(environment=world.dev, name="night", plan=content, actor=world.operator.actor)
+    return drafts.create_draft(environment=world.dev, name="night", plan=content, actor=world.operator.actor)
 
 
 def edit(page: Page, draft: Draft) -> Locator:
@@ -85,7 +85,7 @@ def test_text_that_was_typed_before_the_editor_was_ready_can_be_saved(world: Wor
 
 def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
     draft = new_draft(world, PLAN)
-    first, _ = pipelines.promote(draft, actor=world.operator.actor)
+    first, _ = versions.promote(draft, actor=world.operator.actor)
     sign_in(page, world.operator.user)
     page.goto(row_page(draft))
     shot(page, "draft")

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent, Heartbeat, RunningInterval
 from apps.fleet.services import agents, keys
-from apps.fleet.services.history import forget_history
+from apps.fleet.services.history import delete_old_history
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.worlds import Api, World
@@ -145,9 +145,9 @@ def test_intervals_are_deleted_a_year_after_they_ended(world: World) -> None:
         store(agent, minute, bundle)
     year = timedelta(days=365)
 
-    assert forget_history(NOON + year + timedelta(minutes=10)) == 0
-    assert forget_history(NOON + year + timedelta(minutes=11)) == 1
-    assert forget_history(NOON + 9 * year) == 1
+    assert delete_old_history(NOON + year + timedelta(minutes=10)) == 0
+    assert delete_old_history(NOON + year + timedelta(minutes=11)) == 1
+    assert delete_old_history(NOON + 9 * year) == 1
     assert minutes(agent) == [(A, 20, None, None)]  # it still runs
 
 

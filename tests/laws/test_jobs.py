@@ -24,7 +24,8 @@ PRODUCT = sorted(
     for path in (ROOT / top).rglob("*.py")
     if path.parent.name != "migrations"
 )
-USERS = [path for path in PRODUCT if "jobs import " in (text := path.read_text()) or "import jobs" in text]
+APPS = [path for path in PRODUCT if path.is_relative_to(ROOT / "apps")]
+USERS = [path for path in APPS if "jobs import " in (text := path.read_text()) or "import jobs" in text]
 # Jobs with these names and arguments may wait in the queue of an installation during an upgrade.
 STORED = {
     "artifacts.bisect": ["bisect_id"],

@@ -108,6 +108,19 @@ def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
     ]
 
 
+def test_deployment_changes_its_status_only_with_a_timeline_entry() -> None:
+    services = {path.name: ast.parse(path.read_text()) for path in (ROOT / OWNER).parent.glob("*.py")}
+
+    moved = {
+        (name, node.func.id, ast.unparse(node.args[0]))
+        for name, tree in services.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"advance", "transition"}
+    }
+
+    assert moved == {("approvals.py", "advance", "approval"), ("timeline.py", "transition", "deployment")}
+
+
 @pytest.mark.parametrize(
     "source",
     [

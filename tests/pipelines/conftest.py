@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from apps.pipelines.models import Draft
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts
 from tests.races import at_once
 from tests.worlds import PLAN, World
 
@@ -13,4 +13,4 @@ __all__ = ["at_once"]
 @pytest.fixture
 def draft(world: World) -> Draft:
     """A draft in dev, created by the operator."""
-    return pipelines.create_draft(environment=world.dev, name="night", plan=PLAN, actor=world.operator.actor)
+    return drafts.create_draft(environment=world.dev, name="night", plan=PLAN, actor=world.operator.actor)

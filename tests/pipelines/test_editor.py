@@ -12,7 +12,7 @@ from django.utils.html import escape
 
 from apps.console.frame.forms import new_form_id
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.models import AuditEvent, DenialCount
 from apps.tenancy.services import organizations
 from byteor.engine.compiler import write_plan
@@ -84,7 +84,7 @@ def test_promote_needs_the_saved_text_and_creates_one_version(world: World, draf
 
 
 def test_promote_conflicts_when_another_revision_was_saved(world: World, draft: Draft) -> None:
-    pipelines.update_draft(draft, {"plan": plan(ingress="theirs")}, actor=world.reviewer.actor)
+    drafts.update_draft(draft, {"plan": plan(ingress="theirs")}, actor=world.reviewer.actor)
 
     answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(PLAN), revision=1).json()
 
@@ -93,7 +93,7 @@ def test_promote_conflicts_when_another_revision_was_saved(world: World, draft: 
 
 
 def test_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
-    draft = pipelines.create_draft(environment=world.dev, name="b", plan=BROKEN, actor=world.operator.actor)
+    draft = drafts.create_draft(environment=world.dev, name="b", plan=BROKEN, actor=world.operator.actor)
 
     answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(BROKEN), revision=1).json()
 
@@ -140,7 +140,7 @@ def test_editor_is_read_only_for_viewers(world: World, draft: Draft) -> None:
 
 
 def test_viewer_sees_the_diagnostics_of_the_last_save(world: World) -> None:
-    broken = pipelines.create_draft(environment=world.dev, name="broken", plan=BROKEN, actor=world.operator.actor)
+    broken = drafts.create_draft(environment=world.dev, name="broken", plan=BROKEN, actor=world.operator.actor)
 
     shown = signed_in(world.viewer.user).get(page(broken, "edit/")).text
 
@@ -152,7 +152,7 @@ def test_viewer_sees_the_diagnostics_of_the_last_save(world: World) -> None:
 
 @pytest.mark.parametrize("deleted", [False, True])
 def test_draft_of_another_organization_is_not_found(world: World, other: World, draft: Draft, deleted: bool) -> None:
-    version, _ = pipelines.promote(draft, actor=world.operator.actor)
+    version, _ = versions.promote(draft, actor=world.operator.actor)
     client = signed_in(other.admin.user)
     if deleted:
         organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
@@ -242,7 +242,7 @@ def test_table_links_to_a_new_draft_in_the_filtered_environment(world: World, ot
 
 
 def test_editor_offers_the_pipelines_versions_of_the_environment(world: World, draft: Draft) -> None:
-    own, _ = pipelines.promote(draft, actor=world.operator.actor)
+    own, _ = versions.promote(draft, actor=world.operator.actor)
     same_name = world.version(content=plan(ingress="again"))
     world.version(world.prod, plan())
     world.version(content=plan("another"))
@@ -254,7 +254,7 @@ def test_editor_offers_the_pipelines_versions_of_the_environment(world: World, d
 
 @pytest.mark.parametrize("content", [{}, {"name": 5}, {"name": ["x"]}])
 def test_draft_with_any_plan_opens_in_the_editor(world: World, content: dict[str, Any]) -> None:
-    draft = pipelines.create_draft(environment=world.dev, name="odd", plan=content, actor=world.operator.actor)
+    draft = drafts.create_draft(environment=world.dev, name="odd", plan=content, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 
     assert client.get(page(draft, "edit/")).context["text"] == write_plan(content)
@@ -269,7 +269,7 @@ def test_version_page_shows_its_graph(world: World) -> None:
 
     assert f'<img src="{page(version, "graph.svg")}"' in client.get(row_page(version)).text
     assert (drawing["Content-Type"], drawing["Cache-Control"]) == ("image/svg+xml", "private, max-age=3600")
-    assert drawing.text == pipelines.draw(version)
+    assert drawing.text == versions.draw(version)
 
 
 def test_compare_page_shows_the_changes_between_versions(world: World) -> None:
@@ -280,7 +280,7 @@ def test_compare_page_shows_the_changes_between_versions(world: World) -> None:
     chosen = client.get(page(third, "compare/"), {"with": str(first.pk)})
 
     assert (newest.context["old"], list(newest.context["siblings"])) == (second, [second, first])
-    assert chosen.context["diff"] == pipelines.diff_versions(third, against=first)
+    assert chosen.context["diff"] == versions.diff_versions(third, against=first)
     assert '<span class="added">+single_ring.ingress=c</span>' in chosen.text
 
 

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.pipelines.models import Draft
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import versions
 from apps.tenancy.models import AuditEvent
 from byteor.engine.compiler import compile_plan, to_svg, write_plan
 from tests.browser.filled import signed_in
@@ -84,7 +84,7 @@ def test_preview_can_choose_another_target(world: World, draft: Draft) -> None:
 
 
 def test_preview_against_a_version_shows_the_changes(world: World, draft: Draft) -> None:
-    version, _ = pipelines.promote(draft, actor=world.operator.actor)
+    version, _ = versions.promote(draft, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 
     same = post(client, draft, "preview", json.dumps(PLAN), against=str(version.pk)).json()["diff"]
@@ -98,7 +98,7 @@ def test_preview_against_a_version_shows_the_changes(world: World, draft: Draft)
 
 
 def test_comparison_escapes_html(world: World, draft: Draft) -> None:
-    version, _ = pipelines.promote(draft, actor=world.operator.actor)
+    version, _ = versions.promote(draft, actor=world.operator.actor)
     stages = [{"id": "a", "op": "exec:<script>alert(1)</script>"}]
 
     diff = post(
@@ -139,7 +139,7 @@ def test_large_plan_is_compiled_but_not_drawn(world: World, draft: Draft) -> Non
 
 
 def test_preview_needs_at_most_six_queries(world: World, draft: Draft) -> None:
-    version, _ = pipelines.promote(draft, actor=world.operator.actor)
+    version, _ = versions.promote(draft, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 
     with CaptureQueriesContext(connection) as queries:

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import tokens
 from tests.worlds import PLAN, Api, World
@@ -43,7 +43,7 @@ def api_with_key(world: World) -> Api:
 @pytest.mark.parametrize("body", [{}, {"plan": PLAN}, {"plan": WIDE}, {"plan": {"name": 1}}], ids=str)
 @pytest.mark.parametrize("caller", ["person", "key"])
 def test_preview_needs_at_most_five_queries(world: World, body: dict[str, Any], caller: str) -> None:
-    draft = pipelines.create_draft(environment=world.dev, name="d", plan=PLAN, actor=world.operator.actor)
+    draft = drafts.create_draft(environment=world.dev, name="d", plan=PLAN, actor=world.operator.actor)
     api = world.operator.api if caller == "person" else api_with_key(world)
 
     path = world.path(rest=f"/drafts/{draft.pk}/preview")

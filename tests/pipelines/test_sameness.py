@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.services.revisions import is_same_json
 from tests.worlds import PLAN, World
 
@@ -33,14 +33,14 @@ def test_json_values_are_compared_by_type_and_value(one: Any, other: Any, expect
 
 @pytest.mark.django_db
 def test_change_from_one_to_true_is_stored_and_promoted(world: World) -> None:
-    draft = pipelines.create_draft(
+    draft = drafts.create_draft(
         environment=world.dev, name="d", plan={**PLAN, "plan_v": True}, actor=world.operator.actor
     )
     assert draft.spec_hash is None
 
-    mended = pipelines.update_draft(draft, {"plan": PLAN}, actor=world.operator.actor)
+    mended = drafts.update_draft(draft, {"plan": PLAN}, actor=world.operator.actor)
     mended.refresh_from_db()
 
     assert mended.plan.value["plan_v"] is not True
-    _, fresh = pipelines.promote(mended, actor=world.operator.actor)
+    _, fresh = versions.promote(mended, actor=world.operator.actor)
     assert fresh

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 
 from apps.pipelines.api.serializers import VersionSerializer
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.models import AuditEvent
 from byteor.engine.compiler import COMPILER_VERSION, compile_plan, decode, diff_specs
 from byteor_cloud.api.rendering import PausingJSONRenderer
@@ -28,7 +28,7 @@ BROKEN = plan(stages=[{"id": "a", "op": "identity"}, {"id": "a", "op": "nonsense
 
 
 def draft_of(world: World, content: dict[str, Any] = PLAN, name: str = "draft") -> Draft:
-    return pipelines.create_draft(environment=world.dev, name=name, plan=content, actor=world.operator.actor)
+    return drafts.create_draft(environment=world.dev, name=name, plan=content, actor=world.operator.actor)
 
 
 def promote(world: World, draft: Draft, body: Any = None, **headers: str) -> Any:
@@ -75,7 +75,7 @@ def test_promoting_an_unchanged_draft_returns_the_same_version(world: World) -> 
     first = promote(world, draft)
 
     again = promote(world, draft)
-    pipelines.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
+    drafts.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
     renamed = promote(world, draft)
 
     assert [answer.status_code for answer in (first, again, renamed)] == [201, 200, 200]
@@ -89,7 +89,7 @@ def test_promoting_a_changed_draft_creates_the_next_version(world: World) -> Non
     promote(world, draft)
 
     for content in (other, PLAN):
-        pipelines.update_draft(draft, {"plan": content}, actor=world.operator.actor)
+        drafts.update_draft(draft, {"plan": content}, actor=world.operator.actor)
         assert promote(world, draft).status_code == 201
 
     found = Version.objects.order_by("number").values_list("number", "draft_revision", "spec_hash")
@@ -117,7 +117,7 @@ def test_promote_refuses_an_outdated_revision(world: World, how: str) -> None:
             return int(promote(world, draft, {"expected_revision": revision}).status_code)
         return int(promote(world, draft, If_Match=tag).status_code)
 
-    pipelines.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
+    drafts.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
 
     assert attempt(1, etag) == 412
     assert Version.objects.count() == 0
@@ -136,23 +136,23 @@ def test_promote_names_the_invalid_field(world: World, body: dict[str, Any], poi
 
 def test_promotion_of_a_prepared_plan_is_refused_once_another_plan_is_saved(world: World) -> None:
     draft = draft_of(world)
-    prepared = pipelines.prepare_promotion(draft, compute=here)
+    prepared = versions.prepare_promotion(draft, compute=here)
 
-    pipelines.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
+    drafts.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
 
     with pytest.raises(Conflict) as refused:
-        pipelines.promote(draft, actor=world.operator.actor, prepared=prepared)
+        versions.promote(draft, actor=world.operator.actor, prepared=prepared)
     assert refused.value.reason == "draft_changed"
     assert Version.objects.count() == 0
 
 
 def test_promotion_of_a_prepared_plan_survives_a_rename(world: World) -> None:
     draft = draft_of(world)
-    prepared = pipelines.prepare_promotion(draft, compute=here)
+    prepared = versions.prepare_promotion(draft, compute=here)
 
-    pipelines.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
+    drafts.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
 
-    version, is_new = pipelines.promote(draft, actor=world.operator.actor, prepared=prepared)
+    version, is_new = versions.promote(draft, actor=world.operator.actor, prepared=prepared)
     assert (version.plan.value, version.draft_revision, is_new) == (draft.plan, 2, True)
 
 
@@ -268,13 +268,13 @@ def test_diff_shows_the_changes_from_the_other_version(world: World) -> None:
 
 def test_diff_of_a_draft_uses_the_saved_plan(world: World) -> None:
     draft = draft_of(world)
-    version, _ = pipelines.promote(draft, actor=world.operator.actor)
+    version, _ = versions.promote(draft, actor=world.operator.actor)
     path = world.path(rest=f"/drafts/{draft.pk}/diff?against={version.pk}")
     same = world.viewer.api.get(path)
 
-    pipelines.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
+    drafts.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
     changed = world.viewer.api.get(path)
-    pipelines.update_draft(draft, {"plan": BROKEN}, actor=world.operator.actor)
+    drafts.update_draft(draft, {"plan": BROKEN}, actor=world.operator.actor)
     broken = world.viewer.api.get(path)
 
     assert same.json() == {"against": str(version.pk), "changes": [], "unified": "", "truncated": False}
@@ -320,12 +320,12 @@ def test_graph_is_an_svg(world: World) -> None:
 def test_promotion_and_its_response_parse_neither_plan_nor_spec(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     draft_of(world)
     saved = Draft.objects.get()
-    prepared = pipelines.prepare_promotion(saved, compute=here)
+    prepared = versions.prepare_promotion(saved, compute=here)
     parsings: list[str] = []
     monkeypatch.setattr(JsonText, "value", property(lambda text: parsings.append(text.text)))
 
-    first, _ = pipelines.promote(saved, actor=world.operator.actor, prepared=prepared)
-    again, is_new = pipelines.promote(saved, actor=world.operator.actor, prepared=prepared)
+    first, _ = versions.promote(saved, actor=world.operator.actor, prepared=prepared)
+    again, is_new = versions.promote(saved, actor=world.operator.actor, prepared=prepared)
     body = json.loads(PausingJSONRenderer().render(VersionSerializer(again).data))
 
     assert (again, is_new, body["plan"], body["spec"]["name"]) == (first, False, PLAN, PLAN["name"])

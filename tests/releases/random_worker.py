@@ -14,7 +14,7 @@ from apps.fleet.jobs import AgentLeft, WelcomeAgent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment
 from apps.releases.tasks import sum_progress, sweep
-from apps.tenancy.services import audit
+from apps.tenancy.services import ledger
 from apps.tenancy.services.ledger import Verification
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import KINDS, GivenUp
@@ -136,9 +136,9 @@ class Worker(Fleet):
             self._sweep()
 
     def _seal(self) -> None:
-        audit.seal_all()
-        ledger = Verification(self.scene.world.organization.pk)
-        assert (list(ledger.faults()), ledger.unsealed) == ([], 0)
+        ledger.seal_all()
+        verification = Verification(self.scene.world.organization.pk)
+        assert (list(verification.faults()), verification.unsealed) == ([], 0)
 
 
 def _no_storage(*_: object) -> None:

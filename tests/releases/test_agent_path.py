@@ -12,7 +12,7 @@ from django.db import transaction
 from django.test import Client
 
 from apps.fleet.models import Agent, AgentKey, Heartbeat
-from apps.releases.api.agent_path import routes
+from apps.releases.api.agent_path import exchange
 from apps.tenancy.credentials import Family, generate
 from byteor_cloud.ids import uuid7
 from tests.front import FrontClient
@@ -171,6 +171,6 @@ def test_key_without_the_scope_is_left_to_django(world: World) -> None:
 
 
 def test_layer_counts_requests_under_the_names_of_the_views() -> None:
-    assert [route.view_name for route in (routes.HEARTBEAT, routes.POLL, routes.REPORT)] == [
+    assert [route.view_name for route in (exchange.HEARTBEAT, exchange.POLL, exchange.REPORT)] == [
         "HeartbeatViewSet-send", "AgentDeploymentViewSet-retrieve-report", "AgentDeploymentViewSet-retrieve-report",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apps.releases.models import Approval, Deployment
-from apps.tenancy.services import audit, signing_keys
+from apps.tenancy.services import ledger, signing_keys
 from byteor.engine.signing import tar
 from byteor.verify import cli
 from tests.worlds import World, run_jobs
@@ -194,7 +194,7 @@ def test_evidence_of_a_deployment_that_used_an_earlier_approval_is_proven(
 def test_the_exported_ledger_is_proven_offline(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    audit.seal_all()
+    ledger.seal_all()
     exports = []
     for number, query in enumerate(("", "?after_seq=7")):
         path_ = f"/api/v1/orgs/{world.organization.pk}/audit-events/export{query}"

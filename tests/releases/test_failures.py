@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.releases.models import AgentFailure, Deployment, DeploymentAgent
-from apps.releases.services import offers
+from apps.releases.services import deployment_jobs
 from apps.releases.services.failures import MAX_CAUSES
 from tests.releases import stories
 from tests.releases.stories import command, report_from_all, roll_back, state, waves
@@ -129,7 +129,7 @@ def test_failed_rollback_does_not_replace_the_failure_to_activate(world: World, 
     assert state(deployment)[0] == "rolling_back"
     report(one_api, one, "failed", detail="still no disk")
     stories.set_offered_ago(deployment, 601, other)
-    offers.enqueue_rollout_step(deployment.pk)
+    deployment_jobs.enqueue_rollout_step(deployment.pk)
     run_jobs()
 
     assert state(deployment) == ("failed", "rollback_failed")
@@ -264,7 +264,7 @@ def test_migration_finds_the_failures_of_earlier_deployments(world: World, run_j
     report(agents[0][1], agents[0][0], "failed", detail="exit 8")
     stories.set_offered_ago(deployment, 601, agents[1][0])
     report(agents[2][1], agents[2][0], "rolled_back")
-    offers.enqueue_rollout_step(deployment.pk)
+    deployment_jobs.enqueue_rollout_step(deployment.pk)
     run_jobs()
     columns = ("part__agent__name", "action", "reason", "detail", "cause")
     recorded = set(AgentFailure.objects.values_list(*columns))

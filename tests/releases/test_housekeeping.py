@@ -45,13 +45,13 @@ def test_rows_of_a_superseded_deployment_are_deleted_after_a_year(world: World) 
     age(364, old)
     age(364, new)
 
-    tasks.forget_particulars()
+    tasks.delete_old_details()
     assert kept(old) == (2, 0, True)  # reports are kept for 90 days
     assert kept(new)[0] == 2
 
     age(366, old)
     age(366, new)
-    tasks.forget_particulars()
+    tasks.delete_old_details()
 
     assert kept(old) == (0, 0, False)
     # The new deployment runs, so its agents, their last reports and its timeline are kept, however old they are.
@@ -66,7 +66,7 @@ def test_an_old_running_deployment_can_be_rolled_back(world: World, run_jobs: An
     one, two = stories.bundles(world, 2)
     old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
     age(1000, old, new)
-    tasks.forget_particulars()
+    tasks.delete_old_details()
 
     answer = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
     run_jobs()
@@ -85,7 +85,7 @@ def test_rows_of_a_deployment_in_flight_are_kept(world: World) -> None:
     age(1000, deployment)
     parts, reports, has_timeline = kept(deployment)
 
-    tasks.forget_particulars()
+    tasks.delete_old_details()
 
     assert kept(deployment) == (parts, reports, has_timeline) == (1, 0, True)
 
@@ -95,7 +95,7 @@ def test_an_old_report_can_be_repeated(world: World) -> None:
     deployment = stories.active(world, world.bundle(), agents)
     age(1000, deployment)
     Assignment.objects.update(since=timezone.now() - YEARS - timedelta(days=1))
-    tasks.forget_particulars()
+    tasks.delete_old_details()
 
     answer = report(agents[0][1], agents[0][0], "active")
 
@@ -112,7 +112,7 @@ def test_a_decommissioned_agent_is_deleted_when_no_row_refers_to_it(world: World
     def prune(days: int) -> bool:
         Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - timedelta(days=days))
         age(days, deployment)
-        tasks.forget_particulars()
+        tasks.delete_old_details()
         artifacts.retain()
         return Agent.objects.filter(pk=left.pk).exists()
 
@@ -135,7 +135,7 @@ def test_a_deployment_under_way_keeps_its_decommissioned_agents(world: World) ->
     deployment = stories.offered(world, world.bundle())
     Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - YEARS)
 
-    tasks.forget_particulars()
+    tasks.delete_old_details()
     artifacts.retain()
 
     assert deployment.agents.count() == 2
@@ -154,7 +154,7 @@ def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) 
     for token, days in ((first, 91), (second, 89)):
         EnrollmentToken.objects.filter(pk=token.pk).update(**{column: now - timedelta(days=days)})
 
-    fleet_tasks.forget_credentials()
+    fleet_tasks.delete_old_credentials()
 
     assert set(AgentKey.objects.values_list("agent_id", flat=True)) == {two.pk, three.pk}
     assert not EnrollmentToken.objects.filter(pk=first.pk).exists()

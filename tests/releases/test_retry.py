@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.fleet.models import Assignment
 from apps.releases.models import Deployment
 from apps.releases.services import bundles as bundle_services
-from apps.releases.services import offers
+from apps.releases.services import deployment_jobs
 from apps.tenancy.models import AuditEvent
 from tests.releases import stories
 from tests.releases.stories import waves
@@ -116,7 +116,7 @@ def test_a_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) ->
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     stories.set_offered_ago(deployment, 601, agent)
-    offers.enqueue_rollout_step(deployment.pk)
+    deployment_jobs.enqueue_rollout_step(deployment.pk)
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "timeout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byteor_cloud.server.agent_requests import AgentsFirst, ShortCut, read, respond
@@ -111,26 +112,90 @@ def test_every_other_form_is_left_to_gunicorn(data: bytes) -> None:
     assert by_short_cut(data) is None
 
 
+# -- random requests ---------------------------------------------------------------------------------------------------
+# ``make fuzz`` tries many more of them. The templates are polls, heartbeats and reports, also several on a connection.
+
+CASES = int(os.environ.get("BYTEOR_FUZZ_CASES", "100"))
+POLL = f'GET {AGENT}/deployment?wait_s=30 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a"\r\nX-Forwarded-Proto: https\r\n\r\n'
+REPORT = PLAIN.replace("heartbeat", "deployment").replace("Length: 2\r\n\r\n{}", 'Length: 8\r\n\r\n{"a": 1}')
 _PIECES = st.sampled_from([
-    "\r\n", "\n", "\r", ":", ": ", " ", "\t", ",", "0", "2", "é", "\x00", "_", "?", "&a=b", "%0d", "HTTP/1.1",
-    "chunked",
+    "\r\n", "\n", "\r", ":", ": ", " ", "\t", ",", "0", "2", "é", "\x00", "_", "?", "#", "/", "..", "&a=b", "%0d",
+    "HTTP/1.1", "chunked",
     "Content-Length: 2\r\n", "Transfer-Encoding: chunked\r\n", "Connection: close\r\n", "Host: y\r\n", "X-A: 1\r\n",
-    "X-Forwarded-Proto: https\r\n", "Content-Length", "Expect: 100-continue\r\n", "POST ", "\r\n\r\n",
+    "X-Forwarded-Proto: https\r\n", "X-Forwarded-Ssl: on\r\n", "Content-Length", "Expect: 100-continue\r\n",
+    "POST ", "GET ", "\r\n\r\n",
 ])  # fmt: skip
+_EDITS = st.tuples(st.integers(0, 400), st.integers(0, 3), _PIECES | st.characters(codec="latin-1"))
+_NAMES = st.sampled_from([
+    "Accept", "accept-encoding", "User-Agent", "Content-Type", "Authorization", "If-None-Match",
+    "Idempotency-Key", "X-Request-ID", "X-Forwarded-For", "Forwarded", "Host", "Connection", "Keep-Alive",
+    "Content-Length", "content-length", "Transfer-Encoding", "TE", "Trailer", "Expect", "Upgrade", "Script-Name",
+    "Path-Info", "Remote-User", "X-A", "x-a", "X_A", "-", "1", "A.b", "A b", "Ä", "",
+])  # fmt: skip
+_VALUES = st.sampled_from([
+    "", "x", "2", "02", "+2", "1_0", "9" * 12, "keep-alive", "Close", "close, keep-alive", "chunked", "identity",
+    "https", "http", "on", "application/json", "100-continue", "h2c", '"a", W/"b"', "a\tb", "a\x7f", "é", " x ", "\t",
+]) | st.text(st.characters(codec="latin-1"), max_size=8)  # fmt: skip
+_FIELDS = st.tuples(_NAMES, st.sampled_from([": ", ":", ":  ", ":\t", " :"]), _VALUES).map("".join) | st.sampled_from([
+    "X-Forwarded-Proto: https", "X-Forwarded-Proto: http", "X-Forwarded-Ssl: on", "X-Forwarded-Protocol: ssl",
+    "Content-Length: 2", "Content-Type: application/json", "Connection: keep-alive", "X-A: 1", "x-a: 2", "X_A: 3",
+])  # fmt: skip
+_QUERIES = st.sampled_from(["", "?", "?wait_s=5", "?wait_s=5&wait_s=6", "?a", "?a=%41", "?a=b?c", "?a#b", "?é"])
 
 
-@given(st.lists(st.tuples(st.integers(0, len(PLAIN)), st.integers(0, 3), _PIECES), max_size=3))
-def test_what_is_accepted_gunicorn_reads_in_the_same_way(edits: list[tuple[int, int, str]]) -> None:
-    text = PLAIN
+def check_agreement(data: bytes) -> None:
+    """Assert that gunicorn accepts what the short cut accepts, and reads the same from it."""
+    short_cut = cut()
+    plain = read(data, short_cut._base, short_cut._scheme_headers)
+    if plain is not None:
+        expected = by_gunicorn(data)
+        rest = plain.rest
+        assert (comparable(plain.environ), rest[: plain.length], rest[plain.length :]) == (
+            comparable(expected[0]), *expected[1:],
+        )  # fmt: skip
+
+
+@settings(max_examples=CASES)
+@given(st.sampled_from([PLAIN, POLL, REPORT, POLL + PLAIN, PLAIN + POLL]), st.lists(_EDITS, max_size=4))
+def test_changed_request_is_read_as_gunicorn_reads_it(text: str, edits: list[tuple[int, int, str]]) -> None:
     for at, removed, inserted in edits:
         text = text[:at] + inserted + text[at + removed :]
-    data = text.encode("latin-1")
 
-    found = by_short_cut(data)
+    check_agreement(text.encode("latin-1"))
 
-    if found is not None:
-        expected = by_gunicorn(data)
-        assert (comparable(found[0]), *found[1:]) == (comparable(expected[0]), *expected[1:])
+
+@settings(max_examples=CASES)
+@given(
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from(["heartbeat", "deployment"]),
+    _QUERIES,
+    st.lists(_FIELDS, max_size=3),
+    st.sampled_from(["", "{}", "{}GET / HTTP/1.1\r\n\r\n", "0\r\n\r\n"]),
+)
+def test_request_of_random_fields_is_read_as_gunicorn_reads_it(
+    method: str, resource: str, query: str, fields: list[str], body: str
+) -> None:
+    head = "\r\n".join([f"{method} {AGENT}/{resource}{query} HTTP/1.1", "Host: x", *fields])
+
+    check_agreement(f"{head}\r\n\r\n{body}".encode("latin-1"))
+
+
+@settings(max_examples=CASES)
+@given(
+    st.sampled_from([POLL, PLAIN, REPORT]),
+    st.dictionaries(
+        st.from_regex(r"X-[A-Za-z0-9-]{1,20}", fullmatch=True).filter(lambda name: "forwarded" not in name.lower()),
+        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
+        max_size=5,
+    ),
+)
+def test_request_with_further_fields_is_accepted(text: str, fields: dict[str, str]) -> None:
+    are_distinct = len({name.upper() for name in fields}) == len(fields)
+    head, _, body = text.partition("\r\n\r\n")
+    data = "\r\n".join([head, *(f"{name}: {value}" for name, value in fields.items())]) + f"\r\n\r\n{body}"
+
+    assert (by_short_cut(data.encode()) is not None) == are_distinct
+    check_agreement(data.encode())
 
 
 def test_without_a_trusted_proxy_nothing_says_that_the_client_used_tls() -> None:

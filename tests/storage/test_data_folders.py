@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.storage import data_folders
-from byteor_cloud.storage.received_file import PARTIAL
+from byteor_cloud.storage.data_folders import PARTIAL
 from tests.artifacts.incidents import archive
 
 # It receives an upload, unpacks a bundle, and stops in the middle of its second file.

@@ -20,8 +20,8 @@ from apps.tenancy.models import AuditEvent, Project, UserToken
 from byteor_cloud import errors
 from byteor_cloud.api import problems
 from byteor_cloud.storage import blobs, space
+from byteor_cloud.storage.blobs import ReceivedFile
 from byteor_cloud.storage.file_storage import AtomicFileStorage
-from byteor_cloud.storage.received_file import ReceivedFile
 from tests.worlds import World
 
 HASH = "sha256:" + "ab" * 32

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from byteor_cloud.database import embedded
+from byteor_cloud.database import embedded_files
 from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +26,9 @@ static_files.collect()
 
 def prepare(data_dir: Path) -> None:
     """Put a migrated database and the static files into a new data folder, as the first server there would do."""
-    home = embedded._find_home(data_dir)
+    home = embedded_files.find_home(data_dir)
     made = made_once("migrated", _make)
-    source = embedded._find_home(made)
+    source = embedded_files.find_home(made)
     # Hard links are the fastest way, but do not work between two file systems. There the files are copied.
     how = "-al" if made.stat().st_dev == data_dir.stat().st_dev else "-a"
     subprocess.run(["cp", how, made / "static", made / "static.collected", data_dir], check=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from byteor_cloud.demo import ADMIN, AGENTS, REVIEWER, Demo
+from byteor_cloud.demo.main_job import ADMIN, AGENTS, REVIEWER, Demo
 from tests.object_store import SECRET_KEY, ObjectStore, object_store
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation

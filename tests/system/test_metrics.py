@@ -22,10 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apps.fleet.models import Heartbeat
 from apps.operations import metrics
-from apps.releases.api.agent_path import answers
+from apps.releases.api.agent_path import exchange
 from apps.releases.jobs import BuildBundle
 from apps.tenancy.models import AuditSeal
-from apps.tenancy.services import audit
+from apps.tenancy.services import ledger
 from byteor_cloud.worker.jobs import enqueue
 from tests.races import Race, at_once
 from tests.system.conftest import Installation
@@ -43,7 +43,7 @@ def _forget_earlier_requests() -> None:
 
     Each page of metrics would contain them, and writing and parsing them takes a second.
     """
-    answers._meter.cache_clear()
+    exchange._meter.cache_clear()
     for metric in vars(Metrics.get_instance()).values():
         if metric._labelnames:
             metric.clear()
@@ -171,9 +171,9 @@ def test_unsealed_events(world: World, other: World) -> None:
     total = AuditSeal.objects.count() + scrape()["byteor_audit_unsealed_events"]
     assert total > 20
 
-    audit.seal_chain(world.organization.pk)
+    ledger.seal_chain(world.organization.pk)
     behind = scrape()["byteor_audit_unsealed_events"]
-    audit.seal_all()
+    ledger.seal_all()
 
     assert 0 < behind < total
     assert scrape()["byteor_audit_unsealed_events"] == 0

@@ -18,7 +18,7 @@ import requests
 
 from byteor_cloud.api.schema.responses import PROBLEM
 from byteor_cloud.errors import URN
-from byteor_cloud.storage.received_file import PARTIAL
+from byteor_cloud.storage.data_folders import PARTIAL
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.test_metrics import parsed

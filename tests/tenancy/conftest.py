@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import AuditEvent, AuditSeal, MasterKey
-from apps.tenancy.services import audit, vault
+from apps.tenancy.services import ledger, vault
 from byteor_cloud.config import Key
 from tests.races import at_once
 from tests.tenancy.host_steps import OLD
@@ -40,7 +40,7 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 @pytest.fixture
 def seals(world: World) -> Any:
     """The seals of the organization after all its events were sealed."""
-    audit.seal_all()
+    ledger.seal_all()
     return AuditSeal.objects.filter(organization=world.organization).order_by("seq")
 
 

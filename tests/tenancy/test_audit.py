@@ -18,7 +18,7 @@ from pytest_django import DjangoAssertNumQueries
 from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
-from apps.tenancy.services import audit
+from apps.tenancy.services import audit, ledger
 from apps.tenancy.services.ledger import Verification
 from byteor.engine.hash_chain import GENESIS
 from byteor_cloud.ids import smallest_uuid7
@@ -141,7 +141,7 @@ def test_no_secret_is_in_any_row_or_log_line(world: World, caplog: pytest.LogCap
 def test_the_database_rejects_changes_of_events_even_by_its_owner(
     world: World, table: str, statement: str, role: str
 ) -> None:
-    audit.seal_chain(world.organization.pk)
+    ledger.seal_chain(world.organization.pk)
     before = AuditEvent.objects.count()
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -169,7 +169,7 @@ def test_the_events_of_a_purged_project_stay(world: World) -> None:
 
     assert not Project.objects.filter(pk=project).exists()
     assert set(events.values_list("pk", flat=True)) > before
-    audit.seal_all()
+    ledger.seal_all()
     assert list(Verification(world.organization.pk).faults()) == []
 
 
@@ -185,7 +185,7 @@ def test_an_organization_with_events_cannot_be_deleted(world: World) -> None:
 def test_sealing_links_every_event_once(world: World, other: World) -> None:
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
-    sealed = [audit.seal_chain(world.organization.pk, limit=5) for _ in range(total // 5 + 2)]
+    sealed = [ledger.seal_chain(world.organization.pk, limit=5) for _ in range(total // 5 + 2)]
 
     assert sum(sealed) == total
     assert sealed[-1] == 0
@@ -196,7 +196,7 @@ def test_sealing_links_every_event_once(world: World, other: World) -> None:
     assert [s.event_id for s in seals] == sorted(s.event_id for s in seals)
     assert list(Verification(world.organization.pk).faults()) == []
     assert not AuditSeal.objects.filter(organization=other.organization).exists()
-    audit.seal_all()
+    ledger.seal_all()
     assert not AuditEvent.objects.filter(seal=None, organization__isnull=False).exists()
 
 
@@ -207,10 +207,10 @@ def test_events_after_a_clock_that_was_ahead_are_sealed(world: World) -> None:
         resource_id="1",
         action="test.ahead", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
-    audit.seal_all()
+    ledger.seal_all()
 
     audit.record("test.after", actor=system_actor("test"), scope=world.organization, resource=("test", "2"))
-    audit.seal_all()
+    ledger.seal_all()
 
     assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()
 
@@ -226,8 +226,8 @@ def test_an_old_unsealed_event_is_sealed_within_the_hour_when_other_chains_went_
         resource_id="1",
         action="test.later", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
-    audit.seal_chain(other.organization.pk)
-    audit.seal_all()
+    ledger.seal_chain(other.organization.pk)
+    ledger.seal_all()
     assert left.exists()
 
     tasks.seal_rest()
@@ -237,14 +237,14 @@ def test_an_old_unsealed_event_is_sealed_within_the_hour_when_other_chains_went_
 
 
 def test_an_unsealed_event_older_than_the_last_seal_is_sealed_and_reported(world: World) -> None:
-    audit.seal_all()
+    ledger.seal_all()
     past = timezone.now() - timedelta(hours=2)
     event = AuditEvent.objects.create(
         id=smallest_uuid7(past), timestamp=past, organization=world.organization, resource_kind="test",
         resource_id="1",
         action="test.past", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
-    audit.seal_all()
+    ledger.seal_all()
     assert [fault.code for fault in Verification(world.organization.pk).faults()] == ["ledger.unsealed"]
 
     tasks.seal_rest()
@@ -254,11 +254,11 @@ def test_an_unsealed_event_older_than_the_last_seal_is_sealed_and_reported(world
 
 
 def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "AT_ONCE", 2)
+    monkeypatch.setattr(ledger, "AT_ONCE", 2)
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)
     assert left.count() > 4
 
-    audit.seal_all()
+    ledger.seal_all()
 
     assert not left.exists()
     assert list(Verification(world.organization.pk).faults()) == []
@@ -267,10 +267,10 @@ def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest
 def test_sealing_does_not_read_the_whole_ledger(
     world: World, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    audit.seal_all()
+    ledger.seal_all()
 
     with django_assert_num_queries(2) as queries:
-        audit.seal_all()
+        ledger.seal_all()
 
     last = AuditSeal.objects.order_by("-id").first()
     assert last is not None
@@ -279,7 +279,7 @@ def test_sealing_does_not_read_the_whole_ledger(
 
 
 def test_the_api_shows_the_seal(world: World) -> None:
-    audit.seal_all()
+    ledger.seal_all()
 
     newest = world.admin.api.get(org(world, "/audit-events?limit=1")).json()["results"][0]
 
@@ -293,7 +293,7 @@ def test_two_workers_seal_one_chain(at_once: Race) -> None:
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
-    sealed = at_once(*[lambda: audit.seal_chain(world.organization.pk)] * 4)
+    sealed = at_once(*[lambda: ledger.seal_chain(world.organization.pk)] * 4)
 
     assert sorted(sealed) == [0, 0, 0, total]
     assert list(Verification(world.organization.pk).faults()) == []

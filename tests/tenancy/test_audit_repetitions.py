@@ -15,7 +15,7 @@ from apps.tenancy import tasks
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent, RepeatedEvent, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import audit, tokens
+from apps.tenancy.services import audit, ledger, tokens
 from apps.tenancy.services.ledger import Verification
 from tests.races import Race
 from tests.worlds import PLAN, Api, World
@@ -111,7 +111,7 @@ def test_everything_that_a_key_can_repeat_becomes_two_events(world: World, machi
         **dict.fromkeys(flipped_twice, 2 * TIMES - 1),
     }
     assert not RepeatedEvent.objects.exists()
-    audit.seal_all()
+    ledger.seal_all()
     assert list(Verification(world.organization.pk).faults()) == []
 
 

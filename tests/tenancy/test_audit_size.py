@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from apps.tenancy.actors import system_actor
 from apps.tenancy.audit_changes import fit
 from apps.tenancy.models import AuditEvent
-from apps.tenancy.services import audit
+from apps.tenancy.services import audit, ledger
 from apps.tenancy.services.ledger import Verification
 from byteor_cloud.ids import uuid7
 from tests.worlds import World
@@ -131,7 +131,7 @@ def test_largest_labels_leave_a_short_event_and_a_valid_chain(world: World) -> N
     listed = world.admin.api.get(f"/api/v1/orgs/{world.organization.pk}/audit-events?action=agent.update").json()
     assert listed["results"][1]["changes"] == first.changes
     assert max(bytes_in_database(event.changes) for event in AuditEvent.objects.all()) <= LIMIT
-    audit.seal_all()
+    ledger.seal_all()
     assert list(Verification(world.organization.pk).faults()) == []
 
 

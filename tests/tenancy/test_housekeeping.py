@@ -16,7 +16,8 @@ from apps.tenancy import tasks
 from apps.tenancy.api.serializers.settings import EnvironmentSettingsSerializer
 from apps.tenancy.models import AuditEvent, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import accounts, housekeeping, pruning, tokens
+from apps.tenancy.services import accounts, housekeeping, tokens
+from byteor_cloud.database import deletion
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +40,7 @@ def test_only_old_sessions_and_nonces_are_deleted() -> None:
     Code.objects.filter(code="old").update(timestamp=now - timedelta(hours=2))
     Partial.objects.filter(token="old").update(timestamp=now - timedelta(hours=2))
 
-    tasks.forget_sign_ins()
+    tasks.delete_old_sign_ins()
 
     assert list(Session.objects.values_list("session_key", flat=True)) == ["young"]
     assert list(Nonce.objects.values_list("salt", flat=True)) == ["young"]
@@ -80,7 +81,7 @@ def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) 
             family.objects.filter(name=name).update(**{column: now - age})
     events = AuditEvent.objects.count()
 
-    tasks.forget_credentials()
+    tasks.delete_old_credentials()
 
     for family in (UserToken, OrganizationKey):
         left = family.objects.filter(name__in=["old", "recent", "usable"]).order_by("id")
@@ -102,18 +103,18 @@ def test_one_time_links_are_deleted_a_day_after_they_expired(world: World) -> No
     for link, hours in ((old, 25), (recent, 23)):
         SignInLink.objects.filter(pk=link.pk).update(expires_at=timezone.now() - timedelta(hours=hours))
 
-    tasks.forget_credentials()
+    tasks.delete_old_credentials()
 
     assert SignInLink.objects.count() == 2
     assert not SignInLink.objects.filter(pk=old.pk).exists()
 
 
 def test_no_statement_deletes_more_than_a_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "AT_ONCE", 10)
+    monkeypatch.setattr(deletion, "AT_ONCE", 10)
     minute = int(time.time()) // 60
     RateCounter.objects.bulk_create(RateCounter(key=f"k{n}", minute=minute - 9, count=1) for n in range(25))
 
     with CaptureQueriesContext(connection) as queries:
-        assert pruning.delete_in_batches(RateCounter.objects.filter(minute=minute - 9)) == 25
+        assert deletion.delete_in_batches(RateCounter.objects.filter(minute=minute - 9)) == 25
 
     assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3

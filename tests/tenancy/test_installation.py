@@ -13,7 +13,7 @@ from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, AuditSeal, Membership, SigningKey, User, UserToken
 from apps.tenancy.permissions import Role
-from apps.tenancy.services import accounts, audit, organizations, signing_keys, tokens
+from apps.tenancy.services import accounts, audit, ledger, organizations, signing_keys, tokens
 from apps.tenancy.services.ledger import Verification
 from byteor.engine.hash_chain import LedgerCode
 from tests.races import Race
@@ -165,10 +165,10 @@ def test_the_worker_seals_the_installations_chain(world: World) -> None:
 def test_events_that_an_older_release_left_unsealed_are_sealed_first_and_in_order(world: World, other: World) -> None:
     """The organizations' chains are sealed, but the installation's chain has no seals yet."""
     for one in (world, other):
-        audit.seal_chain(one.organization.pk)
+        ledger.seal_chain(one.organization.pk)
     make_token(world.viewer)
 
-    audit.seal_all()
+    ledger.seal_all()
 
     sealed = AuditSeal.objects.filter(organization=None).order_by("seq").values_list("event_id", flat=True)
     assert list(sealed) == list(
@@ -181,7 +181,7 @@ def test_two_workers_seal_the_installations_chain_once(at_once: Race) -> None:
     World("third")
     total = count_installation_events()
 
-    sealed = at_once(*[lambda: audit.seal_chain(None)] * 4)
+    sealed = at_once(*[lambda: ledger.seal_chain(None)] * 4)
 
     assert sorted(sealed) == [0, 0, 0, total]
     assert list(Verification(None).faults()) == []
@@ -213,7 +213,7 @@ def test_the_database_permits_one_event_at_each_sequence_number(world: World) ->
 
 
 def test_an_altered_event_is_found(world: World) -> None:
-    audit.seal_all()
+    ledger.seal_all()
     event = AuditSeal.objects.get(organization=None, seq=2).event
     with without_triggers():
         AuditEvent.objects.filter(pk=event.pk).update(ip="192.0.2.99")

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from apps.tenancy import tasks
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, SigningKey
-from apps.tenancy.services import audit, ledger, master_key, signing_keys, vault
+from apps.tenancy.services import ledger, master_key, signing_keys, vault
 from byteor.engine.hash_chain import Checkpoint
 from byteor.engine.signing.keys import KeyStatus
 from byteor.verify import cli
@@ -41,7 +41,7 @@ def test_the_export_is_verified_with_the_installations_keys(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_token(world.viewer)
-    audit.seal_all()
+    ledger.seal_all()
     export, keys_, theirs = tmp_path / "installation.ndjson", tmp_path / "keys.json", tmp_path / "acme.json"
     code, lines = run("export_ledger", "--installation")
     export.write_text("".join(f"{text}\n" for text in lines))
@@ -65,7 +65,7 @@ def test_the_export_is_verified_with_the_installations_keys(
 def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: World, other: World) -> None:
     make_token(world.viewer)
     make_token(other.viewer)
-    audit.seal_all()
+    ledger.seal_all()
 
     text = "".join(ledger.export_lines(world.organization))
 
@@ -78,7 +78,7 @@ def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: W
 def test_earlier_exports_still_verify_after_a_rotation(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    audit.seal_all()
+    ledger.seal_all()
     export = tmp_path / "before.ndjson"
     export.write_text("".join(f"{text}\n" for text in run("export_ledger", "--installation")[1]))
 

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from apps.tenancy.models import AuditEvent, OrganizationKey, SigningKey, User
-from apps.tenancy.services import audit, signing_keys
+from apps.tenancy.services import ledger, signing_keys
 from tests.tenancy.installation_steps import make_token, sign_in
 from tests.tenancy.ledger_steps import run
 from tests.worlds import World
@@ -113,7 +113,7 @@ def test_operators_see_events_that_belong_to_no_organization(world: World, other
     assert client.get(f"/admin/tenancy/auditevent/{own.pk}/change/").status_code == 200
     assert admins.get(f"/admin/tenancy/auditevent/{own.pk}/change/").status_code == 404
     signing_keys.ensure_installation_key()
-    audit.seal_all()
+    ledger.seal_all()
     for table in ("auditseal", "signingkey"):
         assert client.get(f"/admin/tenancy/{table}/?organization__isnull=True").context["cl"].result_count > 0
     key = SigningKey.objects.get(organization=None)

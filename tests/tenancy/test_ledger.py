@@ -102,7 +102,7 @@ def test_a_removed_seal_is_found(world: World, seals: Any) -> None:
     newest = AuditEvent.objects.create(
         organization=world.organization, timestamp=timezone.now() + timedelta(hours=2), outcome="success"
     )
-    audit.seal_all()
+    ledger.seal_all()
 
     with without_triggers():
         seals.filter(seq=3).delete()
@@ -110,7 +110,7 @@ def test_a_removed_seal_is_found(world: World, seals: Any) -> None:
     gap = [(LedgerCode.MISSING, 3, None), (LedgerCode.BROKEN, 4, fourth)]
     assert faults(world) == [*gap, (LedgerCode.UNSEALED, None, third)]
     # The worker seals the event again, at the wrong place: the end of the chain.
-    audit.seal_all()
+    ledger.seal_all()
     assert faults(world) == [*gap, (LedgerCode.BACKDATED, seals.get(event=newest).seq + 1, third)]
 
 
@@ -180,7 +180,7 @@ def test_a_backdated_event_is_found_once_it_is_sealed(world: World, seals: Any) 
     )
     assert [f[0] for f in faults(world)] == [LedgerCode.UNSEALED]
 
-    audit.seal_all()
+    ledger.seal_all()
 
     last = seals.last()
     assert faults(world) == [(LedgerCode.BACKDATED, last.seq, str(last.event_id))]
@@ -194,7 +194,7 @@ def test_an_event_that_is_not_sealed_yet_is_no_fault(world: World, seals: Any) -
 
     assert list(verification.faults()) == []
     assert (verification.unsealed, verification.unsealed_since) == (1, early)
-    audit.seal_all()
+    ledger.seal_all()
     assert faults(world) == []
 
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_reveals_a_rebuilt_chain(world: World, seals: Any) -> None:
     with without_triggers():
         AuditEvent.objects.filter(pk=third).update(actor_display="nobody")
         AuditSeal.objects.filter(organization=world.organization).delete()
-        audit.seal_chain(world.organization.pk)
+        ledger.seal_chain(world.organization.pk)
 
     assert faults(world) == []
     assert faults(world, known=known) == [(LedgerCode.REWRITTEN, 9, event_of(seals, 9))]
@@ -247,7 +247,7 @@ def test_any_number_and_text_can_be_sealed(world: World) -> None:
     }
     audit.record("x", actor=world.admin.actor, scope=world.organization, resource=("x", '"\\é\t😀'), changes=changes)
 
-    audit.seal_all()
+    ledger.seal_all()
 
     assert faults(world) == []
     exported = [read_line(text[:-1]) for text in list(ledger.export_lines(world.organization))[:-1]]

@@ -68,7 +68,7 @@ def test_hosts_that_were_not_seen_for_a_minute_do_not_count(world: World, on_hos
     on_host(NEW, OLD)
 
     assert rotate_master_key()[1].startswith("None of the hosts seen in the last 60 seconds needs the previous key")
-    assert hosts.forget_silent() == 1
+    assert hosts.delete_old_hosts() == 1
     assert [host.name for host in Host.objects.all()] == ["edge-1"]
 
 

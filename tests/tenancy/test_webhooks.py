@@ -202,6 +202,6 @@ def test_deliveries_are_kept_for_a_month(world: World, receiver: Receiver) -> No
     WebhookDelivery.objects.filter(event=old).update(created_at=timezone.now() - timedelta(days=30, minutes=1))
     WebhookDelivery.objects.filter(event=young).update(created_at=timezone.now() - timedelta(days=29))
 
-    tasks.forget_deliveries()
+    tasks.delete_old_deliveries()
 
     assert WebhookDelivery.objects.get().event == young

@@ -22,7 +22,8 @@ from typing import Any
 import requests
 import yaml
 
-from byteor_cloud.demo import ApiClient, DemoError, plan
+from byteor_cloud.demo.main_job import plan
+from byteor_cloud.demo.site import ApiClient, DemoError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {"byteor": "byteor", "byteor_cloud": "."}

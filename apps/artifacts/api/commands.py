@@ -7,7 +7,7 @@ from typing import Any
 from apps.artifacts.api.serializers.bisects import BisectArtifactSerializer, BisectSerializer
 from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, cancellation, replays
+from apps.artifacts.services import bisects, replays
 from apps.tenancy.actors import Actor
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.commands import command
@@ -52,7 +52,7 @@ def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
     return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
 
 
-@command(check=cancellation.check_cancellable)
+@command(check=replays.check_cancellable)
 @Operation(
     "cancelReplay",
     P.OPERATE_ENVIRONMENT,
@@ -65,4 +65,4 @@ def cancel(row: Replay, *, reason: str, actor: Actor) -> None:
 
     Ends a queued or running dry run as `failed` with the error code `cancelled`.
     """
-    cancellation.cancel(row, reason=reason, actor=actor)
+    replays.cancel(row, reason=reason, actor=actor)

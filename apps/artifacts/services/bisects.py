@@ -13,7 +13,7 @@ from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services import captures, replays
 from apps.artifacts.services.uploads import WORKER, storable
 from apps.pipelines.models import Version
-from apps.pipelines.services.pipelines import diff_versions
+from apps.pipelines.services.versions import diff_versions
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit

@@ -62,7 +62,7 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
     try:
         return read(_opened(artifact))
     except FileNotFoundError:  # it was removed meanwhile, or somebody deleted a part of it
-        derived.forget(artifact)
+        derived.delete(artifact)
     try:
         return read(_opened(artifact))
     except FileNotFoundError as error:  # once more: the host removes captures soon after they were unpacked
@@ -153,7 +153,7 @@ def read_journal[R](
     try:
         return _read(artifact, read_in)
     except StaleIndex:
-        derived.forget(artifact)
+        derived.delete(artifact)
         raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
 
 

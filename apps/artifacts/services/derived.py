@@ -49,16 +49,16 @@ def keep(artifact: Artifact, made: Path, size: int) -> Path | None:
     return None if new in excess else new.path
 
 
-def forget(artifact: Artifact) -> None:
-    """Remove from this host what was derived from an artifact."""
+def delete(artifact: Artifact) -> None:
+    """Delete from this host what was derived from an artifact."""
     with transaction.atomic():
         _lock()
         taken = _take_out(each for each in folders.list_kept() if each.artifact == artifact.pk)
     _delete(taken)
 
 
-def tidy() -> None:
-    """Remove from this host what nobody used for a day and what is of deleted artifacts. Correct what is counted."""
+def delete_unused() -> None:
+    """Delete from this host what nobody used for a day and what is of deleted artifacts. Correct what is counted."""
     with transaction.atomic():
         _lock()
         kept = folders.list_kept()

@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.artifacts.models import Replay, ReplayFrames
 from apps.artifacts.services import children
 from apps.artifacts.services.effects import TOTAL_S, Executor
-from apps.artifacts.services.replays import approval_subject, end, needs_approval
+from apps.artifacts.services.replays import approval_subject, end, finish, needs_approval
 from apps.artifacts.services.uploads import WORKER, storable, unpacked
 from apps.releases.services import approvals
 from apps.tenancy.policy import ReplayPolicy
@@ -114,7 +114,7 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
     ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": outcome["egress_frames"]})
     usage.add_work(row.environment.project.organization_id, outcome["work"])
     counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
-    advance(
+    finish(
         row,
         _OUTCOME[OutcomeStatus(outcome["status"])],
         actor=WORKER,
@@ -124,7 +124,6 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
         warnings=outcome["warnings"],
         error=None if outcome["error"] is None else storable(outcome["error"]),
         error_code=outcome["error_code"],
-        finished_at=timezone.now(),
     )
 
 

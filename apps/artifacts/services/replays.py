@@ -1,7 +1,8 @@
-"""Request and approve replays. ``replay_runs`` runs them."""
+"""Request, approve, cancel and end replays. ``replay_runs`` runs them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.db.models import QuerySet, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
-from apps.artifacts.jobs import RunReplay
+from apps.artifacts.jobs import RunReplay, StepBisect
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services.uploads import WORKER, version_for
 from apps.pipelines.models import Version
@@ -307,7 +308,40 @@ def follow_approval(approval_id: str) -> None:
             end(row, ReplayEvent.FAIL, error=f"approval.{approval.status}")
 
 
+@transaction.atomic
+def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
+    """End a queued or running dry run. Its process notices within a second. Raises Conflict for any other replay."""
+    row = lock_row(replay, related=("environment__project",))
+    check_cancellable(row)
+    return finish(
+        row,
+        ReplayEvent.FAIL,
+        actor=actor,
+        changes={"error": "cancelled", "reason": reason},
+        error=f"cancelled: {reason}" if reason else "cancelled",
+        error_code="cancelled",
+    )
+
+
+def check_cancellable(row: Replay) -> None:
+    """Raise the Conflict with which ``cancel`` would refuse the replay."""
+    if row.mode != Replay.Mode.DRY_RUN:
+        raise Conflict("Only a dry run can be cancelled. Side effects may have happened.", code="replay.not_dry_run")
+    if row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+        raise Conflict(f"The replay is {row.status}. There is nothing to cancel.", code="replay.ended")
+
+
 def end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = "", **fields: Any) -> None:
     """End the replay without a result."""
     changes = {"error": error, "detail": detail} if error else {}
-    advance(row, event, actor=WORKER, changes=changes, error=error, finished_at=timezone.now(), **fields)
+    finish(row, event, actor=WORKER, changes=changes, error=error, **fields)
+
+
+@transaction.atomic
+def finish(row: Replay, event: ReplayEvent, *, actor: Actor, changes: Mapping[str, Any], **fields: Any) -> Replay:
+    """End the replay, and let the bisect that requested it continue."""
+    ended = advance(row, event, actor=actor, changes=changes, finished_at=timezone.now(), **fields)
+    if ended.bisect_id is not None:
+        organization = ended.environment.project.organization_id
+        enqueue(StepBisect(bisect_id=str(ended.bisect_id)), organization=organization, person=ended.person)
+    return ended

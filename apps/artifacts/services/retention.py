@@ -1,4 +1,4 @@
-"""Removal of expired artifacts, of decommissioned agents, and of blobs that no row refers to."""
+"""Deletion of old artifacts, of agents that left long ago, and of blobs that no row refers to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.releases.models import AgentReport, Deployment, DeploymentAgent
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
-from apps.tenancy.services.pruning import delete_in_batches
+from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import each_row, without_large
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.storage import blobs
@@ -29,18 +29,18 @@ AGENTS_KEPT_FOR = timedelta(days=90)
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
 
-def expire_artifacts(now: datetime | None = None) -> int:
+def delete_old_artifacts(now: datetime | None = None) -> int:
     """Delete artifacts past their environment's ``artifact_retention_days`` and their replays; return how many."""
     now = now or timezone.now()
     removed = 0
     for environment in each_row(Environment.objects.live().select_related("project")):
-        while count := _expire_batch(environment, now):
+        while count := _delete_batch(environment, now):
             removed += count
     return removed
 
 
 @transaction.atomic
-def _expire_batch(environment: Environment, now: datetime) -> int:
+def _delete_batch(environment: Environment, now: datetime) -> int:
     days = environment.effective_settings.artifact_retention_days
     expired = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
     ids = list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE])
@@ -56,22 +56,22 @@ def _expire_batch(environment: Environment, now: datetime) -> int:
     return len(ids)
 
 
-def forget_agents(now: datetime | None = None) -> int:
+def delete_old_agents(now: datetime | None = None) -> int:
     """Delete agents that were decommissioned 90 days ago and that no other row refers to; return how many.
 
     Artifacts, deployments and reports have retention periods of their own and keep their agents until then.
     """
     of_agent = {"agent_id": OuterRef("pk")}
-    forgettable = Agent.objects.filter(
+    deletable = Agent.objects.filter(
         ~Exists(Artifact.objects.filter(**of_agent)),
         ~Exists(DeploymentAgent.objects.filter(**of_agent)),
         ~Exists(AgentReport.objects.filter(**of_agent)),
         decommissioned_at__lt=(now or timezone.now()) - AGENTS_KEPT_FOR,
     )
-    return delete_in_batches(forgettable)
+    return delete_in_batches(deletable)
 
 
-def remove_unreferenced() -> int:
+def delete_unreferenced_blobs() -> int:
     """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction; return how many.
 
     If the blob store fails, the other blobs wait for the next run, which tries the failed blob last.
@@ -79,7 +79,7 @@ def remove_unreferenced() -> int:
     removed = 0
     for content_hash in _list_unreferenced():
         try:
-            removed += _remove(content_hash)
+            removed += _delete_blob(content_hash)
         except (Unavailable, OSError):
             UnreferencedBlob.objects.filter(pk=content_hash).update(since=timezone.now())
             raise
@@ -94,7 +94,7 @@ def _list_unreferenced() -> Iterator[str]:
 
 
 @transaction.atomic
-def _remove(content_hash: str) -> bool:
+def _delete_blob(content_hash: str) -> bool:
     """Delete the blob unless a row refers to it again; return whether it was deleted."""
     # A transaction that deletes an artifact holds this lock until it commits. Only then is the artifact seen as gone.
     listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
@@ -120,7 +120,7 @@ def _find_referenced(hashes: list[str]) -> set[str | None]:
 
 
 def list_stray_blobs(now: datetime | None = None) -> int:
-    """Find blobs that no row ever referred to and list them for ``remove_unreferenced``; return how many.
+    """Find blobs that no row ever referred to and list them for ``delete_unreferenced_blobs``; return how many.
 
     A process that dies after it stored a blob and before it wrote the row leaves a stray blob. The hour selects a 168th
     of the blob store's folders, so that hourly calls check all folders in a week at little cost each.

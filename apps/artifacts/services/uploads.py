@@ -28,7 +28,7 @@ from byteor_cloud.captures.files import build_capture, size_of
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import InvalidInput, QuotaExceeded, Unavailable
 from byteor_cloud.storage import blobs, data_folders
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters, jobs
 from byteor_cloud.worker.jobs import Claim, enqueue
 
 WORKER = system_actor("artifacts")
@@ -162,17 +162,17 @@ def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact
         if row is None:
             raise Unavailable("The artifact was being removed at the same moment. Upload it again.", retry_after=1)
         organization = row.environment.project.organization_id
-        if row.status == ArtifactStatus.RECEIVED and jobs.resume(
+        if row.status == ArtifactStatus.RECEIVED and dead_letters.resume(
             IngestArtifact(artifact_id=key), organization=organization, serial=key
         ):
             audit.record("artifact.requeue", actor=actor, scope=row.environment, resource=("artifact", row.pk))
     return row
 
 
-def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, jobs.Obstacle]:
+def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, dead_letters.Obstacle]:
     """Return why the checks of these artifacts cannot continue, for those of which this is known."""
     by_key = {str(row.pk): row.pk for row in artifacts if row.status == ArtifactStatus.RECEIVED}
-    return {by_key[key]: obstacle for key, obstacle in jobs.find_obstacles(by_key).items()}
+    return {by_key[key]: obstacle for key, obstacle in dead_letters.find_obstacles(by_key).items()}
 
 
 @contextmanager

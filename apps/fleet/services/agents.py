@@ -1,26 +1,22 @@
-"""Services of agents and their credentials, and the selection of a deployment's agents."""
+"""Rename, relabel, drain and decommission agents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
-from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
-from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat
+from apps.fleet.models import Agent
 from apps.fleet.services.keys import check_enrolled, revoke_keys
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
-from apps.tenancy.services import audit, housekeeping
+from apps.tenancy.services import audit
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.state import keep_environments, lock_row
-from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden
 from byteor_cloud.worker.jobs import enqueue
 
@@ -121,35 +117,3 @@ def decommission_locked(agent: Agent, *, environment: Environment, actor: Actor,
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
     # A rollout that waits for this agent must go on without it.
     enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)
-
-
-def note_boot(agent_id: UUID, boot_id: str | None) -> None:
-    """Store the id of the agent's process, if it is another one. A trigger of the table then looks for clones."""
-    if boot_id:
-        Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
-
-
-def forget_credentials(now: datetime | None = None) -> int:
-    """Delete enrollment tokens and agent keys that expired or were revoked 90 days ago; return how many."""
-    now = now or timezone.now()
-    return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
-
-
-def select_agents(environment: Environment, target: Target, *, with_drained: bool = False) -> Any:
-    """Return the agents that a deployment's target selects, ordered by id.
-
-    Drained agents are in no target; ``with_drained`` selects them too, to tell why an agent is missing.
-    """
-    agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
-    if not with_drained:
-        agents = agents.filter(drained_at=None)
-    if target.agents is not None:
-        return agents.filter(pk__in=unnest_ids(target.agents))
-    if target.selector is not None:
-        return agents.filter(labels__contains=target.selector)
-    return agents
-
-
-def unnest_ids(agent_ids: Iterable[UUID | str]) -> RawSQL:
-    """Return an expression for ``agent_id__in`` that passes any number of ids as one query parameter."""
-    return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])

@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
 from apps.fleet.models import RunningInterval
-from apps.tenancy.services.pruning import delete_in_batches
+from byteor_cloud.database.deletion import delete_in_batches
 
 HISTORY_KEPT_FOR = timedelta(days=365)
 
@@ -28,6 +28,6 @@ def running_at(moment: datetime) -> QuerySet[Any]:
     return intervals().filter(Q(ended_at=None) | Q(ended_at__gt=moment), started_at__lte=moment)
 
 
-def forget_history(now: datetime | None = None) -> int:
+def delete_old_history(now: datetime | None = None) -> int:
     """Delete the intervals that ended a year ago; return how many. Those of a deleted agent go with it."""
     return delete_in_batches(RunningInterval.objects.filter(ended_at__lt=(now or timezone.now()) - HISTORY_KEPT_FOR))

@@ -15,17 +15,17 @@ person ends the suspicion, by a rotation *now*, or by enrolling the agent again,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Command, Heartbeat
+from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Command, EnrollmentToken, Heartbeat
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Environment
-from apps.tenancy.services import audit
+from apps.tenancy.services import audit, housekeeping
 from apps.tenancy.services.state import keep_environments, lock_row
 from apps.tenancy.services.tokens import record_credential, revoke
 from byteor_cloud.errors import Conflict, TooManyRequests, Unauthenticated
@@ -186,3 +186,9 @@ def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) ->
             resource=("agent", agent.pk),
             changes={"clone_suspected_at": [since.isoformat(), None]},
         )
+
+
+def delete_old_credentials(now: datetime | None = None) -> int:
+    """Delete enrollment tokens and agent keys that expired or were revoked 90 days ago; return how many."""
+    now = now or timezone.now()
+    return housekeeping.delete_old(EnrollmentToken, now) + housekeeping.delete_old(AgentKey, now)

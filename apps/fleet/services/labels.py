@@ -14,7 +14,8 @@ from django.db.models.expressions import CombinedExpression
 from django.utils import timezone
 
 from apps.fleet.models import Agent
-from apps.fleet.services.agents import unnest_ids, welcome
+from apps.fleet.services.agents import welcome
+from apps.fleet.services.selection import unnest_ids
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit

@@ -1,4 +1,7 @@
-"""The agent keys that this process has verified. Requests that look up keys at the same time share one query.
+"""The agent keys that this process has verified, and the times of their last uses.
+
+Requests that look up keys at the same time share one query. The requests that agents send continually do not write the
+time of the last use themselves, since a heartbeat would need a second statement: it is stored for many keys at once.
 
 A key is taken from the cache only while ``byteor_cloud.database.notices`` is current, so that a revocation, a
 decommissioned agent, or a deleted environment or project takes effect within a second. Triggers send the notifications
@@ -13,16 +16,23 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
+import structlog
+from django.db import DatabaseError
+from gevent.monkey import is_module_patched
+
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
+from byteor_cloud.concurrency import deadline
 from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.database.connections import FrequentStatement
 from byteor_cloud.database.notices import Notices, notices
+from byteor_cloud.storage import space
 
 MAX_KEYS, MAX_AGE_S = 150_000, 900.0
 MAX_UNKNOWN, UNKNOWN_AGE_S = 10_000, 60.0
 # The pause after a look-up that found nothing at all. A storm of unknown keys then costs a hundred queries a second at
 # most; an agent whose key this process does not know yet waits that long at most.
 STORM_PAUSE_S = 0.01
+logger = structlog.get_logger(__name__)
 
 _SQL = f"""
 SELECT k.digest, k.agent_id, a.environment_id, e.project_id, p.organization_id, k.scopes,
@@ -194,3 +204,59 @@ class AgentKeys:
 
 
 agent_keys = AgentKeys(notices)
+
+
+# -- uses ------------------------------------------------------------------------------------------------------------
+
+USE_PRECISION_S = 60.0
+USE_PAUSE_S = 1.0  # in which the keys of one statement are collected
+_MOST_KEYS = 2000  # of one statement
+_USES_LIMIT_S = 10.0
+_use_statement = FrequentStatement("""
+WITH stored AS (
+    UPDATE fleet_agentkey SET last_used_at = now() WHERE id IN (
+        SELECT id FROM fleet_agentkey
+        WHERE digest = ANY(%s::text[]) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+        FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING 1)
+SELECT count(*) FROM stored
+""")
+
+
+class KeyUses:
+    """The keys of this process whose last use is not stored yet."""
+
+    def __init__(self) -> None:
+        self._due: list[str] = []
+        self._lock = threading.Lock()
+
+    def note(self, key: KnownKey) -> None:
+        """Note that the key is used now. In an event loop this writes nothing itself, and is stored soon afterwards."""
+        now = time.monotonic()
+        if now < key.use_due_at:
+            return
+        key.use_due_at = now + USE_PRECISION_S
+        with self._lock:
+            self._due.append(key.digest)
+            is_first = len(self._due) == 1
+        if not is_module_patched("threading"):
+            self.store()
+        elif is_first:
+            threading.Timer(USE_PAUSE_S, self.store).start()
+
+    def store(self) -> None:
+        """Store the noted uses. Uses that cannot be stored are dropped: the keys will be used again."""
+        with self._lock:
+            due, self._due = self._due, []
+        if space.is_low_for_database():
+            return
+        try:
+            with deadline.limited(_USES_LIMIT_S):
+                for start in range(0, len(due), _MOST_KEYS):
+                    # Digests are hexadecimal, so that they need no quotes in PostgreSQL's text form of an array.
+                    _use_statement.run(f"{{{','.join(due[start : start + _MOST_KEYS])}}}")
+        except DatabaseError as error:
+            logger.warning("key_uses_lost", keys=len(due), error=str(error).partition("\n")[0])
+
+
+key_uses = KeyUses()

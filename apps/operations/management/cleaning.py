@@ -36,7 +36,7 @@ def clean() -> None:
     """Clean the data folder once. A failure is logged, and the next attempt may succeed."""
     try:
         data_folders.remove_leftovers()
-        derived.tidy()
+        derived.delete_unused()
     except Exception as error:
         logger.warning("cleaning_failed", exc_info=error)
     finally:

@@ -13,7 +13,8 @@ import psycopg
 import structlog
 
 from byteor_cloud.config import Config
-from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 
 RETRY_S = 1.0
 logger = structlog.get_logger(__name__)

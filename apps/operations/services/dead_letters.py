@@ -16,7 +16,7 @@ from apps.tenancy.models import Tenant, Webhook
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import audit
 from byteor_cloud.errors import Conflict
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker.dead_letters import retry_dead_letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def retry(job: ProcrastinateJob, *, actor: Actor) -> None:
     locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
     if locked.status != "failed":
         raise Conflict(f"The job is {locked.status}. Only a failed job can be retried.", code="not_failed")
-    if not jobs.retry_dead_letter(locked.pk):
+    if not retry_dead_letter(locked.pk):
         raise Conflict("An equal job already waits in the queue.", code="queued_again")
     audit.record(
         "job.retry", actor=actor, scope=tenant_of(locked), resource=("job", locked.pk),

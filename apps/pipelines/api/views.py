@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.canonical import sha256
@@ -52,7 +52,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     filters = BY_NAME
     draft: Draft
     compiled: CompiledDraft | None = None
-    promotable: pipelines.Promotable | None = None
+    promotable: versions.Promotable | None = None
     operations = {
         "list": Operation(
             "listDrafts", P.VIEW_ENVIRONMENT, "List drafts", "Returns the environment's pipeline drafts, newest first."
@@ -93,21 +93,21 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         """Compile the plan that will be saved or promoted."""
         if self.action == "version":
             self.draft = self.get_object()
-            self.promotable = pipelines.prepare_promotion(self.draft, compute=self.compute)
+            self.promotable = versions.prepare_promotion(self.draft, compute=self.compute)
         elif self.action in {"create", "update"} and isinstance(request.data, dict):
             plan = request.data.get("plan")
             self.compiled = self.compute(compile_draft, plan) if isinstance(plan, dict) else None
 
     def perform_create(self, data: dict[str, Any]) -> Model:
-        return pipelines.create_draft(environment=self.environment, actor=self.actor, compiled=self.compiled, **data)
+        return drafts.create_draft(environment=self.environment, actor=self.actor, compiled=self.compiled, **data)
 
     def perform_update(self, row: Draft, data: dict[str, Any]) -> Model:
-        return pipelines.update_draft(
+        return drafts.update_draft(
             row, data, actor=self.actor, expected_revision=self.expected_revision, compiled=self.compiled
         )
 
     def perform_destroy(self, row: Draft) -> None:
-        pipelines.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
+        drafts.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
 
     @Operation(
         "previewDraft",
@@ -145,7 +145,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         draft again returns the existing version (200). A plan that does not compile is refused (422).
         """
         expected = self.validated(request).get("expected_revision", self.expected_revision)
-        version, is_new = pipelines.promote(
+        version, is_new = versions.promote(
             self.draft, expected_revision=expected, actor=self.actor, prepared=self.promotable
         )
         response = Response(s.VersionSerializer(version).data, status=201 if is_new else 200)
@@ -165,7 +165,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         Returns the changes from the version to the saved draft. A draft that does not compile is refused (422).
         """
         draft, against = self.get_object(), self.against()
-        body = pipelines.diff_draft(draft, against=against, compute=self.compute)
+        body = drafts.diff_draft(draft, against=against, compute=self.compute)
         return HttpResponse(body, content_type="application/json")
 
 
@@ -202,7 +202,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     }
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        version, is_new = pipelines.copy_version(environment=self.environment, actor=self.actor, **data)
+        version, is_new = versions.copy_version(environment=self.environment, actor=self.actor, **data)
         return Created(version, is_new=is_new)
 
     @Operation("getVersionSpec", P.VIEW_ENVIRONMENT, responses={(200, "text/plain"): OpenApiTypes.STR})
@@ -235,7 +235,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         Returns the compiled pipeline as an SVG drawing. A drawing of more than 4 MiB is refused (409); read `spec.kv`
         instead.
         """
-        drawing = pipelines.draw(self.get_object(), compute=self.compute).encode()
+        drawing = versions.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
         response["ETag"] = f'"{sha256(drawing)}"'
         return response

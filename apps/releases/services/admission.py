@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.fleet.models import Agent, Assignment
-from apps.fleet.services import agents as fleet
+from apps.fleet.services.selection import select_agents
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import blockers, bundles
 from apps.tenancy.actors import Actor
@@ -26,7 +26,7 @@ def find_obstacles(
     environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
 ) -> list[DomainError]:
     """Return the errors with which a request for this deployment would be refused now. Changes nothing."""
-    agents = fleet.select_agents(environment, target)
+    agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [
         lambda: check_target(environment, target, agents),
         lambda: check_known_bad(environment, config_bundle),
@@ -106,7 +106,7 @@ def check_break_glass(
 
 def check_target(environment: Environment, target: Target, agents: QuerySet[Agent]) -> int:
     """Return how many agents the target matches. Raises InvalidInput for none, or for unknown ids."""
-    with_drained = fleet.select_agents(environment, target, with_drained=True)
+    with_drained = select_agents(environment, target, with_drained=True)
     if target.agents is not None:
         known = {str(pk) for pk in with_drained.values_list("pk", flat=True)}
         if unknown := [pk for pk in target.agents if pk not in known]:

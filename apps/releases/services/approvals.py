@@ -11,8 +11,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.jobs import ReplayDecided
-from apps.releases.models import Approval, ApprovalDecision, Deployment, TimelineEntry
-from apps.releases.services import offers
+from apps.releases.models import Approval, ApprovalDecision, Deployment
+from apps.releases.services.deployment_jobs import enqueue_break_glass_rollback, enqueue_build
+from apps.releases.services.timeline import add_entry, advance_deployment
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import audit, signing_keys, tokens
@@ -240,10 +241,10 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
         given["used_at"] = now  # the deployment has started already
     approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, **given)
     if deployment is not None and approved.break_glass:
-        _add_timeline_entry(deployment, "break_glass_approved", actor)
+        add_entry(deployment, "break_glass_approved", actor=actor)
     elif deployment is not None:
-        advance(deployment, DeploymentEvent.APPROVE, actor=actor, approved_at=now)
-        offers.enqueue_build(deployment.pk)
+        advance_deployment(deployment, DeploymentEvent.APPROVE, actor=actor, approved_at=now)
+        enqueue_build(deployment.pk)
     _notify_replay(approved)
     return approved
 
@@ -257,18 +258,14 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
     closed = advance(approval, event, actor=actor)
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
-        _add_timeline_entry(deployment, f"break_glass_{closed.status}", actor)
-        offers.enqueue_break_glass_rollback(deployment.pk)
+        add_entry(deployment, f"break_glass_{closed.status}", actor=actor)
+        enqueue_break_glass_rollback(deployment.pk)
     elif deployment is not None and event is ApprovalEvent.DENY:
-        advance(deployment, DeploymentEvent.DENY, actor=actor)
+        advance_deployment(deployment, DeploymentEvent.DENY, actor=actor)
     elif deployment is not None and deployment.status in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED}:
-        advance(deployment, DeploymentEvent.FAIL, actor=actor, reason=f"approval_{closed.status}")
+        advance_deployment(deployment, DeploymentEvent.FAIL, actor=actor, reason=f"approval_{closed.status}")
     _notify_replay(closed)
     return closed
-
-
-def _add_timeline_entry(deployment: Deployment, event: str, actor: Actor) -> None:
-    TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display)
 
 
 def _notify_replay(approval: Approval) -> None:

@@ -22,13 +22,13 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet.models import Agent, Assignment
-from apps.fleet.services import agents as fleet
+from apps.fleet.services.selection import select_agents, unnest_ids
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
-from apps.tenancy.services.pruning import delete_in_batches
 from byteor.engine import failures
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
 from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
+from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import without_large
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
@@ -72,7 +72,7 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 def available_agents(deployment: Deployment) -> Any:
     """Return the agents that match the target. Without ``take_over``, leave out agents of another pipeline."""
-    return _without_other_pipelines(deployment, fleet.select_agents(deployment.environment, deployment.target))
+    return _without_other_pipelines(deployment, select_agents(deployment.environment, deployment.target))
 
 
 def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) -> Any:
@@ -154,9 +154,9 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
 
     ``only`` limits this to some agents.
     """
-    agents = fleet.select_agents(deployment.environment, deployment.target)
+    agents = select_agents(deployment.environment, deployment.target)
     if only is not None:
-        agents = agents.filter(pk__in=fleet.unnest_ids(only))
+        agents = agents.filter(pk__in=unnest_ids(only))
     joined = list(late_joiners(deployment, agents).values_list("pk", "assignment__bundle_deployment_id"))
     known = set(Deployment.objects.filter(pk__in={pk for _, pk in joined}).values_list("pk", flat=True))
     DeploymentAgent.objects.bulk_create(
@@ -184,7 +184,7 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
     failed = list(agent_ids)
     offer(deployment, failed)
     if renew_all:
-        others = deployment.agents.filter(offered_at__isnull=False).exclude(agent_id__in=fleet.unnest_ids(failed))
+        others = deployment.agents.filter(offered_at__isnull=False).exclude(agent_id__in=unnest_ids(failed))
         others.update(offered_at=timezone.now())
 
 
@@ -240,12 +240,12 @@ def withdraw(deployment: Deployment) -> None:
         groups.setdefault(None if part is None else (before_id, *part), []).append(agent_id)
     for again, agent_ids in groups.items():
         untouched = Assignment.objects.filter(
-            agent_id__in=fleet.unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
+            agent_id__in=unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
         # Lock the rows before reading them: a report that is being recorded now must count.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
-            Assignment.objects.filter(agent_id__in=fleet.unnest_ids(found)).update(
+            Assignment.objects.filter(agent_id__in=unnest_ids(found)).update(
                 **_NO_OFFER, progress=AgentProgress.PENDING
             )
         else:
@@ -256,7 +256,7 @@ def withdraw(deployment: Deployment) -> None:
 
 def lock_assignments(agent_ids: Iterable[UUID]) -> None:
     """Lock the assignments of agents: wait for reports that are being recorded, and block further ones."""
-    chosen = Assignment.objects.filter(agent_id__in=fleet.unnest_ids(agent_ids)).order_by("agent_id")
+    chosen = Assignment.objects.filter(agent_id__in=unnest_ids(agent_ids)).order_by("agent_id")
     list(chosen.select_for_update(no_key=True).values_list("agent_id", flat=True))
 
 
@@ -283,7 +283,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     """Set agents that did not finish their offers in time to failed. Their later reports are late reports."""
     late = list(agent_ids)
     detail, now = f"did not finish within {deployment.policy.agent_timeout_s} s", timezone.now()
-    Assignment.objects.filter(agent_id__in=fleet.unnest_ids(late), deployment_id=deployment.pk).update(
+    Assignment.objects.filter(agent_id__in=unnest_ids(late), deployment_id=deployment.pk).update(
         progress=AgentProgress.FAILED,
         failed_deployment_id=F("deployment_id"),
         failed_bundle_hash=F("bundle_hash"),
@@ -308,7 +308,7 @@ def _assign(
     progress: str = AgentProgress.OFFERED,
 ) -> None:
     """Assign the bundle of ``built`` to the agents. ``by`` is ``built``, or the deployment that is rolled back."""
-    Assignment.objects.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(
+    Assignment.objects.filter(agent_id__in=unnest_ids(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,
         action=OfferAction.ACTIVATE if by == built else OfferAction.ROLLBACK,
@@ -320,7 +320,7 @@ def _assign(
 
 
 def _change(deployment: Deployment, agent_ids: Iterable[UUID], **fields: Any) -> None:
-    deployment.agents.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(updated_at=timezone.now(), **fields)
+    deployment.agents.filter(agent_id__in=unnest_ids(agent_ids)).update(updated_at=timezone.now(), **fields)
 
 
 def _record_failures(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Value
 from django.utils import timezone
 
+from apps.fleet.services.selection import select_agents
 from apps.releases.models import Deployment
-from apps.releases.services import offers
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
 from byteor.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
-from byteor_cloud.worker import jobs
+from byteor.engine.target import Target
+from byteor_cloud.worker import dead_letters
 
 _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
 
@@ -35,15 +36,35 @@ def find_start_blockers(
         if row.pk not in waiting or row.status != DeploymentStatus.APPROVED:
             continue
         others = [each for each in in_flight if each.pk < row.pk or each.status in UNDER_WAY]
-        sharing = offers.find_sharing(
-            environment, row.target, [each for each in others if each.pipeline != row.pipeline]
-        )
+        sharing = find_sharing(environment, row.target, [each for each in others if each.pipeline != row.pipeline])
         compared = tuple(describe(each, beside=row, shares_agents=each.pk in sharing) for each in others)
         facts = StartFacts(
             row.policy.max_in_flight_deployments, compared, open_window, overrides_freeze=bool(row.freeze_override)
         )
         found[row.pk] = find_blockers(facts)
     return found
+
+
+def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
+    """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
+    others = list(others)
+    return any(other.pipeline == deployment.pipeline for other in others) or bool(
+        find_sharing(deployment.environment, deployment.target, others)
+    )
+
+
+def find_sharing(environment: Environment, target: Target, others: Sequence[Deployment]) -> set[UUID]:
+    """Return the ids of the other deployments whose targets share agents with ``target`` now, in at most one query."""
+    mine = select_agents(environment, target)
+    shared = [
+        mine.filter(pk__in=select_agents(environment, other.target).order_by().values("pk"))
+        .order_by()
+        .values_list(Value(number))[:1]
+        for number, other in enumerate(others)
+    ]
+    if not shared:
+        return set()
+    return {others[number].pk for (number,) in shared[0].union(*shared[1:], all=True)}
 
 
 def read_in_flight(environment: Environment) -> QuerySet[Deployment]:
@@ -80,7 +101,7 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
     by_key = {str(row.pk): row for row in deployments}
-    reasons = {by_key[key].pk: held.sentence for key, held in jobs.find_obstacles(by_key).items()}
+    reasons = {by_key[key].pk: held.sentence for key, held in dead_letters.find_obstacles(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(

@@ -9,10 +9,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, assignments, blockers, bundles, offers
+from apps.releases.services import approvals, assignments, blockers, bundles
+from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
+from apps.releases.services.timeline import advance_deployment
 from apps.tenancy.services import signing_keys
-from apps.tenancy.services.state import advance, lock_row
+from apps.tenancy.services.state import lock_row
 from byteor.engine.canonical import canonical
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor.engine.signing import bundle as delivery
@@ -70,7 +72,7 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
             fail(deployment, _FAILED_BECAUSE.get(refused.code, str(refused.code)), refused.detail)
             return None
     keys = signing_keys.key_set(environment.project.organization_id)
-    return advance(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
+    return advance_deployment(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
 
 
 def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
@@ -117,7 +119,7 @@ def _offer_first_wave(found: Deployment, built: delivery.BuiltBundle, claim: Cla
     blobs.protect(built.bundle_hash)
     if not blobs.is_stored(built.bundle_hash):  # the cleaning job may have deleted what an earlier attempt stored
         blobs.put(built.bundle_hash, built.tar)
-    deployment = advance(
+    deployment = advance_deployment(
         deployment,
         DeploymentEvent.OFFER,
         actor=WORKER,
@@ -129,7 +131,7 @@ def _offer_first_wave(found: Deployment, built: delivery.BuiltBundle, claim: Cla
     )
     assignments.enlist(deployment)
     assignments.offer(deployment, deployment.agents.filter(wave=0).values_list("agent_id", flat=True))
-    offers.enqueue_rollout_step(deployment.pk)
+    enqueue_rollout_step(deployment.pk)
 
 
 @transaction.atomic

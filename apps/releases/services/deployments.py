@@ -10,13 +10,14 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.fleet.services import agents as fleet
-from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import admission, approvals, assignments, bundles, failures, offers
+from apps.fleet.services.selection import select_agents, unnest_ids
+from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.releases.services import admission, approvals, assignments, blockers, bundles, failures
+from apps.releases.services.deployment_jobs import enqueue_build, enqueue_rollout_step
+from apps.releases.services.timeline import advance_deployment, record_event
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
-from apps.tenancy.services import audit
-from apps.tenancy.services.state import advance, check_transition, lock_row
+from apps.tenancy.services.state import check_transition, lock_row
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor.engine.machines import (
@@ -67,7 +68,7 @@ def create_deployment(
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
     admission.check_quota(locked, config_bundle)
-    agents = fleet.select_agents(locked, target)
+    agents = select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
     if not take_over:
         admission.check_other_pipelines(locked, agents, config_bundle.version.name)
@@ -119,9 +120,9 @@ def create_deployment(
         **({"break_glass": break_glass.reason} if break_glass else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
-    _record_event(deployment, "create", changes, actor=actor)
+    record_event(deployment, "create", changes, actor=actor)
     if not waits:
-        offers.enqueue_build(deployment.pk)
+        enqueue_build(deployment.pk)
     return deployment
 
 
@@ -149,13 +150,6 @@ def subject_of(deployment: Deployment) -> ApprovalSubject:
     )
 
 
-def _record_event(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
-    """Record an event that does not change the status, in the audit ledger and on the timeline."""
-    resource = ("deployment", deployment.pk)
-    audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
-    TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display, detail=dict(changes))
-
-
 @transaction.atomic
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: it is ``failed`` with the reason ``aborted``, and agents keep running what they run.
@@ -173,7 +167,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     locked = lock_row(deployment)
     check_transition(locked, DeploymentEvent.ABORT)
     failures.note_in_timeline(locked)
-    aborted = advance(
+    aborted = advance_deployment(
         locked,
         DeploymentEvent.ABORT,
         actor=actor,
@@ -192,7 +186,7 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
         bundles.mark_known_bad(
             deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
         )
-    return advance(
+    return advance_deployment(
         deployment,
         DeploymentEvent.FAIL,
         actor=WORKER,
@@ -220,7 +214,7 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     has_failed = deployment.status == DeploymentStatus.FAILED
     agent_ids = check_retry(deployment, agents=agents)
     failures.note_in_timeline(deployment)
-    deployment = advance(
+    deployment = advance_deployment(
         deployment,
         DeploymentEvent.RETRY,
         actor=actor,
@@ -230,7 +224,7 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
         changes={"reason": reason, "agents": len(agent_ids)},
     )
     assignments.offer_again(deployment, agent_ids, renew_all=has_failed)
-    offers.enqueue_rollout_step(deployment.pk)
+    enqueue_rollout_step(deployment.pk)
     return deployment
 
 
@@ -265,7 +259,7 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
 
 def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[UUID]) -> None:
     """Raise InvalidInput or Conflict unless the deployment can be retried for just these of its failed agents."""
-    enlisted = deployment.agents.filter(agent_id__in=fleet.unnest_ids(agents)).values_list("agent_id", flat=True)
+    enlisted = deployment.agents.filter(agent_id__in=unnest_ids(agents)).values_list("agent_id", flat=True)
     if unknown := sorted(set(agents) - set(enlisted)):
         raise InvalidInput.at("/agents", f"The deployment has no such agents: {_name(unknown)}.")
     if others := sorted(set(agents) - failed):
@@ -277,7 +271,7 @@ def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[U
     if deployment.status != DeploymentStatus.FAILED:
         return
     wave = deployment.agents.filter(counted=True, wave=deployment.wave, agent__decommissioned_at=None)
-    left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=fleet.unnest_ids(agents)).count()
+    left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=unnest_ids(agents)).count()
     if left * 100 > deployment.strategy.failure_threshold_percent * wave.count():
         raise Conflict(
             f"The deployment has failed, and would immediately fail again: {left} other agents of wave "
@@ -323,7 +317,7 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> N
         )
     admission.check_freeze(environment, None, may_override=False)
     under_way = Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)
-    if offers.overlaps(deployment, under_way.only("pipeline", "target")):
+    if blockers.overlaps(deployment, under_way.only("pipeline", "target")):
         raise Conflict(
             f"The deployment is {deployment.status}, and another deployment is under way with some of its agents, or "
             "of its pipeline. Wait until that one has ended.",
@@ -338,8 +332,8 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
-    _record_event(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
-    offers.enqueue_rollout_step(locked.pk)
+    record_event(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
+    enqueue_rollout_step(locked.pk)
     return locked
 
 

@@ -9,7 +9,8 @@ from uuid import UUID
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db.models import Count, F, Func, Q, QuerySet
 
-from apps.releases.models import AgentFailure, Deployment, TimelineEntry
+from apps.releases.models import AgentFailure, Deployment
+from apps.releases.services import timeline
 from apps.tenancy.actors import system_actor
 from byteor.engine.failures import OTHER_CAUSES
 from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
@@ -86,5 +87,4 @@ def note_in_timeline(deployment: Deployment) -> None:
             latest.detail = detail
             latest.save(update_fields=["detail"])
     else:
-        actor = system_actor("rollout").display
-        TimelineEntry.objects.create(deployment=deployment, event=AGENTS_FAILED, actor=actor, detail=detail)
+        timeline.add_entry(deployment, AGENTS_FAILED, actor=system_actor("rollout"), detail=detail)

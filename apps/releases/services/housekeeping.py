@@ -10,12 +10,12 @@ from django.utils import timezone
 from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, TimelineEntry
 from apps.releases.services import assignments
-from apps.tenancy.services.pruning import delete_in_batches
 from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
+from byteor_cloud.database.deletion import delete_in_batches
 
 REPORTS_KEPT_FOR = timedelta(days=90)
 LEAVERS_KEPT_FOR = timedelta(days=90)
-PARTICULARS_KEPT_FOR = timedelta(days=365)
+DETAILS_KEPT_FOR = timedelta(days=365)
 _OPEN = [DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT]
 
 
@@ -38,17 +38,17 @@ def _is_still_needed() -> Exists:
     return Exists(Assignment.objects.filter(named, agent_id=OuterRef("agent_id")))
 
 
-def forget_particulars(now: datetime | None = None) -> int:
+def delete_old_details(now: datetime | None = None) -> int:
     """Delete old reports, and the agent progress and timelines of deployments that ended long ago.
 
     Returns the number of deleted rows.
     """
     now = now or timezone.now()
-    long_ago = Q(deployment__created_at__lt=now - PARTICULARS_KEPT_FOR)
+    long_ago = Q(deployment__created_at__lt=now - DETAILS_KEPT_FOR)
     left = Q(agent__decommissioned_at__lt=now - LEAVERS_KEPT_FOR)
     done = ~Q(deployment__status__in=_OPEN)
-    unused = _has_ended() & ~_is_still_needed() & long_ago & Q(updated_at__lt=now - PARTICULARS_KEPT_FOR)
-    entries = TimelineEntry.objects.filter(_has_ended(), long_ago, created_at__lt=now - PARTICULARS_KEPT_FOR)
+    unused = _has_ended() & ~_is_still_needed() & long_ago & Q(updated_at__lt=now - DETAILS_KEPT_FOR)
+    entries = TimelineEntry.objects.filter(_has_ended(), long_ago, created_at__lt=now - DETAILS_KEPT_FOR)
     return (
         delete_in_batches(AgentReport.objects.filter(~_is_still_needed() | left, created_at__lt=now - REPORTS_KEPT_FOR))
         + assignments.delete_deployment_agents(unused)

@@ -9,10 +9,11 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from apps.fleet.models import Agent
-from apps.fleet.services import agents as fleet
 from apps.fleet.services import labels
 from apps.fleet.services.labels import LabelChange
-from apps.releases.services import assignments, offers
+from apps.fleet.services.selection import unnest_ids
+from apps.releases.services import assignments
+from apps.releases.services.late_joiners import match_current
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.state import lock_row
@@ -49,6 +50,6 @@ def _count_offers(environment: Environment, changing: QuerySet[Agent]) -> int:
     """Return how many of the agents get an offer once they have their ``changed_labels``."""
     takers = changing.filter(drained_at=None)
     return sum(
-        assignments.late_joiners(deployment, Agent.objects.filter(pk__in=fleet.unnest_ids(joiners))).count()
-        for deployment, joiners in offers.match_current(environment, takers, labels="changed_labels")
+        assignments.late_joiners(deployment, Agent.objects.filter(pk__in=unnest_ids(joiners))).count()
+        for deployment, joiners in match_current(environment, takers, labels="changed_labels")
     )

@@ -10,10 +10,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.fleet.models import Assignment
-from apps.fleet.services import agents as fleet
+from apps.fleet.services import heartbeats
 from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import assignments
-from apps.releases.services.offers import enqueue_rollout_step
+from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.tenancy.services.state import keep_environments
 from byteor.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
@@ -44,7 +44,7 @@ def report(
     deployment = Deployment.objects.filter(pk=deployment_id, environment_id=environment_id).first()
     if deployment is None:
         raise NotFound("This environment has no such deployment.")
-    fleet.note_boot(agent_id, boot_id)
+    heartbeats.note_boot(agent_id, boot_id)
     with transaction.atomic():
         keep_environments(environment_id)
         wanted = Assignment.objects.select_for_update(no_key=True).filter(agent_id=agent_id).first()

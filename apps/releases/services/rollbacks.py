@@ -6,10 +6,12 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import assignments, bundles, failures, offers
+from apps.releases.services import assignments, bundles, failures
+from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
+from apps.releases.services.timeline import advance_deployment
 from apps.tenancy.actors import Actor
-from apps.tenancy.services.state import advance, check_transition, lock_row
+from apps.tenancy.services.state import check_transition, lock_row
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
@@ -35,7 +37,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     deployment = lock_row(found, related=RELATED)
     target = check_start(deployment)
     failures.note_in_timeline(deployment)
-    deployment = advance(
+    deployment = advance_deployment(
         deployment,
         DeploymentEvent.ROLL_BACK,
         actor=actor,
@@ -46,7 +48,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     )
     bundles.mark_known_bad(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
     assignments.offer_rollback(deployment, touched_agents(deployment), otherwise=target)
-    offers.enqueue_rollout_step(deployment.pk)
+    enqueue_rollout_step(deployment.pk)
     return deployment
 
 
@@ -91,7 +93,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     Return None if another deployment is current, or if the deployment to restore was rolled back or became known bad
     meanwhile. The caller holds the environment's lock.
     """
-    advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
+    advance_deployment(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )

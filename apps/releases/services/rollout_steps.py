@@ -12,10 +12,12 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import assignments, bundles, failures, offers, rollbacks
+from apps.releases.services import assignments, bundles, failures, rollbacks
+from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
+from apps.releases.services.timeline import advance_deployment
 from apps.tenancy.services import signing_keys
-from apps.tenancy.services.state import advance, lock_row
+from apps.tenancy.services.state import lock_row
 from byteor.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor.engine.signing import bundle as delivery
@@ -171,7 +173,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
         _fail_rollout(deployment, plan.reason, plan.detail)
     elif plan.has_more_offers or deployment.enlisting is not None:
         # Enqueue last: a report enqueues a step while it locks its assignment, and this step locks assignments above.
-        offers.enqueue_rollout_step(deployment.pk)
+        enqueue_rollout_step(deployment.pk)
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
@@ -193,7 +195,7 @@ def _activate(deployment: Deployment) -> None:
     if previous is not None:
         previous.is_current, previous.superseded_by = False, deployment
         previous.save(update_fields=["is_current", "superseded_by"])
-    current = advance(
+    current = advance_deployment(
         deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, paused_at=None, activated_at=timezone.now()
     )
     assignments.offer_late(current)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.db import DatabaseError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -19,11 +18,10 @@ from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
+from apps.tenancy.services.tokens import note_use
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
-from byteor_cloud.storage import space
 
-LAST_USE_PRECISION = timedelta(minutes=1)
 # The same error in all cases, so that an attacker does not learn whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
 _VERIFIED = "byteor.verified"  # among the request's variables
@@ -122,24 +120,11 @@ class CredentialAuthentication(BaseAuthentication):
         credential = self.find(credential_digest(text))
         if credential is None or not self.is_live(credential):
             raise Unauthenticated(UNUSABLE)
-        now = timezone.now()
-        if credential.last_used_at is None or credential.last_used_at < now - LAST_USE_PRECISION:
-            self._store_last_use(credential, now)
+        note_use(credential)
         actor_kind, actor_id, display = self.actor_fields(credential)
         actor = Actor(actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
         principal = Principal(self.model.family, actor, credential, **self.principal_fields(credential))
         return principal, credential
-
-    def _store_last_use(self, credential: Credential, now: datetime) -> None:
-        """Store the time of the last use, unless the disk is full: requests that only read must then still work."""
-        if space.is_low_for_database():
-            return
-        stale = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USE_PRECISION)
-        try:
-            self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
-        except DatabaseError as error:
-            if not space.is_disk_error(error):
-                raise
 
     def authenticate_header(self, request: Request) -> str:
         """Return the scheme for ``WWW-Authenticate``. Without it, DRF would answer 403 instead of 401."""

@@ -38,6 +38,7 @@ from apps.tenancy.models.organizations import (
     Membership,
     Organization,
     Project,
+    Stateful,
     Tenant,
 )
 from apps.tenancy.models.requests import (
@@ -84,6 +85,7 @@ __all__ = [
     "Row",
     "SignInLink",
     "SigningKey",
+    "Stateful",
     "Tenant",
     "UseCount",
     "User",

@@ -12,6 +12,7 @@ from apps.tenancy import policy
 from apps.tenancy.models.accounts import User
 from apps.tenancy.models.base import Revisioned, Row, enum_choices, one_of_constraint
 from apps.tenancy.permissions import Role
+from byteor.engine.machines import StateMachine
 
 
 class Organization(Row, Revisioned):
@@ -125,6 +126,16 @@ class EnvironmentOwned(Row):
     """Base of every row that belongs to an environment."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        abstract = True
+
+
+class Stateful(EnvironmentOwned):
+    """Base of rows whose ``status`` changes only by the transitions of a state machine (``services/state.py``)."""
+
+    machine: ClassVar[StateMachine]
+    status: models.CharField[str, str]
 
     class Meta:
         abstract = True

@@ -30,6 +30,31 @@ def get_or_create_account(email: str) -> User:
 
 
 @transaction.atomic
+def claim_or_create_account(
+    email: str, *, is_verified: bool, name: str, request_id: str = "", ip: str | None = None
+) -> User:
+    """Return the account of a person who signs in with a new identity.
+
+    An unclaimed account is claimed only with its verified e-mail address; otherwise a new account is created. Raises
+    Unauthenticated if the account is not active.
+    """
+    holder = None
+    if email and is_verified:
+        holder = User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
+    if holder is not None and not holder.social_auth.exists():
+        if not holder.is_active:
+            raise Unauthenticated("This account is not active.")
+        account, action = holder, "account.claim"
+    else:
+        # If another identity already holds the address, the new account gets it only as an unverified one.
+        is_own = bool(email) and is_verified and holder is None
+        account, action = User.objects.create(email=email, email_verified=is_own, name=name), "account.create"
+    actor = Actor("user", str(account.pk), account.email, request_id, ip)
+    audit.record_of_person(action, person=account, actor=actor, resource=("user", account.pk))
+    return account
+
+
+@transaction.atomic
 def create_sign_in_link(*, user: User, actor: Actor) -> str:
     """Return the secret part of a link that signs ``user`` in to the console once, within an hour."""
     secret = generate_link()

@@ -1,11 +1,10 @@
-"""Record audit events in the transaction of the change; seal them, in the worker, into a hash chain per organization.
+"""Record audit events in the transaction of the change. ``ledger`` seals them.
 
 Events that belong to no organization (sign-ins, user tokens, the master key) go to the installation's own chain.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,14 +12,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.audit_changes import MAX_BYTES, fit
 from apps.tenancy.models import (
     AuditEvent,
-    AuditSeal,
     DenialCount,
     Environment,
     Membership,
@@ -30,11 +28,8 @@ from apps.tenancy.models import (
     User,
 )
 from apps.tenancy.services.webhooks.announce import announce
-from byteor.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
-from byteor_cloud.ids import smallest_uuid7, uuid7
+from byteor_cloud.ids import uuid7
 
-AT_ONCE = 5000  # events that are sealed in one transaction
-_INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in every process
 _COUNT_BYTES = 100  # of the count and the minute in the event of what was repeated
 _NOT_COPIED = frozenset({"name"})  # the name that a person gave a token is private to that person
 
@@ -172,75 +167,6 @@ def _event(
         changes=fit(changes or {}),
         **scope_ids,
     )
-
-
-def _to_linked_event(row: AuditEvent) -> LedgerEvent:
-    return LedgerEvent(
-        id=str(row.id),
-        timestamp=row.timestamp,
-        organization_id=str(row.organization_id) if row.organization_id else None,
-        project_id=str(row.project_id) if row.project_id else None,
-        environment_id=str(row.environment_id) if row.environment_id else None,
-        resource_kind=row.resource_kind,
-        resource_id=row.resource_id,
-        action=row.action,
-        outcome=row.outcome,
-        actor_kind=row.actor_kind,
-        actor_id=row.actor_id,
-        actor_display=row.actor_display,
-        request_id=row.request_id,
-        ip=row.ip,
-        changes=json.dumps(row.changes),
-    )
-
-
-@transaction.atomic
-def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
-    """Append unsealed events, oldest first, to the chain of an organization (None: of the installation).
-
-    Returns how many events were sealed. ``whole`` searches the whole ledger, not only the recent part in which unsealed
-    events are expected. Only the worker seals, so that requests do not queue for the head of the chain.
-    """
-    if organization_id is None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION_LOCK])
-    else:
-        Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
-    seals_before = AuditSeal.objects.filter(organization=organization_id).select_related("event")
-    head = seals_before.order_by("-seq").first()
-    seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
-    seals = []
-    unsealed = _unsealed_events(None if whole else head).filter(organization=organization_id)
-    for event in unsealed.order_by("id")[:limit]:
-        seq += 1
-        digest = link_hash(_to_linked_event(event), seq=seq, prev_hash=prev_hash)
-        seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=digest))
-        prev_hash = digest
-    AuditSeal.objects.bulk_create(seals)
-    return len(seals)
-
-
-def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
-    """Return the unsealed events that are at most ``GRACE`` older than ``last``. Without ``last``, return all of them.
-
-    This runs every few seconds, so it must not read the whole ledger.
-    """
-    events = AuditEvent.objects.filter(seal=None)
-    if last is None:
-        return events
-    # Compare with ``now`` too, in case a clock was ahead and then corrected: later events must be found as well.
-    return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
-
-
-def seal_all(*, whole: bool = False) -> None:
-    """Seal every chain that has unsealed events.
-
-    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while others were sealed.
-    """
-    last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
-    for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():
-        while seal_chain(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
-            pass
 
 
 def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEvent | None:

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from apps.tenancy.models import Host
 from apps.tenancy.services import vault
-from apps.tenancy.services.pruning import delete_in_batches
+from byteor_cloud.database.deletion import delete_in_batches
 
 LIVE_FOR = timedelta(seconds=60)
 KEPT_FOR = timedelta(days=1)
@@ -60,7 +60,7 @@ def others() -> list[Host]:
     return list(live().filter(has_key_files=False) if _has_key_files() else live())
 
 
-def forget_silent() -> int:
+def delete_old_hosts() -> int:
     """Delete the hosts that were not seen for a day. Returns how many there were."""
     return delete_in_batches(Host.objects.filter(last_seen__lt=Now() - KEPT_FOR))
 

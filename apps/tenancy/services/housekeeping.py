@@ -11,7 +11,7 @@ from django.utils import timezone
 from social_django.models import Association, Code, Nonce, Partial
 
 from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
-from apps.tenancy.services.pruning import delete_in_batches
+from byteor_cloud.database.deletion import delete_in_batches
 
 # Longer than any request made with the credential can be pending: an approval expires after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
@@ -25,22 +25,22 @@ def ended_before(moment: datetime) -> Q:
     return Q(revoked_at__lt=moment) | Q(expires_at__lt=moment)
 
 
-def forget_ended[C: Credential](family: type[C], now: datetime) -> int:
+def delete_old[C: Credential](family: type[C], now: datetime) -> int:
     """Delete credentials that ended over 90 days ago; return how many. The audit ledger keeps their events."""
     return delete_in_batches(family._default_manager.filter(ended_before(now - CREDENTIALS_KEPT_FOR)))
 
 
-def forget_credentials(now: datetime | None = None) -> int:
+def delete_old_credentials(now: datetime | None = None) -> int:
     """Delete user tokens and organization keys that ended over 90 days ago, and expired one-time links.
 
     Returns how many rows were deleted.
     """
     now = now or timezone.now()
     links = SignInLink.objects.filter(expires_at__lt=now - LINKS_KEPT_FOR)
-    return forget_ended(UserToken, now) + forget_ended(OrganizationKey, now) + delete_in_batches(links)
+    return delete_old(UserToken, now) + delete_old(OrganizationKey, now) + delete_in_batches(links)
 
 
-def forget_sign_ins(now: datetime | None = None) -> None:
+def delete_old_sign_ins(now: datetime | None = None) -> None:
     """Delete expired sessions and the leftovers of abandoned sign-ins."""
     now = now or timezone.now()
     abandoned_before = now - SIGN_IN_TAKES
@@ -54,7 +54,7 @@ def forget_sign_ins(now: datetime | None = None) -> None:
     delete_in_batches(Association.objects.filter(pk__in=expired))
 
 
-def forget_requests(now: datetime | None = None) -> None:
+def delete_old_requests(now: datetime | None = None) -> None:
     """Delete rate counters of past minutes and expired idempotency keys."""
     minute = int((now.timestamp() if now else time.time()) // 60)
     delete_in_batches(RateCounter.objects.filter(minute__lt=minute - COUNTER_MINUTES))

@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, models, transaction
 
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import EnvironmentOwned
+from apps.tenancy.models import Stateful
 from apps.tenancy.services import audit
-from byteor.engine.machines import StateMachine
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import IllegalTransition, NotFound
-
-
-class Stateful(EnvironmentOwned):
-    """Base of rows whose ``status`` changes only by the transitions of a state machine."""
-
-    machine: ClassVar[StateMachine]
-    status: models.CharField[str, str]
-
-    class Meta:
-        abstract = True
-
-    def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
-        """Do more work in the transaction of a transition, for example add a timeline entry. Subclasses override it."""
 
 
 def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
@@ -76,6 +62,14 @@ def advance[R: Stateful](
 
     ``fields`` are columns that change together with the status. Raises IllegalTransition without changing anything.
     """
+    locked, _ = transition(row, event, actor=actor, changes=changes, **fields)
+    return locked
+
+
+def transition[R: Stateful](
+    row: R, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any] | None = None, **fields: Any
+) -> tuple[R, Mapping[str, Any]]:
+    """Do what ``advance`` does, in the transaction of the caller. Also returns the changes that the event records."""
     locked = lock_row(row, related=("environment__project",))
     old, target = locked.status, check_transition(locked, event)
     name = locked.machine.name
@@ -85,5 +79,4 @@ def advance[R: Stateful](
     locked.save(update_fields=["status", *fields])
     recorded = {"status": [old, target], **(changes or {})}
     audit.record(f"{name}.{event}", actor=actor, scope=locked.environment, resource=(name, locked.pk), changes=recorded)
-    locked.on_advance(event, actor=actor, changes=recorded)
-    return locked
+    return locked, recorded

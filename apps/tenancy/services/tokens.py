@@ -1,11 +1,12 @@
-"""Create and revoke bearer credentials: user tokens and organization API keys."""
+"""Create and revoke bearer credentials, user tokens and organization API keys, and note their use."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
@@ -15,8 +16,10 @@ from apps.tenancy.permissions import Permission, Role, may_grant
 from apps.tenancy.services import audit
 from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+from byteor_cloud.storage import space
 
 DEFAULT_LIFETIME = timedelta(days=30)
+_USE_PRECISION = timedelta(minutes=1)
 
 
 def _expiry(expires_in_s: int | None, max_lifetime: timedelta) -> datetime:
@@ -143,3 +146,20 @@ def revoke(
     locked.revoked_at = timezone.now()
     locked.save(update_fields=["revoked_at"])
     record_credential(action, locked, actor=actor, scope=scope, subject=subject)
+
+
+def note_use(credential: Credential) -> None:
+    """Store when the credential was last used, to the minute.
+
+    Nothing is stored while the disk is full: requests that only read must then still work.
+    """
+    now = timezone.now()
+    used_before = now - _USE_PRECISION
+    if (credential.last_used_at or used_before) > used_before or space.is_low_for_database():
+        return
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=used_before)
+    try:
+        type(credential)._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
+    except DatabaseError as error:
+        if not space.is_disk_error(error):
+            raise

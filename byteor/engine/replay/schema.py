@@ -1,7 +1,7 @@
 """JSON Schema 2020-12 for untrusted schemas and payloads: without remote references, and with a predictable cost.
 
 The ``jsonschema_rs`` library validates values with decimal numbers of any size. It rounds some of them to doubles
-before it compares them, so this module compares a ``Decimal`` itself. It also adds restrictions:
+before it compares them, so ``schema_numbers`` compares a ``Decimal``. This module also adds restrictions:
 
 - Patterns run in linear time (Rust's ``regex``), and the memory of all patterns together is bounded. A pattern that
   this engine refuses, such as one with look-around, is an error of the schema.
@@ -21,16 +21,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
-from typing import Any, NoReturn, override
+from typing import Any, NoReturn
 from urllib.parse import unquote, urldefrag, urljoin
 
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
 from byteor.engine.replay import payload
+from byteor.engine.replay.schema_numbers import EXACT_KEYWORDS
 from byteor.engine.strict_json import pointer_of, quote_text
 
 MAX_KEYWORDS = 1_000_000
@@ -99,7 +99,7 @@ class PayloadSchema:
             for keyword in node.value.keys() - _KNOWN:
                 del node.value[keyword]
         self._schema, self._options = schema, options
-        self._compares_numbers = any(not _EXACT.keys().isdisjoint(node.value) for node in nodes)
+        self._compares_numbers = any(not EXACT_KEYWORDS.keys().isdisjoint(node.value) for node in nodes)
         self._validator = _compiled(schema, options)
 
     def accepts(self, value: object) -> bool:
@@ -114,74 +114,7 @@ class PayloadSchema:
     @cached_property
     def _exact_validator(self) -> Draft202012Validator:
         """The validator for values with a Decimal. It takes longer for each number."""
-        return _compiled(self._schema, self._options, keywords=_EXACT)
-
-
-class _Mismatch(Exception):
-    """A number does not conform to a keyword."""
-
-
-class _Bound:
-    """A keyword that limits numbers, compared exactly."""
-
-    def __init__(self, parent_schema: object, limit: Any, schema_path: object) -> None:
-        self.limit = _exact_decimal(limit)
-
-    def validate(self, instance: Any) -> None:
-        """Raise _Mismatch for a number that does not conform."""
-        is_number = isinstance(instance, (int, float, Decimal)) and not isinstance(instance, bool)
-        if is_number and not self.admits(_exact_decimal(instance)):
-            raise _Mismatch
-
-    def admits(self, number: Decimal) -> bool:
-        """Return whether the number conforms."""
-        raise NotImplementedError  # pragma: no cover  every subclass overrides it
-
-
-class _Minimum(_Bound):
-    @override
-    def admits(self, number: Decimal) -> bool:
-        return number >= self.limit
-
-
-class _Maximum(_Bound):
-    @override
-    def admits(self, number: Decimal) -> bool:
-        return number <= self.limit
-
-
-class _ExclusiveMinimum(_Bound):
-    @override
-    def admits(self, number: Decimal) -> bool:
-        return number > self.limit
-
-
-class _ExclusiveMaximum(_Bound):
-    @override
-    def admits(self, number: Decimal) -> bool:
-        return number < self.limit
-
-
-class _MultipleOf(_Bound):
-    @override
-    def admits(self, number: Decimal) -> bool:
-        return not _EXACT_ARITHMETIC.remainder(number, self.limit)
-
-
-_EXACT = {
-    "minimum": _Minimum,
-    "maximum": _Maximum,
-    "exclusiveMinimum": _ExclusiveMinimum,
-    "exclusiveMaximum": _ExclusiveMaximum,
-    "multipleOf": _MultipleOf,
-}
-# A number has at most 1,000 digits and an exponent of ten within ±1,000, so a quotient has fewer than 5,000 digits.
-_EXACT_ARITHMETIC = Context(prec=10_000, traps=[InvalidOperation])
-
-
-def _exact_decimal(number: float | Decimal) -> Decimal:
-    """Return the number that was written: a float stands for its shortest decimal text."""
-    return Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
+        return _compiled(self._schema, self._options, keywords=EXACT_KEYWORDS)
 
 
 def _without_surrogates(value: Any) -> Any:

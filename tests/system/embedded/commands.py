@@ -21,10 +21,10 @@ NOBODY = pwd.getpwnam("nobody")
 COMMAND = """
 import sys
 from pathlib import Path
-from byteor_cloud.database import embedded
+from byteor_cloud.database import embedded, embedded_files
 
 if len(sys.argv) > 2:
-    embedded._OUTSIDE = Path(sys.argv[2])
+    embedded_files.OUTSIDE = Path(sys.argv[2])
 server = embedded.EmbeddedPostgres(Path(sys.argv[1]))
 print(server.acquire(), flush=True)
 for line in sys.stdin:

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 import pytest
 
 from byteor_cloud.database import embedded
-from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
 
 

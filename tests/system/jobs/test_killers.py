@@ -8,7 +8,7 @@ import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from byteor_cloud.ids import uuid7
-from byteor_cloud.worker import jobs
+from byteor_cloud.worker import dead_letters, jobs
 from byteor_cloud.worker.jobs import KILLS, KINDS, Job
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
@@ -60,8 +60,8 @@ def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
     # Enqueueing the same work does nothing until somebody retries the dead letter.
     enqueue(Note(word="poison"), serial="s", once="s")
     assert waiting() == [("test.note", "failed")]
-    assert jobs.find_obstacles(["s"])["s"].is_dead
-    assert jobs.retry_dead_letter(ProcrastinateJob.objects.get().pk)
+    assert dead_letters.find_obstacles(["s"])["s"].is_dead
+    assert dead_letters.retry_dead_letter(ProcrastinateJob.objects.get().pk)
     work()
     assert (ran, waiting()) == (["poison"], [])
 

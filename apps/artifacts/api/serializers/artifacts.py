@@ -21,7 +21,7 @@ from byteor_cloud.api.fields import (
 )
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
-from byteor_cloud.worker.jobs import Obstacle
+from byteor_cloud.worker.dead_letters import Obstacle
 
 MAX_METADATA_BYTES = 64 * 1024
 

@@ -19,8 +19,8 @@ from unfold.widgets import (
 from apps.console.pages.deployments.forms import ApiForm
 from apps.console.pages.deployments.phrases import agent_count, describe_strategy, describe_target, describe_warnings
 from apps.fleet.models import Agent
-from apps.fleet.services import agents as fleet
 from apps.fleet.services import facts
+from apps.fleet.services.selection import select_agents
 from apps.releases.models import ConfigBundle
 from apps.releases.services import admission, bundles
 from apps.tenancy.models import Environment, Membership
@@ -210,7 +210,7 @@ def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: str) -> Outl
 
 
 def _agents(environment: Environment, target: Target) -> tuple[int, str]:
-    agents = fleet.select_agents(environment, target)
+    agents = select_agents(environment, target)
     count, names = agents.count(), list(agents.order_by("pk").values_list("name", flat=True)[:NAMED])
     more = f" and {count - len(names):,} more" if count > len(names) else ""
     return count, f"{agent_count(count)}: {', '.join(names)}{more}" if names else "No agent."

@@ -27,7 +27,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.frame.scope import granted_condition, scope_of, with_scope
 from apps.console.pages.pipelines import editor
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
@@ -227,7 +227,7 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
 def _create(request: HttpRequest, form: _NewDraft) -> str | None:
     """Create the draft and return the URL of its editor. If it is refused, add the error to the form."""
     values = form.cleaned_data
-    new = partial(pipelines.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
+    new = partial(drafts.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
     try:
         answer = send_once(
             request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}

@@ -9,7 +9,7 @@ from django.http import Http404
 from django.template.loader import render_to_string
 
 from apps.pipelines.models import Draft, Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import drafts, versions
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import is_same_json
@@ -74,9 +74,7 @@ def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Com
     try:
         plan = _parse(text, compute)
         compiled = compute(compile_draft, plan)
-        saved = pipelines.update_draft(
-            draft, {"plan": plan}, actor=actor, expected_revision=revision, compiled=compiled
-        )
+        saved = drafts.update_draft(draft, {"plan": plan}, actor=actor, expected_revision=revision, compiled=compiled)
     except PreconditionFailed:
         return _conflict(draft, compute)
     except InvalidInput as refused:
@@ -89,8 +87,8 @@ def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: 
     try:
         if draft.revision == revision and not is_same_json(_parse(text, compute), draft.plan):
             return _refused("The text differs from the saved plan. Save it first.")
-        prepared = pipelines.prepare_promotion(draft, compute=compute)
-        version, is_new = pipelines.promote(draft, expected_revision=revision, actor=actor, prepared=prepared)
+        prepared = versions.prepare_promotion(draft, compute=compute)
+        version, is_new = versions.promote(draft, expected_revision=revision, actor=actor, prepared=prepared)
     except PreconditionFailed:
         return _conflict(draft, compute)
     except InvalidInput as refused:

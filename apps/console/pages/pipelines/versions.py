@@ -18,7 +18,7 @@ from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import may_operate
 from apps.console.pages.pipelines.editor import MAX_CHOICES, find_version
 from apps.pipelines.models import Version
-from apps.pipelines.services import pipelines
+from apps.pipelines.services import versions
 from apps.releases.models import ConfigBundle
 from byteor_cloud.api.computing_lane import compute_for
 from byteor_cloud.database.large_columns import without_large
@@ -84,7 +84,7 @@ class VersionAdmin(ReadOnlyAdmin):
         if row is None:
             raise Http404
         headers = {"Cache-Control": "private, max-age=3600"}
-        drawing = pipelines.draw(row, compute=compute_for(request))
+        drawing = versions.draw(row, compute=compute_for(request))
         return HttpResponse(drawing, content_type="image/svg+xml", headers=headers)
 
     @method_decorator(require_GET)
@@ -105,7 +105,7 @@ class VersionAdmin(ReadOnlyAdmin):
             "original": row,
             "old": old,
             "siblings": siblings,
-            "diff": pipelines.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
+            "diff": versions.diff_versions(row, against=old, compute=compute_for(request)) if old else None,
         }
         return TemplateResponse(request, "console/compare.html", context)
 

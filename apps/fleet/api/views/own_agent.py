@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, AgentKey
-from apps.fleet.services import heartbeat_body, heartbeats, keys
+from apps.fleet.services import heartbeats, keys
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN
 from apps.tenancy.api.serializers.signing_keys import KeySetSerializer
@@ -93,7 +93,7 @@ class HeartbeatViewSet(AgentSelfViewSet):
     queryset = Agent.objects.none()
     serializer_class = s.HeartbeatAnswerSerializer
     agent_scope = "agent:heartbeat"
-    schemas = heartbeat_body.SCHEMAS
+    schemas = heartbeats.SCHEMAS
 
     @Operation(
         "sendHeartbeat",
@@ -111,7 +111,7 @@ class HeartbeatViewSet(AgentSelfViewSet):
         answered with 200 is stored durably.
         """
         interval_s = self.environment.effective_settings.heartbeat_interval_s
-        body = heartbeat_body.parse(request.data)
+        body = heartbeats.parse(request.data)
         organization = self.environment.project.organization
         stored = heartbeats.store(
             agent_id=self.agent.pk, organization_id=organization.pk, interval_s=interval_s, heartbeat=body

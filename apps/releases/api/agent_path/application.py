@@ -12,12 +12,19 @@ from django.conf import settings
 
 from apps.fleet.api.authentication import finish_rotation
 from apps.fleet.api.serializers import heartbeat_answer
-from apps.fleet.services import heartbeat_body, heartbeats
-from apps.fleet.services.key_uses import key_uses
-from apps.fleet.services.verified_keys import KnownKey, agent_keys
-from apps.releases.api.agent_path import routes
-from apps.releases.api.agent_path.answers import Answer, Exchange, StartResponse
-from apps.releases.api.agent_path.routes import Call, Route
+from apps.fleet.services import heartbeats
+from apps.fleet.services.verified_keys import KnownKey, agent_keys, key_uses
+from apps.releases.api.agent_path.exchange import (
+    HEARTBEAT,
+    POLL,
+    REPORT,
+    Answer,
+    Call,
+    Exchange,
+    Route,
+    StartResponse,
+    recognize,
+)
 from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
 from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
@@ -48,7 +55,7 @@ class AgentPath:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        call = routes.recognize(environ)
+        call = recognize(environ)
         if call is None:
             return self._django(environ, start_response)
         exchange = Exchange(environ, call.route)
@@ -110,7 +117,7 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
 
 
 def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
-    body = heartbeat_body.parse(_read_json(exchange))
+    body = heartbeats.parse(_read_json(exchange))
     stored = heartbeats.store(
         agent_id=key.agent_id, organization_id=key.organization_id, interval_s=key.interval_s, heartbeat=body
     )
@@ -195,7 +202,7 @@ def _report(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
 
 
 _HANDLERS: dict[Route, Callable[[Exchange, Call, KnownKey], Answer]] = {
-    routes.HEARTBEAT: _beat,
-    routes.POLL: _poll,
-    routes.REPORT: _report,
+    HEARTBEAT: _beat,
+    POLL: _poll,
+    REPORT: _report,
 }

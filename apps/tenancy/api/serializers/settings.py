@@ -93,15 +93,8 @@ class FreezeWindowSerializer(StrictSerializer):
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         """Return the window as it is stored: JSON, with its times as they were sent. Raises ValidationError."""
         value: dict[str, Any] = super().to_internal_value(data)
-        zone = zoneinfo.ZoneInfo(value["time_zone"])
-        edges = {name: datetime.fromisoformat(value[name]) for name in ("start", "end")}
-        for name, moment in edges.items():
-            if moment.tzinfo is None and freeze.is_skipped(moment, zone):
-                text = f"The clocks in {zone} skip this time; give another, or one with an offset."
-                raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
-        # If the clocks repeat the hour of the start or end, the window covers both.
-        if freeze.possible_instants(edges["end"], zone)[1] <= freeze.possible_instants(edges["start"], zone)[0]:
-            raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
+        if fault := freeze.find_fault(freeze.FreezeWindow.from_stored(value)):
+            raise serializers.ValidationError({fault.edge: [ErrorDetail(fault.detail, code=fault.code)]})
         return value
 
 

@@ -17,12 +17,12 @@ from django.utils import timezone
 
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
-from apps.tenancy.services.pruning import delete_in_batches
 from apps.tenancy.services.vault import VaultError
 from apps.tenancy.services.webhooks import outgoing, signing, subscriptions
 from apps.tenancy.services.webhooks.announce import enqueue_sending
 from apps.tenancy.webhook_events import Outcome, type_of
 from byteor_cloud import __version__
+from byteor_cloud.database.deletion import delete_in_batches
 
 WORKER = system_actor("webhooks")
 # The waits between the 8 attempts are 15 s, 1 min, 4 min, …: 23 hours in all, plus jitter.
@@ -62,7 +62,7 @@ def enqueue_due() -> None:
         enqueue_sending(webhook_id, organization_id, once=True)
 
 
-def delete_old() -> None:
+def delete_old_deliveries() -> None:
     """Delete deliveries that are older than 30 days."""
     delete_in_batches(WebhookDelivery.objects.filter(created_at__lt=timezone.now() - KEPT_FOR))
 

@@ -1,13 +1,18 @@
-"""Responses of the layer: the same headers, metrics and log lines as Django's middlewares give every response."""
+"""An agent's request, recognized by the layer, and the response with the headers, metrics and log lines of Django's.
+
+Everything unusual about a request leaves it to Django.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import structlog
 from django.core.handlers.wsgi import WSGIRequest
@@ -15,16 +20,73 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csp import ContentSecurityPolicyMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.urls import resolve
+from django.utils.functional import cached_property
 from django_prometheus.middleware import Metrics
 
-from apps.releases.api.agent_path.routes import Route
+from apps.releases.api.offered import MAX_WAIT_S
 from apps.tenancy.api.limits import RateLimitUsage
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.middleware import choose_request_id
+from byteor_cloud.storage import space
 
 type StartResponse = Callable[[str, list[tuple[str, str]]], object]
+_PATH = re.compile(
+    r"/api/v1/agents/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/(heartbeat|deployment)"
+)
+_WAIT = re.compile(r"(?:wait_s=(0|[1-9][0-9]?))?", re.ASCII)
+_LENGTH = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _BODILESS = frozenset({204, 304})
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+class Route:
+    """An operation of the layer, with the scope that its key needs."""
+
+    def __init__(self, method: str, resource: str, scope: str) -> None:
+        self.method, self.resource, self.scope = method, resource, scope
+
+    @cached_property
+    def view_name(self) -> str:
+        """The name of the operation's view, under which django-prometheus counts its requests."""
+        return resolve(f"/api/v1/agents/{UUID(int=0)}/{self.resource}").view_name
+
+
+HEARTBEAT = Route("POST", "heartbeat", "agent:heartbeat")
+POLL = Route("GET", "deployment", "agent:deployment")
+REPORT = Route("POST", "deployment", "agent:deployment")
+_ROUTES = {(route.method, route.resource): route for route in (HEARTBEAT, POLL, REPORT)}
+
+
+class Call(NamedTuple):
+    """A recognized request: the operation, the agent in the path, and the seconds that a poll may wait."""
+
+    route: Route
+    agent_id: UUID
+    wait_s: int
+
+
+def recognize(environ: Mapping[str, Any]) -> Call | None:
+    """Return what the request asks for, or None if Django must answer it."""
+    match = _PATH.fullmatch(environ["PATH_INFO"])
+    route = _ROUTES.get((environ["REQUEST_METHOD"], match[2])) if match else None
+    if match is None or route is None or environ.get("SCRIPT_NAME"):
+        return None
+    wait = _WAIT.fullmatch(environ["QUERY_STRING"])
+    wait_s = int(wait[1] or 0) if wait else 0
+    if wait is None or wait_s > MAX_WAIT_S or (wait[1] and route is not POLL):
+        return None
+    if route is POLL:
+        has_usual_form = not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ
+    else:
+        has_usual_form = (
+            environ.get("CONTENT_TYPE") == "application/json"
+            and _LENGTH.fullmatch(environ.get("CONTENT_LENGTH") or "") is not None
+            and "HTTP_TRANSFER_ENCODING" not in environ
+            and not (route is REPORT and "HTTP_IDEMPOTENCY_KEY" in environ)
+            and not space.is_low_for_database()
+        )
+    return Call(route, UUID(match[1]), wait_s) if has_usual_form else None
 
 
 class Answer(NamedTuple):

@@ -1,8 +1,7 @@
-"""Save and promote drafts; copy, compare and draw versions."""
+"""Promote drafts to versions; copy, compare and draw versions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,89 +10,17 @@ from django.db import transaction
 from django.db.models import Max
 
 from apps.pipelines.models import Draft, Version
+from apps.pipelines.services.drafts import does_not_compile
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, Quota
+from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
-from apps.tenancy.services.quotas import reserve
-from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
+from apps.tenancy.services.revisions import is_same_json, lock_revision
 from apps.tenancy.services.state import lock_row
 from byteor.engine.compiler import COMPILER_VERSION, SpecDiff
-from byteor_cloud.computing.computations import (
-    CompiledDraft,
-    CompiledVersion,
-    compile_draft,
-    compile_version,
-    diff_kv,
-    diff_plan,
-)
+from byteor_cloud.computing.computations import CompiledVersion, compile_version, diff_kv
 from byteor_cloud.computing.computations import draw as draw_kv
 from byteor_cloud.computing.compute import Compute, here
-from byteor_cloud.errors import Conflict, FieldError, NotFound, Unprocessable
-
-
-def _does_not_compile(errors: Sequence[Mapping[str, str]]) -> Unprocessable:
-    return Unprocessable(
-        "The plan does not compile.",
-        code="plan_invalid",
-        errors=[FieldError(f"/plan{each['pointer']}", each["code"], each["message"]) for each in errors],
-    )
-
-
-@transaction.atomic
-def create_draft(
-    *, environment: Environment, name: str, plan: object, actor: Actor, compiled: CompiledDraft | None = None
-) -> Draft:
-    """Create a draft. If its plan does not compile, its diagnostics say why. Raises QuotaExceeded.
-
-    ``compiled`` is the compiled plan, if the caller has it: compiling a large one delays the transaction.
-    """
-    reserve(environment.project.organization_id, {Quota.DRAFTS: 1})
-    draft = Draft.objects.create(
-        environment=environment,
-        name=name,
-        created_by=actor.display,
-        updated_by=actor.display,
-        plan=plan,
-        **(compiled or compile_draft(plan))._asdict(),
-    )
-    audit.record(
-        "draft.create",
-        actor=actor,
-        scope=environment,
-        resource=("draft", draft.pk),
-        changes={"name": [None, name], "spec_hash": [None, draft.spec_hash]},
-    )
-    return draft
-
-
-@transaction.atomic
-def update_draft(
-    draft: Draft,
-    values: Mapping[str, Any],
-    *,
-    actor: Actor,
-    expected_revision: int | None = None,
-    compiled: CompiledDraft | None = None,
-) -> Draft:
-    """Change the draft's name or plan. The audit event contains the spec hash, not the plan.
-
-    ``compiled`` is the new plan as in ``create_draft``.
-    """
-    locked = lock_revision(draft, expected_revision)
-    changed = dict(values)
-    if "plan" in values:
-        changed |= (compiled or compile_draft(values["plan"]))._asdict()
-    if any(not is_same_json(getattr(locked, field), value) for field, value in changed.items()):
-        changed["updated_by"] = actor.display
-    return edit(locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"})
-
-
-@transaction.atomic
-def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete the draft. Versions that were promoted from the draft are kept."""
-    locked = lock_revision(draft, expected_revision)
-    audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
-    locked.delete()
+from byteor_cloud.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +56,7 @@ def promote(
     locked = lock_revision(draft, expected_revision)
     compiled = _still_compiled(prepared, locked) if prepared else compile_version(locked.plan)
     if compiled.errors:
-        raise _does_not_compile(compiled.errors)
+        raise does_not_compile(compiled.errors)
     last = Version.objects.filter(environment=draft.environment, draft_id=draft.pk).order_by("-id").first()
     if last is not None and is_same_json(last.plan, locked.plan) and last.compiler_version == COMPILER_VERSION:
         return last, False
@@ -187,17 +114,6 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
         **{field: getattr(source, field) for field in copied_fields},
     )
     return version, True
-
-
-def diff_draft(draft: Draft, *, against: Version, compute: Compute = here) -> bytes:
-    """Return the body of a response with the changes from a version to the saved plan.
-
-    Raises Unprocessable if the plan does not compile.
-    """
-    found = compute(diff_plan, str(against.pk), against.spec_kv, draft.plan)
-    if isinstance(found, list):
-        raise _does_not_compile(found)
-    return found
 
 
 def diff_versions(version: Version, *, against: Version, compute: Compute = here) -> SpecDiff:

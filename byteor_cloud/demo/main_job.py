@@ -1,4 +1,4 @@
-"""``make run`` and ``make demo``: the main job, carried out once through the public API.
+"""The main job of the product, carried out once through the public API.
 
 Only the first account (``manage.py bootstrap``) and the reviewer's token, which the reviewer creates in the console
 after signing in with a link, do not go through the API.
@@ -6,31 +6,19 @@ after signing in with a link, do not go through the API.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
 
-ROOT = Path(__file__).resolve().parent.parent
-MANAGE = [sys.executable, str(ROOT / "manage.py")]
-AGENT = [str(Path(sys.executable).with_name("byteor-agent"))]
+from byteor_cloud.demo.site import ApiClient, DemoError, Site, print_step
+
 AGENTS = ("edge-1", "edge-2")
 ADMIN, REVIEWER = "ada@example.com", "grace@example.com"
-FIRST_PORT, LAST_PORT = 8080, 8180
-TIMEOUT_S = 60.0
 
 _CHECK: dict[str, Any] = {"id": "check", "op": "dataguard_check", "depends_on": ["decode"]}
 _REDACT: dict[str, Any] = {"id": "redact", "op": "dataguard_redact", "depends_on": ["check"]}
@@ -40,10 +28,6 @@ SAMPLE = [
     {"symbol": "ACME", "price": -1, "account": "DE-4711"},
     {"symbol": "UMBR", "price": 7.25, "account": "FR-0815"},
 ]
-
-
-class DemoError(Exception):
-    """A step of the demo failed."""
 
 
 def plan(*stages: dict[str, Any]) -> dict[str, Any]:
@@ -60,108 +44,12 @@ def plan(*stages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class ApiClient:
-    """A client of the public API with one person's user token."""
-
-    def __init__(self, base: str, token: str) -> None:
-        self._base, self._session = base, requests.Session()
-        self._session.trust_env = False
-        self._session.headers["Authorization"] = f"Bearer {token}"
-
-    def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of the response. Raises DemoError with the problem."""
-        response = self._session.request(method, self._base + path, json=body, timeout=30)
-        if not response.ok:
-            raise DemoError(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        return response.json()
-
-    def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
-        """Fetch ``path`` repeatedly until ``is_done``, and return its JSON. Raises DemoError after a minute."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < deadline:
-            if is_done(found := self("GET", path)):
-                return found
-            time.sleep(0.1)
-        raise DemoError(f"{event} did not happen within {TIMEOUT_S:.0f} s: {json.dumps(found)[:500]}")
-
-
-def print_step(step: str, **facts: object) -> None:
-    """Print the line of a completed step."""
-    print(f"  ✓ {step:<34} " + "  ".join(f"{name}={value}" for name, value in facts.items()), flush=True)
-
-
-def free_address() -> str:
-    """Return 127.0.0.1 with the first free port from 8080 on."""
-    for port in range(FIRST_PORT, LAST_PORT):
-        with contextlib.closing(socket.socket()) as probe:
-            # gunicorn sets this option too, so a port in TIME_WAIT counts as free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                if port != FIRST_PORT:
-                    print(f"Port {FIRST_PORT} is in use; serving on port {port} instead.", flush=True)
-                return f"127.0.0.1:{port}"
-    raise DemoError(f"all ports from {FIRST_PORT} to {LAST_PORT - 1} are in use")
-
-
-class Demo:
-    """One run of the demo, with the processes that it started."""
+class Demo(Site):
+    """One run of the demo: the main job, and the people and agents that it needs."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
-        self.data_dir = data_dir
-        self.folder = data_dir / "demo-agents"
-        self.run_number = 1
-        self.environ = {**environ, "BYTEOR_CLOUD_DATA_DIR": str(data_dir)}
-        address = self.environ.setdefault("BYTEOR_CLOUD_API_BIND_ADDR", free_address())
-        self.base = f"http://{address}"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        super().__init__(data_dir, environ)
         self.sign_in: dict[str, dict[str, str]] = {}
-
-    def start(self, name: str, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a process, with more environment variables if given. Its output goes to NAME.log in the data folder."""
-        environ = {**self.environ, **(variables or {})}
-        with (self.data_dir / f"{name}.log").open("ab") as log:
-            # In its own process group, so that Ctrl-C reaches only the demo, which then ends the processes in order.
-            process = subprocess.Popen(
-                argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, process_group=0
-            )
-        self.processes.append(process)
-        return process
-
-    def stop(self) -> None:
-        """End the started processes, the newest first."""
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in reversed(self.processes):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=40)
-            process.kill()
-
-    def manage(self, *argv: str) -> dict[str, str]:
-        """Run a management command and return its JSON. Raises DemoError with its error message."""
-        ended = subprocess.run(
-            [*MANAGE, *argv, "--json"], env=self.environ, capture_output=True, text=True, check=False
-        )
-        if ended.returncode != 0:
-            raise DemoError(f"manage.py {argv[0]}: {ended.stderr.strip()[-500:]}")
-        result: dict[str, str] = json.loads(ended.stdout)
-        return result
-
-    def serve(self) -> None:
-        """Start the control plane and wait until it is ready."""
-        self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        server = self.start("serve", [*MANAGE, "serve"])
-        deadline = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < deadline:
-            if server.poll() is not None:
-                log = (self.data_dir / "serve.log").read_text().strip().splitlines()[-5:]
-                raise DemoError("the server ended unexpectedly: " + " | ".join(log))
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.base}/readyz", timeout=2).ok:
-                    print_step("control plane is ready", at=self.base)
-                    return
-            time.sleep(0.1)
-        raise DemoError(f"the server was not ready within {TIMEOUT_S:.0f} s; see {self.data_dir}/serve.log")
 
     def run_main_job(self) -> None:
         """Carry out the main job and print a line for each step."""
@@ -246,10 +134,6 @@ class Demo:
                 raise DemoError("the console created no user token")
             return created[0]
 
-    def state_folder(self, name: str) -> Path:
-        """Return the state folder of one of this run's agents. Each run in a data folder has its own."""
-        return self.folder / (name if self.run_number == 1 else f"{name}-demo-{self.run_number}")
-
     def _start_earlier_agents(self) -> None:
         """Start the agents that earlier runs enrolled, so that their organizations keep working."""
         self.folder.mkdir(exist_ok=True)
@@ -265,7 +149,7 @@ class Demo:
                 "BYTEOR_AGENT_ID": json.loads((folder / "agent.json").read_text())["agent_id"],
                 "BYTEOR_AGENT_API_KEY": (folder / "api_key").read_text(),
             }
-            self._run_agent(folder, variables)
+            self.run_agent(folder, variables)
         if folders:
             print_step("agents of earlier runs restarted", names=",".join(folder.name for folder in folders))
 
@@ -279,23 +163,8 @@ class Demo:
                 "enroll", "--url", self.base, "--environment", self.base + path, "--name", name,
                 "--state", str(folder), enrollment_token=token,
             )  # fmt: skip
-            self._run_agent(folder)
+            self.run_agent(folder)
         print_step("agents enrolled and running", names=",".join(AGENTS))
-
-    def _run_agent(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
-        sample = self.folder / "sample.jsonl"
-        options = ["--state", str(folder), "--sample", str(sample), "--interval-override", "0.5"]
-        self.start(folder.name, [*AGENT, "run", *options], variables)
-
-    def agent(self, *argv: str, enrollment_token: str | None = None) -> str:
-        """Run a command of the reference agent and return its output. Raises DemoError with its error message."""
-        environ = dict(self.environ)
-        if enrollment_token is not None:
-            environ["BYTEOR_ENROLLMENT_TOKEN"] = enrollment_token
-        ended = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False, cwd=ROOT)
-        if ended.returncode != 0:
-            raise DemoError(f"byteor-agent {argv[0]}: {ended.stderr.strip()[-500:]}")
-        return ended.stdout
 
     def _release(
         self, admin: ApiClient, reviewer: ApiClient, path: str, draft: str, name: str, stage_config: Mapping[str, Any]
@@ -358,59 +227,3 @@ class Demo:
         for email, issued in self.sign_in.items():
             print(f"\n  {email}\n    user token        {issued['token']}\n    one-time sign-in  {issued['login_url']}")
         print(f"\n  curl -H 'Authorization: Bearer {self.sign_in[ADMIN]['token']}' {self.base}/api/v1/me\n", flush=True)
-
-
-@contextlib.contextmanager
-def _data_dir(serve: bool) -> Iterator[Path]:
-    if serve:
-        yield Path(os.environ.get("BYTEOR_CLOUD_DATA_DIR") or "var").absolute()
-        return
-    scratch = Path(tempfile.mkdtemp(prefix="byteor-demo-"))
-    scratch.chmod(0o711)  # the embedded database may run as another account, which needs access
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _stop(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    """Carry out the main job and return 0 if every step succeeded. With ``--serve``, then serve until stopped."""
-    parser = argparse.ArgumentParser(prog="byteor_cloud.demo", description=main.__doc__)
-    parser.add_argument(
-        "--serve", action="store_true", help="use the data folder instead of a temporary one, and serve until stopped"
-    )
-    serve = parser.parse_args().serve
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    began = time.monotonic()
-    with _data_dir(serve) as data_dir:
-        try:
-            demo = Demo(data_dir, os.environ)
-        except DemoError as error:
-            print(f"demo: {error}", file=sys.stderr)
-            return 1
-        try:
-            demo.serve()
-            demo.run_main_job()
-            print(f"\nEvery step succeeded, in {time.monotonic() - began:.1f} s.", flush=True)
-            if serve:
-                demo.print_addresses()
-                print(f"Serving on {demo.base} until you press Ctrl-C.", flush=True)
-                demo.processes[0].wait()
-                raise DemoError(f"the server ended unexpectedly; see {demo.data_dir}/serve.log")
-        except DemoError as error:
-            print(f"demo: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 0 if serve else 130
-        finally:
-            demo.stop()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Enqueue the jobs that continue deployments."""
+
+from __future__ import annotations
+
+from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
+from apps.releases.models import Deployment, DeploymentAgent
+from byteor.engine.machines import DeploymentStatus
+from byteor_cloud.worker.jobs import enqueue
+
+
+def step_rollouts_of_agent(agent_id: str) -> None:
+    """Enqueue a step of each rollout that may wait for the agent."""
+    running = DeploymentAgent.objects.filter(
+        agent_id=agent_id,
+        deployment__status__in=[DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK],
+    )
+    for deployment_id in running.values_list("deployment_id", flat=True):
+        enqueue_rollout_step(deployment_id)
+
+
+def enqueue_rollout_step(deployment_id: object) -> None:
+    """Enqueue one rollout step of the deployment, unless one is waiting already."""
+    _enqueue(StepRollout(deployment_id=str(deployment_id)), once=f"step:{deployment_id}")
+
+
+def enqueue_build(deployment_id: object) -> None:
+    """Enqueue the build of the deployment, unless it is waiting already. The build starts when the deployment can."""
+    _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
+
+
+def enqueue_break_glass_rollback(deployment_id: object) -> None:
+    """Enqueue the rollback of a break-glass deployment that was not approved."""
+    _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
+
+
+def _enqueue(job: StepRollout | BuildBundle | UndoBreakGlass, *, once: str) -> None:
+    """Enqueue the job unless its deployment is gone; the jobs of one deployment run one at a time."""
+    rows = Deployment.objects.filter(pk=job.deployment_id).order_by()
+    if (organization := rows.values_list("environment__project__organization_id", flat=True).first()) is not None:
+        enqueue(job, organization=organization, once=once, serial=job.deployment_id)

