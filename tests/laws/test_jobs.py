@@ -14,7 +14,7 @@ import pytest
 
 from apps.releases.jobs import BuildBundle
 from byteor_cloud.ids import uuid7
-from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp, Job, Periodic, runs
+from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp, Job, JobLane, Periodic, runs
 
 ROOT = Path(__file__).parents[2]
 DECLARING = sorted((ROOT / "apps").glob("*/jobs.py"))
@@ -42,6 +42,28 @@ STORED = {
     "tenancy.purge_environment": ["id"],
     "tenancy.purge_project": ["id"],
 }
+STORED_PERIODIC = {
+    "artifacts.retention",
+    "fleet.forget_credentials",
+    "fleet.forget_history",
+    "fleet.settle",
+    "releases.forget_particulars",
+    "releases.sum_progress",
+    "releases.sweep",
+    "tenancy.close_minute",
+    "tenancy.count_use",
+    "tenancy.forget_credentials",
+    "tenancy.forget_deliveries",
+    "tenancy.forget_hosts",
+    "tenancy.forget_jobs",
+    "tenancy.forget_sign_ins",
+    "tenancy.note_keys",
+    "tenancy.seal_audit",
+    "tenancy.seal_rest",
+    "tenancy.wake_webhooks",
+}
+# The queue of a waiting job is named ``lane:organization``.
+STORED_LANES = {"release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "webhook"}
 
 
 def module_of(path: Path) -> ModuleType:
@@ -134,6 +156,8 @@ def test_jobs_are_created_with_their_declared_arguments() -> None:
 
 def test_stored_names_and_arguments_do_not_change() -> None:
     assert {name: [*signature(job).parameters] for name, job in JOBS.items()} == STORED
+    assert {kind.name for kind in declared() if isinstance(kind, Periodic)} == STORED_PERIODIC
+    assert {str(lane) for lane in JobLane} == STORED_LANES
 
 
 @every_job
