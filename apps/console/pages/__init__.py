@@ -1,9 +1,13 @@
 """The pages of the console, a module or folder for each thing shown. To import this package registers all of them.
 
 The order of the imports is the order of lists in the menu, of what the search finds, and of counts on a row's page.
+Pages that are not named here come last.
 """
 
 # ruff: noqa: I001, F401
+from importlib import import_module
+from pkgutil import walk_packages
+
 import apps.console.pages.audit
 import apps.console.pages.webhooks
 import apps.console.pages.organizations.tables
@@ -27,5 +31,8 @@ import apps.console.pages.artifacts.blobs
 import apps.console.pages.jobs
 
 from apps.console.frame.site import site
+
+for _module in walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)
 
 __all__ = ["site"]
