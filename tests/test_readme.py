@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from byteor.verify import cli
-from byteor.verify.command import EXIT_CODES
 from byteor.verify.trust import VerificationOutcome
+from byteor.verify.verification import EXIT_CODES
 from byteor_cloud.config import PREFIX, Config
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SystemExit:  # argparse has printed its help, or what is wrong with the command line
             print_lines(())
             raise
-        from .command import UsageError, verify  # noqa: PLC0415  --help needs none of it
+        from .verification import UsageError, verify  # noqa: PLC0415  --help needs none of it
 
         try:
             lines, code = verify(options, is_ledger=is_ledger)

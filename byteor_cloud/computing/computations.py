@@ -32,7 +32,7 @@ from byteor.engine.compiler import (
 )
 from byteor.engine.configuration import diff_configurations
 from byteor.engine.replay import JournalIndex, StaleIndex, compare, journal_page
-from byteor.engine.replay.around import read_around_in
+from byteor.engine.replay.divergence_context import read_around_in
 from byteor_cloud.computing.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
 

@@ -26,7 +26,7 @@ from django.db import connection
 from byteor_cloud.concurrency.offload import run_in_disk_thread
 from byteor_cloud.errors import InsufficientStorage, NotStored, Unavailable
 from byteor_cloud.storage import data_folders, space
-from byteor_cloud.storage.object_store import object_store_errors
+from byteor_cloud.storage.object_store_errors import object_store_errors
 
 MODE = 0o644
 _BATCH_BYTES = 4 << 20

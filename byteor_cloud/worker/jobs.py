@@ -19,7 +19,7 @@ import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from byteor_cloud.errors import NotStored, Unavailable
-from byteor_cloud.storage.object_store import object_store_errors
+from byteor_cloud.storage.object_store_errors import object_store_errors
 
 ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
 KILLS = 10  # how many times a job's process is killed before the job becomes a dead letter

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from apps.console.pages.artifacts import parts, wording
-from byteor.engine.replay.around import read_around
-from byteor.engine.replay.shown import show_payload
+from byteor.engine.replay.divergence_context import read_around
+from byteor.engine.replay.shown_payload import show_payload
 from tests.artifacts.incidents import frames
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from apps.artifacts.models import Replay
 from apps.artifacts.services import captures
-from byteor.engine.replay.around import Divergence, read_around_in
+from byteor.engine.replay.divergence_context import Divergence, read_around_in
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.errors import DomainError
 

@@ -37,7 +37,7 @@ from byteor.engine.replay.journal import (
     read_frames,
 )
 from byteor.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, ensure_index, index_file
-from byteor.engine.replay.pages import journal_page
+from byteor.engine.replay.journal_pages import journal_page
 from byteor.engine.replay.parameters import (
     NO_PARAMETERS,
     choose_parameters,

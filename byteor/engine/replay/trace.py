@@ -17,7 +17,7 @@ from byteor.engine.replay.journal_index import JournalIndex, StaleIndex
 from byteor.engine.replay.payload import DropReason, Message
 from byteor.engine.replay.replay import ReplayLimits
 from byteor.engine.replay.runner import PipelineRunner
-from byteor.engine.replay.shown import show_payload
+from byteor.engine.replay.shown_payload import show_payload
 from byteor.engine.replay.stages import Action, Stage, StageError, StageFunction
 from byteor.engine.replay.work import LimitExceeded, WorkMeter
 

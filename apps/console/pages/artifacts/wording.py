@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils.html import format_html, format_html_join
 
-from byteor.engine.replay.shown import show_payload
+from byteor.engine.replay.shown_payload import show_payload
 
 HEX_WIDTH = 8  # bytes of a row: two sides fit beside each other, and one fits on a phone
 HEX_ROWS = 24

@@ -26,7 +26,7 @@ from apps.releases.models import Deployment
 from byteor.engine.compiler import split_op
 from byteor.engine.machines import ReplayStatus
 from byteor.engine.replay import compare, unchecked_stages
-from byteor.engine.replay.around import Divergence
+from byteor.engine.replay.divergence_context import Divergence
 from byteor_cloud.api.computing_lane import lane
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.database.large_columns import without_large

@@ -15,9 +15,9 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection, connections
 
-from apps.operations.management import arrival, cleaning, installation, presence, static_files
+from apps.operations.management import cleaning, database_wait, host_registration, installation, static_files
+from apps.operations.management.embedded_restart import keep_embedded_database_running
 from apps.operations.management.operator_command import OperatorCommand
-from apps.operations.management.revival import keep_embedded_database_running
 from apps.tenancy.services import vault
 from byteor_cloud.captures import sealing
 from byteor_cloud.config import PREFIX, BindAddress, Config
@@ -38,7 +38,7 @@ class Command(OperatorCommand):
             _ensure_port_free(current.api_bind_addr, "API_BIND_ADDR")
         elif current.worker_bind_addr is not None:
             _ensure_port_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
-        arrival.wait_for_database(lambda line: self.stderr.write(f"byteor-cloud: {line}"))
+        database_wait.wait_for_database(lambda line: self.stderr.write(f"byteor-cloud: {line}"))
         _ensure_connections(current)
         installation.migrate()
         vault.ensure_key()
@@ -54,7 +54,7 @@ class Command(OperatorCommand):
 
         with (
             keep_embedded_database_running(current),
-            presence.announced(),
+            host_registration.announced(),
             cleaning.cleaned(),
             installation.publish_address(current) if is_api else nullcontext(),
         ):

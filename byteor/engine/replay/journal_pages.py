@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from byteor.engine.replay.journal_index import JournalIndex
-from byteor.engine.replay.shown import SHOWN_BYTES, show_payload
+from byteor.engine.replay.shown_payload import SHOWN_BYTES, show_payload
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends early once its JSON has this size. Its last record adds less than 1 MiB."""

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection
 
-from apps.operations.management import arrival
+from apps.operations.management import database_wait
 from tests.patience import PATIENCE_S
 
 
@@ -44,7 +44,7 @@ def test_serve_gives_up_after_60_seconds_with_a_line_every_5(lines: list[str]) -
     attempts = FakeAttempts(end_at=None)
 
     with pytest.raises(OperationalError, match=r"^it did not answer within 60 s: connection refused$"):
-        arrival.insist(attempts, lines.append, clock=attempts.clock)
+        database_wait.insist(attempts, lines.append, clock=attempts.clock)
 
     assert attempts.now == 1060
     assert len(lines) == 11
@@ -55,7 +55,7 @@ def test_serve_gives_up_after_60_seconds_with_a_line_every_5(lines: list[str]) -
 def test_serve_starts_when_the_database_comes(lines: list[str], end_at: float, said: int) -> None:
     attempts = FakeAttempts(end_at=end_at)
 
-    arrival.insist(attempts, lines.append, clock=attempts.clock)
+    database_wait.insist(attempts, lines.append, clock=attempts.clock)
 
     assert (attempts.now, len(lines)) == (1000 + end_at, said)
 
@@ -64,7 +64,7 @@ def test_serve_gives_up_when_the_server_refuses(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=7, is_refused=True, error="FATAL: no")
 
     with pytest.raises(OperationalError, match=r"^FATAL: no$"):
-        arrival.insist(attempts, lines.append, clock=attempts.clock)
+        database_wait.insist(attempts, lines.append, clock=attempts.clock)
 
     assert (attempts.now, len(lines)) == (1007, 1)
 
@@ -102,7 +102,7 @@ def test_only_definite_refusals_end_the_wait(monkeypatch: pytest.MonkeyPatch, te
     monkeypatch.setattr(arrival, "RETRY_S", 0.0)
     monkeypatch.setattr(arrival, "_query", lambda session: None)
 
-    attempts = arrival.ConnectionAttempts()
+    attempts = database_wait.ConnectionAttempts()
 
     assert attempts.wait(PATIENCE_S)
     assert attempts.is_refused == is_refused
@@ -122,7 +122,7 @@ def test_invalid_url_ends_the_wait_without_quoting_it(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(psycopg, "connect", connect)
 
-    attempts = arrival.ConnectionAttempts()
+    attempts = database_wait.ConnectionAttempts()
 
     assert attempts.wait(PATIENCE_S)
     assert attempts.is_refused
@@ -131,7 +131,7 @@ def test_invalid_url_ends_the_wait_without_quoting_it(monkeypatch: pytest.Monkey
 
 @pytest.mark.django_db
 def test_real_database_is_there(settings: Any) -> None:
-    attempts = arrival.ConnectionAttempts()
+    attempts = database_wait.ConnectionAttempts()
 
     assert attempts.wait(PATIENCE_S)
     assert not attempts.is_refused
@@ -142,14 +142,14 @@ def test_description_has_neither_user_nor_password(monkeypatch: pytest.MonkeyPat
     for name, value in known.items():
         monkeypatch.setitem(connection.settings_dict, name, value)
 
-    assert arrival.describe() == "db.example:6432/byteor"
+    assert database_wait.describe() == "db.example:6432/byteor"
 
 
 def test_embedded_database_is_not_awaited(settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CONFIG = replace(settings.CONFIG, database_url=None)
     monkeypatch.setattr(arrival, "ConnectionAttempts", _unexpected)
 
-    arrival.wait_for_database(lines.append)
+    database_wait.wait_for_database(lines.append)
 
     assert lines == []
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from byteor.engine.replay.shown import show_payload
+from byteor.engine.replay.shown_payload import show_payload
 
 DIGITS = st.text("0123456789", min_size=1, max_size=25)
 NUMBERS = st.builds(
