@@ -97,10 +97,10 @@ def test_only_definite_refusals_end_the_wait(monkeypatch: pytest.MonkeyPatch, te
             raise error
         return Answering()
 
-    monkeypatch.setattr(arrival, "direct_connection", Answering)
+    monkeypatch.setattr(database_wait, "direct_connection", Answering)
     monkeypatch.setattr(psycopg, "connect", connect)
-    monkeypatch.setattr(arrival, "RETRY_S", 0.0)
-    monkeypatch.setattr(arrival, "_query", lambda session: None)
+    monkeypatch.setattr(database_wait, "RETRY_S", 0.0)
+    monkeypatch.setattr(database_wait, "_query", lambda session: None)
 
     attempts = database_wait.ConnectionAttempts()
 
@@ -147,7 +147,7 @@ def test_description_has_neither_user_nor_password(monkeypatch: pytest.MonkeyPat
 
 def test_embedded_database_is_not_awaited(settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CONFIG = replace(settings.CONFIG, database_url=None)
-    monkeypatch.setattr(arrival, "ConnectionAttempts", _unexpected)
+    monkeypatch.setattr(database_wait, "ConnectionAttempts", _unexpected)
 
     database_wait.wait_for_database(lines.append)
 

@@ -88,7 +88,7 @@ class ConnectionAttempts:
         self.error = "no attempt has ended yet"
         self.is_refused = False
         self._is_over = threading.Event()
-        threading.Thread(target=self._repeat, name="arrival", daemon=True).start()
+        threading.Thread(target=self._repeat, name="database wait", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
         return self._is_over.wait(seconds)

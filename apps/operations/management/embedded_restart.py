@@ -28,7 +28,7 @@ def keep_embedded_database_running(current: Config) -> Iterator[None]:
         return
     embedded = EmbeddedPostgres(current.data_dir)
     stop, closed_to_stop = os.pipe()
-    watcher = threading.Thread(target=_watch, args=(embedded, stop), name="revival")
+    watcher = threading.Thread(target=_watch, args=(embedded, stop), name="embedded restart")
     watcher.start()
     try:
         yield

@@ -27,7 +27,7 @@ def announced() -> Iterator[None]:
     connection.close()
     stop = threading.Event()
     # A database that hangs must not keep the server from ending.
-    thread = threading.Thread(target=_announce, args=(host_id, stop), name="presence", daemon=True)
+    thread = threading.Thread(target=_announce, args=(host_id, stop), name="host registration", daemon=True)
     thread.start()
     try:
         yield
