@@ -80,9 +80,9 @@ SHARING = {
     "tests/laws/test_audit_trail.py": "tenants",
     "tests/laws/test_bodies.py": "tenants",
     "tests/laws/test_enforced.py": "tenants",
+    "tests/laws/test_examples.py": "tenants",
     "tests/laws/test_lists.py": "tenants",
     "tests/system/test_agent_path.py": "running",
-    "tests/system/test_examples.py": "running",
     "tests/system/test_serving.py": "running",
     "tests/system/test_simulate_fleet.py": "running",
 }

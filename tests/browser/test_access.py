@@ -28,12 +28,15 @@ from apps.console.frame.console_user import EVERYTHING, ConsoleUser
 from apps.console.frame.forms import new_form_id
 from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import accounts
-from tests.browser.access import CARD, Somebody, Tenants, place_of, unrendered_list
+from tests.browser.access import CARD, SITE_PAGES, Somebody, Tenants, place_of, unrendered_list
 from tests.browser.filled import MODELS, act, row_page, signed_in, table
+from tests.described import ACTS, PAGES, SEES
 from tests.laws.tenants import writes
-from tests.permissions import ACTS, MATRIX, OPERATE, PAGES, ROW_PAGES, SEES, SITE_PAGES, ActRule, weaker
+from tests.permissions import MATRIX, OPERATE, weaker
+from tests.resources import Act as Rule
 
 pytestmark = pytest.mark.django_db
+ROW_PAGES = ("changelist", "add", "history", "delete", "change", "act", "choice", "live")
 LINK = re.compile(r'(?:href|action|src|data-[a-z-]+)="(/admin/[^"]*)"')
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 LEAST = {"viewer", "guest"}  # those whose pages could show too much
@@ -262,7 +265,7 @@ def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
             assert accepted, (label, name)
 
 
-def weakened(label: str, rule: ActRule, found: Act) -> Iterator[Act]:
+def weakened(label: str, rule: Rule, found: Act) -> Iterator[Act]:
     """Yield copies of the act that more people may perform than the rule says."""
     if rule.needs and rule.needs != SEES[label]:  # else nobody else sees the row
         yield from (replace(found, needs=instead) for instead in weaker(rule.needs))

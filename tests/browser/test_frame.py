@@ -38,7 +38,7 @@ from byteor_cloud.ids import uuid7
 from tests.browser.access import project_member, unrendered_list
 from tests.browser.conftest import sign_in
 from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superuser, table
-from tests.permissions import OPERATORS_ONLY
+from tests.described import OPERATORS_ONLY
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
