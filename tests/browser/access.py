@@ -165,9 +165,15 @@ class Somebody:
         return False
 
     def is_near(self, row: Any) -> bool:
-        """Tell whether the row belongs to an organization, a project or a person that the person may see."""
-        if SEES[row._meta.label_lower] == "own":
-            return self.sees(row.user)
+        """Tell whether the row belongs to an organization, a project or a person that the person may see.
+
+        A row may name who made it: another member of the same organization.
+        """
+        match SEES[row._meta.label_lower]:
+            case "own":
+                return self.sees(row.user)
+            case "people":
+                return any(self.is_near(each) for each in Membership.objects.filter(user=row))
         place = place_of(row)
         return place is not None and self.holds(P.VIEW_ORG if place[1] is None else P.VIEW_PROJECT, place)
 
@@ -204,6 +210,7 @@ class Somebody:
             return True
         if name in PAGES:
             page = PAGES[name]
+            assert page.needs is not None
             if not page.table:
                 return self.holds_anywhere(page.needs)
             row = find(page.table, next(iter(given.values())))

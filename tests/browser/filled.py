@@ -103,7 +103,7 @@ def add_siblings(world: World, made: Filled) -> None:
         first = made.artifact.version
         assert first is not None
         version = Version.objects.get(pk=first.pk)
-        version.pk, version.number = uuid7(), first.number + number
+        version.pk, version.number = uuid7(), first.number + 10 * number
         version.save(force_insert=True)
         world.deployment(world.bundle(environment, f"bundle {number}", version=version))
         artifact = Artifact.objects.create(

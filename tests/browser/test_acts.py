@@ -294,10 +294,10 @@ def test_deletion_asks_with_the_number_of_deleted_rows(world: World, run_jobs: C
 
     ((_, counts),) = asked.context["goes"]
     below = {
-        "Drafts": 1, "Versions": 1, "Agents": 1, "Enrollment tokens": 1, "Agent keys": 1, "Heartbeats": 1,
+        "Drafts": 3, "Versions": 3, "Agents": 1, "Enrollment tokens": 1, "Agent keys": 1, "Heartbeats": 1,
         "Assignments": 1, "Config bundles": 1, "Approvals": 1, "Deployments": 1, "Known bad": 1,
         "Approval decisions": 1, "Deployment agents": 1, "Agent reports": 1, "Timeline entries": 5, "Artifacts": 1,
-        "Replays": 1, "Bisects": 1,
+        "Replays": 3, "Bisects": 1,
     }  # fmt: skip
     assert dict(counts) == ({"Environments": 4, **below} if kind == "project" else below)
     assert Deployment.objects.count() == 1

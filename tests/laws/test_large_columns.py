@@ -61,6 +61,6 @@ def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenan
         assert listed
         assert size < LARGEST_PAGE
         nullable = {name for name in listed[0] if all(row[name] is None for row in listed)}
-        assert (each, each.call.null - nullable) == (each, set())
+        assert each.call.null <= nullable, each
         if each.call.is_free:
             assert len(single(each, listed[0], tenants).content) > SIZE * len(each.call.null)

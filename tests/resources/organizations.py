@@ -14,7 +14,10 @@ def organization(place: Place) -> Organization:
 RESOURCE = Resource(
     calls=(
         Call("listOrganizations", "GET", "/api/v1/orgs", NoRole.SIGNED_IN, null=frozenset({"settings"})),
-        Call("createOrganization", "POST", "/api/v1/orgs", NoRole.PERSON, 201, values=lambda place: {"name": "Initech"}),
+        Call(
+            "createOrganization", "POST", "/api/v1/orgs", NoRole.PERSON, 201,
+            values=lambda place: {"name": "Initech"},
+        ),
         Call("getOrganization", "GET", O, VIEW_ORG),
         Call("updateOrganization", "PUT", O, ADMIN),
         Call("getUsage", "GET", O + "/usage", VIEW_ORG),
