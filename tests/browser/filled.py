@@ -15,7 +15,7 @@ from apps.console.frame import site
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
-from apps.tenancy.models import User
+from apps.tenancy.models import Environment, User
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.ids import uuid7
 from tests.described import TABLES
@@ -86,6 +86,15 @@ class Filled(Place):
     @property
     def job(self) -> ProcrastinateJob:
         return self.get(jobs.job)
+
+
+def titled_counts(environment: Environment) -> dict[str, int]:
+    """Return the number of rows in each table that the environment's page names, by its title."""
+    return {
+        each.title: MODELS[each.label]._default_manager.filter(environment=environment).count()
+        for each in TABLES.values()
+        if each.title
+    }
 
 
 def fill(world: World, suffix: str = "1") -> Filled:

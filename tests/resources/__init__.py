@@ -73,6 +73,7 @@ class Call:
     status: int = 200
     values: Callable[[Place], dict[str, Any]] = _nothing
     body: Maker | None = None
+    has_body: bool = True  # unless the method is GET or DELETE
     on: Maker | None = None
     query: Callable[[Place], str] = lambda place: ""
     on_prod: Permission | None = None  # needed in addition in an environment with the posture prod

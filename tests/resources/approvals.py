@@ -26,7 +26,7 @@ RESOURCE = Resource(
             values=lambda place: {"deployment_id": str(place.get(pending).pk)},
         ),
         Call("getApproval", "GET", E + "/approvals/{id}", VIEW),
-        Call("revokeApproval", "POST", E + "/approvals/{id}/revoke", OPERATE, on=undecided),
+        Call("revokeApproval", "POST", E + "/approvals/{id}/revoke", OPERATE, on=undecided, has_body=False),
     ),
     tables=(
         Table(

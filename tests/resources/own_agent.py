@@ -54,7 +54,7 @@ RESOURCE = Resource(
             query=lambda place: f"?hash={place.get(deployment).bundle_hash}",
         ),
         Call("getSigningKeys", "GET", A + "/signing-key", AGENT, scope="agent:signing_key"),
-        Call("rotateOwnKey", "POST", A + "/rotate-key", AGENT, 201),
+        Call("rotateOwnKey", "POST", A + "/rotate-key", AGENT, 201, has_body=False),
     ),
     more=(running,),
 )  # fmt: skip

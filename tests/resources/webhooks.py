@@ -28,11 +28,12 @@ RESOURCE = Resource(
         Call("getWebhook", "GET", O + "/webhooks/{id}", ADMIN),
         Call("updateWebhook", "PUT", O + "/webhooks/{id}", ADMIN),
         Call("deleteWebhook", "DELETE", O + "/webhooks/{id}", ADMIN, 204),
-        Call("rotateWebhookSecret", "POST", O + "/webhooks/{id}/rotate-secret", ADMIN, 201),
-        Call("testWebhook", "POST", O + "/webhooks/{id}/test", ADMIN, 202),
+        Call("rotateWebhookSecret", "POST", O + "/webhooks/{id}/rotate-secret", ADMIN, 201, has_body=False),
+        Call("testWebhook", "POST", O + "/webhooks/{id}/test", ADMIN, 202, has_body=False),
         Call("listWebhookDeliveries", "GET", O + "/webhooks/{id}/deliveries", ADMIN),
         Call(
-            "redeliverWebhookDelivery", "POST", O + "/webhooks/{id}/deliveries/{delivery_id}/redeliver", ADMIN, 202
+            "redeliverWebhookDelivery", "POST", O + "/webhooks/{id}/deliveries/{delivery_id}/redeliver", ADMIN, 202,
+            has_body=False,
         ),
     ),
     tables=(
