@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 # pytest explains failed assertions in these helper modules as it does in tests.
 FOLDERS = (
@@ -80,37 +79,12 @@ SHARING = {
     "tests/laws/test_audit_trail.py": "tenants",
     "tests/laws/test_bodies.py": "tenants",
     "tests/laws/test_enforced.py": "tenants",
+    "tests/laws/test_examples.py": "tenants",
     "tests/laws/test_lists.py": "tenants",
     "tests/system/test_agent_path.py": "running",
-    "tests/system/test_examples.py": "running",
     "tests/system/test_serving.py": "running",
     "tests/system/test_simulate_fleet.py": "running",
 }
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Report a successful test once, and not its setup and its teardown too, unless their durations are asked for.
-
-    To send these two reports to the process that prints takes as long as to run a small test.
-    """
-    if item.config.option.durations is not None:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in runtestprotocol(item, log=False, nextitem=nextitem):
-        if report.when == "call" or not report.passed:
-            item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Do not send what a successful test printed to the process that prints, which does not show it."""
-    report = yield
-    if report.passed:
-        report.sections = []
-    return report
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -150,8 +124,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     connection.settings_dict["TEST"]["TEMPLATE"] = connection.settings_dict["NAME"]
 
 
-# The migrations filled the first two. The third has one row, which django_db_setup inserts.
-KEPT = frozenset({"django_content_type", "auth_permission", "tenancy_masterkey"})
+# The migrations filled the first three. The last has one row, which django_db_setup inserts.
+KEPT = frozenset({"django_migrations", "django_content_type", "auth_permission", "tenancy_masterkey"})
 SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # always refuse DELETE
 
 
@@ -161,35 +135,24 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
     At the end, close connections that threads of tests left open, because they would prevent dropping the database.
     """
-    from django.apps import apps
-    from django.core.management.commands import flush
+    from django.contrib.contenttypes.management import create_contenttypes
     from django.db import connection
-    from django.test import TestCase
-
-    from tests.recorded import may_disable_triggers
-
-    # After each test Django asks PostgreSQL whether the connection works, also if it never failed.
-    TestCase._should_check_constraints = lambda _, connection: (  # type: ignore[attr-defined]
-        not connection.needs_rollback and (not connection.errors_occurred or connection.is_usable())
-    )
-
-    for model in apps.get_app_config("procrastinate").get_models():
-        model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
+    from django.db.models.signals import post_migrate
 
     from apps.tenancy.models import MasterKey
     from apps.tenancy.services import vault
 
+    # Of the class, because Playwright's event loop gives browser tests another connection.
+    type(connection.ops).sql_flush = _empty_tables  # type: ignore[assignment, method-assign]
+    # After each test Django would look for all content types and permissions, whose tables (KEPT) stay filled.
+    post_migrate.disconnect(create_contenttypes)
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         # As the first start of a server would do. No world has a row of its own, so that tests can have several worlds.
         MasterKey.objects.get_or_create(key_id=vault.own_key_ids()[0])
         # The test of the triggers enables them again.
         for table in SEALED:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_truncate")
-        if may_disable_triggers():
-            # Of the class, because Playwright's event loop gives browser tests another connection.
-            type(connection.ops).sql_flush = _delete_rows  # type: ignore[assignment, method-assign]
-            # After each test Django would look for all content types and permissions, whose tables (KEPT) stay filled.
-            flush.emit_post_migrate_signal = lambda *_: None  # type: ignore[attr-defined]
     yield
     with django_db_blocker.unblock():
         connection.close()
@@ -201,16 +164,24 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             )
 
 
-def _delete_rows(_: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
-    """Return the statements that empty the tables. TRUNCATE makes new files for each table, which takes far longer."""
+def _empty_tables(_: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
+    """Return the statements that empty all tables, also those that Django does not manage, such as the queue of jobs.
+
+    TRUNCATE makes new files for each table, which takes far longer than DELETE. Only it needs no superuser.
+    """
     from django.db import connection
 
+    from tests.recorded import may_disable_triggers
+
     with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in tables))
-        filled = {name for (name,) in cursor} - KEPT
-    statements = ["SET LOCAL session_replication_role = replica"]  # no triggers
-    statements += [f'DELETE FROM "{name}"' for name in sorted(filled.difference(SEALED))]
-    return [*statements, f"TRUNCATE {', '.join(SEALED)} CASCADE"] if filled.intersection(SEALED) else statements
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+        names = {name for (name,) in cursor} - KEPT
+        cursor.execute(" UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in names))
+        filled = {name for (name,) in cursor}
+    truncated = filled.intersection(SEALED) if may_disable_triggers() else filled
+    statements = ["SET LOCAL session_replication_role = replica"] if filled - truncated else []  # no triggers
+    statements += [f'DELETE FROM "{name}"' for name in sorted(filled - truncated)]
+    return statements + ([f"TRUNCATE {', '.join(sorted(truncated))} CASCADE"] if truncated else [])
 
 
 @pytest.fixture
@@ -219,31 +190,6 @@ def run_jobs() -> Callable[..., int]:
     from tests.worlds import run_jobs
 
     return run_jobs
-
-
-@pytest.fixture(autouse=True, scope="session")
-def django_test_environment(django_test_environment: None) -> None:
-    """Let the test client note the page that was rendered, and not each of the hundred templates that it includes.
-
-    ``response.context`` has what the view gave to the page.
-    """
-    from django.template.base import Template
-    from django.test.signals import template_rendered
-
-    def render(self: Any, context: Any) -> Any:
-        if context.template is self:
-            template_rendered.send(sender=self, template=self, context=context)
-        return self.nodelist.render(context)
-
-    Template._render = render  # type: ignore[attr-defined]  # Django's own is put back at the end
-
-
-# pytest-django would set up each of these for every test: for the markers urls, django_isolate_apps and
-# ignore_template_errors, for classes of unittest, for mail and for django.contrib.sites. No test uses any of them. Who
-# needs one removes its name here.
-_unused = pytest.fixture(scope="session")(lambda: None)
-_django_set_urlconf = _django_isolate_apps = _template_string_if_invalid_marker = _unused
-_django_setup_unittest = _dj_autoclear_mailbox = _django_clear_site_cache = _unused
 
 
 NOON = 1_800_000_000.0  # the start of a minute
@@ -291,12 +237,12 @@ def _fresh_process() -> Iterator[None]:
     from apps.tenancy.api import limits
     from byteor_cloud.server import draining
 
-    limits._local.clear()
+    limits.forget()
     anonymous.callers = anonymous.AnonymousCallers()
     metrics.TEXT.forget()
     agent_keys.forget_all()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()
     yield
-    draining._is_draining = False
-    waiting_room._is_closed = False
+    draining.reset()
+    waiting_room.open()

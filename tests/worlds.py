@@ -111,7 +111,7 @@ class World:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._enrollment_tokens: dict[UUID, EnrollmentToken] = {}  # of environments
+        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # by environment
         self._make(name)
 
     @_without_savepoints()
@@ -191,17 +191,21 @@ class World:
         )
         return text
 
+    def enrollment(self, environment: Environment) -> tuple[EnrollmentToken, str]:
+        """Return the token with which ``agent`` enrolls, and its text."""
+        if environment.pk not in self._enrollments:
+            self._enrollments[environment.pk] = enrollment.create_enrollment_token(
+                environment=environment, actor=self.admin.actor, max_uses=10_000
+            )
+        return self._enrollments[environment.pk]
+
     @_without_savepoints()
     def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
         """Enroll an agent; return it and its API client."""
         environment = environment or self.dev
-        actor = self.admin.actor
-        token = self._enrollment_tokens.get(environment.pk)
-        if token is None:
-            token, _ = enrollment.create_enrollment_token(environment=environment, actor=actor, max_uses=10_000)
-            self._enrollment_tokens[environment.pk] = token
+        token, _ = self.enrollment(environment)
         made = enrollment.enroll(
-            Enrollment(token=token, environment=environment, name=name, labels=labels, actor=actor)
+            Enrollment(token=token, environment=environment, name=name, labels=labels, actor=self.admin.actor)
         )
         return made.agent, Api(made.secret.text)
 
@@ -212,7 +216,7 @@ class World:
             config_bundle=bundle,
             target=Target.from_stored(options.pop("target", ALL)),
             strategy=Strategy.from_stored(options.pop("strategy", ALL_AT_ONCE)),
-            actor=self.operator.actor,
+            actor=options.pop("actor", self.operator.actor),
             **options,
         )
 

@@ -25,3 +25,9 @@ def begin() -> None:
         _is_draining = True
         for callback in _callbacks:
             callback()
+
+
+def reset() -> None:
+    """Forget that the process began to end."""
+    global _is_draining  # noqa: PLW0603  it describes the process
+    _is_draining = False

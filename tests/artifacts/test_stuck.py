@@ -25,9 +25,10 @@ from byteor_cloud.worker import jobs
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal, kept_folder, upload
 from tests.browser.confirmed import YES
-from tests.browser.filled import act, dead_letter, row_page, signed_in
+from tests.browser.filled import act, row_page, signed_in
 from tests.races import Race
 from tests.releases import stories
+from tests.resources.jobs import dead_letter
 from tests.worlds import Api, World
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]

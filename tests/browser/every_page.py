@@ -11,10 +11,9 @@ from django.urls import reverse
 
 from apps.console.frame import site
 from apps.fleet.models import Agent
-from apps.pipelines.models import Draft, Version
-from apps.releases.models import ConfigBundle
 from apps.tenancy.models import Environment, User
 from tests.browser.filled import MODELS, row_page, signed_in, table
+from tests.described import TABLES
 
 # A word that is in no row, and one that is in many.
 SEARCHES = ("nowhere", "bench")
@@ -70,15 +69,8 @@ def _largest(model: Any, rows: Any) -> Any:
 
 
 def more(row: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name and the URL of the pages with which people work on the row, beside its acts."""
-    match row:
-        case Environment():
-            yield "choose a config bundle", reverse("admin:releases_configbundle_choose", args=[row.pk])
-        case ConfigBundle():
-            yield "deploy", reverse("admin:releases_configbundle_deploy", args=[row.pk])
-        case Version():
-            yield "new config bundle", reverse("admin:releases_configbundle_new", args=[row.pk])
-            yield "compare versions", reverse("admin:pipelines_version_compare", args=[row.pk])
-        case Draft():
-            yield "new draft", reverse("admin:pipelines_draft_new")
-            yield "editor", reverse("admin:pipelines_draft_edit", args=[row.pk])
+    """Yield the name and the URL of the further pages of the row's table, beside its acts."""
+    label = row._meta.label_lower
+    for name, page in TABLES[label].pages.items():
+        if "GET" in page.methods and not page.is_file:
+            yield f"{label} {name}", reverse(f"admin:{name}", args=[row.pk] if page.of_row else []) + page.query

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.utils import quote
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts.models import Artifact, Bisect, Replay, UnreferencedBlob
+from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.console.frame import site
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
-from apps.releases.services import bundles
-from apps.tenancy.models import AuditEvent, IdempotencyKey, RateCounter, User, WebhookDelivery
-from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import accounts, audit, ledger, tokens
-from apps.tenancy.services.webhooks import subscriptions
+from apps.tenancy.models import Environment, User
 from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.ids import uuid7
-from byteor_cloud.worker.jobs import Job, Periodic
+from tests.described import TABLES
 from tests.recorded import recorded
-from tests.worlds import Api, World, report, run_jobs
+from tests.resources import Place, agents, artifacts, deployments, jobs, replays
+from tests.worlds import Api, World
 
 DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
 MODELS = {model._meta.label_lower: model for model in site._registry}
@@ -62,79 +54,55 @@ def act(row: Any, name: str) -> str:
     return f"{table(type(row))}{quote(row.pk)}/act/{name}/"
 
 
-@dataclass
-class Filled:
-    """The rows that ``fill`` created and that tests refer to."""
+class Filled(Place):
+    """A tenant's environment with a row in every table of the console, such as an active deployment and an incident."""
 
-    agent: Agent
-    agent_api: Api
-    deployment: Deployment
-    artifact: Artifact
-    replay: Replay
-    job: ProcrastinateJob
+    def __init__(self, world: World, suffix: str) -> None:
+        super().__init__(world, world.environment("prod", f"{world.name}-{suffix}"), suffix)
+        for described in TABLES.values():
+            if described.row is not None:
+                self.get(described.row)
+
+    @property
+    def agent(self) -> Agent:
+        return self.get(agents.enrolled)[0]
+
+    @property
+    def agent_api(self) -> Api:
+        return self.get(agents.enrolled)[1]
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.get(deployments.deployment)
+
+    @property
+    def artifact(self) -> Artifact:
+        return self.get(artifacts.artifact)
+
+    @property
+    def replay(self) -> Replay:
+        return self.get(replays.replay)
+
+    @property
+    def job(self) -> ProcrastinateJob:
+        return self.get(jobs.job)
 
 
-def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
-    """Create a dead letter."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status, attempts)"
-            " VALUES ('default', %s, NULL, %s::jsonb, 'failed', 5) RETURNING id",
-            [job.name, json.dumps(vars(job) if isinstance(job, Job) else {})],
-        )
-        (pk,) = cursor.fetchone()
-    row: ProcrastinateJob = ProcrastinateJob.objects.get(pk=pk)
-    return row
+def titled_counts(environment: Environment) -> dict[str, int]:
+    """Return the number of rows in each table that the environment's page names, by its title."""
+    return {
+        each.title: MODELS[each.label]._default_manager.filter(environment=environment).count()
+        for each in TABLES.values()
+        if each.title
+    }
 
 
 def fill(world: World, suffix: str = "1") -> Filled:
-    """Add a row to every table of the tenant, such as an active deployment and an incident.
+    """Add a row to every table of the tenant.
 
     Later calls, after the same events in the audit ledger, insert the same rows again.
     """
-    return recorded(("filled", world.name, suffix), lambda: _fill(world, suffix))
-
-
-def _fill(world: World, suffix: str) -> Filled:
-    environment = world.environment("prod", f"{world.name}-{suffix}")
-    agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}")
-    bundle = world.bundle(environment, f"{world.name}-bundle-{suffix}")
-    deployment = world.deployment(bundle)
-    decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": f"{world.name} agrees"}
-    assert world.reviewer.api.post(world.path(environment, "/approvals"), decision).status_code == 201
-    run_jobs()
-    assert report(agent_api, agent, "active").status_code == 200
-    run_jobs()
-    deployment.refresh_from_db()
-    tokens.create_organization_key(
-        organization=world.organization, name=f"{world.name}-key-{suffix}", role=Role.OPERATOR,
-        granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
-    )  # fmt: skip
-    bundles.mark_known_bad(
-        environment, "sha256:" + "b" * 64, reason=f"{world.name} saw it fail", actor=world.admin.actor
-    )
-    webhook, _ = subscriptions.create(
-        organization=world.organization, url=f"https://{world.name}.example/{suffix}", events=["approval.expire"],
-        actor=world.admin.actor,
-    )  # fmt: skip
-    event = AuditEvent.objects.filter(organization=world.organization).latest("id")
-    WebhookDelivery.objects.create(webhook=webhook, event=event, status="delivered")
-    audit.count_denial(f"test.{suffix}", actor=world.viewer.actor, organization_id=world.organization.pk)
-    ledger.seal_chain(world.organization.pk)
-    artifact = Artifact.objects.create(
-        environment=environment, agent=agent, deployment=deployment, version=bundle.version, kind="incident_bundle",
-        status="verified", spec_hash=bundle.version.spec_hash, content_hash="sha256:" + "a" * 64, size_bytes=10,
-        captured_at=timezone.now(),
-    )  # fmt: skip
-    replay = Replay.objects.create(
-        environment=environment, artifact=artifact, version=bundle.version, requested_by=world.operator.actor.display
-    )
-    job = dead_letter(StepRollout(deployment_id=str(deployment.pk)))
-    Bisect.objects.create(
-        environment=environment, artifact=artifact, predicate="fails", versions=[],
-        requested_by=world.operator.actor.display,
-    )  # fmt: skip
-    return Filled(agent, agent_api, deployment, artifact, replay, job)
+    return recorded(("filled", world.name, suffix), lambda: Filled(world, suffix))
 
 
 def add_siblings(world: World, made: Filled) -> None:
@@ -144,7 +112,7 @@ def add_siblings(world: World, made: Filled) -> None:
         first = made.artifact.version
         assert first is not None
         version = Version.objects.get(pk=first.pk)
-        version.pk, version.number = uuid7(), first.number + number
+        version.pk, version.number = uuid7(), first.number + 10 * number
         version.save(force_insert=True)
         world.deployment(world.bundle(environment, f"bundle {number}", version=version))
         artifact = Artifact.objects.create(
@@ -157,14 +125,3 @@ def add_siblings(world: World, made: Filled) -> None:
         Bisect.objects.create(
             environment=environment, artifact=made.artifact, predicate="fails", versions=[], requested_by=by
         )
-
-
-def fill_operation(world: World, suffix: str = "1") -> None:
-    """Fill the tables that only superusers see."""
-    accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
-    expires = timezone.now() + timedelta(hours=1)
-    IdempotencyKey.objects.create(
-        caller="user:x", key=suffix, fingerprint="f", status=201, response=b"sealed", expires_at=expires
-    )
-    RateCounter.objects.create(key=f"sign-in:{suffix}", minute=1, count=1)
-    UnreferencedBlob.objects.create(content_hash=f"sha256:{suffix}")

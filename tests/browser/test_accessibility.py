@@ -13,7 +13,7 @@ from apps.console.frame.menu import RECORDS
 from tests.browser.axe import examine, examine_open, prepare
 from tests.browser.conftest import TIMEOUT_MS, sign_in
 from tests.browser.every_page import more
-from tests.browser.filled import MODELS, act, fill, fill_operation, row_page, superuser, table
+from tests.browser.filled import MODELS, act, fill, row_page, superuser, table
 from tests.browser.test_tables import newest
 from tests.worlds import World
 
@@ -43,7 +43,6 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
 def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # all rows of a list have the same form
     fill(world)
-    fill_operation(world)
     prepare(sign_in(page, superuser()))
 
     wrong = [each for path in pages(apps) for each in examine(page, path)]

@@ -19,7 +19,8 @@ from apps.tenancy.models import (
 )
 from byteor_cloud.ids import uuid7
 from tests.browser.confirmed import YES, shown_messages
-from tests.browser.filled import act, dead_letter, fill, row_page, signed_in, superuser, table
+from tests.browser.filled import act, fill, row_page, signed_in, superuser, table
+from tests.resources.jobs import dead_letter
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db

@@ -15,7 +15,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apps.artifacts.models import UnreferencedBlob
-from apps.console.frame import site
+from apps.console.frame import ReadOnlyAdmin, site
 from apps.console.frame.scope import lineage
 from apps.fleet.models import Agent, EnrollmentToken
 from apps.pipelines.models import Draft
@@ -38,7 +38,7 @@ from byteor_cloud.ids import uuid7
 from tests.browser.access import project_member, unrendered_list
 from tests.browser.conftest import sign_in
 from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superuser, table
-from tests.permissions import OPERATORS_ONLY
+from tests.described import OPERATORS_ONLY
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -94,8 +94,9 @@ def fill_operators_tables() -> None:
 # -- scope --------------------------------------------------------------------------------------------------------
 
 
-def test_a_scope_narrows_every_list(world: World) -> None:
+def test_a_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list shows the rows below the scope, and those of a higher level that the scope is in; none of its siblings."""
+    monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 1000)
     made, elsewhere = fill(world), fill(world, "2").deployment.environment
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
     project_member(world, side, Role.VIEWER)

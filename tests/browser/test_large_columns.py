@@ -8,7 +8,7 @@ import pytest
 from django.urls import reverse
 
 from apps.tenancy.models import Environment
-from tests.browser.filled import MODELS, add_siblings, fill, fill_operation, signed_in, superuser, table
+from tests.browser.filled import MODELS, add_siblings, fill, signed_in, superuser, table
 from tests.large_values import SIZE, enlarge, large_columns_in
 from tests.results import results
 from tests.worlds import World
@@ -28,7 +28,6 @@ def _pages(environment: Environment) -> Iterator[str]:
 
 def test_lists_searches_and_choices_read_no_large_column(world: World) -> None:
     made = fill(world)
-    fill_operation(world)
     add_siblings(world, made)
     enlarge()
     client, read = signed_in(superuser()), {}

@@ -217,5 +217,5 @@ def test_an_artifact_in_each_state(world: World, policy: str) -> None:
 
             assert offered(row, world) == accepted(ArtifactAdmin.acts, row, world), (status, changed)
     Artifact.objects.filter(pk=row.pk).update(status="verified", kind="incident_bundle", spec_hash=row.spec_hash)
-    count = {"disabled": 0, "dry_run_only": 1, "allowed": 2}
+    count = {"disabled": 0, "dry_run_only": 2, "allowed": 3}
     assert len(offered(row, world)) == count[policy]

@@ -35,7 +35,7 @@ def create_tenants() -> dict[str, Any]:
             actor=scene.home.admin.actor,
         )
     EnrollmentToken.objects.update(max_uses=100_000)
-    expendable = {**scene.home.ids(scene.cousin), "user_id": scene.home.requester.user.pk, "webhooks": webhook.pk}
+    expendable = {**scene.home.ids(scene.cousin), "user_id": scene.home.reviewer.user.pk, "webhooks": webhook.pk}
     return {
         "ids": _text(scene.home.ids()),
         "expendable_ids": _text(expendable),

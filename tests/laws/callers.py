@@ -15,9 +15,10 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.models import OrganizationKey, Project, User, UserToken
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, tokens
+from tests.described import needed
 from tests.laws.calls import Operation, path_of, send
 from tests.laws.tenants import Tenants, writes
-from tests.permissions import MATRIX, ON_PROD, P, needed
+from tests.permissions import MATRIX, VIEW_ORG
 from tests.worlds import Api, World
 
 ADMITTED = 400  # what an admitted request gets for a parameter that does not exist
@@ -45,8 +46,8 @@ class Caller:
                 return 404
         if not self.is_member:
             return 404
-        held = {P.VIEW_ORG} if role is None else MATRIX[role]
-        needs = {needed(operation.id), ON_PROD.get(operation.id) if on_prod else None} - {None}
+        held = {VIEW_ORG} if role is None else MATRIX[role]
+        needs = {needed(operation.call.id), operation.call.on_prod if on_prod else None} - {None}
         return ADMITTED if needs <= held else 403
 
 

@@ -2,174 +2,72 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from django.core.files.base import ContentFile
 from django.db import connection
 from django.utils import timezone
 
-from apps.artifacts.services import bisects, replays, uploads
-from apps.fleet.models import AgentKey, EnrollmentToken
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.fleet.services import enrollment, keys
 from apps.releases.models import Deployment
-from apps.releases.services import approvals
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import AuditEvent, Environment, OrganizationKey, UserToken, WebhookDelivery
+from apps.tenancy.models import Environment, OrganizationKey, UserToken
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import members, organizations, tokens
-from apps.tenancy.services.webhooks import subscriptions
-from tests.worlds import Api, Person, World, plan, report, run_jobs
-
-INCIDENT = (Path(__file__).parent.parent / "engine/replay/golden/incident.tar.gz").read_bytes()
-# The plan from which the incident's spec was compiled.
-RING = plan(ingress="in", egress="out", stages=[{"id": "decode", "op": "identity"}])
+from apps.tenancy.services import organizations, tokens
+from tests.described import RESOURCES, make_ids
+from tests.resources import Place, agents, deployments, organization_keys
+from tests.worlds import Api, Person, World, run_jobs
 
 
-class FilledEnvironment:
-    """A prod environment with a row of every kind, and the ids of these rows by path segment."""
+class FilledEnvironment(Place):
+    """A prod environment with the rows that calls need, and the ids of these rows by path segment."""
 
     def __init__(self, world: Tenant, environment: Environment) -> None:
-        self.world, self.environment = world, environment
-        project = environment.project
-        actor = world.operator.actor
-        self.version = world.version(environment, RING)
-        self.bundle = world.bundle(environment, version=self.version)
-        self.agent, self.agent_api = world.agent(environment)
-        self.spare_agent, self.spare_api = world.agent(environment, "spare")
-        self.enrollment, enrollment_text = enrollment.create_enrollment_token(
-            environment=environment, max_uses=1000, actor=actor
-        )
-        self.enroller = Api(enrollment_text)
-        self.earlier = self.activate(self.requested())
-        self.deployment = self.activate(self.requested(name="second", env={"LEVEL": "2"}))
-        running = {"deployment_id": str(self.deployment.pk), "bundle_hash": self.deployment.bundle_hash,
-                   "spec_hash": self.version.spec_hash}  # fmt: skip
-        heartbeat = {"status": "healthy", "agent_version": "0.1.0", "active": running}
-        assert self.agent_api.post(f"/api/v1/agents/{self.agent.pk}/heartbeat", heartbeat).status_code == 200
-        artifact, _ = uploads.receive(
-            environment=environment,
-            agent=self.agent,
-            kind="incident_bundle",
-            captured_at=timezone.now(),
-            content_hash="sha256:" + hashlib.sha256(INCIDENT).hexdigest(),
-            file=ContentFile(INCIDENT),
-            deployment_id=self.deployment.pk,
-            actor=actor,
-        )
-        run_jobs()
-        artifact.refresh_from_db()
-        replay = replays.request(artifact, environment=environment, actor=actor)
-        run_jobs()
-        for name in ("a", "b"):
-            ring = {**RING, "name": "history"}
-            ring["single_ring"] = {**RING["single_ring"], "stages": [{"id": name, "op": "identity"}]}
-            world.version(environment, ring)
-        bisect = bisects.request(artifact, environment=environment, predicate="fails", pipeline="history", actor=actor)
-        run_jobs()
-        self.pending = self.requested(name="third", env={"LEVEL": "3"})
-        approval = self.pending.approval
-        assert approval is not None
-        self.ids = {
-            "org_id": project.organization_id,
-            "project_id": project.pk,
-            "env_id": environment.pk,
-            "drafts": self.version.draft_id,
-            "versions": self.version.pk,
-            "config-bundles": self.bundle.pk,
-            "enrollment-tokens": self.enrollment.pk,
-            "agents": self.agent.pk,
-            "deployments": self.deployment.pk,
-            "approvals": approval.pk,
-            "artifacts": artifact.pk,
-            "replays": replay.pk,
-            "lane": "in",
-            "bisects": bisect.pk,
-        }
-
-    def requested(self, name: str = "first", **config: Any) -> Deployment:
-        """Request a deployment as an extra operator, so that the callers under test can approve it."""
-        bundle = self.bundle if name == "first" else self.world.bundle(
-            self.environment, name, version=self.version, **config
-        )  # fmt: skip
-        self.world.operator, operator = self.world.requester, self.world.operator
-        deployment = self.world.deployment(bundle)
-        self.world.operator = operator
-        return deployment
-
-    def approve(self, deployment: Deployment) -> None:
-        """Approve the deployment as the reviewer if needed, then run jobs until it is ``deploying``."""
-        if deployment.approval is not None:
-            reviewer = self.world.reviewer
-            approvals.decide(deployment.approval, user=reviewer.user, decision="approve", actor=reviewer.actor)
+        super().__init__(world, environment, str(environment.pk))
+        self.ids = make_ids(self, of_environment=True)
+        for resource in RESOURCES:
+            for make in resource.more:
+                self.get(make)
+        _, self.spare_api = world.agent(environment, "spare")
         run_jobs()
 
-    def activate(self, deployment: Deployment) -> Deployment:
-        """Approve and offer the deployment, and report it active by both agents."""
-        self.approve(deployment)
-        for api, agent in ((self.agent_api, self.agent), (self.spare_api, self.spare_agent)):
-            assert report(api, agent, "active").status_code == 200
-        run_jobs()
-        deployment.refresh_from_db()
-        assert deployment.is_current
-        return deployment
+    @property
+    def agent(self) -> Agent:
+        return self.get(agents.enrolled)[0]
+
+    @property
+    def agent_api(self) -> Api:
+        return self.get(agents.enrolled)[1]
+
+    @property
+    def enroller(self) -> Api:
+        """A client with the enrollment token of the environment."""
+        return Api(self.world.enrollment(self.environment)[1])
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.get(deployments.deployment)
 
 
 class Tenant(World):
-    """A world that also knows the path ids of its members, keys and tokens."""
+    """A world with a filled environment."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.requester = self.person(Role.OPERATOR, "requester")
-        self.guest = self.person(Role.VIEWER, "guest")
-        self.guest_of(self.project)
-        self.key, text = tokens.create_organization_key(
-            organization=self.organization,
-            name="ci",
-            role=Role.ORG_ADMIN,
-            granter=GRANTS[Role.ORG_ADMIN],
-            actor=self.admin.actor,
-        )
-        self.key_api = Api(text)
-        self.token = self.own_token(self.viewer)
-        self.webhook, _ = subscriptions.create(
-            organization=self.organization, url="https://hooks.example.com/", events=["approval.expire"],
-            actor=self.admin.actor,
-        )  # fmt: skip
-        event = AuditEvent.objects.filter(organization=self.organization).latest("id")
-        self.kid = self.organization.signing_keys.get(status="active").kid
-        self.delivery = WebhookDelivery.objects.create(webhook=self.webhook, event=event, status="delivered")
         self.place = FilledEnvironment(self, self.prod)
+        self._own_ids = make_ids(self.place, of_environment=False)
 
-    @staticmethod
-    def own_token(person: Person) -> UserToken:
-        """Create another token of this person."""
-        token, _ = tokens.create_user_token(user=person.user, name="further", actor=person.actor)
-        return token
-
-    def guest_of(self, project: Any) -> None:
-        """Make the guest a viewer of ``project`` by a project role."""
-        members.add(
-            organization=self.organization,
-            project=project,
-            email=self.guest.user.email,
-            role=Role.VIEWER,
-            granter=GRANTS[Role.ORG_ADMIN],
-            actor=self.admin.actor,
-        )
+    @property
+    def key_api(self) -> Api:
+        """A client with the organization's key."""
+        return self.place.get(organization_keys.created)[1]
 
     def ids(self, place: FilledEnvironment | None = None) -> dict[str, Any]:
         """Return the id for each parameter or segment of a path."""
-        place = place or self.place
-        return {
-            **place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk,
-            "webhooks": self.webhook.pk, "delivery_id": self.delivery.pk,
-            "kid": self.kid,
-        }  # fmt: skip
+        return {**self._own_ids, **(place or self.place).ids}
 
 
 class Tenants:

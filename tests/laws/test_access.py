@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,26 +13,18 @@ from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.ids import uuid7
+from tests import described
 from tests.laws.callers import Caller, disagreements, is_noticed, make_callers
-from tests.laws.calls import (
-    CALLS,
-    FURTHER_BODIES,
-    E,
-    Operation,
-    P,
-    operations,
-    path_of,
-    permitted_caller,
-    send,
-    send_valid,
-)
+from tests.laws.calls import CALLS, Operation, operations, path_of, permitted_caller, send, send_valid
 from tests.laws.tenants import Tenants, writes
 from tests.openapi import document
-from tests.permissions import AGENT_SCOPES, FURTHER, MATRIX, ON_PROD, OPERATIONS, weaker
+from tests.permissions import MATRIX, weaker
+from tests.resources import E, P
 from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
 every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
+NAMES = {"lane", "kid"}  # which are no ids
 MACHINES = {Family.ENROLLMENT, Family.AGENT}
 PEOPLE = [o for o in operations() if not MACHINES & set(o.families)]
 IN_A_TENANT = [o for o in PEOPLE if o.is_tenant]
@@ -63,12 +54,14 @@ def test_every_operation_has_a_call() -> None:
 
 
 def test_every_operation_and_role_has_a_rule() -> None:
-    documented = {each["operationId"] for methods in document()["paths"].values() for each in methods.values()}
+    documented = {
+        operation["operationId"]: (method.upper(), path)
+        for path, methods in document()["paths"].items()
+        for method, operation in methods.items()
+    }
 
-    assert OPERATIONS.keys() == documented
+    assert {name: (call.method, call.path) for name, call in described.CALLS.items()} == documented
     assert {role: set(granted) for role, granted in GRANTS.items()} == MATRIX
-    assert ON_PROD.keys() | AGENT_SCOPES.keys() | {name for name, _ in FURTHER} < documented
-    assert FURTHER_BODIES.keys() == FURTHER.keys()
 
 
 @every_operation
@@ -87,7 +80,7 @@ def test_operation_declares_its_permission(operation: Operation) -> None:
 def test_permitted_caller_succeeds(operation: Operation, tenants: Tenants) -> None:
     response = send_valid(operation, tenants)
 
-    assert response.status_code == CALLS[operation.method, operation.path].status
+    assert response.status_code == operation.call.status
     # Reading a file to its end closes it.
     assert response.status_code == 204 or response.getvalue()
 
@@ -156,10 +149,10 @@ def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -
     }
     # An id is not wrong if it matches the rest of the path and belongs to the caller.
     fitting = {(E, "sibling"), (P, "cousin")}
-    names = re.findall(r"([a-z-]+)/\{id\}|\{([a-z_]+_id)\}", operation.path)
+    names = [name for name in described.names_in(operation.path) if name not in NAMES]
     tried = []
     before = writes()
-    for name in [segment or parameter for segment, parameter in names]:
+    for name in names:
         for place, wrong in elsewhere.items():
             last = operation.path.rpartition("{")[0] == (E if name == "env_id" else P).rpartition("{")[0]
             if wrong[name] == home[name] or (last and (E if name == "env_id" else P, place) in fitting):
@@ -176,7 +169,9 @@ def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -
 def test_token_of_another_person_is_not_found(tenants: Tenants) -> None:
     before = writes()
 
-    assert_refused(tenants.home.admin.api.delete(f"/api/v1/tokens/{tenants.home.token.pk}"), 404, "not_found", before)
+    assert_refused(
+        tenants.home.admin.api.delete(f"/api/v1/tokens/{tenants.home.ids()['tokens']}"), 404, "not_found", before
+    )
 
 
 @pytest.mark.parametrize("operation", PEOPLE, ids=str)
@@ -187,21 +182,23 @@ def test_callers_are_admitted_as_the_table_says(operation: Operation, tenants: T
 def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
     dev = {**tenants.home.ids(), "env_id": tenants.home.dev.pk}
     for operation in IN_A_TENANT:
-        if operation.id in ON_PROD:
+        if operation.call.on_prod:
             assert list(disagreements(operation, callers, tenants, dev)) == []
 
 
-@pytest.mark.parametrize(("identifier", "asks_for"), FURTHER, ids=str)
-def test_request_for_more_needs_a_further_permission(identifier: str, asks_for: str, tenants: Tenants) -> None:
-    [operation] = [o for o in operations() if o.id == identifier]
+@pytest.mark.parametrize(
+    ("operation", "asks_for"), [(o, each) for o in operations() for each in o.call.further], ids=str
+)
+def test_request_for_more_needs_a_further_permission(operation: Operation, asks_for: str, tenants: Tenants) -> None:
     path = path_of(operation, tenants, tenants.home.ids())
-    body = FURTHER_BODIES[identifier, asks_for](tenants)
+    further = operation.call.further[asks_for]
+    body = further.body(tenants.home.place)
     for role, held in MATRIX.items():
         before = writes()
 
         with transaction.atomic():
             response = tenants.person(role).api(operation.method, path, body)
-            if {operation.permission, FURTHER[identifier, asks_for]} <= held:
+            if {operation.permission, further.needs} <= held:
                 assert response.status_code in {200, 201}, response.json()
             else:
                 assert_refused(response, 403, "forbidden", before)
@@ -233,19 +230,19 @@ def test_every_weakened_view_is_noticed(
     assert {o.id for o in IN_A_TENANT if o.permission not in MATRIX[Role.VIEWER]} == set(tried) >= WEAKENED_BEFORE
 
 
-@pytest.mark.parametrize("operation", [o for o in operations() if o.id in AGENT_SCOPES], ids=str)
+@pytest.mark.parametrize("operation", [o for o in operations() if o.call.scope], ids=str)
 def test_agent_key_needs_the_scope(operation: Operation, tenants: Tenants) -> None:
     keys = AgentKey.objects.filter(agent=tenants.home.place.agent)
     [scopes] = keys.filter(revoked_at=None).values_list("scopes", flat=True)[:1]
-    keys.update(scopes=[scope for scope in scopes if scope != AGENT_SCOPES[operation.id]])
+    keys.update(scopes=[scope for scope in scopes if scope != operation.call.scope])
     before = writes()
 
     response = send(operation, tenants, tenants.home.place.agent_api)
 
     assert_refused(response, 403, "forbidden", before)
-    keys.update(scopes=[AGENT_SCOPES[operation.id]])
+    keys.update(scopes=[operation.call.scope])
     accepted = send_valid(operation, tenants)
-    assert accepted.status_code == CALLS[operation.method, operation.path].status
+    assert accepted.status_code == operation.call.status
     assert accepted.getvalue()  # reading a file to its end closes it
 
 

@@ -14,8 +14,9 @@ import pytest
 from drf_spectacular.renderers import OpenApiJsonRenderer
 
 from byteor_cloud.api.operations import SECURITY_SCHEMES
-from tests.laws.calls import A, E, O, P, operations
+from tests.laws.calls import operations
 from tests.openapi import document, validator
+from tests.resources import A, E, O, P
 
 ROOT = Path(__file__).parents[2]
 # The public API reference, line by line, with full paths.

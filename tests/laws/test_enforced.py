@@ -11,9 +11,11 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.laws import values
-from tests.laws.calls import BOUNDARY, CALLS, Operation, multipart, operations, path_of, permitted_caller, send
-from tests.laws.tenants import INCIDENT, Tenants, writes
+from tests.laws.calls import Operation, body_of, operations, path_of, permitted_caller, send
+from tests.laws.tenants import Tenants, writes
 from tests.openapi import document
+from tests.resources.own_agent import BOUNDARY, multipart
+from tests.resources.versions import INCIDENT
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parents[2]
@@ -32,23 +34,18 @@ def _no_limits(settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
 
 
-def documented(operation: Operation) -> dict[str, Any]:
-    found: dict[str, Any] = document()["paths"][operation.path][operation.method.lower()]
-    return found
-
-
 def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
     """Yield the operation's parameters in the query, the path or the headers."""
-    for parameter in documented(operation).get("parameters", []):
+    for parameter in operation.documented.get("parameters", []):
         if "$ref" in parameter:
             parameter = document()["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]  # noqa: PLW2901
         if parameter["in"] == place:
             yield parameter
 
 
-def body_of(operation: Operation, media_type: str) -> dict[str, Any] | None:
+def schema_of(operation: Operation, media_type: str) -> dict[str, Any] | None:
     """Return the schema of the operation's body."""
-    content = documented(operation).get("requestBody", {}).get("content", {})
+    content = operation.documented.get("requestBody", {}).get("content", {})
     return content[media_type]["schema"] if media_type in content else None
 
 
@@ -142,15 +139,14 @@ def test_missing_required_parameter_is_refused(tenants: Tenants) -> None:
 
 @every_operation
 def test_unknown_parameter_is_refused(operation: Operation, tenants: Tenants) -> None:
-    make_body = CALLS[operation.method, operation.path].body
     path = path_of(operation, tenants, tenants.home.ids())
-    headers = {"Content_Type": f"{FORM}; boundary={BOUNDARY}"} if body_of(operation, FORM) else {}
+    headers = {"Content_Type": f"{FORM}; boundary={BOUNDARY}"} if schema_of(operation, FORM) else {}
     before = writes()
 
     response = permitted_caller(operation, tenants)(
         operation.method,
         f"{path}{'&' if '?' in path else '?'}surprise=1",
-        make_body(tenants) if make_body else None,
+        body_of(operation, tenants),
         **headers,
     )
 
@@ -186,16 +182,15 @@ def test_invalid_idempotency_key_is_refused(key: str, tenants: Tenants) -> None:
         assert writes() == before
 
 
-WITH_JSON = [o for o in operations() if body_of(o, "application/json")]
+WITH_JSON = [o for o in operations() if schema_of(o, "application/json")]
 
 
 @pytest.mark.parametrize("operation", WITH_JSON, ids=str)
 def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None:
-    schema, make_body = body_of(operation, "application/json"), CALLS[operation.method, operation.path].body
+    schema = schema_of(operation, "application/json")
     assert schema is not None
-    assert make_body is not None
     caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
-    base = make_body(tenants)
+    base = body_of(operation, tenants)
     written = Written()
 
     def find_wrong(body: Any, variants: list[values.Variant]) -> list[Any]:
@@ -231,9 +226,9 @@ def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None
     assert wrong == []
 
 
-@pytest.mark.parametrize("operation", [o for o in operations() if body_of(o, FORM)], ids=str)
+@pytest.mark.parametrize("operation", [o for o in operations() if schema_of(o, FORM)], ids=str)
 def test_form_schema_is_enforced(operation: Operation, tenants: Tenants) -> None:
-    schema = body_of(operation, FORM)
+    schema = schema_of(operation, FORM)
     assert schema is not None
     flat = values.resolved(schema)
     good = {"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z"}

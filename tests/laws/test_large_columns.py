@@ -7,31 +7,13 @@ from typing import Any
 import pytest
 
 from tests.large_values import LARGE, SHORT, SIZE, enlarge, large_columns_in, long_columns
-from tests.laws.calls import CALLS, E, O, Operation, P, operation, operations, path_of, permitted_caller
+from tests.laws.calls import CALLS, Operation, operation, operations, path_of, permitted_caller
 from tests.laws.tenants import Tenants
+from tests.resources import E, O, P
 from tests.results import results
 
 pytestmark = pytest.mark.django_db
 LISTS = [each for each in operations() if each.action == "list"]
-# The fields that are null in a list if their values are large.
-NULL = {
-    "/api/v1/orgs": {"settings"},
-    P + "/environments": {"settings"},
-    O + "/audit-events": {"changes"},
-    E + "/drafts": {"plan", "diagnostics"},
-    E + "/versions": {"plan", "spec", "spec_kv"},
-    E + "/config-bundles": {"stage_config", "adapters", "env", "required_capabilities"},
-    E + "/agents": {"report"},
-    E + "/deployments": {"target"},
-    E + "/deployments/{id}/agents": {"tuning"},
-    E + "/deployments/{id}/timeline": {"detail"},
-    E + "/approvals": {"target", "capabilities", "credential"},
-    E + "/artifacts": {"reasons", "metadata"},
-    E + "/replays": {"result", "audit", "warnings"},
-    E + "/bisects": {"versions", "diff"},
-}
-# Lists of rows whose large fields may contain anything, so that the document permits what ``enlarge`` adds.
-FREE = {E + "/versions", E + "/agents", E + "/replays"}
 LARGEST_PAGE = 64 * 1024
 
 
@@ -57,12 +39,12 @@ def single(each: Operation, row: dict[str, Any], tenants: Tenants) -> Any:
 
 def test_every_long_column_is_large_or_has_a_bound() -> None:
     assert LARGE.isdisjoint(SHORT)
-    assert LARGE | SHORT.keys() == long_columns().keys()
+    assert long_columns().keys() == LARGE | SHORT
 
 
 def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenants) -> None:
     for each in LISTS:
-        fields = NULL.get(each.path, set())
+        fields = each.call.null
         for row in rows(each, tenants)[0][:3] if fields else ():
             whole = single(each, row, tenants)
             assert whole is None or {name: row[name] for name in fields} == {
@@ -79,6 +61,6 @@ def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenan
         assert listed
         assert size < LARGEST_PAGE
         nullable = {name for name in listed[0] if all(row[name] is None for row in listed)}
-        assert (each, NULL.get(each.path, set()) - nullable) == (each, set())
-        if each.path in FREE:
-            assert len(single(each, listed[0], tenants).content) > SIZE * len(NULL[each.path])
+        assert each.call.null <= nullable, each
+        if each.call.is_free:
+            assert len(single(each, listed[0], tenants).content) > SIZE * len(each.call.null)

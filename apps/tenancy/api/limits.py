@@ -93,6 +93,11 @@ def _add_local(key: str, minute: int) -> int:
     return count
 
 
+def forget() -> None:
+    """Forget the counts of this process."""
+    _local.clear()
+
+
 def _usage(limit: int, count: Callable[[int], int]) -> RateLimitUsage | None:
     if not settings.CONFIG.rate_limit:
         return None

@@ -100,5 +100,9 @@ class WaitingRoom:
         for waiter in woken:
             waiter.end(StopReason.DRAINED)
 
+    def open(self) -> None:
+        """Let polls wait again."""
+        self._is_closed = False
+
     def __len__(self) -> int:
         return len(self._waiters)

@@ -1,0 +1,48 @@
+"""Approvals and their decisions."""
+
+from __future__ import annotations
+
+from apps.releases.models import Approval
+from tests.permissions import OPERATE, VIEW
+from tests.resources import REASON, Act, Call, E, Place, Resource, Table
+from tests.resources.deployments import deployment, pending
+
+
+def approval(place: Place) -> Approval:
+    return Approval.objects.get(deployment=place.get(deployment))
+
+
+def undecided(place: Place) -> Approval:
+    return Approval.objects.get(deployment=place.get(pending))
+
+
+RESOURCE = Resource(
+    calls=(
+        Call(
+            "listApprovals", "GET", E + "/approvals", VIEW, null=frozenset({"target", "capabilities", "credential"})
+        ),
+        Call(
+            "decideApproval", "POST", E + "/approvals", OPERATE, 201,
+            values=lambda place: {"deployment_id": str(place.get(pending).pk)},
+        ),
+        Call("getApproval", "GET", E + "/approvals/{id}", VIEW),
+        Call("revokeApproval", "POST", E + "/approvals/{id}/revoke", OPERATE, on=undecided, has_body=False),
+    ),
+    tables=(
+        Table(
+            "releases.approval", VIEW, approval, "Approvals",
+            acts={
+                "approve": Act("decideApproval", on=undecided),
+                "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
+                "revoke": Act("revokeApproval"),
+            },
+            large=frozenset({"target", "capabilities", "credential"}),
+            short={
+                "strategy": "at most 100 percentages",
+                "options": "three values, of which a reason has at most 2,000 characters",
+            },
+        ),
+        Table("releases.approvaldecision", VIEW, approval, short={"comment": REASON}),
+    ),
+    ids={"approvals": approval},
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""The audit ledger."""
+
+from __future__ import annotations
+
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount
+from apps.tenancy.services import audit, ledger
+from tests.permissions import ADMIN
+from tests.resources import Call, O, Place, Resource, Table
+
+
+def event(place: Place) -> AuditEvent:
+    return AuditEvent.objects.filter(organization=place.world.organization).latest("id")
+
+
+def seal(place: Place) -> AuditSeal:
+    ledger.seal_chain(place.world.organization.pk)
+    return AuditSeal.objects.latest("pk")
+
+
+def denials(place: Place) -> DenialCount:
+    audit.count_denial(place.name("test"), actor=place.world.viewer.actor, organization_id=place.world.organization.pk)
+    return DenialCount.objects.latest("pk")
+
+
+RESOURCE = Resource(
+    calls=(
+        Call("listAuditEvents", "GET", O + "/audit-events", ADMIN, null=frozenset({"changes"})),
+        Call("exportAuditEvents", "GET", O + "/audit-events/export", ADMIN),
+    ),
+    tables=(
+        Table("tenancy.auditevent", ADMIN, event, large=frozenset({"changes"})),
+        Table("tenancy.auditseal", ADMIN, seal),
+        Table("tenancy.denialcount", ADMIN, denials),
+        Table("tenancy.repeatedevent", large=frozenset({"changes"})),
+    ),
+)

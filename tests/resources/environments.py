@@ -1,0 +1,51 @@
+"""Environments."""
+
+from __future__ import annotations
+
+from apps.tenancy.models import Environment
+from tests.permissions import ADMIN, MANAGE, PROJECT, VIEW, VIEW_PROJECT
+from tests.resources import Act, Call, E, Further, P, Page, Place, Resource, Table
+
+
+def environment(place: Place) -> Environment:
+    return place.environment
+
+
+def staging(place: Place) -> Environment:
+    return place.world.staging
+
+
+RESOURCE = Resource(
+    calls=(
+        Call("listEnvironments", "GET", P + "/environments", VIEW_PROJECT, null=frozenset({"settings"})),
+        Call(
+            "createEnvironment", "POST", P + "/environments", PROJECT, 201,
+            further={
+                "looser settings than the defaults": Further(
+                    ADMIN, lambda place: {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
+                )
+            },
+        ),
+        Call("getEnvironment", "GET", E, VIEW),
+        Call(
+            "updateEnvironment", "PUT", E, MANAGE,
+            further={"looser settings": Further(ADMIN, lambda place: {"settings": {"allow_self_approval": True}})},
+        ),
+        Call("deleteEnvironment", "DELETE", E, PROJECT, 204),
+    ),
+    tables=(
+        Table(
+            "tenancy.environment", VIEW, environment,
+            acts={
+                "create_enrollment_token": Act(
+                    "createEnrollmentToken", {"expires_in_s": "3600", "max_uses": "2", "labels": ""}
+                ),
+                "settings": Act("updateEnvironment", {"agent_timeout_s": "700"}),
+                "delete": Act("deleteEnvironment"),
+            },
+            pages={"releases_configbundle_choose": Page("createDeployment")},
+            large=frozenset({"settings"}),
+        ),
+    ),
+    ids={"env_id": environment},
+)  # fmt: skip

@@ -1,0 +1,48 @@
+"""Members of organizations and projects."""
+
+from __future__ import annotations
+
+from apps.tenancy.models import Membership, User
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import members
+from tests.permissions import ADMIN, PROJECT, VIEW_ORG, VIEW_PROJECT
+from tests.resources import Act, Call, O, P, Place, Resource, Table
+
+
+def membership(place: Place) -> Membership:
+    return Membership.objects.get(user=place.world.viewer.user, project=None)
+
+
+def guest(place: Place) -> User:
+    """Create a viewer of the organization and of the project."""
+    world = place.world
+    user = world.person(Role.VIEWER, "guest").user
+    members.add(
+        organization=world.organization, project=place.environment.project, email=user.email, role=Role.VIEWER,
+        granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    )  # fmt: skip
+    return user
+
+
+RESOURCE = Resource(
+    calls=(
+        Call("listOrganizationMembers", "GET", O + "/members", VIEW_ORG),
+        Call("addOrganizationMember", "POST", O + "/members", ADMIN, 201),
+        Call("updateOrganizationMember", "PUT", O + "/members/{user_id}", ADMIN),
+        Call("removeOrganizationMember", "DELETE", O + "/members/{user_id}", ADMIN, 204),
+        Call("listProjectMembers", "GET", P + "/members", VIEW_PROJECT),
+        Call("addProjectMember", "POST", P + "/members", PROJECT, 201),
+        Call("updateProjectMember", "PUT", P + "/members/{user_id}", PROJECT),
+        Call("removeProjectMember", "DELETE", P + "/members/{user_id}", PROJECT, 204),
+    ),
+    tables=(
+        Table(
+            "tenancy.membership", "members", membership,
+            acts={
+                "change_role": Act("updateProjectMember", {"role": "operator"}, in_organization=ADMIN),
+                "remove": Act("removeProjectMember", in_organization=ADMIN),
+            },
+        ),
+    ),
+    ids={"user_id": guest},
+)  # fmt: skip
