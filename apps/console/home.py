@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Exists, Model, QuerySet
+from django.db.models import Exists, Model
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -16,6 +16,7 @@ from apps.console.frame import relative_time, row_link, site
 from apps.console.frame.columns import environment_link, list_url, page_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of, who_holds
 from apps.console.frame.scope import scope_of, with_scope
+from apps.console.frame.site import listed_rows
 from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.approvals.facts import subject
 from apps.console.pages.approvals.tables import awaiting_decision_by, warning_pills
@@ -46,11 +47,6 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     panels = [*_waiting_for_you(request), _latest_deployments(request)]
     is_empty = bool(steps) and not any(tile.value for tile in tiles)
     return {**context, "steps": steps, "tiles": [] if is_empty else tiles, "panels": [] if is_empty else panels}
-
-
-def _rows(request: HttpRequest, model: type[Model]) -> QuerySet[Any]:
-    """Return the rows of a table that the person may see in the scope of the page."""
-    return site.get_model_admin(model).get_queryset(request)  # type: ignore[no-any-return]  # untyped library
 
 
 # -- the steps up to the first deployment -----------------------------------------------------------------------
@@ -125,7 +121,7 @@ class _ShownStep:
 def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
     """Return the steps up to the first deployment in the scope; none once that exists. They need one query."""
     console_user, scope, steps = console_user_of(request), scope_of(request), _steps()
-    rows = [_rows(request, step.model).order_by()[step.rows - 1 : step.rows] for step in steps]
+    rows = [listed_rows(request, step.model).order_by()[step.rows - 1 : step.rows] for step in steps]
     made = {f"step_{number}": Exists(queryset) for number, queryset in enumerate(rows)}
     done = User.objects.filter(pk=str(console_user.user_id)).annotate(**made).values_list(*made).get()
     if done[-1]:
@@ -173,7 +169,7 @@ def _tile(request: HttpRequest, label: str, value: int, model: type[Model], quer
 
 
 def _agents(request: HttpRequest) -> list[_Tile]:
-    counts = facts.count_states(_rows(request, Environment))
+    counts = facts.count_states(listed_rows(request, Environment))
     tones = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
     tiles = [
         _tile(request, f"Agents {word}", counts.liveness[word], Agent, f"enrolled=yes&liveness={word}", tone)
@@ -186,23 +182,23 @@ def _agents(request: HttpRequest) -> list[_Tile]:
 
 
 def _approvals_waiting(request: HttpRequest) -> _Tile:
-    waiting = _rows(request, Approval).filter(status=ApprovalStatus.PENDING).count()
+    waiting = listed_rows(request, Approval).filter(status=ApprovalStatus.PENDING).count()
     return _tile(request, "Approvals waiting", waiting, Approval, "status__exact=pending", "waiting")
 
 
 def _deployments_in_flight(request: HttpRequest) -> _Tile:
-    in_flight = _rows(request, Deployment).filter(status__in=IN_FLIGHT).count()
+    in_flight = listed_rows(request, Deployment).filter(status__in=IN_FLIGHT).count()
     query = f"status__in={','.join(IN_FLIGHT)}"
     return _tile(request, "Deployments in flight", in_flight, Deployment, query, "busy")
 
 
 def _replays_diverged(request: HttpRequest) -> _Tile:
-    diverged = _rows(request, Replay).filter(status=ReplayStatus.DIVERGED).count()
+    diverged = listed_rows(request, Replay).filter(status=ReplayStatus.DIVERGED).count()
     return _tile(request, "Replays diverged", diverged, Replay, "status__exact=diverged", "warn")
 
 
 def _dead_letters(request: HttpRequest) -> _Tile:
-    dead = _rows(request, ProcrastinateJob).filter(status="failed").count()
+    dead = listed_rows(request, ProcrastinateJob).filter(status="failed").count()
     return _tile(request, "Dead-letter jobs", dead, ProcrastinateJob, "status__exact=failed", "bad")
 
 
@@ -223,7 +219,7 @@ def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
             row.requested_by,
             relative_time(row.expires_at),
         )
-        for row in _rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")[:_SHOWN]
+        for row in listed_rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")[:_SHOWN]
     ]
     return [
         {
@@ -246,7 +242,7 @@ def _latest_deployments(request: HttpRequest) -> dict[str, Any]:
             row.requested_by,
             relative_time(row.created_at),
         )
-        for row in _rows(request, Deployment).order_by("-id")[:_SHOWN]
+        for row in listed_rows(request, Deployment).order_by("-id")[:_SHOWN]
     ]
     return {
         "title": "Latest deployments",

@@ -1,1 +1,1 @@
-"""The DRF kernel: problems, parsing, pagination, schema. It knows no model."""
+"""What several domains need of HTTP: parsing, declarations, problems, pagination, the OpenAPI document."""

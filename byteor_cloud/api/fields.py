@@ -17,9 +17,10 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
-from byteor_cloud.api.parameters import SHA256, read_time
+from byteor_cloud.api.parameters import read_time
 from byteor_cloud.errors import MAX_FIELD_ERRORS
 from byteor_cloud.ids import read_id
+from byteor_cloud.patterns import SHA256
 
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:

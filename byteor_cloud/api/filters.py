@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from django.db.models import Q
 
-from byteor_cloud.api.parameters import Parameter, line_parameter, matcher, time_parameter
+from byteor_cloud.api.parameters import Parameter, line_parameter, time_parameter
+from byteor_cloud.patterns import matcher
 
 BY_CREATION: Mapping[str, Parameter] = {
     "created_after": time_parameter("created_at__gte", description="Only resources created at this time or later."),

@@ -13,10 +13,8 @@ from django.http import QueryDict
 
 from byteor_cloud.errors import InvalidInput, ParameterError
 from byteor_cloud.ids import read_id
+from byteor_cloud.patterns import LINE, SHA256, matcher
 
-SHA256 = r"^sha256:[0-9a-f]{64}$"
-# One line of visible characters, written out because regex engines differ in what \s matches.
-LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])"
 )
@@ -54,12 +52,6 @@ class Parameter:
 def text_parameter(description: str) -> Parameter:
     """Declare a parameter that is any text."""
     return Parameter(schema={"type": "string"}, read=str, description=description)
-
-
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Compile a JSON Schema pattern to a predicate. Its ``$`` matches only the very end, unlike Python's."""
-    search = re.compile(re.sub(r"\$$", r"\\Z", pattern)).search
-    return lambda text: search(text) is not None
 
 
 def read_time(text: str) -> datetime:

@@ -49,7 +49,8 @@ def environment(more_paths: Iterable[str] = (), **variables: str) -> dict[str, s
 
     The child imports our packages, and modules from ``more_paths``.
     """
-    paths = dict.fromkeys(str(each.parent) for each in _own_packages())
+    installed = _installed()
+    paths = dict.fromkeys(str(each.parent) for each in _own_packages() if each.parent not in installed)
     # Each thread would reserve 64 MiB of the memory limit with an arena of its own.
     return {
         "PYTHONPATH": os.pathsep.join([*paths, *more_paths]), "PATH": os.defpath,
@@ -60,6 +61,11 @@ def environment(more_paths: Iterable[str] = (), **variables: str) -> dict[str, s
 
 def _own_packages() -> list[Path]:
     return [Path(each.__path__[0]).resolve() for each in (byteor, byteor_cloud)]
+
+
+def _installed() -> set[Path]:
+    """Return the folders of installed packages, which every child of this interpreter finds by itself."""
+    return {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:
@@ -153,14 +159,14 @@ def _landlock_version() -> int:
 def _python_paths() -> list[Path]:
     """Return what a Python program reads: modules, libraries, time zones and random numbers.
 
-    Of this project's folder only our packages, and no folder above them: the data folder is often below it.
+    The folder of a checkout is left out, because the data folder is often below it.
     """
     ours = _own_packages()
     above = {parent for each in ours for parent in each.parents}
-    modules = [Path(each).resolve() for each in sys.path if each]
+    modules = {Path(each).resolve() for each in sys.path if each} - above | _installed()
     standard = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     others = [Path(sys.base_prefix, "lib"), *map(Path, _SYSTEM_PATHS)]
-    return [*ours, *(each for each in modules if each not in above), *standard, *others]
+    return [*ours, *modules, *standard, *others]
 
 
 def _restrict_files(version: int, readable: Iterable[Path], writable: Iterable[Path]) -> None:

@@ -109,16 +109,23 @@ def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
 
 
 def test_deployment_changes_its_status_only_with_a_timeline_entry() -> None:
-    services = {path.name: ast.parse(path.read_text()) for path in (ROOT / OWNER).parent.glob("*.py")}
+    folder = ROOT / "apps/releases"
+    modules = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
 
-    moved = {
-        (name, node.func.id, ast.unparse(node.args[0]))
-        for name, tree in services.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"advance", "transition"}
+    moved = {(name, *call) for name, source in modules.items() for call in status_changes(source)}
+
+    assert moved == {
+        ("services/approvals.py", "advance", "approval"),
+        ("services/timeline.py", "transition", "deployment"),
     }
+    assert status_changes("state.advance(deployment, event)") == [("advance", "deployment")]
 
-    assert moved == {("approvals.py", "advance", "approval"), ("timeline.py", "transition", "deployment")}
+
+def status_changes(source: str) -> list[tuple[str, str]]:
+    """Return function and row of each call that changes a status."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    found = [(getattr(call.func, "id", None) or getattr(call.func, "attr", ""), call) for call in calls]
+    return [(name, ast.unparse(call.args[0])) for name, call in found if name in {"advance", "transition"}]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def run(
     done = subprocess.run(
         command,
         cwd=folder,
-        env=environment(folder) | dict(variables or {}),
+        env=environment() | dict(variables or {}),
         capture_output=True,
         text=True,
         check=False,
@@ -56,12 +56,11 @@ def run(
     return done.stdout
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return an environment in which nothing leads back to the checkout or to other settings."""
-    kept = {
+    return {
         name: value for name, value in os.environ.items() if not name.startswith(("BYTEOR_", "PYTHON", "VIRTUAL_ENV"))
     }
-    return {**kept, "BYTEOR_CLOUD_DATA_DIR": str(folder / "data")}
 
 
 def copy_checkout(target: Path) -> Path:
@@ -137,7 +136,7 @@ def free_port() -> int:
 def served(programs: Path, folder: Path) -> Iterator[str]:
     """Serve with the embedded database while the block runs. The value is the server's address."""
     address = f"127.0.0.1:{free_port()}"
-    variables = environment(folder) | {"BYTEOR_CLOUD_API_BIND_ADDR": address}
+    variables = environment() | {"BYTEOR_CLOUD_API_BIND_ADDR": address}
     with (folder / "serve.log").open("wb") as log:
         server = subprocess.Popen(
             [programs / "byteor-cloud", "serve"], cwd=folder, env=variables, stdout=log, stderr=log
@@ -197,7 +196,7 @@ def release(base: str, folder: Path, service: Path, agent: Path) -> tuple[Path, 
     deployment: Any = admin("POST", f"{path}/deployments", {"config_bundle_id": bundle, "target": {"all": True}})
     here = f"{path}/deployments/{deployment['id']}"
     admin.wait(here, "the build", lambda found: found["status"] == "deploying")
-    running = subprocess.Popen([agent / "byteor-agent", "run", "--state", state], cwd=folder, env=environment(folder))
+    running = subprocess.Popen([agent / "byteor-agent", "run", "--state", state], cwd=folder, env=environment())
     try:
         admin.wait(here, "the rollout", lambda found: found["status"] == "active")
     finally:
@@ -216,6 +215,8 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
     service = install_service(uv, python, folder, wheels)
     version = run(agent / "python", "-VV", folder=folder).split("(")[0].strip()
     print(f"  ✓ {version}: installed into empty environments", flush=True)
+    run(service / "python", "-m", "byteor_cloud.demo", folder=folder)
+    print(f"  ✓ {version}: the whole demo succeeds, with its sealed processes", flush=True)
     with served(service, folder) as base:
         check_pages(base)
         print(f"  ✓ {version}: the service serves its console and its document", flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
 from django.template.response import TemplateResponse
@@ -186,3 +187,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
 
 site = Console(name="admin")
+
+
+def listed_rows(request: HttpRequest, model: type[Model]) -> QuerySet[Any]:
+    """Return the rows of a table that the person may see in the scope of the page."""
+    return site.get_model_admin(model).get_queryset(request)  # type: ignore[no-any-return]  # untyped library

@@ -21,11 +21,11 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import Q
 
 from apps.fleet.models import Heartbeat
-from byteor_cloud.api.parameters import SHA256, matcher
 from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.database.connections import FrequentStatement
 from byteor_cloud.errors import FieldError, InvalidInput, child_pointer
 from byteor_cloud.ids import read_id
+from byteor_cloud.patterns import SHA256, matcher
 
 COUNTED_EVERY_S = 60.0
 logger = structlog.get_logger(__name__)

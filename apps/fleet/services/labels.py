@@ -20,8 +20,8 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
 from apps.tenancy.services.state import keep_environments
-from byteor_cloud.api.parameters import matcher
 from byteor_cloud.errors import InvalidInput
+from byteor_cloud.patterns import matcher
 
 MAX_LABELS = 64
 MAX_VALUE = 255

@@ -24,6 +24,7 @@ from apps.console.frame import (
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser
+from apps.console.frame.site import listed_rows
 from apps.console.pages.agents.explanation import explanation_panels
 from apps.console.pages.agents.history import history_panel
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
@@ -182,13 +183,9 @@ class AgentAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state(console_user.now)
 
-    def _environments(self, request: HttpRequest) -> QuerySet[Environment]:
-        """Return the environments whose agents the person may see."""
-        return self.admin_site.get_model_admin(Environment).get_queryset(request)  # type: ignore[no-any-return]  # untyped
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the table. Its filters read the facts, which are first brought up to date."""
-        facts.catch_up(self._environments(request))
+        facts.catch_up(listed_rows(request, Environment))
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="Liveness")

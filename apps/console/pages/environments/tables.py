@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -13,6 +12,7 @@ from apps.artifacts.models import Artifact
 from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, row_link, site
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import NEEDED
+from apps.console.frame.site import listed_rows
 from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.audit import AuditEventAdmin, last_events_panel
 from apps.console.pages.environments.fleet import fleet_panel
@@ -52,20 +52,16 @@ class EnvironmentAdmin(ReadOnlyAdmin):
         panels = [
             pipelines_panel(row, may_deploy=P.OPERATE_ENVIRONMENT in held),
             fleet_panel(row),
-            incidents_panel(row, self._rows(request, Artifact), may_read=P.OPERATE_ENVIRONMENT in held),
+            incidents_panel(row, listed_rows(request, Artifact), may_read=P.OPERATE_ENVIRONMENT in held),
         ]
         if AuditEventAdmin.needs in held:
-            panels.append(last_events_panel(row, self._rows(request, AuditEvent)))
+            panels.append(last_events_panel(row, listed_rows(request, AuditEvent)))
         return {
             "lead": describe_policy(row),
             "warning": describe_freeze(row.effective_settings.freeze_windows, now),
             "panels": panels,
             "settings": [settings_panel(row), freeze_panel(row, now)],
         }
-
-    def _rows(self, request: HttpRequest, model: type[Model]) -> QuerySet[Any]:
-        """Return the rows of another table that the person may see."""
-        return self.admin_site.get_model_admin(model).get_queryset(request)  # type: ignore[no-any-return]  # untyped
 
     @admin.display(description="Organization", ordering="project__organization__name")
     def organization(self, row: Environment) -> str:

@@ -25,6 +25,7 @@ from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.console.frame.forms import new_form_id, send_once
 from apps.console.frame.scope import granted_condition, scope_of, with_scope
+from apps.console.frame.site import listed_rows
 from apps.console.pages.pipelines import editor
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import drafts
@@ -215,9 +216,10 @@ def _editor_url(draft: Draft) -> str:
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
     """Return the environments in the console in which the person may create drafts."""
-    shown: QuerySet[Environment] = site.get_model_admin(Environment).get_queryset(request)
     may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
-    return shown.filter(may).order_by("project__organization__name", "project__name", "name")
+    return (
+        listed_rows(request, Environment).filter(may).order_by("project__organization__name", "project__name", "name")
+    )
 
 
 def _ids(environments: QuerySet[Environment]) -> set[str]:

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET
 from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, relative_time, row_link, short_id, site
 from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import may_operate
+from apps.console.frame.site import listed_rows
 from apps.console.pages.pipelines.editor import MAX_CHOICES, find_version
 from apps.pipelines.models import Version
 from apps.pipelines.services import versions
@@ -51,8 +52,7 @@ class VersionAdmin(ReadOnlyAdmin):
         }
 
     def _config_bundles(self, request: HttpRequest, row: Version) -> dict[str, Any]:
-        bundles: QuerySet[ConfigBundle] = self.admin_site.get_model_admin(ConfigBundle).get_queryset(request)
-        mine = bundles.filter(version=row).order_by("-pk")[:_SHOWN]
+        mine = listed_rows(request, ConfigBundle).filter(version=row).order_by("-pk")[:_SHOWN]
         panel: dict[str, Any] = {
             "title": "Config bundles",
             "columns": ("Config bundle", "Tuning profile", "Created by", "Created"),

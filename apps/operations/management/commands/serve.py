@@ -116,9 +116,15 @@ def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor
     if current.deployment_mode != "worker":
         yield _api(current, static)
     if current.deployment_mode != "api":
-        yield supervisor.Child("worker", [sys.executable, "-m", "byteor_cloud", "worker"], dict(os.environ))
+        # With -P the child does not import modules from the folder that this command was started in.
+        yield supervisor.Child("worker", [sys.executable, "-P", "-m", "byteor_cloud", "worker"], _environment(current))
     if current.run_demo_agents:
         yield from _demo_agents(current.data_dir / "demo-agents")
+
+
+def _environment(current: Config) -> dict[str, str]:
+    """Return the environment of a child. The data folder's path may be relative to this command's own folder."""
+    return {**os.environ, f"{PREFIX}DATA_DIR": str(current.data_dir)}
 
 
 def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
@@ -140,7 +146,7 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
         except OSError:
             return False
 
-    return supervisor.Child("api", argv, {**os.environ, **static}, is_healthy)
+    return supervisor.Child("api", argv, {**_environment(current), **static}, is_healthy)
 
 
 def _demo_agents(folder: Path) -> Iterator[supervisor.Child]:

@@ -1,0 +1,16 @@
+"""Patterns of texts that the API accepts, as JSON Schema writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+SHA256 = r"^sha256:[0-9a-f]{64}$"
+# One line of visible characters, written out because regex engines differ in what \s matches.
+LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Compile a JSON Schema pattern to a predicate. Its ``$`` matches only the very end, unlike Python's."""
+    search = re.compile(re.sub(r"\$$", r"\\Z", pattern)).search
+    return lambda text: search(text) is not None

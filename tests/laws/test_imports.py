@@ -1,0 +1,26 @@
+"""The imports of the whole product. The order of packages is checked by the contracts in pyproject.toml."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+
+import grimp
+import pytest
+
+PACKAGES = ("byteor", "byteor_cloud", "apps")
+
+
+def sort(imports: dict[str, set[str]]) -> list[str]:
+    """Return the modules in an order in which each comes after what it imports. Raises CycleError."""
+    return list(TopologicalSorter(imports).static_order())
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = grimp.build_graph(*PACKAGES)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+    assert len(sort(imports)) == len(graph.modules) > 500
+
+    top, bottom = "apps.console.home", "byteor.engine.strict_json"
+    with pytest.raises(CycleError):
+        sort(imports | {bottom: {top}})
