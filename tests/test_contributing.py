@@ -70,4 +70,5 @@ def test_each_recipe_states_its_number_of_files_and_a_command() -> None:
         steps = re.findall(r"^\d+\. (?!Only if)", text, re.MULTILINE)
         assert stated is not None, title
         assert int(stated[1]) == len(steps), title
+        assert int(stated[1]) <= 10, title
         assert re.search(r"Run: `make \w+ ARGS='", text), title

@@ -21,7 +21,7 @@ from byteor_cloud.ids import uuid7
 from tests.described import TABLES
 from tests.recorded import recorded
 from tests.resources import Place, agents, artifacts, deployments, jobs, replays
-from tests.worlds import Api, World
+from tests.worlds import Api, World, plan
 
 DJANGO_BACKEND = "apps.tenancy.sessions.Accounts"
 MODELS = {model._meta.label_lower: model for model in site._registry}
@@ -103,6 +103,13 @@ def fill(world: World, suffix: str = "1") -> Filled:
     Later calls, after the same events in the audit ledger, insert the same rows again.
     """
     return recorded(("filled", world.name, suffix), lambda: Filled(world, suffix))
+
+
+def second(made: Filled) -> Deployment:
+    """Create an active later deployment of the same pipeline with another configuration."""
+    world = made.world
+    version = world.version(made.environment, plan(stages=[{"id": "only", "op": "identity"}]))
+    return deployments.activate(made, world.bundle(made.environment, "second", version=version))
 
 
 def add_siblings(world: World, made: Filled) -> None:

@@ -20,8 +20,8 @@ from apps.tenancy.models import (
     WebhookDelivery,
 )
 from tests.browser.confirmed import YES, shown_messages
-from tests.browser.filled import Filled, act, fill, row_page, signed_in, table, titled_counts
-from tests.worlds import World, plan, report
+from tests.browser.filled import act, fill, row_page, second, signed_in, table, titled_counts
+from tests.worlds import World, report
 
 pytestmark = pytest.mark.django_db
 
@@ -31,21 +31,6 @@ def waiting(world: World, name: str = "first") -> Deployment:
     if not Agent.objects.filter(environment=world.prod).exists():
         world.agent(world.prod)
     return world.deployment(world.bundle(world.prod, name, version=Version.objects.first()))
-
-
-def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deployment:
-    """Create an active later deployment of the same pipeline with another configuration."""
-    environment = made.deployment.environment
-    version = world.version(environment, plan(stages=[{"id": "only", "op": "identity"}]))
-    deployment = world.deployment(world.bundle(environment, "second", version=version))
-    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
-    world.reviewer.api.post(world.path(environment, "/approvals"), decision)
-    run_jobs()
-    report(made.agent_api, made.agent, "active")
-    run_jobs()
-    deployment.refresh_from_db()
-    assert deployment.status == "active"
-    return deployment
 
 
 def test_act_asks_for_confirmation_first(world: World) -> None:
@@ -147,7 +132,7 @@ def test_revoke_an_approval_before_it_is_used(world: World) -> None:
 
 def test_roll_back_with_a_reason(world: World, run_jobs: Callable[[], int]) -> None:
     made = fill(world)
-    later = second(world, made, run_jobs)
+    later = second(made)
     client = signed_in(world.operator.user)
 
     refused = client.post(act(later, "roll_back"), {**YES, "comment": ""})

@@ -23,8 +23,8 @@ from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from byteor.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
 from byteor_cloud.errors import DomainError
 from tests.browser.confirmed import YES, shown_messages
-from tests.browser.filled import Filled, act, fill, row_page, signed_in
-from tests.worlds import World, plan, report
+from tests.browser.filled import act, fill, row_page, second, signed_in
+from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 
@@ -49,20 +49,6 @@ def offered(row: Any, world: World) -> set[str]:
     request, admin = RequestFactory().get(row_page(row)), site._registry[type(row)]
     request.user = world.reviewer.user
     return {button["title"] for button in admin._buttons(request, admin.get_object(request, str(row.pk)))}
-
-
-def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deployment:
-    """Create an active later deployment of the same pipeline, so that a rollback is possible."""
-    environment = made.deployment.environment
-    version = world.version(environment, plan(stages=[{"id": "only", "op": "identity"}]))
-    deployment = world.deployment(world.bundle(environment, "second", version=version))
-    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
-    world.reviewer.api.post(world.path(environment, "/approvals"), decision)
-    run_jobs()
-    report(made.agent_api, made.agent, "active")
-    run_jobs()
-    deployment.refresh_from_db()
-    return deployment
 
 
 def _failed_part(row: Deployment) -> None:
@@ -108,8 +94,8 @@ CASES: list[Callable[[Deployment], None]] = [
 ]  # fmt: skip
 
 
-def test_a_deployment_in_each_state(world: World, run_jobs: Callable[[], int]) -> None:
-    row = second(world, fill(world), run_jobs)
+def test_a_deployment_in_each_state(world: World) -> None:
+    row = second(fill(world))
     seen = set()
     for status in DeploymentStatus:
         for case in (None, *CASES):
@@ -126,8 +112,8 @@ def test_a_deployment_in_each_state(world: World, run_jobs: Callable[[], int]) -
     assert seen >= {"Roll back", "Retry", "Pause", "Resume", "Abort"}
 
 
-def test_an_agent_of_a_deployment_in_each_state(world: World, run_jobs: Callable[[], int]) -> None:
-    row = second(world, fill(world), run_jobs)
+def test_an_agent_of_a_deployment_in_each_state(world: World) -> None:
+    row = second(fill(world))
     part = row.agents.get()
     seen = set()
     for status in DeploymentStatus:

@@ -40,7 +40,6 @@ from tests.browser.filled import (
 )
 from tests.described import SEES, TABLES
 from tests.large_values import LARGE
-from tests.recorded import Recorded
 from tests.results import results
 from tests.worlds import World
 
@@ -48,19 +47,10 @@ pytestmark = pytest.mark.django_db
 OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 
 
-def _make_tenant() -> tuple[World, Filled]:
-    world = World("acme")
-    made = fill(world)
-    return world, made
-
-
-_recorded_tenant = Recorded(_make_tenant)
-
-
 @pytest.fixture
-def tenant(db: None) -> tuple[World, Filled]:
+def tenant(world: World) -> tuple[World, Filled]:
     """Return a world and its rows in every table."""
-    return _recorded_tenant()
+    return world, fill(world)
 
 
 def test_every_model_has_a_table() -> None:

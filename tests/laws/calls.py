@@ -55,6 +55,7 @@ class Operation:
     @property
     def call(self) -> Call:
         """The description of the operation."""
+        assert (self.method, self.path) in CALLS, f"describe {self} in tests/resources"
         return CALLS[self.method, self.path]
 
     @property

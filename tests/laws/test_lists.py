@@ -14,16 +14,12 @@ from django.test.utils import CaptureQueriesContext
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent, Assignment, Heartbeat, RunningInterval
 from apps.fleet.services import facts
-from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, DeploymentAgent
+from apps.releases.models import Approval, ApprovalDecision, Deployment, DeploymentAgent
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
-    Credential,
-    Environment,
     Membership,
     Organization,
-    OrganizationKey,
-    Project,
     SigningKey,
     User,
 )
@@ -45,18 +41,9 @@ MOST_QUERIES = 8
 
 def _fresh(row: models.Model, i: int) -> dict[str, Any]:
     """Return new values for the unique columns of a copy of ``row``."""
-    name = f"copy {i}"
     match row:
         case User():
             return {"email": f"{i}@copies.example"}
-        case Organization() | Project():
-            return {"name": name, "slug": f"copy-{i}"}
-        case Environment() | Agent() | ConfigBundle():
-            return {"name": name}
-        case OrganizationKey():
-            return {"name": name, "digest": secrets.token_hex(32)}
-        case Credential():
-            return {"digest": secrets.token_hex(32)}
         case SigningKey():
             return {"kid": secrets.token_hex(20), "status": "retired", "private_key": None}
         case Artifact():
@@ -69,9 +56,10 @@ def _fresh(row: models.Model, i: int) -> dict[str, Any]:
             return {"ended_at": row.started_at}  # only one interval of an agent is open
         case Membership():
             return {"user_id": copies(row.user, 1, start=1000 + i)[0].pk}
-        case _ if any(f.name == "name" for f in row._meta.get_fields()):
-            return {"name": name}
-    return {}
+    constraints = [each for each in row._meta.constraints if isinstance(each, models.UniqueConstraint)]
+    together = {name for each in constraints for name in each.fields}
+    texts = [field for field in row._meta.fields if isinstance(field, models.CharField)]
+    return {field.name: f"copy-{i}" for field in texts if field.unique or field.name in {*together, "name"}}
 
 
 def copies[R: models.Model](row: R, count: int, *, start: int = 0) -> list[R]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.releases.models import Deployment, DeploymentAgent
+from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent
 from apps.releases.services import deployments
 from apps.tenancy.models import Environment
 from tests.permissions import ADMIN, OPERATE, VIEW
@@ -17,9 +17,14 @@ from tests.worlds import World, plan, report, run_jobs
 
 def deployment(place: Place) -> Deployment:
     """Create a deployment that the reviewer approves and that becomes active."""
+    return activate(place, place.get(bundle))
+
+
+def activate(place: Place, bundle: ConfigBundle) -> Deployment:
+    """Deploy the bundle to the agent, and let it become active."""
     world = place.world
     agent, api = place.get(enrolled)
-    made = world.deployment(place.get(bundle))
+    made = world.deployment(bundle)
     decision = {"deployment_id": str(made.pk), "decision": "approve", "comment": f"{world.name} agrees"}
     assert world.reviewer.api.post(world.path(place.environment, "/approvals"), decision).status_code == 201
     run_jobs()
