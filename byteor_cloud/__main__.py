@@ -1,4 +1,4 @@
-"""``python -m byteor_cloud`` is ``manage.py`` where no checkout is: in an installation."""
+"""``python -m byteor_cloud``: the commands of ``manage.py`` in an installation, which has no such file."""
 
 import sys
 

@@ -14,7 +14,7 @@ from byteor_cloud.worker.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"
-# Tables that no job prunes, with the reason.
+# Tables whose rows no job deletes, with the reason.
 WITHOUT_A_JOB = re.compile(r"nothing|the queue itself|with the job|the worker")
 
 
@@ -37,7 +37,7 @@ def test_page_lists_every_table_once() -> None:
         there = {name for (name,) in cursor.fetchall()}
 
     assert sorted(named) == sorted(set(named))
-    assert there - set(named) == set(), "describe these in docs/tables.md: what bounds them, and which job prunes them"
+    assert there - set(named) == set(), "describe these in docs/tables.md: what bounds them, and which job deletes old rows"
     assert set(named) - there == set(), "docs/tables.md names tables that are not there"
 
 

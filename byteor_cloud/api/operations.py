@@ -1,4 +1,7 @@
-"""The declaration of an operation, which stands beside the code that handles it, and the sections of the document."""
+"""The declaration of an operation, written next to the code that handles it, and the sections of the document.
+
+The texts are docstrings, so Python must not run with ``-OO``.
+"""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ A server whose processes are stopped keeps its connections open and sends nothin
 A limit for each wait would add up over the many waits of a request. So all waits of a request share one allowance. The
 time of a slow client, of a poll that waits on purpose and of computing does not count.
 
-PostgreSQL itself cancels a statement after ``database.TIMEOUTS``, shortly before the deadline. So a server that is
-alive reports a slow statement and keeps its connection; only one that hangs, or a request with several slow statements,
-reaches the deadline.
+PostgreSQL itself cancels a statement after ``database.connections.TIMEOUTS``, shortly before the deadline. So a server
+that is alive reports a slow statement and keeps its connection; only one that hangs, or a request with several slow
+statements, reaches the deadline.
 """
 
 from __future__ import annotations

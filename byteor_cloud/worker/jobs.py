@@ -45,7 +45,8 @@ class JobLane(StrEnum):
     WEBHOOKS = "webhook"  # jobs that wait for other people's servers
 
 
-# How many jobs a worker process runs at once. Each may hold a database connection (``database.WORKER_THREADS``).
+# How many jobs a worker process runs at once. Each may hold a database connection
+# (``database.connections.WORKER_THREADS``).
 SLOTS: dict[JobLane, int] = {
     JobLane.RELEASES: 4,
     JobLane.HOUSEKEEPING: 2,

@@ -164,7 +164,7 @@ def test_same_content_of_two_organizations_is_kept_and_removed_apart(world: Worl
 
 
 @pytest.mark.django_db
-def test_tidying_corrects_what_is_counted_and_removes_what_is_not_known(world: World) -> None:
+def test_cleanup_corrects_counted_sizes_and_deletes_unknown_folders(world: World) -> None:
     kept_one, lost = (ingested(world, incident(SPEC_KV, quotes_in=journal([b"%d" % n]))) for n in range(2))
     size = kept_one.derived_bytes
     root = Path(settings.CONFIG.data_dir, "captures")

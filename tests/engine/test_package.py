@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import byteor
+import byteor_cloud
+
+ROOT = Path(__file__).parents[2]
 HEAVY = ("requests", "cryptography", "jsonschema_rs", "byteor.engine")
 
 
@@ -26,3 +32,10 @@ finally:
 
     assert ended.stdout.splitlines()[-1] == "loaded: []"
     assert ended.returncode == (0 if options == ["--help"] else 2)
+
+
+def test_service_needs_exactly_its_own_version_of_byteor() -> None:
+    service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert f"byteor=={byteor.__version__}" in service["dependencies"]
+    assert service["version"] == byteor_cloud.__version__ == byteor.__version__

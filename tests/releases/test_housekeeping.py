@@ -109,23 +109,23 @@ def test_a_decommissioned_agent_is_deleted_when_no_row_refers_to_it(world: World
     fleet.decommission(left, actor=world.admin.actor)
     events = AuditEvent.objects.count()
 
-    def prune(days: int) -> bool:
+    def delete_after(days: int) -> bool:
         Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - timedelta(days=days))
         age(days, deployment)
         tasks.delete_old_details()
         artifacts.retain()
         return Agent.objects.filter(pk=left.pk).exists()
 
-    assert prune(89)
+    assert delete_after(89)
     assert deployment.agents.count() == 2
-    assert prune(91)  # the agent's artifact has its own retention period and keeps the agent
+    assert delete_after(91)  # the agent's artifact has its own retention period and keeps the agent
     assert list(deployment.agents.values_list("agent_id", flat=True)) == [stays.pk]
     world.dev.settings = {"artifact_retention_days": 1}
     world.dev.save()
     from apps.artifacts.models import Artifact
 
     Artifact.objects.filter(pk=artifact).update(created_at=timezone.now() - timedelta(days=2))
-    assert not prune(91)
+    assert not delete_after(91)
     assert Agent.objects.filter(pk=stays.pk).exists()
     assert AuditEvent.objects.count() == events + 1  # the event that the artifact expired
 

@@ -32,6 +32,7 @@ _LIFETIMES = {
     timedelta(days=90): "90 days",
     timedelta(days=365): "1 year",
 }
+# The salt is part of forms that are open in browsers while the server is upgraded, so it does not follow the module.
 _signer = TimestampSigner(salt="apps.tenancy.console.forms")
 
 

@@ -1,4 +1,4 @@
-"""The pages of the console, a module or folder for each thing shown. To import this package registers all of them.
+"""The pages of the console, a module or folder for each thing shown. Importing this package registers all of them.
 
 The order of the imports is the order of lists in the menu, of what the search finds, and of counts on a row's page.
 Pages that are not named here come last.

@@ -17,7 +17,7 @@ from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
 from byteor.engine.canonical import canonical
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
-from byteor.engine.signing import bundle as delivery
+from byteor.engine.signing import bundle as deploy_bundle
 from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor_cloud.database.compiled import CompiledQuery
@@ -75,9 +75,9 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     return advance_deployment(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
 
 
-def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
+def _build_bundle(deployment: Deployment) -> deploy_bundle.BuiltBundle:
     config, environment = deployment.config_bundle, deployment.environment
-    manifest_fields = delivery.ManifestFields(
+    manifest_fields = deploy_bundle.ManifestFields(
         org_id=str(environment.project.organization_id),
         project_id=str(environment.project_id),
         environment_id=str(environment.pk),
@@ -93,7 +93,7 @@ def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
     )
     # The bundle of a break-glass deployment must not claim an approval: it has no credential and no approved_at.
     consent = deployment.consent if deployment.break_glass is None else None
-    return delivery.build_bundle(
+    return deploy_bundle.build_bundle(
         manifest_fields,
         config.version.spec_kv.encode(),
         bundles.runtime_config(config).document(),
@@ -103,7 +103,7 @@ def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
 
 
 @transaction.atomic
-def _offer_first_wave(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -> None:
+def _offer_first_wave(found: Deployment, built: deploy_bundle.BuiltBundle, claim: Claim) -> None:
     """Resolve the target again, set the status ``deploying`` and offer the first wave, in one transaction."""
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)

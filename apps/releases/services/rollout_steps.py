@@ -20,7 +20,7 @@ from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
 from byteor.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
-from byteor.engine.signing import bundle as delivery
+from byteor.engine.signing import bundle as deploy_bundle
 from byteor.engine.signing import dsse
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import NotStored, Unavailable
@@ -203,6 +203,6 @@ def _activate(deployment: Deployment) -> None:
 
 def sign_deployment_envelope(deployment: Deployment) -> dict[str, Any]:
     """Return the bundle's DSSE envelope, signed with the key that is active now. The stored tar does not change."""
-    manifest = delivery.Manifest.from_document(deployment.manifest)
+    manifest = deploy_bundle.Manifest.from_document(deployment.manifest)
     organization_id = deployment.environment.project.organization_id
     return dsse.sign_envelope(deployment.bundle_hash or "", manifest, signing_keys.active_private_key(organization_id))
