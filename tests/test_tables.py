@@ -37,7 +37,7 @@ def test_page_lists_every_table_once() -> None:
         there = {name for (name,) in cursor.fetchall()}
 
     assert sorted(named) == sorted(set(named))
-    assert there - set(named) == set(), "describe these in docs/tables.md: what bounds them, and which job deletes old rows"
+    assert there - set(named) == set(), "describe these in docs/tables.md: bounds, and the job that deletes old rows"
     assert set(named) - there == set(), "docs/tables.md names tables that are not there"
 
 
