@@ -77,7 +77,7 @@ def computing(installation: Installation) -> dict[int, int]:
     for child in children(installation.servers[0].pid):
         for api_process in children(child):
             for pid, command in children(api_process).items():
-                if "computing_process" in command:
+                if "computing.process" in command:
                     found[pid] = api_process
     return found
 
