@@ -56,11 +56,11 @@ CONFIG: dict[str, Any] = {
 }
 _HEAD, _FRAME = struct.Struct("<IQQI"), struct.Struct("<IQ")
 
-# Runs in another process, because the old engine has the same module names. It prints the seconds of a replay.
+# Runs in another process, with the code of the old commit, whose engine had another name. It prints the seconds of a replay.
 _OLD = """
 import io, json, pathlib, sys, time
-from byteor.engine.compiler import decode
-from byteor.engine.replay import IncidentBundle, replay
+from byteor_cloud.engine.compiler import decode
+from byteor_cloud.engine.replay import IncidentBundle, replay
 folder, config = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 spec = decode((folder / "spec.kv").read_bytes())
 bundle = IncidentBundle(spec=spec, spec_hash="", documents={}, journals={"in": folder / "old.bin"}, expected={})
