@@ -66,7 +66,7 @@ def find_fault(window: FreezeWindow) -> WindowFault | None:
 
 
 def is_loosened(old: Collection[object], new: Collection[object]) -> bool:
-    """Return whether a change removes or alters one of an environment's windows, which are given in any one form."""
+    """Return whether a change removes or alters one of an environment's windows. Both must have the same form."""
     return any(window not in new for window in old)
 
 

@@ -21,7 +21,7 @@ class Command:
     run: Callable[..., Any]
     # ``check(row, **body)`` raises the error with which the service would refuse the row now, as far as it can tell.
     check: Callable[..., object]
-    # The collection beside the row's in which the command makes a row, which the header ``Location`` then names.
+    # The sibling collection in which the command creates a row, for the header ``Location``.
     creates: str | None
 
     @property

@@ -31,7 +31,7 @@ class CreateMixin(ResourceViewSet):
     mixin_errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Answer 201 with the new row and its ``Location``, or 200 with the row if it existed already."""
+        """Return 201 with the new row and its ``Location``, or 200 with the row if it existed already."""
         made = self.perform_create(self.validated(request))
         if not isinstance(made, Created):
             made = Created(made)
@@ -47,7 +47,7 @@ class CreateMixin(ResourceViewSet):
 
 class RetrieveMixin(ResourceViewSet):
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Answer with the row."""
+        """Return the row."""
         return self.represent(self.get_object())
 
 

@@ -222,29 +222,29 @@ def respond_or_show_page(request: HttpRequest, error: errors.DomainError) -> Htt
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a malformed request. Django's handler400."""
+    """Return the problem for a malformed request. Django's handler400."""
     return respond_or_show_page(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a forbidden request. Django's handler403."""
+    """Return the problem for a forbidden request. Django's handler403."""
     return respond_or_show_page(request, errors.Forbidden("Your role does not permit this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
+    """Return the problem for a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
     return respond_or_show_page(
         request, errors.Forbidden("The form has expired or came from another site. Reload the page and send it again.")
     )
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a request for an unknown path. Django's handler404."""
+    """Return the problem for an unknown path. Django's handler404."""
     return respond_or_show_page(request, errors.NotFound("There is no resource at this URL."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer a failed request. Django's handler500, called after the traceback was logged.
+    """Return the problem for a failed request. Django's handler500, called after the traceback was logged.
 
     A failure of the database or the disk is a 503, as in the API.
     """

@@ -142,10 +142,10 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         self.prepare(request)
 
     def prepare(self, request: Request) -> None:
-        """Compute what the action needs. Subclasses override it: with an ``Idempotency-Key`` a transaction follows."""
+        """Compute what the action needs, before a transaction begins. Subclasses override it."""
 
     def admit_body(self, request: Request) -> bool:
-        """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
+        """Return whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
         sent = request._request
         check_declared_length(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
         if not (declared_length(sent) or is_chunked(sent)):

@@ -24,8 +24,8 @@ _STAND_INS: dict[type, Callable[[int], Any]] = {
     str: lambda number: f"\x01value {number}",
     datetime: lambda number: datetime(1, 1, 1, microsecond=number, tzinfo=UTC),
 }
-# What a query may contain besides its values is written in the code, and the same for all callers. They share the
-# compiled query, so that an id, a time or a text of the first caller would decide what the others get.
+# All callers share a compiled query. If it contained an id, a time or a text of the first caller, the others would get
+# that caller's rows. So it may contain only constants that code contains, such as the names of states.
 _WORD = re.compile("[a-z_]{0,40}")
 _LARGEST_NUMBER = 99
 _VALUE_IN_SQL = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}|[0-9]{4}-[0-9]{2}-[0-9]{2}|\x01value ")

@@ -24,7 +24,7 @@ else:  # Django's fields do not accept type arguments at run time
 
 
 class _TypedJSONField[T](_JSONField[T]):
-    """A JSON column that is read with ``read``, except that the value of a single key is read as usual.
+    """A JSON column whose value is converted by ``read``. The value of a single key is not converted.
 
     ``encodes`` is the encoder of its values, for the database and for the console, which shows columns as JSON.
     """

@@ -56,7 +56,7 @@ CONFIG: dict[str, Any] = {
 }
 _HEAD, _FRAME = struct.Struct("<IQQI"), struct.Struct("<IQ")
 
-# Runs in another process, with the code of the old commit, whose engine had another name. It prints the seconds of a replay.
+# Runs in another process with the code of the old commit, whose engine had another name. Prints a replay's seconds.
 _OLD = """
 import io, json, pathlib, sys, time
 from byteor_cloud.engine.compiler import decode

@@ -186,12 +186,12 @@ class ReadOnlyAdmin(ActingAdmin):
     has_change_permission = has_delete_permission = has_add_permission
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Tell whether any row of this table could be visible to the person."""
+        """Return whether any row of this table could be visible to the person."""
         console_user = console_user_of(request)
         return console_user.is_superuser or (self.tenant is not None and console_user.holds_anywhere(self.needs))
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the menu lists this table."""
+        """Return whether the menu lists this table."""
         return self.has_view_permission(request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:

@@ -60,7 +60,7 @@ class ConsoleUser:
         return NOTHING
 
     def holds_anywhere(self, permission: Permission) -> bool:
-        """Tell whether the person has the permission in any organization or project."""
+        """Return whether the person has the permission in any organization or project."""
         return self.is_superuser or permission in self._somewhere
 
     @cached_property

@@ -12,27 +12,27 @@ from byteor_cloud.api import problems
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a request for something that does not exist, or that belongs to somebody else: the answer is the same."""
+    """Return the page for something that does not exist, or that belongs to somebody else: both get the same page."""
     return site.refuse(request, 404, "Not found", lambda here: _missing(exception, here)) or problems.not_found(
         request, exception
     )
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a request that the person's roles do not permit."""
+    """Return the page for a request that the person's roles do not permit."""
     return site.refuse(request, 403, "Not permitted", lambda here: _lacking(request, here)) or problems.forbidden(
         request, exception
     )
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer a malformed request."""
+    """Return the page for a malformed request."""
     text = "The address or the form of this request has a part that cannot be read."
     return site.refuse(request, 400, "Malformed request", text) or problems.bad_request(request, exception)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
+    """Return the page for a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
     text = "The form has expired or came from another site. Go back, reload the page and send it again."
     return site.refuse(request, 403, "Form expired", text) or problems.csrf_failure(request, reason)
 

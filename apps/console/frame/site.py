@@ -121,7 +121,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return HttpResponseRedirect(reverse("index"))
 
     def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Answer 404: nobody has a password."""
+        """Return 404: nobody has a password."""
         raise Http404
 
     password_change_done = password_change
@@ -156,7 +156,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return []
 
     def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Answer the search over everything with the list that console.js shows."""
+        """Return the results of the search over everything, as the list that console.js shows."""
         found = search.search(request, self._registry.values())
         return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
 
@@ -170,7 +170,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return super().index(request, extra_context)  # type: ignore[no-any-return]  # untyped library
 
     def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponse:
-        """Answer 404: the menu lists the tables, and knows no apps."""
+        """Return 404: the menu lists the tables, and knows no apps."""
         raise Http404
 
     def records_view(self, request: HttpRequest) -> HttpResponse:

@@ -30,7 +30,7 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
 def match_current(
     environment: Environment, agents: QuerySet[Agent], *, labels: str = "labels"
 ) -> Iterator[tuple[Deployment, list[UUID]]]:
-    """Yield the current deployments, newest first, each with the agents that it is the first to match.
+    """Yield the current deployments, newest first, each with the agents that match it and no newer one.
 
     ``labels`` names the column or annotation with the labels that the agents have, or would have.
     """

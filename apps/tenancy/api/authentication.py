@@ -139,7 +139,7 @@ class CredentialAuthentication(BaseAuthentication):
         return self._by_digest.first(digest, timezone.now())
 
     def is_live(self, credential: Any) -> bool:
-        """Tell whether the owner of the credential is still active."""
+        """Return whether the owner of the credential is still active."""
         return True
 
     def actor_fields(self, credential: Any) -> tuple[Any, str, str]:

@@ -69,7 +69,7 @@ def advance[R: Stateful](
 def transition[R: Stateful](
     row: R, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any] | None = None, **fields: Any
 ) -> tuple[R, Mapping[str, Any]]:
-    """Do what ``advance`` does, in the transaction of the caller. Also returns the changes that the event records."""
+    """Change the status like ``advance``, inside the caller's transaction. Returns the row and the recorded changes."""
     locked = lock_row(row, related=("environment__project",))
     old, target = locked.status, check_transition(locked, event)
     name = locked.machine.name

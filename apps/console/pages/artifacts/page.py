@@ -32,7 +32,7 @@ _JOURNAL = "journal"  # the id of the panel
 
 
 def is_capture(row: Artifact) -> bool:
-    """Tell whether the artifact has files, and can be replayed."""
+    """Return whether the artifact has files, and can be replayed."""
     return row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
 
 

@@ -110,7 +110,7 @@ class _SignInView(DeclaringView, APIView):
         return super().perform_content_negotiation(request, force=True)
 
     def handle_exception(self, exc: Exception) -> Response:
-        """Answer with a page for a browser, and with problem+json for everybody else."""
+        """Return a page for a browser, and problem+json for other clients."""
         if isinstance(exc, SocialAuthBaseException):
             exc = _to_domain_error(exc)
         if problems.wants_page(self.request):
