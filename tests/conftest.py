@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import pytest
 
 # pytest explains failed assertions in these helper modules as it does in tests.
@@ -28,6 +29,10 @@ FOLDERS = (
     "verify",
 )
 pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in FOLDERS))
+
+# On a busy machine any test may be slow.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 

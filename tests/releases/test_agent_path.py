@@ -126,6 +126,7 @@ def _started(is_offered: bool) -> Recorded[tuple[World, Agent, Api]]:
     return Recorded(start)
 
 
+@pytest.mark.usefixtures("clock")  # otherwise a minute of the rate limit could begin between both
 @pytest.mark.parametrize("is_offered", [False, True], ids=["without an offer", "with an offer"])
 @pytest.mark.parametrize("case", CASES)
 def test_layer_and_django_answer_alike(case: str, is_offered: bool) -> None:
