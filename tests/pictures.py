@@ -11,10 +11,10 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from byteor_cloud.demo.main_job import ADMIN, Demo
-from byteor_cloud.demo.site import ROOT, ApiClient, DemoError
+from byteor_cloud.demo.site import ApiClient, DemoError
 from tests.browser.conftest import ARGS, CHROMIUM
 
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
 
 def main() -> int:

@@ -54,7 +54,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The step that makes the first row of a table. It is done when the scope has a row of the table."""
+    """A step that creates the first row of a table. It is done when the scope has ``rows`` rows of the table."""
 
     model: type[Model]
     title: str

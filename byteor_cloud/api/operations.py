@@ -107,7 +107,7 @@ class Operation:
     responses: Any = None
     # Further errors than those of the view and of the mixin. Errors of the request's size apply to all operations.
     errors: Errors = ()
-    # The smallest useful body of an operation that has one. A test sends it to a live server.
+    # The smallest useful body of an operation that has one. A test sends it.
     example: Mapping[str, Any] | None = None
     # Whether the response contains a secret. With an Idempotency-Key it is then stored for ten minutes only.
     holds_secret: bool = False

@@ -63,9 +63,10 @@ def _own_packages() -> list[Path]:
     return [Path(each.__path__[0]).resolve() for each in (byteor, byteor_cloud)]
 
 
-def _installed() -> set[Path]:
+@cache
+def _installed() -> frozenset[Path]:
     """Return the folders of installed packages, which every child of this interpreter finds by itself."""
-    return {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    return frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:

@@ -101,7 +101,7 @@ class JsonTextField(_TypedJSONField[Any]):
 
     @override
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """Send a JsonText as it is."""
+        """Return the text of a JsonText unchanged, and the JSON of any other value."""
         if isinstance(value, JsonText):
             return Jsonb(value.text, dumps=str)
         return super().get_db_prep_value(value, connection, prepared)

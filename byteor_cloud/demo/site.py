@@ -14,7 +14,6 @@ from typing import Any
 
 import requests
 
-ROOT = Path(__file__).resolve().parents[2]
 MANAGE = [sys.executable, "-m", "byteor_cloud"]
 AGENT = [str(Path(sys.executable).with_name("byteor-agent"))]
 FIRST_PORT, LAST_PORT = 8080, 8180
@@ -87,7 +86,7 @@ class Site:
         with (self.data_dir / f"{name}.log").open("ab") as log:
             # In its own process group, so that Ctrl-C reaches only the demo, which then ends the processes in order.
             process = subprocess.Popen(
-                argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, process_group=0
+                argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )
         self.processes.append(process)
         return process
@@ -142,7 +141,7 @@ class Site:
         environ = dict(self.environ)
         if enrollment_token is not None:
             environ["BYTEOR_ENROLLMENT_TOKEN"] = enrollment_token
-        ended = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False, cwd=ROOT)
+        ended = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False)
         if ended.returncode != 0:
             raise DemoError(f"byteor-agent {argv[0]}: {ended.stderr.strip()[-500:]}")
         return ended.stdout

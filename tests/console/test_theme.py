@@ -1,4 +1,4 @@
-"""The corrections of the theme's templates are compared with the installed theme at start."""
+"""The system check that compares the corrections of the theme with its installed templates."""
 
 from __future__ import annotations
 

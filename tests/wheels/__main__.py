@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import yaml
 
 from byteor_cloud.demo.main_job import plan
 from byteor_cloud.demo.site import ApiClient, DemoError
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {"byteor": "byteor", "byteor_cloud": "."}
@@ -123,13 +123,6 @@ def install_service(uv: str, python: str, folder: Path, wheels: Mapping[str, Pat
     programs = install(uv, python, into, "--no-deps", *wheels.values())
     run(uv, "pip", "check", "--python", programs / "python", folder=folder)
     return programs
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is read of captures: files and journals."""
+"""Serializers of the files and journals in a capture."""
 
 from __future__ import annotations
 

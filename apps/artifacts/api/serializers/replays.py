@@ -102,7 +102,7 @@ class ReplaySerializer(ModelSerializer):
     }
 
     def to_representation(self, instance: Replay) -> Any:
-        """Return the replay; whoever may not see captured records does not see the bytes of a divergence."""
+        """Return the replay, without the bytes of a divergence if the caller may not read captured records."""
         shown = super().to_representation(instance)
         view = self.context.get("view")
         if view is not None and Permission.OPERATE_ENVIRONMENT not in view.granted_permissions:

@@ -52,7 +52,7 @@ class _AwaitingMyDecision(admin.SimpleListFilter):
 
 
 def warning_pills(row: Approval) -> str:
-    """Return the warnings that a list shows beside the approval."""
+    """Return the warnings of an approval as pills for a list."""
     deployment = deployment_of(row)
     words = ["break glass"] if row.break_glass else []
     words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []

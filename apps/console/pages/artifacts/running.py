@@ -12,7 +12,7 @@ from apps.tenancy.permissions import Permission as P
 
 
 class RunningAdmin(LiveAdmin):
-    """A table of captures or of the worker's work on them. Its pages show how far the work is."""
+    """Base of the tables of captures, replays and bisects, whose pages show the progress of the worker."""
 
     still_template = "console/records.html"
 
