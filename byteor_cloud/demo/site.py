@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-MANAGE = [sys.executable, "-m", "byteor_cloud"]
+MANAGE = [sys.executable, "-P", "-m", "byteor_cloud"]
 AGENT = [str(Path(sys.executable).with_name("byteor-agent"))]
 FIRST_PORT, LAST_PORT = 8080, 8180
 TIMEOUT_S = 60.0

@@ -32,6 +32,7 @@ class Child(NamedTuple):
     argv: Sequence[str]
     env: Mapping[str, str]
     ready_probe: Callable[[], bool] | None = None
+    folder: str | None = None  # in which it starts, if not in that of this process
 
 
 def run(children: Sequence[Child], on_ready: Callable[[], None]) -> int:
@@ -67,6 +68,7 @@ class _SupervisedChild:
         self._process = subprocess.Popen(  # noqa: S603 - our own programs
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), *self.child.argv],
             env=self.child.env,
+            cwd=self.child.folder,
             stdin=subprocess.DEVNULL,
             process_group=0,  # so that Ctrl-C reaches only the supervisor, which then ends the children
         )

@@ -204,11 +204,14 @@ def release(base: str, folder: Path, service: Path, agent: Path) -> tuple[Path, 
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> None:
     """Install both distributions with this Python, and run the agent, the verifier and the service. Raises Failed."""
     folder.mkdir()
+    for name in ("apps", "byteor_cloud"):  # nothing may import what is in the folder in which it is started
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise SystemExit('imported from the working folder')")
     agent = install_agent(uv, python, folder, wheels["byteor"])
     service = install_service(uv, python, folder, wheels)
     version = run(agent / "python", "-VV", folder=folder).split("(")[0].strip()
     print(f"  ✓ {version}: installed into empty environments", flush=True)
-    run(service / "python", "-m", "byteor_cloud.demo", folder=folder)
+    run(service / "python", "-P", "-m", "byteor_cloud.demo", folder=folder)
     print(f"  ✓ {version}: the whole demo succeeds, with its sealed processes", flush=True)
     with served(service, folder) as base:
         check_pages(base)

@@ -112,12 +112,15 @@ def _ensure_connections(current: Config) -> None:
         )
 
 
+# With -P a child does not import modules from the folder that this command was started in.
+_PYTHON = (sys.executable, "-P", "-m")
+
+
 def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor.Child]:
     if current.deployment_mode != "worker":
         yield _api(current, static)
     if current.deployment_mode != "api":
-        # With -P the child does not import modules from the folder that this command was started in.
-        yield supervisor.Child("worker", [sys.executable, "-P", "-m", "byteor_cloud", "worker"], _environment(current))
+        yield supervisor.Child("worker", [*_PYTHON, "byteor_cloud", "worker"], _environment(current))
     if current.run_demo_agents:
         yield from _demo_agents(current.data_dir / "demo-agents")
 
@@ -130,8 +133,8 @@ def _environment(current: Config) -> dict[str, str]:
 def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
     host, port = current.api_bind_addr
     argv = [
-        sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
-        "--config", str(settings.BASE_DIR / "byteor_cloud/server/gunicorn.py"), "--chdir", str(settings.BASE_DIR),
+        *_PYTHON, "gunicorn", "byteor_cloud.wsgi",
+        "--config", str(settings.BASE_DIR / "byteor_cloud/server/gunicorn.py"),
         "--bind", f"{installation.bracketed(host)}:{port}",
         "--workers", str(current.api_processes),
     ]  # fmt: skip
@@ -146,7 +149,8 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
         except OSError:
             return False
 
-    return supervisor.Child("api", argv, {**_environment(current), **static}, is_healthy)
+    # gunicorn itself imports modules from the folder in which it starts, whatever --chdir says.
+    return supervisor.Child("api", argv, {**_environment(current), **static}, is_healthy, str(settings.BASE_DIR))
 
 
 def _demo_agents(folder: Path) -> Iterator[supervisor.Child]:
