@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,27 @@ def details(answers: list[requests.Response]) -> set[str]:
     return {answer.json()["detail"] for answer in answers}
 
 
-def backends(site: Site) -> list[int]:
-    """Return the processes of PostgreSQL that serve the installation's connections."""
-    found = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    return [pid for (pid,) in site.ask(found)]
+def backends(site: Site, states: str = "%") -> list[int]:
+    """Return the processes of PostgreSQL that serve the installation's connections, in states LIKE ``states``."""
+    of_connections = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    return [pid for (pid,) in site.ask(f"SELECT pid {of_connections} AND state LIKE '{states}'")]
+
+
+@contextmanager
+def stopped_connections(site: Site) -> Iterator[None]:
+    """Stop the processes that serve the installation's connections, at a moment when all of them are idle.
+
+    One that is stopped in a transaction would keep its locks, and requests would wait for them on any connection.
+    """
+    with ExitStack() as hanging:
+
+        def are_idle() -> bool:
+            hanging.close()
+            hanging.enter_context(stopped(present := backends(site)))
+            return set(present) == set(backends(site, "idle"))
+
+        wait_until(are_idle)
+        yield
 
 
 def has_ended(pid: int) -> bool:
@@ -256,7 +273,7 @@ def test_connections_that_hang_are_replaced(direct: Site) -> None:
     direct.recovers()
     renewed = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '3 seconds'"
 
-    with stopped(backends(direct)):
+    with stopped_connections(direct):
         direct.recovers()
         acknowledged = deploy(direct)
         wait_until(lambda: direct.ask(renewed) == [(1,)])
