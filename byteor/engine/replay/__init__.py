@@ -25,7 +25,7 @@ from byteor.engine.replay.incident import (
     file_digests,
     validate_incident,
 )
-from byteor.engine.replay.inputs import BadInput
+from byteor.engine.replay.inputs import BadInput, Progress
 from byteor.engine.replay.journal import (
     BadJournal,
     Frame,
@@ -50,7 +50,6 @@ from byteor.engine.replay.replay import (
     Cancelled,
     ErrorCode,
     OutcomeStatus,
-    Progress,
     ReplayLimits,
     ReplayMode,
     ReplayOutcome,

@@ -73,6 +73,11 @@ class GraphRunner:
         self._readers = {lane: role for role in self._roles for lane in role.rx}
         self._chains: dict[str, Chain | None] = {}
 
+    @property
+    def has_branches(self) -> bool:
+        """Whether a record from an ingress may be copied, so that it has several outputs."""
+        return any(self._chain(ingress) is None for ingress in self.ingresses)
+
     def _chain(self, entry: str) -> Chain | None:
         """Return the stages of the straight path from an entry to an egress; None if the path has a branch."""
         if entry not in self._chains:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import BinaryIO
 
 from byteor.engine.compiler import PipelineSpec, SingleRing
@@ -10,10 +11,16 @@ from byteor.engine.replay.graph_runner import reachable
 from byteor.engine.replay.incident import IncidentBundle
 from byteor.engine.replay.journal import BadJournal, Frame, read_frames
 from byteor.engine.replay.runner import PipelineRunner
+from byteor.engine.replay.selection import OrderedJournal, Selection
+from byteor.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_JOURNALS = 100
 MAX_COMPARED = 250
 """How many journals are merged, and how many egresses compared: each needs an open file."""
+
+
+type Progress = Callable[[int, int], None]
+"""Takes the number of records that are done, and of all records. While the journals are still read, none is done."""
 
 
 class BadInput(Exception):
@@ -26,6 +33,38 @@ def expected_frames(egress: str, source: BinaryIO) -> Iterator[Frame]:
         yield from read_frames(source)
     except BadJournal as error:
         raise BadInput(f"expected/{egress}.bin: {error}") from error
+
+
+def open_journals(
+    bundle: IncidentBundle, lanes: Sequence[str], files: ExitStack, max_records: int, progress: Progress
+) -> Iterator[OrderedJournal]:
+    """Open the journals of some lanes one after the other. Raises BadInput, and LimitExceeded for too many records.
+
+    ``progress`` is called with the number of records that were counted so far.
+    """
+    scanned = 0
+
+    def count(records: int) -> None:
+        if scanned + records > max_records:
+            detail = f"the journal has more than {max_records} records"
+            raise LimitExceeded(LimitCode.RECORDS, detail)
+        progress(0, scanned + records)
+
+    for lane in lanes:
+        path = bundle.journals[lane]
+        try:
+            journal = OrderedJournal(lane, path, files, count)
+        except BadJournal as error:
+            raise BadInput(f"journal/{path.name}: {error}") from error
+        scanned += journal.scan.records
+        yield journal
+
+
+def check_size(selection: Selection, max_bytes: int) -> None:
+    """Raise LimitExceeded if the selected records have more bytes."""
+    if selection.payload_bytes > max_bytes:
+        detail = f"the input has {selection.payload_bytes} bytes, more than {max_bytes}"
+        raise LimitExceeded(LimitCode.INPUT, detail)
 
 
 def unfed_egresses(spec: PipelineSpec, lanes: Sequence[str]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,15 +18,17 @@ from byteor.engine.replay.incident import IncidentBundle
 from byteor.engine.replay.inputs import (
     MAX_COMPARED,
     BadInput,
+    Progress,
+    check_size,
     choose_lanes,
     expected_frames,
+    open_journals,
     unfed_egresses,
 )
-from byteor.engine.replay.journal import BadJournal
 from byteor.engine.replay.output import EgressOutput
 from byteor.engine.replay.parameters import NO_PARAMETERS, stages_without_parameters
 from byteor.engine.replay.runner import PipelineRunner
-from byteor.engine.replay.selection import OrderedJournal, Selection
+from byteor.engine.replay.selection import Selection
 from byteor.engine.replay.stages import Action, Effects, Sink, StageError, StageFunction, Unsupported
 from byteor.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
@@ -90,10 +92,6 @@ class ReplayOutcome:
 
 class Cancelled(Exception):
     """The caller of a replay no longer wants it. A progress callback raises this; ``replay`` lets it pass."""
-
-
-type Progress = Callable[[int, int], None]
-"""Takes the number of records that are done, and of all records. While the journals are still read, none is done."""
 
 
 def replay(
@@ -258,29 +256,15 @@ class _Run:
 
     def _select(self, files: ExitStack, last_n: int | None) -> Selection:
         journals = []
-        for lane in self._lanes:
-            path = self._bundle.journals[lane]
-            name = f"journal/{path.name}"
-            try:
-                journal = OrderedJournal(lane, path, files, self._count)
-            except BadJournal as error:
-                raise BadInput(f"{name}: {error}") from error
+        for journal in open_journals(self._bundle, self._lanes, files, self._limits.max_records, self._progress):
             self._scanned += journal.scan.records
             if journal.scan.warning:
-                self.warnings.append(f"{name}: {journal.scan.warning}")
+                self.warnings.append(f"journal/{journal.path.name}: {journal.scan.warning}")
             journals.append(journal)
         selection = Selection(journals, last_n, lambda _: self._progress(0, self._scanned))
         self._selected_bytes = selection.payload_bytes
-        if self._selected_bytes > self._limits.max_selected_bytes:
-            detail = f"the input has {self._selected_bytes} bytes, more than {self._limits.max_selected_bytes}"
-            raise LimitExceeded(LimitCode.INPUT, detail)
+        check_size(selection, self._limits.max_selected_bytes)
         return selection
-
-    def _count(self, records: int) -> None:
-        if self._scanned + records > self._limits.max_records:
-            detail = f"the journal has more than {self._limits.max_records} records"
-            raise LimitExceeded(LimitCode.RECORDS, detail)
-        self._progress(0, self._scanned + records)
 
     def _prepare_comparisons(self, files: ExitStack, selection: Selection) -> None:
         """Open the expected frames, also of egresses that the spec lacks: all of their frames are missing."""

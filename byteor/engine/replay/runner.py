@@ -29,6 +29,7 @@ from byteor.engine.replay.stages import (
     Action,
     DryRun,
     Effects,
+    OnDrop,
     Sink,
     StageCounters,
     StageError,
@@ -45,6 +46,8 @@ MAX_SHARDS = 1_024
 
 class RingRunner:
     """A SingleRing that is ready to run."""
+
+    has_branches = False
 
     def __init__(self, spec: SingleRing, runtime: StageRuntime) -> None:
         if spec.shards not in range(1, MAX_SHARDS + 1) or (spec.shards > 1 and spec.shard_key is None):
@@ -115,6 +118,7 @@ class PipelineRunner:
         entry: str | None = None,
         max_actions: int = MAX_ACTIONS,
         work: WorkMeter | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         runtime = StageRuntime(
             stage_config=stage_config or {},
@@ -122,6 +126,7 @@ class PipelineRunner:
             effects=effects or DryRun(),
             max_actions=max_actions,
             work=work,
+            on_drop=on_drop,
         )
         self.model: RingRunner | GraphRunner = (
             RingRunner(spec.model, runtime) if isinstance(spec.model, SingleRing) else GraphRunner(spec.model, runtime)

@@ -24,6 +24,9 @@ type Apply = Callable[[Message], Message | DropReason]
 type Sink = Callable[[int, bytes], None]
 """Takes an output of an egress: the sequence and the payload."""
 
+type OnDrop = Callable[[str, DropReason], None]
+"""Takes the id of a stage that dropped a record, and the reason."""
+
 
 class Watch(Protocol):
     """Follows one record through a pipeline."""
@@ -87,11 +90,21 @@ class Unsupported(ValueError):
     """A spec, an op or a stage's parameters cannot be run; the text says why."""
 
 
+class StageFault(StrEnum):
+    """The kind of a stage error: a limit of the record, a rejected payload, a failed side effect, or an exception."""
+
+    LIMIT = "limit"
+    REJECTED = "rejected"
+    EFFECT = "effect"
+    EXCEPTION = "exception"
+
+
 class StageError(Exception):
     """A stage failed to process a record, which stops the pipeline."""
 
-    def __init__(self, stage: str, sequence: int, detail: str) -> None:
+    def __init__(self, stage: str, sequence: int, detail: str, fault: StageFault) -> None:
         super().__init__()
+        self.fault = fault
         self.stage = stage
         self.sequence = sequence
         self.detail = detail
@@ -104,6 +117,9 @@ class StageError(Exception):
 
 class EffectFailed(Exception):
     """An allowed side effect failed; the text says why, for people."""
+
+
+_FAULTS = {dataguard.PayloadRejected: StageFault.REJECTED, EffectFailed: StageFault.EFFECT}
 
 
 @dataclass(slots=True)
@@ -165,8 +181,10 @@ class StageRuntime:
         effects: Effects,
         max_actions: int,
         work: WorkMeter | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         self.work = work or WorkMeter()
+        self._on_drop = on_drop
         self.counters: dict[str, StageCounters] = {}
         self.actions: list[Action] = []
         self._stage_config = stage_config
@@ -179,7 +197,7 @@ class StageRuntime:
         if id in self.counters:
             raise Unsupported(f"two stages have the id {id!r}")
         self.counters[id] = StageCounters()
-        return Stage(id, self._prepared(id, op, lanes), self.counters[id], self.work)
+        return Stage(id, self._prepared(id, op, lanes), self.counters[id], self.work, self._on_drop)
 
     def _prepared(self, id: str, op: str, lanes: tuple[str, str]) -> Apply | None:
         """Return the function of an op, or None if it passes each record unchanged."""
@@ -230,8 +248,11 @@ def drop_output(_sequence: int, _payload: bytes) -> None:
 class Stage:
     """A stage that is ready to process records. ``passes`` says that it never changes or drops a record."""
 
-    def __init__(self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter) -> None:
+    def __init__(
+        self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter, on_drop: OnDrop | None = None
+    ) -> None:
         self.id = id
+        self._on_drop = on_drop
         self.passes = apply is None
         self.counters = counters
         self._work = work
@@ -248,16 +269,19 @@ class Stage:
             raise
         except RecordOverLimit as error:
             counters.errors += 1
-            raise StageError(self.id, sequence, f"limit: {error}") from None
+            raise StageError(self.id, sequence, f"limit: {error}", StageFault.LIMIT) from None
         except Exception as error:  # an op of a package may raise anything, which is an error of its stage
             counters.errors += 1
-            name = "" if isinstance(error, dataguard.PayloadRejected | EffectFailed) else f"{type(error).__name__}: "
-            raise StageError(self.id, sequence, f"{name}{error}") from error
+            fault = next((fault for kind, fault in _FAULTS.items() if isinstance(error, kind)), StageFault.EXCEPTION)
+            name = f"{type(error).__name__}: " if fault is StageFault.EXCEPTION else ""
+            raise StageError(self.id, sequence, f"{name}{error}", fault) from error
         if type(result) is DropReason:
             if (drops := counters.drops.get(result)) is None:
                 counters.drops[result] = Drops(1, sequence, ingress)
             else:
                 drops.count += 1
+            if self._on_drop is not None:
+                self._on_drop(self.id, result)
         return result
 
     def _pass(self, message: Message) -> Message:
