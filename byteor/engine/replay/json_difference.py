@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import Any, Final
 
 from byteor.engine.replay.payload import MalformedPayload, parse_payload
@@ -23,7 +22,7 @@ type _Path = tuple[str, ...]
 def differing_members(before: bytes, after: bytes) -> list[str] | None:
     """Return the JSON Pointers of the members that differ, sorted, with array indices written as ``*``.
 
-    Numbers are compared by value, exactly. Returns None if a payload is not strict JSON, if it is too large to be
+    Numbers are compared exactly, by value. Returns None if a payload is not strict JSON, if it is too large to be
     parsed, or if the values are equal, so that only the bytes differ.
     """
     try:
@@ -31,36 +30,39 @@ def differing_members(before: bytes, after: bytes) -> list[str] | None:
     except (MalformedPayload, RecordOverLimit):
         return None
     paths: set[_Path] = set()
-    for path in _differences(*sides, ()):
-        paths.add(path)
-        if len(paths) > MAX_POINTERS:
-            paths = {_common_parent(_differences(*sides, ()))}
-            break
+    _collect(*sides, (), paths)
+    if len(paths) > MAX_POINTERS:
+        paths = {_common_parent(min(paths), max(paths))}
     return sorted(map(pointer_of, paths)) if paths else None
 
 
-def _differences(before: Any, after: Any, path: _Path) -> Iterator[_Path]:
-    """Yield the path of each member that differs. The recursion is bounded by the depth of a payload."""
+def _collect(before: Any, after: Any, path: _Path, found: set[_Path]) -> None:
+    """Add the path of each value that differs. The recursion is bounded by the depth of a payload.
+
+    Containers cannot be compared with ``==``, for which ``True`` and 1 are equal.
+    """
     kind = type(before)
     if kind is not type(after):
         if not (kind in _NUMBERS and type(after) in _NUMBERS and before == after):
-            yield path
+            found.add(path)
     elif kind is dict:
-        # The containers themselves cannot be compared with ``==``, for which ``True`` and 1 are equal.
         for name, value in before.items():
-            yield from _differences(value, after.get(name, _MISSING), (*path, name))
-        for name in after.keys() - before.keys():
-            yield (*path, name)
+            other = after.get(name, _MISSING)
+            if type(value) is type(other) and type(value) is not dict and type(value) is not list:
+                if value != other:
+                    found.add((*path, name))
+            else:
+                _collect(value, other, (*path, name), found)
+        found.update((*path, name) for name in after.keys() - before.keys())
     elif kind is list:
+        path = (*path, _ITEM)
         for item, other in zip_longest(before, after, fillvalue=_MISSING):
-            yield from _differences(item, other, (*path, _ITEM))
+            _collect(item, other, path, found)
     elif before != after:
-        yield path
+        found.add(path)
 
 
-def _common_parent(paths: Iterator[_Path]) -> _Path:
-    common = next(paths)
-    for path in paths:
-        length = next((at for at, (one, other) in enumerate(zip(common, path, strict=False)) if one != other), None)
-        common = common[: min(len(common), len(path))] if length is None else common[:length]
-    return common
+def _common_parent(first: _Path, last: _Path) -> _Path:
+    """Return the longest path that all paths between these two, in their order, begin with."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return tuple(name for name, _ in same)

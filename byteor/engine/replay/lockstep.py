@@ -215,10 +215,13 @@ class _Groups:
             if old.actions != new.actions:
                 self._compare_actions(old, new, rows)
             return
-        before = {rank: row for rank, row in rows.items() if rank < end}
-        self._compare_outputs(old, new, before)
-        self._compare_actions(old, new, before)
-        self._compare_stops(old.stop, new.stop, rows[end])
+        before, after = (stop if stop is not None and stop.rank == end else None for stop in (old.stop, new.stop))
+        is_same = before is not None and after is not None and before.stage == after.stage
+        compared = {rank: row for rank, row in rows.items() if rank < end + is_same}
+        self._compare_outputs(old, new, compared)
+        self._compare_actions(old, new, compared)
+        if not is_same:
+            self._add_stop(before, after, rows[end])
 
     def _compare_outputs(self, old: _Run, new: _Run, rows: Mapping[int, _Row]) -> None:
         befores, afters = _by_record(old.outputs), _by_record(new.outputs)
@@ -256,12 +259,10 @@ class _Groups:
                     sides = [side and canonical({"stage": side[0], "op": side[1]}) for side in (before, after)]
                     self._add(_Key(None, Kind.ACTION, (), split_op(op)[0]), row, sides[0], sides[1], stage)
 
-    def _compare_stops(self, old: _Stop | None, new: _Stop | None, row: _Row) -> None:
-        before, after = (stop if stop is not None and stop.rank == row.rank else None for stop in (old, new))
-        if before is None or after is None or before.stage != after.stage:
-            sides = [stop and canonical({"stage": stop.stage, "error": stop.detail}) for stop in (before, after)]
-            stage = after.stage if after is not None else before.stage if before is not None else None
-            self._add(_Key(None, Kind.STOP, (), after and after.code), row, sides[0], sides[1], stage)
+    def _add_stop(self, before: _Stop | None, after: _Stop | None, row: _Row) -> None:
+        sides = [stop and canonical({"stage": stop.stage, "error": stop.detail}) for stop in (before, after)]
+        stage = after.stage if after is not None else before.stage if before is not None else None
+        self._add(_Key(None, Kind.STOP, (), after and after.code), row, sides[0], sides[1], stage)
 
     def _add(self, key: _Key, row: _Row, before: bytes | None, after: bytes | None, stage: str | None) -> None:
         if (group := self._found.get(key)) is not None:

@@ -78,10 +78,10 @@ def _through(
     body: Mapping[str, Any], config: Mapping[str, Any], ingress: str, record: Record, found: Modelled, named: str | None
 ) -> dict[str, list[bytes]]:
     """Take one record through the plan; return the payloads that reach each egress."""
-    connections = _connections(body)
+    pairs = connections(body)
     left: dict[str, list[bytes]] = {ingress: [record.payload]}
     for stage in _in_order(body):
-        arrived = _in_turn([left.get(source, []) for source, target in connections if target == stage["id"]])
+        arrived = _in_turn([left.get(source, []) for source, target in pairs if target == stage["id"]])
         counts = found.stages[stage["id"]]
         left[stage["id"]] = []
         for payload in arrived:
@@ -104,12 +104,11 @@ def _through(
             left[stage["id"]].append(result)
     egresses = [body["egress"]] if isinstance(body["egress"], str) else body["egress"]
     return {
-        egress: _in_turn([left.get(source, []) for source, target in connections if target == egress])
-        for egress in egresses
+        egress: _in_turn([left.get(source, []) for source, target in pairs if target == egress]) for egress in egresses
     }
 
 
-def _connections(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+def connections(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "connections" in body:
         return [(each["from"], each["to"]) for each in body["connections"]]
     names = [body["ingress"], *(stage["id"] for stage in body["stages"]), body["egress"]]
@@ -123,7 +122,7 @@ def _in_order(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     while len(placed) < len(ids):
         done = {stage["id"] for stage in placed}
         for stage in body["stages"]:
-            sources = {source for source, target in _connections(body) if target == stage["id"]}
+            sources = {source for source, target in connections(body) if target == stage["id"]}
             if stage["id"] not in done and sources & ids <= done:
                 placed.append(stage)
                 break
@@ -140,7 +139,7 @@ def apply(op: str, params: Mapping[str, Any] | None, payload: bytes) -> bytes:
     if not op.startswith("dataguard") or not params:
         return payload
     try:
-        value = _parsed(payload)
+        value = parsed(payload)
         if not isinstance(value, dict):
             raise Dropped("not_object")
         if "schema" in params and not Draft202012Validator(_schema(params["schema"])).is_valid(value):
@@ -162,7 +161,7 @@ def _exact(text: str) -> int | Decimal:
     return int(number) if number == int(number) else number
 
 
-def _parsed(payload: bytes) -> Any:
+def parsed(payload: bytes) -> Any:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({name for name, _ in pairs}) < len(pairs):
             raise Dropped("duplicate_name")

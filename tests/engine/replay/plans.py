@@ -102,3 +102,16 @@ def replays(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
     names = [body["ingress"]] if target == "single_ring" else body["ingress"]
     journals = {name: draw(_records) for name in draw(st.lists(st.sampled_from(names), min_size=1, unique=True))}
     return {"plan_v": 1, "name": "p", "target": target, target: body}, config, journals
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[tuple[Any, Any], tuple[Any, Any], dict[str, list[Record]]]:
+    """Draw two configurations, each a plan with parameters, and journals of the first one's ingresses."""
+    plan, config, journals = draw(replays())
+    if draw(st.booleans()):
+        other, other_config, _ = draw(replays())
+        return (plan, config), (other, other_config), journals
+    stages = plan[plan["target"]]["stages"]
+    drawn = {stage["id"]: draw(_params(stage["op"])) for stage in stages if draw(st.booleans())}
+    changed = {id: params for id, params in (config | drawn).items() if params is not None}
+    return (plan, config), (plan, changed), journals

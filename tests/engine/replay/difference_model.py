@@ -1,0 +1,110 @@
+"""A slow and obvious model of the difference of two configurations, written from the contract and not from the engine.
+
+It runs each record through ``model.py`` on its own, and compares JSON values as tables of their nodes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from itertools import zip_longest
+from typing import Any
+
+from byteor.engine.replay import Record
+from tests.engine.replay import model
+from tests.engine.replay.model import Plan
+
+type Group = tuple[str | None, str, tuple[str, ...], str | None]
+"""Egress, kind, pointers and code."""
+type Example = tuple[str, int]
+"""The ingress and sequence of the first record."""
+
+
+def merged(lanes: Sequence[str], journals: Mapping[str, Sequence[Record]]) -> list[tuple[str, Record]]:
+    """Return the ingress and the record of some journals, in the order in which both sides process them."""
+    return model.merged({"target": "x", "x": {"ingress": list(lanes)}}, journals)
+
+
+def groups(
+    before: tuple[Plan, Mapping[str, Any]],
+    after: tuple[Plan, Mapping[str, Any]],
+    records: Sequence[tuple[str, Record]],
+) -> dict[Group, tuple[int, Example]]:
+    """Return the number of differences in each group, and the record of the first one."""
+    found: dict[Group, tuple[int, Example]] = {}
+
+    def add(group: Group) -> None:
+        count, first = found.get(group, (0, (ingress, record.sequence)))
+        found[group] = (count + 1, first)
+
+    for ingress, record in records:
+        old, new = _Step(*before, ingress, record), _Step(*after, ingress, record)
+        if old.stop == new.stop:
+            for egress in sorted({*old.frames, *new.frames}):
+                for one, other in zip_longest(old.frames.get(egress, []), new.frames.get(egress, [])):
+                    if one != other:
+                        add(_output(egress, one, other, old, new))
+            for first, second in zip_longest(old.actions, new.actions):
+                if first != second:
+                    add((None, "action", (), (second or first)[1].partition(":")[0]))
+        else:
+            add((None, "stop", (), None if new.stop is None else "rejected"))
+        if old.stop is not None or new.stop is not None:
+            break
+    return found
+
+
+class _Step:
+    """What a configuration does with one record."""
+
+    def __init__(self, plan: Plan, config: Mapping[str, Any], ingress: str, record: Record) -> None:
+        self.body = plan[plan["target"]]
+        self.frames: dict[str, list[bytes]] = {}
+        self.actions: list[tuple[str, str]] = []
+        self.drops: list[tuple[str, str]] = []
+        self.stop: str | None = None
+        if ingress not in model.ingresses(plan):
+            return
+        done = model.run(plan, config, [(ingress, record)])
+        self.stop = done.stop and done.stop[0]
+        self.frames = {egress: [payload for _, payload in frames] for egress, frames in done.frames.items()}
+        ops = {stage["id"]: stage["op"] for stage in self.body["stages"]}
+        self.actions = [(stage, ops[stage]) for stage in done.actions]
+        self.drops = [(stage, reason) for stage, counts in done.stages.items() for reason in counts["drops"]]
+
+    def drops_before(self, egress: str) -> list[tuple[str, str]]:
+        return [(stage, reason) for stage, reason in self.drops if egress in self._after(stage)]
+
+    def _after(self, node: str) -> set[str]:
+        following = {target for source, target in model.connections(self.body) if source == node}
+        return following.union(*(self._after(each) for each in following))
+
+
+def _output(egress: str, before: bytes | None, after: bytes | None, old: _Step, new: _Step) -> Group:
+    if before is None or after is None:
+        side, other = (new, old) if after is None else (old, new)
+        only = [drop for drop in side.drops_before(egress) if drop not in other.drops_before(egress)]
+        return (egress, "missing" if after is None else "extra", (), only[0][1] if only else None)
+    try:
+        nodes = [dict(_nodes(model.parsed(payload), ())) for payload in (before, after)]
+    except model.Dropped:
+        return (egress, "bytes", (), None)
+    differing = {path for path in nodes[0].keys() | nodes[1].keys() if nodes[0].get(path) != nodes[1].get(path)}
+    tops = {path for path in differing if not any(path[:length] in differing for length in range(len(path)))}
+    pointers = {"".join("/*" if type(name) is int else f"/{name}" for name in path) for path in tops}
+    return (egress, "changed", tuple(sorted(pointers)), None) if pointers else (egress, "bytes", (), None)
+
+
+def _nodes(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield the path of each node, and what it is, without its members."""
+    if isinstance(value, dict | list):
+        yield path, type(value).__name__
+        members = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, member in members:
+            yield from _nodes(member, (*path, name))
+    elif isinstance(value, int | Decimal) and not isinstance(value, bool):
+        yield path, Fraction(value)
+    else:
+        yield path, json.dumps(value)
