@@ -254,7 +254,7 @@ def test_an_unsealed_event_older_than_the_last_seal_is_sealed_and_reported(world
 
 
 def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "AT_ONCE", 2)
+    monkeypatch.setattr(ledger, "BATCH_SIZE", 2)
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)
     assert left.count() > 4
 

@@ -138,7 +138,7 @@ def test_a_webhook_whose_receiver_is_gone_is_disabled(world: World, receiver: Re
     assert len(receiver.messages) == 1
     assert [line["status"] for line in delivery_log(world, path)] == ["pending", "failed"]
     shown = world.admin.api.get(path).json()
-    assert (shown["enabled"], shown["disabled_reason"]) == (False, "The receiver answered 410 Gone.")
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, "The receiver returned 410 Gone.")
     event = AuditEvent.objects.get(action="webhook.disable")
     assert (event.actor_display, event.changes["enabled"]) == ("system:webhooks", [True, False])
 
