@@ -40,9 +40,9 @@ def sign_in(user: User) -> Client:
 
 
 def make_token(person: Person) -> dict[str, Any]:
-    answer = person.api.post("/api/v1/tokens", {"name": "my laptop"})
-    assert answer.status_code == 201
-    body: dict[str, Any] = answer.json()
+    response = person.api.post("/api/v1/tokens", {"name": "my laptop"})
+    assert response.status_code == 201
+    body: dict[str, Any] = response.json()
     return body
 
 

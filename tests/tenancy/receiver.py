@@ -29,7 +29,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """The receiver's answers (``statuses`` in turn, then always the last one), and the messages that arrived."""
+    """The statuses to return (in turn, then always the last one), and the messages that arrived."""
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])
@@ -41,8 +41,8 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook?team=ops"
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Store a message and answer it."""
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        """Store a message and respond to it."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         named = {name.lower(): value for name, value in handler.headers.items()}
         self.messages.append(Message(handler.path, named, body))
@@ -74,7 +74,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            receiver.answer(self)
+            receiver.respond(self)
 
         def log_message(self, *args: Any) -> None:
             pass

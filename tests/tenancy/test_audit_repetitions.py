@@ -80,7 +80,7 @@ def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
     }  # fmt: skip
 
 
-def test_everything_that_a_key_can_repeat_becomes_two_events(world: World, machine: Machine) -> None:
+def test_repetitions_by_key_become_two_events(world: World, machine: Machine) -> None:
     acts = flips(world, machine.api)
     before = {event.pk for event in machine.events()}
 
@@ -150,7 +150,7 @@ def test_large_last_values_fit_into_the_counted_event(world: World, machine: Mac
     assert (last["n"], last["field-1"].keys(), last["field-2"].keys()) == (2, {"size", "sha256"}, {"size", "sha256"})
 
 
-def test_other_events_are_recorded_in_full(world: World, machine: Machine) -> None:
+def test_events_that_are_no_repetitions_are_recorded_in_full(world: World, machine: Machine) -> None:
     """Events of people and agents, of other keys, other resources and other actions, and of the next minute."""
     other_key = Machine(world, "deploy")
     agent, _ = world.agent()
@@ -172,7 +172,7 @@ def test_other_events_are_recorded_in_full(world: World, machine: Machine) -> No
     assert set(RepeatedEvent.objects.values_list("count", flat=True)) == {0}
 
 
-def test_events_of_one_large_change_belong_together(world: World, machine: Machine, monkeypatch: Any) -> None:
+def test_events_of_one_bulk_change_count_as_one_repetition(world: World, machine: Machine, monkeypatch: Any) -> None:
     monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", place="x")
@@ -188,7 +188,7 @@ def test_events_of_one_large_change_belong_together(world: World, machine: Machi
     assert (counted["count"], counted["last"]["set"]) == (2, {"zone": "c"})
 
 
-def test_refused_change_is_not_counted(world: World, machine: Machine) -> None:
+def test_rolled_back_change_is_not_counted(world: World, machine: Machine) -> None:
     machine.record("agent.update", {"n": 0}, world=world)
 
     with pytest.raises(ValueError, match="refused"), transaction.atomic():  # noqa: PT012  the transaction is the point
@@ -199,7 +199,7 @@ def test_refused_change_is_not_counted(world: World, machine: Machine) -> None:
     assert (row.count, row.changes) == (0, {})
 
 
-def test_webhooks_get_counted_events_in_the_order_of_the_last_changes(world: World, machine: Machine) -> None:
+def test_webhooks_receive_counted_events_in_order_of_last_changes(world: World, machine: Machine) -> None:
     hook = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     world.admin.api.post(hook, {"url": "https://hooks.example.com/", "events": ["deployment.*"]})
     for verb in ("pause", "resume", "pause", "resume", "pause"):

@@ -51,7 +51,7 @@ def bytes_in_database(value: object) -> int:
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
-def test_any_changes_fit(changes: dict[str, Any]) -> None:
+def test_any_changes_fit_into_the_limit(changes: dict[str, Any]) -> None:
     before = json.dumps(changes)
 
     fitted = fit(changes)
@@ -98,7 +98,7 @@ def test_too_many_values_become_one_size_and_hash() -> None:
 
 
 @pytest.mark.django_db
-def test_database_refuses_larger_changes(world: World) -> None:
+def test_database_rejects_changes_above_the_limit(world: World) -> None:
     def insert(size: int) -> None:
         """Insert an event past the function that shortens changes."""
         changes = {"a": "x" * (size - len('{"a": ""}'))}
@@ -114,7 +114,7 @@ def test_database_refuses_larger_changes(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_largest_labels_leave_a_short_event_and_a_valid_chain(world: World) -> None:
+def test_events_of_largest_labels_are_shortened_and_sealed(world: World) -> None:
     agent, _ = world.agent(zone="a")
     path = world.path(rest=f"/agents/{agent.pk}")
     labels = {f"{number:03}{'k' * 125}": "値" * 255 for number in range(63)}
@@ -137,7 +137,7 @@ def test_largest_labels_leave_a_short_event_and_a_valid_chain(world: World) -> N
 
 
 @pytest.mark.django_db
-def test_events_in_bulk_fit_too(world: World) -> None:
+def test_bulk_events_are_shortened(world: World) -> None:
     entry = audit.Entry("x", system_actor("test"), world.dev, ("x", "x"), {"before": ["y" * 9000]})
 
     audit.record_all([entry] * 3)

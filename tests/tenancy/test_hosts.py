@@ -40,7 +40,7 @@ def is_under(key: bytes, on_host: Any) -> bool:
 @pytest.mark.parametrize(
     ("current", "previous"), [(OLD, None), (OLD, NEW), (NEW, OLD)], ids=["not yet", "prepared", "changed"]
 )
-def test_every_host_encrypts_with_the_old_key_before_the_rotation(
+def test_hosts_encrypt_with_old_key_before_rotation(
     world: World, on_host: Any, current: bytes, previous: bytes | None
 ) -> None:
     on_host(current, previous)
@@ -53,7 +53,7 @@ def test_every_host_encrypts_with_the_old_key_before_the_rotation(
 @pytest.mark.parametrize(
     ("current", "previous"), [(NEW, None), (OLD, NEW), (NEW, OLD)], ids=["finished", "prepared", "changed"]
 )
-def test_every_host_encrypts_with_the_new_key_after_the_rotation(
+def test_hosts_encrypt_with_new_key_after_rotation(
     world: World, on_host: Any, current: bytes, previous: bytes | None
 ) -> None:
     on_host(NEW, OLD)
@@ -66,7 +66,7 @@ def test_every_host_encrypts_with_the_new_key_after_the_rotation(
     assert is_under(NEW, on_host)
 
 
-def test_lagging_host_returns_503_for_what_needs_the_key_and_changes_nothing(world: World, on_host: Any) -> None:
+def test_host_without_new_key_returns_503_and_changes_nothing(world: World, on_host: Any) -> None:
     on_host(NEW, OLD)
     rotate_master_key()
     on_host(OLD)
@@ -81,17 +81,17 @@ def test_lagging_host_returns_503_for_what_needs_the_key_and_changes_nothing(wor
     ]
 
     assert everything() == before
-    for answer in refused:
-        assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json"), answer.content
-        assert "master key" in answer.json()["detail"]
-        assert int(answer["Retry-After"]) >= 5
-        assert vault.key_id(OLD) not in answer.content.decode()
+    for response in refused:
+        assert (response.status_code, response["Content-Type"]) == (503, "application/problem+json"), response.content
+        assert "master key" in response.json()["detail"]
+        assert int(response["Retry-After"]) >= 5
+        assert vault.key_id(OLD) not in response.content.decode()
     # What needs no secret works.
     assert world.admin.api.post(f"{path}/api-keys", {"name": "ci", "role": "viewer"}).status_code == 201
     assert world.admin.api.get(f"{path}/signing-keys").status_code == 200
 
 
-def test_encrypting_outside_of_a_transaction_is_refused(transactional_db: None) -> None:
+def test_encrypting_outside_transaction_is_rejected(transactional_db: None) -> None:
     key = SigningKey(kid="k")
 
     with pytest.raises(transaction.TransactionManagementError, match="in the transaction that stores it"):
@@ -110,7 +110,7 @@ def _without_id(db: None) -> None:
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_of_an_empty_installation_is_stored(on_host: Any) -> None:
+def test_first_key_of_empty_installation_is_stored(on_host: Any) -> None:
     on_host(THIRD)
 
     assert vault.ensure_key() == vault.key_id(THIRD)
@@ -124,7 +124,7 @@ def test_first_key_of_an_empty_installation_is_stored(on_host: Any) -> None:
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_must_decrypt_what_an_older_release_stored(world: World, on_host: Any) -> None:
+def test_first_key_must_decrypt_values_of_older_release(world: World, on_host: Any) -> None:
     on_host(NEW)
     with pytest.raises(vault.MasterKeyUnavailable) as refused:
         vault.ensure_key()
@@ -158,7 +158,7 @@ def waiting_for_locks() -> int:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rotation_waits_for_values_that_are_not_committed_yet(on_host: Any) -> None:
+def test_rotation_waits_for_uncommitted_values(on_host: Any) -> None:
     world = World("acme")
     on_host(NEW, OLD)
     may_commit, is_sealed = Event(), Event()
@@ -186,7 +186,7 @@ def test_rotation_waits_for_values_that_are_not_committed_yet(on_host: Any) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_host_that_waited_for_a_rotation_does_not_encrypt_with_the_old_key(on_host: Any) -> None:
+def test_host_does_not_encrypt_with_old_key_after_waiting_for_rotation(on_host: Any) -> None:
     world = World("acme")
     on_host(OLD)
     before = everything()
@@ -205,7 +205,7 @@ def test_host_that_waited_for_a_rotation_does_not_encrypt_with_the_old_key(on_ho
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rotation_and_a_request_that_locked_a_value_do_not_block_each_other(on_host: Any) -> None:
+def test_rotation_and_request_with_locked_value_do_not_deadlock(on_host: Any) -> None:
     world = World("acme")
     hook, _ = subscriptions.create(
         organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor

@@ -59,7 +59,7 @@ def sealed() -> dict[str, bytes]:
     }
 
 
-def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
+def test_all_encrypted_columns_are_sealed_fields() -> None:
     """Only the vault encrypts. Each binary column must be a SealedField, or be named here as not encrypted."""
     plain = {
         f"{field.model._meta.label}.{field.name}"
@@ -81,7 +81,7 @@ def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
         vault.seal(SigningKey(), "public_key", b"secret")
 
 
-def test_every_value_is_encrypted_under_the_new_master_key(world: World, settings: Any) -> None:
+def test_all_values_are_encrypted_under_new_master_key(world: World, settings: Any) -> None:
     old = read_key(django_settings.CONFIG.master_key)
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
@@ -132,7 +132,7 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
 
 
 @pytest.mark.parametrize("previous", [None, b"x" * 32])
-def test_a_wrong_previous_key_is_refused(world: World, settings: Any, previous: bytes | None) -> None:
+def test_wrong_previous_key_is_rejected(world: World, settings: Any, previous: bytes | None) -> None:
     before = sealed(), AuditEvent.objects.count()
     configure(settings, master_key=NEW, master_key_previous=previous)
 
@@ -147,7 +147,7 @@ def test_a_wrong_previous_key_is_refused(world: World, settings: Any, previous: 
     assert (sealed(), AuditEvent.objects.count()) == before
 
 
-def test_nothing_is_changed_if_one_value_cannot_be_decrypted(world: World, settings: Any) -> None:
+def test_undecryptable_value_stops_rotation(world: World, settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=read_key(django_settings.CONFIG.master_key))
     row = IdempotencyKey(caller="somebody", key="k", fingerprint="", status=200, expires_at=timezone.now())
     row.response = b"under some third key, or none"
@@ -166,7 +166,7 @@ def test_nothing_is_changed_if_one_value_cannot_be_decrypted(world: World, setti
     assert MasterKey.objects.get().key_id == vault.key_id(read_key(django_settings.CONFIG.master_key_previous) or b"")
 
 
-def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
     present, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     old, raw = read_key(present), signing_keys.active_private_key(world.organization.pk)
@@ -191,9 +191,7 @@ def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any
     assert command().startswith("2 values")
 
 
-def test_a_master_key_in_the_data_folder_is_not_replaced_if_a_value_cannot_be_decrypted(
-    world: World, settings: Any, tmp_path: Path
-) -> None:
+def test_undecryptable_value_keeps_master_key_in_data_folder(world: World, settings: Any, tmp_path: Path) -> None:
     present, previous = keep(settings, tmp_path, NEW)
     before, text = sealed(), present.read_text()
 
@@ -203,7 +201,7 @@ def test_a_master_key_in_the_data_folder_is_not_replaced_if_a_value_cannot_be_de
     assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
 
 
-def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
+def test_rotation_continues_after_kill_following_key_swap(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
@@ -226,14 +224,14 @@ def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
 
-def test_finishing_a_rotation_is_refused_if_the_key_is_not_in_the_data_folder(settings: Any) -> None:
+def test_finish_is_refused_if_key_is_not_in_data_folder(settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=None)
 
     with pytest.raises(CommandError, match=r"unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS instead$"):
         command("--finish")
 
 
-def test_a_missing_master_key_file_is_reported(world: World, settings: Any, tmp_path: Path) -> None:
+def test_missing_master_key_file_is_reported(world: World, settings: Any, tmp_path: Path) -> None:
     configure(settings, master_key=tmp_path / "master_key")
 
     with pytest.raises(vault.MasterKeyUnavailable) as refused:

@@ -19,7 +19,7 @@ def create(name: str) -> FormResult:
     return {"made": str(Organization.objects.create(name=name, slug=name).pk)}
 
 
-def test_one_of_the_same_forms_at_once_does_the_work(at_once: Race) -> None:
+def test_concurrent_submissions_of_same_form_run_once(at_once: Race) -> None:
     def send(actor: Actor, **values: list[str]) -> Any:
         return run_once("form", values, actor=actor, work=lambda: create(actor.id))
 
@@ -27,13 +27,13 @@ def test_one_of_the_same_forms_at_once_does_the_work(at_once: Race) -> None:
         *[lambda: send(ANN)] * 3, lambda: send(BOB), lambda: run_once("form", {"x": ["1"]}, actor=BOB, work=dict)
     )
 
-    assert len({answer["made"] for answer in same}) == 1
+    assert len({result["made"] for result in same}) == 1
     assert {type(other), type(changed)} == {dict, Conflict}
     assert Organization.objects.filter(slug="ann").count() == 1
     assert all(b"made" not in bytes(row.response) for row in IdempotencyKey.objects.all())
 
 
-def test_a_form_whose_work_failed_can_be_sent_again(db: None) -> None:
+def test_failed_form_can_be_submitted_again(db: None) -> None:
     def refuse() -> FormResult:
         raise Conflict("Not now.")
 

@@ -56,7 +56,7 @@ def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, reques
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_program_gets_a_token_that_works(live_server: Any, settings: Any, real_issuer: str) -> None:
+def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
     session, response = walk(live_server.url, JSON, "ada")
@@ -79,7 +79,7 @@ def test_a_program_gets_a_token_that_works(live_server: Any, settings: Any, real
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_browser_gets_a_session(live_server: Any, settings: Any, real_issuer: str) -> None:
+def test_browser_gets_session(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
     session, response = walk(live_server.url, HTML, "bob")
@@ -93,7 +93,7 @@ def test_a_browser_gets_a_session(live_server: Any, settings: Any, real_issuer: 
 # The flow's own checks
 
 
-def test_the_request_to_the_provider(client: Client, provider: Provider) -> None:
+def test_request_to_provider_is_protected(client: Client, provider: Provider) -> None:
     first = client.get("/auth/login")
 
     url = urlsplit(first["Location"])
@@ -110,14 +110,14 @@ def test_the_request_to_the_provider(client: Client, provider: Provider) -> None
     assert {other[name][0] for name in ("state", "nonce", "code_challenge")}.isdisjoint(query.values())
 
 
-def test_no_session_remains_after_the_sign_in_of_a_program(client: Client, provider: Provider) -> None:
+def test_program_sign_in_leaves_no_session(client: Client, provider: Provider) -> None:
     assert sign_in(client, provider).status_code == 200
 
     assert not Session.objects.exists()
     assert client.cookies["sessionid"].value == ""
 
 
-def test_the_session_key_changes_with_the_sign_in(client: Client, provider: Provider) -> None:
+def test_session_key_changes_at_sign_in(client: Client, provider: Provider) -> None:
     query = begin(client, provider, HTML)
     before = client.cookies["sessionid"].value
 
@@ -131,7 +131,7 @@ def test_the_session_key_changes_with_the_sign_in(client: Client, provider: Prov
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_no_token_of_the_provider_is_stored(
+def test_provider_tokens_are_not_stored(
     client: Client, provider: Provider, accept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -159,7 +159,7 @@ def test_no_token_of_the_provider_is_stored(
 
 
 @pytest.mark.parametrize("path", ["/admin/tenancy/user/", "/api/docs?x=1", "http://testserver/api/docs"])
-def test_a_browser_is_redirected_to_the_next_path(client: Client, provider: Provider, path: str) -> None:
+def test_browser_is_redirected_to_next_path(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     response = finish(client, query, HTML)
@@ -185,20 +185,20 @@ def test_a_browser_is_redirected_to_the_next_path(client: Client, provider: Prov
         "",
     ],
 )
-def test_next_cannot_redirect_to_another_site(client: Client, provider: Provider, path: str) -> None:
+def test_next_cannot_redirect_to_other_site(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     assert finish(client, query, HTML)["Location"] == "/admin/"
 
 
-def test_the_next_path_of_the_last_attempt_is_used(client: Client, provider: Provider) -> None:
+def test_next_path_of_abandoned_sign_in_is_ignored(client: Client, provider: Provider) -> None:
     begin(client, provider, HTML, "/auth/login?next=/elsewhere")
 
     assert sign_in(client, provider, HTML)["Location"] == "/admin/"
 
 
 @pytest.mark.usefixtures("clock")
-def test_twenty_sign_ins_a_minute_are_allowed_for_an_address(provider: Provider) -> None:
+def test_sign_ins_are_limited_to_twenty_per_minute_and_address(provider: Provider) -> None:
     for _ in range(20):
         assert sign_in(Client(), provider).status_code == 200
 
@@ -214,7 +214,7 @@ def test_twenty_sign_ins_a_minute_are_allowed_for_an_address(provider: Provider)
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback"])
-def test_other_methods_are_refused(client: Client, provider: Provider, path: str) -> None:
+def test_other_methods_are_rejected(client: Client, provider: Provider, path: str) -> None:
     response = client.post(path, headers={"Accept": JSON})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, OPTIONS")
