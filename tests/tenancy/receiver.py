@@ -1,4 +1,4 @@
-"""A receiver of webhooks: an HTTP server in a thread, and its certificate."""
+"""A webhook receiver: an HTTP server in a thread, and a certificate for it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Receiver:
         handler.end_headers()
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
-        """Send an endless header in single bytes, so that no read of the client times out."""
+        """Send an endless header byte by byte, so that no single read of the client times out."""
         handler.wfile.write(b"HTTP/1.1 204 No Content\r\nX: ")
         try:
             while True:
@@ -95,7 +95,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
 
 def certificate(host: str, folder: Path) -> Path:
-    """Write a self-signed certificate for ``host`` and its key into one file, which clients can also trust as CA."""
+    """Write a self-signed certificate for ``host`` and its key to a file, which clients can also use as CA bundle."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""Audit events: every change is recorded, without secrets, append-only, and sealed into a chain."""
+"""Audit events: every change is recorded without secrets, cannot be altered, and is sealed in a chain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def org(world: World, rest: str = "") -> str:
 
 
 def changes_of(world: World) -> list[tuple[str, Callable[[], Any], str, str, dict[str, Any]]]:
-    """Return requests with the event that each must leave: (test id, request, action, actor, changes)."""
+    """Return requests with the event that each must cause: (name, request, action, actor, changes)."""
     admin, operator = world.admin.api, world.operator.api
     project = org(world, f"/projects/{world.project.pk}")
     viewer = world.viewer.user.pk
@@ -144,7 +144,7 @@ def test_database_owner_cannot_change_events(world: World, table: str, statement
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for name in ("tenancy_auditevent", "tenancy_auditseal"):
-            # The tests' setup disables the trigger; the migration enables it.
+            # The migration enables this trigger, but the test setup disables it.
             cursor.execute(f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {name}_no_truncate")
         cursor.execute("SELECT tableowner = current_user FROM pg_tables WHERE tablename = %s", [table])
         assert cursor.fetchone() == (True,)
@@ -316,7 +316,7 @@ def test_denials_of_a_minute_become_one_event(world: World) -> None:
         ("ProjectCollectionViewSet.create", 3),
     ]
 
-    audit.close_denials()  # the minute is not over
+    audit.close_denials()  # records nothing, because the minute is not over
     assert AuditEvent.objects.count() == before
     minute_is_over()
     audit.close_denials()

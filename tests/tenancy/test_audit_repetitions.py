@@ -1,4 +1,4 @@
-"""What an organization key repeats within a minute is counted: the first event is recorded in full, then one event."""
+"""Repetitions by an organization key within a minute: the first event is recorded in full, the others as one event."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMES = 4
 
 
 class Machine:
-    """An organization key with a role, and the events that it causes."""
+    """An organization key and the events that it causes."""
 
     def __init__(self, world: World, name: str = "ci") -> None:
         key, text = tokens.create_organization_key(
@@ -49,14 +49,14 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Let the minute of all repetitions be the last one. Within a test the database's time stands still."""
+    """Move all repetitions to the previous minute and return it. The database's clock stands still during a test."""
     minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
     RepeatedEvent.objects.update(minute=minute)
     return minute.isoformat()
 
 
 def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
-    """Return requests that a machine can repeat at will. Each changes something each time."""
+    """Return requests that an organization key can repeat, each of which changes something every time."""
     org = f"/api/v1/orgs/{world.organization.pk}"
     agent, _ = world.agent(zone="x")
     agent_path, draft = world.path(rest=f"/agents/{agent.pk}"), world.version().draft_id
@@ -92,19 +92,19 @@ def test_repetitions_by_key_become_two_events(world: World, machine: Machine) ->
         return [event for event in machine.events() if event.pk not in before]
 
     in_full = new()
-    # A new key of the agent is another resource each time; all of them belong to the agent.
+    # Each rotation creates another key, but the agent is the same, so that the rotations count as repetitions.
     assert set(Counter((e.action, e.resource_id) for e in in_full).values()) == {1}
     assert Counter(e.action for e in in_full)["agent_key.create"] == 1
     assert not any("count" in event.changes for event in in_full)
 
-    tasks.close_minute()  # the minute is not over
+    tasks.close_minute()  # records nothing, because the minute is not over
     assert new() == in_full
     minute_is_over()
     tasks.close_minute()
     tasks.close_minute()
 
     counts = {event.action: event.changes["count"] for event in new()[len(in_full) :]}
-    flipped_twice = {"agent.update", "draft.update"}  # two kinds of requests
+    flipped_twice = {"agent.update", "draft.update"}  # actions that two of the requests cause
     assert counts == {
         **{event.action: TIMES - 1 for event in in_full},
         **dict.fromkeys(("agent.drain", "agent.undrain"), TIMES // 2 - 1),
@@ -151,7 +151,7 @@ def test_large_last_values_fit_into_the_counted_event(world: World, machine: Mac
 
 
 def test_events_that_are_no_repetitions_are_recorded_in_full(world: World, machine: Machine) -> None:
-    """Events of people and agents, of other keys, other resources and other actions, and of the next minute."""
+    """The events have other actors (people, agents, another key), another resource or action, or another minute."""
     other_key = Machine(world, "deploy")
     agent, _ = world.agent()
     by_agent = Actor("agent", str(agent.pk), "agent")

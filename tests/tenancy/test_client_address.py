@@ -1,4 +1,4 @@
-"""The caller's address: always valid, whatever proxies and clients write into headers, and the same everywhere."""
+"""The caller's address: always valid, regardless of the headers from proxies and clients, and the same everywhere."""
 
 from __future__ import annotations
 

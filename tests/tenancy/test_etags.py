@@ -1,4 +1,4 @@
-"""``ETag``, ``If-None-Match`` and ``If-Match``; the revision is compared under the row's lock."""
+"""``ETag``, ``If-None-Match`` and ``If-Match``. The revision is compared under the row's lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freeze windows in the settings: they are kept as they were sent, and follow the rules of their time zone."""
+"""Freeze windows in the settings: they are stored as sent, and follow the rules of their time zone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 WINDOW = {"start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z", "reason": "holidays"}
 SENT = [
-    # Sent as start, end and time zone; then the instants at which the window opens and closes.
+    # The start, end and time zone that are sent, and the instants at which the window opens and closes.
     ("2026-12-24T18:00:00", "2026-12-27T06:00", "Europe/Berlin", "2026-12-24T17:00:00Z", "2026-12-27T05:00:00Z"),
     ("2026-07-01T18:00:00", "2026-07-02T06:00:00", "Europe/Berlin", "2026-07-01T16:00:00Z", "2026-07-02T04:00:00Z"),
     ("2026-07-01T18:00:00", "2026-07-02T06:00:00.5", None, "2026-07-01T18:00:00Z", "2026-07-02T06:00:00.5Z"),
@@ -33,7 +33,7 @@ SENT = [
 
 
 def open_in(environment: Environment, opens: str, closes: str) -> list[bool]:
-    """Return whether a stored window is open right before and at each of the two instants."""
+    """Return whether a stored window is open just before and at the first instant, and just before and at the last."""
     environment = Environment.objects.get(pk=environment.pk)
     first, last = datetime.fromisoformat(opens), datetime.fromisoformat(closes)
     second, windows = timedelta(seconds=1), environment.effective_settings.freeze_windows

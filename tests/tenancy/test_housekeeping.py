@@ -1,4 +1,4 @@
-"""Deletion of expired rows: what is still needed stays."""
+"""Deletion of expired rows. Rows that are still needed are kept."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_credentials_are_deleted_90_days_after_they_become_invalid(world: World,
 
 
 def test_keys_outlive_approvals_that_they_requested() -> None:
-    """The creator of a key must be known as long as somebody can decide on an approval requested with it."""
+    """The creator of a key must be known as long as an approval that the key requested can be decided."""
     longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # of an IntegerField
 
     assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR

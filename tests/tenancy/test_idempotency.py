@@ -199,7 +199,7 @@ def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pyte
 
     def slow(**columns: Any) -> Project:
         project = real(**columns)
-        # The first request has locked the key. The second one is sent while the first is running.
+        # The first request has locked the key. The second request is sent while the first is still running.
         (response,) = at_once(
             lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
         )

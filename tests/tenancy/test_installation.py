@@ -1,4 +1,4 @@
-"""The installation's own audit chain: full events of people's accounts, with copies for their organizations."""
+"""The installation's own audit chain: full events about people's accounts, with copies for their organizations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.worlds import Api, World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
-# -- what is written where --------------------------------------------------------------------------------------------
+# -- events and their copies ------------------------------------------------------------------------------------------
 
 
 def test_token_events_are_recorded_in_full_and_copied_to_organization(world: World) -> None:
@@ -60,7 +60,7 @@ def test_sign_in_and_sign_out_are_recorded(world: World) -> None:
 
 
 def test_only_organizations_of_person_see_event(world: World, other: World) -> None:
-    """The person first belongs to both organizations, later to one of them."""
+    """The person first belongs to two organizations, then to only one of them."""
     add_member(other, "viewer@acme.example")
     make_token(world.viewer)
     make_token(world.operator)
@@ -99,7 +99,7 @@ def test_role_in_deleted_project_creates_no_copy(world: World) -> None:
 
 
 def test_unclaimed_invitation_creates_no_copy(world: World, other: World) -> None:
-    """Until somebody claims the account, the organization does not see what the operator does for it."""
+    """Until somebody claims the account, the organization does not see its events."""
     invited = add_member(world, "new@acme.example")
 
     call_command("sign_in_link", email="new@acme.example", stdout=StringIO())
@@ -112,13 +112,13 @@ def test_unclaimed_invitation_creates_no_copy(world: World, other: World) -> Non
     assert [event.organization_id for event in recorded("sign_in_link.create")] == [None, world.organization.pk]
 
 
-@pytest.mark.parametrize("how", ["a token was used", "the console was entered", "an identity is bound"])
+@pytest.mark.parametrize("how", ["token used", "signed in", "identity bound"])
 def test_account_is_claimed_after_any_use(world: World, how: str) -> None:
     invited = add_member(world, "new@acme.example")
-    if how == "a token was used":
+    if how == "token used":
         _, text = tokens.create_user_token(user=invited, name="x", actor=system_actor("test"))
         assert Api(text).get("/api/v1/me").status_code == 200
-    elif how == "the console was entered":
+    elif how == "signed in":
         sign_in(invited)
     else:
         invited.social_auth.create(provider="oidc", uid="https://id.example#1")

@@ -87,7 +87,7 @@ def test_operator_role_of_inactive_account_can_be_revoked(world: World) -> None:
 
 
 def test_account_with_unverified_address_is_not_found(world: World) -> None:
-    """Somebody who signed in with an unverified address may not be the person that the operator means."""
+    """Somebody with an unverified address may not be the person to whom the address belongs."""
     User.objects.create(email="root@acme.example", email_verified=False)
 
     assert run("installation_operator", "grant", "--email", "root@acme.example")[0] == 1

@@ -24,7 +24,7 @@ def faults(world: World, **known: Any) -> list[tuple[LedgerCode, int | None, str
 
 
 def forged_seal(seal: AuditSeal, **changes: Any) -> str:
-    """Return the hash that an attacker would write who knows how hashes are computed."""
+    """Return the hash that an attacker who can compute hashes would write."""
     [link] = [
         x for x in ledger.read_links(seal.organization_id) if x.event_id == str(changes.pop("event_id", seal.event_id))
     ]
@@ -109,7 +109,7 @@ def test_removed_seal_is_found(world: World, seals: Any) -> None:
 
     gap = [(LedgerCode.MISSING, 3, None), (LedgerCode.BROKEN, 4, fourth)]
     assert faults(world) == [*gap, (LedgerCode.UNSEALED, None, third)]
-    # The worker seals the event again, at the wrong place: the end of the chain.
+    # The worker seals the event again at the end of the chain, which is the wrong position.
     ledger.seal_all()
     assert faults(world) == [*gap, (LedgerCode.BACKDATED, seals.get(event=newest).seq + 1, third)]
 
@@ -152,7 +152,7 @@ def test_rewritten_link_is_found_at_next_link(world: World, seals: Any) -> None:
 
 
 def test_inserted_event_with_forged_seal_is_found(world: World, seals: Any) -> None:
-    """Insert into the middle of the chain, without rebuilding all later links."""
+    """The event is inserted in the middle of the chain, and later links are not rebuilt."""
     third = seals.get(seq=3)
     inserted = AuditEvent.objects.create(organization=world.organization, outcome="success", action="x")
 
@@ -187,7 +187,7 @@ def test_backdated_event_is_found_before_and_after_sealing(world: World, seals: 
 
 
 def test_recent_unsealed_event_is_no_fault(world: World, seals: Any) -> None:
-    early = timezone.now() - timedelta(minutes=50)  # its transaction was long
+    early = timezone.now() - timedelta(minutes=50)  # as after a long transaction
     AuditEvent.objects.create(organization=world.organization, outcome="success", timestamp=early)
 
     verification = Verification(world.organization.pk)
@@ -260,7 +260,7 @@ def test_chain_is_read_in_pages(world: World, seals: Any, monkeypatch: pytest.Mo
     end = len(everything)
     assert end >= 10
     with without_triggers():
-        seals.filter(seq__range=(4, end - 2)).delete()  # whole pages are gone
+        seals.filter(seq__range=(4, end - 2)).delete()  # whole pages are missing
 
     read = [(link.seq, link.hash) for link in ledger.read_links(world.organization.pk)]
 

@@ -1,4 +1,4 @@
-"""Rate limits: exact under threads, shown in headers, counted by caller instead of by token."""
+"""Rate limits: exact with concurrent threads, shown in headers, and counted by caller instead of by token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_headers_count_down_until_minute_ends(
     assert {a["X-RateLimit-Reset"] for a in responses[:3]} == {str(int(NOON) + 60)}
     refused = responses[3]
     assert refused.json()["type"] == "urn:byteor:problem:too_many_requests"
-    assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # the window's end, and a random part
+    assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # seconds until the minute ends, plus a random part
     clock[0] += 50
     assert world.viewer.api.get("/api/v1/me")["X-RateLimit-Remaining"] == "2"
 
@@ -155,7 +155,7 @@ def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(at_once: Race, clo
 
 
 def remaining(agent_id: str) -> str:
-    """Count a request of an agent and return how many remain. Raises TooManyRequests."""
+    """Count a request of an agent and return the number of remaining requests. Raises TooManyRequests."""
     usage = limits.count_agent(agent_id)
     assert usage is not None
     usage.check()

@@ -35,8 +35,8 @@ def configure(settings: Any, **changes: Any) -> None:
     settings.CONFIG = replace(django_settings.CONFIG, **changes)
 
 
-def keep(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
-    """Put the master key into a file of the data folder, as if no environment variable set it."""
+def store_in_files(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
+    """Write the master key to a file in the data folder, as if no environment variable set it."""
     assert key is not None
     present, previous = folder / "master_key", folder / "master_key_previous"
     present.write_text(base64.b64encode(key).decode())
@@ -51,7 +51,7 @@ def command(*argv: str) -> str:
 
 
 def sealed() -> dict[str, bytes]:
-    """Return every encrypted value as it is stored."""
+    """Return all encrypted values as stored, by column and row."""
     return {
         f"{field} {row.pk}": bytes(getattr(row, field.attname))
         for field in sealed_fields()
@@ -60,7 +60,7 @@ def sealed() -> dict[str, bytes]:
 
 
 def test_all_encrypted_columns_are_sealed_fields() -> None:
-    """Only the vault encrypts. Each binary column must be a SealedField, or be named here as not encrypted."""
+    """Only the vault encrypts. Each binary column must be a SealedField, or be listed here as not encrypted."""
     plain = {
         f"{field.model._meta.label}.{field.name}"
         for model in apps.get_models()
@@ -94,7 +94,7 @@ def test_all_values_are_encrypted_under_new_master_key(world: World, settings: A
     secrets = subscriptions.signing_secrets(hook)
     assert {name.split()[0] for name in before} == {str(field) for field in sealed_fields()}
 
-    # With both keys set, everything can be decrypted. New values are encrypted under the old key, which all hosts have.
+    # With both keys set, all values can be decrypted. New values are encrypted under the old key, which all hosts have.
     configure(settings, master_key=NEW, master_key_previous=old)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
@@ -122,7 +122,7 @@ def test_all_values_are_encrypted_under_new_master_key(world: World, settings: A
         assert base64.b64encode(key or b"").decode() not in everything
         assert repr(key) not in everything
 
-    # Everything can be decrypted without the old key.
+    # All values can be decrypted without the old key.
     configure(settings, master_key_previous=None)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     hook.refresh_from_db()
@@ -167,7 +167,7 @@ def test_undecryptable_value_stops_rotation(world: World, settings: Any) -> None
 
 
 def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
-    present, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    present, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     old, raw = read_key(present), signing_keys.active_private_key(world.organization.pk)
 
@@ -178,11 +178,11 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
         f"The previous key stays in {previous} until you run rotate_master_key --finish.",
     ]
     assert read_key(previous) == old != read_key(present)
-    # A process that is running meanwhile reads the same files, and encrypts under the new key.
+    # A process that was already running reads the same files, and encrypts under the new key.
     new, after = read_key(present), sealed()
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
-    # Run again, the command replaces no key until the rotation is finished.
+    # A second run replaces no key before the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
     assert "The previous key is removed" in command("--finish")
@@ -192,7 +192,7 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
 
 
 def test_undecryptable_value_keeps_master_key_in_data_folder(world: World, settings: Any, tmp_path: Path) -> None:
-    present, previous = keep(settings, tmp_path, NEW)
+    present, previous = store_in_files(settings, tmp_path, NEW)
     before, text = sealed(), present.read_text()
 
     with pytest.raises(CommandError, match=r"nothing was changed$"):
@@ -204,7 +204,7 @@ def test_undecryptable_value_keeps_master_key_in_data_folder(world: World, setti
 def test_rotation_continues_after_kill_following_key_swap(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    _, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     raw, reseal = signing_keys.active_private_key(world.organization.pk), master_key.reseal
 
     def killed(**_: Any) -> dict[str, int]:

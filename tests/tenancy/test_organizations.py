@@ -332,7 +332,7 @@ def test_name_of_deleted_row_can_be_reused_before_purge(world: World) -> None:
 
 
 def test_time_zones_are_listed_once_for_many_freeze_windows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listing the time zones reads hundreds of files, too much to do for each window of a body."""
+    """Listing the time zones reads hundreds of files, which is too expensive for each window of a request."""
     listings: list[int] = []
     available = zoneinfo.available_timezones
 

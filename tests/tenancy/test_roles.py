@@ -66,7 +66,7 @@ def test_roles_can_grant_only_roles_up_to_their_own(holder: Role, grantable: set
 
 
 def member_of(world: World, project: Project, role: Role, name: str) -> Person:
-    """Return a person with a role in ``project`` only."""
+    """Create a person with a role in ``project`` only."""
     membership = members.add(
         organization=world.organization,
         project=project,
@@ -175,7 +175,7 @@ def test_one_admin_remains_after_concurrent_removals(
 
     def slowly(membership: Membership) -> None:
         real(membership)
-        # Without the lock, the other thread would get here at the same time. With the lock, it waits for this thread.
+        # Without the lock, both threads would reach this point. With the lock, the other thread waits for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 

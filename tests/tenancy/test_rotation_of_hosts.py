@@ -1,4 +1,4 @@
-"""What ``rotate_master_key`` says about the hosts, and when it refuses because of them."""
+"""The advice of ``rotate_master_key`` about hosts, and the hosts because of which it refuses to run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -
         "Next: set BYTEOR_CLOUD_MASTER_KEY to the current key on these hosts, and restart them.",
         "Then run rotate_master_key again. Keep the previous key until it lists no hosts.",
     ]
-    # A host that started with the old key only while the command ran is listed as well.
+    # A host with only the old key that started while the command ran is listed as well.
     lagging = announce("edge-3", OLD)
     text = "\n".join(rotate_master_key())
     assert "These hosts do not have this key. They are not ready, and return 503 where they need it:\n  edge-3" in text

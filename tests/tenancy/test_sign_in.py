@@ -1,4 +1,4 @@
-"""Sign-in with an OpenID Connect provider: the whole flow, the session, and the redirect afterwards."""
+"""Sign-in with an OpenID Connect provider: the whole flow, the session, and the final redirect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.tenancy.sign_in_flow import HTML, JSON, begin, configure, finish, sig
 pytestmark = pytest.mark.django_db
 
 
-# With a real provider
+# With another library's provider
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def real_issuer() -> Iterator[str]:
     provider = oidc_provider_mock.app(
         user_claims=[oidc_provider_mock.User(sub=str(claims["sub"]), claims=claims) for claims in people]
     )
-    # The system chooses the port when the server begins to listen, so that no other server can take it first.
+    # The system chooses the port when the server starts to listen, so that no other server can use it first.
     server = make_server("127.0.0.1", 0, provider, threaded=True)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -46,8 +46,8 @@ def real_issuer() -> Iterator[str]:
     server.server_close()
 
 
-def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, requests.Response]:
-    """Run the whole flow over HTTP and return the callback's response."""
+def sign_in_over_http(site: str, accept: str, subject: str) -> tuple[requests.Session, requests.Response]:
+    """Run the whole flow over HTTP and return the session and the callback's response."""
     session = requests.Session()
     session.headers["Accept"] = accept
     at_provider = session.get(f"{site}/auth/login", timeout=10)
@@ -59,7 +59,7 @@ def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, reques
 def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
-    session, response = walk(live_server.url, JSON, "ada")
+    session, response = sign_in_over_http(live_server.url, JSON, "ada")
 
     assert response.status_code == 200
     body = response.json()
@@ -72,7 +72,7 @@ def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer
     assert me.json()["user"]["id"] == body["user"]["id"]
     assert User.objects.count() == UserToken.objects.count() == UserSocialAuth.objects.count() == 1
 
-    _, again = walk(live_server.url, JSON, "ada")
+    _, again = sign_in_over_http(live_server.url, JSON, "ada")
 
     assert again.json()["user"]["id"] == body["user"]["id"]
     assert (User.objects.count(), UserToken.objects.count()) == (1, 2)
@@ -82,7 +82,7 @@ def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer
 def test_browser_gets_session(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
-    session, response = walk(live_server.url, HTML, "bob")
+    session, response = sign_in_over_http(live_server.url, HTML, "bob")
 
     assert (response.status_code, response.headers["Location"]) == (302, "/admin/")
     stored = Session.objects.get(session_key=session.cookies["sessionid"]).get_decoded()
@@ -90,7 +90,7 @@ def test_browser_gets_session(live_server: Any, settings: Any, real_issuer: str)
     assert not UserToken.objects.exists()
 
 
-# The flow's own checks
+# The parts of the flow
 
 
 def test_request_to_provider_is_protected(client: Client, provider: Provider) -> None:

@@ -1,4 +1,4 @@
-"""The account of a sign-in: who is the same person, who claims an invitation, who is refused."""
+"""The account of a sign-in: who counts as the same person, who claims an invitation, and who is rejected."""
 
 from __future__ import annotations
 

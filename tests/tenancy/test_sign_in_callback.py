@@ -1,4 +1,4 @@
-"""The provider's callback: tampered, forged, repeated, of another session, or concurrent."""
+"""Callbacks from the provider: tampered, forged, repeated, from another session, or concurrent."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _none(claims: Claims) -> str:
 
 
 def _symmetric(claims: Claims) -> str:
-    # Algorithm confusion: the public key or the client's secret is used as a shared key.
+    # Algorithm confusion: the client's secret is used as a shared key.
     return jwt.encode(claims, CLIENT_SECRET * 2, "HS256", headers={"kid": "1"})
 
 
@@ -164,12 +164,12 @@ def test_failed_callback_uses_up_state(client: Client, provider: Provider) -> No
     assert nothing_was_created()
 
 
-@pytest.mark.parametrize("victim_began", [True, False])
-def test_callback_of_other_session_is_rejected(client: Client, provider: Provider, victim_began: bool) -> None:
-    """Login CSRF: the victim's browser is sent to the attacker's callback."""
+@pytest.mark.parametrize("victim_started", [True, False])
+def test_callback_of_other_session_is_rejected(client: Client, provider: Provider, victim_started: bool) -> None:
+    """In a login CSRF attack, the victim's browser is sent to the attacker's callback."""
     query = begin(client, provider, HTML)
     victim = Client()
-    if victim_began:
+    if victim_started:
         begin(victim, provider, HTML)
 
     response = finish(victim, query, HTML)
@@ -180,7 +180,7 @@ def test_callback_of_other_session_is_rejected(client: Client, provider: Provide
 
 
 def test_authorization_code_of_other_session_is_rejected(client: Client, provider: Provider) -> None:
-    """PKCE: an authorization code of one session is useless in another."""
+    """PKCE makes an authorization code useless in any other session."""
     stolen = parse_qs(begin(client, provider))["code"][0]
     other = Client()
 
@@ -200,18 +200,18 @@ def test_concurrent_callbacks_create_one_account_per_person(
         accounts.get_or_create_account("ada@acme.example")
     barrier = Barrier(len(subjects))
     provider.before_userinfo = lambda: barrier.wait(10)
-    began = []
+    started = []
     for subject in subjects:
         provider.claims["sub"] = subject
         client = Client()
-        began.append((client, begin(client, provider)))
+        started.append((client, begin(client, provider)))
     responses: list[Any] = []
 
     def callback(client: Client, query: str) -> None:
         responses.append(finish(client, query))
         connection.close()
 
-    threads = [Thread(target=callback, args=each) for each in began]
+    threads = [Thread(target=callback, args=each) for each in started]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""One-time sign-in links: each can be used once, before it expires."""
+"""One-time sign-in links, which can be used once before they expire."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from tests.tenancy.sign_in_flow import HTML, JSON
 pytestmark = pytest.mark.django_db
 
 
-# One-time links
-
-
 @pytest.fixture
 def person() -> User:
     return accounts.get_or_create_account("ada@acme.example")
@@ -33,7 +30,7 @@ def link_of(person: User) -> str:
 
 
 def press(client: Client, path: str, accept: str = HTML) -> Any:
-    """Open the page and press its button."""
+    """Open the link's page and press its button."""
     token = client.get(path, headers={"Accept": accept}).cookies["csrftoken"].value
     return client.post(path, {"csrfmiddlewaretoken": token}, headers={"Accept": accept})
 
@@ -89,7 +86,7 @@ def test_invalid_link_is_rejected(person: User, case: str) -> None:
 
 
 def test_link_replaces_session_of_other_person(person: User) -> None:
-    """If another person was signed in in that browser, nothing of that session remains."""
+    """If another person was signed in to the browser, nothing of that session remains."""
     client = Client()
     other = accounts.get_or_create_account("bob@acme.example")
     press(client, link_of(other))

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
-    """A list of durations; the clock is ahead by their sum."""
+    """A list of durations. The clock is ahead by their sum."""
     passed: list[timedelta] = []
     now = timezone.now
     monkeypatch.setattr("django.utils.timezone.now", lambda: now() + sum(passed, timedelta()))
@@ -51,12 +51,12 @@ def published(world: World) -> list[str]:
 
 
 def signs(world: World) -> str:
-    """Return the kid of the active key."""
+    """Return the kid of the key that currently signs."""
     return keys.kid(keys.public_key(signing_keys.active_private_key(world.organization.pk)))
 
 
 def events(world: World) -> list[tuple[str, str, Any]]:
-    """Return the events of signing keys after the creation of the first key."""
+    """Return the signing key events that follow the creation of the first key."""
     found = AuditEvent.objects.filter(organization=world.organization, resource_kind="signing_key").order_by("id")[1:]
     return [(e.action, e.resource_id, e.changes["status"]) for e in found]
 
@@ -75,11 +75,11 @@ def test_key_is_published_before_it_signs(world: World, clock: list[timedelta]) 
 
     body = made.json()
     assert (made.status_code, body["status"], body["signs_until"], body["not_after"]) == (201, "next", None, None)
-    begins = SigningKey.objects.get(kid=body["kid"]).not_before
-    assert timedelta(seconds=85) < begins - timezone.now() <= timedelta(seconds=90)  # 3 heartbeats at 30 s
+    starts = SigningKey.objects.get(kid=body["kid"]).not_before
+    assert timedelta(seconds=85) < starts - timezone.now() <= timedelta(seconds=90)  # 3 heartbeats, one every 30 s
     old.refresh_from_db()
-    assert (old.status, old.signs_until, old.not_after) == ("active", begins, begins + timedelta(days=7))
-    # Agents see the new ETag. Both keys verify; the old one signs.
+    assert (old.status, old.signs_until, old.not_after) == ("active", starts, starts + timedelta(days=7))
+    # Agents receive the new ETag. Both keys verify, and the old key signs.
     assert etag_of_heartbeat(agent, api) != before
     response = api.get(f"/api/v1/agents/{agent.pk}/signing-key")
     assert response["ETag"] == f'"{etag_of_heartbeat(agent, api)}"'
@@ -90,7 +90,7 @@ def test_key_is_published_before_it_signs(world: World, clock: list[timedelta]) 
     tasks.note_keys()
     assert states(world) == ["active", "next"]
 
-    # At its time, all readers see the new key as active, before the worker has stored the status.
+    # At the activation time, all readers see the new key as active before the worker has stored the status.
     clock.append(timedelta(seconds=91))
     assert states(world) == ["active", "next"]
     assert published(world) == ["retiring", "active"]
@@ -115,7 +115,7 @@ def test_key_is_published_before_it_signs(world: World, clock: list[timedelta]) 
         "status": [None, "next"],
         "not_before": body["not_before"],
         "replaces": old.kid,
-        "which_ends": format_time(begins + timedelta(days=7)),
+        "which_ends": format_time(starts + timedelta(days=7)),
     }
     assert events(world) == [
         ("signing_key.create", body["kid"], [None, "next"]),
@@ -131,7 +131,7 @@ def test_late_worker_stores_all_past_status_changes(world: World, clock: list[ti
     clock.append(timedelta(hours=1))
     assert (published(world), signs(world)) == (["retired", "active"], new.kid)
 
-    # Another rotation does not wait for the worker.
+    # The next rotation does not have to wait for the worker.
     newest = signing_keys.rotate(organization=world.organization, activate_in_s=600, actor=world.admin.actor)
 
     assert states(world) == ["retired", "active", "next"]
@@ -339,7 +339,7 @@ def test_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -
 
     results = at_once(*[rotate] * 4)
 
-    refused = [result for result in results if isinstance(response, Conflict)]
+    refused = [result for result in results if isinstance(result, Conflict)]
     assert [error.reason for error in refused] == ["signing_key.next_waits"] * 3
     assert states(world) == ["active", "next"]
 
@@ -347,7 +347,7 @@ def test_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -
 def test_concurrent_rotation_and_activation_take_turns(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In either order, each key changes its status once, and the next rotation replaces the new key."""
+    """In any order, each status change is recorded once, and the rotation replaces the new key."""
     first = SigningKey.objects.get(organization=world.organization)
     second = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     past = timezone.now() - timedelta(seconds=1)
@@ -355,12 +355,12 @@ def test_concurrent_rotation_and_activation_take_turns(
     SigningKey.objects.filter(pk=second.pk).update(not_before=past)
 
     real = signing_keys._save_status
-    all_have_looked = threading.Barrier(3)
+    all_have_checked = threading.Barrier(3)
 
     def slowly(*args: Any, **options: Any) -> None:
-        # Without the lock, the other threads would get here at the same time. With the lock, they wait for this thread.
+        # Without the lock, all threads would reach this point. With the lock, the others wait for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
-            all_have_looked.wait(timeout=0.5)
+            all_have_checked.wait(timeout=0.5)
         real(*args, **options)
 
     monkeypatch.setattr(signing_keys, "_save_status", slowly)

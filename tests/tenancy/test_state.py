@@ -1,4 +1,4 @@
-"""Tests of row locks. Each state machine is tested with the services that advance it."""
+"""Row locks. Each state machine is tested with the services that advance it."""
 
 from __future__ import annotations
 

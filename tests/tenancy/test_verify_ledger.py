@@ -75,7 +75,7 @@ def test_verify_ledger_compares_chain_with_checkpoint(world: World, seals: Any, 
 
 
 @pytest.mark.parametrize(
-    ("spoil", "code", "says"),
+    ("spoil", "code", "expected"),
     [
         (lambda text: text.replace('"seq":', '"seq": 1'), 1, "checkpoint.bad_signature"),
         (lambda text: text[:-20] + "}", 1, "checkpoint.malformed"),
@@ -85,7 +85,7 @@ def test_verify_ledger_compares_chain_with_checkpoint(world: World, seals: Any, 
     ],
 )
 def test_checkpoint_without_valid_signature_is_rejected(
-    world: World, seals: Any, tmp_path: Path, spoil: Any, code: int, says: str
+    world: World, seals: Any, tmp_path: Path, spoil: Any, code: int, expected: str
 ) -> None:
     file = tmp_path / "checkpoint"
     file.write_text(spoil(run("export_ledger", "--org", "acme")[1][-1]))
@@ -93,7 +93,7 @@ def test_checkpoint_without_valid_signature_is_rejected(
     refused, output = run("verify_ledger", "--checkpoint", str(file))
 
     assert (refused, len(output)) == (code, 1)
-    assert says in output[0]
+    assert expected in output[0]
 
 
 def test_checkpoint_of_other_organization_is_rejected(world: World, other: World, seals: Any, tmp_path: Path) -> None:

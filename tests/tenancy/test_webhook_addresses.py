@@ -1,4 +1,4 @@
-"""Webhooks are never posted to internal addresses, and never wait longer than the timeout."""
+"""Webhook messages are never sent to internal addresses, and no attempt lasts longer than the timeout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRIVATE = [
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::", "100::1",
 ]  # fmt: skip
-# The first and last address of each special-purpose network. Their outer neighbours are tested, too.
+# The first and last address of each special-purpose network. The addresses just outside are tested as well.
 EDGES = [
     ("0.0.0.0", "0.255.255.255"), ("10.0.0.0", "10.255.255.255"), ("100.64.0.0", "100.127.255.255"),
     ("127.0.0.0", "127.255.255.255"), ("168.63.129.16", "168.63.129.16"), ("169.254.0.0", "169.254.255.255"),
@@ -40,7 +40,7 @@ EDGES = [
     ("64:ff9b::1:0:0", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
     ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 ]  # fmt: skip
-# Neighbours that are in another special-purpose network, or outside the address space.
+# Addresses just outside one special-purpose network that are not public either.
 ALSO_INSIDE = set(map(ip_address, ("::ffff:0.0.0.0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff", "64:ff9b::ffff:ffff")))
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
@@ -129,7 +129,7 @@ def test_permitted_url_is_parsed(url: str, expected: tuple[str, str, int, str]) 
 
 
 def fake_dns(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Replace DNS by these answers in turn; return the list of looked up names, which it fills."""
+    """Replace DNS with these answers in turn. Return the list of names, which is filled by later lookups."""
     looked_up: list[str] = []
 
     def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:

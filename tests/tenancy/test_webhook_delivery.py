@@ -1,4 +1,4 @@
-"""Webhook deliveries: retries, final failures, disabled webhooks, and a worker that dies."""
+"""Webhook deliveries: retries, permanent failures, disabled webhooks, and a killed worker."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_delivery_fails_permanently_after_eight_attempts(world: World, receiver:
     assert (line["status"], line["next_attempt_at"], len(line["attempts"])) == ("failed", None, 8)
     assert line["finished_at"] is not None
     assert len(receiver.messages) == 8
-    assert Webhook.objects.get().enabled  # it has not failed for days
+    assert Webhook.objects.get().enabled  # since the receiver has not failed for days
 
 
 def test_failed_delivery_does_not_block_next_delivery(world: World, receiver: Receiver) -> None:
@@ -99,7 +99,7 @@ def test_failed_delivery_does_not_block_next_delivery(world: World, receiver: Re
     for job in ProcrastinateJob.objects.order_by("-id")[:2]:
         ProcrastinateJob.objects.filter(pk=job.pk)._raw_delete("default")
     run_jobs()
-    assert len(receiver.messages) == 1  # after a failure, the job sends nothing more to this receiver
+    assert len(receiver.messages) == 1  # after a failure, the job stops sending to this receiver
     let_time_pass(seconds=1)
 
     assert [message.headers["webhook-id"] for message in receiver.messages] == [
@@ -158,7 +158,7 @@ def test_webhook_is_disabled_after_three_days_of_failures(
     record_event(world)
 
     run_jobs()
-    assert Webhook.objects.get().enabled  # one failure is not enough
+    assert Webhook.objects.get().enabled  # since one failed attempt is not a failed delivery
     for _ in range(7):
         let_time_pass(days=1)
 

@@ -1,4 +1,4 @@
-"""Which events webhooks receive, and how many queries that takes."""
+"""The events that webhooks receive, and the number of queries that recording them takes."""
 
 from __future__ import annotations
 

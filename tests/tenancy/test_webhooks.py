@@ -1,4 +1,4 @@
-"""The API of webhooks: projects and environments, secrets, the delivery log, pings and repeated deliveries."""
+"""The webhook API: projects and environments, secrets, the delivery log, pings and repeated deliveries."""
 
 from __future__ import annotations
 
