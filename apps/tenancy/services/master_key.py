@@ -16,7 +16,7 @@ from apps.tenancy.services import audit, vault
 BATCH_SIZE = 500  # rows read and written per statement
 MAX_NAMED = 20  # values listed in an error
 LOCK_TIMEOUT_MS = 200  # less than PostgreSQL's deadlock_timeout of 1 s
-PAUSE_S = 0.2  # before another attempt
+PAUSE_S = 0.2  # before the next attempt
 
 
 def reseal(*, actor: Actor) -> dict[str, int]:

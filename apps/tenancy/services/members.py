@@ -20,7 +20,7 @@ def _check_grant(granter: frozenset[Permission], role: Role) -> None:
 
 
 def check_not_last_admin(membership: Membership) -> None:
-    """Raise Conflict for the last active org_admin. Before a change, the caller must lock the organization."""
+    """Raise Conflict if no other active member is org_admin. Lock the organization before the check and a change."""
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
             organization_id=membership.organization_id,

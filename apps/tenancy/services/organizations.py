@@ -23,7 +23,7 @@ from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
-PURGED_AFTER_S = 60  # seconds; longer than any request that read the row before it was marked as deleted
+PURGED_AFTER_S = 60  # longer than any request that has read the row can run
 
 
 def _slug(name: str, given: str | None) -> str:
@@ -103,7 +103,7 @@ def update_project(
 
 
 def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
-    """Return the organization's project with this id, or None without an id. Raises InvalidInput for a wrong id."""
+    """Return the organization's project with this id, or None without an id. Raises InvalidInput if there is none."""
     if project_id is None:
         return None
     project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()

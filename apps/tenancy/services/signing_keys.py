@@ -189,7 +189,7 @@ def _create(
 
 
 def _update_due_statuses(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
-    """Update each stored status that its key's times have outdated. The caller must hold the organization's lock."""
+    """Update the stored status of each key that is due. The caller must hold the organization's lock."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
     # The active key must be saved first, since only one key may be active. Ids do not have that order: a clock may have
     # stepped back between the creation of the two.
@@ -209,7 +209,7 @@ def _save_status(key: SigningKey, status: KeyStatus, *, actor: Actor, **more_cha
 
 
 def _store_etag(organization: Organization | None) -> None:
-    """Store the key set's ETag. The response to an agent's next heartbeat has it, so the agent fetches the new set."""
+    """Store the key set's ETag. The response to an agent's next heartbeat contains it, so the agent fetches the set."""
     if organization is None:
         return
     organization.key_set_etag = etag(key_set(organization.pk))

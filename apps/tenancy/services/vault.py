@@ -157,7 +157,7 @@ def _read(source: Key | None) -> bytes | None:
 
 
 def _find_key(stored: str | None) -> bytes:
-    """Return this host's key with the stored id. Read the id before the call, since a rotation changes files first."""
+    """Return this host's key with the stored id. A rotation changes key files before the id, so read the id first."""
     keys = _keys()
     for key in keys:
         if key_id(key) == stored:

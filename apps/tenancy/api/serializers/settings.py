@@ -110,7 +110,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
-    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # of the list
     descriptions = {
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
         "required_approvals": "The number of different people who must approve. Defaults to 1.",

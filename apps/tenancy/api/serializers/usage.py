@@ -60,7 +60,7 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
         "month": "The month in UTC.",
         "agents": "The highest number of enrolled agents, counted once a minute. Null if unknown.",
         "heartbeats": "The number of stored heartbeats. Each server process adds its count once a minute. When a "
-        "process stops, the heartbeats since then are not counted.",
+        "process stops, its heartbeats since the last addition are not counted.",
         "uploaded_bytes": "The size in bytes of all new artifacts, including those that have been deleted since.",
         "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if unknown.",
         "replays": "The number of requested replays, including those of bisects.",

@@ -116,7 +116,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             "addProjectMember",
             P.MANAGE_PROJECT,
             "Add a member to a project",
-            "Grants a role in this project only to the person with this e-mail address.",
+            "Grants the person with this e-mail address a role in this project only.",
             example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(

@@ -155,7 +155,7 @@ def ping(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
 
 @transaction.atomic
 def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
-    """Send a delivery again, even if it succeeded: the same message with the same id, and with all attempts.
+    """Send a delivery again, even if it succeeded: the same message, the same id, and a new series of attempts.
 
     Raises Conflict if the webhook is disabled.
     """
