@@ -52,7 +52,7 @@ def _nothing(place: Place) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Further:
-    """The permission that an operation also needs in a prod environment for this body, which requests more."""
+    """A body for which an operation needs another permission in addition, in an environment with the posture prod."""
 
     needs: Permission
     body: Callable[[Place], dict[str, Any]]

@@ -150,7 +150,7 @@ def test_large_last_values_fit_into_the_counted_event(world: World, machine: Mac
     assert (last["n"], last["field-1"].keys(), last["field-2"].keys()) == (2, {"size", "sha256"}, {"size", "sha256"})
 
 
-def test_events_that_are_no_repetitions_are_recorded_in_full(world: World, machine: Machine) -> None:
+def test_distinct_events_are_recorded_in_full(world: World, machine: Machine) -> None:
     """The events have other actors (people, agents, another key), another resource or action, or another minute."""
     other_key = Machine(world, "deploy")
     agent, _ = world.agent()
