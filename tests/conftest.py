@@ -242,7 +242,7 @@ def _fresh_process() -> Iterator[None]:
     from apps.tenancy.api import limits
     from byteor_cloud.server import draining
 
-    limits.forget()
+    limits.clear_local()
     anonymous.callers = anonymous.AnonymousCallers()
     metrics.TEXT.forget()
     agent_keys.forget_all()

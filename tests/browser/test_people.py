@@ -108,11 +108,11 @@ def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogC
         assert (secret in again.text, again.headers["Cache-Control"]) == (True, shown.headers["Cache-Control"])
         assert secret.encode() not in b"".join(map(bytes, IdempotencyKey.objects.values_list("response", flat=True)))
         changed = sent(client, row, name, {**values, "name": "other", "_form": form_id})
-        IdempotencyKey.objects.filter(expires_at__lt=timezone.now() + sent_forms.ANSWER_LIFETIME).update(
+        IdempotencyKey.objects.filter(expires_at__lt=timezone.now() + sent_forms.RESULT_LIFETIME).update(
             expires_at=timezone.now()
         )
         for late in (changed, sent(client, row, name, {**values, "_form": form_id})):
-            assert late.context["form"].non_field_errors()[0].startswith("You sent this form already")
+            assert late.context["form"].non_field_errors()[0].startswith("You already submitted this form")
             assert late.context["form_id"] != form_id
             assert not SECRET.search(late.text)
         assert model.objects.count() == before + 1
@@ -155,7 +155,7 @@ def test_a_form_that_was_sent_answers_only_on_its_page_and_only_its_sender(world
     refused = sent(signed_in(world.viewer.user), world.organization, "create_key", values)
 
     (secret,) = set(SECRET.findall(made.text))
-    assert elsewhere.context["form"].non_field_errors()[0].startswith("You sent this form already")
+    assert elsewhere.context["form"].non_field_errors()[0].startswith("You already submitted this form")
     assert refused.status_code == 403
     assert secret not in elsewhere.text + refused.text
     assert OrganizationKey.objects.count() == 1
@@ -178,7 +178,7 @@ def test_errors_are_shown_beside_their_fields(world: World) -> None:
         return name, error["message"]
 
     invite = {"email": "viewer@acme.example", "role": "viewer"}
-    exists = "This person has a role here already. Change the role instead."
+    exists = "This person already has a role here. Change that role instead."
     assert only(errors(world.organization, "invite", invite)) == ("email", exists)
     elsewhere = {**invite, "email": "new@elsewhere.example"}
     assert only(errors(world.organization, "invite", elsewhere))[0] == "email"

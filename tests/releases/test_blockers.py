@@ -57,7 +57,7 @@ class Waiting(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        limits.forget()
+        limits.clear_local()
         StoryClock.at, ids._last = self.scene.start, 0
         self.story = transaction.atomic()
         self.story.__enter__()
