@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models import F
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
@@ -303,7 +304,7 @@ def denied(world: World, times: int) -> None:
 
 
 def minute_is_over() -> None:
-    DenialCount.objects.update(minute=timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1))
+    DenialCount.objects.update(minute=F("minute") - timedelta(minutes=1))
 
 
 def test_denials_of_a_minute_become_one_event(world: World) -> None:

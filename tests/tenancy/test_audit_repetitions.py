@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from apps.tenancy import tasks
@@ -50,8 +51,8 @@ def machine(world: World) -> Machine:
 
 def minute_is_over() -> str:
     """Move all repetitions to the previous minute and return it. The database's clock stands still during a test."""
-    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
-    RepeatedEvent.objects.update(minute=minute)
+    RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
+    minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.functions import TransactionNow
 from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -30,6 +31,8 @@ from apps.tenancy.models import (
 from apps.tenancy.services.webhooks.announce import announce
 from byteor_cloud.ids import uuid7
 
+# By the database's clock, which also determines the minute of each row.
+_MINUTE_AGO = TransactionNow() - timedelta(minutes=1)
 _COUNT_BYTES = 100  # bytes reserved for the count and the minute in an event about repetitions
 _NOT_COPIED = frozenset({"name"})  # the name of a token is private to the person who chose it
 
@@ -200,7 +203,7 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
 @transaction.atomic
 def close_repetitions() -> None:
     """Record one event for the repetitions of each event in a past minute, with their count and the last values."""
-    past = RepeatedEvent.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1))
+    past = RepeatedEvent.objects.filter(minute__lte=_MINUTE_AGO)
     closed = past.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
     for row in closed:
         if row.count:
@@ -228,9 +231,7 @@ def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> 
 @transaction.atomic
 def close_denials() -> None:
     """Record one event for the denials of each actor, action and past minute."""
-    closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(
-        skip_locked=True
-    )
+    closed = DenialCount.objects.filter(minute__lte=_MINUTE_AGO).select_for_update(skip_locked=True)
     for row in closed:
         record(
             row.action,
