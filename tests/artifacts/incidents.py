@@ -103,5 +103,5 @@ def ingested(world: World, content: bytes, **fields: str) -> Artifact:
 
 def kept_folder(artifact: Artifact) -> Path:
     """Return the folder that this host keeps of the artifact."""
-    (path,) = [each.path for each in folders.list_kept() if each.artifact == artifact.pk]
+    (path,) = [each.path for each in folders.list_folders() if each.artifact == artifact.pk]
     return path

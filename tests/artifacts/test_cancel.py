@@ -133,12 +133,12 @@ def request(tmp_path: Path) -> dict[str, Any]:
 
 def test_process_that_dies_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(children.ChildDied):
-        children.run_apart({"kind": "nothing"}, scratch=tmp_path)
+        children.run_in_child({"kind": "nothing"}, scratch=tmp_path)
 
 
 def test_unusable_capture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(children.Refused, match="missing_file"):
-        children.run_apart(request(tmp_path), scratch=tmp_path)
+        children.run_in_child(request(tmp_path), scratch=tmp_path)
 
 
 def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
@@ -154,16 +154,16 @@ def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
 
     monkeypatch.setattr(children, "Child", stopped)
     with pytest.raises(children.TookTooLong):
-        children.run_apart(request(tmp_path), scratch=tmp_path, silence_s=0.1)
+        children.run_in_child(request(tmp_path), scratch=tmp_path, silence_s=0.1)
     with pytest.raises(Cancelled):
-        children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
+        children.run_in_child(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
     assert [process.end() for process in started] == [-signal.SIGKILL] * 2
 
 
 def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
-    run_apart = children.run_apart
+    run_in_child = children.run_in_child
 
     def stopped(*arguments: Any, **options: Any) -> Child:
         process = Child(*arguments, **options)
@@ -172,7 +172,7 @@ def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(children, "Child", stopped)
-        patch.setattr(children, "run_apart", partial(run_apart, silence_s=0.1))
+        patch.setattr(children, "run_in_child", partial(run_in_child, silence_s=0.1))
         with pytest.raises(children.TookTooLong, match="sent nothing for"):
             replay_runs.run(str(row.pk))
     row.refresh_from_db()

@@ -160,7 +160,7 @@ def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monke
 
     assert [code(each) for each in (busy, slow)] == [(503, "unavailable")] * 2
     assert "Retry-After" in busy
-    assert folders.list_kept() == []
+    assert folders.list_folders() == []
     assert get(world, artifact, "/files").status_code == 200
 
 
@@ -248,7 +248,7 @@ def test_trace_of_a_process_that_dies_is_unavailable(world: World, monkeypatch: 
     def died(*_: Any, **__: Any) -> None:
         raise children.ChildDied("killed")
 
-    monkeypatch.setattr(children, "run_apart", died)
+    monkeypatch.setattr(children, "run_in_child", died)
 
     assert code(on_replay(world, row, "/trace?sequence=1")) == (503, "unavailable")
 

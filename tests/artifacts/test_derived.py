@@ -55,7 +55,7 @@ def counted(world: World) -> int:
 
 
 def kept(world: World) -> set[Any]:
-    return {each.artifact for each in folders.list_kept() if each.organization == str(world.organization.pk)}
+    return {each.artifact for each in folders.list_folders() if each.organization == str(world.organization.pk)}
 
 
 @pytest.mark.django_db
@@ -107,7 +107,7 @@ def test_organization_keeps_at_most_64_folders(world: World, monkeypatch: pytest
 
     found = [ingested(world, incident(SPEC_KV, quotes_in=journal([b"%d" % number]))) for number in range(4)]
 
-    assert {each.artifact for each in folders.list_kept()} == {theirs.pk, found[2].pk, found[3].pk}
+    assert {each.artifact for each in folders.list_folders()} == {theirs.pk, found[2].pk, found[3].pk}
 
 
 @pytest.mark.django_db
@@ -139,14 +139,14 @@ def test_capture_larger_than_all_others_waits_for_space(world: World, monkeypatc
     artifact = ingested(world, capture(4, 0))
 
     assert (artifact.status, artifact.derived_bytes) == ("verified", 0)
-    assert {each.artifact for each in folders.list_kept()} == theirs
+    assert {each.artifact for each in folders.list_folders()} == theirs
     answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
     assert (answer.status_code, "Retry-After" in answer) == (503, True)
     # What nobody uses for a day goes, and then there is space.
-    os.utime(folders.list_kept()[0].path, (time.time() - derived.IDLE_S - 1,) * 2)
+    os.utime(folders.list_folders()[0].path, (time.time() - derived.IDLE_S - 1,) * 2)
     derived.delete_unused()
     assert world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files")).status_code == 200
-    assert len(theirs & {each.artifact for each in folders.list_kept()}) == 2
+    assert len(theirs & {each.artifact for each in folders.list_folders()}) == 2
 
 
 @pytest.mark.django_db
@@ -180,7 +180,7 @@ def test_cleanup_corrects_counted_sizes_and_deletes_unknown_folders(world: World
 
     # Another host may keep what this one does not.
     assert [Artifact.objects.get(pk=each.pk).derived_bytes for each in (kept_one, lost)] == [size, size]
-    assert [each.artifact for each in folders.list_kept()] == [kept_one.pk]
+    assert [each.artifact for each in folders.list_folders()] == [kept_one.pk]
     assert [folder.exists() for folder in (old.parent, odd)] == [False, False]
     Host.objects.all().delete()
     derived.delete_unused()

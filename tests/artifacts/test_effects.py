@@ -158,9 +158,9 @@ def test_program_gets_the_record_but_not_the_workers_environment(
 
 
 def test_failed_program_reports_its_error_output(executor: Executor) -> None:
-    with pytest.raises(EffectFailed, match=r"^the program ended with 3: no such thing$"):
+    with pytest.raises(EffectFailed, match=r"^the program failed with exit code 3: no such thing$"):
         executor.perform("s", python("import sys; print('no such thing', file=sys.stderr); sys.exit(3)"), b"")
-    with pytest.raises(EffectFailed, match=r"^the program ended with 1: no message$"):
+    with pytest.raises(EffectFailed, match=r"^the program failed with exit code 1: no error output$"):
         executor.perform("s", "exec:/bin/false", b"")
     with pytest.raises(EffectFailed, match=r"^the program does not start: FileNotFoundError$"):
         executor.perform("s", "exec:/no/such/program", b"")
@@ -172,7 +172,7 @@ def test_error_output_of_a_program_is_cut(executor: Executor) -> None:
     with pytest.raises(EffectFailed) as failed:
         Executor(POLICY, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
 
-    assert str(failed.value) == "the program ended with 1: " + "e" * 2000
+    assert str(failed.value) == "the program failed with exit code 1: " + "e" * 2000
 
 
 def test_program_that_runs_too_long_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:

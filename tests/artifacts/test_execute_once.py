@@ -134,7 +134,7 @@ def test_execute_replay_fails_at_once_after_an_unexpected_error(
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
 
-    monkeypatch.setattr(children, "run_apart", broken)
+    monkeypatch.setattr(children, "run_in_child", broken)
     with pytest.raises(ArithmeticError, match="finite"):
         replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 

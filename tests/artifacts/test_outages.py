@@ -41,7 +41,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
         go_on.wait(PATIENCE_S)
         raise RuntimeError("the test is over")
 
-    monkeypatch.setattr(children, "run_apart", block)
+    monkeypatch.setattr(children, "run_in_child", block)
     yield begun
     go_on.set()
 

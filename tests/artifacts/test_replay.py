@@ -173,12 +173,12 @@ def test_error_with_control_characters_is_stored(world: World, monkeypatch: pyte
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
 
-    run_apart = children.run_apart
+    run_in_child = children.run_in_child
 
     def quoting(*arguments: Any, **options: Any) -> Any:
-        return {**run_apart(*arguments, **options), "status": "failed", "error": "stage said \0 and \ud800"}
+        return {**run_in_child(*arguments, **options), "status": "failed", "error": "stage said \0 and \ud800"}
 
-    monkeypatch.setattr(children, "run_apart", quoting)
+    monkeypatch.setattr(children, "run_in_child", quoting)
 
     row = replayed(world, artifact)
 
@@ -358,7 +358,7 @@ def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatc
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(children, "run_apart", killed)
+        patched.setattr(children, "run_in_child", killed)
         with pytest.raises(Killed):
             replay_runs.run(str(row.pk))
     row.refresh_from_db()

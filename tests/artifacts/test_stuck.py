@@ -284,7 +284,7 @@ def test_local_file_that_is_missing_is_not_a_missing_blob(world: World, monkeypa
         raise FileNotFoundError("a cleaner was faster")
 
     with monkeypatch.context() as patch:
-        patch.setattr(children, "run_apart", lose)
+        patch.setattr(children, "run_in_child", lose)
         answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
 
     assert answer.status_code == 503

@@ -191,7 +191,7 @@ def test_paused_replay_outlasts_its_silence_is_not_repeated_and_has_the_same_res
 ) -> None:
     world = World("acme")
     artifact = slow_capture(world, MANY)
-    monkeypatch.setattr(children, "run_apart", partial(children.run_apart, silence_s=60.0))
+    monkeypatch.setattr(children, "run_in_child", partial(children.run_in_child, silence_s=60.0))
     with working(), turns.join(Rival()):
         row = request(world, artifact)
         wait_until(lambda: Replay.objects.get().progress_done)

@@ -31,8 +31,8 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go_on = threading.Event()
-        self._real = children.run_apart
-        monkeypatch.setattr(children, "run_apart", self._run)
+        self._real = children.run_in_child
+        monkeypatch.setattr(children, "run_in_child", self._run)
 
     def _run(self, request: Any, **options: Any) -> Any:
         if request["kind"] == "replay":
