@@ -40,7 +40,9 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("apps", APPS)
-def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_row_pages_and_forms_are_accessible(
+    world: World, page: Page, apps: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # all rows of a list have the same form
     fill(world)
     prepare(sign_in(page, superuser()))
@@ -50,7 +52,7 @@ def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str], mon
     assert not wrong, "\n".join(wrong)
 
 
-def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
+def test_other_pages_are_accessible(world: World, chromium: Browser, live_server: Any) -> None:
     context = chromium.new_context(base_url=live_server.url)  # some of these pages are refusals, errors to the browser
     page = prepare(context.new_page())
     page.set_default_timeout(TIMEOUT_MS)
@@ -70,7 +72,7 @@ def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_menu_and_the_filters_by_keyboard_in_a_narrow_window(world: World, open_page: Callable[..., Page]) -> None:
+def test_menu_and_filters_work_by_keyboard_in_narrow_window(world: World, open_page: Callable[..., Page]) -> None:
     page = sign_in(open_page(), world.viewer.user)
     page.set_viewport_size({"width": 390, "height": 844})
     button = page.get_by_role("button", name="menu").first

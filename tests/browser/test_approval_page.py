@@ -25,7 +25,7 @@ NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 # -- an approval's page ---------------------------------------------------------------------------------------------
 
 
-def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> None:
+def test_approval_shows_changes_from_current_deployment(world: World) -> None:
     agents = fleet(world, 2)
     first, _ = bundles(world, 2)
     current = active(world, first, agents)
@@ -47,7 +47,7 @@ def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> N
     ]
 
 
-def test_a_deployment_is_compared_with_the_one_that_it_replaces(world: World) -> None:
+def test_deployment_is_compared_with_deployment_it_replaces(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
     assert find_base(world.deployment(first)) is None
@@ -82,7 +82,7 @@ def test_first_deployment_shows_everything_as_new(world: World) -> None:
         ("viewer", None, []),
     ],
 )
-def test_permitted_decisions_by_person(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
+def test_offered_decisions_depend_on_person(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     client = signed_in(getattr(world, who).user)
@@ -96,7 +96,7 @@ def test_permitted_decisions_by_person(world: World, who: str, decide: set[str] 
     assert (set(on_the_deployment) if on_the_deployment else None) == decide
 
 
-def test_person_who_has_decided_waits_for_others(world: World) -> None:
+def test_person_who_decided_sees_that_others_must_decide(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     Approval.objects.filter(pk=approval.pk).update(required_approvals=2)

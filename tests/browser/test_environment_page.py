@@ -59,7 +59,7 @@ def panel(page: Any, title: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_small_fleet_has_a_cell_for_each_agent_and_a_large_one_bars(
+def test_small_fleet_has_agent_cells_and_large_fleet_has_bars(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both count alike, and each count leads to the list of these agents."""
@@ -92,7 +92,7 @@ def test_a_small_fleet_has_a_cell_for_each_agent_and_a_large_one_bars(
     assert "No agent is enrolled here yet." in client.get(row_page(world.dev)).text
 
 
-def test_the_newest_captures_are_told_as_on_their_own_pages(world: World) -> None:
+def test_environment_page_lists_newest_captures(world: World) -> None:
     made = fill(world)
     older = made.artifact
     older.metadata = {"trigger": "Latency above 20 ms"}
@@ -110,7 +110,7 @@ def test_the_newest_captures_are_told_as_on_their_own_pages(world: World) -> Non
     assert panel(signed_in(world.viewer.user).get(row_page(world.dev)), "Incidents")["rows"] == []
 
 
-def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World) -> None:
+def test_deploy_button_leads_operators_to_config_bundles(world: World, other: World) -> None:
     bundle, elsewhere = world.bundle(world.prod), world.bundle(world.dev, "other")
     choose = reverse("admin:releases_configbundle_choose", args=[world.prod.pk])
     operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
@@ -134,7 +134,7 @@ def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World
     assert "It waits until one of these people approved it: " in operator.get(row_page(deployment)).text
 
 
-def test_a_strangers_environment_has_no_page(world: World, other: World) -> None:
+def test_environment_page_is_hidden_from_other_organizations(world: World, other: World) -> None:
     # A role in another organization shows nothing of this one, not even that it is empty.
     Membership.objects.create(user=world.viewer.user, organization=other.organization, role=Role.ORG_ADMIN)
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.prod)).text

@@ -56,14 +56,14 @@ def test_only_changed_settings_are_stored(world: World) -> None:
         ({"freeze_windows": {"a": 1}}, "freeze_windows"),
     ],
 )
-def test_invalid_setting_is_refused_beside_its_field(world: World, changes: dict[str, Any], field: str) -> None:
+def test_error_of_invalid_setting_is_shown_at_its_field(world: World, changes: dict[str, Any], field: str) -> None:
     page = sent(signed_in(world.admin.user), world.dev, "settings", filled_in(world.dev, **changes))
 
     assert page.context["form"].errors[field]
     assert stored(world.dev) == {}
 
 
-def test_only_an_organization_admin_loosens_rules(world: World) -> None:
+def test_only_organization_admin_can_loosen_rules(world: World) -> None:
     loose = filled_in(world.prod, approvals_required=False)
 
     refused = sent(signed_in(world.project_admin.user), world.prod, "settings", loose)
@@ -74,7 +74,7 @@ def test_only_an_organization_admin_loosens_rules(world: World) -> None:
     assert stored(world.prod) == {"approvals_required": False}
 
 
-def test_settings_are_edited_only_by_those_who_manage_the_environment(world: World, other: World) -> None:
+def test_editing_settings_requires_environment_management(world: World, other: World) -> None:
     form = filled_in(world.dev, agent_timeout_s=60)
     for person, status in ((world.viewer, 403), (world.operator, 403), (other.admin, 404)):
         assert sent(signed_in(person.user), world.dev, "settings", form).status_code == status
@@ -86,7 +86,7 @@ def test_settings_are_edited_only_by_those_who_manage_the_environment(world: Wor
 
 
 @pytest.mark.browser
-def test_settings_are_edited_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_settings_can_be_edited_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     world.dev.settings = {"freeze_windows": [NOW]}
     world.dev.save()
     sign_in(page, world.admin.user)

@@ -30,9 +30,7 @@ def causes(page: Page) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("\t")] for row in rows]
 
 
-def test_both_causes_stay_on_the_page_after_the_automatic_rollback(
-    world: World, page: Page, shot: Callable[..., None]
-) -> None:
+def test_failure_causes_remain_after_automatic_rollback(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents, (_, two), _ = stories.running(world, 8)
     deployment = stories.offered(world, two, strategy=stories.waves(75, 100, threshold=20))
     sign_in(page, world.viewer.user)
@@ -73,7 +71,7 @@ def test_both_causes_stay_on_the_page_after_the_automatic_rollback(
     expect(page.locator("body")).to_contain_text("cannot bind port 9009")
 
 
-def test_failed_agents_of_an_active_deployment_are_retried(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_failed_agents_of_active_deployment_can_be_retried(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = stories.fleet(world, 5)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 60, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)

@@ -94,7 +94,7 @@ def fill_operators_tables() -> None:
 # -- scope --------------------------------------------------------------------------------------------------------
 
 
-def test_a_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list shows the rows below the scope, and those of a higher level that the scope is in; none of its siblings."""
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 1000)
     made, elsewhere = fill(world), fill(world, "2").deployment.environment
@@ -130,7 +130,7 @@ def test_a_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatc
     assert listed(client.get(table(Environment), {"in": str(elsewhere.pk)})) == {elsewhere.pk}
 
 
-def test_links_of_a_list_keep_its_scope(world: World) -> None:
+def test_list_links_keep_scope(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
 
@@ -157,7 +157,7 @@ def test_links_of_a_list_keep_its_scope(world: World) -> None:
     assert client.get(new).context["form"].initial["environment"] == scope
 
 
-def test_an_act_on_the_rows_of_a_list_stays_in_its_scope(world: World) -> None:
+def test_act_on_listed_rows_respects_scope(world: World) -> None:
     made = fill(world)
     client, other = signed_in(world.operator.user), f"{table(Agent)}?in={world.dev.pk}"
     form = {"action": "drain", "_selected_action": str(made.agent.pk), "_confirm": "yes", "comment": ""}
@@ -171,7 +171,7 @@ def test_an_act_on_the_rows_of_a_list_stays_in_its_scope(world: World) -> None:
     assert made.agent.drained_at is not None
 
 
-def test_a_scope_that_is_not_visible_is_not_found(world: World, other: World) -> None:
+def test_invisible_scope_is_not_found(world: World, other: World) -> None:
     """The answer is the same for a scope that is unknown, malformed, deleted, or somebody else's."""
     client = signed_in(world.admin.user)
     gone = world.environment("dev", "gone")
@@ -195,7 +195,7 @@ def test_a_scope_that_is_not_visible_is_not_found(world: World, other: World) ->
     assert client.get("/admin/").status_code == 200  # none of them is remembered
 
 
-def test_the_page_of_a_row_has_the_scope_of_the_row(world: World) -> None:
+def test_row_page_has_scope_of_row(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), made.deployment.environment
 
@@ -210,7 +210,7 @@ def test_the_page_of_a_row_has_the_scope_of_the_row(world: World) -> None:
     assert {url.rpartition("in=")[2] for _, _, url in related} == {str(scope.pk)}
 
 
-def test_the_overview_has_a_scope_and_remembers_it(world: World) -> None:
+def test_overview_remembers_scope(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
 
@@ -236,7 +236,7 @@ def test_the_overview_has_a_scope_and_remembers_it(world: World) -> None:
     assert client.get("/admin/").status_code == 200
 
 
-def test_the_switcher_costs_the_same_for_many_organizations(world: World) -> None:
+def test_switcher_query_count_does_not_depend_on_organizations(world: World) -> None:
     client = signed_in(superuser())
 
     def cost(query: dict[str, str]) -> tuple[int, Any]:
@@ -276,7 +276,7 @@ def test_the_switcher_costs_the_same_for_many_organizations(world: World) -> Non
 # -- titles and the menu ------------------------------------------------------------------------------------------
 
 
-def test_titles_say_what_a_page_is_in_our_words(world: World) -> None:
+def test_titles_use_product_terms(world: World) -> None:
     made = fill(world)
     fill_operators_tables()
     client, wrong = signed_in(superuser()), []
@@ -314,7 +314,7 @@ def test_titles_say_what_a_page_is_in_our_words(world: World) -> None:
     assert heading(page)[1] == "Roll back · acme / trading / acme-1 | ByteOr Cloud"
 
 
-def test_the_menu_has_an_entry_for_each_daily_task(world: World) -> None:
+def test_menu_has_entry_for_each_daily_task(world: World) -> None:
     daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays"]
     viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
     admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
@@ -326,7 +326,7 @@ def test_the_menu_has_an_entry_for_each_daily_task(world: World) -> None:
     assert [*operator] == ["Overview", "Environments", *daily, "People and keys", "Audit", "Jobs", "Records"]
 
 
-def test_every_table_is_behind_an_entry(world: World) -> None:
+def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
     """The links of the menu, the tabs of their lists and the page of records lead to each table that one may see."""
     for user in (world.viewer.user, world.operator.user, world.admin.user, superuser()):
         client = signed_in(user)
@@ -347,7 +347,7 @@ def test_every_table_is_behind_an_entry(world: World) -> None:
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_what_does_not_exist_and_what_is_not_yours_get_the_same_page(world: World, other: World) -> None:
+def test_missing_and_forbidden_rows_return_same_page(world: World, other: World) -> None:
     made = fill(other)
     client, pages = signed_in(world.admin.user), []
     for pk in (made.deployment.pk, uuid7(), "not-a-key", 7):
@@ -363,7 +363,7 @@ def test_what_does_not_exist_and_what_is_not_yours_get_the_same_page(world: Worl
     assert client.get("/admin/tenancy/").status_code == 404
 
 
-def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
+def test_refusals_name_required_role(world: World) -> None:
     made, client = fill(world), signed_in(world.viewer.user)
     cases = {
         table(AuditEvent): (403, "An organization admin may see them."),
@@ -385,7 +385,7 @@ def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
 # -- an empty installation ----------------------------------------------------------------------------------------
 
 
-def test_the_overview_of_an_empty_installation_says_what_comes_next(world: World) -> None:
+def test_overview_of_empty_installation_lists_next_steps(world: World) -> None:
     def steps(user: User, scope: Any = "all") -> dict[str, Any]:
         page = signed_in(user).get("/admin/", {"in": getattr(scope, "pk", scope)})
         assert page.context["tiles"] == [] or not page.context["steps"]
@@ -412,7 +412,7 @@ def test_the_overview_of_an_empty_installation_says_what_comes_next(world: World
     assert steps(world.admin.user, empty) != {}
 
 
-def test_a_person_without_an_organization_can_create_one() -> None:
+def test_person_without_organization_can_create_one() -> None:
     person = accounts.get_or_create_account("new@nowhere.example")
     client = signed_in(person)
     assert 'href="/admin/start/"' in client.get("/admin/", follow=True).text
@@ -433,7 +433,7 @@ def test_a_person_without_an_organization_can_create_one() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_switcher_works_by_mouse_and_keyboard(
+def test_switcher_works_by_mouse_and_keyboard(
     open_page: Callable[..., Page], world: World, shot: Callable[..., None]
 ) -> None:
     page = sign_in(open_page(), world.admin.user)

@@ -36,7 +36,7 @@ def told(world: World) -> Any:
 
 
 @pytest.mark.django_db
-def test_agent_page_shows_what_it_ran(world: World) -> None:
+def test_agent_page_shows_its_history(world: World) -> None:
     agent = told(world)
 
     page = signed_in(world.viewer.user).get(row_page(agent))
@@ -50,7 +50,7 @@ def test_agent_page_shows_what_it_ran(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_agent_that_ran_nothing_has_an_empty_timeline(world: World) -> None:
+def test_agent_without_history_has_empty_timeline(world: World) -> None:
     agent, _ = world.agent()
 
     page = signed_in(world.viewer.user).get(row_page(agent))
@@ -61,7 +61,7 @@ def test_agent_that_ran_nothing_has_an_empty_timeline(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_timeline_in_the_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_timeline_renders_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     agent = told(world)
     sign_in(page, world.viewer.user)
 

@@ -57,7 +57,7 @@ def history(world: World) -> None:
         world.version(content=plan(stages=stages))
 
 
-def test_incident_is_replayed_followed_and_bisected(
+def test_incident_can_be_replayed_traced_and_bisected(
     world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history(world)

@@ -52,7 +52,7 @@ class Keys:
         self.page.keyboard.type(text)
 
 
-def test_deploys_approves_and_rolls_back_by_keyboard_alone(world: World, open_page: Callable[..., Page]) -> None:
+def test_deployment_approval_and_rollback_work_by_keyboard(world: World, open_page: Callable[..., Page]) -> None:
     agent, api = world.agent(world.prod, "edge-1")
 
     def settle(*reported: str) -> None:

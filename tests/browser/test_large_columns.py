@@ -26,7 +26,7 @@ def _pages(environment: Environment) -> Iterator[str]:
         yield f"{reverse('admin:search')}?s={text}"
 
 
-def test_lists_searches_and_choices_read_no_large_column(world: World) -> None:
+def test_lists_searches_and_overview_read_no_large_columns(world: World) -> None:
     made = fill(world)
     add_siblings(world, made)
     enlarge()

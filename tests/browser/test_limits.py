@@ -28,7 +28,7 @@ def page(chromium: Browser, live_server: Any) -> Iterator[Page]:
     context.close()
 
 
-def test_person_over_the_limit_sees_when_to_continue(
+def test_person_over_rate_limit_sees_when_to_continue(
     world: World, page: Page, monkeypatch: pytest.MonkeyPatch, shot: Callable[..., None]
 ) -> None:
     fleet(world, 1)
@@ -58,7 +58,9 @@ def test_person_over_the_limit_sees_when_to_continue(
     assert page.url.endswith(row_page(deployment))
 
 
-def test_updates_continue_after_the_pause(world: World, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_updates_continue_after_rate_limit_pause(
+    world: World, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     sign_in(page, world.viewer.user)

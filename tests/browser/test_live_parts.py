@@ -52,7 +52,7 @@ def related(client: Client, url: str) -> dict[str, str]:
     return dict(found)
 
 
-def test_every_number_is_in_parts_that_are_reloaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_number_is_in_live_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, shown = signed_in(world.operator.user), set()
 
     for row in changing(world):
@@ -66,7 +66,7 @@ def test_every_number_is_in_parts_that_are_reloaded(world: World, monkeypatch: p
     assert shown == {model for model, table in site._registry.items() if isinstance(table, LiveAdmin)}
 
 
-def test_related_counts_follow_the_page(world: World) -> None:
+def test_live_update_includes_related_counts(world: World) -> None:
     [(agent, api)] = fleet(world, 1)
     deployment = offered(world, world.bundle())
     client = signed_in(world.viewer.user)
@@ -79,7 +79,7 @@ def test_related_counts_follow_the_page(world: World) -> None:
     assert after != before
 
 
-def test_costly_part_is_reloaded_once_when_the_row_no_longer_changes(world: World) -> None:
+def test_expensive_part_is_loaded_when_row_stops_changing(world: World) -> None:
     agent, api = world.agent()
     content = incident(world.version().spec_kv)
     artifact = Artifact.objects.get(pk=upload(api, agent, content, kind="incident_bundle").json()["id"])

@@ -55,7 +55,7 @@ def counts() -> dict[str, int]:
 
 
 @pytest.mark.django_db
-def test_buttons_of_the_tables_lead_to_the_acts(world: World) -> None:
+def test_table_buttons_lead_to_acts(world: World) -> None:
     organization, project, environment, user = ("tenancy/organization", "tenancy/project", "tenancy/environment",
                                                 "tenancy/user")  # fmt: skip
     buttons = {
@@ -87,7 +87,7 @@ def test_buttons_of_the_tables_lead_to_the_acts(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogCaptureFixture, settings: Any) -> None:
+def test_secret_is_shown_once_and_never_stored(world: World, caplog: pytest.LogCaptureFixture, settings: Any) -> None:
     client = signed_in(world.admin.user)
     for row, name, values, model in (
         (world.admin.user, "create_token", {"name": "laptop", "expires_in_s": "86400"}, UserToken),
@@ -129,7 +129,7 @@ def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogC
 
 
 @pytest.mark.django_db
-def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_and_forged_form_ids_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, before = signed_in(world.admin.user), counts()
     long_ago = time.time() - sent_forms.LIFETIME.total_seconds() - 60
     with monkeypatch.context() as patch:
@@ -145,7 +145,7 @@ def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pyte
 
 
 @pytest.mark.django_db
-def test_a_form_that_was_sent_answers_only_on_its_page_and_only_its_sender(world: World) -> None:
+def test_sent_form_is_repeated_only_for_its_page_and_sender(world: World) -> None:
     form_id = new_form_id()
     values = {**KEY, "_form": form_id}
     made = sent(signed_in(world.admin.user), world.organization, "create_key", values)
@@ -162,7 +162,7 @@ def test_a_form_that_was_sent_answers_only_on_its_page_and_only_its_sender(world
 
 
 @pytest.mark.django_db
-def test_errors_are_shown_beside_their_fields(world: World) -> None:
+def test_errors_are_shown_at_their_fields(world: World) -> None:
     world.organization.settings = {"email_domains": ["acme.example"], "token_max_days": 10}
     world.organization.save(update_fields=["settings"])
     admin, project_admin = signed_in(world.admin.user), signed_in(world.project_admin.user)
@@ -206,7 +206,7 @@ def test_errors_are_shown_beside_their_fields(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_nobody_grants_more_than_they_hold(world: World) -> None:
+def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
     member = Membership.objects.create(
         user=world.viewer.user, organization=world.organization, project=world.project, role=Role.VIEWER
     )
@@ -226,7 +226,7 @@ def test_nobody_grants_more_than_they_hold(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_forms_need_the_csrf_token(world: World) -> None:
+def test_forms_require_csrf_token(world: World) -> None:
     client = Client(enforce_csrf_checks=True, headers={"accept": "text/html"})
     client.force_login(world.admin.user, backend="django.contrib.auth.backends.ModelBackend")
 
@@ -235,7 +235,7 @@ def test_forms_need_the_csrf_token(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, page: Page, shot: Any) -> None:
+def test_person_can_click_from_empty_organization_to_enrollment(world: World, page: Page, shot: Any) -> None:
     widths = (1440, 390)
 
     def press(name: str) -> None:

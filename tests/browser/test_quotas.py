@@ -18,7 +18,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_operators_set_quotas_and_members_see_bars(world: World) -> None:
+def test_operators_set_quotas_and_members_see_usage(world: World) -> None:
     organization, root = world.organization, superuser()
     world.agent()
     url = act(organization, "set_quotas")
@@ -46,7 +46,7 @@ def test_operators_set_quotas_and_members_see_bars(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_quotas_are_set_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_quotas_can_be_set_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     def hold(kind: str, count: int) -> None:
         UseCount.objects.create(environment=world.dev, kind=kind, count=count)
 

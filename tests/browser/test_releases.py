@@ -58,7 +58,7 @@ def wave(page: Page, number: int) -> Any:
     return page.locator(f"#wave-{number} .pill")
 
 
-def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_release_is_approved_fails_and_rolls_back_live(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
     sign_in(page, world.reviewer.user)
@@ -132,7 +132,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     assert deployment.status == "rolled_back"
 
 
-def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
+def test_rollout_can_be_rolled_back(world: World, page: Page) -> None:
     agents = running(world, 2)
     deployment = risky(world)
     approve(world, deployment)
@@ -155,7 +155,7 @@ def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
     expect(page.locator("#known-bad")).to_contain_text("rolled back: latency")
 
 
-def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> None:
+def test_unfinished_denial_survives_decision_of_another_person(world: World, page: Page) -> None:
     fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
     approval = Approval.objects.get(deployment=deployment)
@@ -177,7 +177,7 @@ def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> 
     assert deployment.status == "denied"
 
 
-def test_page_says_when_it_cannot_update(world: World, chromium: Browser, live_server: Any) -> None:
+def test_page_reports_failed_updates(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
@@ -228,7 +228,7 @@ def test_update_without_a_response_times_out(world: World, chromium: Browser, li
     context.close()
 
 
-def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..., Page]) -> None:
+def test_deployment_page_works_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
     fleet(world, 2)
     deployment = offered(world, world.bundle())
     page = sign_in(open_page(java_script_enabled=False), world.operator.user)
@@ -244,7 +244,7 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
     expect(page.get_by_label("Reason")).to_be_visible()
 
 
-def test_screenshot_of_break_glass(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_break_glass_banner_is_visible(world: World, page: Page, shot: Callable[..., None]) -> None:
     fleet(world, 3, world.prod)
     deployment = deployments.create_deployment(
         environment=world.prod, config_bundle=world.bundle(world.prod), target=Target(),

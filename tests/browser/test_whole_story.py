@@ -125,7 +125,7 @@ def approve(hand: Hand, subject: str) -> None:
     expect(hand.page.locator(".states .pill").first).to_have_text("approved")
 
 
-def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
+def test_empty_installation_reaches_deployment_and_rollback_by_clicks(
     transactional_db: None, open_page: Callable[..., Page]
 ) -> None:
     Hand.clicks = 0
