@@ -1,4 +1,4 @@
-"""Acts in the console: each asks for confirmation and calls the service as the signed-in person."""
+"""Acts in the console: each requires confirmation and calls a service as the signed-in person."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_deployment_can_be_paused_resumed_and_aborted(world: World, run_jobs: Ca
     def buttons() -> list[str]:
         return [button["title"] for button in client.get(row_page(deployment)).context["acts"]]
 
-    assert buttons() == ["Pause", "Abort"]  # there is nothing to go back to
+    assert buttons() == ["Pause", "Abort"]  # no rollback, because there is no earlier deployment
     client.post(act(deployment, "pause"), {**YES, "comment": "lunch"})
     deployment.refresh_from_db()
     assert deployment.paused_at is not None
@@ -222,7 +222,9 @@ def test_credential_can_be_revoked_once(world: World, model: Any, who: str, acti
     row.refresh_from_db()
     assert row.revoked_at is not None
     assert shown_messages(again) == [("error", f"{row}: This credential is already revoked.")]
-    event = AuditEvent.objects.filter(action=action).earliest("id")  # a user token's has a copy in the organization
+    event = AuditEvent.objects.filter(action=action).earliest(
+        "id"
+    )  # the event of a user token has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)

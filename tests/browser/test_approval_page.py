@@ -1,4 +1,4 @@
-"""The page of an approval: the changes, the permitted decisions, isolation of tenants, and escaped text."""
+"""The approval page: the changes, the permitted decisions, isolation between organizations, and escaping of text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
-# -- an approval's page ---------------------------------------------------------------------------------------------
+# -- the approval page ----------------------------------------------------------------------------------------------
 
 
 def test_approval_shows_changes_from_current_deployment(world: World) -> None:
@@ -56,10 +56,10 @@ def test_deployment_is_compared_with_deployment_it_replaces(world: World) -> Non
     two = active(world, second, agents)
     three = world.deployment(third)
 
-    # The base of a new deployment is the current one. For a deployment that was active, it is the one it superseded.
+    # The base of a new deployment is the current deployment, and of an activated one the deployment that it superseded.
     assert find_base(three) == two
     assert find_base(two) == one
-    assert find_base(one) == two  # it superseded no deployment, so its base is the current one
+    assert find_base(one) == two  # it superseded no deployment, so its base is the current deployment
 
 
 def test_first_deployment_shows_everything_as_new(world: World) -> None:
@@ -121,7 +121,7 @@ def test_decided_approval_stops_updating(world: World) -> None:
     assert buttons(page) == []
 
 
-# -- tenants and strangers' text --------------------------------------------------------------------------------------
+# -- isolation and escaping -------------------------------------------------------------------------------------------
 
 
 def test_fragment_of_another_tenant_is_not_found(world: World, other: World, client: Client) -> None:

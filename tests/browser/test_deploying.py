@@ -1,4 +1,4 @@
-"""Config bundles are created, and deployments requested, on pages of the console, by the rules of the API."""
+"""Console pages that create config bundles and request deployments, with the same rules as the API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def deploy_page(bundle: ConfigBundle) -> str:
 
 
 def filled_in(**values: Any) -> dict[str, Any]:
-    """Return what a browser sends for the form of a deployment."""
+    """Return the form values that a browser sends for a deployment."""
     first = {
         "_form": new_form_id(),
         "target": "all",
@@ -47,7 +47,7 @@ def filled_in(**values: Any) -> dict[str, Any]:
 
 
 def new_bundle(**values: str) -> dict[str, str]:
-    """Return what a browser sends for the form of a config bundle."""
+    """Return the form values that a browser sends for a config bundle."""
     return {"_form": new_form_id(), "name": "second", "tuning_profile": "default", **values}
 
 
@@ -127,7 +127,7 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
 
 
 def test_stages_without_parameters_are_named_on_each_page_until_approval(world: World) -> None:
-    version = world.version(world.prod)  # its stage check is a dataguard_check
+    version = world.version(world.prod)  # its stage ``check`` has the op dataguard_check, which needs parameters
     world.agent(world.prod)
     client, said = signed_in(world.operator.user), "The stage check (dataguard_check) has no parameters."
 

@@ -1,4 +1,4 @@
-"""The page of a deployment: its buttons by state, its badges, and a table of agents with a fixed number of queries."""
+"""The deployment page: its buttons in each state, its badges, and its list of agents with a constant query count."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_buttons_depend_on_deployment_state(world: World, run_jobs: Callable[[],
         return buttons(page)
 
     current = active(world, first, agents)
-    assert offers(current) == []  # no rollback: there is no earlier deployment
+    assert offers(current) == []  # no rollback, because there is no earlier deployment
     deployment = world.deployment(second, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
     assert offers(deployment) == ["Abort"]
     run_jobs()
@@ -121,7 +121,7 @@ def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) 
 
 
 def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment:
-    """Create a deployment that is offered to ``count`` agents."""
+    """Create a deployment with ``count`` agents whose progress is ``progress(number)``."""
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -132,7 +132,7 @@ def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment
 
 
 def enlist(deployment: Deployment, agents: list[Agent], progress: Callable[[int], str]) -> None:
-    """Enlist agents with this progress. Each failed one failed for one of three causes."""
+    """Enlist agents with this progress. Each failed agent has one of three causes."""
     parts = DeploymentAgent.objects.bulk_create(
         DeploymentAgent(deployment=deployment, agent=agent, wave=n % 7, progress=progress(n))
         for n, agent in enumerate(agents)
@@ -147,7 +147,7 @@ def enlist(deployment: Deployment, agents: list[Agent], progress: Callable[[int]
 
 
 def names(page: Any) -> list[str]:
-    """Return the names of the agents in the order of the page."""
+    """Return the names of the agents in the order in which the page lists them."""
     pks = [pk for pk, _ in page.context["summary"]["agents"]["rows"]]
     found = Agent.objects.in_bulk(pks)
     return [found[pk].name for pk in pks]
@@ -204,7 +204,7 @@ def test_query_count_does_not_depend_on_number_of_agents(world: World, run_jobs:
     enlist(deployment, agents, lambda n: "failed")
 
     assert costs(deployment) == few
-    # Five of them for the causes of failures, and for whether they can be retried; one counts the related rows.
+    # Five of these queries are for the failure causes and possible retries, and one counts the related rows.
     assert few[1] <= 19
     (waits,) = waiting(world)
     assert costs(approval_of(waits))[1] <= 9

@@ -1,4 +1,4 @@
-"""The plan editor in a real browser: an author edits a plan, sees its errors, corrects them and promotes it."""
+"""The plan editor in a real browser: a person edits a plan, sees its errors, corrects them and promotes the draft."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def new_draft(world: World, content: dict[str, Any]) -> Draft:
 
 
 def edit(page: Page, draft: Draft) -> Locator:
-    """Return the text of the editor."""
+    """Open the editor of the draft. Returns its text field."""
     page.goto(f"{table(Draft)}{draft.pk}/edit/")
     return page.get_by_label("Plan", exact=True)
 
 
 def marks(page: Page) -> dict[int, str]:
-    """Return the marks of the gutter by line, as they are placed on the screen."""
+    """Return the class of each mark in the gutter by the line next to which it is displayed."""
     found = page.locator(".gutter .mark").evaluate_all(
         """marks => marks.map(mark => {
             const first = document.querySelector('.gutter pre').getBoundingClientRect().top;
@@ -229,7 +229,7 @@ def test_viewer_sees_saved_plan_without_compiling(world: World, page: Page) -> N
 
     expect(page.get_by_text("does not compile")).to_be_visible()
     expect(page.locator(".finding .code")).to_have_text("stage.unknown_op")
-    expect(page.locator(".gutter pre")).to_contain_text("13")  # the script has run
+    expect(page.locator(".gutter pre")).to_contain_text("13")  # the editor's script has run
     assert text.evaluate("text => text.readOnly")
     assert text.input_value() == write_plan(broken)
     for name in ("Save", "Promote"):

@@ -1,4 +1,4 @@
-"""The page of an environment says what each pipeline runs there, on how many agents, and what comes next."""
+"""The environment page, which shows what runs there for each pipeline, on how many agents, and what comes next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 def rows(world: World) -> dict[str, list[str]]:
-    """Return the rows of the panel by pipeline, as texts without markup."""
+    """Return the texts of each row in the pipelines panel, without markup, by pipeline."""
     page = signed_in(world.viewer.user).get(row_page(world.prod))
     [panel] = [each for each in page.context["summary"]["panels"] if each["title"] == "Pipelines"]
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
@@ -54,7 +54,7 @@ def test_each_pipeline_has_a_row(world: World) -> None:
 
 
 def panel(page: Any, title: str) -> dict[str, Any]:
-    """Return a panel of the page."""
+    """Return the panel of the page with this title."""
     [found] = [each for each in page.context["summary"]["panels"] if each["title"] == title]
     return dict(found)
 
@@ -62,7 +62,7 @@ def panel(page: Any, title: str) -> dict[str, Any]:
 def test_small_fleet_has_agent_cells_and_large_fleet_has_bars(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both count alike, and each count leads to the list of these agents."""
+    """Both forms show the same counts, and each count links to a list of exactly these agents."""
     agents = [world.agent(world.prod, name)[0] for name in "abcdef"]
     other.agent(other.prod, "elsewhere")
     beats = {agent.name: Heartbeat.objects.filter(agent=agent) for agent in agents}
@@ -127,7 +127,7 @@ def test_deploy_button_leads_operators_to_config_bundles(world: World, other: Wo
         shown = operator.get(choose).context["panel"]
         assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. Th")
         assert str(newer.pk) in str(shown["rows"])
-    # What comes next is said on the pages between them.
+    # The page of a config bundle and the page of its deployment each state the next step.
     assert "What comes next: deploy it." in operator.get(row_page(bundle)).text
     world.agent(world.prod)
     deployment = world.deployment(bundle)
@@ -135,7 +135,7 @@ def test_deploy_button_leads_operators_to_config_bundles(world: World, other: Wo
 
 
 def test_environment_page_is_hidden_from_other_organizations(world: World, other: World) -> None:
-    # A role in another organization shows nothing of this one, not even that it is empty.
+    # A role in another organization must not show anything of this organization, not even that it has no events.
     Membership.objects.create(user=world.viewer.user, organization=other.organization, role=Role.ORG_ADMIN)
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.prod)).text
     assert "Last events" not in signed_in(world.viewer.user).get(row_page(world.prod)).text

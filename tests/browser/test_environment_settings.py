@@ -1,4 +1,4 @@
-"""The settings of an environment are shown with their meaning, and edited, in the console by the rules of the API."""
+"""The environment settings in the console, which are edited with the same rules as in the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def filled_in(environment: Environment, **changes: Any) -> dict[str, str]:
-    """Return what a browser sends for the form of the settings, with some of them changed."""
+    """Return the form values that a browser sends for the settings, with the given changes."""
     values = {**environment.settings_with_defaults, **changes}
     values["freeze_windows"] = json.dumps(values["freeze_windows"])
     return {name: str(value) for name, value in values.items() if value is not False}
@@ -80,7 +80,7 @@ def test_editing_settings_requires_environment_management(world: World, other: W
         assert sent(signed_in(person.user), world.dev, "settings", form).status_code == status
     assert "Edit settings" not in signed_in(world.operator.user).get(row_page(world.dev)).text
     assert stored(world.dev) == {}
-    # The ledger of the organization is for its administrators.
+    # Only organization admins may see the organization's audit events.
     assert "Last events" not in signed_in(world.operator.user).get(row_page(world.dev)).text
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.dev)).text
 

@@ -1,4 +1,4 @@
-"""The explanation on an agent's page, which the releases app adds to the fleet app."""
+"""The explanation on the agent page of why the agent runs what it runs, and what happens next."""
 
 from __future__ import annotations
 

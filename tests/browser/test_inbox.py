@@ -1,4 +1,4 @@
-"""The approvals inbox: its rows by person, and their order."""
+"""The approvals inbox: which rows each person sees, and their order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_waiting_for_me_lists_only_approvals_person_can_give(world: World) -> No
     assert listed(reviewer, **{"for": "me"}) == [mine.pk]
     Approval.objects.filter(pk=own.pk).update(allow_self_approval=True)
     assert listed(reviewer, **{"for": "me"}) == [mine.pk, own.pk]
-    # Viewers and the requester have nothing to decide.
+    # A viewer has nothing to decide, and the requester only the approvals that other people requested.
     assert listed(signed_in(world.viewer.user), **{"for": "me"}) == []
     assert listed(signed_in(world.operator.user), **{"for": "me"}) == [own.pk]
 

@@ -1,4 +1,4 @@
-"""No list of the console reads a large column. ``test_tables.py`` checks the pages of rows."""
+"""Lists of the console do not read large columns. ``test_tables.py`` checks row pages."""
 
 from __future__ import annotations
 

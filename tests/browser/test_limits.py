@@ -1,4 +1,4 @@
-"""The console's rate limit in a browser: the page, the live updates, the search."""
+"""The console's rate limit in a browser: its page, and its effect on live updates and the search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def page(chromium: Browser, live_server: Any) -> Iterator[Page]:
-    """Open a page whose failed requests are expected."""
+    """Open a browser page in which failed requests do not fail the test."""
     context = chromium.new_context(base_url=live_server.url, viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
@@ -44,7 +44,7 @@ def test_person_over_rate_limit_sees_when_to_continue(
     notice = page.locator("[data-trouble]")
     expect(notice).to_contain_text("You have sent too many requests to the console. Updates continue in ")
     page.clock.run_for(2100)
-    assert updates == [429]  # it waits as long as it was told to
+    assert updates == [429]  # the page sends no request before the time in Retry-After
     page.keyboard.press("Control+k")
     expect(page.locator(".search-note")).to_contain_text("Too many requests. Search again in ")
     page.goto(row_page(deployment))

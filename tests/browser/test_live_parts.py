@@ -1,4 +1,4 @@
-"""A page that updates itself updates all its numbers, not only those in the first part."""
+"""Live pages: every number on the page is in a part that updates itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 def changing(world: World) -> Iterator[Any]:
-    """Yield a row of each table whose pages update themselves, while it changes."""
+    """Yield a row of each table with live pages, in a state that still changes."""
     [deployment] = waiting(world)
     yield deployment
     yield approval_of(deployment)
@@ -36,7 +36,7 @@ def changing(world: World) -> Iterator[Any]:
 
 
 def main_lines(client: Client, row: Any) -> set[str]:
-    """Return the lines of the row's page below its title, without the part that does not change."""
+    """Return the lines of the row page below its title, without the part that never changes."""
     html = client.get(row_page(row)).content.decode().partition('id="content-main"')[2].partition("</main>")[0]
     changes, _, rest = html.partition('<div class="still">')
     return text_lines(changes + rest.partition(f'id="{row._meta.model_name}_form"')[2])

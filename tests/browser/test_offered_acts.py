@@ -1,4 +1,4 @@
-"""A page offers exactly the acts that the service accepts in the row's state."""
+"""Row pages offer exactly the acts that the services accept in the state of the row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db
 
 
 def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
-    """Return the labels of the acts that the service accepts for the row. Each is rolled back."""
+    """Return the labels of the acts that the services accept for the row. Each act is performed and rolled back."""
     found = set()
     for each in acts:
         context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason")
@@ -45,7 +45,7 @@ def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
 
 
 def offered(row: Any, world: World) -> set[str]:
-    """Return the labels of the buttons on the row's page, without rendering it."""
+    """Return the labels of the buttons on the row page, without rendering the page."""
     request, admin = RequestFactory().get(row_page(row)), site._registry[type(row)]
     request.user = world.reviewer.user
     return {button["title"] for button in admin._buttons(request, admin.get_object(request, str(row.pk)))}

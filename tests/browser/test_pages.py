@@ -1,4 +1,4 @@
-"""Public pages, signing in to the console and signing out."""
+"""Public pages, error pages, and signing in to and out of the console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People and tokens in the console: invite, change roles, create tenants and credentials, each as the API does it."""
+"""People and credentials in the console: inviting people, changing roles, and creating organizations and tokens."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ ENROLLMENT = {"max_uses": "3", "expires_in_s": "3600", "labels": "zone=eu-1, rin
 
 
 def sent(client: Client, row: Any, name: str, values: dict[str, str], **options: Any) -> Any:
-    """Send the form of an act, as the page that shows it does."""
+    """Send the form of an act, as its page does."""
     body = {"_confirm": "yes", "_form": new_form_id(), **values}
     return client.post(act(row, name), body, **options)
 
 
 def counts() -> dict[str, int]:
-    """Count the rows that the acts make, and the audit events."""
+    """Return the number of rows in each table in which the acts create rows, and of audit events."""
     return {model.__name__: model._default_manager.count() for model in (*MADE, AuditEvent)}
 
 
@@ -103,7 +103,7 @@ def test_secret_is_shown_once_and_never_stored(world: World, caplog: pytest.LogC
         assert made.digest == credential_digest(secret)
         assert "no-store" in shown.headers["Cache-Control"]
         assert "Location" not in shown.headers
-        # A double click or a reload sends the form again, and must neither make a second one nor lose the secret.
+        # A double click or a reload sends the form again. It must neither create a second row nor lose the secret.
         again = sent(client, row, name, {**values, "_form": form_id})
         assert (secret in again.text, again.headers["Cache-Control"]) == (True, shown.headers["Cache-Control"])
         assert secret.encode() not in b"".join(map(bytes, IdempotencyKey.objects.values_list("response", flat=True)))
@@ -182,7 +182,7 @@ def test_errors_are_shown_at_their_fields(world: World) -> None:
     assert only(errors(world.organization, "invite", invite)) == ("email", exists)
     elsewhere = {**invite, "email": "new@elsewhere.example"}
     assert only(errors(world.organization, "invite", elsewhere))[0] == "email"
-    for client in (admin, project_admin):  # org_admin is no role of a project
+    for client in (admin, project_admin):  # org_admin is not a project role
         assert only(errors(world.project, "invite", {**elsewhere, "role": "org_admin"}, client))[0] == "role"
     assert only(errors(last_admin, "change_role", {"role": "viewer"}))[0] == "__all__"
     assert only(errors(world.organization, "create_project", {"name": "trading"})) == ("name", taken)
@@ -202,7 +202,7 @@ def test_errors_are_shown_at_their_fields(world: World) -> None:
         "1 hour", "1 day", "7 days", "10 days",
     ]  # fmt: skip
     offered = admin.get(row_page(last_admin)).context["acts"]
-    assert offered == []  # the last org_admin can neither be demoted nor removed
+    assert offered == []  # the last org_admin can be neither demoted nor removed
 
 
 @pytest.mark.django_db
@@ -245,7 +245,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
         page.get_by_role("button", name=name, exact=True).click()
 
     def look(name: str) -> None:
-        page.wait_for_load_state()  # a page that was only begun has no elements to measure
+        page.wait_for_load_state()  # a page that is still loading has no elements to measure
         for width in widths:
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)

@@ -1,4 +1,4 @@
-"""The use of an organization is shown as bars on its page, and installation operators set its quotas there."""
+"""The organization page shows usage as bars, and installation operators set quotas there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_operators_set_quotas_and_members_see_usage(world: World) -> None:
     assert "width:100%" in page
     assert url not in page
     assert url in operator.get(row_page(organization)).text
-    # The form holds all quotas: an empty field is none.
+    # The form contains all quotas. An empty field removes the quota.
     assert 'value="1000000"' in operator.get(url).text
     assert sent(operator, organization, "set_quotas", {"agents": "2", "stored_bytes": ""}).status_code == 302
     changes = AuditEvent.objects.filter(action="organization.set_quotas").latest("id").changes

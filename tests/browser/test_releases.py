@@ -1,4 +1,4 @@
-"""A release in a real browser: approved, watched, failed and rolled back without a reload of the page."""
+"""A release in a real browser: it is approved, watched, fails and is rolled back without a reload of the page."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BOTH = (1440, 1000)
 
 
 def approve(world: World, deployment: Deployment) -> None:
-    """Approve the deployment as the reviewer, and run jobs until it is offered."""
+    """Approve the deployment as the reviewer and run jobs, so that agents are offered it."""
     approval = Approval.objects.get(deployment=deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     run_jobs()
 
 
 def running(world: World, count: int) -> Any:
-    """Create a fleet in prod that runs a first release."""
+    """Create agents in prod that run a first deployment."""
     agents = fleet(world, count, world.prod)
     first = world.bundle(world.prod, "calm", env={"REGION": "eu", "FEED": {"secret_ref": "FEED_A"}})
     current = world.deployment(first)
@@ -44,7 +44,7 @@ def running(world: World, count: int) -> Any:
 
 
 def risky(world: World, **options: Any) -> Deployment:
-    """Request another release of the pipeline in waves."""
+    """Request another deployment of the pipeline, in waves."""
     stages = [{"id": "decode", "op": "identity"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["decode"]}]
     bundle = world.bundle(
         world.prod, "risky", version=world.version(world.prod, plan(stages=stages)), tuning_profile="low-latency",
@@ -54,7 +54,7 @@ def risky(world: World, **options: Any) -> Deployment:
 
 
 def wave(page: Page, number: int) -> Any:
-    """Return the state that the segment of a wave shows."""
+    """Return the element that shows the state of the wave."""
     return page.locator(f"#wave-{number} .pill")
 
 
@@ -193,7 +193,7 @@ def test_page_reports_failed_updates(world: World, chromium: Browser, live_serve
     page.clock.run_for(2100)
     expect(trouble).to_have_text("The server does not respond. The data shown may be outdated. Trying again.")
     page.clock.run_for(2100)
-    assert len(asked) == 1  # the interval has grown
+    assert len(asked) == 1  # the interval is longer after a failure
     page.unroute("**/live/")
     page.clock.run_for(2100)
     expect(trouble).to_be_hidden()

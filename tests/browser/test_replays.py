@@ -1,4 +1,4 @@
-"""Replays in the console: requested on the artifact's page and shown on their own page."""
+"""Replays in the console, which are requested on the artifact page and shown on their own page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}]
 
 
 def new_form(**values: object) -> dict[str, object]:
-    """Return what the page of an act sends."""
+    """Return the form values that the page of an act sends."""
     return {**YES, "_form": new_form_id(), **values}
 
 
@@ -259,7 +259,7 @@ def test_query_count_does_not_depend_on_number_of_replays(world: World) -> None:
         return counts
 
     assert row_page(deployment) in [url for _, url, _ in client.get(row_page(replay)).context["summary"]["links"]]
-    costs()  # Django remembers content types
+    costs()  # fills Django's cache of content types
     few = costs()
     fields = {"environment": world.dev, "artifact": artifact, "requested_by": "x", "status": "succeeded"}
     ended = {**fields, "finished_at": artifact.captured_at}

@@ -1,4 +1,4 @@
-"""The search over everything in the console: what it finds, for whom, at what cost, and by keyboard alone."""
+"""The global search of the console: its results, permissions, query counts and keyboard control."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 
 def found(user: Any, text: str) -> list[tuple[str, str, str]]:
-    """Return title, place and URL of what the person finds."""
+    """Return the title, place and URL of each result that the person finds."""
     answer = signed_in(user).get(reverse("admin:search"), {"s": text})
     assert answer.status_code == 200
     return [(each.title, each.where, each.url) for each in answer.context["found"]]
@@ -37,7 +37,7 @@ def urls(user: Any, text: str) -> set[str]:
 
 
 def rows(filled: Filled) -> dict[str, Any]:
-    """Return texts of every kind, and the row that each of them must find."""
+    """Return search texts of every kind, each with the row that it must find."""
     deployment, artifact = filled.deployment, filled.artifact
     bundle, version = deployment.config_bundle, deployment.config_bundle.version
     assert deployment.bundle_hash is not None
@@ -153,7 +153,7 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
 
 
 def test_search_uses_indexes(world: World) -> None:
-    """Each table with many rows is read by an index, if PostgreSQL may choose."""
+    """PostgreSQL can use an index for each table that may have many rows."""
     fill(world)
     client = signed_in(world.viewer.user)
     with connection.cursor() as cursor:
@@ -198,7 +198,7 @@ def test_search_works_by_keyboard(world: World, open_page: Callable[..., Page], 
 
     page.get_by_role("button", name=re.compile("^Search")).click()
     page.keyboard.type(str(first.pk))
-    page.keyboard.press("Enter")  # before the answer
+    page.keyboard.press("Enter")  # before the response arrives
     page.wait_for_url(f"**{row_page(first)}")
 
 
@@ -226,6 +226,6 @@ def test_selected_result_stays_selected_after_later_response(world: World, open_
     page.wait_for_function("option => !option.isConnected", arg=listed)
     expect(second).to_have_attribute("aria-selected", "true")
 
-    # A search for another text starts at its first row again.
+    # After a search for another text, its first row is selected.
     page.keyboard.type("-")
     expect(first).to_have_attribute("aria-selected", "true")

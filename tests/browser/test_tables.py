@@ -1,4 +1,4 @@
-"""Every table of the console is searchable and read-only, shows no secret, and needs a fixed number of queries."""
+"""Tables of the console are searchable and read-only, show no secrets, and need a constant number of queries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 
 @pytest.fixture
 def tenant(world: World) -> tuple[World, Filled]:
-    """Return a world and its rows in every table."""
+    """Return a world with a row in every table."""
     return world, fill(world)
 
 
@@ -61,7 +61,7 @@ def test_every_model_has_a_table() -> None:
 
 
 def newest(model: Any) -> Any:
-    """Return the first row of the table."""
+    """Return the row that the table lists first."""
     return model._default_manager.order_by(*site._registry[model].ordering).first()
 
 
@@ -97,7 +97,7 @@ def test_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
             counts[label] = (len(queries), listed.context["cl"].result_count)
         return counts
 
-    client.get("/admin/")  # fills the caches of the process, and settles the facts of the fleet
+    client.get("/admin/")  # fills the caches of the process and updates the agents' facts
     few = costs()
     for name in ("initech", "hooli"):
         fill(World(name))
@@ -126,7 +126,7 @@ def test_row_pages_and_forms_need_few_queries_and_no_large_columns(world: World)
 
 
 def test_long_list_is_limited_and_word_search_covers_newest_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words are found in the newest rows only, a whole id everywhere. An unlisted order is not followed."""
+    """Words are searched only in the newest rows, but complete ids in all rows. Unsupported orderings are ignored."""
     fill(world)
     monkeypatch.setattr(large, "MOST_LISTED", 3)
     monkeypatch.setattr(large, "SEARCHED", 3)
@@ -150,7 +150,7 @@ def test_long_list_is_limited_and_word_search_covers_newest_rows(world: World, m
 
 
 def test_generic_admin_forms_cannot_write(world: World, settings: Any) -> None:
-    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # which counts requests
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # the rate limit writes rows to count requests
     fill(world)
     client, answers, changed = signed_in(superuser()), {}, []
 
@@ -270,9 +270,9 @@ AGENT_FILTERS = {
 
 
 def test_agent_filters_do_not_read_all_heartbeats(world: World, other: World) -> None:
-    """The filters find what the columns show, and only the page's own agents are read together with their heartbeats.
+    """The filters match the displayed columns, and only agents on the page are read together with their heartbeats.
 
-    Neither the number of agents nor that of environments with news changes the number of queries.
+    The number of queries depends neither on the number of agents nor on how many environments have changes.
     """
     client, now = signed_in(world.viewer.user), timezone.now()
     drifts, stale, offline, drained, left = (

@@ -1,4 +1,4 @@
-"""Isolation in the console beside the law in ``test_access.py``: denials, deleted rows, and people without access."""
+"""Isolation in the console, in addition to ``test_access.py``: denials, deleted rows, and people without access."""
 
 from __future__ import annotations
 
