@@ -236,7 +236,7 @@ def check_permitted(artifact: Artifact, environment: Environment, mode: str) -> 
     if policy == ReplayPolicy.DISABLED:
         raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
     if mode == Replay.Mode.EXECUTE and policy != ReplayPolicy.ALLOWED:
-        raise Conflict("This environment permits dry runs only. Nothing was run.", code="replay.dry_run_only")
+        raise Conflict("This environment permits dry runs only. No replay was started.", code="replay.dry_run_only")
 
 
 def recorded_version(artifact: Artifact) -> Version:

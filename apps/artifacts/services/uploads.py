@@ -153,7 +153,7 @@ def _existing(environment: Environment, content_hash: str, declared: str) -> Art
     return known.select_for_update(no_key=True).first()
 
 
-def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as above
+def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # see receive
     """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the current row.
 
     In this case the blob is stored again, because it may have been lost.

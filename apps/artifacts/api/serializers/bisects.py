@@ -70,7 +70,7 @@ class BisectArtifactSerializer(StrictSerializer):
         "pipeline": "The name of the pipeline. Defaults to the pipeline of the version that produced the artifact.",
         "good": "The id of the version at which the search starts. Defaults to the oldest version.",
         "bad": "The id of the version at which the search stops. Defaults to the newest version.",
-        "exhaustive": "Whether all versions are replayed, at most 256. Only then is `monotone` determined.",
+        "exhaustive": "Whether to replay all versions, at most 256. `monotone` is determined only in this case.",
     }
 
 
