@@ -25,8 +25,8 @@ from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.worker.jobs import enqueue
 
-MAX_EXHAUSTIVE = 256  # versions of an exhaustive bisect
-MAX_NAMED = 10  # stages without parameters that are stored for each version
+MAX_EXHAUSTIVE = 256  # maximum number of versions of an exhaustive bisect
+MAX_NAMED = 10  # maximum number of stages without parameters that are stored for each version
 _FINISHED = (ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED)
 
 
