@@ -1,4 +1,4 @@
-"""Execute replays do not run if their approval is denied, revoked or expired, or if the policy no longer permits them."""
+"""Execute replays do not run if their approval is denied, revoked or expired, or if the policy forbids them."""
 
 from __future__ import annotations
 
