@@ -1,4 +1,4 @@
-"""The explanation on an agent's page, which the releases app adds to the fleet app."""
+"""The explanation on the agent page of why the agent runs what it runs, and what happens next."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
     assert "Wave 1 of quotes/bundle-1 ends" in page.text
 
 
-def test_text_from_an_agent_is_escaped(world: World) -> None:
+def test_text_from_agent_is_escaped(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     report(api, agent, "failed", detail="<script>alert(1)</script>")
@@ -47,7 +47,7 @@ def test_text_from_an_agent_is_escaped(world: World) -> None:
     assert "<script>alert" not in page.text
 
 
-def test_other_pages_have_no_such_panels(world: World) -> None:
+def test_explanation_appears_only_on_agent_pages(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     console = signed_in(superuser())
 
@@ -57,7 +57,7 @@ def test_other_pages_have_no_such_panels(world: World) -> None:
         assert "Why it runs this" not in page.text
 
 
-def test_the_page_takes_as_many_queries_in_a_large_fleet(world: World) -> None:
+def test_query_count_does_not_depend_on_fleet_size(world: World) -> None:
     agents = stories.fleet(world, 2)
     stories.active(world, world.bundle(), agents)
     console, counts = signed_in(world.viewer.user), []

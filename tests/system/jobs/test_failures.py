@@ -172,7 +172,7 @@ def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     with pytest.raises(children.ChildDied) as caught:
-        children.run_apart({"kind": "replay", "load": "x" * (1 << 20)}, scratch=tmp_path)
+        children.run_in_child({"kind": "replay", "load": "x" * (1 << 20)}, scratch=tmp_path)
 
     assert not jobs.is_outage(caught.value)
 
