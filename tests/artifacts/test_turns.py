@@ -191,11 +191,20 @@ def test_paused_replay_neither_times_out_nor_changes_its_result(
 ) -> None:
     world = World("acme")
     artifact = slow_capture(world, MANY)
-    monkeypatch.setattr(children, "run_in_child", partial(children.run_in_child, silence_s=60.0))
+    run_in_child = partial(children.run_in_child, silence_s=60.0)
+
+    def run_and_pause(*request: Any, on_tick: Callable[[children.Progress], bool], **options: Any) -> Any:
+        def tick(progress: children.Progress) -> bool:
+            if progress.done and turns.time == 0.0:
+                turns.pass_time(SHORT_S)  # the replay becomes a long one and waits for the end of the rival's turn
+            return on_tick(progress)
+
+        return run_in_child(*request, on_tick=tick, **options)
+
+    monkeypatch.setattr(children, "run_in_child", run_and_pause)
     with working(), turns.join(Rival()):
         row = request(world, artifact)
         wait_until(lambda: Replay.objects.get().progress_done)
-        turns.pass_time(SHORT_S)  # the replay becomes a long one and waits for the end of the rival's turn
         turn = turns.of(world)
         wait_until_stopped(turn.pid)
         assert turn.claim.is_paused
