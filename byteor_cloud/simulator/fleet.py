@@ -42,7 +42,7 @@ class Server:
         if parts.scheme == "https":
             raise SimulationError("the simulator speaks plain HTTP: give the server's own address behind the TLS proxy")
         if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-            raise SimulationError(f"{url!r} must be like http://127.0.0.1:8080")
+            raise SimulationError(f"{url!r} must look like http://127.0.0.1:8080")
         return cls(parts.netloc, (parts.hostname, port or 80), parts.path.rstrip("/"))
 
 

@@ -19,7 +19,7 @@ def test_client_rejects_request_to_another_origin(client: ControlPlane, plane: A
     other_client = Client(BaseUrl.parse(elsewhere.url), SecretValue("x"))
     other_client._base_url = BaseUrl.parse(plane.url)
 
-    with pytest.raises(RequestRejected, match="leaves the control plane's origin"):
+    with pytest.raises(RequestRejected, match="would leave the control plane's origin"):
         other_client.send("GET", "/")
 
     assert plane.requests == []

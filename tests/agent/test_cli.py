@@ -283,7 +283,7 @@ def test_key_revoked_while_an_offer_is_handled_stops_the_agent(agent: Cli, plane
         (("upload", "--kind", "incident_bundle", "--capture"), 2, "no pipeline is running"),
         (("upload", "--kind", "snapshot", "--capture"), 2, "use --kind incident_bundle"),
         (("upload", "--kind", "snapshot", "--file", "/nonexistent"), 1, "No such file"),
-        (("enroll", "--url", "x", "--environment", IDS, "--token", TOKEN), 2, "must be like"),
+        (("enroll", "--url", "x", "--environment", IDS, "--token", TOKEN), 2, "must look like"),
         (
             ("enroll", "--url", "http://h", "--environment", IDS, "--labels", "x"),
             2,

@@ -67,5 +67,5 @@ def test_base_url_has_an_origin(text: str, base: str, origin: str) -> None:
     ],
 )
 def test_invalid_base_url_is_refused(text: str) -> None:
-    with pytest.raises(IdentityError, match="must be like"):
+    with pytest.raises(IdentityError, match="must look like"):
         BaseUrl.parse(text)

@@ -84,7 +84,7 @@ def test_a_trace_is_printed(incident: Path, capsys: pytest.CaptureFixture[str]) 
     assert record["steps"][-1]["dropped"] == "schema"
 
     assert main(["replay", str(incident), "--trace", "7"]) == 1
-    assert "there is no record with sequence 7" in capsys.readouterr().err
+    assert "there is no record with sequence number 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

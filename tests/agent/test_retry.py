@@ -7,7 +7,7 @@ import random
 import pytest
 
 from byteor.agent.api import ControlPlaneUnavailable
-from byteor.agent.retry import Backoff, retry_until_answered
+from byteor.agent.retry import Backoff, retry_while_unavailable
 
 
 def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> list[float]:
@@ -60,12 +60,12 @@ def test_default_jitter_spreads_delays_and_first_heartbeats() -> None:
     assert 3.5 < max(first_waits) <= 5.0
 
 
-def test_retry_until_answered_waits_for_the_delays() -> None:
+def test_retry_while_unavailable_waits_for_the_delays() -> None:
     waits: list[float] = []
 
     def call() -> None:
         raise ControlPlaneUnavailable("not ready", 10.0)
 
     with pytest.raises(ControlPlaneUnavailable):
-        retry_until_answered(call, waits.append, Backoff(lambda: 1.0), tries=3)
+        retry_while_unavailable(call, waits.append, Backoff(lambda: 1.0), tries=3)
     assert waits == [12.5, 12.5]
