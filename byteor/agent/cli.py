@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     3: the control plane does not accept the credential.
     """
     options = _parser().parse_args(argv)
-    from .commands import execute  # noqa: PLC0415  not needed by --help, which so starts faster
+    from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast
 
     return execute(options)
 

@@ -89,8 +89,7 @@ class OfferHandler:
             except CredentialRejected:
                 raise
             except RequestRejected as error:
-                # 409: the control plane no longer makes the offer. Any other report is not retried, because a retry would be
-                # rejected too.
+                # 409: the control plane no longer makes the offer. A retry of any other report would be rejected too.
                 _log.warning("report %s of deployment %s: %s", report.status, report.offer.deployment_id, error)
                 self._withdrawn = report.offer
                 self._save(pending=tuple(later))

@@ -44,7 +44,7 @@ def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
         "  approved by   ada@example.com at 2026-10-20T08:00:00.250000Z, valid until 2026-10-20T09:00:00.250000Z\n"
         f"  approval      approval-1, for deploy; key {KID}\n"
         "  decision      approve by ada@example.com at 2026-10-20T08:00:00.250000Z: looks right\n"
-        "  requested by  bob@example.com; 1 required to approve\n"
+        "  requested by  bob@example.com; required approvals: 1\n"
         '  bound to      strategy: {"kind":"all_at_once"}\n'
         '  bound to      target: {"all":true}\n'
         "  environment   environment-1 (prod), project project-1\n"
@@ -57,8 +57,8 @@ def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
         f"  signature     envelope.json, key {KID} (trusted): every byte of deploy-bundle.tar, and the ids, hashes and "
         "times in it\n"
         f"  signature     approval.cred, key {KID} (trusted): the spec, environment, capabilities, approver and "
-        "validity; no configuration, no target\n"
-        f"  signature     approval.json, key {KID} (trusted): the server's record at the export: config_hash, "
+        "validity, but not the configuration or target\n"
+        f"  signature     approval.json, key {KID} (trusted): the server's record when it was exported: config_hash, "
         "spec_hash, strategy, target, decisions\n"
         f"  keys          only {KID}, named with --trust\n"
     )
@@ -78,7 +78,7 @@ def test_an_export_is_only_consistent_when_no_keys_are_named(approved: Files, ve
     assert sum("(not trusted): " in line for line in rest) == 3
     assert keys_ == (
         "  keys          any of the export's signing_keys.json, which came with the files: "
-        "whoever made the files chose these keys"
+        "whoever created the files chose these keys"
     )
     result = verify.result(approved)
     assert result["outcome"] == "consistent"
@@ -163,7 +163,9 @@ def test_the_verifier_accepts_single_files(approved: Files, verify: Verifier, tm
     assert verify.run(*argv[:2], *argv[3:]) == 0  # the credential is in the bundle too
     assert "approved by   ada@example.com" in verify.output
     assert verify.run(*argv[:4]) == 3
-    assert verify.output.startswith("CONSISTENT  but not proven: no approval.json says for which configuration")
+    assert verify.output.startswith(
+        "CONSISTENT  but not proven: approval.json is missing, so the approved configuration"
+    )
 
 
 # -- without approval -------------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ def test_an_approval_after_break_glass_is_proven_by_its_record(makers: World, ve
     assert verify(files, "--trust", KID) == 0
 
     assert (
-        "  approved by   NOBODY before the deployment (break-glass); afterwards ada@example.com at "
+        "  approved by   NOBODY before the deployment (break-glass); later ada@example.com at "
         "2026-10-20T08:00:00.250000Z\n"
     ) in verify.output
     result = verify.result(files, "--trust", KID)

@@ -186,7 +186,7 @@ def test_evidence_without_the_record_is_only_consistent(approved: Files, verify:
     [doubt] = result["doubts"]
     assert doubt["code"] == "evidence.approval_record_missing"
     assert verify(older, "--trust", KID) == 3
-    assert verify.output.startswith("CONSISTENT  but not proven: no approval.json says for which configuration, ")
+    assert verify.output.startswith("CONSISTENT  but not proven: approval.json is missing, so the approved ")
     assert [d["code"] for d in verify.result(older)["doubts"]] == ["keys.exported", "evidence.approval_record_missing"]
 
 

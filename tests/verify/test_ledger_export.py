@@ -132,11 +132,11 @@ def test_an_export_that_begins_later_is_proven_with_after(ledger: Ledger) -> Non
     last, ended = json.loads(LINES[4])["hash"], checkpoint(LINES[:5])
     later = [*LINES[5:], checkpoint(LINES)]
 
-    assert "Name the sequence number".lower() in ledger(later, options=TRUSTED)[1]
+    assert "pass the sequence number" in ledger(later, options=TRUSTED)[1]
     code, output = ledger(later, options=("--after", "5", *TRUSTED))
     assert code == 0
     assert "  events        3, from seq 6 to 8\n" in output
-    assert f"  after         seq 5 {last}, as the export says: compare it with the earlier checkpoint\n" in output
+    assert f"  after         seq 5 {last}, according to the export: compare it with that checkpoint\n" in output
     assert "(trusted): the events from seq 6 to 8, and " in output
     code, output = ledger(later, options=("--after", f"5:{last}", *TRUSTED))
     assert (code, f"  after         seq 5 {last}, which you named\n" in output) == (0, True)
@@ -207,7 +207,7 @@ def test_the_first_fault_of_an_altered_ledger_is_reported(
 FIRST, LATER = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
 REWRITTEN = chained(*(event(number, actor_display="x") for number in range(1, 9)))
 RENUMBERED = chained(*(event(number) for number in range(6, 9)))
-GAP = " 1 to 5 are missing. If the export was meant to begin later, name the sequence number before"
+GAP = " 1 to 5 are missing. If the export is meant to begin later, pass the sequence number before"
 FORGED: dict[str, tuple[list[list[str]], tuple[str, ...], str]] = {
     "only a checkpoint": ([[checkpoint(LINES)]], (), "ledger.cut_off: the events end at seq 0, but the "),
     "only an older checkpoint": ([FIRST[-1:]], (), "ledger.cut_off: "),
