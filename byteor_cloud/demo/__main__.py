@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from byteor_cloud.demo.main_job import Demo
-from byteor_cloud.demo.site import DemoError
+from byteor_cloud.demo.processes import DemoError
 
 
 @contextlib.contextmanager

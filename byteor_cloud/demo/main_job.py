@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from byteor_cloud.demo.site import ApiClient, DemoError, Site, print_step
+from byteor_cloud.demo.processes import ApiClient, DemoError, Processes, print_step
 
 AGENTS = ("edge-1", "edge-2")
 ADMIN, REVIEWER = "ada@example.com", "grace@example.com"
@@ -44,7 +44,7 @@ def plan(*stages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Demo(Site):
+class Demo(Processes):
     """One run of the demo with its people and agents."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
@@ -222,7 +222,7 @@ class Demo(Site):
 
     def print_addresses(self) -> None:
         """Print the URLs and credentials to continue with."""
-        print(f"\n  Site      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
+        print(f"\n  Home      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
         self.sign_in[REVIEWER] |= self.manage("sign_in_link", "--email", REVIEWER)  # the first link was used
         for email, issued in self.sign_in.items():
             print(f"\n  {email}\n    user token        {issued['token']}\n    one-time sign-in  {issued['login_url']}")

@@ -76,7 +76,7 @@ def test_a_second_bootstrap_of_an_organization_changes_nothing(name: str) -> Non
     before = counts()
 
     with pytest.raises(
-        CommandError, match=f"^an organization with the name '{name}' or a similar name exists already$"
+        CommandError, match=f"^an organization with the name '{name}' or a similar name already exists$"
     ):
         run("bootstrap", "--org", name, "--email", "eve@acme.example")
 
@@ -162,7 +162,7 @@ def test_site_is_the_public_url_or_the_bound_address(
 ) -> None:
     config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)
 
-    assert installation.site(config) == expected
+    assert installation.public_url(config) == expected
 
 
 # Commands in separate processes
@@ -188,7 +188,7 @@ def test_bootstrap_runs_without_a_server(cold: Installation) -> None:
     again = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
 
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "CommandError: an organization with the name 'Acme' or a similar name exists already\n"
+    assert again.stderr == "CommandError: an organization with the name 'Acme' or a similar name already exists\n"
 
 
 def test_concurrent_bootstraps_on_a_new_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -43,8 +43,8 @@ def lines() -> list[str]:
 def test_serve_gives_up_after_60_seconds_with_a_line_every_5(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=None)
 
-    with pytest.raises(OperationalError, match=r"^it did not answer within 60 s: connection refused$"):
-        database_wait.insist(attempts, lines.append, clock=attempts.clock)
+    with pytest.raises(OperationalError, match=r"^it did not respond within 60 s: connection refused$"):
+        database_wait.wait_for_attempts(attempts, lines.append, clock=attempts.clock)
 
     assert attempts.now == 1060
     assert len(lines) == 11
@@ -55,7 +55,7 @@ def test_serve_gives_up_after_60_seconds_with_a_line_every_5(lines: list[str]) -
 def test_serve_starts_when_the_database_comes(lines: list[str], end_at: float, said: int) -> None:
     attempts = FakeAttempts(end_at=end_at)
 
-    database_wait.insist(attempts, lines.append, clock=attempts.clock)
+    database_wait.wait_for_attempts(attempts, lines.append, clock=attempts.clock)
 
     assert (attempts.now, len(lines)) == (1000 + end_at, said)
 
@@ -64,7 +64,7 @@ def test_serve_gives_up_when_the_server_refuses(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=7, is_refused=True, error="FATAL: no")
 
     with pytest.raises(OperationalError, match=r"^FATAL: no$"):
-        database_wait.insist(attempts, lines.append, clock=attempts.clock)
+        database_wait.wait_for_attempts(attempts, lines.append, clock=attempts.clock)
 
     assert (attempts.now, len(lines)) == (1007, 1)
 

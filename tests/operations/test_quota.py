@@ -50,10 +50,10 @@ def test_quotas_are_set_cleared_and_printed(world: World) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--org", "nobody", "--agents", "1"), "there is no organization 'nobody'"),
+        (("--org", "nobody", "--agents", "1"), "there is no organization with the id or slug 'nobody'"),
         (("--org", "acme", "--agents", "-1"), "agents must be from 0 to 9223372036854775807."),
         (("--org", "acme", "--drafts", str(2**63)), "drafts must be from 0 to 9223372036854775807."),
-        (("--org", "acme", "--agents", "1", "--clear", "agents"), "--agents and --clear agents exclude each other"),
+        (("--org", "acme", "--agents", "1", "--clear", "agents"), "--agents and --clear agents cannot be combined"),
         (("--org", "acme", "--agents", "many"), "argument --agents: invalid int value: 'many'"),
         (("--org", "acme", "--clear", "users"), "argument --clear: invalid choice: 'users'"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.simulator.planner import ActionKind, Answer, Machine, Planner
+from byteor_cloud.simulator.planner import ActionKind, Machine, Planner, ServerResponse
 from byteor_cloud.simulator.scenarios import HERD_WITHIN_S, Scenario, Setup, choose_traits, first_beat_s
 
 HASH, SPEC = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
@@ -21,7 +21,7 @@ OFFER: dict[str, Any] = {
 }
 MANIFEST = {"predicate": {"deployment_id": "d-1", "spec_hash": SPEC}}
 ENVELOPE = {"payload": base64.b64encode(json.dumps(MANIFEST).encode()).decode()}
-OK = Answer(200, {"accepted": True})
+OK = ServerResponse(200, {"accepted": True})
 
 
 def setup(scenario: Scenario = Scenario.STEADY, **changes: Any) -> Setup:
@@ -29,16 +29,16 @@ def setup(scenario: Scenario = Scenario.STEADY, **changes: Any) -> Setup:
     return Setup(scenario, **given)
 
 
-def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> Answer:
-    return Answer(200, {"next_heartbeat_s": next_s, "desired": desired})
+def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> ServerResponse:
+    return ServerResponse(200, {"next_heartbeat_s": next_s, "desired": desired})
 
 
-def play(planner: Planner, machine: Machine, answers: list[Answer], now: float = 0.0) -> float | None:
-    """Feed a machine these answers one after the other; return the time of its next action."""
+def play(planner: Planner, machine: Machine, responses: list[ServerResponse], now: float = 0.0) -> float | None:
+    """Feed the machine these responses in order. Return the time of its next action."""
     at: float | None = now
-    for answer in answers:
+    for response in responses:
         assert at is not None
-        at = planner.after(machine, answer, at)
+        at = planner.after(machine, response, at)
     return at
 
 
@@ -79,10 +79,10 @@ def test_agent_keeps_the_pace_it_is_told_and_becomes_healthy_with_its_second_hea
 
     assert planner.beat_body(machine, 0.0)["status"] == "starting"
     assert planner.after(machine, beat(next_s=31.5), 1.0) == 32.5
-    assert planner.unwell == 1
+    assert planner.unhealthy == 1
     assert planner.beat_body(machine, 0.0)["status"] == "healthy"
     assert planner.after(machine, beat(next_s=9.5), 32.5) == 42.0
-    assert planner.unwell == 0
+    assert planner.unhealthy == 0
 
 
 def test_scale_shortens_the_interval_but_not_retry_after() -> None:
@@ -90,7 +90,7 @@ def test_scale_shortens_the_interval_but_not_retry_after() -> None:
     (machine,) = planner.machines
 
     assert planner.after(machine, beat(next_s=30.0), 0.0) == 3.0
-    at = planner.after(machine, Answer(503, retry_after_s=20.0), 3.0)
+    at = planner.after(machine, ServerResponse(503, retry_after_s=20.0), 3.0)
     assert at is not None
     assert 23.0 + 0.5 <= at <= 23.0 + 5.0
 
@@ -99,17 +99,17 @@ def test_delays_after_failures_grow_and_end_with_the_first_success() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
-    assert planner.unwell == 0
+    assert planner.unhealthy == 0
 
-    delays = [planner.after(machine, Answer(0), 0.0) for _ in range(10)]
-    assert planner.unwell == 1
+    delays = [planner.after(machine, ServerResponse(0), 0.0) for _ in range(10)]
+    assert planner.unhealthy == 1
     for number, delay in enumerate(delays):
         longest = min(60, 2**number)
         assert delay is not None
         assert 0.1 * longest <= delay <= longest
     assert planner.after(machine, beat(), 0.0) == 10.0
-    assert planner.unwell == 0
-    again = planner.after(machine, Answer(500), 0.0)
+    assert planner.unhealthy == 0
+    again = planner.after(machine, ServerResponse(500), 0.0)
     assert again is not None
     assert again <= 1.0
 
@@ -120,14 +120,14 @@ def test_agent_whose_key_is_refused_stops(status: int) -> None:
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
 
-    assert planner.after(machine, Answer(status), 0.0) is None
-    assert (planner.unwell, planner.refused_for_good) == (1, 1)
+    assert planner.after(machine, ServerResponse(status), 0.0) is None
+    assert (planner.unhealthy, planner.permanently_refused) == (1, 1)
 
 
 def test_refused_body_is_not_sent_again_at_once() -> None:
     planner = Planner(setup(agents=1))
 
-    at = planner.after(planner.machines[0], Answer(400, {"detail": "Unknown field."}), 0.0)
+    at = planner.after(planner.machines[0], ServerResponse(400, {"detail": "Unknown field."}), 0.0)
 
     assert at is not None
     assert at > 0
@@ -140,7 +140,9 @@ def accept(planner: Planner, machine: Machine, offer: dict[str, Any]) -> list[tu
     while at is not None and machine.action is not ActionKind.BEAT:
         actions.append((machine.action, (machine.report or "") if machine.action is ActionKind.REPORT else ""))
         is_fetch = machine.action is ActionKind.FETCH
-        at = planner.after(machine, Answer(200, {"desired": {**offer, "envelope": ENVELOPE}}) if is_fetch else OK, at)
+        at = planner.after(
+            machine, ServerResponse(200, {"desired": {**offer, "envelope": ENVELOPE}}) if is_fetch else OK, at
+        )
     return actions
 
 
@@ -176,7 +178,7 @@ def test_chosen_agents_fail_an_offer_once_and_recover() -> None:
     assert planner.beat_body(first, 0.0)["status"] == "failed"
     play(planner, first, [beat(OFFER), beat(OFFER), beat(OFFER)])
     assert planner.beat_body(first, 0.0)["status"] == "healthy"
-    assert first.is_well
+    assert first.is_healthy
     assert accept(planner, first, {**OFFER, "offered_at": "2026-11-24T11:00:00Z"})[-1] == ("report", "active")
 
 
@@ -190,8 +192,8 @@ def test_no_agent_fails_on_purpose_outside_of_the_rollout() -> None:
 def test_withdrawn_offer_ends_in_a_heartbeat_and_is_not_tried_again(refused_at: int) -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
-    fetched = Answer(200, {"desired": {**OFFER, "envelope": ENVELOPE}})
-    refusal = Answer(409) if refused_at else Answer(200, {"desired": None})
+    fetched = ServerResponse(200, {"desired": {**OFFER, "envelope": ENVELOPE}})
+    refusal = ServerResponse(409) if refused_at else ServerResponse(200, {"desired": None})
 
     at = play(planner, machine, [*[beat(OFFER), fetched, OK, OK, OK][: refused_at + 1], refusal])
 
@@ -220,7 +222,7 @@ def test_flapping_agents_disappear_for_long_and_all_are_back_in_the_end() -> Non
     boots = machine.boots
     play(planner, machine, [beat()] * 10, now)
     assert machine.boots == boots
-    assert machine.is_well
+    assert machine.is_healthy
 
 
 def test_each_start_of_a_machine_has_another_boot_id_if_the_server_takes_one() -> None:
@@ -245,7 +247,7 @@ def test_clones_use_another_agents_key_with_their_own_boot_id_until_the_trouble_
     assert ids[0] != ids[1]
     assert planner.after(clone, beat(), 59.0) == 69.0
     assert planner.after(clone, beat(), 60.0) is None
-    assert planner.unwell == 200  # clones are not counted
+    assert planner.unhealthy == 200  # clones are not counted
 
 
 def test_skewed_clocks_change_the_pace_and_never_make_the_uptime_negative() -> None:

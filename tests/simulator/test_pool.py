@@ -127,7 +127,7 @@ def test_each_way_to_get_no_response_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert reasons == [
         "connection closed without a response",
         "connection closed within a response",
-        "it sent no HTTP/1.1 response",
+        "not an HTTP/1.1 response",
         "no response in time",
         "connection refused",
     ]

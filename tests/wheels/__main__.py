@@ -22,7 +22,7 @@ import requests
 import yaml
 
 from byteor_cloud.demo.main_job import plan
-from byteor_cloud.demo.site import ApiClient, DemoError
+from byteor_cloud.demo.processes import ApiClient, DemoError
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -33,14 +33,14 @@ class ApiClient:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of the response. Raises DemoError with the response of a failed request."""
+        """Send a request and return the JSON of the response. Raises DemoError if the request fails."""
         response = self._session.request(method, self._base + path, json=body, timeout=30)
         if not response.ok:
             raise DemoError(f"{method} {path}: {response.status_code} {response.text[:500]}")
         return response.json()
 
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
-        """Poll ``path`` until ``is_done`` returns True for its JSON, and return that. Raises DemoError after a minute."""
+        """Poll ``path`` until ``is_done`` accepts its JSON, and return that. Raises DemoError after a minute."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             if is_done(found := self("GET", path)):
@@ -68,8 +68,8 @@ def free_address() -> str:
     raise DemoError(f"all ports from {FIRST_PORT} to {LAST_PORT - 1} are in use")
 
 
-class Site:
-    """A control plane and agents: the processes that one run of the demo starts."""
+class Processes:
+    """The processes that one run of the demo starts: a control plane and agents."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
         self.data_dir = data_dir
@@ -81,7 +81,7 @@ class Site:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a process, optionally with more environment variables. Its output goes to NAME.log in the data folder."""
+        """Start a process, optionally with more environment variables. It logs to NAME.log in the data folder."""
         environ = {**self.environ, **(variables or {})}
         with (self.data_dir / f"{name}.log").open("ab") as log:
             # With its own process group, Ctrl-C reaches only the demo, which then stops the processes in order.
