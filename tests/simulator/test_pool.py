@@ -113,7 +113,7 @@ def test_each_way_to_get_no_response_is_named(monkeypatch: pytest.MonkeyPatch) -
             pass
         connection.close()
 
-    monkeypatch.setattr(pool_module, "_ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(pool_module, "_RESPONSE_TIMEOUT_S", 0.5)
     reasons = []
     for serve in (close_at_once, close_within, answer_nonsense, never_answer):
         with server(serve) as address:
