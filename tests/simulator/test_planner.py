@@ -1,4 +1,4 @@
-"""The decisions of simulated agents, without sockets and without waiting."""
+"""Tests of the decisions of simulated agents, without sockets or waiting."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def play(planner: Planner, machine: Machine, responses: list[ServerResponse], no
 
 
 def history(scenario: Scenario, **changes: Any) -> list[tuple[int, float | None, str]]:
-    """Return what a small fleet does in 100 simulated seconds if everything is answered 200."""
+    """Return the heartbeats of a small fleet in 100 simulated seconds if every response is 200."""
     planner = Planner(setup(scenario, agents=20, **changes))
     happened: list[tuple[int, float | None, str]] = []
     due: list[tuple[float, Machine]] = [(planner.first(machine), machine) for machine in planner.machines]
@@ -63,7 +63,7 @@ def test_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
     assert history(scenario) != history(scenario, seed=8)
 
 
-def test_first_heartbeats_are_spread_over_the_interval_or_over_the_herd() -> None:
+def test_first_heartbeats_are_spread_over_interval_or_herd() -> None:
     steady = [first_beat_s(setup(interval_s=40.0, interval_scale=0.5), number) for number in range(200)]
     herd = [first_beat_s(setup(Scenario.HERD, interval_s=300.0), number) for number in range(200)]
 
@@ -73,7 +73,7 @@ def test_first_heartbeats_are_spread_over_the_interval_or_over_the_herd() -> Non
         assert sum(time < within / 2 for time in times) == pytest.approx(100, abs=25)
 
 
-def test_agent_keeps_the_pace_it_is_told_and_becomes_healthy_with_its_second_heartbeat() -> None:
+def test_agent_follows_requested_interval_and_is_healthy_at_second_heartbeat() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
 
@@ -85,7 +85,7 @@ def test_agent_keeps_the_pace_it_is_told_and_becomes_healthy_with_its_second_hea
     assert planner.unhealthy == 0
 
 
-def test_scale_shortens_the_interval_but_not_retry_after() -> None:
+def test_scale_shortens_interval_but_not_retry_after() -> None:
     planner = Planner(setup(agents=1, interval_scale=0.1))
     (machine,) = planner.machines
 
@@ -95,7 +95,7 @@ def test_scale_shortens_the_interval_but_not_retry_after() -> None:
     assert 23.0 + 0.5 <= at <= 23.0 + 5.0
 
 
-def test_delays_after_failures_grow_and_end_with_the_first_success() -> None:
+def test_delays_grow_with_failures_until_first_success() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
@@ -115,7 +115,7 @@ def test_delays_after_failures_grow_and_end_with_the_first_success() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_agent_whose_key_is_refused_stops(status: int) -> None:
+def test_agent_with_rejected_key_stops(status: int) -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
@@ -124,7 +124,7 @@ def test_agent_whose_key_is_refused_stops(status: int) -> None:
     assert (planner.unhealthy, planner.permanently_refused) == (1, 1)
 
 
-def test_refused_body_is_not_sent_again_at_once() -> None:
+def test_rejected_body_is_not_resent_immediately() -> None:
     planner = Planner(setup(agents=1))
 
     at = planner.after(planner.machines[0], ServerResponse(400, {"detail": "Unknown field."}), 0.0)
@@ -134,7 +134,7 @@ def test_refused_body_is_not_sent_again_at_once() -> None:
 
 
 def accept(planner: Planner, machine: Machine, offer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Let a machine handle an offer that is not withdrawn; return its actions and reports."""
+    """Let a machine handle an offer that is not withdrawn. Returns its actions and reports."""
     actions: list[tuple[str, str]] = []
     at = planner.after(machine, beat(offer), 0.0)
     while at is not None and machine.action is not ActionKind.BEAT:
@@ -146,7 +146,7 @@ def accept(planner: Planner, machine: Machine, offer: dict[str, Any]) -> list[tu
     return actions
 
 
-def test_offer_is_fetched_downloaded_reported_and_then_shown_in_heartbeats() -> None:
+def test_offer_is_fetched_downloaded_reported_and_shown_in_heartbeats() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
 
@@ -163,12 +163,12 @@ def test_offer_is_fetched_downloaded_reported_and_then_shown_in_heartbeats() -> 
         "bundle_hash": HASH,
         "spec_hash": SPEC,
     }
-    assert planner.after(machine, beat(OFFER), 5.0) == 15.0  # the same offer again is nothing to do
+    assert planner.after(machine, beat(OFFER), 5.0) == 15.0  # the same offer is not handled again
     assert accept(planner, machine, {**OFFER, "offered_at": "2026-11-24T11:00:00Z"})[-1] == ("report", "active")
     assert accept(planner, machine, {**OFFER, "action": "rollback"})[-1] == ("report", "rolled_back")
 
 
-def test_chosen_agents_fail_an_offer_once_and_recover() -> None:
+def test_chosen_agents_fail_offer_once_and_recover() -> None:
     planner = Planner(setup(Scenario.ROLLOUT, failing_percent=20.0))
     outcomes = [accept(planner, machine, OFFER)[-1][1] for machine in planner.machines]
     failed = [machine for machine, outcome in zip(planner.machines, outcomes, strict=True) if outcome == "failed"]
@@ -182,14 +182,14 @@ def test_chosen_agents_fail_an_offer_once_and_recover() -> None:
     assert accept(planner, first, {**OFFER, "offered_at": "2026-11-24T11:00:00Z"})[-1] == ("report", "active")
 
 
-def test_no_agent_fails_on_purpose_outside_of_the_rollout() -> None:
+def test_no_agent_fails_on_purpose_in_other_scenarios() -> None:
     planner = Planner(setup(failing_percent=100.0))
 
     assert {accept(planner, machine, OFFER)[-1][1] for machine in planner.machines} == {"active"}
 
 
 @pytest.mark.parametrize("refused_at", range(5))
-def test_withdrawn_offer_ends_in_a_heartbeat_and_is_not_tried_again(refused_at: int) -> None:
+def test_withdrawn_offer_is_not_retried(refused_at: int) -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     fetched = ServerResponse(200, {"desired": {**OFFER, "envelope": ENVELOPE}})
@@ -204,7 +204,7 @@ def test_withdrawn_offer_ends_in_a_heartbeat_and_is_not_tried_again(refused_at: 
     assert planner.after(machine, beat(OFFER), 20.0) == 30.0
 
 
-def test_flapping_agents_disappear_for_long_and_all_are_back_in_the_end() -> None:
+def test_flapping_agents_become_stale_and_recover() -> None:
     planner = Planner(setup(Scenario.FLAPPING, seconds=1000.0))
     chosen = [machine for machine in planner.machines if machine.traits.flaps]
     assert len(chosen) == pytest.approx(40, abs=15)
@@ -218,14 +218,14 @@ def test_flapping_agents_disappear_for_long_and_all_are_back_in_the_end() -> Non
         now = at
     assert machine.boots > 1
     assert longest > 30  # more than three intervals: stale
-    assert now <= 610  # back one interval after the trouble ended
+    assert now <= 610  # up again within one interval after the trouble ended
     boots = machine.boots
     play(planner, machine, [beat()] * 10, now)
     assert machine.boots == boots
     assert machine.is_healthy
 
 
-def test_each_start_of_a_machine_has_another_boot_id_if_the_server_takes_one() -> None:
+def test_boot_id_changes_at_each_start_if_server_accepts_it() -> None:
     planner = Planner(setup(Scenario.FLAPPING, agents=1), sends_boot_id=True)
     (machine,) = planner.machines
     first = planner.beat_body(machine, 0.0)["boot_id"]
@@ -236,7 +236,7 @@ def test_each_start_of_a_machine_has_another_boot_id_if_the_server_takes_one() -
     assert "boot_id" not in Planner(setup()).beat_body(machine, 0.0)
 
 
-def test_clones_use_another_agents_key_with_their_own_boot_id_until_the_trouble_ends() -> None:
+def test_clones_share_key_with_own_boot_id_until_trouble_ends() -> None:
     planner = Planner(setup(Scenario.CLONED), sends_boot_id=True)
     originals, clones = planner.machines[:200], planner.machines[200:]
 
@@ -250,7 +250,7 @@ def test_clones_use_another_agents_key_with_their_own_boot_id_until_the_trouble_
     assert planner.unhealthy == 200  # clones are not counted
 
 
-def test_skewed_clocks_change_the_pace_and_never_make_the_uptime_negative() -> None:
+def test_skewed_clocks_change_interval_and_uptime_is_never_negative() -> None:
     planner = Planner(setup(Scenario.CLOCK_SKEWED))
     waits = [planner.after(machine, beat(), 0.0) or 0.0 for machine in planner.machines]
 
@@ -263,7 +263,7 @@ def test_skewed_clocks_change_the_pace_and_never_make_the_uptime_negative() -> N
 
 @pytest.mark.parametrize("agents", [1, 2, 3])
 @pytest.mark.parametrize("scenario", [Scenario.FLAPPING, Scenario.SLOW, Scenario.CLONED, Scenario.CLOCK_SKEWED])
-def test_smallest_fleets_have_the_scenarios_trait_too(scenario: Scenario, agents: int) -> None:
+def test_scenarios_affect_even_smallest_fleets(scenario: Scenario, agents: int) -> None:
     made = setup(scenario, agents=agents)
     traits = [choose_traits(made, number) for number in range(agents)]
 

@@ -213,10 +213,10 @@ def _entry(name: str, type_: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
 
 ENTRIES: dict[str, tuple[Callable[[Files], bytes], str]] = {
     "a foreign file": (lambda files: _archive(files, _entry("zz.txt")), "evidence.entry_extra: zz.txt "),
-    "a path outside of the archive": (lambda files: _archive(files, _entry("../../evil")), "evidence.entry_extra: ../../evil "),
+    "a path outside of it": (lambda files: _archive(files, _entry("../../evil")), "evidence.entry_extra: ../../evil "),
     "an absolute path": (lambda files: _archive(files, _entry("/tmp/evil")), "evidence.entry_extra: /tmp/evil "),
     "a file in a folder": (lambda files: _archive(files, _entry("x/envelope.json")), "evidence.entry_extra: x/envel"),
-    "another spelling of a name": (lambda files: _archive(files, _entry("./envelope.json")), "evidence.entry_extra: ./envel"),
+    "another form of a name": (lambda files: _archive(files, _entry("./envelope.json")), "evidence.entry_extra: ./en"),
     "a duplicate": (
         lambda files: _archive(files, _entry("envelope.json")), "evidence.malformed: e.tar: 'envelope.json' is "),
     "a symbolic link": (

@@ -76,7 +76,7 @@ def promote(
 
 
 def _add_version(environment: Environment, *, actor: Actor, name: str, **fields: Any) -> Version:
-    """Number and store a version. The caller must have locked the environment, so that numbers are unique."""
+    """Number and store a version. The caller must have locked the environment, so that numbers have no gaps."""
     last_number = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
     version = Version.objects.create(
         environment=environment, name=name, number=(last_number or 0) + 1, created_by=actor.display, **fields
