@@ -23,7 +23,7 @@ from apps.tenancy.models import Environment, Stateful
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.server import counters
 
-CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
+CACHE_S = 5.0  # frequent scrapes, or several scrapers, must not load the database
 TIMEOUT_MS = 2000
 MAX_UNSEALED = 10_000  # limit for the count of each chain, because an exact number would cost too much
 logger = structlog.get_logger(__name__)
@@ -130,7 +130,7 @@ def _agents() -> tuple[facts.States, int]:
 
 
 def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
-    rows = model._base_manager.order_by().values("status").annotate(count=Count("pk"))  # type: ignore[misc]  # abstract
+    rows = model._base_manager.order_by().values("status").annotate(count=Count("pk"))  # type: ignore[misc]  # Stateful is abstract
     return _gauge(name, help_text, model.machine.states, {row["status"]: row["count"] for row in rows})
 
 

@@ -49,7 +49,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "pid": os.getpid(),
             "cwd": str(Path.cwd()),
             "args": [Path(sys.argv[0]).name],
-            # Only the pipeline's own variables, without secret values: the host's may contain others.
+            # Only the pipeline's own variables, without secret values. Other variables of the host may be secrets.
             "env": AgentRuntimeConfig.parse(bundle.runtime_config).shown_env(),
             "proc_status": _proc_status(),
         },

@@ -89,7 +89,7 @@ class OfferHandler:
             except CredentialRejected:
                 raise
             except RequestRejected as error:
-                # 409: the control plane no longer makes the offer. A retry of any other report would be rejected too.
+                # 409: the control plane no longer makes the offer. Any other rejected report would be rejected again.
                 _log.warning("report %s of deployment %s: %s", report.status, report.offer.deployment_id, error)
                 self._withdrawn = report.offer
                 self._save(pending=tuple(later))
@@ -97,7 +97,7 @@ class OfferHandler:
             self._save(pending=tuple(later))
 
     def needs_handling(self, desired: ReceivedOffer) -> bool:
-        """Return whether the offer is not running, failed or withdrawn yet."""
+        """Return whether the offer still has to be handled: it is neither running, failed nor withdrawn."""
         running, failed = self.progress.running, self.progress.last_failed
         settled = {self._withdrawn, running and running.offer, failed and failed.offer}
         return desired not in settled

@@ -27,7 +27,7 @@ class OfferStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedOffer:
-    """A bundle that the control plane tells this agent to run.
+    """The control plane's request to run a bundle.
 
     The same bundle with another ``offered_at`` is a new offer: somebody retried the deployment.
     """

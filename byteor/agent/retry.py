@@ -11,7 +11,7 @@ from .api import ControlPlaneUnavailable
 _log = logging.getLogger("byteor.agent")
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
-_MAX_RANDOM_SHARE = 0.25  # longest random delay, as a share of the Retry-After time to which it is added
+_MAX_RANDOM_SHARE = 0.25  # of the Retry-After time: the random delay that is added to it, unless the backoff is longer
 
 
 def _jitter() -> float:

@@ -23,7 +23,7 @@ def read(data: bytes, trust: Trust, bundle_hash: str) -> tuple[ApprovalRecord, s
     try:
         record, kid = approval_record.verify_record(parse_object(data), trust.keyset, bundle_hash)
         for member in (record.bound, record.shown):
-            canonical(member)  # fails now rather than while the proof is printed
+            canonical(member)  # fail here, not while the proof is printed
     except (Refused, ValueError) as error:  # the text of a Refused begins with its code
         raise Unproven(EvidenceCode.APPROVAL_RECORD, f"{APPROVAL_RECORD}: {error}") from error
     trust.check(kid)
@@ -63,7 +63,7 @@ def _check_decisions(record: ApprovalRecord, credential: Payload) -> None:
         raise Unproven(EvidenceCode.NOT_APPROVED, f"somebody denied the approval {record.approval_id}")
     if len(record.approvers) < record.required_approvals:
         detail = f"{len(record.approvers)} of {record.required_approvals} required people approved"
-        raise Unproven(EvidenceCode.NOT_APPROVED, f"{detail}; each person counts once, the requester not at all")
+        raise Unproven(EvidenceCode.NOT_APPROVED, f"{detail}; each person counts once")
     counted = {decision.decided_by for decision in record.decisions if decision.user_id in record.approvers}
     if credential.issued_by not in counted:
         raise _differs(f"{CREDENTIAL} was issued by {credential.issued_by}, who did not approve")

@@ -251,7 +251,7 @@ def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> 
         return {}
     try:
         deployment = parse_object(data)
-        canonical(deployment)  # fails now rather than while the proof is printed
+        canonical(deployment)  # fail here, not while the proof is printed
     except ValueError as error:
         raise Unproven(EvidenceCode.MALFORMED, f"{DEPLOYMENT}: {error}") from error
     signed = {**manifest.document(), "bundle_hash": bundle_hash}

@@ -29,7 +29,7 @@ _HINT = ". If the export is meant to begin later, pass the sequence number befor
 
 
 class Start(NamedTuple):
-    """The link after which an export begins, as named by the caller. ``hash`` is None if the caller did not name it."""
+    """The link after which an export begins. ``hash`` is None as long as only the sequence number is known."""
 
     seq: int = 0
     hash: str | None = None

@@ -221,7 +221,7 @@ class Demo(Processes):
             raise DemoError("two replays of the same incident have different results")
 
     def print_addresses(self) -> None:
-        """Print the URLs and credentials to continue with."""
+        """Print the URLs and credentials for further use."""
         print(f"\n  Home      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
         self.sign_in[REVIEWER] |= self.manage("sign_in_link", "--email", REVIEWER)  # the first link was used
         for email, issued in self.sign_in.items():

@@ -162,7 +162,7 @@ class Planner:
     def _uptime_s(self, machine: Machine, now: float) -> float:
         """Return the seconds since the start by the machine's clock, which may jump. The result is never negative."""
         traits = machine.traits
-        # The clock jumps in the middle of the scenario's trouble.
+        # The clock jumps halfway through the time in which agents misbehave.
         jump_s = traits.clock_offset_s if now > self.setup.trouble_ends_s / 2 else 0.0
         return round(max(0.0, (now - machine.booted_s) * traits.clock_rate + jump_s), 1)
 

@@ -39,7 +39,7 @@ class Attempts(Protocol):
     error: str
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to this long for the database to accept or permanently refuse a connection. Return whether it did."""
+        """Wait up to ``seconds`` for success or a permanent refusal. Returns whether either happened."""
 
     @property
     def is_refused(self) -> bool:

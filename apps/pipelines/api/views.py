@@ -36,7 +36,7 @@ class _DiffMixin(EnvironmentViewSet):
     undigested_fields = frozenset({"plan", "spec", "spec_kv"})
 
     def against(self) -> Version:
-        """Return the version that ``against`` names. Raises NotFound."""
+        """Return the version in the parameter ``against``. Raises NotFound."""
         version = Version.objects.filter(environment=self.environment, pk=self.parameter_values["against"]).first()
         if version is None:
             raise NotFound("There is no such version in this environment.")

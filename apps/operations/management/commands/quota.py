@@ -30,7 +30,7 @@ class Command(OperatorCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the organization, an option for each quota, and the output format."""
+        """Add the options for the organization, each quota and the output format."""
         parser.add_argument("--org", required=True, help="id or slug of the organization")
         for option, text in _OPTIONS.items():
             parser.add_argument(option, type=int, metavar="N", help=text)

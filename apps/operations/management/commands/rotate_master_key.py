@@ -105,7 +105,7 @@ def _summary(counts: Mapping[str, int]) -> str:
 
 
 def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
-    """Yield the lines that tell the operator what to do next."""
+    """Yield lines with the operator's next steps."""
     stored = MasterKey.objects.get()
     without = _hosts_without(stored.key_id)
     behind = [host for host in hosts.others() if stored.key_id == host.previous_key_id]

@@ -126,7 +126,7 @@ def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor
 
 
 def _environment(current: Config) -> dict[str, str]:
-    """Return a child's environment variables. The path in DATA_DIR may be relative to this process's folder."""
+    """Return a child's environment variables. DATA_DIR becomes absolute, because a child may run in another folder."""
     return {**os.environ, f"{PREFIX}DATA_DIR": str(current.data_dir)}
 
 
