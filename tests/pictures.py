@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from byteor_cloud.demo.main_job import ADMIN, Demo
-from byteor_cloud.demo.site import ApiClient, DemoError
+from byteor_cloud.demo.processes import ApiClient, DemoError
 from tests.browser.conftest import ARGS, CHROMIUM
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"

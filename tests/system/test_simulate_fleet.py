@@ -160,8 +160,8 @@ def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None
     refuse("must be given as its URL", **{**there, "environment": "nonsense"}, token=unknown)
     refuse("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")
     refuse("plain HTTP", url="https://127.0.0.1")
-    refuse("must be like http://", url="127.0.0.1:8080")
-    refuse("give --environment, and an enrollment token", url=site.installation.base)
+    refuse("must look like http://", url="127.0.0.1:8080")
+    refuse("use --environment and an enrollment token", url=site.installation.base)
     refuse("not a readable file of agents", **there, keys=str(broken))
     for option in ({"agents": "100001"}, {"connections": "1001"}, {"scenario": "chaos"}, {"interval-scale": "0"}):
         refuse("argument --", **there, **option)

@@ -52,13 +52,13 @@ def test_operator_role_is_granted_and_revoked(world: World) -> None:
 
 def test_repeated_grant_or_revocation_is_reported_but_not_recorded(world: World) -> None:
     email = "viewer@acme.example"
-    assert run("installation_operator", "revoke", "--email", email) == (0, [f"{email} is no installation operator"])
+    assert run("installation_operator", "revoke", "--email", email) == (0, [f"{email} is not an installation operator"])
     run("installation_operator", "grant", "--email", email)
     events = AuditEvent.objects.count()
 
     assert run("installation_operator", "grant", "--email", email) == (
         0,
-        [f"{email} is an installation operator already"],
+        [f"{email} is already an installation operator"],
     )
 
     assert AuditEvent.objects.count() == events

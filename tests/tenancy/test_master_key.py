@@ -102,7 +102,7 @@ def test_all_values_are_encrypted_under_new_master_key(world: World, settings: A
     output = command()
 
     assert output.splitlines() == [
-        f"{len(before) + 1} values were encrypted again with the current master key ({new_id}): 2 signing keys,"
+        f"{len(before) + 1} values were re-encrypted with the current master key ({new_id}): 2 signing keys,"
         " 1 stored response, 1 webhook secret, 1 previous webhook secret.",
         f"None of the hosts seen in the last 60 seconds needs the previous key ({old_id}).",
         "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS on each host, and restart the host.",
@@ -174,8 +174,8 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
     output = command()
 
     assert output.splitlines() == [
-        f"2 values were encrypted again with the current master key ({vault.own_key_ids()[0]}): 2 signing keys.",
-        f"The previous key stays in {previous} until you run rotate_master_key --finish.",
+        f"2 values were re-encrypted with the current master key ({vault.own_key_ids()[0]}): 2 signing keys.",
+        f"The previous key is kept in {previous} until you run rotate_master_key --finish.",
     ]
     assert read_key(previous) == old != read_key(present)
     # A process that was already running reads the same files, and encrypts under the new key.
@@ -185,7 +185,7 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
     # A second run replaces no key before the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
-    assert "The previous key is removed" in command("--finish")
+    assert "The previous key was removed" in command("--finish")
     assert sorted(tmp_path.iterdir()) == [present]
     assert signing_keys.active_private_key(world.organization.pk) == raw
     assert command().startswith("2 values")

@@ -34,7 +34,7 @@ def test_rotation_is_refused_while_a_host_lacks_the_new_key(world: World, on_hos
     first, *listed, last = str(refused.value).splitlines()
     assert first.startswith("nothing was changed, because these hosts have the master key ")
     assert [line.split(" since ")[0] for line in listed] == ["  edge-2 (api, /srv),", "  edge-3 (api, /srv),"]
-    assert last == "Set it there, restart them, and run rotate_master_key again."
+    assert last == "Set it there, restart these hosts, and run rotate_master_key again."
     assert everything() == before
 
 
@@ -44,17 +44,17 @@ def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -
 
     first, *rest = rotate_master_key()
 
-    assert first.startswith("1 value was encrypted again")
+    assert first.startswith("1 value was re-encrypted")
     assert rest[0] == "These hosts still have the previous key as BYTEOR_CLOUD_MASTER_KEY:"
     assert rest[1].startswith("  edge-2 (api, /srv), since 20")
     assert rest[2:] == [
         "Next: set BYTEOR_CLOUD_MASTER_KEY to the current key on these hosts, and restart them.",
-        "Then run rotate_master_key again. Keep the previous key until it lists no hosts.",
+        "Then run rotate_master_key again. Keep the previous key until that command lists no hosts.",
     ]
     # A host with only the old key that started while the command ran is listed as well.
     lagging = announce("edge-3", OLD)
     text = "\n".join(rotate_master_key())
-    assert "These hosts do not have this key. They are not ready, and return 503 where they need it:\n  edge-3" in text
+    assert "They are not ready, and return 503 for requests that need it:\n  edge-3" in text
     assert "unset" not in text
 
     Host.objects.filter(pk__in=[behind, lagging]).delete()
@@ -122,7 +122,7 @@ def test_hosts_of_same_data_folder_do_not_block_rotation(world: World, on_host: 
     assert previous.exists()
 
     Host.objects.filter(pk=stranger).delete()
-    assert rotate_master_key("--finish")[1].startswith("The previous key is removed.")
+    assert rotate_master_key("--finish")[1].startswith("The previous key was removed.")
     assert not previous.exists()
 
 

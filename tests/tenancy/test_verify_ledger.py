@@ -46,7 +46,7 @@ def test_verify_ledger_locates_altered_event(world: World, other: World, seals: 
     )
     assert f"acme {world.organization.pk}: 1 fault; " in output[1]
     assert f"umbrella {other.organization.pk}: ok; " in output[2]
-    assert output[4] == "the ledger is not intact"
+    assert output[4] == "at least one ledger is not intact"
 
 
 def test_verify_ledger_prints_number_of_unsealed_events(world: World, seals: Any) -> None:
@@ -102,7 +102,10 @@ def test_checkpoint_of_other_organization_is_rejected(world: World, other: World
 
     code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(file))
 
-    assert (code, output) == (1, [f"{file}: the checkpoint belongs to organization {other.organization.pk}"])
+    assert (code, output) == (
+        1,
+        [f"{file}: the checkpoint belongs to organization {other.organization.pk}, which is not verified"],
+    )
 
 
 @pytest.mark.parametrize(
