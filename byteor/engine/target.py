@@ -10,9 +10,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The agents of a deployment, by ids or by a label selector. Without both, all agents of the environment.
+    """The agents of a deployment, by ids or by a label selector. Without either, all agents of the environment.
 
-    The ids are kept as texts, because converting 100,000 of them each time a deployment is read would be slow.
+    The ids are kept as strings, because converting 100,000 of them each time a deployment is read would be slow.
     """
 
     agents: tuple[str, ...] | None = None
@@ -87,7 +87,7 @@ class ReplayTarget:
 class ApprovalTarget:
     """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
 
-    ``resolved`` holds the ids of the first of ``count`` agents. A replay has neither.
+    ``resolved`` contains the first ids of the ``count`` agents. A replay has neither.
     """
 
     bound: Target | ReplayTarget
