@@ -58,13 +58,13 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ),
     ],
 )
-def test_each_rule_blocks_or_does_not(
+def test_rules_return_expected_blockers(
     others: tuple[OtherDeployment, ...], more: dict[str, Any], expected: list[tuple[C, tuple[int, ...]]]
 ) -> None:
     assert found(*others, **more) == expected
 
 
-def test_sentences_name_what_is_in_the_way() -> None:
+def test_sentences_name_blocking_deployments() -> None:
     crowd = [replace(RUNS, id=UUID(int=10 + n), label=f"trades/{n}", **SHARED) for n in range(5)]
 
     blockers = find_blockers(StartFacts(1, (replace(RUNS, **MINE), *crowd), FREEZE))

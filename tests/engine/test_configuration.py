@@ -31,7 +31,7 @@ def changes_with(**fields: Any) -> list[tuple[str, str, str, str | None, str | N
     ]
 
 
-def test_the_same_configuration_has_no_changes() -> None:
+def test_equal_configurations_have_no_changes() -> None:
     assert diff_configurations(with_fields(), with_fields(env=dict(reversed(OLD["env"].items())))) == ()
 
 
@@ -73,7 +73,7 @@ def test_changes_are_sorted_by_field_and_path() -> None:
     ]  # fmt: skip
 
 
-def test_every_value_of_a_first_configuration_is_added() -> None:
+def test_every_value_of_first_configuration_is_added() -> None:
     found = diff_configurations(None, with_fields(stage_config={}))
 
     assert found == (
@@ -85,7 +85,7 @@ def test_every_value_of_a_first_configuration_is_added() -> None:
     )
 
 
-def test_a_deeply_nested_configuration_is_compared() -> None:
+def test_deeply_nested_configuration_is_compared() -> None:
     deep: Any = "end"
     for _ in range(900):
         deep = {"a": deep}

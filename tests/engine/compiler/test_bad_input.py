@@ -56,7 +56,7 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_a_hostile_text_of_four_mebibytes_is_answered_within_limits(text: str) -> None:
+def test_hostile_text_of_4_mib_is_checked_within_limits(text: str) -> None:
     program = textwrap.dedent(PROGRAM).replace("TEXT", text)
     answer = subprocess.run(
         [sys.executable, "-c", program],
@@ -72,7 +72,7 @@ def test_a_hostile_text_of_four_mebibytes_is_answered_within_limits(text: str) -
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_anything_takes_work_in_proportion_to_its_length(text: str) -> None:
+def test_work_is_proportional_to_input_size(text: str) -> None:
     def work(size: int) -> None:
         try:
             value = parse_plan(eval(text, {"N": size}))
@@ -113,7 +113,7 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("base", ["ring", "graph"])
-def test_an_odd_value_gets_a_diagnostic_wherever_it_is(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
+def test_odd_value_gets_diagnostic_anywhere_in_plan(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
     plan = request.getfixturevalue(base)
 
     def visit(holder: Any, keys: list[Any]) -> None:
@@ -136,7 +136,7 @@ def test_an_odd_value_gets_a_diagnostic_wherever_it_is(odd: Any, base: str, requ
     assert not compile_plan(plan, target=odd).ok or odd is None
 
 
-def test_a_list_that_contains_itself_gets_a_diagnostic(ring: Any) -> None:
+def test_self_containing_list_gets_diagnostic(ring: Any) -> None:
     loop: list[Any] = []
     loop.append(loop)
     ring["single_ring"]["stages"] = loop
@@ -144,7 +144,7 @@ def test_a_list_that_contains_itself_gets_a_diagnostic(ring: Any) -> None:
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0"]
 
 
-def test_the_diagnostic_of_an_odd_key_points_to_its_object(ring: Any) -> None:
+def test_diagnostic_for_odd_key_points_to_its_object(ring: Any) -> None:
     ring["x" * 65] = ring["\ud800"] = ring["a\n"] = 1
     ring["labels"] = {"\x00": "a", "k" * 65: "a", "": "a", "ok": "a"}
 
@@ -159,7 +159,7 @@ def test_the_diagnostic_of_an_odd_key_points_to_its_object(ring: Any) -> None:
 
 
 @pytest.mark.parametrize(("length", "ok"), [(63, True), (64, False)])
-def test_a_name_has_at_most_63_characters(length: int, ok: bool, ring: Any) -> None:
+def test_names_are_limited_to_63_characters(length: int, ok: bool, ring: Any) -> None:
     ring["single_ring"]["ingress"] = "a" * length
 
     assert compile_plan(ring).ok is ok

@@ -53,7 +53,7 @@ def test_installed_ops_compile_and_run(site: Path, ring: Any) -> None:
     assert ops.process("nothing:1") is None
 
 
-def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
+def test_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "moody": "acme_stages:moody"})
     ops = Ops.installed()
 
@@ -72,7 +72,7 @@ def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
     ]
 
 
-def test_an_op_that_is_not_installed_is_unknown(ring: Any) -> None:
+def test_uninstalled_op_is_unknown(ring: Any) -> None:
     assert [code for code, *_ in compile_op(ring, "repeat:3")] == ["stage.unknown_op"]
 
 
@@ -86,7 +86,7 @@ def test_an_op_that_is_not_installed_is_unknown(ring: Any) -> None:
         ("Upper", "acme_stages", "its key is not a lowercase word"),
     ],
 )
-def test_a_broken_package_affects_only_its_own_op(
+def test_broken_package_affects_only_its_own_op(
     site: Path, ring: Any, monkeypatch: pytest.MonkeyPatch, *, key: str, value: str, why: str
 ) -> None:
     acme = importlib.import_module("acme_stages")
@@ -102,7 +102,7 @@ def test_a_broken_package_affects_only_its_own_op(
     assert hint == "Repair or remove the package that provides it."
 
 
-def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site: Path, ring: Any) -> None:
+def test_package_cannot_replace_op_of_compiler_or_other_package(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "identity": "acme_stages"})
     install(site, "other", {"repeat": "acme_stages"})
     ops = Ops.installed()
@@ -128,7 +128,7 @@ def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site:
         "dataguard_fused",
     ],
 )
-def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
+def test_well_formed_op_compiles(ring: Any, op: str) -> None:
     assert compile_op(ring, op) == []
 
 
@@ -160,14 +160,14 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("exec: cat", "it needs a program"),
     ],
 )
-def test_a_malformed_argument_is_reported_with_the_reason(ring: Any, op: str, why: str) -> None:
+def test_malformed_argument_is_reported_with_reason(ring: Any, op: str, why: str) -> None:
     ((code, message, _),) = compile_op(ring, op)
 
     assert code == "stage.invalid_op"
     assert message == f'The op "{op}": {why}.'
 
 
-def test_an_op_splits_at_its_first_colon() -> None:
+def test_op_splits_at_its_first_colon() -> None:
     assert split_op("identity") == ("identity", None)
     assert split_op("http_post:http://a:1") == ("http_post", "http://a:1")
     assert split_op("exec:") == ("exec", "")

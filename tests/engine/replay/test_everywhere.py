@@ -24,7 +24,7 @@ AGENT = "from byteor.agent.cli import main; raise SystemExit(main())"
 
 
 @places
-def test_result_of_the_agent(place: dict[str, str]) -> None:
+def test_agent_result_is_same_in_every_environment(place: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", AGENT, "replay", everywhere.BUNDLE], env={"PATH": os.defpath, **place},
         capture_output=True, check=False,
@@ -34,7 +34,7 @@ def test_result_of_the_agent(place: dict[str, str]) -> None:
 
 
 @places
-def test_result_of_the_process_of_a_replay(place: dict[str, str], tmp_path: Path) -> None:
+def test_replay_process_result_is_same_in_every_environment(place: dict[str, str], tmp_path: Path) -> None:
     with everywhere.BUNDLE.open("rb") as source:
         extract_incident(source, tmp_path)
     spec = compile_plan(everywhere.PLAN).spec

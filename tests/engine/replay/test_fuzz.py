@@ -72,7 +72,7 @@ def each_case(seed: int, data: bytes, use: Callable[[bytes], object], *refusals:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_journals(version: int) -> None:
+def test_damaged_journals_are_refused_or_read(version: int) -> None:
     whole = encode_journal(RECORDS, version)
 
     def read(case: bytes) -> None:
@@ -91,11 +91,11 @@ def test_journals(version: int) -> None:
     assert peak < _MEMORY
 
 
-def test_frames() -> None:
+def test_damaged_frames_are_refused_or_read() -> None:
     each_case(3, encode_journal(RECORDS)[8:], lambda case: list(read_frames(io.BytesIO(case))), BadJournal)
 
 
-def test_replays_of_damaged_journals_and_frames(tmp_path: Path, ring: MakeRing) -> None:
+def test_damaged_journals_are_replayed_or_are_bad_input(tmp_path: Path, ring: MakeRing) -> None:
     spec = ring("identity")
     journal, frames = tmp_path / "in.bin", tmp_path / "out.bin"
     held = IncidentBundle(spec, "", {}, {"in": journal}, {"out": frames})
@@ -110,7 +110,7 @@ def test_replays_of_damaged_journals_and_frames(tmp_path: Path, ring: MakeRing) 
     assert sorted(tmp_path.iterdir()) == [journal, frames]
 
 
-def test_indexes(tmp_path: Path) -> None:
+def test_damaged_indexes_are_refused_or_read(tmp_path: Path) -> None:
     journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
     journal.write_bytes(encode_journal(RECORDS))
     index_file(journal, index)
@@ -126,7 +126,9 @@ def test_indexes(tmp_path: Path) -> None:
     each_case(5, index.read_bytes(), use, StaleIndex)
 
 
-def test_archives(tmp_path: Path, ring: MakeRing, documents: dict[str, dict[str, object]]) -> None:
+def test_damaged_archives_are_refused_or_unpacked(
+    tmp_path: Path, ring: MakeRing, documents: dict[str, dict[str, object]]
+) -> None:
     packed = build_incident(encode(ring("identity")), documents, journals={"in": encode_journal(RECORDS)})
     limits = ArchiveLimits(max_bytes=1024 * 1024, max_entries=100)
     number = 0
@@ -149,7 +151,7 @@ def test_archives(tmp_path: Path, ring: MakeRing, documents: dict[str, dict[str,
     assert {path.name for path in tmp_path.iterdir()} <= {str(at) for at in range(number + 1)} | {"root", "outside"}
 
 
-def test_specs(ring: MakeRing) -> None:
+def test_damaged_specs_are_refused_or_decoded(ring: MakeRing) -> None:
     text = encode(ring("identity", "dataguard_check", shards=2, shard_key="a")).encode()
 
     def read(case: bytes) -> None:

@@ -70,7 +70,7 @@ def outputs(outcome: ReplayOutcome, egress: str = "out") -> list[tuple[int, byte
 TWO = "ina>s inb>s s>out"
 
 
-def test_journals_are_merged_by_the_highest_time_so_far_then_endpoint_then_position(tmp_path: Path) -> None:
+def test_journals_are_merged_by_time_then_endpoint_then_position(tmp_path: Path) -> None:
     a = [Record(3, 30, b"a3"), Record(1, 20, b"a1"), Record(2, 10, b"a2"), Record(3, 30, b"a3'")]
     b = [Record(9, 20, b"b9"), Record(10, 5, b"b10"), Record(11, 30, b"b11"), Record(12, 31, b"b12")]
 
@@ -86,7 +86,7 @@ def test_journals_are_merged_by_the_highest_time_so_far_then_endpoint_then_posit
     assert last.audit["input"]["selected_bytes"] == 9
 
 
-def test_journals_of_other_lanes_are_ignored_with_a_warning(tmp_path: Path) -> None:
+def test_journals_of_other_lanes_are_ignored_with_warning(tmp_path: Path) -> None:
     held = bundle_of(tmp_path, graph(TWO), {"ina": [Record(1, 1, b"a")], "out": [Record(2, 2, b"x")]})
 
     outcome = run(held)
@@ -101,7 +101,7 @@ def test_journals_of_other_lanes_are_ignored_with_a_warning(tmp_path: Path) -> N
     assert none.error == "the bundle has no journal of an ingress (ina, inb); its journals are: out"
 
 
-def test_an_egress_that_another_ingress_can_reach_is_not_compared(tmp_path: Path) -> None:
+def test_egress_reached_by_unreplayed_ingress_is_not_compared(tmp_path: Path) -> None:
     spec = graph("ina>s s>outx ina>t inb>t t>outy")
     expected = {"outx": [Frame(1, b"other")], "outy": [Frame(1, b"other"), Frame(2, b"more")]}
     held = bundle_of(tmp_path, spec, {"ina": [Record(1, 1, b"a")]}, expected)
@@ -115,7 +115,7 @@ def test_an_egress_that_another_ingress_can_reach_is_not_compared(tmp_path: Path
     assert run(both, journal_lane="ina").result["notes"] == [{"code": "not_compared", "name": "outy", "count": 2}]
 
 
-def test_the_first_divergence_is_the_first_in_merge_order(tmp_path: Path) -> None:
+def test_first_divergence_is_first_in_merge_order(tmp_path: Path) -> None:
     spec = graph("ina>s s>outx inb>t t>outy")
     journals = {"ina": [Record(1, 20, b"a")], "inb": [Record(7, 10, b"b")]}
     held = bundle_of(tmp_path, spec, journals, {"outx": [Frame(1, b"x")], "outy": [Frame(7, b"y")]})
@@ -136,7 +136,7 @@ def test_the_first_divergence_is_the_first_in_merge_order(tmp_path: Path) -> Non
         ([(7, b"b"), (1, b"x"), (8, b"b")], ("changed", 1, "ina")),
     ],
 )
-def test_a_divergence_names_its_ingress(
+def test_divergence_names_its_ingress(
     tmp_path: Path, expected: list[tuple[int, bytes]], found: tuple[str, int, str] | None
 ) -> None:
     journals = {"ina": [Record(1, 20, b"a")], "inb": [Record(7, 10, b"b"), Record(8, 30, b"b")]}
@@ -166,7 +166,7 @@ def test_drops_and_stops_name_their_ingress(tmp_path: Path) -> None:
     assert run(other, stage_config=config).result["reproduced"] is False
 
 
-def test_reproduced_compares_the_stop_with_the_recorded_one(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_reproduced_compares_stop_with_recorded_stop(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("dataguard_check"), [Record(1, 1, b"[]")])
     stop = {"s0": {"schema": True, "on_reject": "stop"}}
 
@@ -184,7 +184,7 @@ def test_reproduced_compares_the_stop_with_the_recorded_one(bundle: MakeBundle, 
     assert reproduced(None, journal_lane="x") is None
 
 
-def test_frames_with_the_sequence_of_an_unselected_record_are_not_compared(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_frames_of_unselected_records_are_not_compared(bundle: MakeBundle, ring: MakeRing) -> None:
     records = [Record(5, 1, b"a"), Record(5, 2, b"b"), Record(6, 3, b"c")]
     held = bundle(ring("identity"), records, expected={"out": frames(Frame(5, b"a"), Frame(5, b"b"), Frame(6, b"x"))})
 
@@ -198,7 +198,7 @@ def test_frames_with_the_sequence_of_an_unselected_record_are_not_compared(bundl
     assert run(held).result["notes"] == []
 
 
-def test_two_records_with_one_sequence_are_replayed_faithfully_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_records_with_same_sequence_are_replayed_faithfully_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(
         ring("identity"),
         [Record(5, 1, b"a"), Record(5, 2, b"b")],
@@ -211,7 +211,7 @@ def test_two_records_with_one_sequence_are_replayed_faithfully_with_last_n(bundl
     assert outcome.result["notes"] == [{"code": "shared_sequence", "name": "out", "count": 2}]
 
 
-def test_a_lane_that_would_have_dropped_copies_is_noted(tmp_path: Path) -> None:
+def test_lane_that_would_drop_records_is_noted(tmp_path: Path) -> None:
     lane = {"lane": {"kind": "sequenced_slots", "capacity": 1}}
     spec = graph("in>a in>b a>c b>c c>out", on_full="drop", features=["sequenced_slots"], lane={"lane": lane["lane"]})
     assert isinstance(spec.model, LaneGraph)
@@ -225,7 +225,7 @@ def test_a_lane_that_would_have_dropped_copies_is_noted(tmp_path: Path) -> None:
     assert run(bundle_of(tmp_path, blocking, {"in": [Record(1, 1, b"x")]})).result["notes"] == []
 
 
-def test_progress_is_reported_and_may_cancel(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_progress_callback_receives_counts_and_can_cancel(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity"), [Record(number, 0, b"x") for number in range(5000)])
     seen: list[tuple[int, int]] = []
 
@@ -242,7 +242,7 @@ def test_progress_is_reported_and_may_cancel(bundle: MakeBundle, ring: MakeRing)
     assert list(held.journals["in"].parent.iterdir()) == [held.journals["in"]]
 
 
-def test_many_files_of_expected_frames_are_not_all_open_at_once(tmp_path: Path, ring: MakeRing) -> None:
+def test_frames_of_unknown_egresses_are_not_kept_open(tmp_path: Path, ring: MakeRing) -> None:
     expected = {f"more{number}": [Frame(1, b"x"), Frame(2, b"y")] for number in range(2000)}
     held = bundle_of(tmp_path, ring("identity"), {"in": [Record(1, 1, b"x")]}, expected)
 
@@ -259,7 +259,7 @@ def test_many_files_of_expected_frames_are_not_all_open_at_once(tmp_path: Path, 
         (ReplayLimits(max_work=6), None, [(2, 2, 0), (2, 2, 0), (2, 2, 0)]),
     ],
 )
-def test_stages_that_pass_every_record_stop_exactly_at_a_limit(
+def test_passing_stages_stop_exactly_at_limit(
     tmp_path: Path, ring: MakeRing, limits: ReplayLimits, code: str | None, counted: list[tuple[int, int, int]]
 ) -> None:
     journals = {"in": [Record(1, 1, b"x"), Record(2, 2, b"y")]}

@@ -35,7 +35,7 @@ NEWEST = {"schema": {"required": ["user"]}}
         (None, None, NEWEST, NEWEST),
     ],
 )
-def test_stage_takes_captured_parameters_else_the_fallback(
+def test_stage_uses_captured_parameters_or_fallback(
     ring: MakeRing, captured_op: str | None, recorded: Any, fallback: Any, chosen: Any
 ) -> None:
     captured = ring("identity", *([captured_op] if captured_op else []))
@@ -45,7 +45,7 @@ def test_stage_takes_captured_parameters_else_the_fallback(
     assert found == ({} if chosen is None else {"s1": chosen})
 
 
-def test_each_stage_is_decided_alone(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_parameters_are_chosen_for_each_stage_separately(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("dataguard_check", "dataguard_check"), stage_config={"s0": CAPTURED, "s1": {}})
     spec = ring("dataguard_check", "dataguard_check", "dataguard_check")
     fallback = {"s0": NEWEST, "s1": NEWEST}
@@ -64,7 +64,7 @@ def test_only_ops_that_need_parameters_are_named() -> None:
     assert named == ["dataguard_check", "dataguard_redact", "dataguard_fused", "json_map", "json_select", "sample"]
 
 
-def test_note_counts_the_records_that_reached_the_stage(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_note_counts_records_that_reached_stage(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
 
     bare = run(held, stage_config={"s0": CAPTURED, "s2": {}})
@@ -83,7 +83,7 @@ def test_note_counts_the_records_that_reached_the_stage(bundle: MakeBundle, ring
     assert unchecked_stages(bare.result) == ["s1", "s2"]
 
 
-def test_graph_names_stages_that_no_record_reached(tmp_path: Path) -> None:
+def test_unreached_stages_without_parameters_are_noted(tmp_path: Path) -> None:
     ops = {"check": "dataguard_check", "behind": "dataguard_redact"}
     spec = graph("in>check check>behind behind>out", ops)
     held = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b"no json")]})
@@ -93,7 +93,7 @@ def test_graph_names_stages_that_no_record_reached(tmp_path: Path) -> None:
     assert outcome.result["notes"] == [{"code": "no_parameters", "name": "behind", "count": 0}]
 
 
-def test_input_that_cannot_be_replayed_is_noted_too(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_missing_parameters_are_noted_when_input_cannot_be_replayed(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("dataguard_check"), RECORDS), journal_lane="other")
 
     assert (outcome.status, outcome.result["notes"]) == (

@@ -36,7 +36,7 @@ def spec(ring: MakeRing) -> PipelineSpec:
     return ring("identity", "dataguard_fused", HOOK)
 
 
-def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBundle, spec: PipelineSpec) -> None:
+def test_replay_outcome_contains_result_audit_and_frames(bundle: MakeBundle, spec: PipelineSpec) -> None:
     held = bundle(spec, RECORDS, expected={"out": frames(*OUTPUTS)}, stage_config=CONFIG)
 
     outcome = run(held, stage_config=held.stage_config)
@@ -88,7 +88,7 @@ def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBu
     json.dumps([outcome.audit, outcome.result])  # both are plain JSON
 
 
-def test_records_run_in_sequence_order_and_last_n_selects_the_last(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_records_run_in_sequence_order_and_last_n_selects_last(bundle: MakeBundle, ring: MakeRing) -> None:
     numbers = [5, 1, 4, 2, 3, 3]
     records = [Record(number, at, b"%d.%d" % (number, at)) for at, number in enumerate(numbers)]
     ordered = [Frame(n, b"%d.%d" % (n, at)) for n, at in ((1, 1), (2, 3), (3, 4), (3, 5), (4, 2), (5, 0))]
@@ -104,7 +104,7 @@ def test_records_run_in_sequence_order_and_last_n_selects_the_last(bundle: MakeB
     assert run(held, last_n=100).result == run(held).result
 
 
-def test_the_first_16_selected_records_are_the_sample(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_first_16_selected_records_are_sampled(bundle: MakeBundle, ring: MakeRing) -> None:
     records = [Record(number, 0, b"%d" % number) for number in range(20)]
 
     outcome = run(bundle(ring("identity"), records), last_n=18)
@@ -112,14 +112,14 @@ def test_the_first_16_selected_records_are_the_sample(bundle: MakeBundle, ring: 
     assert outcome.audit["input"]["sample_sha256"] == [sha(b"%d" % number) for number in range(2, 18)]
 
 
-def test_a_replay_of_an_empty_journal_has_no_output(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_replay_of_empty_journal_has_no_output(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity")), last_n=3)
 
     assert outcome.status == "succeeded"
     assert outcome.result["egress"] == {"out": {"records": 0, "sha256": frames_digest([])}}
 
 
-def test_a_stage_error_fails_the_replay_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_stage_error_fails_replay_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
     config = {"s0": {"schema": {"required": ["bid"]}, "on_reject": "stop"}}
     held = bundle(ring("dataguard_check"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
 
@@ -136,7 +136,7 @@ def test_a_stage_error_fails_the_replay_and_names_stage_and_record(bundle: MakeB
     }
 
 
-def test_a_torn_tail_of_the_journal_is_a_warning(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_torn_journal_tail_is_warning(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity"), encode_journal(RECORDS[:2])[:-1]))
 
     assert outcome.status == "succeeded"
@@ -170,7 +170,7 @@ def bad_crc() -> bytes:
         ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
     ],
 )
-def test_bad_input_or_an_exceeded_limit_fails_the_replay(
+def test_bad_input_or_exceeded_limit_fails_replay(
     bundle: MakeBundle, ring: MakeRing, *, options: Any, journal: Any, expected: Any, error: str
 ) -> None:
     outcome = run(bundle(ring("identity", HOOK), journal, expected=expected), **options)
@@ -179,17 +179,17 @@ def test_bad_input_or_an_exceeded_limit_fails_the_replay(
     assert len(outcome.audit["actions"]) <= 2
 
 
-def test_a_replay_exactly_at_its_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_replay_exactly_at_its_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring(HOOK), RECORDS)
 
     assert run(held, limits=ReplayLimits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
 
 
-def test_the_default_limits_are_10000_actions_and_128_mebibytes() -> None:
+def test_default_limits_are_10000_actions_and_128_mib() -> None:
     assert (ReplayLimits().max_actions, ReplayLimits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
 
 
-def test_the_frames_of_an_egress_with_much_output_are_not_kept(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_frames_of_large_egress_are_not_kept(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity"), RECORDS)
     size = len(frames(*(Frame(record.sequence, record.payload) for record in RECORDS)))
 
@@ -213,9 +213,7 @@ class OneStageEffects:
         self.done.append((stage, op, payload))
 
 
-def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
-    bundle: MakeBundle, ring: MakeRing
-) -> None:
+def test_execute_performs_allowed_side_effects_with_dry_run_result(bundle: MakeBundle, ring: MakeRing) -> None:
     held, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), OneStageEffects()
 
     outcome = run(held, mode=ReplayMode.EXECUTE, effects=effects, approval_provided=True)
@@ -227,7 +225,7 @@ def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
     assert outcome.result == run(held).result
 
 
-def test_a_dry_run_opens_no_connection_and_starts_no_program(
+def test_dry_run_opens_no_connection_and_starts_no_program(
     bundle: MakeBundle, ring: MakeRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_arguments: object, **_options: object) -> None:
@@ -242,7 +240,7 @@ def test_a_dry_run_opens_no_connection_and_starts_no_program(
     assert len(trace(held, 1)["records"][0]["steps"]) == 4
 
 
-def test_a_lane_can_be_chosen_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_lane_can_be_chosen_when_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
     ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
     lanes = (GraphLane("in.out", "events"), GraphLane("too.x", "events"))
     held = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
@@ -263,7 +261,7 @@ sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))
 """
 
 
-def test_replays_with_other_hash_seeds_time_zones_and_locales_have_equal_bytes(
+def test_replays_do_not_depend_on_hash_seed_time_zone_or_locale(
     bundle: MakeBundle, spec: PipelineSpec, tmp_path: Path
 ) -> None:
     records = [
@@ -300,7 +298,7 @@ def test_replays_with_other_hash_seeds_time_zones_and_locales_have_equal_bytes(
         ),
     ],
 )
-def test_a_failed_replay_names_the_exceeded_limit(
+def test_failed_replay_names_exceeded_limit(
     bundle: MakeBundle, ring: MakeRing, limits: ReplayLimits, code: str, error: str
 ) -> None:
     held = bundle(ring("identity", HOOK), RECORDS)  # two units of work for each of three records
@@ -311,7 +309,7 @@ def test_a_failed_replay_names_the_exceeded_limit(
     assert first.result == second.result
 
 
-def test_a_replay_exactly_at_its_work_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_replay_exactly_at_its_work_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=ReplayLimits(max_work=6, max_record_work=2))
 
     assert (outcome.error, outcome.error_code) == (None, None)

@@ -30,7 +30,7 @@ def steps(found: dict[str, Any], at: int = 0) -> list[tuple[str, str, str, bytes
 CONFIG = {"s1": {"schema": {"required": ["a"]}, "rules": ["b:drop"]}}
 
 
-def test_a_trace_shows_each_stage_of_a_ring(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_trace_shows_each_stage_of_ring(bundle: MakeBundle, ring: MakeRing) -> None:
     records = [Record(1, 0, b'{"a": 1, "b": 2}'), Record(2, 0, b"{}"), Record(1, 0, b'{"a": 3}')]
     held = bundle(ring("identity", "dataguard_fused", HOOK), records)
 
@@ -57,7 +57,7 @@ def test_a_trace_shows_each_stage_of_a_ring(bundle: MakeBundle, ring: MakeRing) 
     assert trace(held, 9) == {"records": [], "truncated": False, "next_after": None}
 
 
-def test_a_trace_ends_at_a_stage_error_and_at_a_limit(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_trace_stops_at_stage_error_and_at_limit(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity", "dataguard_fused"), [Record(1, 0, b"[]")])
 
     found = trace(held, 1, stage_config={"s1": CONFIG["s1"] | {"on_reject": "stop"}})
@@ -65,7 +65,7 @@ def test_a_trace_ends_at_a_stage_error_and_at_a_limit(bundle: MakeBundle, ring: 
     assert steps(found)[-1] == ("stage", "s1", "out", None, "stage_error")
 
 
-def test_a_trace_shows_the_lanes_of_a_graph_and_both_ingresses(tmp_path: Path) -> None:
+def test_graph_trace_shows_lanes_and_both_ingresses(tmp_path: Path) -> None:
     held = bundle_of(
         tmp_path, graph("ina>s inb>s s>outx s>outy"), {"ina": [Record(4, 0, b"a")], "inb": [Record(4, 0, b"b")]}
     )
@@ -89,7 +89,7 @@ def test_a_trace_shows_the_lanes_of_a_graph_and_both_ingresses(tmp_path: Path) -
         trace(held, 4, ingress="x")
 
 
-def test_pages_of_a_large_trace_have_every_step_once(tmp_path: Path) -> None:
+def test_large_trace_pages_contain_every_step_once(tmp_path: Path) -> None:
     chain = ["in", *(f"s{number}" for number in range(64)), "out"]
     spec = graph(" ".join(f"{source}>{target}" for source, target in pairwise(chain)))
     payload = json.dumps({"text": "x" * 65_000}).encode()
@@ -111,7 +111,7 @@ def test_pages_of_a_large_trace_have_every_step_once(tmp_path: Path) -> None:
     assert pages > 4
 
 
-def test_an_index_gives_the_trace_of_a_scan_and_a_stale_one_is_ignored(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_trace_is_same_with_index_and_ignores_stale_index(bundle: MakeBundle, ring: MakeRing) -> None:
     numbers = [5, 1, 4, 2, 3, 3]
     held = bundle(ring("identity"), [Record(number, at, b"%d" % at) for at, number in enumerate(numbers)])
     index = held.journals["in"].with_name("in.idx")
@@ -124,7 +124,7 @@ def test_an_index_gives_the_trace_of_a_scan_and_a_stale_one_is_ignored(bundle: M
     assert trace(held, 5, indexes={"in": index}) == trace(held, 5)
 
 
-def test_a_bad_journal_is_bad_input(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_bad_journal_is_bad_input(bundle: MakeBundle, ring: MakeRing) -> None:
     with pytest.raises(BadInput, match="no BYTJ journal header") as caught:
         trace(bundle(ring("identity"), b"text"), 1)
     assert isinstance(caught.value.__cause__, BadJournal)
