@@ -1,4 +1,4 @@
-"""An allowlist permits a URL only if the request would really go to a listed place."""
+"""An allowlist permits a URL only if the request would really go to a listed destination."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_empty_allowlist_permits_nothing() -> None:
     ["", "hooks.example", "*", "http://*@x", "http://x?", "http://x#", "http://*.x", "http://x/a/../b", "file:///etc"],
 )
 def test_invalid_url_prefix_is_refused(entry: str) -> None:
-    with pytest.raises(ValueError, match=r"must be|must have|has a path"):
+    with pytest.raises(ValueError, match=r"must start|must have|has a path"):
         parse_url_prefix(entry)
 
 

@@ -43,7 +43,7 @@ def test_equal_configurations_have_no_changes() -> None:
         ({"env": {"TOKEN": OLD["env"]["TOKEN"]}}, ("removed", "env", "REGION", '"eu"', None)),
         ({"env": {**OLD["env"], "N": "1"}}, ("added", "env", "N", None, '"1"')),
         ({"env": {**OLD["env"], "REGION": "é"}}, ("changed", "env", "REGION", '"eu"', '"é"')),
-        # A reference to a secret differs from the text that looks the same.
+        # A reference to a secret differs from an equal-looking string.
         (
             {"env": {**OLD["env"], "TOKEN": "secret_ref TOKEN_EU"}},
             ("changed", "env", "TOKEN", "secret_ref TOKEN_EU", '"secret_ref TOKEN_EU"'),

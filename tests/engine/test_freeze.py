@@ -1,4 +1,4 @@
-"""Freeze windows: they exclude their end, have their own time zone, and repeat at the same time of day."""
+"""Freeze windows exclude their end, have their own time zone, and repeat at the same time of day."""
 
 from __future__ import annotations
 

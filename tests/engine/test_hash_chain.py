@@ -55,7 +55,7 @@ events = st.builds(
         texts,
     ),
 )
-# On a busy machine it may take long to generate an event.
+# Generating an event may take long on a busy machine.
 patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EVENT = LedgerEvent(
     id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c04",
@@ -74,7 +74,7 @@ EVENT = LedgerEvent(
     ip=None,
     changes='{"status": ["approved", "building"]}',
 )
-# The hash of EVENT with the sequence number 7, as the first release of the format computed it.
+# The hash of EVENT with the sequence number 7, as computed by the first release of the format.
 GOLDEN = "sha256:47716c5db94405fdfb6f15190901d6c9e849b08a0260f5a5e4af172df3097814"
 PRIVATE = bytes(range(32))
 KEYS = KeySet((PublicKey(keys.public_key(PRIVATE), KeyStatus.ACTIVE, EVENT.timestamp),))

@@ -1,4 +1,4 @@
-"""The tables of the state machines contain exactly the documented transitions, and use every event and status."""
+"""The state machines have exactly the documented transitions, and use every event and status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package byteor, as its users start it."""
+"""Tests of the package ``byteor`` as its users start it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAVY = ("requests", "cryptography", "jsonschema_rs", "byteor.engine")
 @pytest.mark.parametrize("command", ["byteor.agent.cli", "byteor.verify.cli"])
 @pytest.mark.parametrize("options", [["--help"], ["--nothing"]])
 def test_help_and_usage_errors_load_few_modules(command: str, options: list[str]) -> None:
-    """What a command needs takes ten times as long to load as the help takes to print."""
+    """Loading what a command needs would take ten times as long as printing the help."""
     code = f"""
 import sys
 from {command} import main

@@ -100,7 +100,7 @@ def test_threshold_applies_when_whole_wave_is_enlisted() -> None:
 
 
 def test_rollout_fails_when_no_counted_agents_remain() -> None:
-    expected = StepPlan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
+    expected = StepPlan(outcome="failed", reason="empty_target", detail="no counted agents remain")
 
     assert plan([]) == expected
     assert plan([agent(TWO, P.ACTIVE, counted=False)], paused=True) == expected
@@ -178,7 +178,7 @@ def test_failed_rollback_names_agents() -> None:
     made = back(agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S), agent(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))
-    assert made.detail == f"2 agent(s) did not roll back: {ONE}, {TWO}"
+    assert made.detail == f"2 agents did not roll back: {ONE}, {TWO}"
 
 
 def test_rollback_ignores_uncounted_agents() -> None:

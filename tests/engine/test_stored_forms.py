@@ -1,4 +1,4 @@
-"""The JSON that deployments and approvals store: one form for each type. The JSON of older rows can still be read."""
+"""Deployments and approvals store one JSON form for each type, and the JSON of older rows can still be read."""
 
 from __future__ import annotations
 

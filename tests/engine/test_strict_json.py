@@ -23,7 +23,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def exact(value: Any) -> Any:
-    """Replace all numbers by decimals. Booleans are not numbers."""
+    """Replace all numbers with decimals. Booleans are not numbers."""
     if isinstance(value, dict):
         return {name: exact(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -48,7 +48,7 @@ def test_refused_text_gets_own_message(text: str) -> None:
     else:
         assert json.loads(text) == value
         return
-    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses a text
+    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses the text
     assert 1 <= refused.line <= text.count("\n") + 1
 
 
@@ -70,9 +70,9 @@ def test_refused_text_gets_own_message(text: str) -> None:
         ('{"x/~":\n {"a":1,"a":2}}', JsonFault.DUPLICATE_NAME, 2, 9, "/x~1~0",
          'The key "a" occurs twice in this object.'),
         ('{"a": {"\\u0000": 1}}', JsonFault.CHARACTER, 1, 8, "/a",
-         "A string must not contain NUL or half a surrogate pair."),
+         "A string must not contain NUL or a lone surrogate."),
         ('[{"a": "\\udc00"}]', JsonFault.CHARACTER, 1, 8, "/0/a",
-         "A string must not contain NUL or half a surrogate pair."),
+         "A string must not contain NUL or a lone surrogate."),
         ("[1,[[2]]]", JsonFault.DEPTH, 1, 5, "/1/0", "The text nests deeper than 2 levels."),
         ("[1,2,3,4,5,6,7]", JsonFault.VALUES, 1, 13, "", "The text has more than 6 values."),
         ('{"a": ' + "9" * 500 + "}", JsonFault.NUMBER, 1, 7, "/a",
@@ -135,7 +135,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 def cost(text: bytes) -> tuple[int, int]:
-    """Return the peak of memory, and the number of function calls, of reading or refusing a text."""
+    """Return the peak memory and the number of function calls for reading or refusing a text."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:

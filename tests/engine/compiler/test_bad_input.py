@@ -31,15 +31,15 @@ PROGRAM = """
     from byteor.engine.compiler import *
     N = 4 * 1024 * 1024
     text = TEXT
-    # A fifth of a second of the processor is enough. What is quadratic, were it in C, would need minutes.
+    # A fifth of a second of processor time is enough. Quadratic work, even in C, would need minutes.
     resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     try:
         value = parse_plan(text)
     except PlanSyntaxError as error:
-        answers = [{"error": str(error)}]
+        results = [{"error": str(error)}]
     else:
         graph = {"ingress": value, "features": value, "stages": value, "connections": value}
-        answers = [
+        results = [
             compile_plan(plan).to_json()
             for plan in (
                 value,
@@ -47,18 +47,18 @@ PROGRAM = """
                 {"plan_v": 1, "name": "a", "target": "single_ring", "single_ring": {"stages": value}},
             )
         ]
-    assert all("error" in answer or not answer["ok"] for answer in answers)
+    assert all("error" in result or not result["ok"] for result in results)
     # On Linux, getrusage in a child process includes the memory of its parent at the time of the fork.
     peak = re.search(r"VmHWM:\\s*(\\d+)", pathlib.Path("/proc/self/status").read_text())[1] \\
         if sys.platform == "linux" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(max(len(json.dumps(answer)) for answer in answers), peak)
+    print(max(len(json.dumps(result)) for result in results), peak)
 """
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_hostile_text_of_4_mib_is_checked_within_limits(text: str) -> None:
     program = textwrap.dedent(PROGRAM).replace("TEXT", text)
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         check=True,
@@ -66,7 +66,7 @@ def test_hostile_text_of_4_mib_is_checked_within_limits(text: str) -> None:
         env={"PYTHONPATH": str(Path(__file__).parents[3])},
     ).stdout
 
-    size, kibibytes = map(float, answer.split())
+    size, kibibytes = map(float, result.split())
     assert size < 100_000
     assert kibibytes < 200 * 1024
 
@@ -116,19 +116,19 @@ ODD: list[Any] = [
 def test_odd_value_gets_diagnostic_anywhere_in_plan(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
     plan = request.getfixturevalue(base)
 
-    def visit(holder: Any, keys: list[Any]) -> None:
+    def visit(container: Any, keys: list[Any]) -> None:
         for key in keys:
-            kept = holder[key]
-            holder[key] = odd
+            original = container[key]
+            container[key] = odd
             compilation = compile_plan(plan)
             json.dumps(compilation.to_json(), ensure_ascii=False).encode()
-            # The description, the labels and lists that may be empty accept some of these values.
+            # The description, the labels and the lists that may be empty accept some of these values.
             assert not compilation.ok or odd == [] or key in {"description", "labels"}
-            holder[key] = kept
-            if isinstance(kept, dict):
-                visit(kept, list(kept))
-            elif isinstance(kept, list):
-                visit(kept, list(range(len(kept))))
+            container[key] = original
+            if isinstance(original, dict):
+                visit(original, list(original))
+            elif isinstance(original, list):
+                visit(original, list(range(len(original))))
 
     visit(plan, list(plan))
     assert compile_plan(plan).ok

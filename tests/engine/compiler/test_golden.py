@@ -62,7 +62,7 @@ def test_spec_hashes_do_not_depend_on_hash_seed_or_locale() -> None:
     )
     here = Path(__file__).parents[3]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(here)}
-    answers = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", program, str(GOLDEN)],
             env=environment | extra,
@@ -75,8 +75,8 @@ def test_spec_hashes_do_not_depend_on_hash_seed_or_locale() -> None:
         )
     }
 
-    assert len(answers) == 1
-    assert answers.pop().count(b"sha256:") == len(NAMES)
+    assert len(outputs) == 1
+    assert outputs.pop().count(b"sha256:") == len(NAMES)
 
 
 def test_golden_plan_drawing_shows_every_stage() -> None:

@@ -86,7 +86,7 @@ def test_spec_is_written_as_json(ring: Any, golden: Callable[[str], Any]) -> Non
     }
 
 
-# The text to replace in the ring's KV text, its replacement, the expected line and a part of the expected message.
+# A part of the ring's KV text, its replacement, the expected line, and a part of the expected message.
 DAMAGES = [
     ("spec.v=1\n", "", 16, "the key spec.v is missing"),
     ("spec.v=1", "spec.v=2", 1, 'spec.v must be "1", not "2"'),

@@ -22,7 +22,7 @@ def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder for packages; it and the example package's module are on the import path."""
+    """Return a folder for packages. The folder and the example package's module are on the import path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLE))
     importlib.invalidate_caches()
@@ -61,7 +61,7 @@ def test_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
         (
             "stage.invalid_op",
             'The op "repeat:two": it needs a count, such as \\"repeat:2\\".',
-            'Write what the package of "repeat" documents for its argument.',
+            'Write an argument as documented by the package that provides "repeat".',
         )
     ]
     assert compile_op(ring, "moody", ops)[0][1] == (
@@ -81,8 +81,8 @@ def test_uninstalled_op_is_unknown(ring: Any) -> None:
     [
         ("gone", "acme_stages:nothing", "loading it raised AttributeError: module 'acme_stages' has no"),
         ("missing", "acme_nowhere", "loading it raised ModuleNotFoundError: No module named 'acme_nowhere'"),
-        ("shapeless", "acme_stages:ENTRY", "it has no validate and process"),
-        ("flat", "acme_stages:flat", "it has no validate and process"),
+        ("shapeless", "acme_stages:ENTRY", "it does not provide validate and process"),
+        ("flat", "acme_stages:flat", "it does not provide validate and process"),
         ("Upper", "acme_stages", "its key is not a lowercase word"),
     ],
 )
@@ -152,7 +152,7 @@ def test_well_formed_op_compiles(ring: Any, op: str) -> None:
         ("http_post:http://[::x]/", "the URL's host or port is malformed"),
         (
             "http_post:http://user:secret@host/",
-            "a spec must not contain credentials; put them into the env of the config bundle",
+            "a spec must not contain credentials; put them in the env of the config bundle",
         ),
         ("exec", "it needs a program"),
         ("exec:", "it needs a program"),

@@ -56,7 +56,7 @@ json_values = st.recursive(
 
 
 def some(draw: st.DrawFn, options: Sequence[str], least: int, most: int | None, *, unique: bool = False) -> list[str]:
-    """Draw some of the options by their positions: Hypothesis prepares and checks the same strategy only once."""
+    """Draw some of the options by position, because Hypothesis prepares and checks an equal strategy only once."""
     positions = st.lists(st.integers(0, len(options) - 1), min_size=least, max_size=most, unique=unique)
     return [options[position] for position in draw(positions)]
 
@@ -225,7 +225,7 @@ def connected_pairs(graph: LaneGraph) -> list[tuple[str, str]]:
 
 
 def expected_stage_order(plan: dict[str, Any]) -> list[str]:
-    """Sort the stages: each is the first one of the plan whose sources are all sorted already."""
+    """Sort the stages: the next is always the first stage of the plan whose sources are all sorted."""
     graph = plan["lane_graph"]
     waiting = [stage["id"] for stage in graph["stages"]]
     placed: list[str] = []

@@ -1,4 +1,4 @@
-"""``validate_spec`` applies the plan's rules to a decoded spec; its pointers are KV keys with slashes for dots."""
+"""``validate_spec`` applies the rules for plans to a decoded spec. Pointers are KV keys with slashes for dots."""
 
 from typing import Any
 
@@ -149,7 +149,7 @@ def test_decoded_lane_graph_faults_are_reported(
 
 
 def test_cycle_in_decoded_lane_graph_is_reported(graph_kv: str) -> None:
-    # Now b reads its own output, and the router's lane to b leads to the merge.
+    # The stage b reads its own output, and the router's lane to b leads to the merge.
     crossed = graph_kv.replace("roles.3.rx.0=3", "roles.3.rx.0=5").replace("roles.5.rx.0=5", "roles.5.rx.0=3")
 
     assert codes_and_pointers(decode(crossed)) == [

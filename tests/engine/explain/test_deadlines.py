@@ -1,4 +1,4 @@
-"""The predicted time-outs and ends of pauses match the rollout planner to the microsecond."""
+"""The predicted timeouts and ends of pauses match the rollout planner to the microsecond."""
 
 from __future__ import annotations
 

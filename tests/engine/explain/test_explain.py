@@ -50,10 +50,10 @@ SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
 
 
 @pytest.mark.parametrize(
-    ("told", "stays"),
+    ("known", "sentence"),
     [
-        (facts(old(), **SETTLED), "It keeps running as it is."),
-        (facts(SUPERSEDED, offer=offer(NEW, P.FAILED), **runs(NEW)), "It keeps running as it is."),
+        (facts(old(), **SETTLED), "It keeps running its current bundle."),
+        (facts(SUPERSEDED, offer=offer(NEW, P.FAILED), **runs(NEW)), "It keeps running its current bundle."),
         (facts(), "It runs nothing."),
         (facts(SUPERSEDED, offer=offer(NEW, P.FAILED)), "It runs nothing."),
         (
@@ -72,10 +72,10 @@ SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
         ),
     ],
 )
-def test_explanation_without_planned_changes_states_what_agent_runs(told: Facts, stays: str) -> None:
-    events = {event.code: event.detail for event in explain(told).next}
+def test_explanation_without_planned_changes_states_what_agent_runs(known: Facts, sentence: str) -> None:
+    events = {event.code: event.detail for event in explain(known).next}
 
-    assert events[N.NOTHING] == f"No change is planned. {stays}"
+    assert events[N.NOTHING] == f"No change is planned. {sentence}"
 
 
 @pytest.mark.parametrize("current", [True, False])
@@ -102,7 +102,7 @@ def test_active_deployment_retries_only_failed_agents(failed_before: bool) -> No
 
 
 def test_cases_cover_every_code() -> None:
-    """Keep every code tested."""
+    """Check that no code is left untested."""
     assert {code for case in CASES for code in case.because} == set(B)
     assert {code for case in CASES for code, _ in case.next} == set(N)
 

@@ -21,7 +21,7 @@ LETTERS = {"g": GOOD, "b": BAD, "u": SKIP}
 
 
 def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
-    """Run a bisect to its end; return its last plan and how many versions were replayed."""
+    """Run a bisect to completion. Return its last plan and the number of replayed versions."""
     versions = [f"v{number}" for number in range(len(truth))]
     verdicts: dict[str, Verdict] = {}
     for _ in range(len(truth) + 1):
@@ -77,7 +77,7 @@ def test_every_history_is_resolved_within_limit(truth: str, exhaustive: bool) ->
         ("ugugbbu", BisectOutcome.FOUND),
     ],
 )
-def test_histories_without_single_culprit_have_expected_outcome(truth: str, outcome: BisectOutcome) -> None:
+def test_bisect_outcome_matches_history(truth: str, outcome: BisectOutcome) -> None:
     assert bisect(truth)[0].outcome is outcome
 
 

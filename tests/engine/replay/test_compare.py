@@ -40,8 +40,8 @@ def test_identical_replays_compare_equal(bundle: MakeBundle, ring: MakeRing) -> 
 
 
 def test_first_difference_has_both_digests(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check"), RECORDS)
-    one, two = run(held), run(held, stage_config={"s0": {"schema": {"required": ["b"]}}})
+    incident = bundle(ring("dataguard_check"), RECORDS)
+    one, two = run(incident), run(incident, stage_config={"s0": {"schema": {"required": ["b"]}}})
 
     found = compare(one.result, two.result, frames_a=one.egress_frames, frames_b=two.egress_frames)
 

@@ -84,9 +84,9 @@ def test_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None
 
 
 def test_frames_of_unknown_egress_are_missing(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
+    incident = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
 
-    outcome = run(held)
+    outcome = run(incident)
 
     assert outcome.status == "diverged"
     assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["kind"]) == (
@@ -104,10 +104,10 @@ def test_divergence_with_lowest_sequence_is_reported(bundle: MakeBundle, ring: M
 
 
 def test_bundle_can_be_replayed_with_another_spec(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
+    incident = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
     other = ring("dataguard_check")
 
-    outcome = run(held, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
+    outcome = run(incident, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
 
     assert outcome.audit["spec_sha256"] == spec_hash(encode(other))
     assert outcome.result["stages"] == {

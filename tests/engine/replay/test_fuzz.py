@@ -1,6 +1,6 @@
 """Fuzzing of the readers of journals, frames, archives, specs and indexes: no crash, no hang, and bounded memory.
 
-``BYTEOR_FUZZ_CASES`` is the number of cases of each test, a few hundred by default.
+``BYTEOR_FUZZ_CASES`` is the number of cases in each test, by default 200.
 """
 
 import io
@@ -38,7 +38,7 @@ _MEMORY = 4 * 1024 * 1024
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:
-    """Return the bytes after a few changes: flipped, removed, repeated, replaced or inserted ones."""
+    """Return the data with a few bytes flipped, removed, repeated, replaced or inserted."""
     changed = bytearray(data)
     for _ in range(source.randint(1, 4)):
         at = source.randrange(len(changed) + 1)
@@ -60,7 +60,7 @@ def mutated(data: bytes, source: random.Random) -> bytes:
 
 
 def each_case(seed: int, data: bytes, use: Callable[[bytes], object], *refusals: type[Exception]) -> int:
-    """Call a function with mutated data; return how many cases it accepted. Only these exceptions may occur."""
+    """Call ``use`` with mutated data, and return the number of accepted cases. Only ``refusals`` may be raised."""
     source = random.Random(seed)
     accepted = 0
     for _ in range(CASES):
@@ -79,7 +79,7 @@ def test_damaged_journals_are_refused_or_read(version: int) -> None:
         reader = JournalReader(io.BytesIO(case))
         found = list(reader)
         assert reader.payload_bytes(len(found)) == sum(len(record.payload) for record in found)
-        if version == 2:  # its CRC also protects the header, so that each record is one that was written
+        if version == 2:  # its CRC also protects the header, so each record read was written
             assert all(record in RECORDS for record in found)
 
     tracemalloc.start()
@@ -98,12 +98,12 @@ def test_damaged_frames_are_refused_or_read() -> None:
 def test_damaged_journals_are_replayed_or_are_bad_input(tmp_path: Path, ring: MakeRing) -> None:
     spec = ring("identity")
     journal, frames = tmp_path / "in.bin", tmp_path / "out.bin"
-    held = IncidentBundle(spec, "", {}, {"in": journal}, {"out": frames})
+    incident = IncidentBundle(spec, "", {}, {"in": journal}, {"out": frames})
     frames.write_bytes(b"")
 
     def replay(case: bytes) -> None:
         journal.write_bytes(case)
-        outcome = run(held, last_n=5)
+        outcome = run(incident, last_n=5)
         assert outcome.error_code in (None, "bad_input")
 
     assert each_case(4, encode_journal(RECORDS[::-1]), replay) == CASES

@@ -130,7 +130,7 @@ def test_entries_after_hostile_entry_are_not_written(root: Path) -> None:
 
 
 def test_existing_link_is_not_followed(root: Path) -> None:
-    """An archive cannot create a link, but a caller's folder might contain one."""
+    """Check a link that exists in the caller's folder, since an archive cannot create one."""
     (root / "a").symlink_to("../outside")
 
     assert refused(targz(member("a", b"evil")), root) == "unwritable"
@@ -223,13 +223,13 @@ def test_endless_headers_are_refused(root: Path) -> None:
         ("truncated", gzip.compress(tar(member("a", b"x")) + b"more")),
         ("truncated", gzip.compress(tar(member("a", b"x"))[:1024] + b"\xff" * 512 + tar(member("b", b"y")))),
     ],
-    # Do not make test ids of the data, which contain gzip's time stamp: the ids could differ between pytest processes.
+    # Ids from the data would contain gzip's timestamp, so they could differ between pytest processes.
     ids=[
-        "zip", "plain tar", "no tar", "more after it", "nothing", "empty", "short", "cut in a file", "cut after it",
-        "more within", "rubbish within",
+        "zip", "plain tar", "no tar", "garbage after gzip", "no bytes", "empty gzip", "short", "cut in file",
+        "cut after file", "garbage after tar", "damaged header",
     ],
 )  # fmt: skip
-def test_incomplete_archive_is_refused(root: Path, code: str, data: bytes) -> None:
+def test_malformed_or_incomplete_archive_is_refused(root: Path, code: str, data: bytes) -> None:
     assert refused(data, root) == code
 
 
@@ -255,7 +255,7 @@ def test_damaged_archive_is_refused_or_unpacked_inside_folder(
     data = bytearray(SAMPLE)
     for at, patch in edits:
         data[at : at + len(patch)] = patch
-        header = at // 512 * 512  # with a valid checksum, the damage reaches the parser
+        header = at // 512 * 512  # with a valid checksum, so that the damage reaches the parser
         block = data[header : header + 148] + b" " * 8 + data[header + 156 : header + 512]
         data[header + 148 : header + 156] = b"%06o\0 " % sum(block)
     root = tmp_path_factory.mktemp("damaged") / "root"

@@ -155,7 +155,7 @@ def test_unknown_version_or_flag_is_refused(data: bytes) -> None:
 
 
 class Watched(BytesIO):
-    """A file that remembers the size of the largest read."""
+    """A file that records the size of the largest read."""
 
     largest = 0
 
@@ -182,7 +182,7 @@ def test_false_length_is_read_in_chunks() -> None:
 
 
 class Sparse(BytesIO):
-    """A file that says it is large enough for any record."""
+    """A file that claims to be large enough for any record."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         found = super().seek(offset, whence)

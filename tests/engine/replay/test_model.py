@@ -1,4 +1,4 @@
-"""Property tests: the engine agrees with the model, for random plans, parameters and journals."""
+"""Property tests: the engine agrees with the model for random plans, parameters and journals."""
 
 from typing import Any
 
@@ -28,15 +28,15 @@ def test_engine_agrees_with_model(
     everything = model.merged(plan, journals)
     selected = everything if last_n is None else everything[-last_n:]
     found = model.run(plan, config, selected)
-    # What the pipeline wrote when it ran all records, so that a faithful replay must not diverge.
+    # The output of the pipeline for all records, so that a faithful replay does not diverge.
     recorded = model.run(plan, config, everything)
     expected = {name: [Frame(*each) for each in frames] for name, frames in recorded.frames.items()}
     stop = recorded.stop and dict(zip(("stage", "sequence", "ingress"), recorded.stop, strict=True)) | {"error": None}
-    held = bundle_of(tmp_path_factory.mktemp("model"), spec, journals, expected, {"stopped": stop})
+    incident = bundle_of(tmp_path_factory.mktemp("model"), spec, journals, expected, {"stopped": stop})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_index, "_BATCH", batch)
-        outcome = run(held, stage_config=config, last_n=last_n)
+        outcome = run(incident, stage_config=config, last_n=last_n)
 
     assert outcome.result["egress"] == {
         name: {"records": len(frames), "sha256": frames_digest(Frame(*each) for each in frames)}
@@ -53,7 +53,7 @@ def test_engine_agrees_with_model(
     if last_n is None:
         assert outcome.result["reproduced"] is True
     for ingress, record in selected[:1]:
-        traced = trace(held, record.sequence, stage_config=config, ingress=ingress)["records"]
+        traced = trace(incident, record.sequence, stage_config=config, ingress=ingress)["records"]
         assert {each["position"] for each in traced} == {
             at
             for at, other in enumerate(sorted(journals[ingress], key=lambda each: each.sequence))

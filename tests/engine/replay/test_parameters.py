@@ -1,4 +1,4 @@
-"""Which parameters the stages of another version take, and the note about stages without any."""
+"""Tests of the parameters of stages in another version, and of the note about stages without any."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ NEWEST = {"schema": {"required": ["user"]}}
         ("dataguard_check", {}, NEWEST, NEWEST),
         ("dataguard_check", {}, {}, {}),
         ("dataguard_check", None, None, None),
-        ("dataguard_redact", CAPTURED, NEWEST, NEWEST),  # another op: the parameters are not of this one
+        ("dataguard_redact", CAPTURED, NEWEST, NEWEST),  # the captured stage had another op
         ("dataguard_redact", CAPTURED, None, None),
         (None, CAPTURED, NEWEST, NEWEST),  # the capture lacks the stage
         (None, None, NEWEST, NEWEST),
@@ -46,14 +46,17 @@ def test_stage_uses_captured_parameters_or_fallback(
 
 
 def test_parameters_are_chosen_for_each_stage_separately(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check", "dataguard_check"), stage_config={"s0": CAPTURED, "s1": {}})
+    incident = bundle(ring("dataguard_check", "dataguard_check"), stage_config={"s0": CAPTURED, "s1": {}})
     spec = ring("dataguard_check", "dataguard_check", "dataguard_check")
     fallback = {"s0": NEWEST, "s1": NEWEST}
 
-    assert parameters_of_replay(held, spec, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
-    assert parameters_of_replay(held, spec, stage_config=NEWEST, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
-    assert parameters_of_replay(held, spec, stage_config={"s2": NEWEST}, overrides=True) == {"s2": NEWEST}
-    assert parameters_of_replay(held, spec, only_fitting=True) == {"s0": CAPTURED, "s1": {}}
+    assert parameters_of_replay(incident, spec, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
+    assert parameters_of_replay(incident, spec, stage_config=NEWEST, fallback=fallback) == {
+        "s0": CAPTURED,
+        "s1": NEWEST,
+    }
+    assert parameters_of_replay(incident, spec, stage_config={"s2": NEWEST}, overrides=True) == {"s2": NEWEST}
+    assert parameters_of_replay(incident, spec, only_fitting=True) == {"s0": CAPTURED, "s1": {}}
 
 
 def test_only_ops_that_need_parameters_are_named() -> None:
@@ -65,11 +68,11 @@ def test_only_ops_that_need_parameters_are_named() -> None:
 
 
 def test_note_counts_records_that_reached_stage(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
+    incident = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
 
-    bare = run(held, stage_config={"s0": CAPTURED, "s2": {}})
-    given = run(held, stage_config={"s0": CAPTURED, "s1": {"rules": []}, "s2": {"rules": [], **CAPTURED}})
-    without = run(held, stage_config=None)
+    bare = run(incident, stage_config={"s0": CAPTURED, "s2": {}})
+    given = run(incident, stage_config={"s0": CAPTURED, "s1": {"rules": []}, "s2": {"rules": [], **CAPTURED}})
+    without = run(incident, stage_config=None)
 
     assert bare.result["notes"] == [
         {"code": "no_parameters", "name": "s1", "count": 2},
@@ -86,9 +89,9 @@ def test_note_counts_records_that_reached_stage(bundle: MakeBundle, ring: MakeRi
 def test_unreached_stages_without_parameters_are_noted(tmp_path: Path) -> None:
     ops = {"check": "dataguard_check", "behind": "dataguard_redact"}
     spec = graph("in>check check>behind behind>out", ops)
-    held = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b"no json")]})
+    incident = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b"no json")]})
 
-    outcome = run(held, stage_config={"check": CAPTURED})
+    outcome = run(incident, stage_config={"check": CAPTURED})
 
     assert outcome.result["notes"] == [{"code": "no_parameters", "name": "behind", "count": 0}]
 

@@ -38,12 +38,12 @@ def records(*payloads: bytes) -> list[Record]:
 
 
 def counted(result: RunResult) -> dict[str, tuple[int, ...]]:
-    """Return the counters in, out, dropped and errors of each stage."""
+    """Return the counters ``in``, ``out``, ``dropped`` and ``errors`` of each stage."""
     return {name: tuple(list(counters.as_json().values())[:4]) for name, counters in result.counters.items()}
 
 
 def mark(payload: bytes, params: Params) -> bytes | None:
-    """Append the parameter ``mark``; drop a payload that begins with -, and fail on one that begins with !."""
+    """Append the parameter ``mark``, drop a payload that begins with -, and fail for one that begins with !."""
     if payload.startswith(b"!"):
         raise ValueError("bang")
     return None if payload.startswith(b"-") else payload + str((params or {}).get("mark", "?")).encode()
@@ -252,7 +252,7 @@ def test_router_copies_records_and_merge_alternates_between_inputs() -> None:
 
 
 def test_merge_alternates_until_lane_is_empty_and_keeps_lane_order() -> None:
-    """Two copies arrive on lane 4 and one on lane 3, so the merge takes from lanes 4, 3 and 4."""
+    """Two copies arrive on lane 4 and one on lane 3, so the merge reads lanes 4, 3 and 4."""
     twice = spec(
         "in r:1 r:2 b.m m2 d.m x y m",
         {"in": 0, "out": 8},
@@ -345,17 +345,23 @@ def test_graph_with_unbounded_copies_is_stopped(monkeypatch: pytest.MonkeyPatch)
         (spec("a", {"in": -1}), "there is no lane -1"),
         (
             spec("a b c", {"in": 0}, GraphRole("s", "stage", (0, 1), (2,), "identity")),
-            "'s': a stage with 2 to 1 lanes",
+            "'s': a stage cannot read 2 and write 1 lanes",
         ),
         (
             spec("a b c", {"in": 0}, GraphRole("s", "stage", (0,), (1, 2), "identity")),
-            "'s': a stage with 1 to 2 lanes",
+            "'s': a stage cannot read 1 and write 2 lanes",
         ),
-        (spec("a b", {"in": 0}, GraphRole("s", "bridge", (0,), ())), "'s': a bridge with 1 to 0 lanes"),
-        (spec("a b", {"in": 0}, GraphRole("s", "router", (0,), ())), "'s': a router with 1 to 0 lanes"),
-        (spec("a b c", {"in": 0}, GraphRole("s", "router", (0, 1), (2,))), "'s': a router with 2 to 1 lanes"),
-        (spec("a b c", {"in": 0}, GraphRole("s", "merge", (0,), (1, 2))), "'s': a merge with 1 to 2 lanes"),
-        (spec("a b", {"in": 0}, GraphRole("s", "merge", (), (1,))), "'s': a merge with 0 to 1 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "bridge", (0,), ())), "'s': a bridge cannot read 1 and write 0 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "router", (0,), ())), "'s': a router cannot read 1 and write 0 lanes"),
+        (
+            spec("a b c", {"in": 0}, GraphRole("s", "router", (0, 1), (2,))),
+            "'s': a router cannot read 2 and write 1 lanes",
+        ),
+        (
+            spec("a b c", {"in": 0}, GraphRole("s", "merge", (0,), (1, 2))),
+            "'s': a merge cannot read 1 and write 2 lanes",
+        ),
+        (spec("a b", {"in": 0}, GraphRole("s", "merge", (), (1,))), "'s': a merge cannot read 0 and write 1 lanes"),
         (spec("a b", {"in": 0, "in2": 1}, stage("s", 0, 1)), "lane 'b' is written twice"),
         (spec("a b c", {"in": 0}, stage("s", 0, 1), stage("t", 0, 2)), "lane 'a' is read twice"),
         (spec("a b", {"in": 0, "out": 0}, stage("s", 0, 1)), "lane 'a' is read twice"),

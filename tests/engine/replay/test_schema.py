@@ -34,7 +34,7 @@ EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {
         ({"$dynamicRef": "#nowhere"}, [("/$dynamicRef", "schema.ref")]),
         ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, [("/$ref", "schema.ref")]),
         ({"$ref": "#/prefixItems/x", "prefixItems": [True]}, [("/$ref", "schema.ref")]),
-        # The target is not in the place of a schema, so its pattern would not be checked.
+        # The target is not in the position of a schema, so its pattern would not be checked.
         ({"$ref": "#/x", "x": {"pattern": "("}}, [("/$ref", "schema.ref")]),
         ({"$ref": "#/const", "const": {"pattern": "("}}, [("/$ref", "schema.ref")]),
         ({"$id": "http://[", "not": {"$ref": "x"}}, [("/not/$ref", "schema.ref")]),
@@ -133,7 +133,7 @@ def test_schema_accepts_only_valid_values(document: object, valid: object, inval
 
 @st.composite
 def number_texts(draw: st.DrawFn) -> str:
-    """Numbers near those that a double cannot hold, as they are written in JSON."""
+    """Draw JSON texts of numbers near those that a double cannot represent."""
     near = draw(st.sampled_from([0, 1, 19, 2**53, 2**63, 2**64, 10**20, 10**30]))
     whole = draw(st.sampled_from(["", "-"])) + str(near + draw(st.integers(0, 3)))
     fraction = draw(st.sampled_from(["", ".5", ".25", ".9", ".99", ".01", ".0000000000000000000001"]))
@@ -148,7 +148,7 @@ def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> No
     bound = parse_payload(limit.encode())
     try:
         encode_payload(bound)
-    except MalformedPayload:  # a limit that parameters cannot hold
+    except MalformedPayload:  # a limit that parameters cannot represent
         reject()
     if keyword == "multipleOf" and Decimal(limit) <= 0:
         reject()
@@ -166,7 +166,7 @@ def test_given_schema_is_not_modified() -> None:
 
 
 def test_pattern_runs_in_linear_time() -> None:
-    """``(a+)+$`` takes 2^n steps in an engine that backtracks, so this test would never end."""
+    """``(a+)+$`` takes 2^n steps in a backtracking engine, so this test would never finish."""
     evil = "^(a+)+$"
     compiled = PayloadSchema(
         {

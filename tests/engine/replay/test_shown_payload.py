@@ -1,4 +1,4 @@
-"""Tests of payloads as JSON data: nothing that a reader may need is lost."""
+"""Tests of payloads as JSON data, which must not lose digits."""
 
 import base64
 import json

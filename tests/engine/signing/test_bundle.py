@@ -23,7 +23,7 @@ def refusal(archive: bytes) -> str:
 
 
 def repacked(built: bundle.BuiltBundle, **files: bytes | None) -> bytes:
-    """Return the bundle with changed files (None removes a file). Names spell the dot as ``__``."""
+    """Return the bundle with changed files (None removes a file). A ``__`` in a name stands for a dot."""
     entries = tar.unpack(built.tar) | {name.replace("__", "."): data for name, data in files.items()}
     return tar.pack({name: data for name, data in entries.items() if data is not None})
 

@@ -170,7 +170,7 @@ def test_missing_capability_is_refused(world: Any) -> None:
 
 
 def test_verify_reports_first_reason(world: Any) -> None:
-    """Start with every fault at once, and repair one after the other in the order of the checks."""
+    """Start with all faults, and repair them one by one in the order of the checks."""
     wrong: dict[str, Any] = {
         "v": 2,
         "kid": "unknown",
