@@ -61,7 +61,7 @@ def check_program(text: str) -> str:
 
 
 def permits_url(entries: Iterable[Url], text: str) -> bool:
-    """Whether an entry covers the URL. A URL that cannot be parsed is not permitted."""
+    """Return whether an entry covers the URL. A URL that cannot be parsed is not permitted."""
     try:
         url = Url.parse(text)
     except ValueError:

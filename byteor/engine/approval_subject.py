@@ -24,11 +24,11 @@ class DeploymentOptions:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form. Older rows may lack keys."""
+        """Read the stored JSON data. Older rows may lack keys."""
         return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

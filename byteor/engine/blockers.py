@@ -26,7 +26,7 @@ class BlockerCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a deployment waits. It waits ``until`` then, if that is known, and for the deployments ``ids``."""
+    """One reason why a deployment waits. ``until`` is when the wait ends, if known; ``ids`` are the blocking deployments."""
 
     code: BlockerCode
     detail: str

@@ -20,7 +20,7 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """The record of who deployed before approval, and why. Without an approval by ``approve_by``, a rollback starts."""
+    """Who deployed before approval, and why. A rollback starts at ``approve_by`` unless another person approves."""
 
     by: str
     reason: str
@@ -29,12 +29,12 @@ class BreakGlass:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         approve_by = datetime.fromisoformat(stored["approve_by"])
         return cls(stored["by"], stored["reason"], stored["user_id"], approve_by)
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {
             "by": self.by,
             "reason": self.reason,

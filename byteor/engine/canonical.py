@@ -127,20 +127,20 @@ class Fields:
             raise Malformed(f"unknown member {extra[0]!r}")
 
     def member(self, name: str) -> object:
-        """Return a member of any type."""
+        """Return the value of a member, which may have any type."""
         if name not in self._value:
             raise Malformed(f"{name!r} is missing")
         return self._value[name]
 
     def text(self, name: str) -> str:
-        """Return a non-empty string."""
+        """Return a member that is a non-empty string."""
         value = self.member(name)
         if not isinstance(value, str) or not value:
             raise Malformed(f"{name!r} is not a non-empty string")
         return value
 
     def any_text(self, name: str) -> str:
-        """Return a string, which may be empty."""
+        """Return a member that is a string, which may be empty."""
         value = self.member(name)
         if not isinstance(value, str):
             raise Malformed(f"{name!r} is not a string")
@@ -151,21 +151,21 @@ class Fields:
         return None if self._value.get(name) is None else self.text(name)
 
     def constant(self, name: str, *allowed: str) -> str:
-        """Return a string that is one of ``allowed``."""
+        """Return a member that is one of the ``allowed`` strings."""
         value = self.text(name)
         if value not in allowed:
             raise Malformed(f"{name!r} is not {' or '.join(allowed)}")
         return value
 
     def digest(self, name: str) -> str:
-        """Return a hash in the form ``sha256:<hex>``."""
+        """Return a member that is a hash in the form ``sha256:<hex>``."""
         value = self.text(name)
         if not _HASH.fullmatch(value):
             raise Malformed(f"{name!r} is not a sha256 hash")
         return value
 
     def integer(self, name: str) -> int:
-        """Return a non-negative integer."""
+        """Return a member that is a non-negative integer."""
         value = self.member(name)
         # In Python bool is a subclass of int.
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -173,47 +173,47 @@ class Fields:
         return value
 
     def flag(self, name: str) -> bool:
-        """Return a boolean."""
+        """Return a boolean member."""
         value = self.member(name)
         if not isinstance(value, bool):
             raise Malformed(f"{name!r} is not true or false")
         return value
 
     def time(self, name: str) -> datetime:
-        """Return an RFC 3339 time."""
+        """Return a member that is an RFC 3339 time."""
         return parse_time(self.text(name))
 
     def optional_time(self, name: str) -> datetime | None:
-        """Return an RFC 3339 time, or ``None`` for null."""
+        """Return a member that is an RFC 3339 time, or None for null."""
         return None if self.member(name) is None else self.time(name)
 
     def items(self, name: str) -> list[object]:
-        """Return a list."""
+        """Return a member that is a list."""
         value = self.member(name)
         if not isinstance(value, list):
             raise Malformed(f"{name!r} is not a list")
         return value
 
     def sorted_texts(self, name: str) -> tuple[str, ...]:
-        """Return a sorted list of distinct, non-empty strings."""
+        """Return a member that is a sorted list of distinct, non-empty strings."""
         values = tuple(item for item in self.items(name) if isinstance(item, str) and item)
         if list(values) != self.items(name) or list(values) != sorted(set(values)):
             raise Malformed(f"{name!r} is not a sorted list of distinct, non-empty strings")
         return values
 
     def object(self, name: str) -> Json:
-        """Return an object."""
+        """Return a member that is an object."""
         value = self.member(name)
         if not isinstance(value, dict):
             raise Malformed(f"{name!r} is not an object")
         return value
 
     def fields(self, name: str) -> Fields:
-        """Return the members of an object."""
+        """Return a member that is an object, as Fields."""
         return Fields(self.member(name))
 
     def optional[T](self, name: str, read: Callable[[Fields], T]) -> T | None:
-        """Read an object, or return ``None`` for null."""
+        """Apply ``read`` to a member that is an object. Returns None for null."""
         return None if self.member(name) is None else read(self.fields(name))
 
     def names(self) -> frozenset[str]:

@@ -39,7 +39,7 @@ _MASKS = (
 
 
 def reason_of(action: OfferAction, *, timed_out: bool) -> FailureReason:
-    """Return the reason of an agent's failure with an offer of this action."""
+    """Return the reason for a failure, by the action of the agent's offer and whether the agent timed out."""
     return _REASONS[action, timed_out]
 
 

@@ -20,11 +20,11 @@ class ReleasePolicy:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def loosened_by(self, new: Self) -> list[str]:

@@ -52,7 +52,7 @@ class Strategy:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form. Older rows may lack keys that have a default."""
+        """Read the stored JSON data. Older rows may lack keys that have a default."""
         return cls(
             StrategyKind(stored["kind"]),
             tuple(stored.get("percents", (100,))),
@@ -62,7 +62,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -92,11 +92,11 @@ class EnlistmentCursor:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         return cls(stored["place"], stored["count"], stored["after"], stored["until"], stored["everybody_counts"])
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {
             "after": self.after,
             "count": self.count,

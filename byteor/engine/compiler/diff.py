@@ -58,7 +58,7 @@ class SpecDiff:
 
 
 def _beginning[T](items: Sequence[T], max_size: int, size: Callable[[T], int]) -> Sequence[T]:
-    """Return as many of the first items as have a total size of at most ``max_size``."""
+    """Return the longest prefix of the items whose total size is at most ``max_size``."""
     return items[: sum(total <= max_size for total in accumulate(map(size, items)))]
 
 

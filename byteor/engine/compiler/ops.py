@@ -167,7 +167,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
 def _argument_fault(stage: StageOp, argument: str | None) -> str | None:
     try:
         problem = stage.validate(argument)
-    except Exception as error:  # see _load
+    except Exception as error:  # as in _load
         return f"checking it raised {type(error).__name__}: {_printable(error)}"
     return problem and _printable(problem)
 

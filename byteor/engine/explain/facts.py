@@ -34,7 +34,7 @@ class WaveFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """A deployment's approval."""
+    """A deployment's approval: its status, and how many of the required people have approved."""
 
     id: UUID
     status: ApprovalStatus
@@ -97,7 +97,7 @@ class DeploymentFacts:
 
     @property
     def label(self) -> str:
-        """The name of the deployed bundle in sentences."""
+        """The name of the deployed bundle, as used in sentences."""
         return f"{self.pipeline}/{self.bundle}"
 
 
@@ -173,6 +173,6 @@ class Facts:
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: UUID | None, bundle_hash: str) -> str:
-        """Return the name of a bundle in sentences."""
+        """Return the name of a bundle, as used in sentences."""
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

@@ -46,7 +46,8 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
     elif not agent.counted:
         yield Finding(
             B.NOT_COUNTED,
-            f"It was offline when {owner.label} started, so it does not count for waves, thresholds and timeouts.",
+            f"It was offline when the deployment of {owner.label} started,"
+            " so it does not count for waves, thresholds and timeouts.",
             owner.id,
         )
 

@@ -97,7 +97,7 @@ def _within_budget(
 
 
 def _certain(versions: Sequence[str], good: str, bad: str) -> BisectOutcome:
-    """Return FOUND if the versions are adjacent. Otherwise, an untestable version between them may be the first bad."""
+    """Return FOUND if the versions are adjacent, as an untestable version between them might be the first bad one."""
     is_next = versions.index(bad) == versions.index(good) + 1
     return BisectOutcome.FOUND if is_next else BisectOutcome.INCONCLUSIVE
 

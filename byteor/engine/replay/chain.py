@@ -14,7 +14,7 @@ from byteor.engine.replay.work import WorkMeter
 
 
 class _Passing:
-    """Adjacent stages that pass every record, and the number of records that have passed them since ``settle``."""
+    """Adjacent stages that pass every record, and the number of records that passed them since the last ``settle``."""
 
     __slots__ = ("passed", "stages")
 

@@ -17,7 +17,7 @@ _MAX_READ = 8 * 1024 * 1024  # the maximum number of bytes of expected output th
 
 
 class _NotFound(Exception):
-    """The record is not in the part of the output that a page reads."""
+    """Raised if the record is not in the part of the output that a page reads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class GraphRunner:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self.overfull: dict[str, int] = {}
-        """By lane with slots, the number of records that would have overflowed it and been dropped in production."""
+        """The number of records, by lane, that would have overflowed a lane of slots and been dropped in production."""
         self._exits: list[tuple[str, int, Sink]] = [
             (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
         ]
@@ -98,7 +98,7 @@ class GraphRunner:
         self._chains = {}
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
-        """Process a record. Its outputs leave in the order of the spec's egresses."""
+        """Process a record. Its outputs are emitted in the order of the spec's egresses."""
         if (chain := self._chain(entry)) is not None:
             chain.run(sequence, payload, ingress)
             return
@@ -165,7 +165,7 @@ class GraphRunner:
         return reached
 
     def lane_of(self, entry: str) -> str:
-        """Return the name of the lane that records of this entry are written to."""
+        """Return the name of the lane where records of this entry start."""
         return self._lanes[self.entries[entry]].name
 
     def settle(self) -> None:

@@ -43,7 +43,7 @@ _MAX_PADDING = 1024 * 1024  # zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
-# Even a small file or folder takes a block on the disk. The few of real bundles are free.
+# Each file or folder takes at least a block on the disk. The first ones are free; real bundles have no more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
 # Errors that the host causes: the same archive may be unpacked later. Any other OSError is due to a name or a file in
 # the archive.
@@ -119,7 +119,7 @@ def build_incident(
 ) -> bytes:
     """Create the ``.tar.gz`` of a bundle from documents by file name, journals by lane, and expected frames by egress.
 
-    None of them is checked. With the same version of zlib, equal arguments yield equal bytes.
+    The contents are not checked. With the same version of zlib, equal arguments yield equal bytes.
     """
     files = {"spec.kv": spec_kv.encode()}
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}

@@ -10,7 +10,7 @@ from byteor.engine.replay.journal_index import JournalIndex
 from byteor.engine.replay.shown_payload import SHOWN_BYTES, show_payload
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
-"""The size of its JSON at which a page ends early. The last record may exceed it by less than 1 MiB."""
+"""The JSON size at which a page ends early. The last record may exceed it by less than 1 MiB."""
 
 
 def journal_page(

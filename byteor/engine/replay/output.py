@@ -26,7 +26,7 @@ class EgressOutput:
         self._max_pending = _MAX_BYTES // 2 // egresses
 
     def add(self, sequence: int, payload: bytes) -> None:
-        """Add a frame."""
+        """Add the next frame of the egress."""
         pending = self._pending
         pending.append(pack_frame_head(len(payload), sequence))
         pending.append(payload)

@@ -1,4 +1,4 @@
-"""Reading the JSON payload of a record without rounding its numbers, and writing canonical JSON (RFC 8785).
+"""Reads the JSON payload of a record without rounding its numbers, and writes canonical JSON (RFC 8785).
 
 A number may have at most 1,000 digits and an exponent of ten within ±1,000, as in ``strict_json``; a record with a
 longer number exceeds the work limit.

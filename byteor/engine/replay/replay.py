@@ -181,7 +181,7 @@ class _Run:
         self._comparisons: dict[str, Comparison] = {}
         self._notes: list[dict[str, Any]] = []
         self._without_parameters: list[str] = []
-        self._shared: dict[str, int] = {}  # frames of each egress that are not compared, expected or actual
+        self._shared: dict[str, int] = {}  # uncompared frames of each egress, expected or actual
         self._rank = -1
         self._ingress: str | None = None
 
