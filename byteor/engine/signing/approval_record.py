@@ -138,7 +138,7 @@ class ApprovalRecord:
 
 
 def sign_record(record: ApprovalRecord, bundle_hash: str, private_key: bytes) -> Json:
-    """Return a signed envelope around the record of the approval of the deployment with this bundle."""
+    """Return a signed envelope around an approval record. ``bundle_hash`` is that of the deployment's bundle."""
     return dsse.sign_claim(PREDICATE_TYPE, bundle_hash, record.document(), private_key)
 
 

@@ -244,7 +244,7 @@ def test_progress_callback_receives_counts_and_can_cancel(bundle: MakeBundle, ri
     assert list(incident.journals["in"].parent.iterdir()) == [incident.journals["in"]]
 
 
-def test_frames_of_unknown_egresses_are_not_kept_open(tmp_path: Path, ring: MakeRing) -> None:
+def test_expected_files_of_unknown_egresses_are_not_kept_open(tmp_path: Path, ring: MakeRing) -> None:
     expected = {f"more{number}": [Frame(1, b"x"), Frame(2, b"y")] for number in range(2000)}
     incident = bundle_of(tmp_path, ring("identity"), {"in": [Record(1, 1, b"x")]}, expected)
 
