@@ -111,7 +111,8 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
         (
             "REPLAY_HTTP_ALLOWLIST",
             "https://hooks.example,ftp://b",
-            "is a comma-separated list whose entry 'ftp://b' must be http:// or https:// with a host and no user",
+            "is a comma-separated list whose entry 'ftp://b' must start with http:// or https://, and have a host and"
+            " no user",
         ),
         (
             "REPLAY_EXEC_ALLOWLIST",

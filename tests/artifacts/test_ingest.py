@@ -208,6 +208,6 @@ def test_unordered_journals_are_replayed_and_egress_journal_is_refused(world: Wo
 
     both, egress = Replay.objects.order_by("id")
     assert (both.status, both.result["egress"]["clean"]["records"]) == ("succeeded", 7)
-    assert both.warnings == ["journal/clean.bin is not replayed, because its lane is no ingress of the spec"]
+    assert both.warnings == ["journal/clean.bin is not replayed, because its lane is not an ingress of the spec"]
     assert (egress.status, egress.error_code) == ("failed", "bad_input")
-    assert "'clean' is no ingress of the spec" in (egress.error or "")
+    assert "'clean' is not an ingress or a lane of the spec" in (egress.error or "")

@@ -25,10 +25,10 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
-    text = "quotes/bundle-1 reaches it with wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
+    text = "quotes/bundle-1 reaches it in wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
     titles = [panel["title"] for panel in page.context["summary"]["panels"]]
     assert titles == ["Why it runs this", "What happens next", "What it ran", "Desired and running bundles"]
-    assert re.search(rf"agent-1 runs quotes/bundle-0, as it should, since [^.]+\. {re.escape(text)}", page.text)
+    assert re.search(rf"agent-1 has run quotes/bundle-0, as it should, since [^.]+\. {re.escape(text)}", page.text)
     assert page.text.count(text) == 2
     assert f'href="/admin/releases/deployment/{deployment.pk}/change/">deployment</a>' in page.text
     assert "waits for wave" in page.text

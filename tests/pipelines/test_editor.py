@@ -49,7 +49,7 @@ def test_save_conflicts_when_another_revision_was_saved(world: World, draft: Dra
     [
         ('{"plan_v": 1,\n}', "Line 2, column 1: Expected a key in double quotes."),
         ("[1]", "A plan must be a JSON object: {…}."),
-        ('{"name": "\\u0000"}', "Line 1, column 10: A string must not contain NUL or half a surrogate pair."),
+        ('{"name": "\\u0000"}', "Line 1, column 10: A string must not contain NUL or a lone surrogate."),
     ],
 )
 @pytest.mark.parametrize("name", ["save", "promote"])

@@ -55,14 +55,14 @@ def test_explains_an_agent_that_runs_its_desired_bundle(world: World) -> None:
     since = f"{since:%Y-%m-%d %H:%M:%S} UTC"
     about: dict[str, Any] = {"deployment_id": str(deployment.pk), "approval_id": None, "config_hash": None}
     assert (explanation["agent_id"], explanation["summary"]) == (
-        str(agent.pk), f"agent-0 runs quotes/bundle, as it should, since {since}."
+        str(agent.pk), f"agent-0 has run quotes/bundle, as it should, since {since}."
     )  # fmt: skip
     assert (explanation["running"]["bundle_hash"], explanation["desired"]["action"]) == (
         deployment.bundle_hash,
         "activate",
     )
     assert explanation["because"] == [
-        {"code": "runs_desired", "detail": f"It runs quotes/bundle, as it should, since {since}.", **about},
+        {"code": "runs_desired", "detail": f"It has run quotes/bundle, as it should, since {since}.", **about},
         {"code": "target_all", "detail": "The deployment of quotes/bundle goes to all agents of the environment.",
          **about},
     ]  # fmt: skip
@@ -192,7 +192,8 @@ def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[]
     assert codes(failed) == ["failed", "drifted", "threshold", "target_all", "wave"]
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
     assert (
-        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may fail, or the deployment ends."
+        failed["because"][2]["detail"]
+        == "1 of 1 agents of wave 1 failed. None may fail; otherwise the deployment fails."
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
@@ -211,7 +212,7 @@ def test_explains_a_rollback_by_a_person(world: World) -> None:
 
     assert explanation["because"][0]["code"] == "rolling_back"
     assert explanation["because"][0]["detail"].startswith(
-        "It has to go back to quotes/bundle-0: quotes/bundle-1 is rolled back by operator@acme.example at "
+        "It must return to quotes/bundle-0: quotes/bundle-1 is being rolled back by operator@acme.example at "
     )
     assert explanation["because"][0]["detail"].endswith(" UTC: drops records.")
     assert explanation["desired"]["action"] == "rollback"
@@ -263,7 +264,7 @@ def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable
 
     assert codes(explanation) == ["activating", "target_all", "waits_for_turn"]
     assert explanation["because"][2]["detail"] == (
-        "The deployment of quotes/bundle-1 waits, because a pipeline has one deployment under way at a time,"
+        "The deployment of quotes/bundle-1 waits because only one deployment of a pipeline may be under way at a time,"
         " and quotes/bundle-0 (deploying) comes first."
     )
 
@@ -313,7 +314,7 @@ def test_explains_a_break_glass_deployment(world: World) -> None:
 
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
-        "admin@acme.example began the deployment of quotes/bundle without approval: the market opens;"
+        "admin@acme.example started the deployment of quotes/bundle without approval: the market opens;"
         " nobody else has approved it yet."
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at
@@ -363,7 +364,7 @@ def test_the_running_deployment_is_explained_when_many_others_wait(
     explanation = explain(world, agent)
 
     assert codes(explanation) == ["runs_desired", "waits_for_approval", "target_all"]
-    assert explanation["summary"].startswith("agent runs quotes/bundle-0, as it should, since ")
+    assert explanation["summary"].startswith("agent has run quotes/bundle-0, as it should, since ")
     assert ". The deployment of quotes/bundle-4 waits for approval:" in explanation["summary"]
 
 

@@ -219,7 +219,7 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     run_sweep(run_jobs)
 
     assert state(second) == ("rolling_back", "timeout")
-    assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them by not finishing within 600 s"
+    assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them because they did not finish within 600 s"
     assert wanted(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
     report_from_all(agents[1:4], "rolled_back", run_jobs)
     clock.forward(seconds=599)
@@ -229,7 +229,7 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     run_sweep(run_jobs)
 
     assert state(second) == ("failed", "rollback_failed")
-    assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
+    assert second.detail == f"1 agent did not roll back: {agents[0][0].pk}"
     assert stories.progress(second) == ["failed", *["rolled_back"] * 3, *["pending"] * 4]
     # All agents are assigned what they ran before. The silent agent gets it when it comes back.
     assert {a["bundle_hash"] for a in stored_assignments(agents)} == {first.bundle_hash}

@@ -218,7 +218,7 @@ ENTRIES: dict[str, tuple[Callable[[Files], bytes], str]] = {
     "a file in a folder": (lambda files: _archive(files, _entry("x/envelope.json")), "evidence.entry_extra: x/envel"),
     "another form of a name": (lambda files: _archive(files, _entry("./envelope.json")), "evidence.entry_extra: ./en"),
     "a duplicate": (
-        lambda files: _archive(files, _entry("envelope.json")), "evidence.malformed: e.tar: 'envelope.json' is "),
+        lambda files: _archive(files, _entry("envelope.json")), "evidence.malformed: e.tar: 'envelope.json' occurs "),
     "a symbolic link": (
         lambda files: _archive(without(files, "approval.json"), _entry("approval.json", tarfile.SYMTYPE)),
         "evidence.malformed: e.tar: 'approval.json' is not a regular file"),

@@ -169,7 +169,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
         panel["sides"].append(side)
     if records is None:
         return panel
-    if records.start or (not records.neighbours and (expected or actual)):
+    if records.start or (not records.neighbors and (expected or actual)):
         panel["note"] = f"The whole records are not kept. These are at most 64 bytes from byte {records.start:,} on."
     panel["trace"] = query_link(row, f"Trace record {found['sequence']:,}", trace=found["sequence"])
     panel["neighbours"] = [
@@ -179,7 +179,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
             "equal" if each.expected == each.actual else "different",
             each.is_divergence,
         )
-        for each in records.neighbours
+        for each in records.neighbors
     ]
     return panel
 
