@@ -111,12 +111,12 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
         (
             "REPLAY_HTTP_ALLOWLIST",
             "https://hooks.example,ftp://b",
-            "is a comma-separated list whose entry 'ftp://b' must be http:// or https:// with a host and no user",
+            "contains an invalid entry: 'ftp://b' must be http:// or https:// with a host and no user",
         ),
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "is a comma-separated list whose entry 'tr' must be the absolute path of a program, without . or ..",
+            "contains an invalid entry: 'tr' must be the absolute path of a program, without . or ..",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",
@@ -148,7 +148,7 @@ def test_missing_secret_is_an_error_in_production(tmp_path: Path, missing: str) 
         loaded(tmp_path, **{k: v for k, v in PRODUCTION.items() if k != missing})
 
     assert str(caught.value) == (
-        f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is set"
+        f"BYTEOR_CLOUD_{missing} is required when BYTEOR_CLOUD_DATABASE_URL is set"
     )
 
 
@@ -157,7 +157,7 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
     oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
     assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
 
-    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER needs"):
+    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER requires"):
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
@@ -233,7 +233,7 @@ def test_error_names_the_data_folder_when_it_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
 
-    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_DATA_DIR {file} is not usable: Not a directory$"):
+    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_DATA_DIR {file} cannot be used: Not a directory$"):
         loaded(file)
 
 

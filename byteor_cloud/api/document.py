@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 
 def _rendered() -> dict[str, _Rendered]:
-    """Return the document by format. Generating it takes a second, so concurrent callers share the first result."""
+    """Return the document in each format. Generating it takes a second, so concurrent callers share one result."""
     with _lock:
         if not _made:
             document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]

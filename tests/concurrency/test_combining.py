@@ -136,5 +136,5 @@ def test_waiting_callers_fail_with_a_leader_whose_deadline_has_passed() -> None:
         thread.join(PATIENCE_S)
 
     assert batches == [[0]]
-    assert sorted(failed) == ["The database does not respond. Try again later."] * 3 + ["no response"]
+    assert sorted(failed) == ["The database is not responding. Try again later."] * 3 + ["no response"]
     assert not combiner._has_leader

@@ -111,7 +111,7 @@ def test_statement_ends_at_the_deadline(is_frequent: bool) -> None:
         wait()
 
     assert isinstance(raised.value.__cause__, Unresponsive)
-    assert problems.as_domain_error(raised.value).detail == "The database does not respond. Try again later."
+    assert problems.as_domain_error(raised.value).detail == "The database is not responding. Try again later."
     connection.close()
     run("SELECT 1")  # on a new connection
     assert frequent.run("0") == [("",)]
