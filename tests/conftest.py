@@ -244,7 +244,7 @@ def _fresh_process() -> Iterator[None]:
 
     limits.forget()
     anonymous.callers = anonymous.AnonymousCallers()
-    metrics.TEXT.forget()
+    metrics.TEXT.discard()
     agent_keys.forget_all()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()

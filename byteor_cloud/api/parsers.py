@@ -14,7 +14,7 @@ from rest_framework.parsers import BaseParser, MultiPartParser
 from byteor.engine import strict_json
 from byteor.engine.strict_json import JsonFault
 from byteor_cloud.api import bodies, problems
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 from byteor_cloud.storage import blobs, space

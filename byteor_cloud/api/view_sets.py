@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.etags import body_digest, matches_tag, not_modified, read_tags
 from byteor_cloud.api.lists import listed_serializer, shown_columns

@@ -158,7 +158,7 @@ def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
     with pytest.raises(Cancelled):
         children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
-    assert [process.end() for process in started] == [-signal.SIGKILL] * 2
+    assert [process.kill() for process in started] == [-signal.SIGKILL] * 2
 
 
 def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

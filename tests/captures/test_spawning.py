@@ -22,7 +22,7 @@ os.register_at_fork(before=lambda: forks.append(1))
 child = spawning.Child("json.tool", environment={})
 child.socket.sendall(b'{"a":1}')
 child.socket.shutdown(1)
-print(child.socket.recv(100), child.end() in (0, -9), forks)
+print(child.socket.recv(100), child.kill() in (0, -9), forks)
 """
 
 
@@ -33,14 +33,14 @@ def test_child_talks_through_its_socket_and_has_a_session_of_its_own() -> None:
     child.socket.sendall(b'{"a": 1}')
     child.socket.shutdown(1)
     assert child.socket.recv(100) == b'{"a":1}\n'
-    child.end()
+    child.kill()
 
 
 def test_end_kills_the_process_and_tells_how_it_ended() -> None:
     child = Child("json.tool", environment=ENVIRONMENT)
 
-    assert child.end() == -signal.SIGKILL
-    assert child.end() == -signal.SIGKILL
+    assert child.kill() == -signal.SIGKILL
+    assert child.kill() == -signal.SIGKILL
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
 

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from byteor_cloud.concurrency import event_loop
-from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computing_for, go_on, pause, set_owner
+from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computing_for, pause, resume, set_owner
 
 
 class Clock:
@@ -131,12 +131,12 @@ def test_step_after_each_wait_needs_turn_while_others_compute(clock: Clock, monk
     monkeypatch.setattr(event_loop._steps.turns, "wait", waited.append)
 
     with computing_for("a"):
-        go_on()
+        resume()
         assert waited == []  # nobody else computes
         with computing_for("b"):
-            go_on()
+            resume()
             set_owner("c")
-            go_on()
+            resume()
 
     assert waited == ["b", "b", "c"]  # the first one when it began
 
@@ -144,7 +144,7 @@ def test_step_after_each_wait_needs_turn_while_others_compute(clock: Clock, monk
 def test_nothing_waits_outside_of_requests(clock: Clock) -> None:
     clock.compute(10)
     pause()
-    go_on()
+    resume()
     set_owner("a")
     pause()
     assert list(Pausing([1, 2])) == [1, 2]

@@ -90,6 +90,6 @@ def test_forgotten_result_is_computed_again(clock: SimpleNamespace) -> None:
     shared = Shared(lambda: next(numbers))
     shared.get()
 
-    shared.forget()
+    shared.discard()
 
     assert shared.get() == 1

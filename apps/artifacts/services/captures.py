@@ -164,11 +164,11 @@ def trace_record(
     *,
     after: int | None = None,
     max_bytes: int = MAX_TRACE_BYTES,
-    lane: Callable[[], AbstractContextManager[None]] = nullcontext,
+    slot: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> bytes:
     """Return the body of a response with what the records with this sequence became in the replay.
 
-    ``after`` and ``max_bytes`` choose a page, as in ``trace``. ``lane`` waits until this process may compute. Raises
+    ``after`` and ``max_bytes`` choose a page, as in ``trace``. ``slot`` waits until this process may compute. Raises
     NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
@@ -183,7 +183,7 @@ def trace_record(
         "max_bytes": max_bytes,
     }
     release_connection()
-    with lane(), data_folders.scratch_folder() as scratch:
+    with slot(), data_folders.scratch_folder() as scratch:
         try:
             found: bytes = children.run_apart(request, scratch=scratch, readable=[capture], silence_s=TRACE_S)
         except children.Refused as refused:

@@ -70,7 +70,7 @@ def run_apart(
     finally:
         if turn is not None:
             turn.detach()  # first: the process id may belong to another process soon
-        process.end()
+        process.kill()
 
 
 def _converse(

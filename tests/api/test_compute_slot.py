@@ -29,12 +29,12 @@ django.setup()
 import gevent
 from django.test import RequestFactory
 from byteor_cloud.computing import computations
-from byteor_cloud.api import computing_lane
+from byteor_cloud.api import compute_slot
 from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 from byteor_cloud.errors import DomainError, InvalidInput
-from tests.api.test_computing_lane import CALLS, PLANS, large
+from tests.api.test_compute_slot import CALLS, PLANS, large
 
-compute = computing_lane.compute_for(RequestFactory().get("/"))
+compute = compute_slot.compute_for(RequestFactory().get("/"))
 
 def pids():
     found = []
@@ -105,7 +105,7 @@ def repr_json(value: Any) -> str:
 def test_results_and_errors_equal_those_of_this_process(tmp_path: Path) -> None:
     output = run(
         """
-computing_lane.SMALL_BYTES = -1
+compute_slot.SMALL_BYTES = -1
 for name, plan in PLANS.items():
     print(json.dumps(json.loads(compute(computations.preview, plan, None))))
 for text in CALLS:
@@ -136,7 +136,7 @@ print(len(pids()))
 def test_computation_that_takes_too_long_is_refused_and_the_next_one_works(tmp_path: Path) -> None:
     output = run(
         """
-computing_lane.LIMIT_S = 1
+compute_slot.LIMIT_S = 1
 for plan in (large("endless:x"), large()):
     try:
         print(compute(computations.compile_draft, plan).spec_hash is not None)
