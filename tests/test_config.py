@@ -147,9 +147,7 @@ def test_missing_secret_is_an_error_in_production(tmp_path: Path, missing: str) 
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, **{k: v for k, v in PRODUCTION.items() if k != missing})
 
-    assert str(caught.value) == (
-        f"BYTEOR_CLOUD_{missing} is required when BYTEOR_CLOUD_DATABASE_URL is set"
-    )
+    assert str(caught.value) == f"BYTEOR_CLOUD_{missing} is required when BYTEOR_CLOUD_DATABASE_URL is set"
 
 
 @pytest.mark.parametrize("missing", ["OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"])
