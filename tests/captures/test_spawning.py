@@ -26,7 +26,7 @@ print(child.socket.recv(100), child.kill() in (0, -9), forks)
 """
 
 
-def test_child_talks_through_its_socket_and_has_a_session_of_its_own() -> None:
+def test_child_uses_its_socket_and_separate_session() -> None:
     child = Child("json.tool", "--compact", environment=ENVIRONMENT)
 
     assert os.getsid(child.pid) == child.pid
@@ -36,7 +36,7 @@ def test_child_talks_through_its_socket_and_has_a_session_of_its_own() -> None:
     child.kill()
 
 
-def test_end_kills_the_process_and_tells_how_it_ended() -> None:
+def test_kill_stops_process_and_returns_exit_code() -> None:
     child = Child("json.tool", environment=ENVIRONMENT)
 
     assert child.kill() == -signal.SIGKILL
@@ -45,7 +45,7 @@ def test_end_kills_the_process_and_tells_how_it_ended() -> None:
         os.kill(child.pid, 0)
 
 
-def test_program_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_that_cannot_start_raises_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     with pytest.raises(FileNotFoundError):

@@ -84,14 +84,14 @@ def test_batch_size_is_limited() -> None:
     assert batches == [["a", "b"], ["c"]]
 
 
-def test_error_reaches_only_the_callers_of_its_batch() -> None:
+def test_error_reaches_only_callers_in_its_batch() -> None:
     batches, got = _submit_while_busy(["a", "bad", "c"], limit=2)
 
     assert batches == [["a", "bad"], ["c"]]
     assert got == {0: "bad batch", 1: "bad batch", 2: "C"}
 
 
-def test_combiner_continues_after_an_error() -> None:
+def test_combiner_continues_after_error() -> None:
     def work(items: Sequence[int]) -> list[int | None]:
         return [1 // item for item in items]
 
@@ -102,7 +102,7 @@ def test_combiner_continues_after_an_error() -> None:
     assert combiner.submit("a", 1) == 1
 
 
-def test_waiting_callers_fail_with_a_leader_whose_deadline_has_passed() -> None:
+def test_waiting_callers_fail_when_leader_exceeds_deadline() -> None:
     busy, go_on = threading.Event(), threading.Event()
     batches: list[list[int]] = []
     now = [0.0]

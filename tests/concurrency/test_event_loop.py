@@ -49,18 +49,18 @@ def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
     return order
 
 
-def test_owner_who_used_least_goes_first(clock: Clock) -> None:
+def test_owner_with_least_used_time_goes_first(clock: Clock) -> None:
     assert in_turn(clock, Turns(), "a", "a", "a", "a", "b") == ["a0", "b4", "a1", "a2", "a3"]
 
 
-def test_what_was_used_before_counts(clock: Clock) -> None:
+def test_previously_used_time_counts(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
 
     assert in_turn(clock, turns, "a", "a", "b", "b", "c") == ["b2", "c4", "b3", "a0", "a1"]
 
 
-def test_long_ago_does_not_count(clock: Clock) -> None:
+def test_old_usage_does_not_count(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
     for _ in range(20):
@@ -70,7 +70,7 @@ def test_long_ago_does_not_count(clock: Clock) -> None:
     assert in_turn(clock, turns, "a", "b", "a")[0] == "a0"
 
 
-def test_others_run_between_turns(clock: Clock) -> None:
+def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     order: list[str] = []
 
     def work() -> None:
@@ -90,7 +90,7 @@ def test_others_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_strangers_rest_after_each_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rest_follows_each_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -126,7 +126,7 @@ def test_long_computation_lets_others_compute(clock: Clock) -> None:
     assert order.index("short") < order.index("row 2")
 
 
-def test_step_after_each_wait_needs_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_after_wait_needs_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[str] = []
     monkeypatch.setattr(event_loop._steps.turns, "wait", waited.append)
 
@@ -141,7 +141,7 @@ def test_step_after_each_wait_needs_turn_while_others_compute(clock: Clock, monk
     assert waited == ["b", "b", "c"]  # the first one when it began
 
 
-def test_nothing_waits_outside_of_requests(clock: Clock) -> None:
+def test_code_outside_requests_does_not_wait(clock: Clock) -> None:
     clock.compute(10)
     pause()
     resume()

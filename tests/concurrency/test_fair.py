@@ -81,7 +81,7 @@ def crowd(count: int, *, held_by: Sequence[Holder], waiting: int = 100) -> Crowd
     return Crowd(slots)
 
 
-def test_another_organization_gets_next_free_slot() -> None:
+def test_next_free_slot_goes_to_another_organization() -> None:
     made = crowd(4, held_by=[ADA, ADA, EVE, EVE])
     made.wait_for_slot(*[ADA] * 10, FAR, FAR)
 
@@ -91,7 +91,7 @@ def test_another_organization_gets_next_free_slot() -> None:
     made.finish(FAR, ADA, EVE, EVE)
 
 
-def test_organization_holds_at_most_half_of_the_slots() -> None:
+def test_organization_holds_at_most_half_of_slots() -> None:
     made = crowd(4, held_by=[ADA, KEY])
     made.wait_for_slot(BOB)
 
@@ -109,14 +109,14 @@ def test_organizations_take_turns_for_single_slot() -> None:
     assert made.serve_all(ADA) == [EVE, FAR, BOB, EVE, ADA, ADA]
 
 
-def test_people_and_keys_of_organization_take_turns() -> None:
+def test_people_and_keys_take_turns_within_organization() -> None:
     made = crowd(1, held_by=[KEY])
     made.wait_for_slot(KEY, KEY, KEY, ADA, BOB, ADA)
 
     assert made.serve_all(KEY) == [ADA, KEY, BOB, KEY, ADA, KEY]
 
 
-def test_person_gets_no_more_slots_by_more_organizations() -> None:
+def test_person_in_more_organizations_gets_no_more_slots() -> None:
     many = [Holder(f"organization {number}", "people", "ada") for number in range(4)]
     made = crowd(3, held_by=[many[0], many[1], EVE])
     made.wait_for_slot(many[2], many[3], EVE)
@@ -127,7 +127,7 @@ def test_person_gets_no_more_slots_by_more_organizations() -> None:
     made.serve_all(EVE)
 
 
-def test_caller_is_served_in_order_of_arrival_and_returning_request_first() -> None:
+def test_requests_of_caller_are_served_in_order_and_returning_one_first() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
     made = Crowd(slots)
@@ -150,7 +150,7 @@ def test_caller_is_served_in_order_of_arrival_and_returning_request_first() -> N
     assert order == ["returning", "one", "two"]
 
 
-def test_organization_that_waits_most_is_refused_when_too_many_wait() -> None:
+def test_organization_with_most_waiting_requests_is_refused() -> None:
     made = crowd(1, held_by=[ADA], waiting=4)
     made.wait_for_slot(ADA, ADA, BOB, KEY)
 
@@ -163,7 +163,7 @@ def test_organization_that_waits_most_is_refused_when_too_many_wait() -> None:
     made.serve_all(EVE)
 
 
-def test_wait_ends_with_error_and_loses_no_slot() -> None:
+def test_timed_out_wait_raises_error_and_loses_no_slot() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
 
@@ -175,7 +175,7 @@ def test_wait_ends_with_error_and_loses_no_slot() -> None:
     slots.take(EVE, timeout_s=0.0)
 
 
-def test_moved_slot_counts_for_its_new_holder() -> None:
+def test_moved_slot_counts_for_new_holder() -> None:
     made = crowd(4, held_by=[FAR, EVE, EVE, ADA])
     made.slots.move(FAR, ADA)
     made.wait_for_slot(ADA, FAR)
@@ -186,7 +186,7 @@ def test_moved_slot_counts_for_its_new_holder() -> None:
     made.finish(ADA, ADA, EVE, FAR)
 
 
-def test_no_slot_is_lost_or_given_twice_among_many_threads() -> None:
+def test_many_threads_neither_lose_nor_duplicate_slots() -> None:
     slots = FairSlots(3, waiting=5)
     holders = [ADA, BOB, KEY, EVE, FAR]
     inside: list[int] = []

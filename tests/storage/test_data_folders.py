@@ -72,7 +72,7 @@ def temporary(data: Path) -> list[Path]:
     return [*(data / "scratch").iterdir(), *(data / "uploads").glob("*"), *(data / "artifacts").glob(f"{PARTIAL}*")]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_kept(data: Path) -> None:
+def test_leftovers_of_killed_process_are_removed_and_used_files_are_kept(data: Path) -> None:
     with unpacking(data) as process:
         used = temporary(data)
         assert len(used) == 2
@@ -89,7 +89,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_kep
     assert temporary(data) == []
 
 
-def test_leftovers_of_every_kind_are_removed_once_they_are_old(data: Path) -> None:
+def test_old_leftovers_of_every_kind_are_removed(data: Path) -> None:
     outside = data / "outside"
     outside.write_text("kept")
     scratch, uploads = data_folders.scratch(), data_folders.uploads()

@@ -53,7 +53,7 @@ def bucket(object_store: ObjectStore, settings: Any, uploads: Path) -> Any:
     return object_store.bucket
 
 
-def test_large_blob_is_read_by_a_process_that_never_received_an_upload(bucket: Any, uploads: Path) -> None:
+def test_process_without_uploads_reads_large_blob(bucket: Any, uploads: Path) -> None:
     blobs.put(HASH, LARGE)
     assert not uploads.exists()
 
@@ -64,7 +64,7 @@ def test_large_blob_is_read_by_a_process_that_never_received_an_upload(bucket: A
         uploads.rmdir()  # somebody cleans up
 
 
-def test_folder_that_cannot_be_created_is_named_and_is_not_a_missing_blob(bucket: Any, uploads: Path) -> None:
+def test_error_names_folder_that_cannot_be_created(bucket: Any, uploads: Path) -> None:
     blobs.put(HASH, LARGE)
     uploads.parent.mkdir()
     uploads.write_text("in the way")
@@ -73,9 +73,7 @@ def test_folder_that_cannot_be_created_is_named_and_is_not_a_missing_blob(bucket
         blobs.read(HASH)
 
 
-def test_only_the_response_of_the_store_means_that_a_blob_is_not_stored(
-    bucket: Any, object_store: ObjectStore, settings: Any
-) -> None:
+def test_blob_is_not_stored_only_if_store_reports_it(bucket: Any, object_store: ObjectStore, settings: Any) -> None:
     unknown = hash_of(b"unknown")
     for use in (blobs.read, blobs.stored_at, blobs.check_readable):
         with pytest.raises(NotStored):
@@ -159,7 +157,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, length: int) -> None:
     handler.end_headers()
 
 
-def test_time_limits_of_one_request_add_up_to_less_than_ten_seconds() -> None:
+def test_timeouts_of_one_request_total_less_than_ten_seconds() -> None:
     """The client waits a second for the store's consent before it sends a body."""
     assert object_storage.QUICK_S + object_storage.CONNECT_S + 1 + object_storage.SILENCE_S < 10
 
@@ -169,7 +167,7 @@ def test_time_limits_of_one_request_add_up_to_less_than_ten_seconds() -> None:
     [blobs.read, blobs.is_stored, lambda content_hash: blobs.put_file(content_hash, ContentFile(LARGE))],
     ids=["read", "is_stored", "put_file"],
 )
-def test_silent_store_is_asked_once(
+def test_request_to_silent_store_is_not_retried(
     in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch, use: Callable[[str], object]
 ) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 0.6)
@@ -188,7 +186,7 @@ def test_silent_store_is_asked_once(
     over.set()
 
 
-def test_object_that_stops_half_way_is_an_outage_and_leaves_no_file(
+def test_interrupted_download_is_outage_and_leaves_no_file(
     in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 0.3)
@@ -208,7 +206,7 @@ def test_object_that_stops_half_way_is_an_outage_and_leaves_no_file(
     over.set()
 
 
-def test_store_that_trickles_is_alive(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slowly_sending_store_does_not_time_out(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 2.0)
 
     def trickle(handler: BaseHTTPRequestHandler, number: int) -> None:
@@ -224,7 +222,7 @@ def test_store_that_trickles_is_alive(in_trouble: InTrouble, monkeypatch: pytest
         assert stored.read() == LARGE
 
 
-def test_overloaded_store_is_asked_again(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_to_overloaded_store_is_retried(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)
     received: list[bytes] = []
 
@@ -242,7 +240,7 @@ def test_overloaded_store_is_asked_again(in_trouble: InTrouble, monkeypatch: pyt
     assert received == [LARGE] * 3
 
 
-def test_lasting_overload_is_an_outage(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasting_overload_is_outage(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)
     trouble = in_trouble(lambda handler, number: send(handler, 503, 0))
 
