@@ -1,4 +1,4 @@
-"""Every file and function that docs/architecture.md names exists."""
+"""Tests that every file and function that docs/architecture.md names exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of ``make bench``: ratios of medians, the table, the file and the picture."""
+"""Tests of the results of ``make bench``: ratios of medians, the table, the file and the picture."""
 
 from __future__ import annotations
 

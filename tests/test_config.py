@@ -1,4 +1,4 @@
-"""Tests of the settings: valid, invalid, missing and unknown ones, each with an error message of one line."""
+"""Tests of valid, invalid, missing and unknown settings, and of their error messages of one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRODUCTION = {"DATABASE_URL": URL, "MASTER_KEY": KEY, "SECRET_KEY": SECRET}
 
 
 def loaded(tmp_path: Path, **values: str) -> Any:
-    """Return the settings loaded from these values and the data folder ``tmp_path``."""
+    """Load the settings from these values, with the data folder ``tmp_path``."""
     return load({"PATH": "/bin", **{f"BYTEOR_CLOUD_{k}": v for k, v in {"DATA_DIR": str(tmp_path), **values}.items()}})
 
 

@@ -1,4 +1,4 @@
-"""Every file, name and command that CONTRIBUTING.md mentions exists."""
+"""Tests that every file, name and command that CONTRIBUTING.md mentions exists."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 ROOMS = ("apps", "byteor", "byteor_cloud", "tests", "docs", "templates")
-# In recipes APP stands for an app. The app pipelines has every file of the recipes, except that it has no jobs.py; the
-# app fleet has one.
+# In recipes, APP stands for an app. The app pipelines has every file in the recipes except for jobs.py, which the app
+# fleet has.
 EXAMPLE_APPS = ("pipelines", "fleet")
 
 
@@ -48,7 +48,7 @@ def test_named_commands_exist() -> None:
 
 
 def test_names_in_recipes_occur_in_their_files() -> None:
-    """In a step, ``N. `file`: …``, names in backticks that begin with ``_`` or a capital letter are in the file."""
+    """In a step ``N. `file`: …``, names in backticks that start with ``_`` or a capital letter occur in the file."""
     missing = []
     for title, text in recipes():
         for path, rest in re.findall(r"^\d+\. `([\w/.]+\.py)`: ((?:.|\n   )*)", text, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""Tests that the README's settings, paths and commands match the code, and that manage.py says how to call it."""
+"""Tests that the README's settings, paths and commands match the code, and that manage.py prints a usage hint."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_commands_exist() -> None:
 
 
 def test_commands_have_paths_that_shell_finds() -> None:
-    """A bare ``manage.py`` or ``byteor-agent`` would be "command not found" in a clean clone."""
+    """In a clean clone, a bare ``manage.py`` or ``byteor-agent`` would fail with "command not found"."""
     calls = re.findall(r"(?:^|`)([\w./ -]*(?:manage\.py|byteor-\w+) [-\w].*?)(?:`|$)", README, re.MULTILINE)
 
     assert len(calls) > 10
@@ -74,7 +74,7 @@ def test_terms_are_explained_where_they_first_appear() -> None:
 
 
 def test_outcome_table_matches_verifier_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Outcomes and exit codes agree, and every example names the trusted keys."""
+    """Check that outcomes and exit codes are the same, and that every example specifies the trusted keys."""
     rows = re.findall(r"^\| `([A-Z ]+)` \(`(\w+)`\) \| (\d) \|", README, re.MULTILINE)
     calls = re.findall(r"^\.venv/bin/byteor-verify .*$", README, re.MULTILINE)
 

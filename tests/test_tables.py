@@ -1,4 +1,4 @@
-"""docs/tables.md names every table of the database, and the jobs that it names for removing rows run."""
+"""Tests that docs/tables.md lists every database table, and that the jobs it names for deleting rows exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.worker.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"
-# Tables whose rows no job deletes, with the reason.
+# The reasons for tables whose rows no job deletes.
 WITHOUT_A_JOB = re.compile(r"nothing|the queue itself|with the job|the worker")
 
 

@@ -1,4 +1,4 @@
-"""Tests of request bodies: size limits, reading only after authentication, and holding no database connection."""
+"""Tests of request bodies: size limits, reading after authentication, and no database connection held while reading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary=xx"
 
 
 class Body(io.RawIOBase):
-    """A request's body that counts the bytes read, and notes whether a database connection was held meanwhile."""
+    """A request body that counts the bytes read, and records whether a database connection was held during a read."""
 
     def __init__(self, content: bytes = b"", *, fails: Exception | None = None) -> None:
         self.content, self.fails = io.BytesIO(content), fails
@@ -45,7 +45,7 @@ class Body(io.RawIOBase):
 
 
 def send(path: str, body: Body, *, length: int, token: str | None, kind: str = JSON, **environ: Any) -> Any:
-    """POST ``body`` as a WSGI server passes it on."""
+    """Send ``body`` with POST, as a WSGI server would pass it to the application."""
     if token is not None:
         environ["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     variables = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(length), "wsgi.input": body, **environ}
@@ -111,7 +111,7 @@ def test_chunked_bodies_are_accepted_except_for_uploads(world: World) -> None:
 
 @pytest.fixture
 def received(settings: Any, tmp_path: Path) -> Path:
-    """Receive uploads in a folder that no other process of the test run uses."""
+    """Receive uploads in a folder that no other process in the test run uses."""
     default = settings.STORAGES["default"]
     settings.STORAGES = {
         **settings.STORAGES,

@@ -1,4 +1,4 @@
-"""Tests of the lane for computing, in a process with an event loop as in an API process."""
+"""Tests of the compute slot, in a process with an event loop, like an API process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pids():
 
 
 def large(op: str = "identity", **changes: Any) -> dict[str, Any]:
-    """Return a plan that is too large to be compiled in the process."""
+    """Return a plan that is too large to be compiled outside the compute process."""
     names = ["source", *(f"stage-{number:04d}" for number in range(60)), "sink"]
     graph = {
         "ingress": names[:1],

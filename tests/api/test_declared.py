@@ -1,4 +1,4 @@
-"""The declaration of operations beside the code that handles them."""
+"""Tests of operations that are declared next to the code that handles them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def poke(row: Any, *, actor: Any) -> None:
     """Poke a thing.
 
     It moves
-    at once.
+    quickly.
 
     Poke it again to stop it.
     """
@@ -43,7 +43,7 @@ def test_docstring_becomes_summary_and_description() -> None:
 
     assert (declared.summary, declared.description) == (
         "Poke a thing",
-        "It moves at once.\n\nPoke it again to stop it.",
+        "It moves quickly.\n\nPoke it again to stop it.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Tests that a body with very many errors needs little work, and that its problem stays small."""
+"""Tests that a body with thousands of errors costs little work and that its problem stays small."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Body(StrictSerializer):
 
 
 def validate(body: dict[str, Any]) -> tuple[DomainError, int]:
-    """Return the error of an invalid body, and the number of function calls that its validation took."""
+    """Return the error for an invalid body, and the number of function calls during its validation."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:

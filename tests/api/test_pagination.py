@@ -1,4 +1,4 @@
-"""Tests of pagination: while a list grows, no row is missing from the pages or on two of them."""
+"""Tests of pagination: while a list grows, each row is on exactly one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of how errors become problem+json, of request ids, and of the ids of rows."""
+"""Tests of the conversion of errors to problems, of request ids, and of row ids."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def projects(world: World) -> str:
 
 
 def fail_writes(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Make the creation of a project fail with this SQLSTATE after its row was inserted."""
+    """Make the creation of projects fail with this SQLSTATE after the row is inserted."""
     real = organizations.create_project
 
     def create(**columns: Any) -> Project:

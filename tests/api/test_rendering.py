@@ -1,4 +1,4 @@
-"""JSON that is encoded in pieces is the JSON that DRF and the standard library write."""
+"""Tests that JSON encoded in pieces equals the output of DRF and the standard library."""
 
 from __future__ import annotations
 

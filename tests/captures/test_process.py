@@ -1,4 +1,4 @@
-"""What an op of an installed package can reach from the process of a replay, and how much memory the process uses."""
+"""Tests of what an installed op can reach from the replay process, and of the memory that the process uses."""
 
 import json
 import os
@@ -32,7 +32,7 @@ BY_NATIVE_CODE = {
 
 
 def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[bytes, bytes]) -> Any:
-    """Run an op that makes each of the attempts, and expect what it found. Returns the process's last message."""
+    """Run an op that makes each attempt, and assert the outcomes. Returns the process's last message."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "reaching", {"reach": "reaching"})

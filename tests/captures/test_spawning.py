@@ -1,4 +1,4 @@
-"""Child processes that are started from an event loop."""
+"""Tests of child processes that are started from an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of how much the computations of requests return."""
+"""Tests of the size of results that computations return for requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def chain(stages: int, op: str) -> dict[str, Any]:
-    """Return a plan whose stages have ids as long as possible."""
+    """Return a plan whose stages have the longest possible ids."""
     names = [f"s{number:05}".ljust(63, "x") for number in range(stages)]
     connections = [{"from": one, "to": other} for one, other in pairwise(["in", *names, "out"])]
     graph = {

@@ -1,4 +1,4 @@
-"""Flat combining: callers that wait at the same time share a batch, and each gets its own result."""
+"""Tests of flat combining: callers that wait at the same time share a batch, and each gets its own result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_single_caller_runs_its_own_item() -> None:
 
 
 def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[str]], dict[int, object]]:
-    """Submit all keys while a first batch runs; return the later batches, and the result of each key."""
+    """Submit all keys while a first batch runs. Return the later batches, and the result of each key."""
     busy, go_on = threading.Event(), threading.Event()
     batches: list[list[str]] = []
     got: dict[int, object] = {}

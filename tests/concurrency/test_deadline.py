@@ -1,4 +1,4 @@
-"""Tests of the deadline that all waits of a request share, with a clock that the tests set."""
+"""Tests of the deadline that all waits of a request share, with a fake clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.database.connections import FrequentStatement, Unresponsive
 
 
 class Clock:
-    """A clock that advances only when a test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -43,7 +43,7 @@ def test_waits_share_one_allowance(clock: Clock) -> None:
 
 def test_time_between_waits_does_not_count(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
-        clock.now += 60  # a slow client, or a poll that waits on purpose
+        clock.now += 60  # like a slow client or a long poll
 
         with deadline.waiting() as left_s:
             assert left_s == 8

@@ -1,4 +1,4 @@
-"""Turns in the event loop: who computes next, and who need not wait for a turn."""
+"""Tests of turns in the event loop: who computes next, and who does not have to wait for a turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computin
 
 
 class Clock:
-    """A clock that moves only when somebody computes."""
+    """A clock that advances only while a greenlet computes."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -28,7 +28,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Use a fake clock, and behave as in a process whose event loop serves requests."""
+    """Use a fake clock, and act like a process whose event loop serves requests."""
     clock = Clock()
     monkeypatch.setattr(event_loop, "time", clock)
     monkeypatch.setattr(event_loop, "is_module_patched", lambda _: True)
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
-    """Let greenlets wait for a turn each, in this order; return them in the order of their turns."""
+    """Start greenlets that each wait for a turn, in this order. Return the owners in the order of their turns."""
     order: list[str] = []
 
     def work(number: int, owner: str) -> None:

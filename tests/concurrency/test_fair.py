@@ -1,4 +1,4 @@
-"""Slots that are shared fairly: who gets the next free one, who is refused, and that none is lost."""
+"""Tests of fairly shared slots: who gets the next free slot, who is refused, and that no slot is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Crowd:
             self.served.append(holder)
 
     def give_back(self, *holders: Holder) -> None:
-        """Give slots back, each time that another waiting thread has got its slot."""
+        """Free slots one by one, each after the next waiting thread has taken the previous one."""
         for holder in holders:
             waiting = self.slots._waiting.total()
             self.slots.give_back(holder)
@@ -53,7 +53,7 @@ class Crowd:
             assert self.slots._waiting.total() == waiting - 1
 
     def finish(self, *held: Holder) -> None:
-        """Give back all slots until everybody who waits has got one."""
+        """Free slots until every waiting thread has had one."""
         waiting, given_back = list(held), 0
         while len(self.served) + len(self.refused) < len(self.threads):
             self.slots.give_back(waiting.pop(0))
@@ -62,7 +62,7 @@ class Crowd:
             waiting = [*held, *self.served][given_back:]
 
     def serve_all(self, first: Holder) -> Sequence[Holder]:
-        """Give back one slot again and again, and return who got it, in this order."""
+        """Free a slot repeatedly, and return the holders in the order in which they got it."""
         held = first
         while len(self.served) < len(self.threads) - len(self.refused):
             self.give_back(held)
@@ -87,7 +87,7 @@ def test_next_free_slot_goes_to_another_organization() -> None:
 
     made.give_back(ADA, ADA)
 
-    assert made.served == [FAR, ADA]  # Acme has given back both slots, so each holds one
+    assert made.served == [FAR, ADA]  # Acme has freed both slots, so each organization holds one
     made.finish(FAR, ADA, EVE, EVE)
 
 
@@ -154,10 +154,10 @@ def test_organization_with_most_waiting_requests_is_refused() -> None:
     made = crowd(1, held_by=[ADA], waiting=4)
     made.wait_for_slot(ADA, ADA, BOB, KEY)
 
-    made.wait_for_slot(EVE)  # a fifth one: Acme has four
+    made.wait_for_slot(EVE)  # the fifth waiting request; Acme has four of them
 
     wait_until(lambda: made.refused)
-    assert made.refused == [ADA]  # of its callers the one with the most
+    assert made.refused == [ADA]  # Acme's caller with the most waiting requests
     made.give_back(ADA)
     assert made.served == [EVE]
     made.serve_all(EVE)

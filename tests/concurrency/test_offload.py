@@ -1,4 +1,4 @@
-"""Tests of the threads that wait for the disk, in a process with an event loop as in an API process."""
+"""Tests of the threads that wait for the disk, in a process with an event loop, like an API process."""
 
 from __future__ import annotations
 

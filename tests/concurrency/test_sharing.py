@@ -1,4 +1,4 @@
-"""Tests of work that concurrent callers share."""
+"""Tests of results that concurrent callers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries that are compiled once and run with other values."""
+"""Tests of queries that are compiled once and run with different values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of database timeouts, and of the check that the processes do not need too many connections."""
+"""Tests of database timeouts, and of the check that the processes do not open too many connections."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_timeouts_depend_on_process_kind(monkeypatch: pytest.MonkeyPatch, kind: 
 
 @contextmanager
 def timeouts(**seconds: float) -> Iterator[None]:
-    """Set database timeouts for every connection that is opened inside the block."""
+    """Set the database timeouts of every connection that is opened inside the block."""
     database_name = connection.settings_dict["NAME"]
 
     def alter(change: str) -> None:
@@ -171,7 +171,7 @@ def test_serve_refuses_to_start_with_too_few_connections(settings: Any, set_conf
 
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
-    """Return a function that returns the settings with some of them changed."""
+    """Return a function that changes some of the settings."""
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)
@@ -179,7 +179,7 @@ def set_config(settings: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def frequent(transactional_db: None) -> Iterator[Callable[[str], FrequentStatement]]:
-    """Return a function that makes frequent statements, whose connections end with the test."""
+    """Return a function that creates frequent statements, whose connections are closed after the test."""
     made: list[FrequentStatement] = []
 
     def make(statement: str) -> FrequentStatement:

@@ -1,4 +1,4 @@
-"""The short cut for agents' requests: it reads what it accepts as gunicorn does, and leaves the rest to gunicorn."""
+"""Tests of the shortcut for agents' requests: it parses requests like gunicorn, or leaves them to gunicorn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN = f"POST {AGENT}/heartbeat HTTP/1.1\r\nHost: x\r\nContent-Type: applicatio
 CFG = Config()
 CFG.set("limit_request_line", 8190)
 HERE, CLIENT = ("127.0.0.1", 8080), ("127.0.0.1", 50000)
-# What gunicorn alone has, and what cannot be compared.
+# Variables that only gunicorn sets, and variables that cannot be compared.
 _OF_GUNICORN = {"RAW_URI", "gunicorn.socket", "wsgi.input", "wsgi.early_hints", "wsgi.errors", "wsgi.file_wrapper"}
 
 
@@ -31,7 +31,7 @@ def cut(worker: Any = None, sock: Any = None) -> ShortCut:
 
 
 def by_gunicorn(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """Return the variables, the body and the bytes after it, as gunicorn reads the request. Raises its errors."""
+    """Let gunicorn parse the request. Return the variables, the body and the bytes after it. Raises its errors."""
     parser = RequestParser(CFG, iter([data]), CLIENT)
     request = next(parser)
     _, environ = create(request, None, CLIENT, HERE, CFG)
@@ -113,7 +113,7 @@ def test_other_requests_are_left_to_gunicorn(data: bytes) -> None:
 
 
 # -- random requests ---------------------------------------------------------------------------------------------------
-# ``make fuzz`` tries many more of them. The templates are polls, heartbeats and reports, also several on a connection.
+# ``make fuzz`` tries many more of them. The templates are polls, heartbeats and reports, and several on one connection.
 
 CASES = int(os.environ.get("BYTEOR_FUZZ_CASES", "100"))
 POLL = f'GET {AGENT}/deployment?wait_s=30 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a"\r\nX-Forwarded-Proto: https\r\n\r\n'
@@ -144,7 +144,7 @@ _QUERIES = st.sampled_from(["", "?", "?wait_s=5", "?wait_s=5&wait_s=6", "?a", "?
 
 
 def check_agreement(data: bytes) -> None:
-    """Assert that gunicorn accepts what the short cut accepts, and reads the same from it."""
+    """Assert that gunicorn accepts the requests that the shortcut accepts, and parses them in the same way."""
     short_cut = cut()
     plain = read(data, short_cut._base, short_cut._scheme_headers)
     if plain is not None:
@@ -209,11 +209,11 @@ def test_tls_headers_of_untrusted_client_are_ignored() -> None:
     assert plain.environ["wsgi.url_scheme"] == "http"
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------------------------
 
 
 class Connection:
-    """A connection whose requests an application answers, and what the short cut leaves to gunicorn."""
+    """A connection that an application serves, and the requests that the shortcut leaves to gunicorn."""
 
     def __init__(self, application: Callable[..., Any], max_requests: int = 100) -> None:
         self.client, server = socket.socketpair()
@@ -231,7 +231,7 @@ class Connection:
         self.parser = AgentsFirst(CFG, self.server, CLIENT)
 
     def answers(self) -> bytes:
-        """Return all that was sent until the short cut ended the connection or left a request to gunicorn."""
+        """Return all bytes sent until the shortcut closed the connection or left a request to gunicorn."""
         self.client.settimeout(0.05)
         found = b""
         try:
@@ -243,13 +243,13 @@ class Connection:
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Answer with the body."""
+    """Respond with the request's body."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [environ["wsgi.input"].read(2)]
 
 
 def refuse(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Answer without reading the body."""
+    """Respond without reading the body."""
     start_response("401 Unauthorized", [("Content-Length", "0")])
     return []
 
@@ -278,7 +278,7 @@ def test_requests_are_handled_until_one_is_left_to_gunicorn(connect: Callable[..
     answers = connection.answers().decode()
     assert answers.count("HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: ") == 2
     assert answers.endswith("Connection: keep-alive\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}")
-    # After gunicorn's request the short cut continues.
+    # After gunicorn's request, the shortcut continues.
     connection.client.sendall(PLAIN.encode())
     connection.client.shutdown(socket.SHUT_WR)
     with pytest.raises(StopIteration):

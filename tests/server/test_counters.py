@@ -27,7 +27,7 @@ def collected(shared: SharedCounters) -> dict[str, float]:
 
 
 def add_in_child_process(shared: SharedCounters, part: int | None, amount: float) -> None:
-    """Add to the counter in a forked process, which then ends without any cleanup."""
+    """Add to the counter in a forked process, which then exits without any cleanup."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -46,7 +46,7 @@ def test_sums_include_exited_processes() -> None:
         add_in_child_process(shared, shared.reserve_part(), amount)
     assert collected(shared) == {"byteor_some_total{a}": 111}
 
-    # The next process continues in the memory of an ended one.
+    # The next process continues in the memory of one that exited.
     shared.release_part(1)
     part = shared.reserve_part()
     assert part == 1
@@ -119,7 +119,7 @@ def test_shared_memory_has_no_file() -> None:
         assert set(os.listdir("/proc/self/fd")) <= before
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/zero (deleted)" in line]
         assert mapped  # Linux shows anonymous shared memory under this name
-    assert any(issubclass(type(each), mmap.mmap) for each in gc.get_objects())  # isinstance() would ask lazy objects
+    assert any(issubclass(type(each), mmap.mmap) for each in gc.get_objects())  # isinstance() would load lazy objects
 
 
 DECLARED = """

@@ -1,4 +1,4 @@
-"""Which connections are closed when a process has almost as many as it may have."""
+"""Tests of the choice of connections to close when a process has almost as many as it may have."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def test_flood_of_connections_stays_below_limit() -> None:
 
     assert most <= 256
     assert not any(client.is_hung_up for client in kept)
-    # The newest ones of the flood are open, as far as there is room.
+    # The newest connections of the flood stay open as far as there is room.
     left = sorted(client.quiet_since for client in opened if client.address == "flood")
     assert left == list(range(2_001 - len(left), 2_001))

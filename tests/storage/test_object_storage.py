@@ -1,4 +1,4 @@
-"""Tests of blobs in a bucket: a store that is silent, slow, overloaded or half dead, and what it does not have."""
+"""Tests of blobs in a bucket: missing objects, and stores that are silent, slow, overloaded or broken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def use_bucket(settings: Any, endpoint: str, bucket: str = BUCKET) -> None:
 
 @pytest.fixture
 def uploads(settings: Any, tmp_path: Path) -> Iterator[Path]:
-    """Name a folder for temporary files that does not exist; check that nothing stays there."""
+    """Configure a folder for temporary files that does not exist. Check that no file remains in it."""
     folder = tmp_path / "data" / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR = str(folder)
     yield folder
@@ -104,11 +104,11 @@ def test_blobs_are_listed_and_deleted(bucket: Any) -> None:
     assert not blobs.is_stored(content_hash)
 
 
-# -- a store in trouble
+# -- broken stores
 
 
 class Trouble:
-    """An HTTP server that treats each request as ``respond`` says, and counts them."""
+    """An HTTP server that handles each request with ``respond``, and counts the requests."""
 
     def __init__(self, respond: Callable[[BaseHTTPRequestHandler, int], None]) -> None:
         trouble = self
@@ -121,7 +121,7 @@ class Trouble:
             do_PUT = do_HEAD = do_GET
 
             def log_message(self, *args: object) -> None:
-                """Log nothing."""
+                """Do not log requests."""
 
         self.requests = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -135,7 +135,7 @@ type InTrouble = Callable[[Callable[[BaseHTTPRequestHandler, int], None]], Troub
 
 @pytest.fixture
 def in_trouble(settings: Any, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InTrouble]:
-    """Return a function that starts a server and makes it the blob store."""
+    """Return a function that starts such a server and uses it as the blob store."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     started = []
@@ -158,7 +158,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, length: int) -> None:
 
 
 def test_timeouts_of_one_request_total_less_than_ten_seconds() -> None:
-    """The client waits a second for the store's consent before it sends a body."""
+    """The client waits a second for the store's "100 Continue" before it sends a body."""
     assert object_storage.QUICK_S + object_storage.CONNECT_S + 1 + object_storage.SILENCE_S < 10
 
 

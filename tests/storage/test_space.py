@@ -171,7 +171,7 @@ def test_read_succeeds_when_usage_counters_cannot_be_written(world: World) -> No
 
 
 class _FailingContent(ContentFile):  # type: ignore[type-arg]  # Django's class is not generic at run time
-    """Content that raises an OSError in the middle."""
+    """Content that raises an OSError after its first part."""
 
     def __init__(self, number: int) -> None:
         super().__init__(b"x" * 100)

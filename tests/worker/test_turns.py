@@ -1,4 +1,4 @@
-"""Turns of replays, with a clock that only the test moves. ``tests/artifacts/test_turns.py`` runs real ones."""
+"""Tests of the turns of replays with a fake clock. ``tests/artifacts/test_turns.py`` runs real replays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.worker.turns import QUANTUM_S, SHORT_S, Turn, Turns
 
 
 class Owned(Claim):
-    """A claim of an organization and, if known, a person."""
+    """A claim that is charged to an organization and, if there is one, a person."""
 
     def __init__(self, *owners: str, lane: JobLane = JobLane.REPLAY) -> None:
         self.owners = owners
@@ -25,7 +25,7 @@ class Owned(Claim):
 
 
 class Queue:
-    """Replays that take turns."""
+    """A set of replays that take turns."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -54,7 +54,7 @@ class Queue:
         return [turn for turn in self.joined if turn.has_place.is_set()]
 
     def count_long_turns(self, quanta: int) -> Counter[tuple[str, ...]]:
-        """Let the quanta pass, and count in how many of them each long replay had the place."""
+        """Let quanta pass, and count for each long replay in how many of them it had the long place."""
         counted: Counter[tuple[str, ...]] = Counter()
         for _ in range(quanta):
             self.pass_time(QUANTUM_S)
@@ -82,7 +82,7 @@ def test_one_place_is_only_for_short_replays(queue: Queue) -> None:
 
     assert queue.computing() == [first, short]
     queue.pass_time(QUANTUM_S)
-    assert queue.computing() == [second]  # the short one has become long, and the second has had no turn
+    assert queue.computing() == [second]  # the first has become long, and the second has had no turn
 
 
 def test_replay_becomes_long_by_computing_not_by_waiting(queue: Queue) -> None:
@@ -144,7 +144,7 @@ def test_newcomer_starts_at_level_of_others(queue: Queue) -> None:
 
     assert min(queue.count_long_turns(20).values()) >= 9
 
-    queue.leave(old)  # and who comes back after others computed alone does not catch up either
+    queue.leave(old)  # an owner that returns does not catch up either
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("x", "ann", is_long=True)
     assert min(queue.count_long_turns(20).values()) >= 9
@@ -170,7 +170,7 @@ def test_newcomers_starve_no_other_replay(queue: Queue) -> None:
     for number in range(80):
         (turn,) = queue.computing()
         queue.pass_time(QUANTUM_S)
-        if turn is not patient:  # it ends after one turn, and another person's replay follows
+        if turn is not patient:  # it finishes after one turn, and another person's replay follows
             queue.leave(turn)
             queue.join(f"follower {number}", f"person {number}", is_long=True)
 
