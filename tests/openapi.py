@@ -159,11 +159,11 @@ def check(response: Any, method: str) -> None:
     method = "get" if method == "HEAD" else method.lower()
     if method not in document()["paths"].get(path, {}):
         if response.request["PATH_INFO"].startswith("/api/v1"):
-            assert status in {404, 405}, f"{method} {path} answered {status}: it is not in the document"
+            assert status in {404, 405}, f"{method} {path} returned {status}: it is not in the document"
             _problem(response, status)
         return
     place = _place(path, method, str(status))
-    assert place is not None, f"{method} {path} answered {status}, which is not in the document: {response.content!r}"
+    assert place is not None, f"{method} {path} returned {status}, which is not in the document: {response.content!r}"
     content = _at(place).get("content", {})
     if not content:
         assert response.content == b""

@@ -52,7 +52,7 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
 
 
 def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
-    """Return errors if the JSON type of ``value`` is wrong, else None. DRF would read 5 as "5", and "yes" as true."""
+    """Return errors if the JSON type of ``value`` is wrong, or None. DRF would read 5 as "5", and "yes" as true."""
     if value is None:
         return None  # the field itself decides about null
     if isinstance(field, serializers.DictField) and isinstance(value, dict):

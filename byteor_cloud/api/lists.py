@@ -19,7 +19,7 @@ class _ListedMixin:
     nullable: ClassVar[frozenset[str]]
 
     def get_fields(self) -> dict[str, Any]:
-        """Return the serializer's fields."""
+        """Return the fields of the serializer, with those in ``nullable`` made nullable."""
         fields: dict[str, Any] = super().get_fields()  # type: ignore[misc]  # of the serializer that this is mixed into
         for name in self.nullable:
             fields[name].allow_null = True

@@ -60,7 +60,7 @@ TAG_DESCRIPTIONS = {
         "Agents run in an environment, and deployments are made to an environment. Its posture and settings decide the "
         "rules."
     ),
-    Tag.PIPELINES: "A draft holds a plan that can be edited. Promoting it creates an immutable version.",
+    Tag.PIPELINES: "A draft contains a plan that can be edited. Promoting it creates an immutable version.",
     Tag.CONFIG_BUNDLES: "A config bundle combines a version with its runtime configuration.",
     Tag.AGENTS: "Agents enroll with an enrollment token and then authenticate with their own key.",
     Tag.DEPLOYMENTS: "A deployment rolls out a config bundle to agents, after approval if the environment requires it.",

@@ -66,7 +66,7 @@ def _own_packages() -> list[Path]:
 
 @cache
 def _installed() -> frozenset[Path]:
-    """Return the folders of installed packages, which every child of this interpreter finds without being told."""
+    """Return the folders of installed packages, which every child of this interpreter finds automatically."""
     return frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))
 
 

@@ -1,4 +1,4 @@
-"""Slots that organizations share fairly: a free slot goes to the one that holds the fewest, not to the busiest one."""
+"""Slots that organizations share fairly: a free slot goes to the organization with the fewest, not to the busiest."""
 
 from __future__ import annotations
 

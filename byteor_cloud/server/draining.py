@@ -1,4 +1,4 @@
-"""The shutdown of an API process. Code that holds requests back, such as long polls, is notified to finish them."""
+"""The shutdown of an API process. Code that delays responses, such as long polls, is notified to send them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The benchmark of heartbeats and unchanged polls and of their yardsticks, on one server in alternating rounds.
 
-The yardsticks are a heartbeat in plain DRF, a Django view that answers ``ok``, and pgbench's single-row update.
+The yardsticks are a heartbeat in plain DRF, a Django view that responds ``ok``, and pgbench's single-row update.
 """
 
 from __future__ import annotations

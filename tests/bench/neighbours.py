@@ -89,7 +89,7 @@ class _Bench:
         try:
             yield process.pid, answered
         finally:
-            output, _ = process.communicate()  # closes its standard input, which ends it
+            output, _ = process.communicate()  # closes its standard input, which stops it
             file.unlink()
             answered.update(json.loads(output or "{}"))
 
