@@ -155,7 +155,7 @@ def test_silent_or_canceled_child_process_is_killed(tmp_path: Path, monkeypatch:
     with pytest.raises(Cancelled):
         children.run_in_child(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
-    assert [process.end() for process in started] == [-signal.SIGKILL] * 2
+    assert [process.kill() for process in started] == [-signal.SIGKILL] * 2
 
 
 def test_hanging_replay_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ class Stuck:
         self.id = self.upload().json()["id"]
 
         def fail(*_: object) -> None:
-            raise error or NotStored("The content is not stored any more.")
+            raise error or NotStored("The content is no longer stored.")
 
         with monkeypatch.context() as patch:
             patch.setattr(uploads, "build_capture", fail)
@@ -95,10 +95,10 @@ def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
     (reason,) = stuck.reasons()
 
     assert reason["code"] == "check_failed"
-    assert "artifacts.ingest failed for good" in reason["detail"]
-    assert "The content is not stored any more." in reason["detail"]
+    assert "artifacts.ingest failed permanently" in reason["detail"]
+    assert "The content is no longer stored." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
-    assert "Waits for its check. The job artifacts.ingest failed for good" in page.content.decode()
+    assert "Waits for its check. The job artifacts.ingest failed permanently" in page.content.decode()
 
 
 def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_repeated_upload_restores_lost_blob(world: World, monkeypatch: pytest.Mo
     blobs.delete(made["content_hash"])
     work()
     (obstacle,) = uploads.find_obstacles(Artifact.objects.all()).values()
-    assert (obstacle.is_dead, "not stored any more" in obstacle.error) == (True, True)
+    assert (obstacle.is_dead, "no longer stored" in obstacle.error) == (True, True)
 
     upload(api, agent, content, kind="incident_bundle")
     work()

@@ -215,9 +215,9 @@ def test_concurrent_bootstraps_on_new_data_folder_succeed(tmp_path_factory: pyte
     [
         ({"NONSENSE": "1"}, "unknown setting BYTEOR_CLOUD_NONSENSE"),
         ({"API_BIND_ADDR": "8080"}, "BYTEOR_CLOUD_API_BIND_ADDR must be HOST:PORT"),
-        ({"DATABASE_URL": "postgresql://db/x"}, "BYTEOR_CLOUD_MASTER_KEY is missing: it must be set when"),
-        ({"OIDC_ISSUER": "https://id.example"}, "BYTEOR_CLOUD_OIDC_ISSUER needs BYTEOR_CLOUD_OIDC_CLIENT_ID"),
-        ({"DATA_DIR": "/dev/null/x"}, "BYTEOR_CLOUD_DATA_DIR /dev/null/x is not usable: Not a directory"),
+        ({"DATABASE_URL": "postgresql://db/x"}, "BYTEOR_CLOUD_MASTER_KEY is required when"),
+        ({"OIDC_ISSUER": "https://id.example"}, "BYTEOR_CLOUD_OIDC_ISSUER requires BYTEOR_CLOUD_OIDC_CLIENT_ID"),
+        ({"DATA_DIR": "/dev/null/x"}, "BYTEOR_CLOUD_DATA_DIR /dev/null/x cannot be used: Not a directory"),
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "check"])
@@ -248,7 +248,7 @@ def test_commands_report_unreachable_database(cold: Installation) -> None:
             # The error may not be the last line, since the thread of the connection pool may still log its attempts.
             message = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
             assert len(message) == 1
-            assert message[0].startswith("byteor-cloud: the database is not usable: ")
+            assert message[0].startswith("byteor-cloud: the database cannot be used: ")
             assert "Connection refused" in done.stderr
             assert "Traceback" not in done.stderr
             assert "hunter2" not in done.stderr

@@ -200,6 +200,6 @@ def test_serve_does_not_wait_for_a_database_that_does_not_exist(database: Databa
     )
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database is not usable: ")
+    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database cannot be used: ")
     assert 'database "missing" does not exist' in done.stderr
     assert "waiting" not in done.stderr

@@ -15,7 +15,7 @@ import requests
 
 from byteor.engine.replay import Record, encode_journal
 from tests.artifacts.incidents import BOUNDARY, form, incident
-from tests.memory import MIB, forget_peak, needs_linux, peak, used
+from tests.memory import MIB, needs_linux, peak, reset_peak, used
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.fleet import Fleet
@@ -49,7 +49,7 @@ class Measured:
     def during(self, what: str, act: Callable[[], Any]) -> Any:
         """Perform the act, note the peaks of the processes, and return what the act returns."""
         for pid in self.pids.values():
-            forget_peak(pid)
+            reset_peak(pid)
         result = act()
         self.grown[what] = {name: peak(pid) - self.idle[name] for name, pid in self.pids.items()}
         return result

@@ -166,7 +166,7 @@ def test_restarts_of_a_failing_child_are_delayed_more_and_more(supervise: Superv
     code, _, logged = supervised.end()
     assert code == 0
     assert logged == [
-        f"child0 ended unexpectedly (SIGKILL); restarting it in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
+        f"child0 exited unexpectedly (SIGKILL); restarting it in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
     ]
     assert len(set(pids)) == 5
     assert not any(map(is_alive, pids))
@@ -202,7 +202,7 @@ def test_failed_child_is_logged_with_its_exit_code(supervise: Supervise) -> None
     code, _, logged = supervised.end()
 
     assert code == 0
-    assert logged[0] == "child0 ended unexpectedly (exit code 3); restarting it in 0 s"
+    assert logged[0] == "child0 exited unexpectedly (exit code 3); restarting it in 0 s"
 
 
 def test_descendants_of_a_dead_child_are_killed(supervise: Supervise) -> None:
@@ -221,7 +221,7 @@ def test_child_that_ignores_the_stop_is_killed_after_the_deadline(supervise: Sup
     code, _, logged = supervised.end()
 
     assert code == 1
-    assert logged == ["child0 did not end in time; killing it"]
+    assert logged == ["child0 did not stop in time; killing it"]
     assert not is_alive(pid)
 
 
@@ -234,7 +234,7 @@ def test_second_stop_signal_kills_at_once(supervise: Supervise) -> None:
     code, _, logged = supervised.end(signal.SIGINT)
 
     assert code == 1
-    assert logged == ["child0 did not end in time; killing it"]
+    assert logged == ["child0 did not stop in time; killing it"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

@@ -166,11 +166,11 @@ def trace_record(
     *,
     after: int | None = None,
     max_bytes: int = MAX_TRACE_BYTES,
-    lane: Callable[[], AbstractContextManager[None]] = nullcontext,
+    slot: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> bytes:
     """Return a response body with the steps of the records that have this sequence in the replay.
 
-    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. ``lane`` waits until this process
+    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. ``slot`` waits until this process
     may compute. Raises NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
@@ -185,7 +185,7 @@ def trace_record(
         "max_bytes": max_bytes,
     }
     release_connection()
-    with lane(), data_folders.scratch_folder() as scratch:
+    with slot(), data_folders.scratch_folder() as scratch:
         try:
             found: bytes = children.run_in_child(request, scratch=scratch, readable=[capture], silence_s=TRACE_S)
         except children.Refused as refused:

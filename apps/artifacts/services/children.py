@@ -71,7 +71,7 @@ def run_in_child(
     finally:
         if turn is not None:
             turn.detach()  # before the process ends, because the system may then reuse its process id
-        process.end()
+        process.kill()
 
 
 def _converse(

@@ -123,7 +123,7 @@ TROUBLES = [
 ]
 OWN = [
     RuntimeError("no"),
-    NotStored("The content is not stored any more."),
+    NotStored("The content is no longer stored."),
     OSError(errno.ENAMETOOLONG, "File name too long"),
     OSError(errno.EILSEQ, "Invalid or incomplete multibyte or wide character"),
     OSError(errno.ENOTEMPTY, "Directory not empty"),
@@ -181,7 +181,7 @@ def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MOST_DEAD_LETTERS", 3)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 3)
     greedy, other = uuid7(), uuid7()
     for number in range(5):
         enqueue(Note(word=f"greedy {number}"), greedy)

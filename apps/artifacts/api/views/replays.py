@@ -16,7 +16,7 @@ from apps.artifacts.services import captures
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ReplayStatus
-from byteor_cloud.api.computing_lane import lane
+from byteor_cloud.api.compute_slot import compute_slot
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag
@@ -93,5 +93,6 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         limited to 4 MiB; use `after` to get the next page. Each request recomputes the trace. If that takes longer than
         10 seconds, the request fails with 503.
         """
-        body = captures.trace_record(self.get_object(), **self.parameter_values, lane=partial(lane, request._request))
+        slot = partial(compute_slot, request._request)
+        body = captures.trace_record(self.get_object(), **self.parameter_values, slot=slot)
         return HttpResponse(body, content_type="application/json")

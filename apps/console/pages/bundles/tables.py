@@ -49,7 +49,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.sent_forms import FormResult
 from byteor.engine.configuration import RuntimeConfig, diff_configurations
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.configuration_checks import find_warnings
 from byteor_cloud.database.large_columns import without_large
 

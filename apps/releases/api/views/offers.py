@@ -76,7 +76,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         try:
             source = blobs.read(wanted)
         except NotStored as error:  # a fault of the control plane: the agent must try again, not fail the deployment
-            raise Unavailable("The bundle is not stored any more.", retry_after=30) from error
+            raise Unavailable("The bundle is no longer stored.", retry_after=30) from error
         response = FileResponse(source, content_type="application/x-tar")
         response["ETag"] = f'"{wanted}"'
         return response

@@ -56,7 +56,7 @@ class SignedInSerializer(serializers.Serializer[Any]):
 def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
     """Return the error as a page for a browser, and as problem+json for other clients."""
     response = problems.respond(request, error)
-    if not problems.wants_page(request):
+    if not problems.accepts_html(request):
         return response
     page = render(request, "sign_in_failed.html", {"error": error}, status=error.status)
     if "Retry-After" in response:
@@ -113,7 +113,7 @@ class _SignInView(DeclaringView, APIView):
         """Return a page for a browser, and problem+json for other clients."""
         if isinstance(exc, SocialAuthBaseException):
             exc = _to_domain_error(exc)
-        if problems.wants_page(self.request):
+        if problems.accepts_html(self.request):
             # DRF accepts any HttpResponse here.
             return _failed(self.request._request, problems.as_domain_error(exc))  # type: ignore[return-value]
         return super().handle_exception(exc)
@@ -189,7 +189,7 @@ class CallbackView(_SignInView):
             audit.record_of_person(
                 "session.sign_in", person=user, actor=actor, resource=("user", user.pk), changes={"by": "oidc"}
             )
-            if problems.wants_page(request):
+            if problems.accepts_html(request):
                 next_path = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
                 login(request._request, user, backend=DJANGO_BACKEND)
                 return redirect(next_path)
