@@ -90,7 +90,7 @@ def test_refusals_say_what_is_in_the_way(world: World) -> None:
     path, body = world.path(rest="/deployments"), {"config_bundle_id": str(two.pk), "target": ALL}
 
     assert world.operator.api.post(path, body).json()["detail"] == (
-        "At most 1 deployment may be in flight at once, and quotes/bundle-0 (approved) is. Wait until one has ended."
+        "At most 1 deployment may be in flight at once, and quotes/bundle-0 (approved) is. Wait until one has finished."
     )
     set_windows(world.dev, WINDOW)
     assert world.operator.api.post(path, body).json()["detail"] == f"A freeze window is open until {UNTIL}: weekend."
