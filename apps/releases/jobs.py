@@ -1,4 +1,4 @@
-"""The jobs of this app, and one that ``apps.artifacts`` runs."""
+"""The jobs of this app, and a job that it enqueues for ``apps.artifacts``."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ class Deployment(Stateful):
 class DeploymentAgent(models.Model):
     """One agent's enlistment and progress in a deployment.
 
-    A deployment may have 100,000 of these rows, so there are no indexes without a query that needs them.
+    A deployment may have 100,000 of these rows, so it has only indexes that queries need.
     """
 
     # No separate index, because the unique constraint's index starts with this column.
@@ -331,7 +331,7 @@ class ProgressCount(models.Model):
 
 
 class AgentReport(Row):
-    """An agent's report on an offer. Late reports on one deployment with the same status share one row."""
+    """An agent's report on an offer. Its late reports on one deployment with the same status share one row."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="reports")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -339,7 +339,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # The number of late reports in this row, and the time of the last one, from which the hash and the detail are.
+    # The number of late reports in this row, and the time of the last one. The row has the hash and detail of that one.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
     bounded_columns = frozenset({"detail"})

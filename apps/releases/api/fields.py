@@ -53,8 +53,8 @@ class StrategySerializer(StrictSerializer):
 
     descriptions = {
         "kind": "Whether the deployment is offered to all agents at the same time (`all_at_once`) or in `waves`.",
-        "percents": "The percentage of the agents that have been offered the deployment after each wave, increasing to "
-        "100. Only for `waves`. Defaults to 5, 25 and 100.",
+        "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "
+        "for `waves`. Defaults to 5, 25 and 100.",
         "pause_s": "The pause between two waves, in seconds. Only for `waves`. Defaults to 0.",
         "failure_threshold_percent": "The percentage of a wave's agents that may fail. If more agents fail, the "
         "deployment fails. Defaults to 0.",

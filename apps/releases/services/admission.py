@@ -47,7 +47,7 @@ def find_obstacles(
 
 
 def check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    """Raise Conflict if a freeze window is open and not overridden. Raises Forbidden if it must not be."""
+    """Raise Conflict if a freeze window is open and not overridden, and Forbidden if the override is not permitted."""
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")

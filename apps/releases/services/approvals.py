@@ -191,7 +191,7 @@ def decide(
         if locked.requester_id == user.pk:
             raise Forbidden(_SELF_APPROVAL, code="approval.self")
     if locked.decisions.filter(user=user).exists():
-        raise Conflict("You have already decided on this.", code="approval.decided_before")
+        raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     ApprovalDecision.objects.create(
         approval=locked, user=user, decided_by=actor.display, decision=decision, comment=comment
     )

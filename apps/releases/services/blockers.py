@@ -76,7 +76,7 @@ def read_in_flight(environment: Environment) -> QuerySet[Deployment]:
 def describe(
     row: Deployment, *, compared_with: Deployment | None = None, shares_agents: bool = False
 ) -> OtherDeployment:
-    """Return what the rules need to know of a deployment in flight, compared with a waiting one if that is passed."""
+    """Return the facts of a deployment in flight for the rules, compared with a waiting deployment if one is passed."""
     return OtherDeployment(
         row.pk,
         f"{row.pipeline}/{row.config_bundle.name}",
@@ -89,7 +89,7 @@ def describe(
 
 
 def list_blockers(deployment: Deployment) -> list[Blocker]:
-    """Return everything that keeps the deployment from continuing now; empty if it is not in flight."""
+    """Return all blockers of the deployment. The list is empty if it is not in flight."""
     if deployment.status not in IN_FLIGHT:
         return []
     found = []
@@ -108,7 +108,7 @@ def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(
                 row.pk,
-                "Agents cannot download the bundle, because the artifact store cannot be read. "
+                "Agents cannot download the bundle, because the blob store cannot be read. "
                 "Agent timeouts are suspended.",
             )
     return reasons

@@ -258,7 +258,7 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
 
 
 def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[UUID]) -> None:
-    """Raise InvalidInput or Conflict unless the deployment can be retried for only these agents, all of them failed."""
+    """Raise InvalidInput or Conflict unless all these agents failed and retrying only them can succeed."""
     enlisted = deployment.agents.filter(agent_id__in=unnest_ids(agents)).values_list("agent_id", flat=True)
     if unknown := sorted(set(agents) - set(enlisted)):
         raise InvalidInput.at("/agents", f"The deployment has no such agents: {_name(unknown)}.")

@@ -1,4 +1,4 @@
-"""The evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, who signed and who approved."""
+"""The evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, its signer and its approvers."""
 
 from __future__ import annotations
 

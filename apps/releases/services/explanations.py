@@ -31,7 +31,7 @@ from byteor.engine.machines import (
 from byteor.engine.rollout import RolloutAgent
 from byteor_cloud.database.large_columns import without_large
 
-MAX_DEPLOYMENTS = 100  # in an explanation; the newest, after those that the agent refers to
+MAX_DEPLOYMENTS = 100  # considered for an agent: first those that it refers to, then the newest
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Large columns that explanations need.
 _READ = frozenset({"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass"})

@@ -27,8 +27,8 @@ def _has_ended(prefix: str = "deployment__") -> Q:
 def _is_still_needed() -> Exists:
     """Return the condition that the agent's assignment still refers to the deployment of a row.
 
-    Explanations and rollbacks need the rows of the deployment that is assigned to the agent, of the deployment whose
-    bundle it should run, and of the deployment that it failed last.
+    Explanations and rollbacks need the rows of three deployments: the one assigned to the agent, the one whose bundle
+    the agent should run, and the one that failed last on the agent.
     """
     named = (
         Q(deployment_id=OuterRef("deployment_id"))

@@ -57,14 +57,14 @@ def count_agents(deployment: Deployment) -> AgentCounts:
 
 
 def of_each_deployment() -> Subquery:
-    """Return a column for queries of deployments: the number of agents by progress, or null if there are none."""
+    """Return a column for a query of deployments: the number of agents by progress, or null if there are none."""
     mine = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
     numbers = {word.value: Sum("count", filter=Q(progress=word), default=0) for word in AgentProgress}
     return Subquery(mine.annotate(numbers=JSONObject(**numbers)).values("numbers"))
 
 
 def sum_up() -> None:
-    """Replace the rows of each deployment that has new ones with their sums. The counts stay the same."""
+    """Replace the rows of each deployment that has new rows with their sums. The counts do not change."""
     changed = ProgressCount.objects.filter(is_sum=False).order_by()
     for deployment_id in changed.values_list("deployment_id", flat=True).distinct():
         _sum_up(deployment_id)

@@ -32,7 +32,7 @@ class Relabeled:
 def relabel(
     environment: Environment, selector: Mapping[str, str], change: LabelChange, *, dry_run: bool = False, actor: Actor
 ) -> Relabeled:
-    """Change the labels of the agents that match the selector. With ``dry_run``, only count them.
+    """Change the labels of the agents that match the selector. With ``dry_run``, only return the counts.
 
     The worker then offers current deployments to agents that match their targets after the change.
     """

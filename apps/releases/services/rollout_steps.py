@@ -143,7 +143,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
 
 def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
-        """Return the start of the agent's timeout; None while timeouts are suspended."""
+        """Return the start of the agent's timeout, or None while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)

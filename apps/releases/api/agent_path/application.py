@@ -167,7 +167,7 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
 
 
 def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | None]:
-    """Return the ETag of the agent's offer, and the offer unless the header matches. A cached tag saves the query."""
+    """Return the ETag of the agent's offer, and the offer unless the header matches. No query if a cached tag does."""
     changes = key.offer_changes
     tag = agent_keys.known_tag(key)
     if tag is not None and matches_tag(if_none_match, tag):
@@ -184,7 +184,7 @@ def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | 
 def _unchanged(tag: str, reason: StopReason, waited_s: float) -> Response:
     headers = [("ETag", tag)]
     if reason is StopReason.FULL:
-        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  it spreads load
+        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  to spread load
     return Response(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
 
 

@@ -1,4 +1,4 @@
-"""Polls that wait for a change. A waiting poll is a greenlet that blocks on a lock, without connection or slot."""
+"""Polls that wait for a change. A waiting poll is a greenlet on a lock, without database connection or slot."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class WaitingRoom:
         self._quiet_at = 0.0  # when all polls woken so far have their responses
 
     def enter(self, agent_id: UUID) -> Waiter:
-        """Register a poll and stop an earlier poll of the agent. A poll that must not wait is returned as stopped."""
+        """Register a poll and stop an earlier poll of the agent. If the poll must not wait, it is stopped already."""
         waiter = Waiter(agent_id)
         with self._lock:
             earlier = self._waiters.pop(agent_id, None)
@@ -80,7 +80,8 @@ class WaitingRoom:
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
         """Wake the polls of these agents, or of all agents if None. Many polls are woken over up to SPREAD_S seconds.
 
-        A change to many agents causes many notifications at the same time, so polls that were woken just before count.
+        A change to many agents causes many notifications at the same time, so the spread includes
+        polls that were woken just before.
         """
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
@@ -89,7 +90,7 @@ class WaitingRoom:
             spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
             self._quiet_at = now + spread_s
         for waiter in woken:
-            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  it spreads load
+            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  only to spread load
 
     def close(self) -> None:
         """Stop all polls and let no further poll wait, because the process is shutting down."""

@@ -17,8 +17,8 @@ class AgentTuningSerializer(StrictSerializer):
     refuses_unknown = False
     profile = TextField(max_length=200, required=False)
     applied = JSONObjectField(required=False)
-    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
-    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # for the list
+    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # for the list
     descriptions = {
         "profile": "The tuning profile.",
         "applied": "The settings that the agent applied.",

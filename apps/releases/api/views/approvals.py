@@ -69,4 +69,4 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         if approval is None:
             raise Conflict("This deployment needs no approval.", code="approval.not_needed")
         decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)
-        return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # with its decisions
+        return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # read again, with its decisions

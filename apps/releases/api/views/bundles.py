@@ -67,4 +67,4 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         bundle = bundles.create_config_bundle(
             environment=self.environment, actor=self.actor, checked=self.checked, **data
         )
-        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # with known_bad
+        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # read again, with known_bad

@@ -86,7 +86,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             actor=self.actor,
             **data,
         )
-        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
+        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # read again, with its counts
 
     @Operation(
         "exportDeploymentEvidence",

@@ -1,4 +1,4 @@
-"""What agents run and have run, and the approvals of that. In this app, not in fleet, because it names deployments."""
+"""The history of agents and its approvals. It is in this app, not in fleet, because it refers to deployments."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class FleetStateViewSet(_IntervalViewSet):
         now = timezone.now()
         at = self.parameter_values.get("at", now)
         if at > now:
-            raise InvalidInput.at_parameter("at", "The time is in the future. Omit it to use now.", code="max_value")
+            detail = "The time is in the future. Leave the parameter out to use the current time."
+            raise InvalidInput.at_parameter("at", detail, code="max_value")
         then = history.running_at(at)
         agents = self.get_queryset().filter(Exists(then.filter(agent=OuterRef("pk"))), created_at__lte=at).only("pk")
         page = self.paginate_queryset(agents) or []
