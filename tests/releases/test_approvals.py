@@ -46,7 +46,7 @@ def refused(answer: Any, status: int, code: str, deployment: Deployment) -> None
     assert (deployment.status, Approval.objects.get().status) == before
 
 
-def test_one_reviewer_approves(world: World) -> None:
+def test_approval_of_one_reviewer_approves_deployment(world: World) -> None:
     deployment = pending(world)
 
     answer = decide(world.reviewer.api, world, deployment, comment="looks right")
@@ -69,7 +69,7 @@ def test_one_reviewer_approves(world: World) -> None:
     assert events(deployment) == ["create", "approve"]
 
 
-def test_the_credential_says_what_was_approved(world: World) -> None:
+def test_credential_contains_approved_claims(world: World) -> None:
     deployment = pending(world)
     text = decide(world.reviewer.api, world, deployment, expires_in_s=600).json()["credential"]
     version = deployment.config_bundle.version
@@ -95,7 +95,7 @@ def test_the_credential_says_what_was_approved(world: World) -> None:
     assert other.value.code is ApprovalCode.ENVIRONMENT
 
 
-def test_a_decision_cannot_extend_the_policys_approval_ttl(world: World) -> None:
+def test_decision_cannot_exceed_approval_ttl_of_policy(world: World) -> None:
     deployment = pending(world)
 
     decide(world.reviewer.api, world, deployment, expires_in_s=86400)
@@ -105,7 +105,7 @@ def test_a_decision_cannot_extend_the_policys_approval_ttl(world: World) -> None
     assert approval.expires_at - approval.approved_at == timedelta(seconds=3600)
 
 
-def test_only_operators_see_the_credential(world: World) -> None:
+def test_only_operators_see_credential(world: World) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}")
@@ -114,7 +114,7 @@ def test_only_operators_see_the_credential(world: World) -> None:
     assert world.operator.api.get(path).json()["credential"] == Approval.objects.get().credential
 
 
-def test_the_requester_cannot_approve_in_prod(world: World) -> None:
+def test_requester_cannot_approve_in_prod(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.operator.api, world, deployment), 403, "approval.self", deployment)
@@ -122,20 +122,20 @@ def test_the_requester_cannot_approve_in_prod(world: World) -> None:
     assert ApprovalDecision.objects.count() == 0
 
 
-def test_the_requester_may_deny(world: World) -> None:
+def test_requester_may_deny(world: World) -> None:
     deployment = pending(world)
 
     assert decide(world.operator.api, world, deployment, "deny", comment="a mistake").json()["status"] == "denied"
 
 
-def test_the_requester_may_approve_when_self_approval_is_allowed(world: World) -> None:
+def test_requester_may_approve_if_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "small", allow_self_approval=True)
     deployment = pending(world, environment)
 
     assert decide(world.operator.api, world, deployment).json()["status"] == "approved"
 
 
-def test_a_denial_needs_a_comment_and_denies_the_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_denial_requires_comment_and_denies_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, "deny", comment=" "), 400, "invalid", deployment)
@@ -151,7 +151,7 @@ def test_a_denial_needs_a_comment_and_denies_the_deployment(world: World, run_jo
     assert ApprovalDecision.objects.count() == 1
 
 
-def test_two_approvals_are_needed_when_two_are_required(world: World) -> None:
+def test_two_required_approvals_must_come_from_two_people(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     deployment = pending(world, environment)
 
@@ -167,7 +167,7 @@ def test_two_approvals_are_needed_when_two_are_required(world: World) -> None:
     refused(decide(world.admin.api, world, deployment), 409, "approval.decided", deployment)
 
 
-def test_one_denial_denies_after_an_approval(world: World) -> None:
+def test_one_denial_overrides_earlier_approval(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     deployment = pending(world, environment)
     decide(world.reviewer.api, world, deployment)
@@ -179,7 +179,7 @@ def test_one_denial_denies_after_an_approval(world: World) -> None:
     assert deployment.status == "denied"
 
 
-def test_an_api_key_cannot_decide(world: World) -> None:
+def test_api_key_cannot_decide(world: World) -> None:
     deployment = pending(world)
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
@@ -203,7 +203,7 @@ def test_an_api_key_cannot_decide(world: World) -> None:
         ({"why": "x"}, "/why"),
     ],
 )
-def test_bad_decisions_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_decisions_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     deployment = pending(world)
 
     answer = decide(world.reviewer.api, world, deployment, **body)
@@ -212,13 +212,13 @@ def test_bad_decisions_name_the_field(world: World, body: dict[str, Any], pointe
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_a_deployment_of_another_environment_cannot_be_decided(world: World) -> None:
+def test_deployment_of_other_environment_cannot_be_approved(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, environment=world.dev), 400, "invalid", deployment)
 
 
-def test_a_deployment_without_approval_cannot_be_decided(world: World) -> None:
+def test_deployment_that_needs_no_approval_cannot_be_approved(world: World) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
@@ -233,7 +233,7 @@ def lapse(deployment: Deployment) -> None:
     Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
-def test_a_deployment_fails_when_its_approval_expires(world: World) -> None:
+def test_deployment_fails_when_approval_expires(world: World) -> None:
     deployment = pending(world)
     lapse(deployment)
 
@@ -249,7 +249,7 @@ def test_a_deployment_fails_when_its_approval_expires(world: World) -> None:
     assert AuditEvent.objects.filter(action="approval.expire").count() == 1
 
 
-def test_a_deployment_fails_when_the_credential_expires_before_the_build(
+def test_deployment_fails_when_credential_expires_before_build(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     deployment = pending(world)
@@ -273,7 +273,7 @@ def test_a_deployment_fails_when_the_credential_expires_before_the_build(
 
 
 @pytest.mark.parametrize("is_approved", [False, True])
-def test_a_deployment_fails_when_its_approval_is_revoked_before_the_build(
+def test_deployment_fails_when_approval_is_revoked_before_build(
     world: World, run_jobs: Callable[[], int], is_approved: bool
 ) -> None:
     deployment = pending(world)
@@ -292,7 +292,7 @@ def test_a_deployment_fails_when_its_approval_is_revoked_before_the_build(
     assert AuditEvent.objects.filter(action="approval.revoke").count() == 1
 
 
-def test_a_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], int]) -> None:
+def test_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     run_jobs()
@@ -312,7 +312,7 @@ def test_a_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], 
         {"strategy": {"kind": "all_at_once", "failure_threshold_percent": 100, "auto_rollback": False}},
     ],
 )
-def test_a_deployment_fails_when_it_was_altered_after_the_approval(
+def test_deployment_altered_after_approval_fails(
     world: World, run_jobs: Callable[[], int], altered: dict[str, Any]
 ) -> None:
     deployment = pending(world)
@@ -326,7 +326,7 @@ def test_a_deployment_fails_when_it_was_altered_after_the_approval(
     assert (deployment.bundle_hash, Approval.objects.get().used_at) == (None, None)
 
 
-def test_an_approval_can_be_used_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_approval_can_be_used_only_once(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     Approval.objects.update(used_at=timezone.now())
@@ -337,7 +337,7 @@ def test_an_approval_can_be_used_once(world: World, run_jobs: Callable[[], int])
     assert (deployment.status, deployment.reason) == ("failed", "approval.used")
 
 
-def test_lists_filter_by_status_and_deployment(world: World) -> None:
+def test_list_can_be_filtered_by_status_and_deployment(world: World) -> None:
     deployment = pending(world)
     path = world.path(world.prod, "/approvals")
 
@@ -348,7 +348,7 @@ def test_lists_filter_by_status_and_deployment(world: World) -> None:
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
-def test_two_reviewers_at_once_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
+def test_concurrent_reviews_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
     deployment = pending(world)
     people: list[Person] = [world.reviewer, world.project_admin]
 

@@ -81,7 +81,7 @@ def rows_agree() -> bool:
     )
 
 
-def test_a_rollback_waits_for_a_report_and_then_replaces_the_offer(
+def test_rollback_waits_for_report_then_replaces_offer(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -102,7 +102,7 @@ def test_a_rollback_waits_for_a_report_and_then_replaces_the_offer(
     assert rows_agree()
 
 
-def test_a_report_is_late_when_it_waited_for_a_rollback(
+def test_report_that_waited_for_rollback_is_late(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -123,7 +123,7 @@ def test_a_report_is_late_when_it_waited_for_a_rollback(
     assert rows_agree()
 
 
-def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
+def test_rollback_includes_agents_restored_by_abort(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 2)
@@ -144,7 +144,7 @@ def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
     assert rows_agree()
 
 
-def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
+def test_agent_can_be_decommissioned_during_offer(
     at_once: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stays, api), (leaves, _) = stories.fleet(world, 2)
@@ -166,7 +166,7 @@ def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_reports_succeed_during_a_change_to_all_agents(
+def test_reports_succeed_during_changes_to_all_agents(
     at_once: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)

@@ -65,7 +65,7 @@ def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, De
     return agents, deployment, second
 
 
-def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run_jobs: Callable[[], int]) -> None:
+def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
 
     deployment = broken(world, world.bundle(world.prod))
@@ -91,7 +91,7 @@ def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
 
 
-def test_another_person_approves_afterwards(world: World, run_jobs: Callable[[], int]) -> None:
+def test_another_person_can_approve_later(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
     deployment = broken(world, world.bundle(world.prod))
     run_jobs()
@@ -113,7 +113,7 @@ def test_another_person_approves_afterwards(world: World, run_jobs: Callable[[],
 
 @pytest.mark.parametrize("how", ["expired", "denied", "revoked"])
 @pytest.mark.parametrize("status", ["active", "deploying"])
-def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
+def test_unapproved_deployment_is_rolled_back(
     world: World, run_jobs: Callable[[], int], status: str, how: str
 ) -> None:
     agents, earlier, bundle = before(world, run_jobs)
@@ -149,7 +149,7 @@ def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
+def test_unapproved_first_rollout_stops_and_becomes_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     ((agent, _),) = stories.fleet(world, 1, world.prod)
@@ -165,7 +165,7 @@ def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_to_restore(
+def test_unapproved_first_deployment_stays_active_but_becomes_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     ((agent, api),) = stories.fleet(world, 1, world.prod)
@@ -184,7 +184,7 @@ def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_
     assert deployment.timeline.filter(event="break_glass_expired").count() == 1
 
 
-def test_a_break_glass_deployment_fails_when_it_is_denied_before_the_build(
+def test_denial_before_build_fails_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     stories.fleet(world, 1, world.prod)
@@ -199,7 +199,7 @@ def test_a_break_glass_deployment_fails_when_it_is_denied_before_the_build(
     assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_the_time_to_approve_is_limited_by_the_policy(world: World) -> None:
+def test_time_to_approve_is_limited_by_policy(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     glass = {"reason": "outage", "expires_in_s": 3601}
@@ -215,7 +215,7 @@ def test_the_time_to_approve_is_limited_by_the_policy(world: World) -> None:
     assert timedelta(seconds=110) < approval.expires_at - deployment.created_at <= timedelta(seconds=120)
 
 
-def test_only_a_person_who_is_org_admin_may_break_glass(world: World) -> None:
+def test_break_glass_requires_person_with_org_admin_role(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     _, text = tokens.create_organization_key(
@@ -231,7 +231,7 @@ def test_only_a_person_who_is_org_admin_may_break_glass(world: World) -> None:
     assert not Approval.objects.exists()
 
 
-def test_break_glass_is_refused_when_no_approval_is_required(world: World) -> None:
+def test_break_glass_is_refused_if_no_approval_is_required(world: World) -> None:
     stories.fleet(world, 1, world.dev)
     answer = ask(world, world.admin.api, world.bundle(world.dev))
 
@@ -240,7 +240,7 @@ def test_break_glass_is_refused_when_no_approval_is_required(world: World) -> No
     assert not Deployment.objects.exists()
 
 
-def test_break_glass_is_refused_together_with_a_credential(world: World) -> None:
+def test_break_glass_with_approval_credential_is_refused(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     answer = ask(world, world.admin.api, world.bundle(world.prod), approval="x.y")
 
@@ -249,7 +249,7 @@ def test_break_glass_is_refused_together_with_a_credential(world: World) -> None
     assert not Deployment.objects.exists()
 
 
-def test_nothing_is_rolled_back_when_the_deployment_was_aborted_before_agents_started(
+def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     stories.fleet(world, 1, world.prod)
@@ -266,7 +266,7 @@ def test_nothing_is_rolled_back_when_the_deployment_was_aborted_before_agents_st
     assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_an_aborted_deployment_is_rolled_back_when_it_is_not_approved(
+def test_unapproved_aborted_deployment_is_rolled_back(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents, earlier, bundle = before(world, run_jobs)
@@ -287,7 +287,7 @@ def test_an_aborted_deployment_is_rolled_back_when_it_is_not_approved(
     assert stories.desired(agents[1][0]) == (earlier.pk, "activate")
 
 
-def test_the_sweep_enqueues_a_lost_rollback_job(world: World, run_jobs: Callable[[], int]) -> None:
+def test_sweep_enqueues_lost_rollback_job_again(world: World, run_jobs: Callable[[], int]) -> None:
     _, earlier, bundle = before(world, run_jobs)
     deployment = broken(world, bundle)
     run_jobs()
@@ -303,7 +303,7 @@ def test_the_sweep_enqueues_a_lost_rollback_job(world: World, run_jobs: Callable
     assert not ProcrastinateJob.objects.filter(task_name="releases.undo_break_glass").exists()
 
 
-def test_a_rollback_never_restores_an_unapproved_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_never_restores_unapproved_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, bundle = before(world, run_jobs)
     unapproved = broken(world, bundle)
     run_jobs()

@@ -25,7 +25,7 @@ def explained(world: World, agent: Agent) -> tuple[list[str], list[str]]:
     return [each["code"] for each in body["because"]], [each["code"] for each in body["next"]]
 
 
-def test_new_deployment_passes_a_drained_agent_by(world: World, run_jobs: Run) -> None:
+def test_new_deployment_skips_drained_agent(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     drain(world, agents[0][0])
 
@@ -38,7 +38,7 @@ def test_new_deployment_passes_a_drained_agent_by(world: World, run_jobs: Run) -
     assert "undrain" in coming
 
 
-def test_undrained_agent_is_offered_what_is_current(world: World, run_jobs: Run) -> None:
+def test_undrained_agent_is_offered_current_deployment(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 2)
     drain(world, agents[0][0])
     second = stories.active(world, two, agents[1:])
@@ -50,7 +50,7 @@ def test_undrained_agent_is_offered_what_is_current(world: World, run_jobs: Run)
     assert second.agents.get(agent=agents[0][0]).counted is False
 
 
-def test_agent_that_is_drained_before_its_wave_is_skipped_and_catches_up(world: World, run_jobs: Run) -> None:
+def test_agent_drained_before_its_wave_is_skipped_and_catches_up(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
     late = agents[1][0]
@@ -67,7 +67,7 @@ def test_agent_that_is_drained_before_its_wave_is_skipped_and_catches_up(world: 
     assert deployment.agents.get(agent=late).progress == "offered"
 
 
-def test_agent_that_is_undrained_in_time_gets_its_wave(world: World, run_jobs: Run) -> None:
+def test_agent_undrained_before_its_wave_is_offered_deployment(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
     drain(world, agents[1][0])
@@ -79,7 +79,7 @@ def test_agent_that_is_undrained_in_time_gets_its_wave(world: World, run_jobs: R
     assert state(deployment) == ("deploying", "")
 
 
-def test_rollout_does_not_wait_for_a_drained_agent_which_may_finish(world: World, run_jobs: Run) -> None:
+def test_rollout_does_not_wait_for_drained_agent(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report_from_all(agents[:1], "active", run_jobs)
@@ -93,7 +93,7 @@ def test_rollout_does_not_wait_for_a_drained_agent_which_may_finish(world: World
     assert deployment.agents.get(agent=agents[1][0]).progress == "active"
 
 
-def test_failure_before_the_drain_still_counts(world: World, run_jobs: Run) -> None:
+def test_failure_before_drain_still_counts(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report(agents[0][1], agents[0][0], "failed")
@@ -104,7 +104,7 @@ def test_failure_before_the_drain_still_counts(world: World, run_jobs: Run) -> N
     assert state(deployment) == ("failed", "threshold")
 
 
-def test_rollback_reaches_a_drained_agent_without_waiting_for_it(world: World, run_jobs: Run) -> None:
+def test_rollback_includes_drained_agent_without_waiting(world: World, run_jobs: Run) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     drain(world, agents[0][0])
 
@@ -117,7 +117,7 @@ def test_rollback_reaches_a_drained_agent_without_waiting_for_it(world: World, r
     assert first.is_current
 
 
-def test_retry_does_not_reach_a_drained_agent(world: World, run_jobs: Run) -> None:
+def test_retry_skips_drained_agent(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(100, threshold=100))
     report(agents[0][1], agents[0][0], "failed")
@@ -129,7 +129,7 @@ def test_retry_does_not_reach_a_drained_agent(world: World, run_jobs: Run) -> No
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_target_of_drained_agents_only_is_refused(world: World, named: bool) -> None:
+def test_target_with_only_drained_agents_is_refused(world: World, named: bool) -> None:
     agent, _ = world.agent()
     drain(world, agent)
     target: dict[str, Any] = {"agents": [str(agent.pk)]} if named else {"all": True}
@@ -142,7 +142,7 @@ def test_target_of_drained_agents_only_is_refused(world: World, named: bool) -> 
     assert answer.json()["errors"][0]["detail"] == "All agents that the target matches are drained."
 
 
-def test_named_drained_agent_is_skipped(world: World) -> None:
+def test_drained_agent_listed_in_target_is_skipped(world: World) -> None:
     agents = stories.fleet(world, 2)
     drain(world, agents[0][0])
 

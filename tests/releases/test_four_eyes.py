@@ -56,7 +56,7 @@ def kind_of(answer: Any) -> tuple[int, str]:
 SELF, UNKNOWN = (403, "approval.self"), (403, "approval.requester_unknown")
 
 
-def test_the_maker_of_a_key_cannot_approve_what_it_asks_for(world: World) -> None:
+def test_creator_of_key_cannot_approve_its_requests(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     deployment = asked(world, api, bundle_of(world))
     audited = AuditEvent.objects.count()
@@ -69,21 +69,21 @@ def test_the_maker_of_a_key_cannot_approve_what_it_asks_for(world: World) -> Non
     assert decide(world, world.reviewer, deployment).status_code == 201
 
 
-def test_the_maker_of_a_key_may_deny_what_it_asks_for(world: World) -> None:
+def test_creator_of_key_may_deny_its_requests(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     deployment = asked(world, api, bundle_of(world))
 
     assert decide(world, world.admin, deployment, "deny").json()["status"] == "denied"
 
 
-def test_the_maker_of_a_key_may_approve_when_self_approval_is_allowed(world: World) -> None:
+def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     environment = world.environment("prod", "lax", allow_self_approval=True)
 
     assert decide(world, world.admin, asked(world, api, bundle_of(world, environment))).json()["status"] == "approved"
 
 
-def test_a_key_made_by_a_key_counts_as_the_person_who_made_the_first_key(world: World) -> None:
+def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
     """This holds for any number of keys in between, even if they are revoked."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
@@ -97,7 +97,7 @@ def test_a_key_made_by_a_key_counts_as_the_person_who_made_the_first_key(world: 
     assert kind_of(decide(world, world.admin, deployment)) == SELF
 
 
-def test_a_maker_who_left_and_rejoined_cannot_approve(world: World) -> None:
+def test_creator_who_left_and_rejoined_cannot_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     _, api = key_of(world, other.api)
     Membership.objects.filter(user=other.user).delete()
@@ -109,7 +109,7 @@ def test_a_maker_who_left_and_rejoined_cannot_approve(world: World) -> None:
     assert kind_of(decide(world, other, deployment)) == SELF
 
 
-def test_the_maker_of_another_key_may_approve(world: World) -> None:
+def test_creator_of_other_key_may_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     key_of(world, other.api, "theirs")
     _, api = key_of(world, world.admin.api, "ours")
@@ -117,7 +117,7 @@ def test_the_maker_of_another_key_may_approve(world: World) -> None:
     assert decide(world, other, asked(world, api, bundle_of(world))).json()["status"] == "approved"
 
 
-def test_a_key_shows_who_made_it(world: World) -> None:
+def test_key_shows_its_creator(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     made = world.admin.api.post(path, {"name": "ci", "role": "org_admin"}).json()
     nested = Api(made["token"]).post(path, {"name": "ci 2", "role": "viewer"}).json()
@@ -142,7 +142,7 @@ def orphan(world: World) -> Api:
 
 
 @pytest.mark.parametrize("lax", [False, True], ids=["strict", "self-approval allowed"])
-def test_a_key_without_a_known_maker_cannot_request_an_approval(world: World, orphan: Api, lax: bool) -> None:
+def test_key_without_known_creator_cannot_request_approval(world: World, orphan: Api, lax: bool) -> None:
     environment = world.environment("prod", "other", allow_self_approval=lax)
     bundle, audited = bundle_of(world, environment), AuditEvent.objects.count()
 
@@ -154,11 +154,11 @@ def test_a_key_without_a_known_maker_cannot_request_an_approval(world: World, or
     assert AuditEvent.objects.filter(outcome="success").count() == audited
 
 
-def test_a_key_without_a_known_maker_can_deploy_without_approval(world: World, orphan: Api) -> None:
+def test_key_without_known_creator_can_deploy_without_approval(world: World, orphan: Api) -> None:
     assert ask(world, orphan, bundle_of(world, world.dev)).status_code == 201
 
 
-def test_an_old_request_by_a_key_without_a_known_maker_can_only_be_denied(world: World) -> None:
+def test_old_request_of_key_without_known_creator_can_only_be_denied(world: World) -> None:
     deployment = asked(world, key_of(world, world.admin.api)[1], bundle_of(world))
     Approval.objects.update(requester_id=None)
 
@@ -184,7 +184,7 @@ def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
     return bundle, approval.credential
 
 
-def test_an_approver_and_their_key_cannot_hand_in_the_credential(world: World) -> None:
+def test_approver_and_their_key_cannot_submit_credential(world: World) -> None:
     bundle, credential = consented(world, world.admin)
     _, api = key_of(world, world.admin.api)
 
@@ -195,7 +195,7 @@ def test_an_approver_and_their_key_cannot_hand_in_the_credential(world: World) -
     assert ask(world, world.operator.api, bundle, approval=credential).status_code == 201
 
 
-def test_a_key_without_a_known_maker_cannot_hand_in_a_credential(world: World, orphan: Api) -> None:
+def test_key_without_known_creator_cannot_submit_credential(world: World, orphan: Api) -> None:
     bundle, credential = consented(world, world.reviewer)
 
     assert kind_of(ask(world, orphan, bundle, approval=credential)) == UNKNOWN
@@ -203,7 +203,7 @@ def test_a_key_without_a_known_maker_cannot_hand_in_a_credential(world: World, o
     assert Deployment.objects.count() == 1
 
 
-def test_one_of_two_approvers_cannot_hand_in_the_credential(world: World) -> None:
+def test_one_of_two_approvers_cannot_submit_credential(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     bundle = bundle_of(world, environment)
     deployment = asked(world, world.operator.api, bundle)
@@ -218,7 +218,7 @@ def test_one_of_two_approvers_cannot_hand_in_the_credential(world: World) -> Non
     assert ask(world, world.project_admin.api, bundle, approval=credential).status_code == 201
 
 
-def test_an_approver_may_hand_in_the_credential_when_self_approval_is_allowed(world: World) -> None:
+def test_approver_may_submit_credential_if_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "lax", allow_self_approval=True)
     bundle = bundle_of(world, environment)
     deployment = asked(world, world.operator.api, bundle)
@@ -240,7 +240,7 @@ def run_migration(name: str, constant: str) -> None:
         cursor.execute(getattr(module, constant))
 
 
-def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -> None:
+def test_creators_of_older_keys_are_read_from_audit_trail(world: World) -> None:
     _, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     _, api = key_of(world, api, "second", Role.ORG_ADMIN)
     _, asking = key_of(world, api, "third")
@@ -267,7 +267,7 @@ def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -
     assert Approval.objects.get().requester_id == admin
 
 
-def test_a_key_that_is_recorded_as_its_own_maker_has_no_maker(world: World) -> None:
+def test_key_recorded_as_its_own_creator_has_no_creator(world: World) -> None:
     key, _ = key_of(world, world.admin.api)
     OrganizationKey.objects.update(created_by=None)
     AuditEvent.objects.create(

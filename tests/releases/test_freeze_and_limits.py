@@ -77,7 +77,7 @@ def frozen(world: World, clock: stories.Clock) -> Environment:
         ("2027-10-29T16:00:00+00:00", "2027-11-01T04:59:59+00:00", "2027-11-01T05:00:00+00:00"),
     ],
 )
-def test_a_build_waits_for_the_end_of_the_window(
+def test_build_waits_for_end_of_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run, open_at: str, last_s: str, closed_at: str
 ) -> None:
     (agent, _), *_ = stories.fleet(world, 1, frozen)
@@ -101,7 +101,7 @@ def test_a_build_waits_for_the_end_of_the_window(
     assert events(deployment) == ["create", "build", "offer"]
 
 
-def test_an_override_starts_the_build_in_a_freeze_window(
+def test_override_starts_build_during_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
@@ -122,7 +122,7 @@ def test_an_override_starts_the_build_in_a_freeze_window(
     assert deployment.timeline.get(event="create").detail["override_freeze"] == "outage"
 
 
-def test_an_override_without_a_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
+def test_override_without_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
     stories.fleet(world, 1, frozen)
     bundle = world.bundle(frozen)
     clock.set("2027-03-28T12:00:00+00:00")
@@ -134,7 +134,7 @@ def test_an_override_without_a_reason_is_refused(world: World, frozen: Environme
     assert Deployment.objects.count() == 0
 
 
-def test_a_freeze_window_stops_neither_a_rollout_nor_a_rollback(
+def test_freeze_window_does_not_stop_rollouts_or_rollbacks(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     agents = stories.fleet(world, 4, frozen)
@@ -155,7 +155,7 @@ def test_a_freeze_window_stops_neither_a_rollout_nor_a_rollback(
     refused(ask(world, two), "freeze_window", 2)
 
 
-def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
+def test_deployment_fails_when_approval_expires_during_freeze_window(
     world: World, clock: stories.Clock, run_jobs: Run
 ) -> None:
     clock.set("2027-03-26T16:30:00+00:00")
@@ -174,7 +174,7 @@ def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
     assert stories.desired(agent) == (None, None)
 
 
-def test_a_build_starts_when_the_freeze_window_is_removed(
+def test_build_starts_when_freeze_window_is_removed(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
@@ -192,7 +192,7 @@ def test_a_build_starts_when_the_freeze_window_is_removed(
 # -- the in-flight limit and turns ----------------------------------------------------------------------------------
 
 
-def test_a_second_deployment_is_refused_while_one_is_in_flight_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_second_deployment_is_refused_at_in_flight_limit(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -211,7 +211,7 @@ def test_a_second_deployment_is_refused_while_one_is_in_flight_at_a_limit_of_one
     assert ask(world, one).status_code == 201
 
 
-def test_approved_deployments_start_one_after_the_other_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_approved_deployments_start_in_turn_at_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 3, world.prod)]
     for deployment in waiting:
@@ -230,7 +230,7 @@ def test_approved_deployments_start_one_after_the_other_at_a_limit_of_one(world:
     assert [deployment.is_current for deployment in waiting] == [False, False, True]
 
 
-def test_deployments_of_one_pipeline_start_one_after_the_other_at_a_limit_of_two(world: World, run_jobs: Run) -> None:
+def test_deployments_of_one_pipeline_start_in_turn(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 4)
     one, two, three = stories.bundles(world, 3)
@@ -252,7 +252,7 @@ def test_deployments_of_one_pipeline_start_one_after_the_other_at_a_limit_of_two
     assert [stories.desired(agent)[0] for agent, _ in agents] == [first.pk, first.pk, second.pk, second.pk]
 
 
-def test_deployments_of_two_pipelines_to_other_agents_run_at_once_at_a_limit_of_two(
+def test_deployments_of_two_pipelines_run_concurrently(
     world: World, run_jobs: Run
 ) -> None:
     allow_in_flight(world, 2)
@@ -267,7 +267,7 @@ def test_deployments_of_two_pipelines_to_other_agents_run_at_once_at_a_limit_of_
 
 
 @pytest.mark.parametrize("with_others", [False, True])
-def test_a_later_deployment_does_not_start_before_an_earlier_one(
+def test_later_deployment_does_not_start_before_earlier_one(
     world: World, run_jobs: Run, with_others: bool
 ) -> None:
     """The second deployment waits for the sweep. The third is requested right after the first has ended."""
@@ -295,7 +295,7 @@ def test_a_later_deployment_does_not_start_before_an_earlier_one(
     assert third.is_current
 
 
-def test_a_deployment_with_an_override_starts_before_one_that_waits_for_the_window(
+def test_override_starts_before_deployment_that_waits_for_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     frozen.settings = {**frozen.settings, "max_in_flight_deployments": 2}
@@ -314,7 +314,7 @@ def test_a_deployment_with_an_override_starts_before_one_that_waits_for_the_wind
     assert statuses(waiting, urgent) == ["approved", "active"]
 
 
-def test_a_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None:
+def test_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
@@ -333,7 +333,7 @@ def test_a_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> No
     assert [stories.desired(agent)[0] for agent, _ in agents] == [second.pk, second.pk]
 
 
-def test_a_waiting_deployment_that_is_aborted_does_not_start(world: World, run_jobs: Run) -> None:
+def test_aborted_deployment_does_not_start_after_wait(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
@@ -350,7 +350,7 @@ def test_a_waiting_deployment_that_is_aborted_does_not_start(world: World, run_j
     assert stories.desired(agents[0][0]) == (first.pk, "activate")
 
 
-def test_the_in_flight_limit_is_that_of_the_creation(world: World, run_jobs: Run) -> None:
+def test_in_flight_limit_is_fixed_at_creation(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))

@@ -77,7 +77,7 @@ def issued(world: World, approval: Approval, **other: Any) -> str:
     return text
 
 
-def test_a_deployment_starts_at_once_when_its_credential_is_handed_in(
+def test_submitted_credential_starts_deployment_immediately(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     bundle, approval = given(world)
@@ -99,7 +99,7 @@ def test_a_deployment_starts_at_once_when_its_credential_is_handed_in(
     assert (approval.credential or "") not in str(created.changes)
 
 
-def test_a_credential_can_be_used_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_credential_can_be_used_only_once(world: World, run_jobs: Callable[[], int]) -> None:
     bundle, approval = given(world)
     first = hand_in(world, bundle, approval.credential or "").json()["id"]
     run_jobs()
@@ -111,7 +111,7 @@ def test_a_credential_can_be_used_once(world: World, run_jobs: Callable[[], int]
     assert Deployment.objects.count() == 2
 
 
-def test_one_of_two_deployments_with_the_same_credential_is_built(world: World, run_jobs: Callable[[], int]) -> None:
+def test_only_one_of_two_deployments_with_same_credential_is_built(world: World, run_jobs: Callable[[], int]) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     bundle, approval = given(world, prod)
     ids = [hand_in(world, bundle, approval.credential or "").json()["id"] for _ in range(2)]
@@ -126,25 +126,25 @@ def test_one_of_two_deployments_with_the_same_credential_is_built(world: World, 
     ]
 
 
-def test_a_malformed_credential_is_refused(world: World) -> None:
+def test_malformed_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     for text in ("no credential", "a.b", (approval.credential or "").partition(".")[0]):
         refused(hand_in(world, bundle, text), 400, "malformed")
 
 
-def test_a_credential_of_an_unknown_key_is_refused(world: World) -> None:
+def test_credential_signed_by_unknown_key_is_refused(world: World) -> None:
     bundle, approval = given(world)
     refused(hand_in(world, bundle, issued(world, approval, private_key=keys.generate())), 400, "unknown_key")
 
 
-def test_a_credential_with_a_bad_signature_is_refused(world: World) -> None:
+def test_credential_with_bad_signature_is_refused(world: World) -> None:
     bundle, approval = given(world)
     payload, _, signature = (approval.credential or "").partition(".")
     other = ("B" if signature[0] == "A" else "A") + signature[1:]
     refused(hand_in(world, bundle, f"{payload}.{other}"), 400, "bad_signature")
 
 
-def test_a_credential_of_another_version_is_refused(world: World) -> None:
+def test_credential_of_unknown_format_version_is_refused(world: World) -> None:
     bundle, _ = given(world)
     private = signing_keys.active_private_key(world.organization.pk)
     message = canonical({"v": 2, "kid": keys.kid(keys.public_key(private))})
@@ -152,13 +152,13 @@ def test_a_credential_of_another_version_is_refused(world: World) -> None:
     refused(hand_in(world, bundle, text), 400, "version")
 
 
-def test_a_credential_for_another_spec_is_refused(world: World) -> None:
+def test_credential_for_different_spec_is_refused(world: World) -> None:
     bundle, approval = given(world)
     text = issued(world, approval, spec_hash="sha256:" + "0" * 64)
     refused(hand_in(world, bundle, text), 400, "spec_hash")
 
 
-def test_a_credential_for_staging_is_refused_in_prod(world: World) -> None:
+def test_credential_for_staging_is_refused_in_prod(world: World) -> None:
     staging = world.environment("staging", "strict", approvals_required=True)
     _, approval = given(world, staging)
     stories.fleet(world, 1, world.prod)
@@ -168,26 +168,26 @@ def test_a_credential_for_staging_is_refused_in_prod(world: World) -> None:
     refused(hand_in(world, bundle, approval.credential or ""), 400, "environment")
 
 
-def test_an_expired_credential_is_refused(world: World) -> None:
+def test_expired_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     then = timezone.now().replace(microsecond=0) - timedelta(hours=2)
     text = issued(world, approval, issued_at=then, expires_at=then + timedelta(hours=1))
     refused(hand_in(world, bundle, text), 409, "expired")
 
 
-def test_a_credential_without_a_needed_capability_is_refused(world: World) -> None:
+def test_credential_without_required_capability_is_refused(world: World) -> None:
     bundle, approval = given(world)
     text = issued(world, approval, capabilities=["replay:execute"])
     refused(hand_in(world, bundle, text), 400, "capability")
 
 
-def test_a_revoked_credential_is_refused(world: World) -> None:
+def test_revoked_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     approvals.revoke(approval, actor=world.reviewer.actor)
     refused(hand_in(world, bundle, approval.credential or ""), 409, "revoked")
 
 
-def test_a_credential_that_is_not_stored_counts_as_revoked(world: World) -> None:
+def test_unstored_credential_counts_as_revoked(world: World) -> None:
     bundle, approval = given(world)
     text = approval.credential or ""
     issued(world, approval)
@@ -203,7 +203,7 @@ def test_a_credential_that_is_not_stored_counts_as_revoked(world: World) -> None
         {"config": {"env": {"LEVEL": "other"}}},
     ],
 )
-def test_a_credential_for_another_deployment_is_refused(world: World, other: dict[str, Any]) -> None:
+def test_credential_for_different_deployment_is_refused(world: World, other: dict[str, Any]) -> None:
     bundle, approval = given(world)
     world.agent(world.prod, "zoned", zone="a")
     if config := other.pop("config", None):
@@ -211,7 +211,7 @@ def test_a_credential_for_another_deployment_is_refused(world: World, other: dic
     refused(hand_in(world, bundle, approval.credential or "", **other), 409, "binding")
 
 
-def test_a_used_credential_is_refused(world: World) -> None:
+def test_used_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     Approval.objects.update(used_at=timezone.now())
 
@@ -232,7 +232,7 @@ def _flips(text: str) -> Iterator[str]:
             yield ".".join(base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in both)
 
 
-def test_a_credential_with_one_altered_bit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credential_with_one_altered_bit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, approval = given(world)
     text = approval.credential or ""
     deployment = Deployment.objects.select_related("config_bundle__version").get()
@@ -249,7 +249,7 @@ def test_a_credential_with_one_altered_bit_is_refused(world: World, monkeypatch:
         assert refusal.value.code in {"approval.malformed", "approval.unknown_key", "approval.bad_signature"}
 
 
-def test_a_credential_is_checked_when_no_approval_is_required(world: World) -> None:
+def test_credential_is_checked_even_if_no_approval_is_required(world: World) -> None:
     stories.fleet(world, 1, world.dev)
     bundle = world.bundle(world.dev)
 
@@ -259,7 +259,7 @@ def test_a_credential_is_checked_when_no_approval_is_required(world: World) -> N
     assert not Deployment.objects.exists()
 
 
-def test_older_approval_is_bound_to_the_options_of_its_own_request(world: World, run_jobs: Callable[[], int]) -> None:
+def test_older_approval_is_bound_to_options_of_its_request(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     deployment = world.deployment(bundle, take_over=True, override_freeze={"reason": "outage"}, is_org_admin=True)
@@ -279,7 +279,7 @@ def test_older_approval_is_bound_to_the_options_of_its_own_request(world: World,
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_concurrent_builds_spend_a_credential_once(at_once: Race, world: World) -> None:
+def test_concurrent_builds_spend_credential_once(at_once: Race, world: World) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     _, approval = given(world, prod)
     text, subject = approval.credential or "", deployments.subject_of(Deployment.objects.get())

@@ -124,7 +124,7 @@ def pass_time(seconds: float) -> None:
         key.save()
 
 
-def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) -> None:
+def test_agents_accept_bundles_despite_rotations_between_waves(world: World, start: Start) -> None:
     nodes = start(world, 4)
     one, two, three, absent = nodes
     first = SigningKey.objects.get(organization=world.organization)
@@ -177,7 +177,7 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     assert [key.kid for key in open_bundle(tar).signing_keys] == [second.kid, first.kid]
 
 
-def test_an_agent_accepts_a_bundle_when_keys_rotate_between_heartbeat_and_download(
+def test_agent_accepts_bundle_after_rotation_between_heartbeat_and_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The heartbeat's response named the old key set, and then a key signs that the agent does not know."""
@@ -203,7 +203,7 @@ def test_an_agent_accepts_a_bundle_when_keys_rotate_between_heartbeat_and_downlo
     assert node.state.progress().last_failed is None
 
 
-def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
+def test_agent_accepts_bundle_whose_key_is_retired_during_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second key signs the bundle, and is replaced and retired while the agent fetches the offer."""
@@ -234,7 +234,7 @@ def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
     assert node.state.progress().last_failed is None
 
 
-def test_a_credential_of_a_retired_key_can_be_used(world: World) -> None:
+def test_credential_signed_by_retired_key_can_be_used(world: World) -> None:
     first = SigningKey.objects.get(organization=world.organization)
     world.agent(world.prod)
     deployment = approved(world, "quotes")

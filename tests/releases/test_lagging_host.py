@@ -29,7 +29,7 @@ def lagging(settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("client", [Client, FrontClient])
-def test_offer_that_cannot_be_signed_is_503(world: World, client: Any, lagging: Any) -> None:
+def test_offer_that_cannot_be_signed_returns_503(world: World, client: Any, lagging: Any) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     lagging()
@@ -42,7 +42,7 @@ def test_offer_that_cannot_be_signed_is_503(world: World, client: Any, lagging: 
     assert stories.beat(agent, api)["action"] == "activate"
 
 
-def test_console_act_that_needs_the_key_shows_the_reason(world: World, lagging: Any) -> None:
+def test_console_action_without_master_key_shows_reason(world: World, lagging: Any) -> None:
     client = signed_in(world.admin.user)
     asked = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
     before = SigningKey.objects.count(), AuditEvent.objects.count()

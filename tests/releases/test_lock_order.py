@@ -161,7 +161,7 @@ def _stopped_before(table: str) -> Iterator[Callable[[], None]]:
         *(("project", name) for name in ("undrain", "abort", "deliver again")),
     ],
 )
-def test_request_and_purge_do_not_wait_for_each_other(world: World, kind: str, name: str) -> None:
+def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) -> None:
     table, request = REQUESTS[name]
     story = tell(world)
     row: Environment | Project = story.environment if kind == "environment" else world.project
@@ -182,7 +182,7 @@ def test_request_and_purge_do_not_wait_for_each_other(world: World, kind: str, n
     assert not Environment.objects.filter(pk=story.environment.pk).exists()
 
 
-def test_enrollments_and_relabeling_do_not_wait_for_each_other(world: World) -> None:
+def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
     actor = world.admin.actor
     world.agent(name="z")
     second, _ = world.agent(name="a")  # its id is the larger one, its name the smaller one
@@ -204,7 +204,7 @@ def test_enrollments_and_relabeling_do_not_wait_for_each_other(world: World) -> 
 
 
 @pytest.mark.parametrize("kind", ["environment", "project"])
-def test_purge_begins_once_no_earlier_request_can_run(world: World, kind: str) -> None:
+def test_purge_starts_after_all_earlier_requests(world: World, kind: str) -> None:
     row: Environment | Project = world.dev if kind == "environment" else world.project
     before = timezone.now()
 

@@ -63,7 +63,7 @@ def row(world: World, name: str) -> Stateful:
     return Replay.objects.create(environment=world.dev, artifact=artifact, version=world.version())
 
 
-def test_every_machine_governs_a_model() -> None:
+def test_every_state_machine_has_model() -> None:
     assert {machine.name for machine in MACHINES} == set(MODELS)
     assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect}
 
@@ -78,7 +78,7 @@ def _recorded_row(name: str) -> Recorded[tuple[World, Stateful]]:
 
 
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
-def test_an_event_changes_the_status_with_its_records_or_nothing(name: str, status: Any, event: Any) -> None:
+def test_event_changes_status_and_records_or_nothing(name: str, status: Any, event: Any) -> None:
     world, governed = _recorded_row(name)()
     machine: StateMachine = governed.machine
     governed.status = status
@@ -254,12 +254,12 @@ def _digesting() -> str:
     )
 
 
-def test_the_histories_reach_every_status() -> None:
+def test_stories_reach_every_status() -> None:
     assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_a_request_changes_the_status_with_its_records_or_nothing(story: str) -> None:
+def test_request_changes_status_and_records_or_nothing(story: str) -> None:
     recorded = _recorded_before()
     world, deployment = recorded.world, deployment_after(recorded, story)
     approval = deployment.approval

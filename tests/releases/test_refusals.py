@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_few_refusals_do_not_wait_and_many_take_turns(clock: Clock) -> None:
+def test_refusals_are_delayed_only_when_frequent(clock: Clock) -> None:
     pace = refusals.Pace()
 
     waits = [pace.wait() for _ in range(refusals.AT_ONCE + 3)]
@@ -40,7 +40,7 @@ def test_few_refusals_do_not_wait_and_many_take_turns(clock: Clock) -> None:
     assert pace.wait() == 0
 
 
-def test_no_refusal_waits_for_longer_than_a_few_seconds(clock: Clock) -> None:
+def test_refusals_are_delayed_by_few_seconds_at_most(clock: Clock) -> None:
     pace = refusals.Pace()
 
     waits = [pace.wait() for _ in range(5000)]
@@ -49,7 +49,7 @@ def test_no_refusal_waits_for_longer_than_a_few_seconds(clock: Clock) -> None:
 
 
 @pytest.mark.django_db
-def test_a_storm_is_counted_but_its_lines_are_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_storm_is_counted_but_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "refusals", refusals.Pace())
     monkeypatch.setattr(refusals, "AT_ONCE", 2)
     denied = {"status": "401"}

@@ -70,7 +70,7 @@ def test_dry_run_changes_nothing(zones: World) -> None:
     assert (labels(zones), AuditEvent.objects.count()) == (before, events)
 
 
-def test_agents_that_come_to_match_are_offered_the_current_deployment(zones: World, run_jobs: Run) -> None:
+def test_newly_matching_agents_are_offered_current_deployment(zones: World, run_jobs: Run) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     drained = Agent.objects.get(name="two")
@@ -85,7 +85,7 @@ def test_agents_that_come_to_match_are_offered_the_current_deployment(zones: Wor
     assert relabel(zones, selector={"zone": "c"}, set={"zone": "c"}).json()["deployments_offered"] == 0
 
 
-def test_known_bad_configuration_is_not_counted(zones: World) -> None:
+def test_known_bad_configuration_is_not_counted_as_offered(zones: World) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     zones.dev.refresh_from_db()
@@ -124,7 +124,7 @@ def test_invalid_change_is_refused(zones: World, body: dict[str, Any], pointer: 
     assert (labels(zones), AuditEvent.objects.filter(action="agent.label").count()) == (before, 0)
 
 
-def test_prod_needs_the_permission_to_manage_the_environment(world: World) -> None:
+def test_relabeling_in_prod_requires_manage_permission(world: World) -> None:
     agent, _ = world.agent(world.prod, zone="a")
     path, body = world.path(world.prod, "/agents/labels"), {"selector": {"zone": "a"}, "set": {"zone": "b"}}
 
@@ -136,7 +136,7 @@ def test_prod_needs_the_permission_to_manage_the_environment(world: World) -> No
     assert world.project_admin.api.post(path, body).json()["changed"] == 1
 
 
-def test_concurrent_changes_both_hold(at_once: Race, world: World) -> None:
+def test_concurrent_changes_are_both_applied(at_once: Race, world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}", zone="a")
 
@@ -149,7 +149,7 @@ def test_concurrent_changes_both_hold(at_once: Race, world: World) -> None:
     assert all(each == {"zone": "a", "x": "1", "y": "1"} for each in labels(world).values())
 
 
-def test_events_of_a_large_change_name_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_events_of_large_change_name_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", zone="a")

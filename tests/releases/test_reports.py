@@ -58,7 +58,7 @@ def test_reports_may_skip_steps_but_not_move_backwards(world: World) -> None:
     assert stored_reports() == [("activating", True), ("downloading", False)]
 
 
-def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
@@ -70,7 +70,7 @@ def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs:
 
 
 @pytest.mark.parametrize(("first", "second"), [("active", "failed"), ("failed", "active"), ("failed", "activating")])
-def test_a_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
+def test_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, first)
@@ -79,7 +79,7 @@ def test_a_final_status_cannot_be_changed(world: World, first: str, second: str)
     assert stories.progress(deployment) == [first]
 
 
-def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
+def test_status_rolled_back_is_refused_for_activation(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -87,7 +87,7 @@ def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
     assert stories.progress(deployment) == ["offered"]
 
 
-def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> None:
+def test_report_on_replaced_offer_is_recorded_and_refused(world: World) -> None:
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     new = stories.offered(world, second)
@@ -107,7 +107,7 @@ def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> N
     assert Assignment.objects.get(agent=agent).failed_deployment_id is None
 
 
-def test_late_reports_are_counted_in_one_row_for_each_status(world: World) -> None:
+def test_late_reports_with_same_status_share_one_row(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
@@ -124,7 +124,7 @@ def test_late_reports_are_counted_in_one_row_for_each_status(world: World) -> No
     assert stories.progress(deployment) == ["active"]
 
 
-def test_two_concurrent_late_reports_make_one_row(at_once: Race, world: World) -> None:
+def test_concurrent_late_reports_share_one_row(at_once: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)])
 
@@ -134,7 +134,7 @@ def test_two_concurrent_late_reports_make_one_row(at_once: Race, world: World) -
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
-def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: World, other: World) -> None:
+def test_report_on_deployment_of_other_environment_returns_404(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     elsewhere = stories.fleet(world, 1, world.staging)
@@ -151,7 +151,7 @@ def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: Wor
     assert len(elsewhere) == 1
 
 
-def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
+def test_agent_cannot_report_for_other_agent(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
@@ -176,7 +176,7 @@ def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
         ({"when": "now"}, "/when"),
     ],
 )
-def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_reports_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -187,7 +187,7 @@ def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer:
     assert (stored_reports(), stories.progress(deployment)) == ([], ["offered"])
 
 
-def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> None:
+def test_desired_attempted_failed_and_running_states_are_distinct(world: World) -> None:
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     old_version = old.config_bundle.version
@@ -207,7 +207,7 @@ def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> No
     assert (shown["progress"], shown["drifted"]) == ("failed", True)
 
 
-def test_many_agents_report_at_once(at_once: Race, world: World, run_jobs: Callable[[], int]) -> None:
+def test_many_agents_can_report_concurrently(at_once: Race, world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 12)
     deployment = stories.offered(world, world.bundle())
 

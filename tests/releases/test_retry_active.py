@@ -52,7 +52,7 @@ def check_refused(world: World, deployment: Deployment, code: str, *agents: Any,
     return answer.json()
 
 
-def test_failed_agents_of_an_active_deployment_are_offered_it_again(world: World) -> None:
+def test_failed_agents_of_active_deployment_get_new_offer(world: World) -> None:
     agents = stories.fleet(world, 4)
     deployment = partly_active(world, agents, world.bundle(), 1, 2)
     first = Assignment.objects.get(agent=agents[1][0]).since
@@ -83,7 +83,7 @@ def test_failed_agents_of_an_active_deployment_are_offered_it_again(world: World
     check_refused(world, deployment, "nothing_to_retry")
 
 
-def test_retry_may_name_agents(world: World) -> None:
+def test_retry_can_be_limited_to_listed_agents(world: World) -> None:
     agents = stories.fleet(world, 4)
     deployment = partly_active(world, agents, world.bundle(), 0, 1)
     ids = [agent.pk for agent, _ in agents]
@@ -105,7 +105,7 @@ def test_retry_may_name_agents(world: World) -> None:
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, pointer)
 
 
-def test_failed_deployment_is_retried_for_some_only_if_the_threshold_holds_then(world: World) -> None:
+def test_partial_retry_of_failed_deployment_must_respect_threshold(world: World) -> None:
     agents = stories.fleet(world, 4)
     strategy = waves(100, threshold=25, auto_rollback=False)
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -126,7 +126,7 @@ def test_failed_deployment_is_retried_for_some_only_if_the_threshold_holds_then(
     )  # fmt: skip
 
 
-def test_active_deployment_is_not_retried_when_it_must_not_be_offered(world: World) -> None:
+def test_retry_of_active_deployment_is_refused_when_it_cannot_be_offered(world: World) -> None:
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     deployment = partly_active(world, agents, one, 0)
@@ -155,7 +155,7 @@ def test_active_deployment_is_not_retried_when_it_must_not_be_offered(world: Wor
 # -- races ----------------------------------------------------------------------------------------------------------
 
 
-def test_retry_and_a_rollback_at_once_leave_one_result(world: World, at_once: Race) -> None:
+def test_concurrent_retry_and_rollback_have_one_result(world: World, at_once: Race) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
 
@@ -176,7 +176,7 @@ def test_retry_and_a_rollback_at_once_leave_one_result(world: World, at_once: Ra
     assert (state(deployment)[0], first.is_current) == ("rolled_back", True)
 
 
-def test_retry_during_a_report_misses_no_failure(world: World, at_once: Race) -> None:
+def test_retry_concurrent_with_report_misses_no_failure(world: World, at_once: Race) -> None:
     agents = stories.fleet(world, 3)
     deployment = partly_active(world, agents, world.bundle(), 0)
     retry(world, deployment)
@@ -198,7 +198,7 @@ def test_retry_during_a_report_misses_no_failure(world: World, at_once: Race) ->
     assert Assignment.objects.get(agent=one).progress == "offered"
 
 
-def test_two_retries_at_once_offer_once(world: World, at_once: Race) -> None:
+def test_concurrent_retries_make_one_offer(world: World, at_once: Race) -> None:
     agents = stories.fleet(world, 3)
     deployment = partly_active(world, agents, world.bundle(), 0)
 
@@ -214,7 +214,7 @@ def test_two_retries_at_once_offer_once(world: World, at_once: Race) -> None:
     assert stories.events(deployment).count("retry") == 1
 
 
-def test_later_rollback_finds_retried_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_later_rollback_includes_retried_agents(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
     retry(world, deployment)

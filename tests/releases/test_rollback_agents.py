@@ -14,7 +14,7 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_fails_when_agent_fails_to_roll_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     roll_back(world, second)
 
@@ -35,7 +35,7 @@ def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callabl
     assert first.is_current
 
 
-def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_rollback_creates_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -53,7 +53,7 @@ def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], in
     assert report(api, agent, "rolled_back").status_code == 200
 
 
-def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_fails_when_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     roll_back(world, second)
     stories.set_offered_ago(second, 600, agents[0][0])
@@ -65,7 +65,7 @@ def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: 
     assert stories.progress(second) == ["failed"]
 
 
-def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
+def test_status_active_is_refused_for_rollback(world: World) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     roll_back(world, second)
@@ -74,7 +74,7 @@ def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
     assert stories.progress(second) == ["offered"]
 
 
-def test_agents_that_another_deployment_took_over_are_not_rolled_back(
+def test_agents_taken_over_by_other_deployment_are_not_rolled_back(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
@@ -90,7 +90,7 @@ def test_agents_that_another_deployment_took_over_are_not_rolled_back(
     assert (first.is_current, third.is_current) == (True, True)
 
 
-def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_restored_by_rollback_can_be_rolled_back_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     one, two, three = stories.bundles(world, 3)
     first = stories.active(world, one, agents)
@@ -116,7 +116,7 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
-def test_an_agent_that_joins_during_a_rollback_is_offered_the_restored_deployment(
+def test_agent_joining_during_rollback_is_offered_restored_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents, _, (first, second) = stories.running(world, 1, 2)

@@ -23,7 +23,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
+def test_agents_offline_at_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 4)
     (away, away_api) = agents[1]
     stories.set_last_seen(away, for_s=301)
@@ -41,7 +41,7 @@ def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, 
     assert KnownBad.objects.count() == 0
 
 
-def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run_jobs: Run) -> None:
+def test_rollback_does_not_wait_for_agents_offline_at_start(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 4)
     (away, away_api) = agents[1]
     stories.set_last_seen(away, for_s=301)
@@ -58,7 +58,7 @@ def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
 
-def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
+def test_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 3)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
@@ -73,7 +73,7 @@ def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> Non
     assert state(second) == ("active", "")
 
 
-def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run_jobs: Run) -> None:
+def test_rollout_ignores_decommissioned_agents(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 6)
     second = stories.offered(world, two, strategy=waves(34, 100))
     assert stories.progress(second) == ["offered"] * 3 + ["pending"] * 3
@@ -95,7 +95,7 @@ def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run
     assert agents[5][1].get(f"/api/v1/agents/{agents[5][0].pk}/deployment").status_code == 401
 
 
-def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world: World, run_jobs: Run) -> None:
+def test_next_wave_starts_when_all_agents_of_wave_are_decommissioned(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
@@ -107,7 +107,7 @@ def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world
     assert state(deployment) == ("active", "")
 
 
-def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> None:
+def test_target_is_resolved_at_start(world: World, run_jobs: Run) -> None:
     """An agent that loses the label stays in the rollout, and an agent that gets the label is a late joiner."""
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(4)]
     outside = world.agent(name="outside", tier="core")
@@ -126,7 +126,7 @@ def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> Non
     assert deployment.agents.get(agent=outside[0]).counted is False
 
 
-def test_the_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
+def test_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
     staying, leaving = (world.agent(name=name, tier="edge") for name in ("staying", "leaving"))
     deployment = world.deployment(world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     assert deployment.target_count == 2
@@ -141,7 +141,7 @@ def test_the_target_is_resolved_again_between_creation_and_start(world: World, r
     ]  # fmt: skip
 
 
-def test_a_rollout_finishes_when_its_last_unfinished_agent_is_decommissioned(
+def test_rollout_finishes_when_last_unfinished_agent_is_decommissioned(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     (one, api), (two, _) = stories.fleet(world, 2)
@@ -154,7 +154,7 @@ def test_a_rollout_finishes_when_its_last_unfinished_agent_is_decommissioned(
     assert state(deployment) == ("active", "")
 
 
-def test_a_rollout_fails_without_barring_when_all_agents_are_decommissioned(
+def test_rollout_without_remaining_agents_fails_but_is_not_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)

@@ -43,7 +43,7 @@ def two_at_once(world: World) -> World:
     return world
 
 
-def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: Run) -> None:
+def test_two_pipelines_can_roll_out_concurrently(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 8)
     left, right = agents[:4], agents[4:]
@@ -65,7 +65,7 @@ def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: R
     assert wanted(left) == [(quotes.pk, "activate")] * 4
 
 
-def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
+def test_take_over_waits_for_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 4)
     left, right = agents[:2], agents[2:]
@@ -96,7 +96,7 @@ def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_o
     assert stories.offered(world, again, target=ids(left)).agents.count() == 2
 
 
-def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World, run_jobs: Run) -> None:
+def test_agents_taken_over_before_start_are_not_enlisted(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
@@ -115,7 +115,7 @@ def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World,
     assert (waiting.target_count, waiting.agents.count()) == (3, 2)
 
 
-def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
+def test_later_wave_skips_agent_of_other_pipeline(two_at_once: World, run_jobs: Run) -> None:
     """The agent lost its label while it waited for its wave, and a deployment of another pipeline took it over."""
     world = two_at_once
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(2)]
@@ -132,7 +132,7 @@ def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, r
     assert (state(quotes), stories.progress(quotes)) == (("active", ""), ["active", "pending"])
 
 
-def test_a_later_wave_takes_no_late_joiner_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
+def test_later_wave_skips_late_joiner_of_other_pipeline(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     core = world.agent(name="core", tier="core")
     (trade,) = trades(world, 1)

@@ -30,7 +30,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, run_jobs: Run) -> None:
+def test_rollout_above_threshold_stops_and_is_rolled_back(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 20)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -87,7 +87,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     assert wanted(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
 
 
-def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run) -> None:
+def test_rollout_without_auto_rollback_only_stops(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -107,7 +107,7 @@ def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run)
     assert KnownBad.objects.count() == 1
 
 
-def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
+def test_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 8)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -123,7 +123,7 @@ def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None
     assert KnownBad.objects.count() == 0
 
 
-def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: World, run_jobs: Run) -> None:
+def test_reports_arriving_with_last_tolerated_failure_are_kept(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -143,7 +143,7 @@ def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: Wor
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_a_pause_between_waves_but_not_after_the_last(
+def test_rollout_pauses_between_waves_but_not_after_last_wave(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -167,7 +167,7 @@ def test_there_is_a_pause_between_waves_but_not_after_the_last(
     assert state(deployment) == ("active", "")
 
 
-def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_manual_pause_outlasts_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=60))
     report_from_all(agents[:1], "active", run_jobs)
@@ -183,7 +183,7 @@ def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs:
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
+def test_unfinished_agents_are_tolerated_up_to_threshold(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
@@ -206,7 +206,7 @@ def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
     assert stories.progress(deployment)[0] == "failed"
 
 
-def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
+def test_unfinished_agents_fail_rollout_and_silent_agents_fail_its_rollback(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
@@ -237,7 +237,7 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     assert first.is_current
 
 
-def test_the_next_wave_starts_when_the_one_before_is_done(world: World, run_jobs: Callable[[], int]) -> None:
+def test_next_wave_starts_after_previous_wave(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(25, 50, 100, auto_rollback=False))
     assert stories.progress(deployment) == ["offered", "pending", "pending", "pending"]
@@ -261,7 +261,7 @@ def test_the_next_wave_starts_when_the_one_before_is_done(world: World, run_jobs
     assert state(deployment) == ("active", "")
 
 
-def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
+def test_next_wave_starts_after_pause(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=300, auto_rollback=False))
     report(agents[0][1], agents[0][0], "active")
@@ -280,7 +280,7 @@ def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_wave_stops_rollout(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=49, auto_rollback=False))
 
@@ -296,7 +296,7 @@ def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], in
 
 
 @pytest.mark.parametrize("percents", [[100], [40, 100], [10, 60, 100]])
-def test_a_large_fleet_is_enlisted_and_offered_in_several_steps(
+def test_large_fleet_is_enlisted_and_offered_in_several_steps(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
 ) -> None:
     monkeypatch.setattr(planner, "AGENTS_PER_STEP", 2)

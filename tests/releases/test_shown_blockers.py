@@ -32,7 +32,7 @@ def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
     environment.save(update_fields=["settings"])
 
 
-def test_waiting_deployment_names_its_blockers(
+def test_waiting_deployment_shows_its_blockers(
     world: World, roomy: Environment, django_assert_num_queries: Any
 ) -> None:
     one, two = stories.bundles(world, 2, roomy)
@@ -71,7 +71,7 @@ def test_waiting_deployment_names_its_blockers(
     assert world.viewer.api.get(world.path(roomy, f"/deployments/{first.pk}")).json()["blockers"] == []
 
 
-def test_deployment_that_the_control_plane_cannot_continue_names_that(world: World) -> None:
+def test_held_up_deployment_shows_reason(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(served_at=None)
@@ -83,7 +83,7 @@ def test_deployment_that_the_control_plane_cannot_continue_names_that(world: Wor
     assert held["detail"] in signed_in(world.viewer.user).get(row_page(deployment)).text
 
 
-def test_refusals_say_what_is_in_the_way(world: World) -> None:
+def test_refused_requests_name_blocker(world: World) -> None:
     stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     world.deployment(one)

@@ -69,7 +69,7 @@ def polling(listening: None, room: WaitingRoom) -> Callable[[], Any]:
     return start
 
 
-def test_change_of_the_offer_ends_the_waiting(polling: Any, room: WaitingRoom) -> None:
+def test_new_offer_wakes_poll(polling: Any, room: WaitingRoom) -> None:
     world, _, _, _, poll = polling()
 
     deployment = stories.offered(world, world.bundle())
@@ -79,7 +79,7 @@ def test_change_of_the_offer_ends_the_waiting(polling: Any, room: WaitingRoom) -
     assert len(room) == 0
 
 
-def test_revoked_key_ends_the_waiting_with_401(polling: Any) -> None:
+def test_revoked_key_wakes_poll_with_401(polling: Any) -> None:
     world, agent, _, _, poll = polling()
 
     agents.decommission(agent, actor=world.admin.actor)
@@ -87,7 +87,7 @@ def test_revoked_key_ends_the_waiting_with_401(polling: Any) -> None:
     assert poll.end().status_code == 401
 
 
-def test_second_poll_of_the_same_agent_ends_the_first(polling: Any, room: WaitingRoom) -> None:
+def test_second_poll_of_agent_stops_first(polling: Any, room: WaitingRoom) -> None:
     _, agent, api, etag, first = polling()
 
     second = Poll(api, agent, etag)
@@ -99,7 +99,7 @@ def test_second_poll_of_the_same_agent_ends_the_first(polling: Any, room: Waitin
     assert second.end().status_code == 304
 
 
-def test_end_of_the_process_ends_the_waiting(polling: Any, room: WaitingRoom) -> None:
+def test_shutdown_stops_waiting_poll(polling: Any, room: WaitingRoom) -> None:
     _, agent, api, etag, poll = polling()
 
     room.close()
@@ -108,7 +108,7 @@ def test_end_of_the_process_ends_the_waiting(polling: Any, room: WaitingRoom) ->
     assert Poll(api, agent, etag).end().status_code == 304  # and nobody waits any more
 
 
-def test_changes_during_a_lost_connection_are_seen_after_it(polling: Any, room: WaitingRoom) -> None:
+def test_changes_during_lost_connection_are_noticed_after_reconnect(polling: Any, room: WaitingRoom) -> None:
     world, _, _, _, poll = polling()
     notices.stop()
     deployment = stories.offered(world, world.bundle())
@@ -118,7 +118,7 @@ def test_changes_during_a_lost_connection_are_seen_after_it(polling: Any, room: 
     assert poll.end().json()["desired"]["deployment_id"] == str(deployment.pk)
 
 
-def test_change_of_another_agent_wakes_nobody(polling: Any, room: WaitingRoom) -> None:
+def test_change_of_other_agent_wakes_no_poll(polling: Any, room: WaitingRoom) -> None:
     world, _, _, etag, poll = polling()
     other, other_api = world.agent(name="other")
     waiting = Poll(other_api, other, etag)
@@ -133,7 +133,7 @@ def test_change_of_another_agent_wakes_nobody(polling: Any, room: WaitingRoom) -
 
 
 @pytest.mark.django_db
-def test_poll_over_the_capacity_is_told_when_to_return(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_over_capacity_returns_retry_after(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "waiting_room", WaitingRoom(capacity=0))
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -146,7 +146,7 @@ def test_poll_over_the_capacity_is_told_when_to_return(world: World, monkeypatch
 
 
 @pytest.mark.django_db
-def test_poll_ends_after_its_time(world: World) -> None:
+def test_poll_returns_304_after_its_wait(world: World) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
     etag = api.get(path)["ETag"]
@@ -157,7 +157,7 @@ def test_poll_ends_after_its_time(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_poll_that_does_not_know_the_offer_does_not_wait(world: World, room: WaitingRoom) -> None:
+def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoom) -> None:
     [(agent, api)] = stories.fleet(world, 1)
 
     answer = api.get(f"/api/v1/agents/{agent.pk}/deployment?wait_s=30", If_None_Match='"another"')
@@ -166,7 +166,7 @@ def test_poll_that_does_not_know_the_offer_does_not_wait(world: World, room: Wai
     assert len(room) == 0
 
 
-def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
+def test_many_woken_polls_are_spread_over_half_second() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
@@ -178,7 +178,7 @@ def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
     assert delays[-1] > 0.4
 
 
-def test_polls_woken_by_many_notifications_at_once_are_spread_as_by_one() -> None:
+def test_concurrent_notifications_share_one_spread() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
@@ -192,7 +192,7 @@ def test_polls_woken_by_many_notifications_at_once_are_spread_as_by_one() -> Non
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
 
 
-def test_rollout_to_many_waiting_agents_wakes_each_of_them_once(listening: None, room: WaitingRoom) -> None:
+def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoom) -> None:
     world = World("acme")
     fleet = stories.fleet(world, 30)
     notified: list[list[Any]] = []
