@@ -1,4 +1,4 @@
-"""The rollouts and rollbacks of the model of releases."""
+"""The rollouts and rollbacks of the release model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Rollouts:
         self.policy = policy
         self.frozen = False
         self.now = 0
-        self.count = 0  # the number of events so far, which tells later offers from earlier ones
+        self.count = 0  # the number of events so far, which orders offers
         self.agents: list[Agent] = []
         self.deployments: list[Deployment] = []
         self.bad: set[int] = set()
@@ -106,7 +106,7 @@ class Rollouts:
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
     def _participants(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the enlisted agents, without those that another deployment has taken over meanwhile."""
+        """Return the enlisted agents, without those that another deployment has taken over since."""
 
         def is_its(number: int, part: Part) -> bool:
             if part.progress == "pending":

@@ -1,4 +1,4 @@
-"""Approvals: who may decide, the credential that an approval issues, its one use and its expiry."""
+"""Approvals: who may decide, the credential that an approval issues, and its single use and expiry."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def decide(
     return api.post(path, {"deployment_id": str(deployment.pk), "decision": decision, **body})
 
 
-def refused(answer: Any, status: int, code: str, deployment: Deployment) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str, deployment: Deployment) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     before = deployment.status, deployment.approval.status  # type: ignore[union-attr]
     deployment.refresh_from_db()
     assert (deployment.status, Approval.objects.get().status) == before
@@ -49,10 +49,10 @@ def refused(answer: Any, status: int, code: str, deployment: Deployment) -> None
 def test_approval_of_one_reviewer_approves_deployment(world: World) -> None:
     deployment = pending(world)
 
-    answer = decide(world.reviewer.api, world, deployment, comment="looks right")
+    response = decide(world.reviewer.api, world, deployment, comment="looks right")
 
-    assert answer.status_code == 201
-    body = answer.json()
+    assert response.status_code == 201
+    body = response.json()
     assert (body["status"], body["id"], body["deployment_id"]) == (
         "approved", str(deployment.approval_id), str(deployment.pk),
     )  # fmt: skip
@@ -140,12 +140,12 @@ def test_denial_requires_comment_and_denies_deployment(world: World, run_jobs: C
 
     refused(decide(world.reviewer.api, world, deployment, "deny", comment=" "), 400, "invalid", deployment)
 
-    answer = decide(world.reviewer.api, world, deployment, "deny", comment="not on a Friday")
-    assert answer.json()["status"] == "denied"
+    response = decide(world.reviewer.api, world, deployment, "deny", comment="not on a Friday")
+    assert response.json()["status"] == "denied"
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.bundle_hash) == ("denied", None)
-    assert answer.json()["credential"] is None
+    assert response.json()["credential"] is None
     other = world.person(Role.OPERATOR, "third")
     refused(decide(other.api, world, deployment), 409, "approval.decided", deployment)
     assert ApprovalDecision.objects.count() == 1
@@ -206,10 +206,10 @@ def test_api_key_cannot_decide(world: World) -> None:
 def test_invalid_decisions_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     deployment = pending(world)
 
-    answer = decide(world.reviewer.api, world, deployment, **body)
+    response = decide(world.reviewer.api, world, deployment, **body)
 
-    refused(answer, 400, "invalid", deployment)
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid", deployment)
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
 def test_deployment_of_other_environment_cannot_be_approved(world: World) -> None:
@@ -222,9 +222,9 @@ def test_deployment_that_needs_no_approval_cannot_be_approved(world: World) -> N
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
-    answer = decide(world.reviewer.api, world, deployment)
+    response = decide(world.reviewer.api, world, deployment)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.not_needed")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.not_needed")
     deployment.refresh_from_db()
     assert deployment.status == "approved"
 
@@ -249,9 +249,7 @@ def test_deployment_fails_when_approval_expires(world: World) -> None:
     assert AuditEvent.objects.filter(action="approval.expire").count() == 1
 
 
-def test_deployment_fails_when_credential_expires_before_build(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_deployment_fails_when_credential_expires_before_build(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment, expires_in_s=60)
     approval = Approval.objects.get()
@@ -281,9 +279,9 @@ def test_deployment_fails_when_approval_is_revoked_before_build(
         decide(world.reviewer.api, world, deployment)
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke")
 
-    answer = world.reviewer.api.post(path)
+    response = world.reviewer.api.post(path)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, "revoked")
+    assert (response.status_code, response.json()["status"]) == (200, "revoked")
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval_revoked", None)
@@ -297,9 +295,9 @@ def test_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], in
     decide(world.reviewer.api, world, deployment)
     run_jobs()
 
-    answer = world.reviewer.api.post(world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke"))
+    response = world.reviewer.api.post(world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke"))
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.used")
     deployment.refresh_from_db()
     assert (deployment.status, Approval.objects.get().status) == ("deploying", "approved")
 
@@ -352,14 +350,14 @@ def test_concurrent_reviews_make_one_decision(at_once: Race, world: World, decis
     deployment = pending(world)
     people: list[Person] = [world.reviewer, world.project_admin]
 
-    answers = at_once(
+    responses = at_once(
         *(
             lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")
             for person, decision in zip(people, decisions, strict=True)
         )
     )
 
-    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    assert sorted(response.status_code for response in responses) == [201, 409]
     only = ApprovalDecision.objects.get()
     deployment.refresh_from_db()
     assert deployment.status == {"approve": "approved", "deny": "denied"}[only.decision]

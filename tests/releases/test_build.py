@@ -1,4 +1,4 @@
-"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by an agent."""
+"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by agents."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ pytestmark = pytest.mark.django_db
 
 
 class Crash(BaseException):
-    """Simulates the death of the worker's process."""
+    """Simulates a crash of the worker process."""
 
 
 def approved(world: World) -> tuple[Deployment, Agent, Api]:
-    """Create an approved deployment in prod that no worker has built yet; return it and its only agent."""
+    """Create an approved deployment in prod that is not built yet. Return the deployment and its only agent."""
     agent, api = world.agent(world.prod)
     deployment = world.deployment(
         world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency")
     )
-    answer = world.reviewer.api.post(
+    response = world.reviewer.api.post(
         world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
     )
-    assert answer.json()["status"] == "approved"
+    assert response.json()["status"] == "approved"
     return deployment, agent, api
 
 
@@ -89,9 +89,7 @@ def test_agent_can_verify_complete_bundle(world: World, run_jobs: Callable[[], i
     assert set(manifest.files) == {"spec.kv", "runtime_config.json", "approval.cred", "signing_keys.json"}
 
 
-def test_numbers_reformatted_by_database_keep_config_hash(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_numbers_reformatted_by_database_keep_config_hash(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     bundle = world.bundle(stage_config={"decode": {"n": [1e22, -1e20, float(2**60), 4.0, -0.0, 1e-7]}})
     world.deployment(bundle)
@@ -127,8 +125,8 @@ def test_stored_tar_gets_new_signature_after_key_rotation(world: World, run_jobs
     _, agent, api = approved(world)
     run_jobs()
     before_tar, before, before_keys = delivered(api, agent)
-    beat = {"status": "healthy", "agent_version": "1"}
-    etag = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"]
+    heartbeat = {"status": "healthy", "agent_version": "1"}
+    etag = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).json()["signing_key_etag"]
 
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
@@ -142,7 +140,7 @@ def test_stored_tar_gets_new_signature_after_key_rotation(world: World, run_jobs
     assert verify_delivery(tar, before["envelope"], keys, str(world.prod.pk)).approval is not None
     with pytest.raises(Refused):
         verify_delivery(tar, desired["envelope"], before_keys, str(world.prod.pk))
-    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"] != etag
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).json()["signing_key_etag"] != etag
 
 
 def test_same_inputs_produce_same_bytes(world: World, run_jobs: Callable[[], int]) -> None:
@@ -256,7 +254,7 @@ def test_agents_of_other_pipeline_are_not_enlisted(world: World, run_jobs: Calla
 
     builds.build(str(waiting.pk))
     waiting.refresh_from_db()
-    assert waiting.status == "approved"  # it waits for the agent that both deployments target
+    assert waiting.status == "approved"  # the deployment waits for the agent that both deployments target
     report(api, one, "active")
     run_jobs()
     builds.build(str(waiting.pk))

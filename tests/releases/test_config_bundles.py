@@ -182,36 +182,36 @@ SECRETS = ["-----BEGIN PRIVATE KEY-----\nabc", "x -----BEGIN RSA PRIVATE KEY----
     ],
 )  # fmt: skip
 def test_invalid_configurations_are_refused(world: World, body: dict[str, Any], pointer: str, code: str) -> None:
-    answer = create(world, **body)
+    response = create(world, **body)
 
-    assert answer.status_code == 400, answer.json()
-    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
-    assert not any(secret in answer.content.decode() for secret in SECRETS)
+    assert response.status_code == 400, response.json()
+    assert [(error["pointer"], error["code"]) for error in response.json()["errors"]] == [(pointer, code)]
+    assert not any(secret in response.content.decode() for secret in SECRETS)
     assert ConfigBundle.objects.count() == 0
 
 
 def test_all_errors_are_reported_together(world: World) -> None:
-    answer = create(world, stage_config={"nobody": {}, "check": {"on_reject": "drop"}}, env={"KEY": SECRETS[0]})
+    response = create(world, stage_config={"nobody": {}, "check": {"on_reject": "drop"}}, env={"KEY": SECRETS[0]})
 
-    assert sorted(error["pointer"] for error in answer.json()["errors"]) == [
+    assert sorted(error["pointer"] for error in response.json()["errors"]) == [
         "/env/KEY", "/stage_config/check/schema", "/stage_config/nobody",
     ]  # fmt: skip
 
 
 def test_numbers_without_canonical_form_are_refused(world: World) -> None:
-    answer = create(world, stage_config={"decode": {"n": 2**60}})
+    response = create(world, stage_config={"decode": {"n": 2**60}})
 
-    assert (answer.status_code, answer.json()["type"]) == (400, "urn:byteor:problem:invalid")
+    assert (response.status_code, response.json()["type"]) == (400, "urn:byteor:problem:invalid")
     assert ConfigBundle.objects.count() == 0
 
 
 def test_version_of_other_environment_is_unknown(world: World) -> None:
     foreign = world.version(world.staging)
 
-    answer = create(world, version_id=str(foreign.pk))
+    response = create(world, version_id=str(foreign.pk))
 
-    assert answer.status_code == 400
-    assert answer.json()["errors"][0]["pointer"] == "/version_id"
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == "/version_id"
     assert ConfigBundle.objects.count() == 0
 
 
@@ -277,10 +277,10 @@ def test_invalid_allowlist_is_refused(world: World) -> None:
     version = str(world.version(content=plan("effects", stages=stages)).pk)
     lists = {"notify": ["https://x.example/a", "ftp://x", 5], "run": "/bin/true"}
 
-    answer = create(world, version_id=version, stage_config={k: {"allowlist": v} for k, v in lists.items()})
+    response = create(world, version_id=version, stage_config={k: {"allowlist": v} for k, v in lists.items()})
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [
         "/stage_config/notify/allowlist/1",
         "/stage_config/notify/allowlist/2",
         "/stage_config/run/allowlist",

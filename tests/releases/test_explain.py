@@ -24,9 +24,9 @@ pytestmark = pytest.mark.django_db
 
 
 def explain(world: World, agent: Agent) -> Any:
-    answer = world.viewer.api.get(world.path(agent.environment, f"/agents/{agent.pk}/explain"))
-    assert answer.status_code == 200, answer.json()
-    return answer.json()
+    response = world.viewer.api.get(world.path(agent.environment, f"/agents/{agent.pk}/explain"))
+    assert response.status_code == 200, response.json()
+    return response.json()
 
 
 def codes(explanation: Any) -> list[str]:
@@ -67,9 +67,9 @@ def test_running_desired_bundle_is_explained(world: World) -> None:
          **about},
     ]  # fmt: skip
     assert next_codes(explanation) == ["heartbeat_expected", "nothing"]
-    told = timedelta(seconds=agent.heartbeat.next_heartbeat_s)
-    assert timedelta(seconds=27) <= told <= timedelta(seconds=33)
-    assert at(explanation, "heartbeat_expected") == seen + told
+    interval = timedelta(seconds=agent.heartbeat.next_heartbeat_s)
+    assert timedelta(seconds=27) <= interval <= timedelta(seconds=33)
+    assert at(explanation, "heartbeat_expected") == seen + interval
 
 
 def test_missing_offer_is_explained(world: World) -> None:
@@ -343,9 +343,7 @@ def test_liveness_depends_on_heartbeat_interval_of_environment(world: World) -> 
     assert at(explanation, "goes_offline") - timezone.now() > timedelta(seconds=1990)
 
 
-def test_running_deployment_is_explained_while_many_others_wait(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_deployment_is_explained_while_many_others_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanations, "MAX_DEPLOYMENTS", 2)
     agent, api = world.agent(world.prod)
     version = world.version(world.prod)
@@ -375,14 +373,14 @@ def test_query_count_does_not_grow_with_fleet(world: World, django_assert_num_qu
     path = world.path(rest=f"/agents/{agent.pk}/explain")
     world.viewer.api.get(path)
 
-    # Queries for the credential, its rate limit, the environment, the roles and the agent, and for the deployments, the
+    # The queries read the credential, its rate limit, the environment, the roles, the agent, the deployments, the
     # agent's progress and the people's actions.
     with django_assert_num_queries(8):
         world.viewer.api.get(path)
     stories.offered(world, second, target=names, strategy=waves(50, 100, pause_s=600))
     with CaptureQueriesContext(connection) as queries:
         world.viewer.api.get(path)
-    assert len(queries) == 10  # two more, for the progress of waves and for jobs that cannot continue
+    assert len(queries) == 10  # two more queries: the progress of waves, and jobs that cannot continue
     for query in queries:
         assert str(others[0][0].pk) not in query["sql"]
         assert '"releases_deployment"."target",' not in query["sql"]

@@ -1,4 +1,4 @@
-"""Why agents failed stays known: through retries, rollbacks and the end of the deployment, grouped by cause."""
+"""The failures of agents are kept through retries, rollbacks and the end of the deployment, grouped by cause."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ NO_SPACE = "no space: {} of 4096 MB are free on /var/lib"
 
 def get(world: World, deployment: Deployment, rest: str = "") -> Any:
     path = world.path(deployment.environment, f"/deployments/{deployment.pk}{rest}")
-    answer = world.viewer.api.get(path)
-    assert answer.status_code == 200, answer.json()
-    return answer.json()
+    response = world.viewer.api.get(path)
+    assert response.status_code == 200, response.json()
+    return response.json()
 
 
 def failed_entries(deployment: Deployment) -> list[Any]:
@@ -69,8 +69,8 @@ def test_rolled_back_deployment_shows_failed_agents_and_causes(world: World, run
         *[("pending", None)] * 4,
     ]
     assert rows[ids[3]]["failure"].keys() == {"reason", "detail", "at"}
-    for wanted, number in (("true", 4), ("false", 4)):
-        assert len(get(world, deployment, f"/agents?has_failure={wanted}")["results"]) == number
+    for has_failure, number in (("true", 4), ("false", 4)):
+        assert len(get(world, deployment, f"/agents?has_failure={has_failure}")["results"]) == number
     assert failed_entries(deployment) == [
         {
             "wave": 1,
@@ -111,7 +111,7 @@ def test_retry_keeps_failure_until_next_failure(world: World, run_jobs: Callable
     assert {each["detail"]: each["count"] for each in get(world, deployment)["failures"]} == {
         "no disk": 1, "no descriptors": 1,
     }  # fmt: skip
-    # The entries of the timeline say what had failed before the retry, and after it.
+    # The timeline has an entry for the failures before the retry, and one for those after it.
     assert [[each["detail"] for each in entry["causes"]] for entry in failed_entries(deployment)] == [
         ["no disk", "no memory"], ["no descriptors"],
     ]  # fmt: skip
@@ -181,7 +181,7 @@ def test_each_wave_has_one_timeline_entry(world: World, run_jobs: Callable[[], i
     assert failed_entries(deployment) == [
         {"wave": 1, "failed": 2, "causes": causes}, {"wave": 2, "failed": 2, "causes": causes},
     ]  # fmt: skip
-    # What fails after the activation has an entry of its own.
+    # Failures after the activation have a separate entry.
     command(world.operator.api, world, deployment, "retry")
     report(agents[0][1], agents[0][0], "failed", detail="exit 7")
     run_jobs()

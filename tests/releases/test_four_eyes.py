@@ -1,4 +1,4 @@
-"""The person who made a key counts as the requester of everything that the key requests."""
+"""The person who created a key counts as the requester of everything that the key requests."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.worlds import ALL, ALL_AT_ONCE, Api, Person, World
 pytestmark = pytest.mark.django_db
 
 
-def key_of(world: World, maker: Api, name: str = "ci", role: Role = Role.OPERATOR) -> tuple[OrganizationKey, Api]:
-    """Create a key through the API as ``maker``; return its row, and an API client that uses the key."""
-    made = maker.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": name, "role": role})
+def key_of(world: World, creator: Api, name: str = "ci", role: Role = Role.OPERATOR) -> tuple[OrganizationKey, Api]:
+    """Create a key through the API as ``creator``. Return its row and an API client that uses the key."""
+    made = creator.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": name, "role": role})
     assert made.status_code == 201, made.json()
     return OrganizationKey.objects.get(pk=made.json()["id"]), Api(made.json()["token"])
 
@@ -33,15 +33,15 @@ def bundle_of(world: World, environment: Environment | None = None) -> ConfigBun
     return world.bundle(environment)
 
 
-def ask(world: World, api: Api, bundle: ConfigBundle, **body: Any) -> Any:
-    asked = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, **body}
-    return api.post(world.path(bundle.environment, "/deployments"), asked)
+def request_deployment(world: World, api: Api, bundle: ConfigBundle, **body: Any) -> Any:
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, **body}
+    return api.post(world.path(bundle.environment, "/deployments"), body)
 
 
-def asked(world: World, api: Api, bundle: ConfigBundle) -> Deployment:
-    answer = ask(world, api, bundle)
-    assert answer.status_code == 201, answer.json()
-    return Deployment.objects.select_related("environment").get(pk=answer.json()["id"])
+def requested_deployment(world: World, api: Api, bundle: ConfigBundle) -> Deployment:
+    response = request_deployment(world, api, bundle)
+    assert response.status_code == 201, response.json()
+    return Deployment.objects.select_related("environment").get(pk=response.json()["id"])
 
 
 def decide(world: World, person: Person, deployment: Deployment, decision: str = "approve") -> Any:
@@ -49,8 +49,8 @@ def decide(world: World, person: Person, deployment: Deployment, decision: str =
     return person.api.post(world.path(deployment.environment, "/approvals"), body)
 
 
-def kind_of(answer: Any) -> tuple[int, str]:
-    return answer.status_code, str(answer.json()["type"]).removeprefix("urn:byteor:problem:")
+def kind_of(response: Any) -> tuple[int, str]:
+    return response.status_code, str(response.json()["type"]).removeprefix("urn:byteor:problem:")
 
 
 SELF, UNKNOWN = (403, "approval.self"), (403, "approval.requester_unknown")
@@ -58,7 +58,7 @@ SELF, UNKNOWN = (403, "approval.self"), (403, "approval.requester_unknown")
 
 def test_creator_of_key_cannot_approve_its_requests(world: World) -> None:
     _, api = key_of(world, world.admin.api)
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
     audited = AuditEvent.objects.count()
 
     assert kind_of(decide(world, world.admin, deployment)) == SELF
@@ -71,7 +71,7 @@ def test_creator_of_key_cannot_approve_its_requests(world: World) -> None:
 
 def test_creator_of_key_may_deny_its_requests(world: World) -> None:
     _, api = key_of(world, world.admin.api)
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
 
     assert decide(world, world.admin, deployment, "deny").json()["status"] == "denied"
 
@@ -80,11 +80,14 @@ def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) ->
     _, api = key_of(world, world.admin.api)
     environment = world.environment("prod", "lax", allow_self_approval=True)
 
-    assert decide(world, world.admin, asked(world, api, bundle_of(world, environment))).json()["status"] == "approved"
+    assert (
+        decide(world, world.admin, requested_deployment(world, api, bundle_of(world, environment))).json()["status"]
+        == "approved"
+    )
 
 
 def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
-    """This holds for any number of keys in between, even if they are revoked."""
+    """This applies to any number of keys in between, even if they are revoked."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
     third, api = key_of(world, api, "third")
@@ -92,7 +95,7 @@ def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> N
     for key in (first, second):
         tokens.revoke(key, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
 
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
 
     assert kind_of(decide(world, world.admin, deployment)) == SELF
 
@@ -101,7 +104,7 @@ def test_creator_who_left_and_rejoined_cannot_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     _, api = key_of(world, other.api)
     Membership.objects.filter(user=other.user).delete()
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
     assert decide(world, other, deployment).status_code == 404
 
     world.person(Role.OPERATOR, "second-admin")
@@ -114,7 +117,7 @@ def test_creator_of_other_key_may_approve(world: World) -> None:
     key_of(world, other.api, "theirs")
     _, api = key_of(world, world.admin.api, "ours")
 
-    assert decide(world, other, asked(world, api, bundle_of(world))).json()["status"] == "approved"
+    assert decide(world, other, requested_deployment(world, api, bundle_of(world))).json()["status"] == "approved"
 
 
 def test_key_shows_its_creator(world: World) -> None:
@@ -146,7 +149,7 @@ def test_key_without_known_creator_cannot_request_approval(world: World, orphan:
     environment = world.environment("prod", "other", allow_self_approval=lax)
     bundle, audited = bundle_of(world, environment), AuditEvent.objects.count()
 
-    refused = ask(world, orphan, bundle)
+    refused = request_deployment(world, orphan, bundle)
 
     assert kind_of(refused) == UNKNOWN
     assert "Create a new key" in refused.json()["detail"]
@@ -155,11 +158,11 @@ def test_key_without_known_creator_cannot_request_approval(world: World, orphan:
 
 
 def test_key_without_known_creator_can_deploy_without_approval(world: World, orphan: Api) -> None:
-    assert ask(world, orphan, bundle_of(world, world.dev)).status_code == 201
+    assert request_deployment(world, orphan, bundle_of(world, world.dev)).status_code == 201
 
 
 def test_old_request_of_key_without_known_creator_can_only_be_denied(world: World) -> None:
-    deployment = asked(world, key_of(world, world.admin.api)[1], bundle_of(world))
+    deployment = requested_deployment(world, key_of(world, world.admin.api)[1], bundle_of(world))
     Approval.objects.update(requester_id=None)
 
     for person in (world.admin, world.reviewer):
@@ -173,9 +176,9 @@ def test_old_request_of_key_without_known_creator_can_only_be_denied(world: Worl
 
 
 def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
-    """Create an unused approval by ``approver`` of a request of the operator; return the bundle and the credential."""
+    """Create an unused approval by ``approver`` of an operator's request. Return the bundle and the credential."""
     bundle = bundle_of(world)
-    deployment = asked(world, world.operator.api, bundle)
+    deployment = requested_deployment(world, world.operator.api, bundle)
     assert decide(world, approver, deployment).status_code == 201
     deployment.refresh_from_db()
     deployments.abort(deployment, actor=world.operator.actor)
@@ -189,16 +192,16 @@ def test_approver_and_their_key_cannot_submit_credential(world: World) -> None:
     _, api = key_of(world, world.admin.api)
 
     for caller in (world.admin.api, api):
-        assert kind_of(ask(world, caller, bundle, approval=credential)) == SELF
+        assert kind_of(request_deployment(world, caller, bundle, approval=credential)) == SELF
 
     assert (Deployment.objects.count(), Approval.objects.get().used_at) == (1, None)
-    assert ask(world, world.operator.api, bundle, approval=credential).status_code == 201
+    assert request_deployment(world, world.operator.api, bundle, approval=credential).status_code == 201
 
 
 def test_key_without_known_creator_cannot_submit_credential(world: World, orphan: Api) -> None:
     bundle, credential = consented(world, world.reviewer)
 
-    assert kind_of(ask(world, orphan, bundle, approval=credential)) == UNKNOWN
+    assert kind_of(request_deployment(world, orphan, bundle, approval=credential)) == UNKNOWN
 
     assert Deployment.objects.count() == 1
 
@@ -206,27 +209,27 @@ def test_key_without_known_creator_cannot_submit_credential(world: World, orphan
 def test_one_of_two_approvers_cannot_submit_credential(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     bundle = bundle_of(world, environment)
-    deployment = asked(world, world.operator.api, bundle)
+    deployment = requested_deployment(world, world.operator.api, bundle)
     for person in (world.reviewer, world.admin):
         decide(world, person, deployment)
     deployment.refresh_from_db()
     deployments.abort(deployment, actor=world.operator.actor)
     credential = Approval.objects.get().credential
 
-    assert kind_of(ask(world, world.reviewer.api, bundle, approval=credential)) == SELF
+    assert kind_of(request_deployment(world, world.reviewer.api, bundle, approval=credential)) == SELF
 
-    assert ask(world, world.project_admin.api, bundle, approval=credential).status_code == 201
+    assert request_deployment(world, world.project_admin.api, bundle, approval=credential).status_code == 201
 
 
 def test_approver_may_submit_credential_if_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "lax", allow_self_approval=True)
     bundle = bundle_of(world, environment)
-    deployment = asked(world, world.operator.api, bundle)
+    deployment = requested_deployment(world, world.operator.api, bundle)
     decide(world, world.operator, deployment)
     deployment.refresh_from_db()
     deployments.abort(deployment, actor=world.operator.actor)
 
-    again = ask(world, world.operator.api, bundle, approval=Approval.objects.get().credential)
+    again = request_deployment(world, world.operator.api, bundle, approval=Approval.objects.get().credential)
 
     assert again.status_code == 201
 
@@ -249,7 +252,7 @@ def test_creators_of_older_keys_are_read_from_audit_trail(world: World) -> None:
         organization=world.organization, name="unknown", role=Role.VIEWER, granter=GRANTS[Role.ORG_ADMIN],
         actor=Actor("system", "script", "system:script"),
     )  # fmt: skip
-    asked(world, asking, bundle_of(world))
+    requested_deployment(world, asking, bundle_of(world))
     OrganizationKey.objects.exclude(pk=known.pk).update(created_by=None)
     OrganizationKey.objects.filter(pk=known.pk).update(created_by=world.reviewer.user)
     Approval.objects.update(requester_id=None)
@@ -258,9 +261,9 @@ def test_creators_of_older_keys_are_read_from_audit_trail(world: World) -> None:
         run_migration("apps.tenancy.migrations.0008_makers_of_older_keys", "MAKERS")
         run_migration("apps.releases.migrations.0006_requesters_behind_keys", "REQUESTERS")
 
-    makers = dict(OrganizationKey.objects.values_list("name", "created_by"))
+    creators = dict(OrganizationKey.objects.values_list("name", "created_by"))
     admin = world.admin.user.pk
-    assert makers == {
+    assert creators == {
         "first": admin, "second": admin, "third": admin, "known": world.reviewer.user.pk, "unknown": None,
     }  # fmt: skip
     assert unknown.created_by is None

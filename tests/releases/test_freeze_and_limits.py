@@ -27,15 +27,15 @@ def statuses(*deployments: Deployment) -> list[str]:
     return [state(deployment)[0] for deployment in deployments]
 
 
-def ask(world: World, bundle: ConfigBundle, **body: Any) -> Any:
+def request_deployment(world: World, bundle: ConfigBundle, **body: Any) -> Any:
     """Request a deployment to all agents as the operator, and return the response."""
     path = world.path(bundle.environment, "/deployments")
     return world.operator.api.post(path, {"config_bundle_id": str(bundle.pk), "target": ALL, **body})
 
 
-def refused(answer: Any, code: str, count: int) -> None:
+def refused(response: Any, code: str, count: int) -> None:
     """Assert that the request was refused and that there are still ``count`` deployments."""
-    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}"), response.json()
     assert (Deployment.objects.count(), AuditEvent.objects.filter(action="deployment.create").count()) == (count, count)
 
 
@@ -55,7 +55,7 @@ def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
 
 @pytest.fixture
 def clock(world: World, clock: stories.Clock) -> stories.Clock:
-    """Set the clock to one hour before a weekend. Let the user tokens not expire, since they were created today."""
+    """Set the clock to one hour before a weekend. Remove the expiry of the user tokens, which were created today."""
     UserToken.objects.update(expires_at=None)
     clock.set("2027-03-19T16:00:00+00:00")
     return clock
@@ -84,14 +84,14 @@ def test_build_waits_for_end_of_freeze_window(
     one, two = stories.bundles(world, 2, frozen)
     clock.set(open_at)
     clock.forward(seconds=-1)
-    assert ask(world, one).status_code == 201
+    assert request_deployment(world, one).status_code == 201
     deployment = Deployment.objects.get()
 
     for moment in (open_at, last_s):
         clock.set(moment)
         run_sweep(run_jobs)
         assert state(deployment) == ("approved", "")
-        refused(ask(world, two), "freeze_window", 1)
+        refused(request_deployment(world, two), "freeze_window", 1)
         assert stories.desired(agent) == (None, None)
 
     clock.set(closed_at)
@@ -107,15 +107,15 @@ def test_override_starts_build_during_freeze_window(
     stories.fleet(world, 1, frozen)
     bundle = world.bundle(frozen)
     clock.set("2027-03-28T12:00:00+00:00")
-    refused(ask(world, bundle), "freeze_window", 0)
-    by_operator = ask(world, bundle, override_freeze={"reason": "outage"})
+    refused(request_deployment(world, bundle), "freeze_window", 0)
+    by_operator = request_deployment(world, bundle, override_freeze={"reason": "outage"})
     assert (by_operator.status_code, Deployment.objects.count()) == (403, 0)
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "override_freeze": {"reason": "outage"}}
 
-    answer = world.admin.api.post(world.path(frozen, "/deployments"), body)
+    response = world.admin.api.post(world.path(frozen, "/deployments"), body)
     run_jobs()
 
-    assert answer.status_code == 201
+    assert response.status_code == 201
     deployment = Deployment.objects.get()
     assert (state(deployment), deployment.freeze_override) == (("deploying", ""), "outage")
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
@@ -128,9 +128,9 @@ def test_override_without_reason_is_refused(world: World, frozen: Environment, c
     clock.set("2027-03-28T12:00:00+00:00")
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "override_freeze": {"reason": ""}}
 
-    answer = world.admin.api.post(world.path(frozen, "/deployments"), body)
+    response = world.admin.api.post(world.path(frozen, "/deployments"), body)
 
-    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/override_freeze/reason")
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (400, "/override_freeze/reason")
     assert Deployment.objects.count() == 0
 
 
@@ -152,7 +152,7 @@ def test_freeze_window_does_not_stop_rollouts_or_rollbacks(
 
     cleared = world.operator.api.post(world.path(frozen, f"/config-bundles/{two.pk}/clear"), {"reason": "r"})
     assert cleared.status_code == 200
-    refused(ask(world, two), "freeze_window", 2)
+    refused(request_deployment(world, two), "freeze_window", 2)
 
 
 def test_deployment_fails_when_approval_expires_during_freeze_window(
@@ -189,26 +189,26 @@ def test_build_starts_when_freeze_window_is_removed(
     assert state(deployment) == ("deploying", "")
 
 
-# -- the in-flight limit and turns ----------------------------------------------------------------------------------
+# -- the in-flight limit and the order of starts ----------------------------------------------------------------------
 
 
 def test_second_deployment_is_refused_at_in_flight_limit(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    assert ask(world, two, strategy=waves(50, 100)).status_code == 201
+    assert request_deployment(world, two, strategy=waves(50, 100)).status_code == 201
     second = Deployment.objects.latest("id")
 
-    refused(ask(world, one), "in_flight_limit", 2)
+    refused(request_deployment(world, one), "in_flight_limit", 2)
     run_jobs()
-    refused(ask(world, one), "in_flight_limit", 2)
+    refused(request_deployment(world, one), "in_flight_limit", 2)
     report_from_all(agents[:1], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
-    refused(ask(world, one), "in_flight_limit", 2)
+    refused(request_deployment(world, one), "in_flight_limit", 2)
     report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert statuses(first, second) == ["active", "rolled_back"]
-    assert ask(world, one).status_code == 201
+    assert request_deployment(world, one).status_code == 201
 
 
 def test_approved_deployments_start_in_turn_at_limit_of_one(world: World, run_jobs: Run) -> None:
@@ -236,7 +236,7 @@ def test_deployments_of_one_pipeline_start_in_turn(world: World, run_jobs: Run) 
     one, two, three = stories.bundles(world, 3)
     first = world.deployment(one, target={"agents": [str(agent.pk) for agent, _ in agents[:2]]})
     second = world.deployment(two, target={"agents": [str(agent.pk) for agent, _ in agents[2:]]})
-    refused(ask(world, three), "in_flight_limit", 2)
+    refused(request_deployment(world, three), "in_flight_limit", 2)
 
     run_jobs()
     run_sweep(run_jobs)
@@ -252,9 +252,7 @@ def test_deployments_of_one_pipeline_start_in_turn(world: World, run_jobs: Run) 
     assert [stories.desired(agent)[0] for agent, _ in agents] == [first.pk, first.pk, second.pk, second.pk]
 
 
-def test_deployments_of_two_pipelines_run_concurrently(
-    world: World, run_jobs: Run
-) -> None:
+def test_deployments_of_two_pipelines_run_concurrently(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -267,10 +265,8 @@ def test_deployments_of_two_pipelines_run_concurrently(
 
 
 @pytest.mark.parametrize("with_others", [False, True])
-def test_later_deployment_does_not_start_before_earlier_one(
-    world: World, run_jobs: Run, with_others: bool
-) -> None:
-    """The second deployment waits for the sweep. The third is requested right after the first has ended."""
+def test_later_deployment_does_not_start_before_earlier_one(world: World, run_jobs: Run, with_others: bool) -> None:
+    """The second deployment waits for the sweep. The third is requested immediately after the first has finished."""
     allow_in_flight(world, 3)
     agents = stories.fleet(world, 2)
     one, two, three = stories.bundles(world, 3)

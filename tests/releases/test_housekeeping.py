@@ -1,4 +1,4 @@
-"""Deletion of old rows of deployments, while everything that explanations and rollbacks need is kept."""
+"""Old rows of deployments are deleted, and everything that explanations and rollbacks need is kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ YEARS = timedelta(days=1000)
 
 
 def age(days: int, *rows: Any) -> None:
-    """Make the deployments, and their reports, timelines and agents' progress, this many days old."""
+    """Make the deployments, their reports, their timelines and their agents' progress ``days`` days old."""
     moment = timezone.now() - timedelta(days=days)
     for deployment in rows:
         Deployment.objects.filter(pk=deployment.pk).update(created_at=moment)
@@ -68,10 +68,10 @@ def test_old_running_deployment_can_be_rolled_back(world: World, run_jobs: Any) 
     age(1000, old, new)
     tasks.delete_old_details()
 
-    answer = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
+    response = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
     run_jobs()
 
-    assert answer.status_code in {200, 202}, answer.json()
+    assert response.status_code in {200, 202}, response.json()
     assert stories.desired(agents[0][0]) == (new.pk, "rollback")
     report(agents[0][1], agents[0][0], "rolled_back")
     run_jobs()
@@ -97,9 +97,9 @@ def test_old_report_can_be_repeated(world: World) -> None:
     Assignment.objects.update(since=timezone.now() - YEARS - timedelta(days=1))
     tasks.delete_old_details()
 
-    answer = report(agents[0][1], agents[0][0], "active")
+    response = report(agents[0][1], agents[0][0], "active")
 
-    assert (answer.status_code, answer.json()) == (200, {"accepted": True})
+    assert (response.status_code, response.json()) == (200, {"accepted": True})
 
 
 def test_decommissioned_agent_is_deleted_after_its_last_artifact(world: World) -> None:
@@ -127,7 +127,7 @@ def test_decommissioned_agent_is_deleted_after_its_last_artifact(world: World) -
     Artifact.objects.filter(pk=artifact).update(created_at=timezone.now() - timedelta(days=2))
     assert not delete_after(91)
     assert Agent.objects.filter(pk=stays.pk).exists()
-    assert AuditEvent.objects.count() == events + 1  # the event that the artifact expired
+    assert AuditEvent.objects.count() == events + 1  # the audit event of the expired artifact
 
 
 def test_deployment_under_way_keeps_its_decommissioned_agents(world: World) -> None:

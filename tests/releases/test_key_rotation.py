@@ -1,4 +1,4 @@
-"""Rotations of signing keys during a rollout to real agents over HTTP, which accept all valid bundles."""
+"""Rotations of signing keys during a rollout to real agents over HTTP. The agents accept all valid bundles."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ class Node:
         )  # fmt: skip
         self.thread = threading.Thread(target=self.agent.run)
 
-        ask = self.plane.fetch_offer
+        fetch = self.plane.fetch_offer
 
         def noted() -> OfferedBundle | None:
-            answer = ask()
-            if answer is not None and isinstance(answer.envelope, dict):
-                self.signers.add(answer.envelope["signatures"][0]["keyid"])
-            return answer
+            response = fetch()
+            if response is not None and isinstance(response.envelope, dict):
+                self.signers.add(response.envelope["signatures"][0]["keyid"])
+            return response
 
-        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # it returns the same answer
+        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # returns the same
 
     def stop(self) -> None:
         self.off.set()
@@ -99,7 +99,7 @@ def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
 
 
 def until(done: Callable[[], object]) -> None:
-    """Wait until ``done``. Only the agents run while this waits. The worker does not run, so no wave starts."""
+    """Wait until ``done`` returns true. Meanwhile only the agents run, and no wave starts without the worker."""
     wait_until(done, every_s=0.02)
 
 
@@ -128,7 +128,7 @@ def test_agents_accept_bundles_despite_rotations_between_waves(world: World, sta
     nodes = start(world, 4)
     one, two, three, absent = nodes
     first = SigningKey.objects.get(organization=world.organization)
-    absent.agent.run_until_idle()  # this agent fetches the first key, and is then offline during the rotations
+    absent.agent.run_until_idle()  # this agent fetches the first key and is offline during the rotations
     for node in (one, two, three):
         node.thread.start()
     until(lambda: all(node.knows(first.kid) for node in nodes))
@@ -141,12 +141,12 @@ def test_agents_accept_bundles_despite_rotations_between_waves(world: World, sta
     run_jobs()
     until(lambda: done.count() == 1)
 
-    # Rotate again at once: the next wave gets a signature of a key that was created seconds ago.
+    # Rotate again immediately: the next wave gets a signature of a key that was created seconds ago.
     third = rotate(world, activate_in_s=0)
     run_jobs()
     until(lambda: done.count() == 2)
 
-    # Rotate with the normal delay: agents that are online know the next key before it signs. The key becomes active at
+    # Rotate with the normal delay: agents that are online have the next key before it signs. The key becomes active at
     # its time, even if the worker stores the new status later.
     fourth = rotate(world)
     until(lambda: all(node.knows(fourth.kid) for node in (one, two, three)))
@@ -180,18 +180,18 @@ def test_agents_accept_bundles_despite_rotations_between_waves(world: World, sta
 def test_agent_accepts_bundle_after_rotation_between_heartbeat_and_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat's response named the old key set, and then a key signs that the agent does not know."""
+    """The heartbeat's response names the old key set. Then a key that the agent does not have signs the offer."""
     [node] = start(world, 1)
     node.agent.run_until_idle()
     deployment = approved(world, "quotes")
     run_jobs()
-    ask = node.plane.fetch_offer
+    fetch = node.plane.fetch_offer
     fetched: list[OfferedBundle | None] = []
 
     def late() -> OfferedBundle | None:
         if not fetched:
             rotate(world, activate_in_s=0)
-        fetched.append(ask())
+        fetched.append(fetch())
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
@@ -213,18 +213,20 @@ def test_agent_accepts_bundle_whose_key_is_retired_during_download(
     run_jobs()
     second = rotate(world, activate_in_s=0)
     known = node.state.keys()
-    ask = node.plane.fetch_offer
+    fetch = node.plane.fetch_offer
     fetched: list[OfferedBundle | None] = []
 
     def late() -> OfferedBundle | None:
-        fetched.append(ask())
+        fetched.append(fetch())
         if len(fetched) == 1:
             rotate(world, activate_in_s=0)
             signing_keys.retire(second, reason="leaked", actor=world.admin.actor)
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat came before the rotation
+    monkeypatch.setattr(
+        Keyring, "refresh_if_changed", lambda *_: None
+    )  # as if the heartbeat were before the rotation
     node.agent.run_until_idle()
     run_jobs()
 

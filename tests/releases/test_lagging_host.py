@@ -1,4 +1,4 @@
-"""A host that missed a rotation of the master key: offers, jobs and the console say 503 or wait, and nothing fails."""
+"""A host that missed a rotation of the master key: requests return 503, the console shows why, and nothing fails."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def test_offer_that_cannot_be_signed_returns_503(world: World, client: Any, lagg
 
     assert poll.status_code == 503
     assert "master key" in poll.json()["detail"]
-    assert stories.beat(agent, api)["action"] == "activate"
+    assert stories.send_heartbeat(agent, api)["action"] == "activate"
 
 
 def test_console_action_without_master_key_shows_reason(world: World, lagging: Any) -> None:
     client = signed_in(world.admin.user)
-    asked = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
+    form = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
     before = SigningKey.objects.count(), AuditEvent.objects.count()
     lagging()
 
-    page = client.post(act(world.organization, "rotate_signing_key"), asked)
+    page = client.post(act(world.organization, "rotate_signing_key"), form)
 
     assert "master key" in page.text
     assert (SigningKey.objects.count(), AuditEvent.objects.count()) == before

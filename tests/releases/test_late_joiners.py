@@ -1,4 +1,4 @@
-"""Agents that enroll, or begin to match the target, after a deployment has started."""
+"""Agents that enroll, or start to match the target, after a deployment has started."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apps.fleet.services import agents as fleet
 from apps.releases.models import KnownBad
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import Run, report_from_all, run_sweep, state, stored_assignments, wanted, waves
+from tests.releases.stories import Run, all_desired, report_from_all, run_sweep, state, stored_assignments, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +32,7 @@ def test_late_joiners_wait_for_end_of_rollout_and_do_not_count(world: World, run
     run_jobs()
 
     joined = [(early, early_api), (later, later_api)]
-    assert wanted(joined) == [(second.pk, "activate")] * 2
+    assert all_desired(joined) == [(second.pk, "activate")] * 2
     rows = second.agents.filter(counted=False).order_by("agent_id")
     assert list(rows.values_list("agent_id", "wave", "progress", "before_id")) == [
         (early.pk, 1, "offered", first.pk), (later.pk, 1, "offered", None),
@@ -76,9 +76,7 @@ def test_late_joiner_is_offered_current_deployment(world: World, run_jobs: Calla
     assert KnownBad.objects.count() == 0
 
 
-def test_agent_joining_during_rollout_is_offered_deployment_at_end(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_agent_joining_during_rollout_is_offered_deployment_at_end(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     late, _ = world.agent(name="late")
@@ -106,9 +104,7 @@ def test_agent_with_new_label_becomes_late_joiner(world: World, run_jobs: Callab
     assert stories.desired(second) == (deployment.pk, "activate")
 
 
-def test_late_joiner_leaves_earlier_release_but_not_other_pipeline(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_late_joiner_leaves_earlier_release_but_not_other_pipeline(world: World, run_jobs: Callable[[], int]) -> None:
     old, old_api = world.agent(name="old", tier="edge")
     other, other_api = world.agent(name="other", tier="core")
     new, new_api = world.agent(name="new", tier="lab")

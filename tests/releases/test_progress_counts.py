@@ -1,4 +1,4 @@
-"""The counts of a deployment's agents, which triggers keep: always what a count of all agents' rows would find."""
+"""The counts of a deployment's agents, which triggers maintain, always equal a count of the agents' rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BY = ("deployment_id", "wave", "counted", "progress")
 
 
 def assert_exact() -> None:
-    """Compare the counts with the agents' rows, in whichever rows the counts are stored."""
+    """Assert that the counts agree with the agents' rows, however many rows store the counts."""
     rows = DeploymentAgent.objects.order_by().values_list(*BY).annotate(n=Count("pk"))
     kept = ProgressCount.objects.order_by().values_list(*BY).annotate(n=Sum("count"))
     assert sorted(kept.exclude(n=0), key=repr) == sorted(rows, key=repr)
@@ -98,7 +98,7 @@ def test_counts_stay_exact_during_reports_and_summing(world: World, at_once: Rac
             assert report(api, agent, status).status_code == 200
 
     def offer_more() -> None:
-        """Write all rows of another deployment at once, and delete them, as enlistment and housekeeping do."""
+        """Insert all rows of another deployment in one statement and delete them, as enlistment and housekeeping do."""
         for _ in range(4):
             with transaction.atomic():
                 other = Deployment.objects.get(pk=deployment.pk)
@@ -132,8 +132,8 @@ def test_reports_and_summing_do_not_block_each_other(world: World, at_once: Race
 
     def hold() -> None:
         with transaction.atomic():
-            wanted = one.assignment
-            assignments.record_report(deployment, wanted, AgentProgress.ACTIVATING, detail="", tuning=None)
+            assignment = one.assignment
+            assignments.record_report(deployment, assignment, AgentProgress.ACTIVATING, detail="", tuning=None)
             reported.set()
             assert finished.wait(PATIENCE_S)
 

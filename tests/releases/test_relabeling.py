@@ -1,4 +1,4 @@
-"""Label changes of many agents: what they change, what they offer, and who may make them."""
+"""Label changes of many agents: their effects, the resulting offers, and who may make them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def zones(world: World) -> World:
 
 
 def test_labels_of_matching_agents_are_changed(zones: World) -> None:
-    answer = relabel(zones, selector={"zone": "a"}, set={"ring": "canary"}, unset=["trial"])
+    response = relabel(zones, selector={"zone": "a"}, set={"ring": "canary"}, unset=["trial"])
 
-    assert (answer.status_code, answer.json()) == (200, {"matched": 2, "changed": 1, "deployments_offered": 0})
+    assert (response.status_code, response.json()) == (200, {"matched": 2, "changed": 1, "deployments_offered": 0})
     assert labels(zones) == {
         "one": {"zone": "a", "ring": "canary"}, "two": {"zone": "a", "ring": "canary"}, "three": {"zone": "b"},
     }  # fmt: skip
@@ -64,9 +64,9 @@ def test_dry_run_changes_nothing(zones: World) -> None:
     stories.active(zones, zones.bundle(), [zones.agent(name="x", zone="c")], target={"selector": {"zone": "c"}})
     before, events = labels(zones), AuditEvent.objects.count()
 
-    answer = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
+    response = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
 
-    assert answer.json() == {"matched": 2, "changed": 2, "deployments_offered": 2}
+    assert response.json() == {"matched": 2, "changed": 2, "deployments_offered": 2}
     assert (labels(zones), AuditEvent.objects.count()) == (before, events)
 
 
@@ -76,9 +76,9 @@ def test_newly_matching_agents_are_offered_current_deployment(zones: World, run_
     drained = Agent.objects.get(name="two")
     zones.operator.api.post(zones.path(rest=f"/agents/{drained.pk}/drain"))
 
-    answer = relabel(zones, selector={"zone": "a"}, set={"zone": "c"})
+    response = relabel(zones, selector={"zone": "a"}, set={"zone": "c"})
 
-    assert answer.json() == {"matched": 2, "changed": 2, "deployments_offered": 1}
+    assert response.json() == {"matched": 2, "changed": 2, "deployments_offered": 1}
     run_jobs()
     offered = Agent.objects.filter(assignment__deployment_id=deployment.pk).order_by("name")
     assert list(offered.values_list("name", flat=True)) == ["first", "one"]
@@ -93,9 +93,9 @@ def test_known_bad_configuration_is_not_counted_as_offered(zones: World) -> None
 
     KnownBad.objects.create(environment=zones.dev, config_hash=deployment.config_hash, reason="it failed")
 
-    answer = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
+    response = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
 
-    assert answer.json()["deployments_offered"] == 0
+    assert response.json()["deployments_offered"] == 0
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_known_bad_configuration_is_not_counted_as_offered(zones: World) -> None
 def test_invalid_change_is_refused(zones: World, body: dict[str, Any], pointer: str) -> None:
     before = labels(zones)
 
-    answer = relabel(zones, **body)
+    response = relabel(zones, **body)
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert (labels(zones), AuditEvent.objects.filter(action="agent.label").count()) == (before, 0)
 
 
@@ -140,12 +140,12 @@ def test_concurrent_changes_are_both_applied(at_once: Race, world: World) -> Non
     for number in range(20):
         world.agent(name=f"agent-{number}", zone="a")
 
-    answers = at_once(
+    responses = at_once(
         lambda: relabel(world, selector={"zone": "a"}, set={"x": "1"}),
         lambda: relabel(world, selector={"zone": "a"}, set={"y": "1"}),
     )
 
-    assert [answer.json()["changed"] for answer in answers] == [20, 20]
+    assert [response.json()["changed"] for response in responses] == [20, 20]
     assert all(each == {"zone": "a", "x": "1", "y": "1"} for each in labels(world).values())
 
 

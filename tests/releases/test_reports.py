@@ -1,4 +1,4 @@
-"""Agents' reports: they only move forward, can be repeated, and are recorded and refused when late."""
+"""Agents' reports: they only move progress forward, can be repeated, and are recorded but refused when late."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_each_report_is_recorded_and_accepted(world: World) -> None:
     path = world.path(rest=f"/deployments/{deployment.pk}/agents")
 
     for status in ("downloading", "activating"):
-        answer = report(api, agent, status)
-        assert (answer.status_code, answer.json()) == (200, {"accepted": True})
+        response = report(api, agent, status)
+        assert (response.status_code, response.json()) == (200, {"accepted": True})
         assert stories.progress(deployment) == [status]
     report(api, agent, "active", detail="ok", tuning=tuning)
 
@@ -62,9 +62,9 @@ def test_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: C
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
-    answers = [report(api, agent, "active") for _ in range(3)]
+    responses = [report(api, agent, "active") for _ in range(3)]
 
-    assert [(a.status_code, a.json()) for a in answers] == [(200, {"accepted": True})] * 3
+    assert [(each.status_code, each.json()) for each in responses] == [(200, {"accepted": True})] * 3
     assert stored_reports() == [("active", True)]
     assert (stories.progress(deployment), run_jobs()) == (["active"], 0)
 
@@ -128,9 +128,9 @@ def test_concurrent_late_reports_share_one_row(at_once: Race, world: World) -> N
     (agent, api), *_ = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)])
 
-    answers = at_once(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
+    results = at_once(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
 
-    assert answers == [409] * 6
+    assert results == [409] * 6
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
@@ -143,8 +143,8 @@ def test_report_on_deployment_of_other_environment_returns_404(world: World, oth
     stranger_deployment = stories.offered(other, other.bundle())
 
     for deployment_id in (foreign.pk, stranger_deployment.pk, uuid7()):
-        answer = report(api, agent, "active", deployment_id=str(deployment_id))
-        assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
+        response = report(api, agent, "active", deployment_id=str(deployment_id))
+        assert (response.status_code, response.json()["type"]) == (404, "urn:byteor:problem:not_found")
     assert stored_reports() == []
     assert stories.progress(foreign) == ["offered"]
     assert stories.desired(stranger) == (stranger_deployment.pk, "activate")
@@ -180,10 +180,10 @@ def test_invalid_reports_return_field_errors(world: World, body: dict[str, Any],
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
-    answer = report(api, agent, **{"status": "active", **body})
+    response = report(api, agent, **{"status": "active", **body})
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert (stored_reports(), stories.progress(deployment)) == ([], ["offered"])
 
 
@@ -191,8 +191,8 @@ def test_desired_attempted_failed_and_running_states_are_distinct(world: World) 
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     old_version = old.config_bundle.version
-    beat = {"deployment_id": str(old.pk), "bundle_hash": old.bundle_hash, "spec_hash": old_version.spec_hash}
-    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": beat})
+    running = {"deployment_id": str(old.pk), "bundle_hash": old.bundle_hash, "spec_hash": old_version.spec_hash}
+    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": running})
     new = stories.offered(world, second)
     report(api, agent, "failed", detail="port in use")
 
@@ -214,9 +214,9 @@ def test_many_agents_can_report_concurrently(at_once: Race, world: World, run_jo
     def tell(agent: Any, api: Api) -> Callable[[], int]:
         return lambda: [report(api, agent, status).status_code for status in ("downloading", "active")].count(200)
 
-    answers = at_once(*(tell(agent, api) for agent, api in agents))
+    results = at_once(*(tell(agent, api) for agent, api in agents))
 
-    assert answers == [2] * 12
+    assert results == [2] * 12
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, stories.progress(deployment)) == ("active", ["active"] * 12)

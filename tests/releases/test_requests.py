@@ -1,4 +1,4 @@
-"""Creation of deployments: what is stored, and each refusal."""
+"""Creation of deployments: what is stored, and every refusal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def request(world: World, environment: Environment | None = None, **body: Any) -
     return world.operator.api.post(world.path(environment, "/deployments"), body)
 
 
-def refused(answer: Any, status: int, code: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     assert (Deployment.objects.count(), Approval.objects.count(), TimelineEntry.objects.count()) == (0, 0, 0)
     assert not AuditEvent.objects.filter(action__in=["deployment.create", "approval.request"]).exists()
 
@@ -135,17 +135,17 @@ def test_deployment_keeps_policy_from_creation(world: World, run_jobs: Callable[
 def test_invalid_requests_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     stories.fleet(world, 1)
 
-    answer = request(world, **body)
+    response = request(world, **body)
 
-    refused(answer, 400, "invalid")
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid")
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
 def test_environment_without_agents_is_refused_as_empty_target(world: World) -> None:
-    answer = request(world)
+    response = request(world)
 
-    refused(answer, 400, "invalid")
-    assert answer.json()["errors"][0]["code"] == "empty_target"
+    refused(response, 400, "invalid")
+    assert response.json()["errors"][0]["code"] == "empty_target"
 
 
 def test_decommissioned_agents_and_agents_of_other_environments_are_refused(world: World) -> None:
@@ -155,19 +155,19 @@ def test_decommissioned_agents_and_agents_of_other_environments_are_refused(worl
     bundle = world.bundle()
 
     for agent in (gone, foreign):
-        answer = request(world, config_bundle_id=str(bundle.pk), target={"agents": [str(agent.pk)]})
-        refused(answer, 400, "invalid")
-        assert answer.json()["errors"][0]["pointer"] == "/target/agents"
+        response = request(world, config_bundle_id=str(bundle.pk), target={"agents": [str(agent.pk)]})
+        refused(response, 400, "invalid")
+        assert response.json()["errors"][0]["pointer"] == "/target/agents"
 
 
 def test_bundle_of_other_environment_is_refused(world: World) -> None:
     stories.fleet(world, 1)
     foreign = world.bundle(world.staging)
 
-    answer = request(world, config_bundle_id=str(foreign.pk))
+    response = request(world, config_bundle_id=str(foreign.pk))
 
-    refused(answer, 400, "invalid")
-    assert answer.json()["errors"] == [
+    refused(response, 400, "invalid")
+    assert response.json()["errors"] == [
         {
             "pointer": "/config_bundle_id",
             "code": "does_not_exist",
@@ -199,10 +199,10 @@ def test_freeze_window_override_requires_org_admin_and_reason(world: World) -> N
     override = {**body, "override_freeze": {"reason": "outage"}}
     refused(world.project_admin.api.post(path, override), 403, "forbidden")
 
-    answer = world.admin.api.post(path, override)
+    response = world.admin.api.post(path, override)
 
-    assert answer.status_code == 201
-    assert "override_freeze" not in answer.json()
+    assert response.status_code == 201
+    assert "override_freeze" not in response.json()
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
 
 
@@ -230,11 +230,11 @@ def test_in_flight_limit_defaults_to_one(world: World) -> None:
 def test_deployment_waiting_for_approval_is_not_in_flight(world: World) -> None:
     stories.fleet(world, 1, world.prod)
 
-    answers = [
+    responses = [
         request(world, world.prod, config_bundle_id=str(bundle.pk)) for bundle in stories.bundles(world, 2, world.prod)
     ]
 
-    assert [answer.json()["status"] for answer in answers] == ["pending_approval", "pending_approval"]
+    assert [response.json()["status"] for response in responses] == ["pending_approval", "pending_approval"]
 
 
 def test_agents_of_other_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
@@ -244,18 +244,18 @@ def test_agents_of_other_pipeline_are_refused_without_take_over(world: World, ru
     body = {"config_bundle_id": str(other.pk), "target": {"agents": [str(agents[0][0].pk)]}}
     path = world.path(rest="/deployments")
 
-    answer = world.operator.api.post(path, body)
+    response = world.operator.api.post(path, body)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:take_over")
-    assert "quotes" in answer.json()["detail"]
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:take_over")
+    assert "quotes" in response.json()["detail"]
     assert Deployment.objects.count() == 1
 
     taken = world.operator.api.post(path, {**body, "take_over": True})
 
     assert taken.status_code == 201
     run_jobs()
-    wanted = [stories.desired(agent)[0] for agent, _ in agents]
-    assert [str(pk) for pk in wanted] == [taken.json()["id"], str(first.pk)]
+    desired = [stories.desired(agent)[0] for agent, _ in agents]
+    assert [str(pk) for pk in desired] == [taken.json()["id"], str(first.pk)]
 
 
 def test_selector_matches_agents_with_all_labels(world: World, run_jobs: Callable[[], int]) -> None:
@@ -274,9 +274,11 @@ def test_viewers_cannot_create_deployments(world: World) -> None:
     stories.fleet(world, 1)
     bundle = world.bundle()
 
-    answer = world.viewer.api.post(world.path(rest="/deployments"), {"config_bundle_id": str(bundle.pk), "target": ALL})
+    response = world.viewer.api.post(
+        world.path(rest="/deployments"), {"config_bundle_id": str(bundle.pk), "target": ALL}
+    )
 
-    refused(answer, 403, "forbidden")
+    refused(response, 403, "forbidden")
 
 
 def test_same_idempotency_key_creates_one_deployment(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Retries of deployments: offers to failed agents, and each refusal."""
+"""Retries of deployments: offers to failed agents, and every refusal."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def retry(api: Api, world: World, deployment: Deployment) -> Any:
 def refused(world: World, deployment: Deployment, code: str) -> None:
     deployment.refresh_from_db()
     before = (deployment.status, stories.progress(deployment), AuditEvent.objects.count())
-    answer = retry(world.operator.api, world, deployment)
-    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}")
+    response = retry(world.operator.api, world, deployment)
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}")
     if code not in {"freeze_window", "in_flight_limit"}:
-        assert deployment.status in answer.json()["detail"]
+        assert deployment.status in response.json()["detail"]
     deployment.refresh_from_db()
     assert (deployment.status, stories.progress(deployment), AuditEvent.objects.count()) == before
 
@@ -41,9 +41,7 @@ def clear(world: World, deployment: Deployment) -> None:
     bundle_services.clear_known_bad(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
 
-def test_failed_agents_get_new_offer_while_deployment_is_deploying(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_failed_agents_get_new_offer_while_deployment_is_deploying(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -53,9 +51,9 @@ def test_failed_agents_get_new_offer_while_deployment_is_deploying(
     report(two_api, two, "active")
     run_jobs()
 
-    answer = retry(world.operator.api, world, deployment)
+    response = retry(world.operator.api, world, deployment)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, "deploying")
+    assert (response.status_code, response.json()["status"]) == (200, "deploying")
     assert stories.progress(deployment) == ["offered", "active", "offered"]
     again = Assignment.objects.get(agent=one)
     assert first is not None

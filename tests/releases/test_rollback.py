@@ -20,8 +20,8 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def refused(answer: Any, code: str, deployment: Deployment) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, code: str, deployment: Deployment) -> None:
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}"), response.json()
     before = deployment.status
     deployment.refresh_from_db()
     assert deployment.status == before
@@ -63,10 +63,10 @@ def test_restored_manifest_is_signed_again(world: World, run_jobs: Callable[[], 
     roll_back(world, second)
     base = f"/api/v1/agents/{agent.pk}"
 
-    beat = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
+    offer = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
     desired = api.get(f"{base}/deployment").json()["desired"]
 
-    assert beat == {name: value for name, value in desired.items() if name not in {"bundle_size", "envelope"}}
+    assert offer == {name: value for name, value in desired.items() if name not in {"bundle_size", "envelope"}}
     assert (desired["deployment_id"], desired["action"]) == (str(second.pk), "rollback")
     tar = b"".join(api.get(desired["bundle_url"]).streaming_content)
     keys = KeySet.parse(api.get(f"{base}/signing-key").content)
@@ -142,18 +142,18 @@ def test_rollback_is_refused_in_other_statuses(world: World, status: str) -> Non
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
     deployment.refresh_from_db()
 
-    answer = roll_back(world, deployment)
+    response = roll_back(world, deployment)
 
-    refused(answer, "illegal_transition", deployment)
-    assert status in answer.json()["detail"]
+    refused(response, "illegal_transition", deployment)
+    assert status in response.json()["detail"]
 
 
 def test_rollback_requires_reason(world: World) -> None:
     _, _, (_, second) = stories.running(world, 1, 2)
 
-    answer = world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {})
+    response = world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {})
 
-    assert answer.status_code == 400
+    assert response.status_code == 400
     second.refresh_from_db()
     assert second.status == "active"
 
@@ -214,9 +214,7 @@ def test_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Callab
     ]  # fmt: skip
 
 
-def test_failed_first_deployment_stays_failed(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_failed_first_deployment_stays_failed(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
@@ -227,9 +225,7 @@ def test_failed_first_deployment_stays_failed(
     assert (deployment.status, deployment.restores) == ("failed", None)
 
 
-def test_rollback_of_failed_deployment_without_agents_is_refused(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_rollback_of_failed_deployment_without_agents_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     one, two, three = stories.bundles(world, 3)
@@ -241,9 +237,9 @@ def test_rollback_of_failed_deployment_without_agents_is_refused(
 
     bundle_services.clear_known_bad(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
-    answer = roll_back(world, failed)
+    response = roll_back(world, failed)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:nothing_to_roll_back")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:nothing_to_roll_back")
     run_jobs()
     failed.refresh_from_db()
     current.refresh_from_db()

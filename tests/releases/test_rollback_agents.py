@@ -1,4 +1,4 @@
-"""Agents during rollbacks: failing, silent, taken over by other deployments, or joining late."""
+"""Agents during rollbacks: agents that fail, do not report, are taken over by other deployments, or join late."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def test_status_active_is_refused_for_rollback(world: World) -> None:
     assert stories.progress(second) == ["offered"]
 
 
-def test_agents_taken_over_by_other_deployment_are_not_rolled_back(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_agents_taken_over_by_other_deployment_are_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)

@@ -1,4 +1,4 @@
-"""Rollouts to all agents at once: counted agents, failure thresholds and timeouts."""
+"""Rollouts with the strategy ``all_at_once``: counted agents, failure thresholds and timeouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pause, resume and abort of a rollout: who may do it, and in which status."""
+"""Pausing, resuming and aborting a rollout: who may do it, and in which statuses."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_pause_and_resume_are_refused_in_other_statuses(world: World, verb: str)
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
-    answer = command(world.operator.api, world, deployment, verb)
+    response = command(world.operator.api, world, deployment, verb)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:conflict")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:conflict")
     assert events(deployment) == ["create"]
 
 
@@ -66,9 +66,9 @@ def test_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int]) 
     report(agents[0][1], agents[0][0], "active")
     report(agents[1][1], agents[1][0], "downloading")
 
-    answer = command(world.operator.api, world, second, "abort", reason="wrong day")
+    response = command(world.operator.api, world, second, "abort", reason="wrong day")
 
-    assert (answer.status_code, answer.json()["status"], answer.json()["reason"], answer.json()["detail"]) == (
+    assert (response.status_code, response.json()["status"], response.json()["reason"], response.json()["detail"]) == (
         200, "failed", "aborted", "wrong day",
     )  # fmt: skip
     # The agent that runs the deployment keeps running it, and the agent that has started continues. The third agent has
@@ -117,8 +117,8 @@ def test_finished_deployment_cannot_be_aborted(world: World, status: str) -> Non
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
 
-    answer = command(world.operator.api, world, deployment, "abort")
+    response = command(world.operator.api, world, deployment, "abort")
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
-    assert status in answer.json()["detail"]
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
+    assert status in response.json()["detail"]
     assert state(deployment)[0] == status

@@ -11,11 +11,11 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    beat,
+    all_desired,
     relabel,
     report_from_all,
+    send_heartbeat,
     state,
-    wanted,
     waves,
 )
 from tests.worlds import World, report
@@ -47,12 +47,12 @@ def test_rollback_does_not_wait_for_agents_offline_at_start(world: World, run_jo
     stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
     report_from_all(agents[:1], "failed", run_jobs)
-    assert wanted(agents[:2]) == [(second.pk, "rollback")] * 2
+    assert all_desired(agents[:2]) == [(second.pk, "rollback")] * 2
 
     report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert state(second)[0] == "rolled_back"
-    assert beat(away, away_api)["bundle_hash"] == first.bundle_hash
+    assert send_heartbeat(away, away_api)["bundle_hash"] == first.bundle_hash
     assert report(away_api, away, "rolled_back").status_code == 200
     run_jobs()
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
@@ -62,7 +62,7 @@ def test_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 3)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
-    # Shares are rounded up: two agents are in the first wave, one is in the second, and none is left for the third.
+    # Percentages are rounded up: the first wave has two agents, the second has one, and the third has none.
     assert list(second.agents.order_by("agent_id").values_list("wave", flat=True)) == [0, 0, 1]
     third_agent = agents[2:]
 
@@ -102,7 +102,7 @@ def test_next_wave_starts_when_all_agents_of_wave_are_decommissioned(world: Worl
     fleet.decommission(agents[0][0], actor=world.admin.actor)
     run_jobs()
 
-    assert wanted(agents[1:]) == [(deployment.pk, "activate")]
+    assert all_desired(agents[1:]) == [(deployment.pk, "activate")]
     report_from_all(agents[1:], "active", run_jobs)
     assert state(deployment) == ("active", "")
 
@@ -118,11 +118,11 @@ def test_target_is_resolved_at_start(world: World, run_jobs: Run) -> None:
     relabel(world, outside[0], tier="edge")
     run_jobs()
     report_from_all(agents[:2], "active", run_jobs)
-    assert wanted([*agents[2:], outside]) == [(deployment.pk, "activate")] * 2 + [(None, None)]
+    assert all_desired([*agents[2:], outside]) == [(deployment.pk, "activate")] * 2 + [(None, None)]
     report_from_all(agents[2:], "active", run_jobs)
 
     assert state(deployment) == ("active", "")
-    assert wanted([outside]) == [(deployment.pk, "activate")]
+    assert all_desired([outside]) == [(deployment.pk, "activate")]
     assert deployment.agents.get(agent=outside[0]).counted is False
 
 
@@ -135,7 +135,7 @@ def test_target_is_resolved_again_between_creation_and_start(world: World, run_j
 
     run_jobs()
 
-    assert wanted([staying, leaving, coming]) == [(deployment.pk, "activate"), (None, None), (None, None)]
+    assert all_desired([staying, leaving, coming]) == [(deployment.pk, "activate"), (None, None), (None, None)]
     assert list(deployment.agents.order_by("agent_id").values_list("agent_id", "wave", "counted")) == [
         (staying[0].pk, 0, True), (coming[0].pk, 1, True),
     ]  # fmt: skip
@@ -154,9 +154,7 @@ def test_rollout_finishes_when_last_unfinished_agent_is_decommissioned(
     assert state(deployment) == ("active", "")
 
 
-def test_rollout_without_remaining_agents_fails_but_is_not_known_bad(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_rollout_without_remaining_agents_fails_but_is_not_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=3600)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))

@@ -12,13 +12,13 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
+    all_desired,
     allow_in_flight,
     relabel,
     report_from_all,
     run_sweep,
     state,
     stored_assignments,
-    wanted,
     waves,
 )
 from tests.worlds import Api, World, plan
@@ -51,7 +51,7 @@ def test_two_pipelines_can_roll_out_concurrently(two_at_once: World, run_jobs: R
     quotes = world.deployment(world.bundle(), target=ids(left), strategy=waves(50, 100))
     other = world.deployment(trade, target=ids(right), strategy=waves(50, 100))
     run_jobs()
-    assert wanted(agents) == [
+    assert all_desired(agents) == [
         *[(quotes.pk, "activate")] * 2, *[(None, None)] * 2, *[(other.pk, "activate")] * 2, *[(None, None)] * 2,
     ]  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_two_pipelines_can_roll_out_concurrently(two_at_once: World, run_jobs: R
     assert (state(quotes), quotes.is_current) == (("active", ""), True)
     assert state(other) == ("failed", "threshold")
     assert KnownBad.objects.get().config_hash == trade.config_hash
-    assert wanted(left) == [(quotes.pk, "activate")] * 4
+    assert all_desired(left) == [(quotes.pk, "activate")] * 4
 
 
 def test_take_over_waits_for_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
@@ -75,11 +75,11 @@ def test_take_over_waits_for_agents_and_its_rollback_returns_them(two_at_once: W
 
     taking = world.deployment(trade[1], take_over=True, strategy=waves(75, 100))
     run_jobs()
-    assert state(taking) == ("approved", "")  # another deployment to some of its agents is under way
+    assert state(taking) == ("approved", "")  # another deployment with some of its agents is under way
     report_from_all(left, "active", run_jobs)
     run_sweep(run_jobs)
     assert state(taking) == ("deploying", "")
-    assert wanted(agents) == [(taking.pk, "activate")] * 3 + [(other.pk, "activate")]
+    assert all_desired(agents) == [(taking.pk, "activate")] * 3 + [(other.pk, "activate")]
     report_from_all(left, "active", run_jobs)
     report_from_all(right[:1], "failed", run_jobs)
 
@@ -111,7 +111,7 @@ def test_agents_taken_over_before_start_are_not_enlisted(two_at_once: World, run
     run_sweep(run_jobs)
 
     assert state(waiting)[0] == "deploying"
-    assert wanted(agents) == [(taking.pk, "activate"), *[(waiting.pk, "activate")] * 2]
+    assert all_desired(agents) == [(taking.pk, "activate"), *[(waiting.pk, "activate")] * 2]
     assert (waiting.target_count, waiting.agents.count()) == (3, 2)
 
 
@@ -128,7 +128,7 @@ def test_later_wave_skips_agent_of_other_pipeline(two_at_once: World, run_jobs: 
     report_from_all(agents[:1], "active", run_jobs)
     run_sweep(run_jobs)
 
-    assert wanted(agents) == [(quotes.pk, "activate"), (taking.pk, "activate")]
+    assert all_desired(agents) == [(quotes.pk, "activate"), (taking.pk, "activate")]
     assert (state(quotes), stories.progress(quotes)) == (("active", ""), ["active", "pending"])
 
 
@@ -141,9 +141,9 @@ def test_later_wave_skips_late_joiner_of_other_pipeline(two_at_once: World, run_
     quotes = stories.offered(world, world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     relabel(world, agents[1][0], tier="core")
     run_jobs()
-    assert wanted(agents[1:]) == [(other.pk, "activate")]
+    assert all_desired(agents[1:]) == [(other.pk, "activate")]
 
     report_from_all(agents[:1], "active", run_jobs)
 
-    assert wanted(agents) == [(quotes.pk, "activate"), (other.pk, "activate")]
+    assert all_desired(agents) == [(quotes.pk, "activate"), (other.pk, "activate")]
     assert state(quotes) == ("active", "")

@@ -16,13 +16,13 @@ from byteor.engine import rollout as planner
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    beat,
+    all_desired,
     events,
     report_from_all,
     run_sweep,
+    send_heartbeat,
     state,
     stored_assignments,
-    wanted,
     waves,
 )
 from tests.worlds import World, report
@@ -35,7 +35,7 @@ def test_rollout_above_threshold_stops_and_is_rolled_back(world: World, run_jobs
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     touched, others = agents[:10], agents[10:]
-    beats_before = [beat(*each) for each in others]
+    beats_before = [send_heartbeat(*each) for each in others]
     assignments_before = stored_assignments(others)
     etags = [api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"] for agent, api in others]
     second = stories.offered(world, two, strategy=waves(10, 50, 100, threshold=25))
@@ -51,7 +51,7 @@ def test_rollout_above_threshold_stops_and_is_rolled_back(world: World, run_jobs
 
     assert state(second) == ("rolling_back", "threshold")
     assert (second.detail, second.restores, second.wave) == ("3 of 8 agents of wave 2 failed", first, 1)
-    assert wanted(touched) == [(second.pk, "rollback")] * 10
+    assert all_desired(touched) == [(second.pk, "rollback")] * 10
     assert {a["bundle_hash"] for a in stored_assignments(touched)} == {first.bundle_hash}
     run_sweep(run_jobs)
     report_from_all(touched, "rolled_back", run_jobs)
@@ -66,7 +66,7 @@ def test_rollout_above_threshold_stops_and_is_rolled_back(world: World, run_jobs
     assert set(never.values_list("action", "offered_at", "wave", "detail")) == {("activate", None, 2, "")}
     assert not AgentReport.objects.filter(deployment=second, agent__in=[agent for agent, _ in others]).exists()
     assert stored_assignments(others) == assignments_before
-    assert [beat(*each) for each in others] == beats_before
+    assert [send_heartbeat(*each) for each in others] == beats_before
     for (agent, api), etag in zip(others, etags, strict=True):
         assert api.get(f"/api/v1/agents/{agent.pk}/deployment", If_None_Match=etag).status_code == 304
 
@@ -78,13 +78,13 @@ def test_rollout_above_threshold_stops_and_is_rolled_back(world: World, run_jobs
     path, count = world.path(rest="/deployments"), Deployment.objects.count()
     for bundle in (two, again):
         body = {"config_bundle_id": str(bundle.pk), "target": {"all": True}}
-        answer = world.operator.api.post(path, body)
-        assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:known_bad")
+        response = world.operator.api.post(path, body)
+        assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:known_bad")
     assert Deployment.objects.count() == count
     cleared = world.operator.api.post(world.path(rest=f"/config-bundles/{two.pk}/clear"), {"reason": "disk was full"})
     assert cleared.json()["known_bad"] is False
     third = stories.offered(world, again, strategy=waves(10, 100))
-    assert wanted(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
+    assert all_desired(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
 
 
 def test_rollout_without_auto_rollback_only_stops(world: World, run_jobs: Run) -> None:
@@ -100,7 +100,7 @@ def test_rollout_without_auto_rollback_only_stops(world: World, run_jobs: Run) -
     assert state(second) == ("failed", "threshold")
     # The agents that run the deployment or failed keep its offer. The agents that had not started should run what they
     # run now.
-    assert wanted(agents) == [(second.pk, "activate")] * 2 + [(first.pk, "activate")] * 4
+    assert all_desired(agents) == [(second.pk, "activate")] * 2 + [(first.pk, "activate")] * 4
     assert stories.progress(second) == ["active", "failed"] + ["pending"] * 4
     first.refresh_from_db()
     assert first.is_current
@@ -183,9 +183,7 @@ def test_manual_pause_outlasts_pause_between_waves(world: World, run_jobs: Run, 
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_unfinished_agents_are_tolerated_up_to_threshold(
-    world: World, run_jobs: Run, clock: stories.Clock
-) -> None:
+def test_unfinished_agents_are_tolerated_up_to_threshold(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 8)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=25))
     (silent, silent_api) = agents[0]
@@ -220,7 +218,7 @@ def test_unfinished_agents_fail_rollout_and_silent_agents_fail_its_rollback(
 
     assert state(second) == ("rolling_back", "timeout")
     assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them by not finishing within 600 s"
-    assert wanted(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
+    assert all_desired(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
     report_from_all(agents[1:4], "rolled_back", run_jobs)
     clock.forward(seconds=599)
     run_sweep(run_jobs)

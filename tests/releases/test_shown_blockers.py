@@ -1,4 +1,4 @@
-"""The blockers of a deployment, as the API and its page in the console show them, and as refusals name them."""
+"""The blockers of a deployment in the API, on its console page and in refusals."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.releases import stories
 from tests.worlds import ALL, World, plan
 
 pytestmark = pytest.mark.django_db
-# Open from now on for longer than anybody uses these tests.
+# The window opens now and stays open for longer than these tests will be used.
 WINDOW = {"start": "2026-01-01T00:00:00Z", "end": "2999-12-31T06:00", "reason": "weekend", "time_zone": "Etc/GMT-3"}
 UNTIL = "2999-12-31 03:00 UTC"
 
 
 @pytest.fixture
 def roomy(world: World) -> Environment:
-    """An environment for three deployments at once, with one agent."""
+    """An environment with one agent and a limit of three deployments in flight."""
     environment = world.environment("dev", "roomy", max_in_flight_deployments=3)
     stories.fleet(world, 1, environment)
     return environment
