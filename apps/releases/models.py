@@ -303,7 +303,7 @@ class AgentFailure(models.Model):
 
 
 class ProgressCount(models.Model):
-    """A change to the number of agents in a wave with the same progress. The sum of the rows is the current number.
+    """A change to the number of agents with the same wave and progress. The sum of the rows is the current number.
 
     A trigger on ``DeploymentAgent`` inserts rows and never updates them, so that reports do not wait for each other.
     The job ``releases.sum_progress`` replaces the rows with their sums (see ``services/progress.py``).

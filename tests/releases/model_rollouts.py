@@ -119,7 +119,7 @@ class Rollouts:
         late = set()
         for number, part in parts.items():
             waits = part.counted and part.progress not in ENDS and part.offered is not None
-            if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # waits
+            if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # not None
                 late.add(number)
                 part.progress = "failed"
                 part.failures[part.action] = "timeout" if part.action == "activate" else "rollback_timeout"
@@ -215,7 +215,7 @@ class Rollouts:
             return
         deployment.status, deployment.current = "rolled_back", False
         pipeline = deployment.bundle.pipeline
-        restored = self.deployments[deployment.restores]  # type: ignore[index]  # it rolls back
+        restored = self.deployments[deployment.restores]  # type: ignore[index]  # set by the rollback
         is_free = not any(d.current and d.bundle.pipeline == pipeline for d in self.deployments)
         if is_free and restored.status == "active" and restored.bundle.number not in self.bad:
             restored.current, restored.superseded_by = True, None

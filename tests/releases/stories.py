@@ -68,7 +68,8 @@ class Running:
 def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, list[ConfigBundle], list[Deployment]]:
     """Return a fleet in ``dev``, two config bundles, and deployments of the first ones, activated one by one.
 
-    Call this first in a test: it inserts rows that were recorded after the same audit events.
+    Call this first in a test. Later tests insert the rows that the first call recorded, which is only correct after the
+    same audit events.
     """
 
     def make() -> Running:

@@ -35,7 +35,7 @@ FINDINGS = {
     "freeze_window": "waits_for_freeze", "in_flight_limit": "waits_for_turn", "pipeline_busy": "waits_for_turn",
     "agents_busy": "waits_for_turn",
 }  # fmt: skip
-AHEAD_OF_UTC = timedelta(hours=3)  # in the time zone of the freeze windows
+AHEAD_OF_UTC = timedelta(hours=3)  # offset of the freeze windows' time zone
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Waiting(RuleBasedStateMachine):
         self.story.__enter__()
         self.requested: list[Requested] = []
         self.drained: set[int] = set()
-        self.window: tuple[datetime, datetime, bool] | None = None  # start, end, and whether it is daily
+        self.window: tuple[datetime, datetime, bool] | None = None  # start, end, and whether the window is daily
         self.limit = 1
 
     def teardown(self) -> None:
@@ -254,7 +254,7 @@ class Waiting(RuleBasedStateMachine):
         """Run the build, check whether it starts, and undo its changes."""
         with transaction.atomic():
             with pytest.MonkeyPatch.context() as patched, suppress(OSError):
-                patched.setattr(blobs, "put", _no_storage)  # the rest of a build takes most of its time
+                patched.setattr(blobs, "put", _no_storage)  # storing the bundle takes most of the time of a build
                 builds.build(str(each.pk))
             assert (self._statuses()[each.pk] != "approved") is starts
             transaction.set_rollback(True)

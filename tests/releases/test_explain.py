@@ -38,7 +38,7 @@ def next_codes(explanation: Any) -> list[str]:
 
 
 def at(explanation: Any, code: str) -> datetime:
-    """Return the time of the next event with that code."""
+    """Return the time of the next event that has this code."""
     (event,) = [event for event in explanation["next"] if event["code"] == code]
     return datetime.fromisoformat(event["at"])
 

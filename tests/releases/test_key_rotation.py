@@ -66,7 +66,7 @@ class Node:
                 self.signers.add(response.envelope["signatures"][0]["keyid"])
             return response
 
-        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # returns the same
+        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # same signature
 
     def stop(self) -> None:
         self.off.set()
@@ -226,7 +226,7 @@ def test_agent_accepts_bundle_whose_key_is_retired_during_download(
     monkeypatch.setattr(node.plane, "fetch_offer", late)
     monkeypatch.setattr(
         Keyring, "refresh_if_changed", lambda *_: None
-    )  # as if the heartbeat were before the rotation
+    )  # as if the heartbeat had come first
     node.agent.run_until_idle()
     run_jobs()
 

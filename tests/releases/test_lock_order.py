@@ -1,8 +1,8 @@
-"""Operations that lock several rows lock them in one order, so that none of two fails because of the other.
+"""Operations that lock several rows lock them in the same order, so that two of them cannot deadlock.
 
 The tests of the purge are about requests that found a row before its environment or project was deleted. The purge
-stops just before it deletes from one table, the request runs until it ends or waits, and the purge goes on. So if both
-took locks in different orders, each would wait for the other.
+stops just before it deletes from one table, the request runs until it finishes or waits, and the purge continues. If
+both acquired locks in different orders, they would deadlock.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) 
 def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
     actor = world.admin.actor
     world.agent(name="z")
-    second, _ = world.agent(name="a")  # its id is the larger one, its name the smaller one
+    second, _ = world.agent(name="a")  # the larger id, but the smaller name
     token, _ = enrollment.create_enrollment_token(environment=world.dev, max_uses=2, replace=True, actor=actor)
     requests = [Enrollment(token=token, environment=world.dev, name=name, actor=actor) for name in ("a", "z")]
     with ThreadPoolExecutor(2) as threads:

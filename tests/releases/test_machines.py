@@ -143,7 +143,7 @@ ALLOWED = {
     "retry": "cleared aborted",
     "rollback": "deploying paused active failed cleared break_glass",
 }
-# The text in the error messages of requests that are refused for other reasons than the status.
+# The text in the error messages of requests that are refused for reasons other than the status.
 OTHER_REFUSALS = {
     ("superseded", "rollback"): "superseded",
     ("paused", "pause"): "paused",
@@ -245,7 +245,7 @@ def digests() -> dict[str, str]:
 
 @cache
 def _digesting() -> str:
-    """Return the statement for ``digests``."""
+    """Return the SQL statement of ``digests``."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
         tables = [table for (table,) in cursor if table != "tenancy_ratecounter"]

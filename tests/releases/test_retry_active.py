@@ -93,7 +93,7 @@ def test_retry_can_be_limited_to_listed_agents(world: World) -> None:
     assert stories.progress(deployment) == ["failed", "offered", "active", "active"]
     assert deployment.timeline.get(event="retry").detail["agents"] == 1
     fleet_services.set_drained(agents[0][0], drained=True, reason="", actor=world.operator.actor)
-    for pk in (ids[0], ids[1], ids[2]):  # drained, offered again, active
+    for pk in (ids[0], ids[1], ids[2]):  # a drained, a retried and an active agent
         assert str(pk) in check_refused(world, deployment, "not_failed", pk)["detail"]
     stranger, _ = world.agent(world.prod)
     for pk in (stranger.pk, uuid7()):

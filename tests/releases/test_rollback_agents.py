@@ -100,12 +100,12 @@ def test_agents_restored_by_rollback_can_be_rolled_back_again(world: World, run_
     report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     third = stories.offered(world, three)
 
-    # The late joiner was not enlisted in the first deployment when that was rolled out. When the third deployment
-    # withdraws its offer, the late joiner is nevertheless assigned to the first one again.
+    # The late joiner was not part of the first deployment's rollout. It is nevertheless assigned to that deployment
+    # again when the third one withdraws its offer.
     world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
     assert stories.desired(joined) == (first.pk, "activate")
 
-    # A later rollback to the first deployment includes the late joiner too.
+    # A later rollback to the first deployment also includes the late joiner.
     clear = bundle_services.clear_known_bad
     clear(second.config_bundle, reason="mended", actor=world.admin.actor)
     again = stories.active(world, two, [*agents, (joined, api)])

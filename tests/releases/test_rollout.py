@@ -162,7 +162,7 @@ def test_agents_offline_at_start_do_not_count(world: World, run_jobs: Callable[[
 
     assert state(deployment) == ("active", "")
     assert list(deployment.agents.order_by("agent_id").values_list("counted", flat=True)) == [True, False]
-    # The offline agent gets the offer too, but no timeout applies to it.
+    # The offline agent also gets the offer, but no timeout applies to it.
     stories.set_offered_ago(deployment, 10_000, away)
     sweep()
     assert report(away_api, away, "active").status_code == 200
@@ -232,7 +232,7 @@ def test_agent_timeout_is_fixed_at_creation(world: World, run_jobs: Callable[[],
 
 
 def test_rollout_stops_when_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
-    """The same configuration is deployed again while the deployment before it is rolled back."""
+    """The same configuration is deployed again while the previous deployment is rolled back."""
     agents, (_, two), (first, second) = stories.running(world, 2, 2)
     again = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 

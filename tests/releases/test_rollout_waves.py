@@ -229,7 +229,7 @@ def test_unfinished_agents_fail_rollout_and_silent_agents_fail_its_rollback(
     assert state(second) == ("failed", "rollback_failed")
     assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
     assert stories.progress(second) == ["failed", *["rolled_back"] * 3, *["pending"] * 4]
-    # All agents are assigned what they ran before. The silent agent gets it when it comes back.
+    # All agents are assigned what they ran before. The silent agent gets that bundle when it is online again.
     assert {a["bundle_hash"] for a in stored_assignments(agents)} == {first.bundle_hash}
     first.refresh_from_db()
     assert first.is_current

@@ -47,7 +47,7 @@ def test_values_are_stored_as_json_and_read_as_type(world: World) -> None:
     for value, text in FORMS:
         model, name = COLUMNS[type(value)]
         if isinstance(value, ReplayTarget):
-            continue  # it is stored only inside the target of an approval
+            continue  # stored only inside the target of an approval
         row = model.objects.get()
         setattr(row, name, value)
         row.save(update_fields=[name])

@@ -241,7 +241,7 @@ def test_credential_with_one_altered_bit_is_refused(world: World, monkeypatch: p
     altered = list(_flips(text))
     assert len(altered) > 4000
     keys = signing_keys.key_set(world.organization.pk)
-    monkeypatch.setattr(signing_keys, "key_set", lambda _: keys)  # read once instead of 4,000 times
+    monkeypatch.setattr(signing_keys, "key_set", lambda _: keys)  # read the keys only once
 
     for one in altered:
         with pytest.raises(Refused) as refusal:

@@ -182,7 +182,7 @@ def test_concurrent_notifications_share_one_spread() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
-    for first in range(0, 3000, 200):  # as many as one notification names
+    for first in range(0, 3000, 200):  # as many agents as one notification has
         room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
 
     delays = sorted(waiter.delay_s for waiter in waiters)

@@ -1,4 +1,4 @@
-"""What agents run and have run."""
+"""The history of agents, and their counts."""
 
 from __future__ import annotations
 

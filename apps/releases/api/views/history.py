@@ -94,7 +94,7 @@ class FleetStateViewSet(_IntervalViewSet):
 
 
 class AgentSummaryViewSet(EnvironmentViewSet):
-    """The numbers of the environment's agents."""
+    """The agent counts of an environment."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
