@@ -45,7 +45,7 @@ def decide(world: World, person: Person, deployment: Deployment, decision: str =
     return person.api.post(path, {"deployment_id": str(deployment.pk), "decision": decision, **body})
 
 
-def lapse() -> None:
+def expire_approvals() -> None:
     Approval.objects.filter(status="pending").update(expires_at=timezone.now() - timedelta(seconds=1))
     sweep()
 
@@ -104,7 +104,7 @@ def test_another_person_can_approve_later(world: World, run_jobs: Callable[[], i
     assert response.json()["used_at"] is not None
     report(agents[0][1], agents[0][0], "active")
     run_jobs()
-    lapse()
+    expire_approvals()
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.is_current) == ("active", True)
@@ -126,7 +126,7 @@ def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[
 
     match how:
         case "expired":
-            lapse()
+            expire_approvals()
         case "denied":
             assert decide(world, world.reviewer, deployment, "deny", comment="no").status_code == 201
         case "revoked":
@@ -152,7 +152,7 @@ def test_unapproved_first_rollout_stops_and_becomes_known_bad(world: World, run_
     deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
 
-    lapse()
+    expire_approvals()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -170,7 +170,7 @@ def test_unapproved_first_deployment_stays_active_but_becomes_known_bad(
     report(api, agent, "active")
     run_jobs()
 
-    lapse()
+    expire_approvals()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -252,7 +252,7 @@ def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
 
     assert world.admin.api.post(world.path(world.prod, f"/deployments/{deployment.pk}/abort")).status_code == 200
     assert Approval.objects.get().status == "pending"
-    lapse()
+    expire_approvals()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -283,7 +283,7 @@ def test_sweep_enqueues_lost_rollback_job_again(world: World, run_jobs: Callable
     _, earlier, bundle = before(world, run_jobs)
     deployment = deploy(world, bundle)
     run_jobs()
-    lapse()
+    expire_approvals()
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM procrastinate_jobs")
 

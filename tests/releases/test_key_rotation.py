@@ -224,9 +224,7 @@ def test_agent_accepts_bundle_whose_key_is_retired_during_download(
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    monkeypatch.setattr(
-        Keyring, "refresh_if_changed", lambda *_: None
-    )  # as if the heartbeat had come first
+    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat had come first
     node.agent.run_until_idle()
     run_jobs()
 

@@ -265,9 +265,7 @@ def test_request_changes_status_and_records_or_nothing(story: str) -> None:
     approval = deployment.approval
     assert approval is not None
     for person in (world.operator, world.reviewer):
-        person.api.get(
-            "/api/v1/me"
-        )  # stores the time of the token's last use, which then stays for a minute
+        person.api.get("/api/v1/me")  # stores the time of the token's last use, which then stays for a minute
     before = digests()
 
     for action, allowed in ALLOWED.items():

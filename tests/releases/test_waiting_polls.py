@@ -206,7 +206,7 @@ def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoo
 
     deployment = stories.offered(world, world.bundle())
 
-    responses = [poll.finish() for poll in polls]  # they do not time out
+    responses = [poll.finish() for poll in polls]  # these polls do not time out
     agent_keys._listeners.pop()
     assert [response.json()["desired"]["deployment_id"] for response in responses] == [str(deployment.pk)] * len(fleet)
     assert [sorted(ids) for ids in notified if ids] == [sorted(agent.pk for agent, _ in fleet)]

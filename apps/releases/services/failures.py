@@ -16,7 +16,7 @@ from byteor.engine.failures import OTHER_CAUSES
 from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 
 MAX_CAUSES = 50
-AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
+AGENTS_FAILED = "agents_failed"  # event name of a timeline entry
 _MAX_TIMELINE_CAUSES = 5  # causes in one timeline entry
 _PHASE_STARTS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
 # The agent still has the offer that failed: it has been neither retried nor rolled back since.
@@ -31,7 +31,7 @@ class Cause:
     detail: str
     count: int
     still_failed: int
-    agents: list[UUID]  # the first five ids
+    agents: list[UUID]  # the ids of the first five agents
 
 
 def find_causes(deployment: Deployment) -> list[Cause]:

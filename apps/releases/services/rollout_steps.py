@@ -177,7 +177,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout, and roll it back if its strategy says so and there is a deployment to restore."""
+    """Fail a rollout, and roll it back if its strategy requires that and there is a deployment to restore."""
     failed = fail(deployment, reason, detail)
     # With an empty target there is no agent to roll back, and a rollback would make the configuration known bad.
     must_roll_back = deployment.strategy.auto_rollback and reason != "empty_target"

@@ -247,7 +247,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         "progress": "The agent's progress.",
         "offered_at": "When the deployment was last offered to the agent. Null if it has no offer.",
         "tuning": "How much of the tuning profile the agent could apply.",
-        "detail": "The detail of the agent's last report, such as the reason for a failure. Empty after a new offer.",
+        "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "
             "agent is retried or rolled back. Null if the agent has never failed in this deployment."
