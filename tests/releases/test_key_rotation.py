@@ -147,7 +147,7 @@ def test_agents_accept_bundles_despite_rotations_between_waves(world: World, sta
     until(lambda: done.count() == 2)
 
     # Rotate with the normal delay: agents that are online have the next key before it signs. The key becomes active at
-    # its time, even if the worker stores the new status later.
+    # its activation time, even if the worker stores the new status later.
     fourth = rotate(world)
     until(lambda: all(node.knows(fourth.kid) for node in (one, two, three)))
     assert signing_keys.key_set(world.organization.pk).active.kid == third.kid
