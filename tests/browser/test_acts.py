@@ -177,7 +177,7 @@ def test_deployment_can_be_paused_resumed_and_aborted(world: World, run_jobs: Ca
     assert deployment.paused_at is not None
     assert buttons() == ["Resume", "Abort"]
     again = client.post(act(deployment, "pause"), YES, follow=True)
-    assert shown_messages(again) == [("error", "quotes v1 to prod: The deployment is paused already.")]
+    assert shown_messages(again) == [("error", "quotes v1 to prod: The deployment is already paused.")]
     client.post(act(deployment, "resume"), YES)
     deployment.refresh_from_db()
     assert deployment.paused_at is None

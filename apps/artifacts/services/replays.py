@@ -81,7 +81,7 @@ def request(
         person=person_behind(actor),
     )
     if credential is not None:
-        row.approval = approvals.check_handed_in_credential(
+        row.approval = approvals.check_submitted_credential(
             credential,
             environment,
             approval_subject(row),
