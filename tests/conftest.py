@@ -245,7 +245,7 @@ def _fresh_process() -> Iterator[None]:
     limits.forget()
     anonymous.callers = anonymous.AnonymousCallers()
     metrics.TEXT.forget()
-    agent_keys.forget_all()
+    agent_keys.clear()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()
     yield

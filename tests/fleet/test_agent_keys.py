@@ -201,14 +201,14 @@ class AlwaysCurrent(Notices):
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
     """Return a cache of its own, without pauses."""
-    monkeypatch.setattr(module, "STORM_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.0)
     return AgentKeys(AlwaysCurrent())
 
 
 def test_storm_of_unknown_keys_shares_queries_and_keeps_little(
     at_once: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STORM_PAUSE_S", 0.3)
+    monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.3)
     monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
     read, calls = module._statement.run, []
 

@@ -193,7 +193,7 @@ def test_first_reader_needs_the_same_queries_for_one_note_and_for_many(world: Wo
 
 
 def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "AT_ONCE", 2)
+    monkeypatch.setattr(facts, "BATCH_SIZE", 2)
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(5)]
     for status in ("degraded", "failed"):
         Heartbeat.objects.update(status=status, last_seen_at=timezone.now())
