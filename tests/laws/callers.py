@@ -36,7 +36,7 @@ class Caller:
     is_member: bool = True  # or a stranger
 
     def status(self, operation: Operation, *, on_prod: bool = True) -> int:
-        """Return how the operation must answer: 404, 403 or ``ADMITTED``."""
+        """Return how the operation must response: 404, 403 or ``ADMITTED``."""
         if not operation.is_tenant:
             return ADMITTED if self.family in operation.families else 403
         role = self.in_organization
@@ -110,7 +110,7 @@ def disagreements(
     """Yield how the operation treats callers otherwise than the table says.
 
     Callers that it must refuse send a valid call, which must write nothing. The others send a parameter that does not
-    exist: the answer to that comes after the check of permissions, and nothing is done. ``ids`` names a path that is
+    exist: the response to that comes after the check of permissions, and nothing is done. ``ids`` names a path that is
     not in prod.
     """
     path = path_of(operation, tenants, ids or tenants.home.ids())
@@ -127,7 +127,7 @@ def disagreements(
             if response.streaming:
                 response.getvalue()  # reading a file to its end closes it
         if not is_right:
-            yield f"{operation} answers {response.status_code} to {caller.name}, not {status}"
+            yield f"{operation} responses {response.status_code} to {caller.name}, not {status}"
     if writes() != before:
         yield f"{operation} writes although it refuses"
 

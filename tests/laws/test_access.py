@@ -49,11 +49,11 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_every_operation_has_a_call() -> None:
+def test_every_operation_has_described_call() -> None:
     assert {(o.method, o.path) for o in operations()} == CALLS.keys()
 
 
-def test_every_operation_and_role_has_a_rule() -> None:
+def test_every_operation_and_role_has_rule() -> None:
     documented = {
         operation["operationId"]: (method.upper(), path)
         for path, methods in document()["paths"].items()
@@ -86,7 +86,7 @@ def test_permitted_caller_succeeds(operation: Operation, tenants: Tenants) -> No
 
 
 @every_operation
-def test_call_without_a_credential_is_refused(operation: Operation, tenants: Tenants) -> None:
+def test_call_without_credential_is_refused(operation: Operation, tenants: Tenants) -> None:
     before = writes()
 
     response = send(operation, tenants, Api(None))
@@ -118,7 +118,7 @@ def test_invalid_credential_is_refused(operation: Operation, tenants: Tenants) -
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if MACHINES & set(o.families)], ids=str)
-def test_agent_of_another_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
+def test_agent_of_other_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
     before = writes()
     for place in (tenants.sibling, tenants.cousin, tenants.abroad.place):
         stranger = place.agent_api if operation.families == (Family.AGENT,) else place.enroller
@@ -138,7 +138,7 @@ def test_agent_cannot_read_another_agent(tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if "{" in o.path], ids=str)
-def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -> None:
+def test_wrong_id_in_path_returns_404(operation: Operation, tenants: Tenants) -> None:
     home = tenants.home.ids()
     # Real ids of another environment, another project and another tenant, and an unknown id.
     elsewhere = {
@@ -175,11 +175,13 @@ def test_token_of_another_person_is_not_found(tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize("operation", PEOPLE, ids=str)
-def test_callers_are_admitted_as_the_table_says(operation: Operation, tenants: Tenants, callers: list[Caller]) -> None:
+def test_callers_are_admitted_according_to_permission_table(
+    operation: Operation, tenants: Tenants, callers: list[Caller]
+) -> None:
     assert list(disagreements(operation, callers, tenants)) == []
 
 
-def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
+def test_callers_are_admitted_according_to_table_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
     dev = {**tenants.home.ids(), "env_id": tenants.home.dev.pk}
     for operation in IN_A_TENANT:
         if operation.call.on_prod:
@@ -189,7 +191,7 @@ def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Calle
 @pytest.mark.parametrize(
     ("operation", "asks_for"), [(o, each) for o in operations() for each in o.call.further], ids=str
 )
-def test_request_for_more_needs_a_further_permission(operation: Operation, asks_for: str, tenants: Tenants) -> None:
+def test_extended_request_requires_further_permission(operation: Operation, asks_for: str, tenants: Tenants) -> None:
     path = path_of(operation, tenants, tenants.home.ids())
     further = operation.call.further[asks_for]
     body = further.body(tenants.home.place)
@@ -212,7 +214,7 @@ WEAKENED_BEFORE = {
 }  # fmt: skip
 
 
-def test_every_weakened_view_is_noticed(
+def test_every_weakened_permission_is_detected(
     tenants: Tenants, callers: list[Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, unnoticed = [], []
@@ -231,7 +233,7 @@ def test_every_weakened_view_is_noticed(
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if o.call.scope], ids=str)
-def test_agent_key_needs_the_scope(operation: Operation, tenants: Tenants) -> None:
+def test_agent_key_requires_scope(operation: Operation, tenants: Tenants) -> None:
     keys = AgentKey.objects.filter(agent=tenants.home.place.agent)
     [scopes] = keys.filter(revoked_at=None).values_list("scopes", flat=True)[:1]
     keys.update(scopes=[scope for scope in scopes if scope != operation.call.scope])
@@ -252,7 +254,7 @@ def test_viewer_has_read_permissions_only() -> None:
     assert not writing & MATRIX[Role.VIEWER]
 
 
-def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_action_without_declared_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     before = writes()
     for operation in PEOPLE:
         undeclared = {name: each for name, each in operation.view.operations.items() if name != operation.action}

@@ -106,8 +106,10 @@ def check_shown(world: World, console: Client, approval: Approval, label: str, e
     return fact
 
 
-def check_binds(answer: Any, approval: Approval) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.binding"), answer.json()
+def check_binds(response: Any, approval: Approval) -> None:
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.binding"), (
+        response.json()
+    )
     approval.refresh_from_db()
     assert approval.used_at is None
 
@@ -194,14 +196,14 @@ def hand_in(world: World, asked: Asked, body: dict[str, Any]) -> Any:
 
 
 def check_serves(world: World, asked: Asked, body: dict[str, Any]) -> Deployment:
-    answer = hand_in(world, asked, body)
-    assert (answer.status_code, answer.json().get("status")) == (201, "approved"), answer.json()
-    deployment = Deployment.objects.get(pk=answer.json()["id"])
+    response = hand_in(world, asked, body)
+    assert (response.status_code, response.json().get("status")) == (201, "approved"), response.json()
+    deployment = Deployment.objects.get(pk=response.json()["id"])
     deployments.abort(deployment, actor=world.operator.actor)
     return deployment
 
 
-def test_each_field_of_a_deployment_is_bound_or_need_not_be(world: World, console: Client) -> None:
+def test_each_deployment_field_is_bound_or_exempt(world: World, console: Client) -> None:
     prod = world.prod
     bound = bound_of_deployments(world, prod)
     assert sorted([*bound, *NOT_BOUND_OF_DEPLOYMENTS]) == fields_of("createDeployment")
@@ -224,7 +226,7 @@ def test_each_field_of_a_deployment_is_bound_or_need_not_be(world: World, consol
         check_serves(world, asked, asked.body)
 
 
-def test_reason_to_override_a_freeze_is_bound_in_both_directions(world: World) -> None:
+def test_freeze_override_reason_is_bound_in_both_directions(world: World) -> None:
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     world.agent(world.prod)
     overriding = {**basis, "override_freeze": {"reason": "outage"}}
@@ -234,7 +236,7 @@ def test_reason_to_override_a_freeze_is_bound_in_both_directions(world: World) -
         check_binds(hand_in(world, asked, other), asked.approval)
 
 
-def test_fields_of_deployments_that_need_not_be_bound(world: World) -> None:
+def test_exempt_deployment_fields_may_change(world: World) -> None:
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     asked = approved_deployment(world, world.prod, {**basis, "note": "one"})
@@ -265,7 +267,7 @@ def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None
     check_shown(world, console, approved_deployment(world, world.prod, basis).approval, "Agent timeout", second)
 
 
-def test_approval_serves_no_request_under_a_stricter_policy(world: World) -> None:
+def test_approval_is_refused_under_stricter_policy(world: World) -> None:
     environment = world.environment("prod", "lenient", allow_self_approval=True)
     world.agent(environment)
     basis = {"config_bundle_id": str(world.bundle(environment).pk), "target": {"all": True}}
@@ -292,9 +294,7 @@ def test_approval_serves_no_request_under_a_stricter_policy(world: World) -> Non
     ],
     ids=str,
 )
-def test_build_refuses_a_deployment_that_was_altered(
-    world: World, run_jobs: Callable[[], int], altered: dict[str, Any]
-) -> None:
+def test_build_refuses_altered_deployment(world: World, run_jobs: Callable[[], int], altered: dict[str, Any]) -> None:
     world.agent(world.prod)
     deployment = world.deployment(world.bundle(world.prod))
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
@@ -316,9 +316,9 @@ def test_build_refuses_a_deployment_that_was_altered(
 def captured(world: World, environment: Environment, spec_kv: str, name: str, payload: bytes) -> Artifact:
     agent, api = world.agent(environment, name)
     bundle = incidents.incident(spec_kv, quotes_in=incidents.journal([payload, payload]))
-    answer = incidents.upload(api, agent, bundle, kind="incident_bundle")
+    response = incidents.upload(api, agent, bundle, kind="incident_bundle")
     run_jobs()
-    artifact = Artifact.objects.get(pk=answer.json()["id"])
+    artifact = Artifact.objects.get(pk=response.json()["id"])
     assert artifact.status == "verified", artifact.reasons
     return artifact
 
@@ -332,7 +332,7 @@ def approved_replay(world: World, artifact: Artifact, body: dict[str, Any]) -> A
     return Asked(Approval.objects.get(replay_id=made.json()["id"]), body)
 
 
-def test_each_field_of_an_execute_replay_is_bound_or_need_not_be(world: World, console: Client) -> None:
+def test_each_execute_replay_field_is_bound_or_exempt(world: World, console: Client) -> None:
     environment = create_environment(world)
     older, newer = (create_version(world, environment, "http_post:http://127.0.0.1:9/hook") for _ in range(2))
     artifact = captured(world, environment, newer.spec_kv, "one", b"x")

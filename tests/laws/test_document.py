@@ -81,18 +81,18 @@ every_documented = pytest.mark.parametrize(
 )
 
 
-def test_the_reference_has_45_operations() -> None:
+def test_reference_has_45_operations() -> None:
     assert len({(method, path) for method, path, _ in REFERENCE}) == 45
 
 
 @pytest.mark.parametrize(("method", "path", "scheme"), REFERENCE)
-def test_document_has_the_operation_of_the_reference(method: str, path: str, scheme: str | None) -> None:
+def test_document_contains_each_operation_of_reference(method: str, path: str, scheme: str | None) -> None:
     operation = document()["paths"][path][method.lower()]
 
     assert operation.get("security", []) == ([{scheme: []}] if scheme else [])
 
 
-def test_document_has_exactly_the_routed_operations() -> None:
+def test_document_contains_exactly_routed_operations() -> None:
     api = {(method, path) for method, path, _ in documented() if path.startswith("/api/")}
 
     assert api == {(o.method, o.path) for o in operations()}
@@ -111,7 +111,7 @@ def test_operation_ids_are_unique() -> None:
 
 
 @every_documented
-def test_operation_documents_its_purpose_and_its_errors(method: str, path: str, operation: dict[str, Any]) -> None:
+def test_operation_documents_its_purpose_and_errors(method: str, path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"].keys()
 
     assert 10 <= len(operation["summary"]) <= 120
@@ -125,7 +125,7 @@ def test_operation_documents_its_purpose_and_its_errors(method: str, path: str, 
 
 
 @every_documented
-def test_every_body_has_a_valid_example(method: str, path: str, operation: dict[str, Any]) -> None:
+def test_every_body_has_valid_example(method: str, path: str, operation: dict[str, Any]) -> None:
     place = ("paths", path, method.lower())
     bodies: list[tuple[tuple[str, ...], Any]] = [
         ((*place, "responses", code), body) for code, body in operation["responses"].items()
@@ -145,7 +145,7 @@ def test_every_body_has_a_valid_example(method: str, path: str, operation: dict[
     assert seen or path.startswith("/auth/")
 
 
-def test_document_is_the_same_on_every_run(tmp_path: Path) -> None:
+def test_document_is_reproducible(tmp_path: Path) -> None:
     """Another process, in which sets have another order than in this one, generates the same bytes."""
     file = tmp_path / "openapi.json"
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"

@@ -79,7 +79,7 @@ WITH_QUERY = [(o, p["name"]) for o in operations() for p in parameters(o, "query
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if any(parameters(o, "query"))], ids=str)
-def test_parameters_are_enforced(operation: Operation, tenants: Tenants) -> None:
+def test_parameter_schemas_are_enforced(operation: Operation, tenants: Tenants) -> None:
     caller = permitted_caller(operation, tenants)
     texts: dict[tuple[str, bool], list[str]] = {}
     for parameter in parameters(operation, "query"):

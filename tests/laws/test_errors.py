@@ -39,7 +39,7 @@ def test_every_declared_error_is_documented(operation: Operation) -> None:
 
 
 @every_operation
-def test_specific_error_is_documented_only_where_it_is_declared(operation: Operation) -> None:
+def test_specific_error_is_documented_only_where_declared(operation: Operation) -> None:
     declared = {str(error.status) for error in operation.view.errors_of(operation.action)}
     reads = operation.method in {"GET", "DELETE"}
 
@@ -54,7 +54,7 @@ def test_declaration_names_routed_actions_only(view: Any, name: str) -> None:
     assert set(vars(view)[name]) <= routed
 
 
-def test_generator_of_the_document_names_no_action() -> None:
+def test_document_generator_names_no_action() -> None:
     actions = {operation.action for operation in operations()} - {"content"}  # also a keyword of OpenAPI
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))

@@ -15,7 +15,7 @@ def sort(imports: dict[str, set[str]]) -> list[str]:
     return list(TopologicalSorter(imports).static_order())
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     graph = grimp.build_graph(*PACKAGES)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
 

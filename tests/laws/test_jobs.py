@@ -111,14 +111,14 @@ def _members(hint: Any) -> tuple[object, ...]:
     return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
-def test_every_name_is_declared_once_and_registered() -> None:
+def test_every_job_name_is_declared_once_and_registered() -> None:
     names = [kind.name for kind in declared()]
 
     assert sorted(names) == sorted(set(names))
     assert set(names) == {name for name in KINDS if not name.startswith("test.")}
 
 
-def test_name_of_a_job_is_written_once() -> None:
+def test_job_names_appear_only_in_declarations() -> None:
     """The code contains the name of a job only in its declaration, and never builds the name from parts."""
     names = {kind.name for kind in declared()}
     written = [
@@ -133,7 +133,7 @@ def test_name_of_a_job_is_written_once() -> None:
     assert [job for job in Job.__subclasses__() if job not in JOBS.values() and not job.name.startswith("test.")] == []
 
 
-def test_exactly_the_declared_jobs_are_enqueued() -> None:
+def test_exactly_declared_jobs_are_enqueued() -> None:
     found = {(f"{path.relative_to(ROOT)}:{line}", kind) for path in USERS for line, kind in enqueued(path)}
 
     assert [(place, kind) for place, kind in found if kind not in JOBS.values()] == []
@@ -162,7 +162,7 @@ def test_stored_names_and_arguments_do_not_change() -> None:
 
 @every_job
 @pytest.mark.django_db
-def test_registered_function_takes_the_declared_arguments(job: type[Job]) -> None:
+def test_registered_function_accepts_declared_arguments(job: type[Job]) -> None:
     kind = KINDS[job.name]
     of_a_row_that_is_gone = dict.fromkeys(signature(job).parameters, str(uuid7()))
     assert kind.gave_up is not None
@@ -175,7 +175,7 @@ def test_registered_function_takes_the_declared_arguments(job: type[Job]) -> Non
             kind.run(Claim(), **wrong)
 
 
-def test_second_function_for_a_job_is_refused() -> None:
+def test_second_function_for_job_is_refused() -> None:
     before = dict(KINDS)
 
     with pytest.raises(ValueError, match=r"^A function for the job releases\.build is registered already\.$"):

@@ -37,12 +37,12 @@ def single(each: Operation, row: dict[str, Any], tenants: Tenants) -> Any:
     )
 
 
-def test_every_long_column_is_large_or_has_a_bound() -> None:
+def test_every_long_column_is_declared_large_or_short() -> None:
     assert LARGE.isdisjoint(SHORT)
     assert long_columns().keys() == LARGE | SHORT
 
 
-def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenants) -> None:
+def test_lists_show_small_values_and_omit_large_ones(tenants: Tenants) -> None:
     shown: dict[Operation, set[str]] = {}
     for each in LISTS:
         small, fields = rows(each, tenants)[0], each.call.null

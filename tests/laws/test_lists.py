@@ -121,12 +121,12 @@ def filled(operation: Operation, tenants: Tenants, django_db_blocker: Any) -> It
 def queries(call: Callable[[], Any]) -> tuple[int, Any]:
     """Return how many statements ``call`` sent, and its result."""
     with CaptureQueriesContext(connection) as captured:
-        answer = call()
-    return len(captured), answer
+        result = call()
+    return len(captured), result
 
 
 @every_filled_list
-def test_number_of_queries_does_not_depend_on_the_rows(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_query_count_does_not_depend_on_number_of_rows(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
 
     for_one, one = queries(lambda: api.get(path + "?limit=1"))
@@ -168,7 +168,7 @@ def test_pages_in_both_directions_contain_every_row_once(operation: Operation, f
 
 
 @every_filled_list
-def test_a_list_starts_with_the_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_list_starts_with_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
     times = [row.get("created_at", row.get("timestamp")) for row in api.get(path + "?limit=200").json()["results"]]
 

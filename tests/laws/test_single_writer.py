@@ -108,7 +108,7 @@ def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
     ]
 
 
-def test_deployment_changes_its_status_only_with_a_timeline_entry() -> None:
+def test_deployment_status_changes_only_with_timeline_entry() -> None:
     folder = ROOT / "apps/releases"
     modules = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
 

@@ -44,7 +44,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", ["byteor", "byteor_cloud", "apps"])
-def test_parts_of_a_release_are_not_untyped_mappings(package: str) -> None:
+def test_release_values_are_not_untyped_mappings(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
 
     assert len(files) > 50

@@ -52,10 +52,10 @@ class Author:
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         connection.request("POST", f"{self.draft}/preview", json.dumps({"plan": plan} if plan else {}), headers)
         sent()
-        answer = connection.getresponse()
-        body = json.loads(answer.read())
+        response = connection.getresponse()
+        body = json.loads(response.read())
         connection.close()
-        return answer.status, body, answer.headers["Retry-After"]
+        return response.status, body, response.headers["Retry-After"]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def turn_taken(installation: Installation) -> Iterator[None]:
         yield
 
 
-def test_previews_of_a_large_graph_delay_nobody_else(server: Installation, author: Author) -> None:
+def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation, author: Author) -> None:
     neighbour = Fleet(server, "Neighbours")
     agent = neighbour.agent("edge-1")
     all_sent = Barrier(PREVIEWS + 1)
@@ -116,7 +116,7 @@ def test_previews_of_a_large_graph_delay_nobody_else(server: Installation, autho
     assert ended_before < PREVIEWS / 2
 
 
-def test_one_process_computes_at_a_time_on_a_host(server: Installation, author: Author) -> None:
+def test_one_process_per_host_computes_at_a_time(server: Installation, author: Author) -> None:
     with ThreadPoolExecutor(8) as pool:
         with turn_taken(server):
             waiting: list[Future[Any]] = [pool.submit(author.preview) for _ in range(8)]
@@ -130,7 +130,7 @@ def test_one_process_computes_at_a_time_on_a_host(server: Installation, author: 
     assert core.isdigit()  # so both could use no more than one core, even if both computed
 
 
-def test_killed_computation_is_503_and_the_next_one_works(server: Installation, author: Author) -> None:
+def test_killed_computation_returns_503_and_next_one_succeeds(server: Installation, author: Author) -> None:
     with ThreadPoolExecutor(1) as pool, turn_taken(server):
         waiting = pool.submit(author.preview)
         before = computing(server)
@@ -159,7 +159,7 @@ def _status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_results_are_those_of_the_compiler(author: Author) -> None:
+def test_preview_returns_result_of_compiler(author: Author) -> None:
     plans = [graph(60), graph(60, "idntity"), graph(300, "http_post:ftp://x"), {**graph(60), "target": "single_ring"}]
 
     for plan in plans:
@@ -167,13 +167,13 @@ def test_results_are_those_of_the_compiler(author: Author) -> None:
         assert author.preview(plan)[:2] == (200, expected)
 
 
-def test_malformed_large_body_names_its_fault(server: Installation, author: Author) -> None:
+def test_error_locates_fault_in_large_malformed_body(server: Installation, author: Author) -> None:
     body = b'{"plan": {"a": [' + b"1, " * 40_000 + b'"\\u0000"]}}'
     headers = {"Authorization": f"Bearer {author.fleet.token}", "Content-Type": "application/json"}
-    answer = requests.post(f"{server.base}{author.draft}/preview", data=body, headers=headers, timeout=PATIENCE_S)
+    response = requests.post(f"{server.base}{author.draft}/preview", data=body, headers=headers, timeout=PATIENCE_S)
 
-    assert answer.status_code == 400
-    [error] = answer.json()["errors"]
+    assert response.status_code == 400
+    [error] = response.json()["errors"]
     assert (error["code"], error["pointer"]) == ("character", "/plan/a/40000")
 
 
@@ -183,7 +183,7 @@ def waiting_for_turn(installation: Installation) -> set[int]:
     return {int(fields[5]) for fields in blocked} & computing(installation).keys()
 
 
-def test_promotion_waits_without_locks_and_notices_another_plan(server: Installation) -> None:
+def test_promotion_waits_without_locks_and_detects_changed_plan(server: Installation) -> None:
     author = Author(server, "Promoters")
     fleet = author.fleet
 
@@ -208,7 +208,7 @@ def test_promotion_waits_without_locks_and_notices_another_plan(server: Installa
     assert promote("third").status_code == 201
 
 
-def test_killed_api_process_leaves_no_child(server: Installation, author: Author) -> None:
+def test_killed_api_process_leaves_no_child_process(server: Installation, author: Author) -> None:
     with ThreadPoolExecutor(8) as pool, turn_taken(server):
         waiting = [pool.submit(_ignoring_errors, author.preview) for _ in range(8)]
         wait_until(lambda: len(set(computing(server).values())) == 2)
@@ -234,7 +234,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def test_stopping_server_answers_what_is_in_progress_and_ends_its_children(installation: Installation) -> None:
+def test_stopping_server_finishes_requests_and_leaves_no_child_process(installation: Installation) -> None:
     server = installation.serve(RATE_LIMIT="off")
     author = Author(installation, "Leaving")
     with ThreadPoolExecutor(4) as pool:

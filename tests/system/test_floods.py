@@ -43,7 +43,7 @@ def server() -> Iterator[Installation]:
 
 
 @pytest.mark.parametrize("send", [_without, _with_bad_tokens, _with_forged_cookies])
-def test_flood_is_refused_and_its_neighbours_are_not(
+def test_flood_is_refused_and_valid_callers_are_not(
     server: Installation, send: Callable[[requests.Session, str], requests.Response]
 ) -> None:
     token = server.bootstrap(send.__name__.strip("_").replace("_", "-"))["token"]
@@ -59,11 +59,11 @@ def test_flood_is_refused_and_its_neighbours_are_not(
         while not all(each.done() for each in floods):
             # Each on a new connection, so that both processes receive some, also one that has not seen the token yet.
             neighbours += [server.get(path, token).status_code for path in ("/api/v1/me", "/healthz", "/readyz")]
-        answers = sum((each.result() for each in floods), Counter[int]())
+        responses = sum((each.result() for each in floods), Counter[int]())
 
     assert set(neighbours) == {200}
-    assert answers.total() == REQUESTS
-    admitted = answers.total() - answers[429]
+    assert responses.total() == REQUESTS
+    admitted = responses.total() - responses[429]
     assert admitted <= PROCESSES * (PER_ADDRESS_BURST + PER_ADDRESS_PER_S * (time.monotonic() - began))
     log = server.output()
     assert "anonymous_requests_refused" in log

@@ -88,13 +88,13 @@ class Site:
             "healthz": send("GET", f"{base}/healthz"),
         }
 
-    def answers(self) -> dict[str, list[requests.Response]]:
-        """Send all requests at the same time, and return their answers once all have come."""
-        answers: dict[str, list[requests.Response]] = {}
+    def responses(self) -> dict[str, list[requests.Response]]:
+        """Send all requests at the same time, and return their responses once all have come."""
+        responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:
-            with suppress(requests.Timeout):  # then an answer is missing
-                answers.setdefault(name, []).append(send())
+            with suppress(requests.Timeout):  # then an response is missing
+                responses.setdefault(name, []).append(send())
 
         threads = [
             threading.Thread(target=run, args=request)
@@ -105,11 +105,11 @@ class Site:
             thread.start()
         for thread in threads:
             thread.join()
-        return answers
+        return responses
 
     def recovers(self) -> None:
         """Wait until every kind of request works again."""
-        wait_until(lambda: statuses(self.answers()) == WORKING)
+        wait_until(lambda: statuses(self.responses()) == WORKING)
 
 
 WORKING = {
@@ -120,11 +120,11 @@ HANGING = {name: {503} for name in WORKING} | {"healthz": {200}}
 TOO_MANY = {429: 401}  # attempts to sign in; the limit is counted in the database, too
 
 
-def statuses(answers: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
-    assert {name: len(found) for name, found in answers.items()} == dict.fromkeys(WORKING, TIMES)
+def statuses(responses: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
+    assert {name: len(found) for name, found in responses.items()} == dict.fromkeys(WORKING, TIMES)
     return {
-        name: {TOO_MANY.get(answer.status_code, answer.status_code) for answer in found}
-        for name, found in answers.items()
+        name: {TOO_MANY.get(response.status_code, response.status_code) for response in found}
+        for name, found in responses.items()
     }
 
 
@@ -169,8 +169,8 @@ def behind_pooler() -> Iterator[Site]:
         pooled.remove()
 
 
-def details(answers: list[requests.Response]) -> set[str]:
-    return {answer.json()["detail"] for answer in answers}
+def details(responses: list[requests.Response]) -> set[str]:
+    return {response.json()["detail"] for response in responses}
 
 
 def backends(site: Site, states: str = "%") -> list[int]:
@@ -227,34 +227,34 @@ def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
     acknowledged = deploy(site)
 
     with hang:
-        answers = site.answers()
+        responses = site.responses()
 
-    assert statuses(answers) == HANGING
-    assert details(answers["readyz"]) == {"Not ready: database."}
-    assert all(detail.startswith("The database ") for detail in details(answers["heartbeat"]))
+    assert statuses(responses) == HANGING
+    assert details(responses["readyz"]) == {"Not ready: database."}
+    assert all(detail.startswith("The database ") for detail in details(responses["heartbeat"]))
     for name in ("poll", "report", "list", "create"):
-        assert {answer.headers["Content-Type"] for answer in answers[name]} == {"application/problem+json"}
-        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers[name])
+        assert {response.headers["Content-Type"] for response in responses[name]} == {"application/problem+json"}
+        assert all(int(response.headers["Retry-After"]) > 0 for response in responses[name])
     site.recovers()
     finishes(site, acknowledged)
 
 
-def test_requests_are_answered_while_all_processes_of_the_database_hang(direct: Site) -> None:
+def test_requests_get_responses_while_database_hangs(direct: Site) -> None:
     hang_and_recover(direct, direct.stopped_database())
 
 
 def test_connections_do_not_run_out_or_leak(direct: Site) -> None:
     # For the second time, since the test above has stopped the database, too.
     with direct.stopped_database():
-        answers = direct.answers()
-    assert statuses(answers) == HANGING
+        responses = direct.responses()
+    assert statuses(responses) == HANGING
     direct.recovers()
 
     allowed = connections_needed(api_processes=2, threads=2, workers=1)
     wait_until(lambda: len(backends(direct)) <= allowed)
 
 
-def test_new_connections_that_hang_delay_nobody(direct: Site) -> None:
+def test_requests_get_responses_while_new_connections_hang(direct: Site) -> None:
     direct.recovers()
     present = backends(direct)
 
@@ -262,13 +262,13 @@ def test_new_connections_that_hang_delay_nobody(direct: Site) -> None:
         for pid in present:
             os.kill(pid, signal.SIGTERM)
         wait_until(lambda: all(has_ended(pid) for pid in present))
-        answers = direct.answers()
+        responses = direct.responses()
 
-    assert statuses(answers) == HANGING
+    assert statuses(responses) == HANGING
     direct.recovers()
 
 
-def test_connections_that_hang_are_replaced(direct: Site) -> None:
+def test_hanging_connections_are_replaced(direct: Site) -> None:
     """The processes behind the present connections stay stopped. The API and the worker's heartbeat use new ones."""
     direct.recovers()
     renewed = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '3 seconds'"
@@ -283,11 +283,11 @@ def test_connections_that_hang_are_replaced(direct: Site) -> None:
 
 
 @needs_pooler
-def test_requests_are_answered_while_the_pooler_hangs(behind_pooler: Site) -> None:
+def test_requests_get_responses_while_pooler_hangs(behind_pooler: Site) -> None:
     assert behind_pooler.pooler_pid is not None
     hang_and_recover(behind_pooler, stopped([behind_pooler.pooler_pid]))
 
 
 @needs_pooler
-def test_requests_are_answered_while_the_database_behind_the_pooler_hangs(behind_pooler: Site) -> None:
+def test_requests_get_responses_while_database_behind_pooler_hangs(behind_pooler: Site) -> None:
     hang_and_recover(behind_pooler, behind_pooler.stopped_database())

@@ -78,7 +78,7 @@ def post(host: Installation, path: str, token: str) -> requests.Response:
     return requests.post(host.base + path, json={}, headers=headers, timeout=PATIENCE_S)
 
 
-def test_only_hosts_with_the_installations_key_serve(database: Database) -> None:
+def test_only_host_with_master_key_of_installation_serves(database: Database) -> None:
     """Two hosts with different keys start on an empty database at the same moment, and one of them serves."""
     hosts = [database.host(), database.host()]
     servers = [
@@ -107,7 +107,7 @@ def test_only_hosts_with_the_installations_key_serve(database: Database) -> None
     assert NEW not in everything
 
 
-def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database: Database) -> None:
+def test_host_that_missed_master_key_rotation_changes_nothing(database: Database) -> None:
     first, second = database.host(), database.host()
     lagging = first.serve(**database.settings())
     made = first.bootstrap(**database.settings())
@@ -149,7 +149,7 @@ def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database:
     assert "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS" in last.stdout
 
 
-def test_serve_starts_once_the_database_is_there(database: Database) -> None:
+def test_serve_starts_when_database_becomes_available(database: Database) -> None:
     host = database.host()
     database.embedded.release()
     url = database.url.replace("byteor_cloud@", "byteor_cloud:hunter2@")
@@ -166,7 +166,7 @@ def test_serve_starts_once_the_database_is_there(database: Database) -> None:
     assert "hunter2" not in host.output()
 
 
-def test_serve_waits_while_the_database_hangs(database: Database) -> None:
+def test_serve_waits_while_database_hangs(database: Database) -> None:
     host = database.host()
     os.kill(database.installation.database_pid(), signal.SIGSTOP)
     try:
@@ -180,7 +180,7 @@ def test_serve_waits_while_the_database_hangs(database: Database) -> None:
     assert host.stop(server) == 0
 
 
-def test_serve_ends_at_once_while_it_waits(database: Database) -> None:
+def test_waiting_serve_stops_immediately(database: Database) -> None:
     host = database.host()
     server = start(host, database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
     wait_until(lambda: "byteor-cloud: waiting for the database 127.0.0.1:1/byteor: " in host.output())
@@ -190,7 +190,7 @@ def test_serve_ends_at_once_while_it_waits(database: Database) -> None:
     assert "Traceback" not in host.output()
 
 
-def test_serve_does_not_wait_for_a_database_that_does_not_exist(database: Database) -> None:
+def test_serve_does_not_wait_for_nonexistent_database(database: Database) -> None:
     host = database.host()
     done = host.manage(
         "serve",

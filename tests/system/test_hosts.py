@@ -125,7 +125,7 @@ def site(object_store: ObjectStore) -> Iterator[Site]:
     made.remove()
 
 
-def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
+def test_every_host_can_read_large_captures(site: Site) -> None:
     contents = {size: site.capture(size * MIB) for size in (5, 60)}
     ids = {}
     for size, content in contents.items():
@@ -157,15 +157,15 @@ def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
         assert replay["status"] == "succeeded"
 
 
-def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: ObjectStore) -> None:
-    """The store continues only after all answers have arrived, so that none of them can have waited for it."""
+def test_suspended_store_returns_503_and_recovers(site: Site, object_store: ObjectStore) -> None:
+    """The store continues only after all responses have arrived, so that none of them can have waited for it."""
     content = random.Random(0).randbytes(3 * MIB)
     known = site.upload(site.first, content, kind="diagnostic")
     path = f"artifacts/{known.json()['id']}/content"
 
     object_store.suspend()
     try:
-        answers = together(
+        responses = together(
             lambda: site.upload(site.first, b"other" + content, kind="diagnostic"),
             lambda: site.get(site.first, "/readyz"),
             lambda: site.get(site.second, path),
@@ -177,8 +177,10 @@ def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: 
     finally:
         object_store.resume()
 
-    assert [answer.status_code for answer in answers] == [503, 503, 503, 503, 503, 200, 200]
-    assert [answer.json()["detail"] for answer in answers if "/readyz" in answer.url] == ["Not ready: storage."] * 2
+    assert [response.status_code for response in responses] == [503, 503, 503, 503, 503, 200, 200]
+    assert [response.json()["detail"] for response in responses if "/readyz" in response.url] == [
+        "Not ready: storage."
+    ] * 2
     for host in (site.first, site.second):
         site.wait_for(host, "/readyz", lambda body: body["status"] == "ready")
         assert site.get(host, path).content == content

@@ -58,9 +58,9 @@ class Measured:
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         data = json.dumps(body) if body is not None else None
         url = self.fleet.base + (path if path.startswith("/api") else self.fleet.environment + path)
-        answer = requests.request(method, url, data=data, headers=headers, timeout=PATIENCE_S)
-        assert answer.status_code == status, (path, answer.text[:300])
-        return answer
+        response = requests.request(method, url, data=data, headers=headers, timeout=PATIENCE_S)
+        assert response.status_code == status, (path, response.text[:300])
+        return response
 
     def upload(self, agent: tuple[str, str], content: bytes, kind: str) -> str:
         """Upload an artifact, wait until the worker has checked it, and return its id."""
@@ -68,9 +68,9 @@ class Measured:
         kind_of_body = f"multipart/form-data; boundary={BOUNDARY}"
         headers = {"Authorization": f"Bearer {agent[1]}", "Content-Type": kind_of_body}
         url = f"{self.fleet.base}/api/v1/agents/{agent[0]}/artifacts"
-        answer = requests.post(url, data=form(fields, content), headers=headers, timeout=PATIENCE_S)
-        assert answer.status_code == 201, answer.text[:300]
-        path = f"/artifacts/{answer.json()['id']}"
+        response = requests.post(url, data=form(fields, content), headers=headers, timeout=PATIENCE_S)
+        assert response.status_code == 201, response.text[:300]
+        path = f"/artifacts/{response.json()['id']}"
         wait_until(lambda: self.ask("GET", path).json()["status"] != "received")
         assert self.ask("GET", path).json()["status"] == "verified", self.ask("GET", path).text
         return path
@@ -81,7 +81,7 @@ def padded(plan: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "description": "x" * (BODY - len(json.dumps(plan)) - 2000)}
 
 
-def test_largest_requests_take_bounded_memory(installation: Installation) -> None:
+def test_largest_requests_use_bounded_memory(installation: Installation) -> None:
     server = Measured(installation)
     assert server.pids.keys() == {"API", "worker"}
     large, padding = graph(4000), padded(PLAN)
@@ -107,7 +107,7 @@ def test_largest_requests_take_bounded_memory(installation: Installation) -> Non
     assert {what: grown for what, grown in server.grown.items() if max(grown.values()) > MOST} == {}
 
 
-def test_largest_captures_take_bounded_memory(installation: Installation) -> None:
+def test_largest_captures_use_bounded_memory(installation: Installation) -> None:
     server = Measured(installation)
     agent = server.fleet.agent("edge-1")
     draft = server.ask("POST", "/drafts", {"name": "small", "plan": PLAN}, status=201).json()

@@ -48,7 +48,7 @@ def not_ready(response: Any) -> str:
     return detail
 
 
-def test_readyz_is_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
+def test_readyz_returns_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
     response = Client().get("/readyz")
 
     assert (response.status_code, response.json()) == (200, {"status": "ready", "sealing": sealing.in_force()})
@@ -73,7 +73,7 @@ def test_healthz_uses_neither_database_nor_storage(
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-def test_readyz_names_a_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # in every thread
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database."
@@ -92,7 +92,7 @@ def test_readyz_names_missing_migrations() -> None:
     assert Client().get("/readyz").status_code == 200
 
 
-def test_readyz_names_another_master_key(settings: Any) -> None:
+def test_readyz_names_wrong_master_key(settings: Any) -> None:
     old, new = settings.CONFIG, replace(settings.CONFIG, master_key=b"n" * 32)
     settings.CONFIG = new
     assert not_ready(Client().get("/readyz")) == "Not ready: master key."
@@ -103,19 +103,19 @@ def test_readyz_names_another_master_key(settings: Any) -> None:
     assert Client().get("/readyz").status_code == 200
 
 
-def test_readyz_names_a_missing_master_key_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_missing_master_key_file(settings: Any, tmp_path: Path) -> None:
     settings.CONFIG = replace(settings.CONFIG, master_key=tmp_path / "master_key")
 
     assert not_ready(Client().get("/readyz")) == "Not ready: master key."
 
 
-def test_readyz_names_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_readyz_names_the_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("in the way")
     settings.STORAGES = settings.STORAGES | {
         "default": {
@@ -134,7 +134,7 @@ def test_readyz_names_all_missing_dependencies(monkeypatch: pytest.MonkeyPatch) 
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
 
 
-def test_readyz_leaves_no_file_in_the_storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_leaves_no_file_in_storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.STORAGES = settings.STORAGES | {
         "default": {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -152,7 +152,7 @@ def test_readyz_leaves_no_file_in_the_storage(settings: Any, tmp_path: Path, mon
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-def test_check_that_hangs_runs_once_and_hides_no_other() -> None:
+def test_hanging_check_runs_once_and_does_not_hide_others() -> None:
     go_on = threading.Event()
     runs: list[None] = []
 
@@ -171,7 +171,7 @@ def test_check_that_hangs_runs_once_and_hides_no_other() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_connection_closed_by_the_server_is_not_used_again() -> None:
+def test_connection_closed_by_database_is_not_used_again() -> None:
     def backend_pid() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")

@@ -92,7 +92,7 @@ def site(running: Installation) -> Site:
 
 
 @pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.ROLLOUT])
-def test_every_agent_is_healthy_at_the_end_of_each_scenario(site: Site, scenario: Scenario) -> None:
+def test_all_agents_are_healthy_at_end_of_scenario(site: Site, scenario: Scenario) -> None:
     results = site.simulate(scenario)
 
     assert (results["scenario"], results["healthy"], results["errors"]) == (scenario, AGENTS, 0)
@@ -106,7 +106,7 @@ def test_every_agent_is_healthy_at_the_end_of_each_scenario(site: Site, scenario
     assert {(agent["liveness"], agent["status"]) for agent in seen} == {("online", "healthy")}
 
 
-def test_keys_are_kept_for_their_owner_only(site: Site) -> None:
+def test_key_file_is_readable_only_by_its_owner(site: Site) -> None:
     site.simulate(Scenario.STEADY, seconds=1)
 
     assert stat.S_IMODE(site.keys.stat().st_mode) == 0o600
@@ -123,7 +123,7 @@ def seed_of_failures(bundle_hash: str) -> int:
     return next(seed for seed in count() if failing(seed) == FAILING)
 
 
-def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
+def test_simulated_rollout_has_expected_failures(site: Site) -> None:
     target, environment = site.target, site.target.environment
     draft = target.call("POST", f"{environment}/drafts", {"name": "quotes", "plan": PLAN})["id"]
     version = target.call("POST", f"{environment}/drafts/{draft}/version", {})["id"]
@@ -146,7 +146,7 @@ def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
     assert progress.count("failed") == rollout["failed on purpose"]
 
 
-def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None:
+def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:
     environment = site.target.environment.removeprefix("/api/v1/")
     there = {"url": site.installation.base, "environment": environment}
     unknown = "bor_enr_" + site.token[8:-8] + "00000000"
@@ -167,7 +167,7 @@ def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None
         refuse("argument --", **there, **option)
 
 
-def test_exit_code_and_output_of_the_command(site: Site) -> None:
+def test_failed_command_prints_one_line_and_exits_1(site: Site) -> None:
     began = time.monotonic()
     done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
 
@@ -177,7 +177,7 @@ def test_exit_code_and_output_of_the_command(site: Site) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_revoked_agent_makes_the_run_fail(site: Site) -> None:
+def test_command_fails_when_agent_key_is_revoked(site: Site) -> None:
     site.target.call("GET", site.target.environment)
     victim = site.agents()[0]["id"]
     site.target.call("POST", f"{site.target.environment}/agents/{victim}/rotate-key")

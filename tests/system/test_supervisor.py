@@ -128,7 +128,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signal_lets_every_child_end_gracefully(supervise: Supervise, number: signal.Signals) -> None:
+def test_stop_signal_stops_every_child_gracefully(supervise: Supervise, number: signal.Signals) -> None:
     supervised = supervise(GRACEFUL, GRACEFUL)
     pids = {supervised.pid(), supervised.pid()}
 
@@ -155,7 +155,7 @@ def test_ready_is_printed_once_when_every_probe_succeeds(supervise: Supervise, t
     assert "ready" not in output
 
 
-def test_restarts_of_a_failing_child_are_delayed_more_and_more(supervise: Supervise) -> None:
+def test_restart_delays_of_failing_child_increase(supervise: Supervise) -> None:
     supervised = supervise(PATIENT)
     pids = [supervised.pid()]
 
@@ -172,7 +172,7 @@ def test_restarts_of_a_failing_child_are_delayed_more_and_more(supervise: Superv
     assert not any(map(is_alive, pids))
 
 
-def test_child_that_ran_long_is_restarted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_running_child_is_restarted_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_STEADY_SECONDS", 0.0)
     kept = supervisor._SupervisedChild(supervisor.Child("steady", [sys.executable, "-c", ""], {}))
 
@@ -194,7 +194,7 @@ def test_restart_does_not_affect_other_children(supervise: Supervise) -> None:
     assert is_alive(pids[1])
 
 
-def test_failed_child_is_logged_with_its_exit_code(supervise: Supervise) -> None:
+def test_failed_child_is_logged_with_exit_code(supervise: Supervise) -> None:
     supervised = supervise(FAILING)
     supervised.pid()
     supervised.pid()
@@ -205,7 +205,7 @@ def test_failed_child_is_logged_with_its_exit_code(supervise: Supervise) -> None
     assert logged[0] == "child0 ended unexpectedly (exit code 3); restarting it in 0 s"
 
 
-def test_descendants_of_a_dead_child_are_killed(supervise: Supervise) -> None:
+def test_descendants_of_killed_child_are_killed(supervise: Supervise) -> None:
     supervised = supervise(PARENT)
     grandchild = supervised.pid()
 
@@ -214,7 +214,7 @@ def test_descendants_of_a_dead_child_are_killed(supervise: Supervise) -> None:
     wait_until_gone(grandchild)
 
 
-def test_child_that_ignores_the_stop_is_killed_after_the_deadline(supervise: Supervise) -> None:
+def test_child_that_ignores_stop_signal_is_killed_after_deadline(supervise: Supervise) -> None:
     supervised = supervise(STUBBORN, stop_seconds=0.5)
     pid = supervised.pid()
 
@@ -225,7 +225,7 @@ def test_child_that_ignores_the_stop_is_killed_after_the_deadline(supervise: Sup
     assert not is_alive(pid)
 
 
-def test_second_stop_signal_kills_at_once(supervise: Supervise) -> None:
+def test_second_stop_signal_kills_children_immediately(supervise: Supervise) -> None:
     supervised = supervise(STUBBORN)
     supervised.pid()
     supervised.process.send_signal(signal.SIGINT)
@@ -238,7 +238,7 @@ def test_second_stop_signal_kills_at_once(supervise: Supervise) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-def test_children_of_a_killed_supervisor_end(supervise: Supervise) -> None:
+def test_children_stop_when_supervisor_is_killed(supervise: Supervise) -> None:
     supervised = supervise(PATIENT, GRACEFUL)
     pids = [supervised.pid(), supervised.pid()]
 
@@ -248,5 +248,5 @@ def test_children_of_a_killed_supervisor_end(supervise: Supervise) -> None:
         wait_until_gone(pid)
 
 
-def test_the_back_off_grows_to_half_a_minute() -> None:
+def test_restart_delay_grows_to_30_seconds() -> None:
     assert supervisor._RESTART_DELAYS == (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)

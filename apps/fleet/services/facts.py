@@ -268,7 +268,7 @@ def count_states(environments: Environments) -> States:
 
 
 def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
-    """Count the states of the environments' agents. ``by_drift`` says how many there are, so online ones are not read."""
+    """Count the environments' agents by state. ``by_drift`` counts all of them, so that only late agents are read."""
     found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
     word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),

@@ -17,7 +17,7 @@ from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
 
 
-def test_data_survives_a_stop(folder: Path) -> None:
+def test_data_survives_server_stop(folder: Path) -> None:
     first = EmbeddedPostgres(folder)
     url = first.acquire()
     execute(url, "CREATE TABLE kept AS SELECT 'Grüße' AS word")
@@ -31,7 +31,7 @@ def test_data_survives_a_stop(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_database_is_utf8_with_a_fixed_sort_order(server: EmbeddedPostgres) -> None:
+def test_database_is_utf8_with_fixed_sort_order(server: EmbeddedPostgres) -> None:
     url = server.acquire()
 
     [row] = execute(
@@ -51,7 +51,7 @@ def test_other_accounts_cannot_connect(server: EmbeddedPostgres) -> None:
     assert execute(url, "SHOW listen_addresses") == [("",)]
 
 
-def test_concurrent_commands_share_one_server_and_the_last_one_stops_it(folder: Path) -> None:
+def test_concurrent_commands_share_server_that_last_one_stops(folder: Path) -> None:
     with command(folder) as one, command(folder) as two, command(folder) as three:
         assert one.url() == two.url() == three.url()
         first = postmaster(folder)
@@ -63,7 +63,7 @@ def test_concurrent_commands_share_one_server_and_the_last_one_stops_it(folder: 
     assert is_stopped(folder)
 
 
-def test_starting_and_ending_commands_never_find_a_stopped_server(folder: Path) -> None:
+def test_concurrent_starts_and_stops_never_find_stopped_server(folder: Path) -> None:
     failures: list[Exception] = []
 
     def come_and_go() -> None:
@@ -86,7 +86,7 @@ def test_starting_and_ending_commands_never_find_a_stopped_server(folder: Path) 
     assert is_stopped(folder)
 
 
-def test_next_command_stops_the_server_of_a_killed_command(folder: Path) -> None:
+def test_next_command_stops_server_of_killed_command(folder: Path) -> None:
     killed = Command(folder)
     url = killed.url()
     execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
@@ -127,7 +127,7 @@ def test_next_command_starts_after_command_and_server_were_killed(folder: Path) 
     assert is_stopped(folder)
 
 
-def test_stale_process_id_is_not_mistaken_for_the_server(folder: Path) -> None:
+def test_stale_process_id_is_not_mistaken_for_server(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     sockets = Path(unquote(server.acquire().partition("host=")[2].partition("&")[0]))
     lines = (folder / "postgres/data/postmaster.pid").read_text().splitlines()
@@ -144,7 +144,7 @@ def test_stale_process_id_is_not_mistaken_for_the_server(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_server_that_was_started_manually_is_not_stopped(folder: Path) -> None:
+def test_manually_started_server_is_not_stopped(folder: Path) -> None:
     by_hand = EmbeddedPostgres(folder)
     by_hand.acquire()
     # The lock file is hidden, as if pg_ctl had started the server.
@@ -160,7 +160,7 @@ def test_server_that_was_started_manually_is_not_stopped(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_only_the_first_start_creates_a_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_first_start_creates_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     run = embedded._run
 

@@ -26,7 +26,7 @@ as_nobody = pytest.mark.skipif(
 
 
 @as_nobody
-def test_plain_user_can_run_the_database(folder: Path) -> None:
+def test_plain_user_can_run_database(folder: Path) -> None:
     os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
     data_dir = folder / "their own"
 
@@ -45,7 +45,7 @@ def test_plain_user_can_run_the_database(folder: Path) -> None:
 
 
 @as_nobody
-def test_folder_of_another_account_is_refused_by_name(folder: Path) -> None:
+def test_error_names_account_without_access_to_folder(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.acquire()
     server.release()
@@ -58,7 +58,7 @@ def test_folder_of_another_account_is_refused_by_name(folder: Path) -> None:
 
 
 @as_nobody
-def test_user_id_without_an_account_is_refused(folder: Path) -> None:
+def test_user_id_without_account_is_refused(folder: Path) -> None:
     folder.chmod(0o777)
 
     stranger = Command(folder / "var", user=12345)
@@ -67,7 +67,7 @@ def test_user_id_without_an_account_is_refused(folder: Path) -> None:
 
 
 @as_root
-def test_root_runs_the_database_as_nobody_without_opening_private_folders(folder: Path) -> None:
+def test_root_runs_database_as_nobody_and_keeps_folders_private(folder: Path) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700)
     outside = folder / "outside"

@@ -28,7 +28,7 @@ from tests.system.jobs.queue_steps import (
 )  # fmt: skip
 
 
-def test_job_is_taken_over_when_the_heartbeat_is_too_old() -> None:
+def test_job_of_worker_with_old_heartbeat_is_taken_over() -> None:
     enqueue(Note(word="orphan"), once="key", serial="s")
     kill_its_worker()
     enqueue(Note(word="twin"), once="key", serial="s")
@@ -38,7 +38,7 @@ def test_job_is_taken_over_when_the_heartbeat_is_too_old() -> None:
     assert (ran, waiting()) == (["orphan", "twin"], [])
 
 
-def test_starting_worker_leaves_jobs_of_a_live_worker_alone() -> None:
+def test_starting_worker_does_not_take_over_jobs_of_live_worker() -> None:
     """This includes a worker without a database session, since only its heartbeat counts."""
     enqueue(Note(word="running"))
     kill_its_worker()
@@ -49,7 +49,7 @@ def test_starting_worker_leaves_jobs_of_a_live_worker_alone() -> None:
     assert (ran, waiting()) == ([], [("test.note", "doing")])
 
 
-def test_worker_survives_the_loss_of_all_sessions() -> None:
+def test_worker_survives_loss_of_all_database_sessions() -> None:
     enqueue(Hold())
     with Running(heartbeat_s=0.1, stalled_after_s=30):
         wait_until(lambda: ran)
@@ -67,7 +67,7 @@ def test_worker_survives_the_loss_of_all_sessions() -> None:
     assert ran[1:] == ["wrote"]
 
 
-def test_run_that_was_taken_over_cannot_record_its_end() -> None:
+def test_run_that_lost_its_job_cannot_record_result() -> None:
     enqueue(Hold())
     with Running(heartbeat_s=3600, stalled_after_s=3600):  # it cannot renew its heartbeat
         wait_until(lambda: ran)
@@ -110,7 +110,7 @@ def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
     assert outcomes == ["mine", "lost"]
 
 
-def test_insist_retries_during_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_until_stored_retries_during_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_S", 0.01)
     run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0, ""), 1)
     claim = claims.HeldClaim(run, lambda: True)
@@ -151,7 +151,7 @@ def test_stop_waits_for_jobs_and_requeues_slow_ones() -> None:
     assert (ran, waiting()) == (["blocked"] * 2, [])
 
 
-def test_worker_deletes_its_row_and_lock_file_at_the_end() -> None:
+def test_stopping_worker_deletes_its_row_and_lock_file() -> None:
     work()
 
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]

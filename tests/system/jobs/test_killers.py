@@ -36,7 +36,7 @@ def die(times: int) -> None:
         maintain_queue()
 
 
-def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
+def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
     delays = []
 
@@ -66,7 +66,7 @@ def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
     assert (ran, waiting()) == (["poison"], [])
 
 
-def test_jobs_behind_a_killer_are_deleted_with_it() -> None:
+def test_job_waiting_behind_killer_is_deleted() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
     kill_its_worker()
     enqueue(Note(word="poison"), serial="s", once="s")
@@ -81,7 +81,7 @@ DECLARED = {job.name: job for job in Job.__subclasses__()}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_kind_of_job_ends_as_a_dead_letter(name: str) -> None:
+def test_each_kind_of_job_can_become_dead_letter(name: str) -> None:
     periodic = KINDS[name].periodic
     if periodic is not None:
         jobs.enqueue_tick(periodic, 0)
@@ -98,7 +98,7 @@ def test_each_kind_of_job_ends_as_a_dead_letter(name: str) -> None:
         assert waiting() == [(name, "failed")]
 
 
-def test_graceful_stop_does_not_count_as_a_kill() -> None:
+def test_graceful_stop_does_not_count_as_kill() -> None:
     enqueue(Note(word="poison"))
     die(3)
     execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '15 s'")

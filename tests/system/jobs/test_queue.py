@@ -41,7 +41,7 @@ def test_successful_job_is_deleted() -> None:
     assert (ran, waiting()) == (["a"], [])
 
 
-def test_a_change_that_rolls_back_leaves_no_job() -> None:
+def test_rolled_back_transaction_enqueues_no_job() -> None:
     with transaction.atomic():
         enqueue(Note(word="a"))
         enqueue(Note(word="b"), once="key")
@@ -50,7 +50,7 @@ def test_a_change_that_rolls_back_leaves_no_job() -> None:
     assert waiting() == []
 
 
-def test_one_job_waits_per_once_key() -> None:
+def test_at_most_one_job_waits_per_once_key() -> None:
     for _ in range(3):
         enqueue(Note(word="a"), once="a")
     enqueue(Note(word="b"), once="b")
@@ -62,7 +62,7 @@ def test_one_job_waits_per_once_key() -> None:
     assert len(waiting()) == 1
 
 
-def test_jobs_of_one_serial_key_run_one_at_a_time_in_order() -> None:
+def test_jobs_with_same_serial_key_run_one_at_a_time_in_order() -> None:
     for number in range(8):
         enqueue(Note(word=str(number)), serial="s")
 
@@ -71,7 +71,7 @@ def test_jobs_of_one_serial_key_run_one_at_a_time_in_order() -> None:
     assert ran == [str(number) for number in range(8)]
 
 
-def test_job_that_started_before_the_commit_is_enqueued_again() -> None:
+def test_job_that_started_before_commit_is_enqueued_again() -> None:
     enqueue(Note(word="early"), once="key")
 
     with transaction.atomic():
@@ -86,7 +86,7 @@ def test_job_that_started_before_the_commit_is_enqueued_again() -> None:
     assert ran == ["early", "late"]
 
 
-def test_running_worker_starts_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_worker_starts_new_job_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "POLL_S", 3600)
     with Running():
         for number in range(20):
@@ -114,7 +114,7 @@ def test_full_lane_does_not_delay_other_lanes() -> None:
 
 
 @pytest.mark.parametrize("lane", [lane for lane in JobLane if lane is not JobLane.HOUSEKEEPING])
-def test_one_organization_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_organization_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "lane", lane)
     greedy, other = uuid7(), uuid7()
     for _ in range(8):
@@ -127,7 +127,7 @@ def test_one_organization_never_has_all_slots_of_a_lane(lane: JobLane, monkeypat
         assert ran.count("greedy") == jobs.SLOTS[lane] // 2
 
 
-def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
+def test_organizations_take_turns_regardless_of_queue_length() -> None:
     """Fifty organizations wait at most one round each, although another has a thousand jobs in front."""
     greedy, others = uuid7(), [uuid7() for _ in range(50)]
     with transaction.atomic():
@@ -149,7 +149,7 @@ def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
 
 
 @pytest.mark.parametrize("lane", [lane for lane in JobLane if lane is not JobLane.HOUSEKEEPING])
-def test_one_person_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_person_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "lane", lane)
     greedy, other = uuid7(), uuid7()
     for _ in range(8):
@@ -162,7 +162,7 @@ def test_one_person_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: py
         assert ran.count("greedy") == jobs.SLOTS[lane] // 2
 
 
-def test_person_at_the_limit_does_not_hold_up_colleagues() -> None:
+def test_person_at_limit_does_not_delay_colleagues() -> None:
     """Their jobs wait in the same queue, behind those of the person."""
     greedy, shared = uuid7(), uuid7()
     enqueue(Block(who="greedy"), uuid7(), person=greedy)
@@ -176,7 +176,7 @@ def test_person_at_the_limit_does_not_hold_up_colleagues() -> None:
         assert ran == ["greedy", "colleague"]
 
 
-def test_people_take_turns_however_many_organizations_one_has() -> None:
+def test_people_take_turns_regardless_of_number_of_organizations() -> None:
     greedy = uuid7()
     with transaction.atomic():
         for number in range(100):
@@ -191,7 +191,7 @@ def test_people_take_turns_however_many_organizations_one_has() -> None:
     assert len(ran) == 110
 
 
-def test_jobs_of_the_previous_release_have_no_person_and_run() -> None:
+def test_jobs_of_previous_release_run_without_person() -> None:
     execute(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES (%s, 'test.note', '{\"word\": \"old\"}')",
         jobs.queue_of(JobLane.RELEASES, uuid7()),
@@ -202,7 +202,7 @@ def test_jobs_of_the_previous_release_have_no_person_and_run() -> None:
     assert (ran, waiting()) == (["old"], [])
 
 
-def test_job_keeps_its_person_when_it_is_retried() -> None:
+def test_retried_job_keeps_its_person() -> None:
     person = uuid7()
     enqueue(Note(word="a"), uuid7(), person=person)
     kill_its_worker()
@@ -214,7 +214,7 @@ def test_job_keeps_its_person_when_it_is_retried() -> None:
 
 @pytest.mark.parametrize("statement", [DUE_LANES, FETCH], ids=["due", "fetch"])
 @pytest.mark.parametrize("is_full", [False, True])
-def test_cost_of_a_fetch_does_not_grow_with_the_queue(statement: str, is_full: bool) -> None:
+def test_fetch_cost_does_not_depend_on_queue_length(statement: str, is_full: bool) -> None:
     """Measured in rows that PostgreSQL reads for one fetch, not in time."""
 
     def rows(waiting_jobs: int) -> float:
@@ -243,13 +243,13 @@ def _actual_rows(node: dict[str, Any]) -> float:
     return float(looked_at * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
 
 
-def test_the_names_of_queues_fit_procrastinates_channels() -> None:
+def test_queue_names_fit_into_notification_channel_names() -> None:
     for lane in JobLane:
         owner = None if lane is JobLane.HOUSEKEEPING else uuid7()
         assert len(f"procrastinate_queue_v1#{jobs.queue_of(lane, owner)}") <= 63
 
 
-def test_worker_has_a_connection_for_every_thread() -> None:
+def test_worker_has_connection_for_every_thread() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == connections.WORKER_THREADS
     pool = connection.settings_dict["OPTIONS"]["pool"]
     # Two API processes and a worker beside each other, and some for people (the default max_connections = 100).

@@ -99,7 +99,7 @@ def busy_connections(server: Installation, request: bytes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["probes", "polls", "lists"])
-def test_neighbour_is_answered_while_connections_never_pause(
+def test_busy_connections_do_not_starve_other_callers(
     server: Installation, busy: Target, quiet: Target, kind: str
 ) -> None:
     path, token = {
@@ -114,7 +114,7 @@ def test_neighbour_is_answered_while_connections_never_pause(
             use(quiet)
 
 
-def test_idle_connections_of_one_address_lock_nobody_out(server: Installation, quiet: Target) -> None:
+def test_idle_connections_of_one_address_do_not_block_other_callers(server: Installation, quiet: Target) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4_096)), hard))
     key = f"Authorization: Bearer {quiet.agent_key}\r\n"
@@ -173,9 +173,7 @@ def send(server: Installation, method: str, path: str, token: str, name: str, bo
     return connection
 
 
-def test_requests_that_keep_slots_leave_some_to_other_organizations(
-    server: Installation, busy: Target, quiet: Target
-) -> None:
+def test_slow_requests_leave_slots_to_other_organizations(server: Installation, busy: Target, quiet: Target) -> None:
     draft = busy.call("POST", f"{busy.environment}/drafts", {"name": "locked", "plan": PLAN})["id"]
     quiet.call("GET", f"{quiet.environment}/drafts")  # from now on the server knows whose token this is
     postgres = EmbeddedPostgres(server.data_dir)
@@ -196,7 +194,7 @@ def test_requests_that_keep_slots_leave_some_to_other_organizations(
                 path = f"{busy.environment}/drafts/{draft}"
                 connections.append(send(server, "PUT", path, busy.token, f"many-{number:04}", body))
             wait_until(are_waiting)
-            for _ in range(3):  # each answer shows that the server has read what had arrived before
+            for _ in range(3):  # each response shows that the server has read what had arrived before
                 assert server.get("/healthz").status_code == 200
             connections.append(send(server, "GET", f"{quiet.environment}/drafts", quiet.token, "few-0000"))
             wait_until(lambda: "few-0000" in ends(server))
