@@ -1,4 +1,4 @@
-"""The OpenAPI document is complete, valid and reproducible, and has every operation of the public reference."""
+"""The OpenAPI document is complete, valid and reproducible, and contains every operation of the public reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.openapi import document, validator
 from tests.resources import A, E, O, P
 
 ROOT = Path(__file__).parents[2]
-# The public API reference, line by line, with full paths.
+# The operations of the public API reference, with full paths and security schemes.
 REFERENCE = [
     ("GET", "/readyz", None),
     ("GET", "/healthz", None),
@@ -70,7 +70,7 @@ REFERENCE = [
 
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield method, path and operation of the whole document."""
+    """Yield the method, path and description of each operation in the document."""
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
@@ -146,7 +146,7 @@ def test_every_body_has_valid_example(method: str, path: str, operation: dict[st
 
 
 def test_document_is_reproducible(tmp_path: Path) -> None:
-    """Another process, in which sets have another order than in this one, generates the same bytes."""
+    """A process with another hash seed, in which sets have another order, generates the same bytes."""
     file = tmp_path / "openapi.json"
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     command = [sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn", "--format", "openapi-json"]

@@ -1,4 +1,4 @@
-"""The texts of the OpenAPI document: every operation, parameter, field and tag is named and described."""
+"""The texts of the OpenAPI document: every operation, parameter, field and tag has a name and a description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document lists exactly the declared errors of the views, and its generator knows no view by name."""
+"""The OpenAPI document lists exactly the errors that the views declare, and its generator names no view."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.laws.calls import Operation, operations
 from tests.openapi import document
 
 every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
-# Only some operations have these errors, so a view must have declared each of them.
-PARTICULAR = {"411", "412", "422", "507"}
+# Only some operations return these statuses, so their views must declare them.
+SPECIFIC = {"411", "412", "422", "507"}
 
 
 def documented(operation: Operation) -> set[str]:
-    """Return the error statuses that the document lists for an operation."""
+    """Return the error statuses in the document of an operation."""
     responses = document()["paths"][operation.path][operation.method.lower()]["responses"]
     return {status for status in responses if status[0] in "45"}
 
 
 def declarations() -> list[Any]:
-    """Return each declaration by action in the routed views and their bases: the class and the attribute's name."""
+    """Return the declarations by action in routed views and their bases, as pairs of class and attribute name."""
     found = {base for operation in operations() for base in operation.view.__mro__}
     made = [(base, name) for base in found for name in ("operations", "mixin_errors") if vars(base).get(name)]
     return sorted(made, key=lambda each: (each[0].__qualname__, each[1]))
@@ -43,7 +43,7 @@ def test_specific_error_is_documented_only_where_declared(operation: Operation) 
     declared = {str(error.status) for error in operation.view.errors_of(operation.action)}
     reads = operation.method in {"GET", "DELETE"}
 
-    assert documented(operation) & PARTICULAR == declared & PARTICULAR
+    assert documented(operation) & SPECIFIC == declared & SPECIFIC
     assert not reads or ("409" in documented(operation)) is ("409" in declared)
 
 
@@ -55,7 +55,7 @@ def test_declaration_names_routed_actions_only(view: Any, name: str) -> None:
 
 
 def test_document_generator_names_no_action() -> None:
-    actions = {operation.action for operation in operations()} - {"content"}  # also a keyword of OpenAPI
+    actions = {operation.action for operation in operations()} - {"content"}  # an OpenAPI keyword as well
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))
     texts = {

@@ -1,4 +1,4 @@
-"""The imports of the whole product. The order of packages is checked by the contracts in pyproject.toml."""
+"""The imports of all modules have no cycles. The contracts in pyproject.toml check the order of packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("byteor", "byteor_cloud", "apps")
 
 
 def sort(imports: dict[str, set[str]]) -> list[str]:
-    """Return the modules in an order in which each comes after what it imports. Raises CycleError."""
+    """Return the modules so that each follows the modules that it imports. Raises CycleError."""
     return list(TopologicalSorter(imports).static_order())
 
 

@@ -1,4 +1,4 @@
-"""Names that installations have stored: what an earlier release signed or encrypted must be accepted by this one."""
+"""Names that installations have stored. This release must accept what earlier releases signed or encrypted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from apps.tenancy.services import vault
 from tests.worlds import World
 
 BACKENDS = ["apps.tenancy.sessions.Accounts", "django.contrib.auth.backends.ModelBackend"]
-SESSION_SALT = "django.contrib.sessions.SessionStore"  # it ends with the name of the class in SESSION_ENGINE
+SESSION_SALT = "django.contrib.sessions.SessionStore"  # ends with the name of the class in SESSION_ENGINE
 FORM_SALT = "apps.tenancy.console.forms"
 ROW, ORGANIZATION = UUID(int=1), UUID(int=2)
 # A row of each encrypted column, and the text that its ciphertext is bound to.
@@ -37,7 +37,7 @@ SEALED: dict[str, tuple[models.Model, str]] = {
 
 
 def browser(user: User, backend: str = BACKENDS[0]) -> Client:
-    """Return a browser with a session that is stored as earlier releases stored it."""
+    """Return a client whose session is stored in the format of earlier releases."""
     values = {
         "_auth_user_id": str(user.pk),
         "_auth_user_backend": backend,

@@ -198,7 +198,7 @@ class AgentKeys:
         return key.offer_tag if self._source.is_current() and self._keys.get(key.digest) is key else None
 
     def keep_tag(self, key: KnownKey, tag: str, *, changes: int) -> None:
-        """Cache the ETag of an offer that was read when ``key.offer_changes`` was ``changes``, unless it has changed."""
+        """Cache the ETag of an offer that was read when ``key.offer_changes`` was ``changes``, unless it changed."""
         if key.offer_changes == changes:
             key.offer_tag = tag
 
