@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Installation:
-    """A data folder, and functions that run commands on it."""
+    """A data folder, and methods that run commands and servers on it."""
 
-    most_files: int | None = None
-    """How many files each process of a server may open; None for no limit of ours."""
+    max_files: int | None = None
+    """The number of files that each server process may open, or None for the system's limit."""
 
     def __init__(self, *, is_prepared: bool = True) -> None:
         """Create the folder. A prepared one contains a migrated database and the static files."""
@@ -77,8 +77,8 @@ class Installation:
                 stderr=log,
             )
         self.servers.append(process)
-        if self.most_files is not None:  # the API's processes read the limit when they start, much later
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.most_files, self.most_files))
+        if self.max_files is not None:  # API processes start much later and read the limit then
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.max_files, self.max_files))
         wait_until(lambda: self.output().count("byteor-cloud: serving") > earlier or process.poll() is not None)
         assert process.poll() is None, self.output()
         return process

@@ -1,4 +1,4 @@
-"""Agents of a running installation."""
+"""An environment and its agents in a running installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.conftest import Installation
 
 
 class Fleet:
-    """An installation with an environment, and its agents, used through the public API."""
+    """An environment of an installation and its agents, used through the public API."""
 
     def __init__(self, installation: Installation, org: str = "Fleet", **settings: str) -> None:
         self.base = installation.base

@@ -1,4 +1,4 @@
-"""The agents' layer in a server with two processes: revocations, and a drain. Faults under load: ``tests/crash``."""
+"""The agent path in a server with two processes: revoked keys, and a graceful stop. See tests/crash for faults."""
 
 from __future__ import annotations
 
@@ -78,26 +78,26 @@ def test_fast_path_responds_like_gunicorn(running: Installation, fleet: Fleet) -
         ("POST", "heartbeat", b"{", key),
         ("POST", "heartbeat", b"{}", "bor_agt_x"),
         ("GET", "deployment", None, key),
-        ("GET", "deployment", None, fleet.token),  # Django refuses it
+        ("GET", "deployment", None, fleet.token),  # Django refuses this credential
     ]
 
-    def responses(odd: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
-        """Return the responses on one connection. gunicorn parses requests with an odd header."""
+    def responses(extra: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
+        """Return the responses on one connection. With an unusual header, gunicorn parses the requests."""
         connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
         found = []
-        for method, what, body, token in agent_requests:
-            headers = {"Authorization": f"Bearer {token}", **odd}
+        for method, resource, body, token in agent_requests:
+            headers = {"Authorization": f"Bearer {token}", **extra}
             if body is not None:
                 headers["Content-Type"] = "application/json"
-            connection.request(method, f"/api/v1/agents/{agent_id}/{what}", body, headers)
+            connection.request(method, f"/api/v1/agents/{agent_id}/{resource}", body, headers)
             response = connection.getresponse()
             response.read()
-            kept = {
+            compared = {
                 name: value
                 for name, value in response.headers.items()
                 if name not in {"Date", "X-Request-ID", "Content-Length"} and not name.startswith("X-RateLimit-")
             }
-            found.append((response.status, kept))
+            found.append((response.status, compared))
         connection.close()
         return found
 

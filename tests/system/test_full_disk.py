@@ -1,4 +1,4 @@
-"""Tests of a server on a full disk: reads succeed, writes are refused, and no process ends."""
+"""Tests of a server on a full disk: reads succeed, writes are refused, and no process stops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SmallDisk(Installation):
                 file.write(b"x" * max(1, min(1 << 20, free - leave)))
 
     def empty(self) -> None:
-        """Remove the file that fills the disk."""
+        """Delete the file that fills the disk."""
         self._ballast.unlink()
 
     def call(self, method: str, path: str, token: str | None, **options: Any) -> requests.Response:
@@ -109,7 +109,7 @@ def test_server_on_full_disk_refuses_writes_and_loses_no_data(disk: SmallDisk) -
     artifact = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("a", b"kept")}, **upload)
     assert artifact.status_code == 201, artifact.text
     before = disk.processes()
-    assert len(before) >= 5  # the supervisor, gunicorn and its two processes, the worker
+    assert len(before) >= 5  # the supervisor, gunicorn, two API processes and the worker
 
     disk.fill()
 
@@ -144,11 +144,11 @@ def test_server_on_full_disk_refuses_writes_and_loses_no_data(disk: SmallDisk) -
         ready = disk.call("GET", "/readyz", None)
         assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage, disk.")
 
-    # The counters of every process work, also for series that are new.
+    # The counters of all processes work, even for new series.
     def counts(name: str, number: int) -> bool:
         return parsed(disk.call("GET", "/metrics", None).text).get(name, 0) >= number
 
-    # Each process keeps the text of the metrics for a second.
+    # Each process caches the text of the metrics for a second.
     wait_until(lambda: counts("byteor_django_http_responses_total_by_status_total{503}", len(writes) * 3))
     wait_until(lambda: counts("byteor_denied_requests_total{401}", 3))
     assert disk.processes() == before

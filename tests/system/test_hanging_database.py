@@ -1,6 +1,6 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-Each test continues the processes only after all requests were answered. So a request that waits for them fails.
+The tests continue the processes only after all requests have got responses. So a request that waits for them fails.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.worlds import PLAN
 needs_pooler = pytest.mark.skipif(
     PROGRAM is None, reason="NO PGBOUNCER: these tests did not run (apt-get install pgbouncer)"
 )
-# Each request is sent several times, so that both API processes get it and requests wait for slots.
+# Each kind of request is sent several times, so that both API processes get some and requests wait for slots.
 TIMES = 4
 
 
 class Site:
-    """A running installation with an agent, a person in the console, and access to the database without the server."""
+    """A running installation with agents, a signed-in person, and direct access to the database."""
 
     def __init__(self, fleet: Fleet, installation: Installation, direct_url: str, settings: dict[str, str]) -> None:
         self.fleet, self.installation, self.direct_url = fleet, installation, direct_url
@@ -57,13 +57,13 @@ class Site:
 
     @contextmanager
     def stopped_database(self) -> Iterator[None]:
-        """Stop all processes of PostgreSQL, first the one that would start others meanwhile."""
+        """Stop all processes of PostgreSQL, beginning with the one that could start others."""
         main = self.installation.database_pid()
         with stopped([main]), stopped(children(main)):
             yield
 
     def calls(self, number: int) -> dict[str, Callable[[], requests.Response]]:
-        """Return functions that send one request of each kind."""
+        """Return a function for each kind of request that sends it."""
         base, environment = self.fleet.base, self.fleet.environment
         agent = self.agents[number]
         of_agent = {"Authorization": f"Bearer {agent[1]}"}
@@ -89,11 +89,11 @@ class Site:
         }
 
     def responses(self) -> dict[str, list[requests.Response]]:
-        """Send all requests at the same time, and return their responses once all have come."""
+        """Send all requests at the same time, and return the responses when all have arrived."""
         responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:
-            with suppress(requests.Timeout):  # then an response is missing
+            with suppress(requests.Timeout):  # the response is missing then, which the caller notices
                 responses.setdefault(name, []).append(send())
 
         threads = [
@@ -107,7 +107,7 @@ class Site:
             thread.join()
         return responses
 
-    def recovers(self) -> None:
+    def wait_for_recovery(self) -> None:
         """Wait until every kind of request works again."""
         wait_until(lambda: statuses(self.responses()) == WORKING)
 
@@ -117,7 +117,7 @@ WORKING = {
     "sign-in": {401}, "readyz": {200}, "healthz": {200},
 }  # fmt: skip
 HANGING = {name: {503} for name in WORKING} | {"healthz": {200}}
-TOO_MANY = {429: 401}  # attempts to sign in; the limit is counted in the database, too
+TOO_MANY = {429: 401}  # after many sign-ins, the limit refuses them; it also needs the database
 
 
 def statuses(responses: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
@@ -130,7 +130,7 @@ def statuses(responses: dict[str, list[requests.Response]]) -> dict[str, set[int
 
 @contextmanager
 def stopped(pids: Iterable[int]) -> Iterator[None]:
-    """Stop processes, and continue them at the end."""
+    """Stop processes during the block, and continue them at its end."""
     pids = list(pids)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -174,16 +174,16 @@ def details(responses: list[requests.Response]) -> set[str]:
 
 
 def backends(site: Site, states: str = "%") -> list[int]:
-    """Return the processes of PostgreSQL that serve the installation's connections, in states LIKE ``states``."""
+    """Return the ids of PostgreSQL's processes for the installation's connections whose state is LIKE ``states``."""
     of_connections = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     return [pid for (pid,) in site.ask(f"SELECT pid {of_connections} AND state LIKE '{states}'")]
 
 
 @contextmanager
 def stopped_connections(site: Site) -> Iterator[None]:
-    """Stop the processes that serve the installation's connections, at a moment when all of them are idle.
+    """Stop PostgreSQL's processes for the installation's connections while all of them are idle.
 
-    One that is stopped in a transaction would keep its locks, and requests would wait for them on any connection.
+    A process stopped in a transaction would keep its locks, and requests on any connection would wait for them.
     """
     with ExitStack() as hanging:
 
@@ -197,23 +197,23 @@ def stopped_connections(site: Site) -> Iterator[None]:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, also if its parent, which is stopped, has not asked for its exit code."""
+    """Return whether a process has ended, even if its stopped parent has not reaped it."""
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
 def deploy(site: Site) -> str:
-    """Request a deployment, which a job of the worker builds."""
+    """Request a deployment, whose bundle a job builds. Returns its id."""
     call, environment = site.fleet.call, site.fleet.environment
     draft = call("POST", f"{environment}/drafts", {"name": f"quotes-{os.urandom(4).hex()}", "plan": PLAN})
     version = call("POST", f"{environment}/drafts/{draft['id']}/version", {})
     bundle = call("POST", f"{environment}/config-bundles", {"name": draft["name"], "version_id": version["id"]})
-    wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "take_over": True}
-    made: str = call("POST", f"{environment}/deployments", wanted)["id"]
+    body = {"config_bundle_id": bundle["id"], "target": {"all": True}, "take_over": True}
+    made: str = call("POST", f"{environment}/deployments", body)["id"]
     return made
 
 
-def finishes(site: Site, deployment: str) -> None:
-    """Check that the deployment is built, and offered once."""
+def check_offered(site: Site, deployment: str) -> None:
+    """Check that the deployment is built and offered exactly once."""
     path = f"{site.fleet.environment}/deployments/{deployment}"
     wait_until(lambda: site.fleet.call("GET", path)["status"] == "deploying")
     timeline = site.fleet.call("GET", f"{path}/timeline")["results"]
@@ -222,8 +222,8 @@ def finishes(site: Site, deployment: str) -> None:
 
 
 def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
-    """Check that all requests are answered while the processes are stopped, and that everything works afterwards."""
-    site.recovers()
+    """Check that all requests get responses while the processes are stopped, and that everything works later."""
+    site.wait_for_recovery()
     acknowledged = deploy(site)
 
     with hang:
@@ -235,8 +235,8 @@ def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
     for name in ("poll", "report", "list", "create"):
         assert {response.headers["Content-Type"] for response in responses[name]} == {"application/problem+json"}
         assert all(int(response.headers["Retry-After"]) > 0 for response in responses[name])
-    site.recovers()
-    finishes(site, acknowledged)
+    site.wait_for_recovery()
+    check_offered(site, acknowledged)
 
 
 def test_requests_get_responses_while_database_hangs(direct: Site) -> None:
@@ -244,18 +244,18 @@ def test_requests_get_responses_while_database_hangs(direct: Site) -> None:
 
 
 def test_connections_do_not_run_out_or_leak(direct: Site) -> None:
-    # For the second time, since the test above has stopped the database, too.
+    # The database is stopped for the second time, because the test above stops it as well.
     with direct.stopped_database():
         responses = direct.responses()
     assert statuses(responses) == HANGING
-    direct.recovers()
+    direct.wait_for_recovery()
 
     allowed = connections_needed(api_processes=2, threads=2, workers=1)
     wait_until(lambda: len(backends(direct)) <= allowed)
 
 
 def test_requests_get_responses_while_new_connections_hang(direct: Site) -> None:
-    direct.recovers()
+    direct.wait_for_recovery()
     present = backends(direct)
 
     with stopped([direct.installation.database_pid()]):
@@ -265,21 +265,21 @@ def test_requests_get_responses_while_new_connections_hang(direct: Site) -> None
         responses = direct.responses()
 
     assert statuses(responses) == HANGING
-    direct.recovers()
+    direct.wait_for_recovery()
 
 
 def test_hanging_connections_are_replaced(direct: Site) -> None:
-    """The processes behind the present connections stay stopped. The API and the worker's heartbeat use new ones."""
-    direct.recovers()
+    """The processes of existing connections stay stopped. The API and the worker's heartbeat use new connections."""
+    direct.wait_for_recovery()
     renewed = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '3 seconds'"
 
     with stopped_connections(direct):
-        direct.recovers()
+        direct.wait_for_recovery()
         acknowledged = deploy(direct)
         wait_until(lambda: direct.ask(renewed) == [(1,)])
 
-    direct.recovers()
-    finishes(direct, acknowledged)
+    direct.wait_for_recovery()
+    check_offered(direct, acknowledged)
 
 
 @needs_pooler

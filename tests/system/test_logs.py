@@ -1,4 +1,4 @@
-"""Tests of the format of log lines, and of the removal of credentials from them."""
+"""Tests of log lines: their format, and the removal of credentials from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 @pytest.fixture
 def written(request: pytest.FixtureRequest) -> Iterator[StringIO]:
-    """Collect the log lines in the format that the test names."""
+    """Collect log lines in the format given by the parameter."""
     stream = StringIO()
     configuration = logs.logging_settings(request.param)
     configuration["handlers"]["stderr"]["stream"] = stream
@@ -82,7 +82,7 @@ def test_other_texts_are_not_changed(written: StringIO) -> None:
 
 @in_both
 def test_line_break_in_value_does_not_start_new_line(written: StringIO) -> None:
-    """Otherwise a path with a line break could forge a log line."""
+    """Otherwise, a path with a line break could forge a log line."""
     structlog.get_logger("ours").warning("request", path="/x\n2026-01-01 [info] forged")
 
     assert written.getvalue().count("\n") == 1
@@ -98,7 +98,7 @@ def test_only_access_log_contains_lines_below_error_level(written: StringIO) -> 
     assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == [
         "info of byteor.access",
         "error of byteor.access",
-        # django.request logs tracebacks only, because the access log contains every request.
+        # django.request logs only tracebacks, because the access log contains every request.
         "error of procrastinate.worker",
         "error of psycopg.pool",
         "error of gunicorn.error",

@@ -1,4 +1,4 @@
-"""Tests of the demo on an S3-compatible store, and of what its processes stored and logged."""
+"""Tests of the demo on an S3-compatible store: the objects and log lines that its processes wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["object_store"]
 
 
 class CompletedDemo:
-    """The demo after it has run all its steps. Its server still runs."""
+    """The demo after all its steps, with its server still running."""
 
     def __init__(self, demo: Demo, bucket: Any) -> None:
         self.demo = demo
@@ -77,7 +77,7 @@ def completed(object_store: ObjectStore) -> Iterator[CompletedDemo]:
 def test_stored_objects_are_named_by_their_hashes(completed: CompletedDemo) -> None:
     objects = completed.objects()
 
-    # Two deploy bundles and an incident bundle. Readiness probes use objects below ready/.
+    # Two deploy bundles and an incident bundle. Objects below ready/ belong to readiness probes.
     names = [name for name in objects if not name.startswith("ready/")]
     assert len(names) == 3
     for name in names:
@@ -119,7 +119,7 @@ def test_logs_contain_no_credentials(completed: CompletedDemo) -> None:
     enrollment = completed.call("POST", f"{completed.environment}/enrollment-tokens", admin, json={}).json()["token"]
     html, json_type = {"Accept": "text/html"}, {"Content-Type": "application/json"}
     refusals = [
-        # Each request has a credential where a server may log it: in the path, a header, the query or the body.
+        # Each request has a credential in a place that servers may log: the path, a header, the query or the body.
         (403, completed.call("POST", f"/auth/{link}", headers=html)),
         (404, completed.call("GET", f"/auth/{link}/more")),
         (404, completed.call("GET", f"/nothing/{admin}")),
@@ -154,7 +154,7 @@ def test_access_log_contains_requests_except_heartbeats_and_probes(completed: Co
     requested = [line for line in lines if line["event"] == "request"]
     assert len(requested) == len({line["request_id"] for line in requested}) > 30
     assert all(line["request_id"] for line in requested)
-    # More than twenty heartbeats and probes succeeded meanwhile. The log contains none of them.
+    # More than twenty heartbeats and probes have succeeded, and the log contains none of them.
     quiet = [
         line for line in requested if re.search(r"/heartbeat$|^/healthz|^/readyz|^/metrics|^/static/", line["path"])
     ]
@@ -166,7 +166,7 @@ def test_access_log_line_has_documented_fields(completed: CompletedDemo) -> None
     response = completed.call("GET", "/api/v1/me", "nonsense")
 
     def lines() -> list[dict[str, str]]:
-        # Only complete lines, because the server may be writing the last one.
+        # Skip an incomplete last line, because the server may still be writing it.
         text = completed.lines()["serve.log"].rpartition("\n")[0]
         return [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 

@@ -1,4 +1,4 @@
-"""Tests of /metrics: the series of the domain, in one process and in several."""
+"""Tests of /metrics: the domain series, in one process and in several processes."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ type Series = dict[str, float]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_earlier_requests() -> None:
-    """Forget the thousands of series of the requests that other files' tests sent in this process.
+def _discard_earlier_requests() -> None:
+    """Discard the thousands of series from requests that tests of other modules sent in this process.
 
-    Each page of metrics would contain them, and writing and parsing them takes a second.
+    Otherwise each response would contain them, and writing and parsing them takes a second.
     """
     exchange._meter.cache_clear()
     for metric in vars(Metrics.get_instance()).values():
@@ -51,7 +51,7 @@ def _forget_earlier_requests() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the cache of the series, so that no test sees the series of another."""
+    """Disable the cache of the series, so that no test sees those of another test."""
     monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 
@@ -64,7 +64,7 @@ def parsed(text: str) -> Series:
 
 
 def scrape() -> Series:
-    """Return the present series, not those that an earlier scrape left for a second."""
+    """Return the current series instead of those that an earlier scrape cached for a second."""
     metrics.TEXT.forget()
     response = Client().get("/metrics")
     assert response.status_code == 200
@@ -73,7 +73,7 @@ def scrape() -> Series:
 
 
 def domain(series: Series, name: str) -> Series:
-    """Return the nonzero series of one metric by their label."""
+    """Return the nonzero series of one metric by label."""
     return {
         key.removeprefix(name).strip("{}"): value for key, value in series.items() if key.startswith(name) and value
     }
@@ -144,7 +144,7 @@ def test_liveness_uses_heartbeat_interval_of_environment(
     for environment in (brisk, world.dev):
         agent, _ = world.agent(environment)
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=seen)
-    monkeypatch.setattr(timezone, "now", lambda: now)  # otherwise a slow test could find another liveness
+    monkeypatch.setattr(timezone, "now", lambda: now)  # otherwise the liveness could change during a slow test
 
     default = "online" if silence_s < 90 else "stale"
     expected = {liveness: 1} | {default: 2 if default == liveness else 1}
@@ -188,7 +188,7 @@ def test_concurrent_scrapers_share_one_collection(at_once: Race, monkeypatch: py
     def slow_read() -> Any:
         collections.append(1)
         if len(collections) == 1:
-            for _ in range(10):  # so that all have asked before the first has collected anything
+            for _ in range(10):  # so that all requests arrive before the first collection
                 arrived.acquire()
         return read()
 
@@ -212,7 +212,7 @@ def test_server_collects_once_per_second_for_many_scrapers(installation: Install
     with ThreadPoolExecutor(10) as pool:
         texts = list(pool.map(lambda _: installation.get("/metrics").text, range(100)))
 
-    # Each collection counts the requests before it, so no two have the same text.
+    # Each collection counts all earlier requests, so no two collections have the same text.
     collections = len(set(texts))
     assert collections <= 2 + (time.monotonic() - began)
 
@@ -337,7 +337,7 @@ def test_series_are_summed_over_processes() -> None:
 
 
 def test_callers_cannot_create_series(world: World) -> None:
-    """Otherwise invented HTTP methods would create series without limit."""
+    """Otherwise, invented HTTP methods would create series without limit."""
     world.viewer.api.get("/api/v1/me")
     client = Client()
     for path in ("/api/v1/me", "/nowhere"):

@@ -1,6 +1,6 @@
-"""The main path behind Debian's pgbouncer, which gives each transaction another connection of a few shared ones.
+"""The main path behind Debian's pgbouncer, where each transaction may use a different one of a few shared connections.
 
-What belongs to a session cannot go through it: notifications and session locks. Prepared statements do.
+Notifications and session locks belong to a session and must bypass pgbouncer. Prepared statements work through it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def fleet(pooled: Pooled) -> Fleet:
 
 @pytest.fixture
 def sessions() -> Iterator[list[requests.Session]]:
-    """Open kept-alive connections, which are spread over both processes."""
+    """Open persistent connections, which are spread over both processes."""
     made = [requests.Session() for _ in range(12)]
     yield made
     for session in made:
@@ -47,18 +47,18 @@ def sessions() -> Iterator[list[requests.Session]]:
 
 
 def beat_at_once(fleet: Fleet, sessions: list[requests.Session], agents: list[tuple[str, str]], version: str) -> None:
-    """Let each of the agents send heartbeats at the same time as the others."""
+    """Send ten heartbeats for each agent, concurrently with the other agents, and check that all succeed."""
 
     def run(number: int) -> None:
-        answered.extend(fleet.beat(sessions[number], agents[number], version).status_code for _ in range(10))
+        statuses.extend(fleet.beat(sessions[number], agents[number], version).status_code for _ in range(10))
 
-    answered: list[int] = []
+    statuses: list[int] = []
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(agents))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answered == [200] * (10 * len(agents))
+    assert statuses == [200] * (10 * len(agents))
 
 
 def test_heartbeats_share_few_database_connections(
@@ -83,9 +83,9 @@ def test_listening_and_locking_sessions_bypass_pooler(pooled: Pooled) -> None:
     direct = pooled.ask("SELECT query FROM pg_stat_activity WHERE application_name = 'direct'")
     pooled.installation.manage("bootstrap", "--org", "Umbrella", "--email", "eve@umbrella.example", **pooled.settings)
 
-    # Two API processes, which ask whether the connection works, and the worker.
+    # The worker listens, and two API processes check that their connections work.
     assert sorted(query for (query,) in direct) == ["LISTEN procrastinate_any_queue_v1", "SELECT 1", "SELECT 1"]
-    # Jobs hold such locks in transactions, but no session keeps one.
+    # Transactions of jobs hold such locks for a short time, but no session keeps one.
     wait_until(lambda: pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == [])
 
 
@@ -105,7 +105,7 @@ def test_deployment_wakes_waiting_poll_and_becomes_active(fleet: Fleet, sessions
     responses: list[requests.Response] = []
 
     def poll() -> None:
-        while not responses or responses[-1].status_code == 304:  # its time is up
+        while not responses or responses[-1].status_code == 304:  # the poll timed out
             waiting = {**headers, "If-None-Match": etag}
             responses.append(sessions[1].get(f"{path}?wait_s=30", headers=waiting, timeout=PATIENCE_S))
 

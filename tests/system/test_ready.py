@@ -1,4 +1,4 @@
-"""Tests of the probes /healthz and /readyz, and of the missing dependencies that /readyz names."""
+"""Tests of the probes /healthz and /readyz. The latter names missing dependencies."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_healthz_uses_neither_database_nor_storage(
 
 
 def test_readyz_names_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # in every thread
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects every thread
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database."
     assert Client().get("/healthz").status_code == 200
@@ -98,7 +98,7 @@ def test_readyz_names_wrong_master_key(settings: Any) -> None:
     assert not_ready(Client().get("/readyz")) == "Not ready: master key."
     assert Client().get("/healthz").status_code == 200
 
-    # With both keys the host is in the middle of a rotation.
+    # A host that has both keys is in the middle of a rotation.
     settings.CONFIG = replace(new, master_key_previous=read_key(old.master_key))
     assert Client().get("/readyz").status_code == 200
 
@@ -128,7 +128,7 @@ def test_readyz_names_storage_when_its_folder_is_a_file(settings: Any, tmp_path:
 
 
 def test_readyz_names_all_missing_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # in every thread
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects every thread
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
@@ -145,7 +145,7 @@ def test_readyz_leaves_no_file_in_storage(settings: Any, tmp_path: Path, monkeyp
         assert Client().get("/readyz").status_code == 200
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
-    # Probes that are interrupted before they delete their file all use the same file.
+    # All probes use the same file, even if they are interrupted before they delete it.
     monkeypatch.setattr(FileSystemStorage, "delete", lambda self, name: None)
     for _ in range(3):
         Client().get("/readyz")
@@ -153,12 +153,12 @@ def test_readyz_leaves_no_file_in_storage(settings: Any, tmp_path: Path, monkeyp
 
 
 def test_hanging_check_runs_once_and_does_not_hide_others() -> None:
-    go_on = threading.Event()
+    proceed = threading.Event()
     runs: list[None] = []
 
     def hang() -> None:
         runs.append(None)
-        assert go_on.wait(PATIENCE_S)
+        assert proceed.wait(PATIENCE_S)
 
     hanging, refusing, passing = Check("store", hang, seconds=0.1), Check("disk", refuse), Check("folder", lambda: None)
     checks = [hanging, refusing, passing]
@@ -166,7 +166,7 @@ def test_hanging_check_runs_once_and_does_not_hide_others() -> None:
     assert [run_checks(checks) for _ in range(10)] == [["store", "disk"]] * 10
     assert len(runs) == 1
 
-    go_on.set()
+    proceed.set()
     wait_until(lambda: run_checks(checks) == ["disk"])
 
 

@@ -1,4 +1,4 @@
-"""Tests of ``manage.py serve`` with real processes, which are also killed."""
+"""Tests of ``manage.py serve`` with real processes, some of which are killed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tests.system.conftest import Installation, children
 from tests.system.test_metrics import parsed
 
 AGENT = Path(sys.executable).with_name("byteor-agent")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def test_server_is_ready_and_prints_its_address(running: Installation) -> None:
     assert running.output().endswith(f"byteor-cloud: serving on {running.base}\n")
     ready = running.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-    (told,) = (line for line in running.output().splitlines() if "child processes are sealed: " in line)
+    (sealing,) = (line for line in running.output().splitlines() if "child processes are sealed: " in line)
     for what, how in ready.json()["sealing"].items():
-        sealed, _, missing = told.partition("not sealed by this system: ")
+        sealed, _, missing = sealing.partition("not sealed by this system: ")
         assert f"{what} ({how})" in sealed or what in missing
     assert list((running.data_dir / "artifacts").rglob("*")) == [running.data_dir / "artifacts" / "ready"]
 
@@ -45,7 +45,7 @@ def test_worker_next_to_api_opens_no_port(running: Installation) -> None:
 
 
 def test_bootstrap_works_while_server_runs(running: Installation) -> None:
-    made = running.bootstrap("Beside")  # this command does not know the server's address
+    made = running.bootstrap("Concurrent")  # the command is not given the server's address
 
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
     me = running.get("/api/v1/me", made["token"]).json()
@@ -106,10 +106,10 @@ def test_metrics_include_killed_processes(running: Installation) -> None:
         return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
 
     before = denied()
-    for _ in range(20):  # each on a new connection, so that both processes receive some
+    for _ in range(20):  # new connections spread over both processes
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
-    # A process keeps its text for a second, and five requests reach both processes.
+    # Each process caches its text for a second, and five requests reach both processes.
     wait_until(lambda: {denied() for _ in range(5)} == {before + 20})
     supervisor = running.servers[0].pid
     (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
@@ -135,7 +135,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             is_served = response.status_code == 200
 
     def is_another() -> bool:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # the file is deleted or not written yet
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the file does not exist or is not written yet
             return running.database_pid() != killed
         return False
 
@@ -148,7 +148,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
         os.kill(killed, signal.SIGKILL)
         wait_until(is_another)
         back.set()
-        # Each thread ends when its requests are answered again.
+        # Each thread finishes when its requests succeed again.
         wait_until(lambda: not any(caller.is_alive() for caller in callers))
     finally:
         over.set()
@@ -162,7 +162,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             assert int(response.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
     assert "embedded_database_hung_up" in running.output()
-    # No pool contains a stale connection: these requests reach every thread of both processes.
+    # These requests reach every thread of both processes, so no pool contains a stale connection.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 
@@ -188,11 +188,11 @@ def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Inst
     assert pid_file.exists()
     assert installation.stop(server) == 0
 
-    assert not pid_file.exists()  # the database was stopped too
+    assert not pid_file.exists()  # the database was stopped as well
     assert not (installation.data_dir / "serving").exists()
     with contextlib.closing(socket.socket()) as probe:
         assert probe.connect_ex(("127.0.0.1", installation.port)) != 0
-    # A killed server leaves the file with its address, although it no longer serves there.
+    # A killed server leaves the file with its address. ``bootstrap`` must not use that address.
     server = installation.serve()
     server.kill()
     server.wait()

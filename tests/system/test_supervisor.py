@@ -1,4 +1,4 @@
-"""The supervisor of `manage.py serve`, run as a process with real children."""
+"""The supervisor of ``manage.py serve``, run as a process with real child processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from byteor_cloud.server import supervisor
 from tests.patience import PATIENCE_S, wait_until
 
-# Supervises the programs given as JSON, with short back-offs, and prints `ready`.
+# Supervises the programs given as JSON, with short restart delays, and prints `ready`.
 SUPERVISE = """
 import json, logging, os, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ children = [
 sys.exit(supervisor.run(children, lambda: os.write(1, b"ready\\n")))
 """
 
-# Programs that print their process id in one write, so that lines never mix, and then wait for a signal.
+# These programs print their process id in one write, so that lines do not mix, and then wait for a signal.
 SPEAK = """
 import os, signal, subprocess, sys, time
 
@@ -51,7 +51,7 @@ PARENT = SPEAK + f"subprocess.Popen([sys.executable, '-c', {PATIENT!r}]); time.s
 
 
 class Supervised:
-    """A supervisor process, and the output of it and its children."""
+    """A supervisor process, and its output and that of its children."""
 
     def __init__(self, *programs: tuple[str, Path | None], stop_seconds: float) -> None:
         given = json.dumps([(program, path and str(path)) for program, path in programs])
@@ -68,7 +68,7 @@ class Supervised:
         self._pending_output = b""
 
     def next_line(self, seconds: float = PATIENCE_S) -> str:
-        """Return the next line of output, or an empty string after the time-out."""
+        """Return the next line of output, or an empty string after a timeout."""
         while b"\n" not in self._pending_output:
             if not select.select([self._output], [], [], seconds)[0]:
                 return ""
@@ -178,7 +178,7 @@ def test_long_running_child_is_restarted_immediately(monkeypatch: pytest.MonkeyP
 
     for _ in range(3):
         kept.wait()
-        kept.update()  # starts the child again at once, because the first delay is 0
+        kept.update()  # restarts the child immediately, because the first delay is 0
 
         assert kept.restart_at is None
     kept.wait()
@@ -237,7 +237,7 @@ def test_second_stop_signal_kills_children_immediately(supervise: Supervise) -> 
     assert logged == ["child0 did not end in time; killing it"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a process of its parent's death")
 def test_children_stop_when_supervisor_is_killed(supervise: Supervise) -> None:
     supervised = supervise(PATIENT, GRACEFUL)
     pids = [supervised.pid(), supervised.pid()]

@@ -82,7 +82,7 @@ _BODY = {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
             "description": "The bundle that the agent runs. Null if it runs none.",
         },
-        "tuning": {**_OBJECT, "description": "The tuning settings that the agent could apply."},
+        "tuning": {**_OBJECT, "description": "The tuning profile, and which of its settings the agent could apply."},
         "resources": {
             **_OBJECT,
             "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`.",

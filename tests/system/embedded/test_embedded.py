@@ -1,4 +1,4 @@
-"""The embedded database while real processes start using it, stop using it and are killed."""
+"""The embedded database while real processes start and stop using it, or are killed."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def test_concurrent_commands_share_server_that_last_one_stops(folder: Path) -> N
 def test_concurrent_starts_and_stops_never_find_stopped_server(folder: Path) -> None:
     failures: list[Exception] = []
 
-    def come_and_go() -> None:
+    def start_and_stop() -> None:
         for _ in range(8):
             server = EmbeddedPostgres(folder)
             try:
@@ -75,8 +75,8 @@ def test_concurrent_starts_and_stops_never_find_stopped_server(folder: Path) -> 
             except Exception as failure:
                 failures.append(failure)
 
-    # Each instance holds its own locks, as a process does.
-    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    # Each instance has its own locks, like a separate process.
+    threads = [threading.Thread(target=start_and_stop) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,7 +133,7 @@ def test_stale_process_id_is_not_mistaken_for_server(folder: Path) -> None:
     lines = (folder / "postgres/data/postmaster.pid").read_text().splitlines()
     server.release()
 
-    # As after a crash when this process has the former id of the server.
+    # The state after a crash, when an unrelated process has the former process id of the server.
     stale = "\n".join([str(os.getpid()), *lines[1:]]) + "\n"
     for leftover in (folder / "postgres/data/postmaster.pid", sockets / ".s.PGSQL.5432.lock"):
         leftover.write_text(stale)
@@ -145,9 +145,9 @@ def test_stale_process_id_is_not_mistaken_for_server(folder: Path) -> None:
 
 
 def test_manually_started_server_is_not_stopped(folder: Path) -> None:
-    by_hand = EmbeddedPostgres(folder)
-    by_hand.acquire()
-    # The lock file is hidden, as if pg_ctl had started the server.
+    manual = EmbeddedPostgres(folder)
+    manual.acquire()
+    # Hide the lock file, as if pg_ctl had started the server.
     (folder / "postgres/server.lock").rename(folder / "postgres/hidden")
     running = postmaster(folder)
 
@@ -156,7 +156,7 @@ def test_manually_started_server_is_not_stopped(folder: Path) -> None:
 
     assert postmaster(folder) == running
     (folder / "postgres/hidden").rename(folder / "postgres/server.lock")
-    by_hand.release()
+    manual.release()
     assert is_stopped(folder)
 
 

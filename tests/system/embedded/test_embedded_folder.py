@@ -1,4 +1,4 @@
-"""Folders of the embedded database that are incomplete, too long, of another version or unusable."""
+"""Data folders of the embedded database that are incomplete, too deep, of another version, or unusable."""
 
 import shutil
 import stat
@@ -32,7 +32,7 @@ def test_too_long_path_gets_short_private_socket_folder(folder: Path) -> None:
     assert server.acquire() == url
     server.release()
 
-    # After /tmp was cleaned anybody could have created the folder, so it is not used if others may enter it.
+    # After /tmp is cleaned, anybody could create the folder. So it is not used if others may enter it.
     short.chmod(0o777)
     assert server.acquire() != url
     server.release()

@@ -1,4 +1,4 @@
-"""Jobs that fail: retries, outages of database and storage, and dead letters until they are deleted."""
+"""Jobs that fail: retries, outages of the database or storage, and dead letters and their deletion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from byteor_cloud.worker import dead_letters, jobs
 from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
 from tests.system.jobs.queue_steps import (
     Fail,
-    FailBesideATwin,
+    FailWithTwin,
     Note,
     enqueue,
     execute,
@@ -68,11 +68,11 @@ def test_job_is_not_retried_early() -> None:
 
 
 def test_failed_job_is_requeued_although_its_twin_waits() -> None:
-    enqueue(FailBesideATwin(), once="key", serial="s")
+    enqueue(FailWithTwin(), once="key", serial="s")
 
     work()
 
-    assert (ran, waiting()) == (["failed"], [("test.fail_beside_a_twin", "todo")] * 2)
+    assert (ran, waiting()) == (["failed"], [("test.fail_with_twin", "todo")] * 2)
     make_due()
     work()
     assert (len(ran), waiting()) == (3, [])
@@ -106,10 +106,10 @@ def test_job_with_unknown_name_becomes_dead_letter() -> None:
     assert waiting() == [("test.gone", "failed")]
 
 
-# -- outages of database or storage
+# -- outages of the database or storage
 
 
-TROUBLES = [
+OUTAGES = [
     OperationalError("the server closed the connection"),
     InterfaceError("connection already closed"),
     psycopg.errors.AdminShutdown("terminating connection"),
@@ -121,7 +121,7 @@ TROUBLES = [
     PermissionError(errno.EACCES, "Permission denied"),
     FileNotFoundError(errno.ENOENT, "No such file"),
 ]
-OWN = [
+JOB_ERRORS = [
     RuntimeError("no"),
     NotStored("The content is not stored any more."),
     OSError(errno.ENAMETOOLONG, "File name too long"),
@@ -134,9 +134,9 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=repr)
-def test_job_is_retried_until_outage_ends(trouble: BaseException) -> None:
-    fails_with.append(trouble)
+@pytest.mark.parametrize("outage", OUTAGES, ids=repr)
+def test_job_is_retried_until_outage_ends(outage: BaseException) -> None:
+    fails_with.append(outage)
     enqueue(Fail(), serial="s", once="s")
     delays = []
 
@@ -147,7 +147,7 @@ def test_job_is_retried_until_outage_ends(trouble: BaseException) -> None:
         assert (row.status, row.attempts) == ("todo", 0)
         delays.append((row.scheduled_at - before).total_seconds())
         make_due()
-    assert sum(delays) > 600  # ten minutes and more
+    assert sum(delays) > 600  # longer than ten minutes
     assert max(delays) < 65
     assert not dead_letters.find_obstacles(["s"])["s"].is_dead
 
@@ -156,7 +156,7 @@ def test_job_is_retried_until_outage_ends(trouble: BaseException) -> None:
     assert (waiting(), gave_up, len(ran)) == ([], [], 21)
 
 
-@pytest.mark.parametrize("error", OWN, ids=repr)
+@pytest.mark.parametrize("error", JOB_ERRORS, ids=repr)
 def test_job_error_counts_as_attempt(error: BaseException) -> None:
     assert not jobs.is_outage(error)
 

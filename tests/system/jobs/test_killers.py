@@ -1,4 +1,4 @@
-"""Jobs that kill their worker process: back-off, running one suspect at a time, and dead letters."""
+"""Jobs that kill their worker process: their back-off, runs without other suspects, and dead letters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.jobs.queue_steps import (
     enqueue,
     execute,
     gave_up,
-    kill_its_worker,
+    kill_worker,
     maintain_queue,
     make_due,
     ran,
@@ -32,7 +32,7 @@ OURS = sorted(name for name in KINDS if not name.startswith("test."))
 def die(times: int) -> None:
     for _ in range(times):
         make_due()
-        kill_its_worker()
+        kill_worker()
         maintain_queue()
 
 
@@ -57,7 +57,7 @@ def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None
     assert [(why.killed, arguments) for why, arguments in gave_up] == [(True, {"word": "poison"})]
     assert ran == []
 
-    # Enqueueing the same work does nothing until somebody retries the dead letter.
+    # Enqueueing the same work again does nothing until the dead letter is retried.
     enqueue(Note(word="poison"), serial="s", once="s")
     assert waiting() == [("test.note", "failed")]
     assert dead_letters.find_obstacles(["s"])["s"].is_dead
@@ -68,7 +68,7 @@ def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None
 
 def test_job_waiting_behind_killer_is_deleted() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
-    kill_its_worker()
+    kill_worker()
     enqueue(Note(word="poison"), serial="s", once="s")
     execute("UPDATE procrastinate_jobs SET byteor_kills = 9 WHERE status = 'doing'")
 
@@ -110,10 +110,10 @@ def test_graceful_stop_does_not_count_as_kill() -> None:
 
 
 def test_suspects_run_one_at_a_time() -> None:
-    """Otherwise a job that only ran beside the killer would also become a dead letter."""
+    """Otherwise a job that only ran at the same time as the killer would become a dead letter as well."""
     for who in ("one", "two"):
         enqueue(Block(who=who), uuid7())
-    kill_its_worker()
+    kill_worker()
     maintain_queue()
 
     with Running():
@@ -122,4 +122,4 @@ def test_suspects_run_one_at_a_time() -> None:
         wait_until(lambda: "other" in ran)
         assert len(ran) == 2
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '2 minutes' WHERE status = 'todo'")
-        wait_until(lambda: len(ran) == 3)  # but no job waits for ever behind one that never ends
+        wait_until(lambda: len(ran) == 3)  # no suspect waits forever for one that never finishes

@@ -1,4 +1,4 @@
-"""The queue with the real worker: when jobs run, in which order, and beside which others."""
+"""The queue with real workers: when jobs run, in which order, and concurrently with which others."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from byteor_cloud.worker.statements import DUE_LANES, FETCH
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,
+    BlockWebhookLane,
     Note,
     Running,
     TakeTurns,
-    WaitForAStranger,
     enqueue,
     execute,
-    go_on,
-    kill_its_worker,
+    kill_worker,
     maintain_queue,
+    proceed,
     ran,
     waiting,
     work,
@@ -76,7 +76,7 @@ def test_job_that_started_before_commit_is_enqueued_again() -> None:
 
     with transaction.atomic():
         enqueue(Note(word="late"), once="key")
-        # The job that waited starts now, and cannot see this transaction's change.
+        # The waiting job starts here and cannot see the change of this transaction.
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
@@ -100,14 +100,14 @@ def test_running_worker_starts_new_job_immediately(monkeypatch: pytest.MonkeyPat
 def test_full_lane_does_not_delay_other_lanes() -> None:
     slots = jobs.SLOTS[JobLane.WEBHOOKS]
     for _ in range(slots + 1):
-        enqueue(WaitForAStranger())
+        enqueue(BlockWebhookLane())
 
     with Running():
         wait_until(lambda: len(ran) == slots)
         enqueue(Note(word="a"))
         wait_until(lambda: "a" in ran)
         assert ran == ["waits"] * slots + ["a"]
-        go_on.set()
+        proceed.set()
         wait_until(lambda: ran.count("waits") == slots + 1)
 
     assert waiting() == []
@@ -128,7 +128,7 @@ def test_one_organization_never_uses_all_slots_of_lane(lane: JobLane, monkeypatc
 
 
 def test_organizations_take_turns_regardless_of_queue_length() -> None:
-    """Fifty organizations wait at most one round each, although another has a thousand jobs in front."""
+    """Each of fifty organizations waits at most one round, although another one enqueued a thousand jobs first."""
     greedy, others = uuid7(), [uuid7() for _ in range(50)]
     with transaction.atomic():
         for _ in range(1000):
@@ -144,7 +144,7 @@ def test_organizations_take_turns_regardless_of_queue_length() -> None:
         places = [place for place, who in enumerate(ran) if who == str(number)]
         assert len(places) == 2
         rounds += [places[0], places[1] - places[0]]
-    # A round is 51 jobs; two slots may swap neighbours.
+    # A round has 51 jobs. Concurrent slots may swap adjacent jobs.
     assert max(rounds) <= 51 + 2 * jobs.SLOTS[JobLane.INGEST]
 
 
@@ -163,7 +163,7 @@ def test_one_person_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pyt
 
 
 def test_person_at_limit_does_not_delay_colleagues() -> None:
-    """Their jobs wait in the same queue, behind those of the person."""
+    """Their jobs wait in the same queue, behind the jobs of the person at the limit."""
     greedy, shared = uuid7(), uuid7()
     enqueue(Block(who="greedy"), uuid7(), person=greedy)
     with Running():
@@ -186,7 +186,7 @@ def test_people_take_turns_regardless_of_number_of_organizations() -> None:
 
     work()
 
-    # Each of the others was served before the greedy person's third job, as two slots may swap neighbours.
+    # Nearly all others run before the greedy person's third job. Concurrent slots may swap adjacent jobs.
     assert ran[:12].count("other") >= 9
     assert len(ran) == 110
 
@@ -205,7 +205,7 @@ def test_jobs_of_previous_release_run_without_person() -> None:
 def test_retried_job_keeps_its_person() -> None:
     person = uuid7()
     enqueue(Note(word="a"), uuid7(), person=person)
-    kill_its_worker()
+    kill_worker()
 
     maintain_queue()
 
@@ -215,7 +215,7 @@ def test_retried_job_keeps_its_person() -> None:
 @pytest.mark.parametrize("statement", [DUE_LANES, FETCH], ids=["due", "fetch"])
 @pytest.mark.parametrize("is_full", [False, True])
 def test_fetch_cost_does_not_depend_on_queue_length(statement: str, is_full: bool) -> None:
-    """Measured in rows that PostgreSQL reads for one fetch, not in time."""
+    """The cost is the number of rows that PostgreSQL reads for one fetch, not the time."""
 
     def rows(waiting_jobs: int) -> float:
         execute("TRUNCATE procrastinate_jobs CASCADE")
@@ -239,8 +239,8 @@ def test_fetch_cost_does_not_depend_on_queue_length(statement: str, is_full: boo
 
 
 def _actual_rows(node: dict[str, Any]) -> float:
-    looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
-    return float(looked_at * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
+    read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return float(read * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
 
 
 def test_queue_names_fit_into_notification_channel_names() -> None:
@@ -252,5 +252,5 @@ def test_queue_names_fit_into_notification_channel_names() -> None:
 def test_worker_has_connection_for_every_thread() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == connections.WORKER_THREADS
     pool = connection.settings_dict["OPTIONS"]["pool"]
-    # Two API processes and a worker beside each other, and some for people (the default max_connections = 100).
+    # Two API processes and a worker, plus 20 connections for people, must fit into the default max_connections of 100.
     assert 3 * pool["max_size"] <= 100 - 20
