@@ -245,7 +245,7 @@ class ChangedAgent(models.Model):
 
 
 class RunningInterval(models.Model):
-    """A period in which an agent ran one bundle. The open interval, without ``ended_at``, contains what it runs now.
+    """A period in which an agent ran one bundle. The open interval, without ``ended_at``, is for its current bundle.
 
     Only triggers on ``fleet_heartbeat`` write intervals, when a heartbeat reports another bundle, deployment or spec
     than the one before. They add at most 1,000 per agent and day (see ``migrations/0005_history_and_facts.py``).

@@ -102,7 +102,7 @@ def test_key_is_accepted_again_after_its_project_is_restored(listening: None) ->
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
     assert beat(api, agent).status_code == 401
 
-    Project.objects.update(deleted_at=None)  # no API operation restores projects yet
+    Project.objects.update(deleted_at=None)  # no API operation restores projects
 
     wait_until(lambda: beat(api, agent).status_code == 200)
 

@@ -209,7 +209,7 @@ def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.Mon
 
 
 def test_online_until_is_never_too_late(world: World) -> None:
-    """After this time, the heartbeat is read. If it were too late, a stale agent would be counted as online."""
+    """Until this time, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()
     beats = Heartbeat.objects.filter(agent=agent)

@@ -215,7 +215,7 @@ def test_returning_boot_id_raises_clone_suspicion(world: World) -> None:
     agent, api = world.agent()
     for boot in ("a", "a", "b"):
         beat(api, agent, boot_id=boot)
-    assert not suspected(agent)  # a restart
+    assert not suspected(agent)  # a restart raises no suspicion
 
     beat(api, agent, boot_id="a")
 

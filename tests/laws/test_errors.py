@@ -18,7 +18,7 @@ SPECIFIC = {"411", "412", "422", "507"}
 
 
 def documented(operation: Operation) -> set[str]:
-    """Return the error statuses in the document of an operation."""
+    """Return the error statuses that the document lists for an operation."""
     responses = document()["paths"][operation.path][operation.method.lower()]["responses"]
     return {status for status in responses if status[0] in "45"}
 

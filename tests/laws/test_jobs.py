@@ -92,7 +92,7 @@ def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield the line and the job class of each call of ``enqueue``. For a parameter, its annotation has the class."""
+    """Yield the line and the job class of each call of ``enqueue``. The annotation of a parameter gives the class."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:

@@ -43,7 +43,7 @@ class Installation:
         self.servers: list[subprocess.Popen[bytes]] = []
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return the environment of this process without the settings for tests."""
+        """Return this process's environment with the settings of the installation instead of those for tests."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
         ours = {"DATA_DIR": str(self.data_dir), "API_PROCESSES": "2", "API_THREADS": "2", **settings}
         return clean | {f"BYTEOR_CLOUD_{name}": value for name, value in ours.items()}

@@ -1,6 +1,6 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-The tests continue the processes only after all requests have got responses. So a request that waits for them fails.
+The tests continue the processes only after all responses have arrived. So a request that waits for them fails.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ WORKING = {
     "sign-in": {401}, "readyz": {200}, "healthz": {200},
 }  # fmt: skip
 HANGING = {name: {503} for name in WORKING} | {"healthz": {200}}
-TOO_MANY = {429: 401}  # after many sign-ins, the limit refuses them; it also needs the database
+TOO_MANY = {429: 401}  # treated alike: the sign-in limit may be reached, and it is counted in the database as well
 
 
 def statuses(responses: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
@@ -222,7 +222,7 @@ def check_offered(site: Site, deployment: str) -> None:
 
 
 def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
-    """Check that all requests get responses while the processes are stopped, and that everything works later."""
+    """Check that all requests get responses while processes are stopped, and work after the processes continue."""
     site.wait_for_recovery()
     acknowledged = deploy(site)
 

@@ -82,7 +82,7 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Admits requests, or refuses them when their address or all addresses together exceed the limit."""
+    """Admits requests within the limits per address and in total. A valid credential is admitted beyond them."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_BURST)

@@ -91,7 +91,7 @@ def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) 
 
 
 def check_set_drained(agent: Agent, *, drained: bool) -> None:
-    """Raise Conflict if the agent is decommissioned, or if it already is (or is not) drained, as ``drained`` says."""
+    """Raise Conflict if the agent is decommissioned, or if its drained state already is ``drained``."""
     check_enrolled(agent)
     if (agent.drained_at is not None) is drained:
         raise Conflict(

@@ -182,7 +182,7 @@ def settle(*environment_ids: UUID) -> None:
 
 
 def refresh(environment_id: UUID) -> None:
-    """Extend ``online_until`` of the pulses for which it passes soon, if newer heartbeats were received."""
+    """Extend the ``online_until`` of pulses that is about to pass, if newer heartbeats have arrived."""
     after: UUID | None = UUID(int=0)
     while after is not None:
         after = _write(_REFRESH, [environment_id], environment_id, after, BATCH_SIZE)

@@ -100,7 +100,7 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
 
 @transaction.atomic
 def request_rotation(agent: Agent, *, actor: Actor) -> None:
-    """Ask the agent, in the responses to its heartbeats, to fetch a new key, and reset its limit of rotations.
+    """Ask the agent, in the responses to its heartbeats, to fetch a new key, and reset its rotation limit.
 
     A repeated request only resets the limit again. Raises Conflict if ``check_request_rotation`` does.
     """

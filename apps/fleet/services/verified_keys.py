@@ -110,7 +110,7 @@ class AgentKeys:
         self._listeners.append(listener)
 
     def find(self, digest: str) -> KnownKey | None:
-        """Return the usable key with this digest, or None. Makes no query if the digest is cached."""
+        """Return the usable key with this digest, or None. Makes no query if a current cache has the digest."""
         if self._source.is_current():
             known = self._keys.get(digest)
             if known is not None and known.cached_until > time.monotonic():

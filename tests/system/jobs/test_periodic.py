@@ -13,7 +13,7 @@ from byteor_cloud.worker.process import Worker
 from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waiting, work
 
 
-def test_periodic_jobs_have_the_expected_intervals() -> None:
+def test_periodic_jobs_have_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
         "releases.sum_progress": 5,
         "releases.sweep": 5,

@@ -1,4 +1,4 @@
-"""The queue with real workers: when jobs run, in which order, and concurrently with which others."""
+"""The queue with real workers: when jobs run, in which order, and which of them run concurrently."""
 
 from __future__ import annotations
 
