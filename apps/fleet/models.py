@@ -257,7 +257,7 @@ class RunningInterval(models.Model):
     ended_at = models.DateTimeField(null=True)
     # When a heartbeat last reported the bundle. Null while the interval is open: use the agent's last heartbeat then.
     confirmed_until = models.DateTimeField(null=True)
-    deployment_id = models.UUIDField(null=True)  # as the agent reported it
+    deployment_id = models.UUIDField(null=True)  # the id that the agent reported
     bundle_hash = models.CharField(max_length=71)
     spec_hash = models.CharField(max_length=71, null=True)
 
@@ -267,7 +267,7 @@ class RunningInterval(models.Model):
         ]
         indexes = [
             models.Index(fields=["agent", "started_at"], name="fleet_runninginterval_start"),
-            models.Index(fields=["ended_at"], name="fleet_runninginterval_end"),  # to delete old rows
+            models.Index(fields=["ended_at"], name="fleet_runninginterval_end"),  # used to delete old rows
         ]
 
     def __str__(self) -> str:

@@ -65,7 +65,7 @@ def test_poll_returns_changed_offer(listening: None) -> None:
     response = api.get(path, If_None_Match=etag)
     assert response.json()["desired"]["deployment_id"] == str(deployment.pk)
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
-    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)  # signed with the new key
+    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)  # signed with a new key
 
 
 INVALIDATIONS: dict[str, Callable[[World, Agent], Any]] = {

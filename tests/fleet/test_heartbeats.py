@@ -344,7 +344,7 @@ def test_liveness_uses_interval_last_given_to_agent(
 ) -> None:
     environment = world.environment("dev", "busy", heartbeat_interval_s=20)
     agent, api = world.agent(environment)
-    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # as under load
+    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # like under heavy load
 
     assert beat(api, agent).json()["next_heartbeat_s"] == 100
     seen(intervals * 100)

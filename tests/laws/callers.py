@@ -33,7 +33,7 @@ class Caller:
     family: Family = Family.USER
     in_organization: Role | None = None
     in_project: Role | None = None
-    is_member: bool = True  # of the organization that the calls use
+    is_member: bool = True  # whether the caller belongs to the organization of the calls
 
     def status(self, operation: Operation, *, on_prod: bool = True) -> int:
         """Return the status that the operation must return: 404, 403 or ``ADMITTED``."""

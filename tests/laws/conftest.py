@@ -29,6 +29,6 @@ def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
     """Tenants with an existing row for every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
         made = _recorded_tenants()
-        connection.check_constraints()  # here, because otherwise each test would check all these rows at its end
+        connection.check_constraints()  # otherwise each test would check all these rows at its end
         yield made
         transaction.set_rollback(True)

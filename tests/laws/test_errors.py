@@ -55,7 +55,7 @@ def test_declaration_names_routed_actions_only(view: Any, name: str) -> None:
 
 
 def test_document_generator_names_no_action() -> None:
-    actions = {operation.action for operation in operations()} - {"content"}  # an OpenAPI keyword as well
+    actions = {operation.action for operation in operations()} - {"content"}  # this is also an OpenAPI keyword
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))
     texts = {

@@ -113,7 +113,7 @@ def filled(operation: Operation, tenants: Tenants, django_db_blocker: Any) -> It
     with django_db_blocker.unblock(), transaction.atomic():
         copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
         facts.maintain()  # as a worker does; otherwise the first reader would (see tests/fleet/test_facts.py)
-        connection.check_constraints()  # once here, as in the fixture ``tenants``
+        connection.check_constraints()  # checked once for all tests of the list
         yield api, path
         transaction.set_rollback(True)
 

@@ -65,7 +65,7 @@ def test_key_revoked_after_listeners_lose_their_connections_is_refused(
         headers={"Authorization": f"Bearer {fleet.token}"},
         timeout=PATIENCE_S,
     )
-    if deleted.status_code == 503:  # the request met one of the cut connections
+    if deleted.status_code == 503:  # the request used one of the terminated connections
         fleet.call("DELETE", f"{fleet.environment}/agents/{agent[0]}")
 
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})

@@ -178,7 +178,7 @@ def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Inst
         file.write_bytes(b"x")
     for file in (leftovers[0], leftovers[1].parent, leftovers[2]):
         os.utime(file, (time.time() - 3700, time.time() - 3700))
-    made = installation.bootstrap()  # while no server runs
+    made = installation.bootstrap()  # no server runs, so the URL has the default address
     assert made["login_url"].startswith("http://127.0.0.1:8080/")
     server = installation.serve()
 

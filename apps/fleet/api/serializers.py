@@ -81,7 +81,7 @@ class RunningStateSerializer(BundleStateSerializer):
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
     descriptions = {
-        "detail": "Why the bundle failed, as the agent reported it.",
+        "detail": "The reason for the failure that the agent reported.",
     }
 
 

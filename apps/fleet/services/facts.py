@@ -35,10 +35,10 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.storage import space
 
-MAX_VALUES, MAX_KEYS = 50, 200  # in a summary of labels: the values of each key, and the keys
+MAX_VALUES, MAX_KEYS = 50, 200  # in a label summary: values per key, and keys
 BATCH_SIZE = 5000  # agents per transaction
 LOCK_BATCH = 100  # environments that are locked together, in the order of their ids
-REFRESHED_BEFORE_S = 15  # at least twice the interval of the job
+REFRESHED_BEFORE_S = 15  # must be at least twice the interval of the job ``fleet.settle``
 _LABELS = """
 SELECT key, value, count FROM (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY count DESC, value) AS place,
@@ -273,7 +273,7 @@ def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
     word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),
         When(offline_at__lt=now, then=Value(Liveness.OFFLINE)),
-        default=Value("unknown"),  # it depends on the heartbeat
+        default=Value("unknown"),  # only the heartbeat shows the liveness
     )
     late = found.filter(online_until__lt=now).values_list(word).annotate(agents=Count("*"))
     cloned = found.filter(is_cloned(True)).values_list(Value("cloned")).annotate(agents=Count("*"))

@@ -130,7 +130,8 @@ def _check(schema: Mapping[str, Any]) -> _Check:
             return _Check(lambda value: isinstance(value, str) and value in known, detail, "invalid_choice")
         case {"pattern": pattern}:
             matches = matcher(pattern)
-            return _Check(lambda value: isinstance(value, str) and matches(value), "Must be sha256:<64 lowercase hex>.")
+            detail = "Must be sha256: followed by 64 lowercase hexadecimal digits."
+            return _Check(lambda value: isinstance(value, str) and matches(value), detail)
         case {"maxLength": most, "minLength": least}:
             detail = f"Must be a string of {least} to {most} characters."
             return _Check(lambda value: isinstance(value, str) and least <= len(value) <= most, detail)
