@@ -143,9 +143,7 @@ def test_cache_is_not_used_without_notifications(listening: None) -> None:
     AgentKey.objects.update(revoked_at=timezone.now())
     assert beat(api, agent).status_code == 401
 
-    AgentKey.objects.filter(pk=key.pk).update(
-        revoked_at=None
-    )  # only tests do this; it shows whether the key is looked up again
+    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # to see whether the key is looked up again
     notices.start()
     wait_until(notices.is_current)
     assert not is_known(api)

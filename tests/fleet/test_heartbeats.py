@@ -348,9 +348,8 @@ def test_liveness_uses_interval_last_given_to_agent(
 
     assert beat(api, agent).json()["next_heartbeat_s"] == 100
     seen(intervals * 100)
-    world.admin.api.put(
-        world.path(environment), {"settings": {"heartbeat_interval_s": 1}}
-    )  # the agent has not received this interval yet
+    # The agent has not received this interval yet.
+    world.admin.api.put(world.path(environment), {"settings": {"heartbeat_interval_s": 1}})
 
     path = world.path(environment, "/agents")
     assert world.viewer.api.get(f"{path}/{agent.pk}").json()["liveness"] == liveness
