@@ -75,7 +75,8 @@ def read_change(text: str) -> LabelChange:
     for key, value in {**added, **dict.fromkeys(removed, "")}.items():
         if not (is_label_key(key) and len(value) <= MAX_VALUE and value.isprintable()):
             raise InvalidInput(
-                f"A key must have 1 to 128 printable characters, without = or commas. A value has at most {MAX_VALUE}."
+                "A key must have 1 to 128 printable characters, without = or commas. "
+                f"A value may have at most {MAX_VALUE} printable characters."
             )
     if added.keys() & set(removed) or not (added or removed):
         raise InvalidInput("Enter at least one label, and each key only once.")
