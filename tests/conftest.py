@@ -245,7 +245,7 @@ def _fresh_process() -> Iterator[None]:
     limits.clear_local()
     anonymous.callers = anonymous.AnonymousCallers()
     metrics.TEXT.discard()
-    agent_keys.forget_all()
+    agent_keys.clear()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()
     yield

@@ -18,4 +18,4 @@ def listening(transactional_db: None) -> Iterator[None]:
     wait_until(notices.is_current)
     yield
     notices.stop()
-    agent_keys.forget_all()
+    agent_keys.clear()

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.fleet.api.authentication import finish_rotation
-from apps.fleet.api.serializers import heartbeat_answer
+from apps.fleet.api.serializers import heartbeat_response
 from apps.fleet.services import heartbeats
 from apps.fleet.services.verified_keys import KnownKey, agent_keys, key_uses
 from apps.releases.api.agent_path.exchange import (
@@ -123,7 +123,7 @@ def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     )
     if stored is None:
         raise Unauthenticated(UNUSABLE)
-    return _json(heartbeat_answer(key.agent_id, stored, key_set_etag=key.key_set_etag))
+    return _json(heartbeat_response(key.agent_id, stored, key_set_etag=key.key_set_etag))
 
 
 def _read_json(exchange: Exchange) -> Any:
