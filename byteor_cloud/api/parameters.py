@@ -172,7 +172,7 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
                 errors.append(ParameterError(name, "invalid", str(wrong)))
     for name, parameter in declared.items():
         if parameter.required and name not in given:
-            errors.append(ParameterError(name, "required", parameter.description or "This parameter is required."))
+            errors.append(ParameterError(name, "required", "This parameter is required."))
     if errors:
         summary = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
         raise InvalidInput(summary, errors=errors)

@@ -114,13 +114,13 @@ def _storage_errors() -> Iterator[None]:
         yield
     except object_store_errors() as error:
         logger.exception("storage_failed", kind=type(error).__name__)
-        raise Unavailable("The artifact store is not reachable. Try again later.", retry_after=10) from None
+        raise Unavailable("The blob store is not reachable. Try again later.", retry_after=10) from None
     except OSError as error:
         if not space.is_disk_error(error):
             raise
         logger.exception("storage_failed", kind=type(error).__name__)
         raise Unavailable(
-            "The artifact store's disk is full or not writable. Try again later.", retry_after=10
+            "The blob store's disk is full or not writable. Try again later.", retry_after=10
         ) from error
 
 
@@ -179,7 +179,7 @@ def _missing_blob() -> Iterator[None]:
     except FileNotFoundError:
         if _is_mounted():
             raise NotStored("The content is no longer stored.") from None
-        raise Unavailable("The artifact store's folder is missing. Try again later.", retry_after=10) from None
+        raise Unavailable("The blob store's folder is missing. Try again later.", retry_after=10) from None
 
 
 def _is_mounted() -> bool:

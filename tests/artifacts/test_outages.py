@@ -129,7 +129,7 @@ def test_build_waits_for_blob_store(store: Path) -> None:
         seen = Agent.objects.with_state().select_related("environment__project").get(pk=agent.pk)
         explanation = explanations.explain_agent(seen)
         (finding,) = [each for each in explanation.because if each.code == "held_up"]
-        assert "releases.build waits until" in finding.detail
+        assert "releases.build is waiting until" in finding.detail
     work_for_ten_minutes()
 
     deployment.refresh_from_db()

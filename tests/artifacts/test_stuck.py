@@ -102,10 +102,10 @@ def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
 
 
 def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    stuck = Stuck(world, monkeypatch, Unavailable("The artifact store is not reachable."))
+    stuck = Stuck(world, monkeypatch, Unavailable("The blob store is not reachable."))
 
     (reason,) = stuck.reasons()
-    assert (reason["code"], "The artifact store is not reachable." in reason["detail"]) == ("check_delayed", True)
+    assert (reason["code"], "The blob store is not reachable." in reason["detail"]) == ("check_delayed", True)
     work()
     assert (stuck.row.status, stuck.reasons()) == ("verified", [])
 
@@ -217,7 +217,7 @@ def test_repeated_upload_changes_nothing_while_store_is_unavailable(
     stuck: Stuck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise Unavailable("The artifact store is not reachable.", retry_after=10)
+        raise Unavailable("The blob store is not reachable.", retry_after=10)
 
     monkeypatch.setattr(blobs, "put_file", refuse)
 
@@ -321,13 +321,13 @@ def test_console_page_contacts_unavailable_store_once(world: World, monkeypatch:
 
     def fail_to_read(content_hash: str) -> None:
         requested.append(content_hash)
-        raise Unavailable("The artifact store is not reachable. Try again later.")
+        raise Unavailable("The blob store is not reachable. Try again later.")
 
     monkeypatch.setattr(blobs, "read", fail_to_read)
     page = signed_in(world.operator.user).get(row_page(artifact))
 
     assert (page.status_code, requested) == (200, [artifact.content_hash])
-    assert "The artifact store is not reachable." in page.content.decode()
+    assert "The blob store is not reachable." in page.content.decode()
 
 
 def test_lost_deploy_bundle_returns_503_to_agent(world: World) -> None:

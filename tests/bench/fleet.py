@@ -65,7 +65,7 @@ def _describe(results: dict[str, Any]) -> str:
     times = results["latency_ms"]
     return (
         f"{results['requests_per_s']:.0f}/s, p50 {times['p50']:g} ms, p99 {times['p99']:g} ms,"
-        f" {results['errors']} errors, {results['busy']} answers with Retry-After,"
+        f" {results['errors']} errors, {results['busy']} responses with Retry-After,"
         f" healthy {results['healthy']}/{results['agents']},"
         f" generator {results['generator_cpu_share'] * 100:.0f} % of a core"
     )

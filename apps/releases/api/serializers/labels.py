@@ -16,7 +16,7 @@ from byteor_cloud.api.fields import StrictSerializer, TextField
 class LabelKeysField(serializers.ListField):
     """Label keys, at most 64."""
 
-    child = TextField(pattern=LABEL_KEY, rule="A key has 1 to 128 printable characters without = and ,.")
+    child = TextField(pattern=LABEL_KEY, rule="A key must have 1 to 128 printable characters, without = or commas.")
 
     def to_internal_value(self, data: Any) -> list[str]:
         """Check the keys and return them without duplicates. Raises ValidationError."""
