@@ -26,7 +26,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER byteor
 VOLUME /data
 EXPOSE 8080
-# This check is for modes that serve the API. For a worker, compose.yaml has another one.
+# This check is for the modes that serve the API. compose.yaml replaces it for a worker.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 ENTRYPOINT ["python", "manage.py"]

@@ -4,7 +4,7 @@
 
 PYTHON = .venv/bin/python
 WORKERS = 4
-# In the order of tests/conftest.py: the slowest first.
+# Keep the order of tests/conftest.py, which runs the slowest tests first.
 IN_ORDER = --no-loadscope-reorder
 ARGS =
 FUZZ_SECONDS = 60
@@ -24,10 +24,10 @@ serve: setup ## Serve on http://127.0.0.1:8080 without the demo, with the existi
 demo: setup ## Run the demo once in a temporary data folder; exits with 0 if every step succeeded
 	@$(PYTHON) -m byteor_cloud.demo
 
-test: setup ## Run the tests; some of them: make test ARGS='tests/system/embedded -k killed'
+test: setup ## Run the tests, or some of them: make test ARGS='tests/system/embedded -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) $(ARGS)
 
-# Without the tests that start servers and browsers, because they do not depend on the Python version.
+# Excludes the tests that start servers and browsers, because they do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent \
 	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker \
@@ -49,7 +49,7 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 
-fuzz: setup ## Fuzz the readers of files and of agents' requests, then the API of a live server for a minute; longer: FUZZ_SECONDS=600; repeat: ARGS='--seed 7'
+fuzz: setup ## Fuzz the parsers of files and agents' requests, then the API of a live server for a minute (FUZZ_SECONDS=600 for longer, ARGS='--seed 7' to repeat a run)
 	@BYTEOR_FUZZ_CASES=10000 $(PYTHON) -m pytest -q tests/engine/replay/test_fuzz.py tests/server/test_agent_requests.py
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
@@ -58,13 +58,13 @@ clients: setup ## Generate a Python and a TypeScript client from docs/openapi.ya
 	@sh bootstrap.sh clients
 	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
 
-wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS: the Pythons to use
+wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS names the Pythons to use
 	@$(PYTHON) -m tests.wheels --uv $(UV) $(ARGS)
 
 bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)
 
-migrations: setup ## Write migrations for changes of the models
+migrations: setup ## Write migrations for changes to the models
 	@$(PYTHON) manage.py makemigrations $(ARGS)
 
 schema: setup ## Write docs/openapi.yaml
@@ -73,7 +73,7 @@ schema: setup ## Write docs/openapi.yaml
 pictures: setup ## Take the README's pictures of the console, which needs Chromium
 	@$(PYTHON) -m tests.pictures
 
-lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgrade also takes newer releases
+lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgrade also upgrades packages
 	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
 	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
@@ -88,8 +88,8 @@ UV = "$$(command -v uv || echo .uv/bin/uv)"
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 \
 	--generate-hashes --no-emit-index-url --no-emit-package byteor $(ARGS) --custom-compile-command
 
-# Prints a digest of the declarations that the lock files are compiled from. Each lock file contains it, so that
-# `make check` can compare them without a network, and does not fail when a dependency publishes a release.
+# Prints a digest of the declarations from which the lock files are compiled. Each lock file contains the digest, so that
+# `make check` can compare it without a network, and does not fail when a dependency publishes a release.
 DECLARED = $(PYTHON) -c 'import hashlib, json, tomllib; \
 	file, engine = (tomllib.load(open(name, "rb")) for name in ("pyproject.toml", "byteor/pyproject.toml")); \
 	project = file["project"]; \

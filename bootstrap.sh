@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates .venv/ with exactly the packages in the lock files. `make setup` calls it. If .venv/ is current, it does nothing.
+# Creates .venv/ with exactly the packages in the lock files. `make setup` calls it. Does nothing if .venv/ is current.
 # `bootstrap.sh fuzz` creates .venv/fuzz/ for `make fuzz`; `bootstrap.sh clients` creates .venv/clients/ for `make clients`,
 # with npm packages in it.
 # `bootstrap.sh 3.12` creates .venv-3.12/ with the oldest release of Python 3.12 on this machine, and exits with 3 if
@@ -12,8 +12,8 @@ fail() {
     exit 1
 }
 
-# The environment's folder, its lock file, whether the project itself is installed into it, and the files that name its
-# npm packages.
+# The environment's folder, its lock file, whether the project itself is installed into it, and the files that declare
+# its npm packages.
 version= into=.venv lock=requirements/dev.lock with_project=yes npm=
 case "${1:-}" in
     "") ;;
@@ -23,13 +23,13 @@ case "${1:-}" in
     *) version="$1" into=".venv-$1" ;;
 esac
 
-# The list of files is split into its names on purpose.
-wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml byteor/pyproject.toml $npm | cksum)"
-if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$wanted" ] && "$into/bin/python" -c '' 2>/dev/null; then
+# $npm is unquoted on purpose, so that the shell splits it into file names.
+digest="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml byteor/pyproject.toml $npm | cksum)"
+if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$digest" ] && "$into/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
-# Without a home folder the downloads of uv and npm are stored in the checkout.
+# Without a writable home folder, uv and npm store their downloads in the checkout.
 if [ ! -w "${HOME:-/nowhere}" ]; then
     export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}" npm_config_cache="${npm_config_cache:-$PWD/.uv/npm}"
 fi
@@ -92,7 +92,7 @@ if [ -n "$npm" ]; then
     cp $npm "$into/"
     log="$(cd "$into" && bin/npm ci --ignore-scripts 2>&1)" || {
         echo "$log" >&2
-        fail "could not install what package-lock.json names into $into/; is there a network?"
+        fail "could not install the npm packages into $into/; check the network connection"
     }
 fi
-echo "$wanted" >"$into/.made-from"
+echo "$digest" >"$into/.made-from"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line. The embedded database, if it is used, runs for as long as a command needs it."""
+"""Django's command line. The embedded database, if it is used, runs while a command needs it."""
 
 import sys
 

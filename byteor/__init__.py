@@ -1,3 +1,3 @@
-"""What runs without a server: the engine, the reference agent and the verifier. Imports no Django."""
+"""The engine, the reference agent and the offline verifier. None of them imports Django."""
 
 __version__ = "0.1.0"

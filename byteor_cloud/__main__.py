@@ -1,4 +1,4 @@
-"""``python -m byteor_cloud``: the commands of ``manage.py`` in an installation, which has no such file."""
+"""``python -m byteor_cloud`` runs the commands of ``manage.py``, a file that the wheel does not contain."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Django's commands, with the embedded database running if they need it: ``manage.py`` and ``byteor-cloud``."""
+"""The command line of ``manage.py`` and ``byteor-cloud``. It starts the embedded database for commands that need it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "-
 
 
 def main() -> int:
-    """Run the command of this process's arguments and return its exit code. This is the command ``byteor-cloud``."""
+    """Run the command that the process's arguments name, and return its exit code. The entry point ``byteor-cloud``."""
     return run(sys.argv)
 
 
@@ -40,15 +40,15 @@ def run(argv: Sequence[str]) -> int:
             execute_from_command_line(list(argv))
         except OperationalError as error:
             reason = str(error).partition("\n")[0]
-            print(f"byteor-cloud: the database is not usable: {reason}", file=sys.stderr)
+            print(f"byteor-cloud: the database cannot be used: {reason}", file=sys.stderr)
             return 1
     except (config.ConfigError, EmbeddedPostgresError) as error:
         print(f"byteor-cloud: {error}", file=sys.stderr)
         return 2
     finally:
         if embedded is not None:
-            # A server that is told to stop would wait for the connections of the pools.
+            # Otherwise the server's shutdown would wait for the pools' connections.
             connections.close_all()
             embedded.release()
-        gc.freeze()  # so that the interpreter does not search all modules for garbage before it ends, which takes 0.3 s
+        gc.freeze()  # so that the interpreter does not search all modules for garbage at exit, which takes 0.3 s
     return 0

@@ -21,11 +21,11 @@ PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
 type BindAddress = tuple[str, int]
 type Network = IPv4Network | IPv6Network
-type Key = bytes | Path  # the key, or a file with the key, which ``rotate_master_key`` replaces while servers run
+type Key = bytes | Path  # the key, or the file that contains it, which ``rotate_master_key`` may replace at any time
 
 
 class ConfigError(Exception):
-    """A setting is unknown, missing or invalid; the message is one line for the operator."""
+    """An unknown, missing or invalid setting. The message is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def _list[T](entry: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
             try:
                 entries.append(entry(part.strip()))
             except ValueError as error:
-                raise ValueError(f"is a comma-separated list whose entry {part.strip()[:200]!r} {error}") from None
+                raise ValueError(f"contains an invalid entry: {part.strip()[:200]!r} {error}") from None
         return tuple(entries)
 
     return parse
@@ -156,7 +156,7 @@ def _list[T](entry: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
 @contextlib.contextmanager
 def _new_secret_file(path: Path) -> Iterator[str]:
     """Yield the name of a temporary file with a new secret, which the caller links or moves to ``path``."""
-    # A random name, because process ids are not unique: in a container every start has the same one.
+    # A random name, because process ids are not unique: in a container, every start may have the same one.
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(base64.b64encode(secrets.token_bytes(32)).decode())
@@ -168,7 +168,7 @@ def _new_secret_file(path: Path) -> Iterator[str]:
 
 
 def _stored_secret(folder: Path, name: str) -> str:
-    """Return the secret in the file ``folder/name``; generate it on first use. Concurrent calls return one value."""
+    """Return the secret in the file ``folder/name``, generated on first use. Concurrent callers get the same secret."""
     path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -178,7 +178,7 @@ def _stored_secret(folder: Path, name: str) -> str:
 
 
 def read_key(source: Key | None) -> bytes | None:
-    """Return the present value of a key, or None if there is none. Raises ValueError if its file is damaged."""
+    """Return the current value of a key, or None if there is none. Raises ValueError if its file is damaged."""
     if not isinstance(source, Path):
         return source
     try:
@@ -188,7 +188,7 @@ def read_key(source: Key | None) -> bytes | None:
 
 
 def replace_key(present: Path, previous: Path) -> bool:
-    """Write a new key to the file ``present`` and move the old one to ``previous``; False if ``previous`` is in use.
+    """Move the key in the file ``present`` to ``previous`` and create a new one. Returns False if that is in use.
 
     An interrupted call loses no key, and the next call completes it. Calls must not run concurrently.
     """
@@ -227,11 +227,11 @@ def load(environ: Mapping[str, str]) -> Config:
         if value is not None:
             return value
         if database_url is not None:
-            raise ConfigError(f"{PREFIX}{name} is missing: it must be set when {PREFIX}DATABASE_URL is set")
+            raise ConfigError(f"{PREFIX}{name} is required when {PREFIX}DATABASE_URL is set")
         try:
             return parse(_stored_secret(data_dir / "secrets", name.lower()))
         except OSError as error:
-            raise ConfigError(f"{PREFIX}DATA_DIR {data_dir} is not usable: {error.strerror}") from None
+            raise ConfigError(f"{PREFIX}DATA_DIR {data_dir} cannot be used: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"{data_dir}/secrets/{name.lower()} {error}") from None
 
@@ -282,5 +282,5 @@ def load(environ: Mapping[str, str]) -> Config:
     if given:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
     if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
-        raise ConfigError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
+        raise ConfigError(f"{PREFIX}OIDC_ISSUER requires {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
     return config

@@ -1,4 +1,4 @@
-"""The errors that services raise, and the body of application/problem+json (RFC 9457), without Django or HTTP."""
+"""The errors that services raise, and the body of an RFC 9457 problem. Does not import Django or HTTP code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The maximum number of invalid fields in a problem. ``more_errors`` is the number of the others."""
+"""The most invalid fields that a problem lists. ``more_errors`` is the number of those that it leaves out."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
 
 def child_pointer(pointer: str, key: object) -> str:
-    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if that is too long."""
+    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if that gets too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:
         return pointer
@@ -67,9 +67,9 @@ class DomainError(Exception):
     title: ClassVar[str] = "Refused"
     status: ClassVar[int] = 400
     retry_span_s: ClassVar[int] = 3
-    """The range of the random seconds that ``Retry-After`` adds, so that callers do not all retry at the same time."""
+    """The most random seconds that are added to ``Retry-After``, so that callers do not all retry at the same time."""
     members: Mapping[str, int] = {}
-    """Further members of the problem, which ``api.schema.responses.PROBLEM`` describes."""
+    """Additional members of the problem, which ``api.schema.responses.PROBLEM`` describes."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Forbidden(DomainError):
 
 
 class NotFound(DomainError):
-    """The resource does not exist or belongs to another tenant; callers cannot tell which."""
+    """The resource does not exist or belongs to another tenant. The response does not reveal which."""
 
     code = "not_found"
     title = "Not found"
@@ -130,11 +130,11 @@ class NotFound(DomainError):
 
 
 class NotStored(NotFound):
-    """The blob store answered that it does not have the blob. A store that does not answer raises Unavailable."""
+    """The blob store reported that it does not have the blob. If the store does not respond, Unavailable is raised."""
 
 
 class Conflict(DomainError):
-    """The resource's present state does not allow the operation."""
+    """The resource's current state does not allow the operation."""
 
     code = "conflict"
     title = "Conflict"
@@ -149,7 +149,7 @@ class IllegalTransition(Conflict):
 
 
 class QuotaExceeded(Conflict):
-    """The organization would exceed one of its quotas. The code is ``quota.`` and the quota's name."""
+    """The organization would exceed one of its quotas. The code is ``quota.`` followed by the quota's name."""
 
     code = "quota"
     title = "Quota exceeded"
@@ -224,7 +224,7 @@ class HeadersTooLarge(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """The caller exceeds the rate limit until ``retry_after`` seconds have passed."""
+    """The caller exceeded the rate limit and may retry after ``retry_after`` seconds."""
 
     code = "too_many_requests"
     title = "Too many requests"
@@ -233,7 +233,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """A dependency such as the database or the storage is not available at the moment."""
+    """A dependency such as the database or the storage is temporarily unavailable."""
 
     code = "unavailable"
     title = "Service unavailable"
@@ -243,11 +243,11 @@ class Unavailable(DomainError):
 
 def unresponsive_database_error() -> Unavailable:
     """Return the error for a request whose deadline passed while the database did not respond."""
-    return Unavailable("The database does not respond. Try again later.", retry_after=5)
+    return Unavailable("The database is not responding. Try again later.", retry_after=5)
 
 
 class InsufficientStorage(DomainError):
-    """There is not enough space for the upload; the client may repeat it later."""
+    """There is not enough space for the upload. The client may retry it later."""
 
     code = "insufficient_storage"
     title = "Insufficient storage"

@@ -15,7 +15,7 @@ _FORM = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 def uuid7() -> uuid.UUID:
-    """Return a new id that is greater than all earlier ones of this process: 60 bits of time (1/4096 ms), 62 random."""
+    """Return an id greater than all earlier ones of this process: 60 bits of time (1/4096 ms) and 62 random bits."""
     global _last  # noqa: PLW0603 - ids must grow even if the clock stands still or goes backwards
     with _lock:
         now = (time.time_ns() << 12) // 1_000_000
@@ -31,7 +31,7 @@ def smallest_uuid7(moment: datetime) -> uuid.UUID:
 
 
 def read_id(text: str) -> uuid.UUID:
-    """Parse an id in its canonical form only; ``uuid.UUID`` would accept other forms too. Raises ValueError."""
+    """Parse an id. Unlike ``uuid.UUID``, accept only the canonical form. Raises ValueError."""
     if not _FORM.fullmatch(text):
         raise ValueError("Must be an id such as 01990a5c-7a40-7cc0-8000-3f2b7e5d1c04.")
     return uuid.UUID(text)

@@ -1,4 +1,4 @@
-"""JSON that is passed on as text. Parsing a plan of megabytes delays every other request of the process."""
+"""JSON that is passed on as text, because parsing a plan of several MiB delays every other request of the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JsonText:
-    """A JSON text from the database or from the process that computes. It is valid and has no duplicate names."""
+    """A JSON text from the database or from the compute process. It is valid and has no duplicate names."""
 
     text: str
 
@@ -24,5 +24,5 @@ class JsonText:
 
 
 def parsed(value: Any) -> Any:
-    """Return the value, parsed if it is a text."""
+    """Return the parsed value of a JsonText, and any other value unchanged."""
     return value.value if isinstance(value, JsonText) else value

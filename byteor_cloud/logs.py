@@ -9,8 +9,7 @@ from typing import Any, override
 import structlog
 from django.utils.log import CallbackFilter
 
-# API credentials, the secrets of sign-in links, webhook secrets, JWTs, and approval credentials, which begin
-# like JWTs.
+# API credentials, secrets of sign-in links, webhook secrets, JWTs, and approval credentials, which start like JWTs.
 _SECRET = re.compile(r"(bor_(?:usr|org|enr|agt|lnk)_)[0-9A-Za-z]{20,}|(whsec_)[\w+/=]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
 _PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -21,7 +20,7 @@ _PROCESSORS: list[Any] = [
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """A log formatter that cuts everything that looks like a credential, also in tracebacks."""
+    """A log formatter that masks everything that looks like a credential, including in tracebacks."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -32,7 +31,7 @@ def configure() -> None:
     """Send structlog's events to the standard library's logging."""
     structlog.configure(
         processors=[
-            structlog.stdlib.filter_by_level,  # first, so that a suppressed event costs nothing more
+            structlog.stdlib.filter_by_level,  # first, so that suppressed events skip the other processors
             *_PROCESSORS,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,

@@ -82,7 +82,7 @@ MIDDLEWARE = [
     "byteor_cloud.api.middleware.set_request_id",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
-    "apps.fleet.api.anonymous.limit_anonymous_callers",  # before the access log, which it must not flood
+    "apps.fleet.api.anonymous.limit_anonymous_callers",  # before the access log, which refused callers must not flood
     "byteor_cloud.api.system.log_request",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -121,7 +121,7 @@ TEMPLATES = [
     }
 ]
 
-# The widgets of forms come from the same loaders.
+# Load the templates of form widgets with the same loaders.
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
 _url = CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud")
@@ -130,7 +130,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [
     "apps.tenancy.sessions.Accounts",
-    "django.contrib.auth.backends.ModelBackend",  # of sessions that older releases made
+    "django.contrib.auth.backends.ModelBackend",  # for sessions that older releases created
     "apps.tenancy.sign_in.OpenIdConnect",
 ]
 SESSION_ENGINE = "apps.tenancy.sessions"
@@ -203,12 +203,12 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # Two schemas use each of these, so drf-spectacular cannot derive a name from one schema.
+    # Several schemas use each of these, so drf-spectacular cannot derive the name from a single one.
     "ENUM_NAME_OVERRIDES": {
         "SigningKeyStatusEnum": ["next", "active", "retiring", "retired"],
         "ArtifactStatusEnum": ["received", "verified", "rejected"],
         "ArtifactKindEnum": "apps.artifacts.models.Artifact.Kind",
-        # Each is in the component of a single resource and in that of a list.
+        # Each of these is used by the schema of a resource and by the schema of its list rows.
         "ApprovalStatusEnum": [*map(str, machines.ApprovalStatus)],
         "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
         "BisectStatusEnum": [*map(str, machines.BisectStatus)],
@@ -234,7 +234,7 @@ SOCIAL_AUTH_OIDC_SECRET = CONFIG.oidc_client_secret
 SOCIAL_AUTH_OIDC_USE_PKCE = True
 SOCIAL_AUTH_OIDC_SCOPE = ["openid", "email", "profile"]
 SOCIAL_AUTH_JSONFIELD_ENABLED = True
-LOGIN_REDIRECT_URL = "/admin/"  # also used instead of a ``next`` parameter that leads to another site
+LOGIN_REDIRECT_URL = "/admin/"  # also used instead of a ``next`` parameter that points to another site
 SOCIAL_AUTH_PIPELINE = [
     "social_core.pipeline.social_auth.social_details",
     "social_core.pipeline.social_auth.social_uid",

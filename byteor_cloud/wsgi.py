@@ -14,15 +14,15 @@ from byteor_cloud.database.connections import PROCESS_KIND_VARIABLE
 
 os.environ[PROCESS_KIND_VARIABLE] = "api"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
-# The layer answers what agents send all the time, and passes everything else to Django.
+# This layer handles the requests that agents send continually, and passes all others to Django.
 _django = get_wsgi_application()
 _agent_path = import_string(settings.AGENT_PATH)(_django)
-# This imports all views. Otherwise the first request of each process would do it, and delay all others for 0.3 s.
+# Import all views. Otherwise the first request of each process would do so and delay all others by 0.3 s.
 reverse("index")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer a request before its deadline."""
+    """Respond to a request within its deadline."""
     with deadline.limited(deadline.REQUEST_S):
         response: Iterable[bytes] = _agent_path(environ, start_response)
         return response

@@ -1,4 +1,4 @@
-"""Fixtures for worlds and for running jobs. ``tests.postgres`` provides PostgreSQL."""
+"""Fixtures that create worlds and run jobs. ``tests.postgres`` provides PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-# pytest explains failed assertions in these helper modules as it does in tests.
+# pytest shows details of failed assertions in the helper modules of these folders, as it does in tests.
 FOLDERS = (
     "agent",
     "api",
@@ -38,20 +38,20 @@ SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print the seeds of the random stories even if all tests pass."""
-    gc.disable()  # pytest_collection_finish enables it. The tests that are loaded meanwhile are no garbage.
+    """Print the seeds of the random stories, even if all tests pass."""
+    gc.disable()  # until pytest_collection_finish, since loading tests creates hardly any garbage
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
-# crash/test_worker waits until the supervisor restarts the worker, which takes longer after each kill of other tests.
+# the whole run. Tests that only need the processor fill the gaps. test_serving needs a server that was not used before.
+# crash/test_worker waits until the supervisor restarts the worker, with a delay that grows when other tests kill it.
 SLOWEST_FIRST = (
     "tests/crash/test_worker",
     "tests/crash/",
-    "tests/system/test_hanging_database",  # it and the crashes wait most of the time, so both run beside other tests
+    "tests/system/test_hanging_database",  # like the crashes, it mostly waits, so other tests can run at the same time
     "tests/system/test_serving",
     "tests/laws/",
     "tests/system/test_slow_clients",
@@ -62,7 +62,7 @@ SLOWEST_FIRST = (
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is loaded to no later garbage collection, each of which would visit all of it. Collect less often."""
+    """Exclude everything that is loaded from later garbage collections, and collect less often."""
     gc.enable()
     gc.freeze()
     gc.set_threshold(20_000, 20)
@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-# The files that share a running server, or what was recorded once, run in one process. The others may run beside them.
+# Files with the same value run in one process, because they share a running server or recorded rows.
 SHARING = {
     "tests/crash/": "crash",
     "tests/laws/test_access.py": "tenants",
@@ -94,7 +94,7 @@ SHARING = {
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a process whole files, and all files that share a server to one process."""
+    """Assign whole files to processes, and all files that share a server to the same process."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
@@ -109,7 +109,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_blocker: Any) -> None:
     """Migrate one database for the whole run. The database of each process is a copy of it.
 
-    A server that BYTEOR_CLOUD_DATABASE_URL names gets no other databases than those of the tests.
+    On a server that BYTEOR_CLOUD_DATABASE_URL names, only the databases of the tests are created.
     """
     from django.core.management import call_command
     from django.db import connection
@@ -119,7 +119,7 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     def migrate(done: Path) -> None:
         call_command("migrate", verbosity=0)
         connection.close()
-        connection.close_pool()  # type: ignore[attr-defined]  # nobody may be connected to what is copied
+        connection.close_pool()  # type: ignore[attr-defined]  # a database can be copied only without connections
         done.touch()
 
     if "BYTEOR_EMBEDDED_DATABASE_URL" not in os.environ:
@@ -129,16 +129,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     connection.settings_dict["TEST"]["TEMPLATE"] = connection.settings_dict["NAME"]
 
 
-# The migrations filled the first three. The last has one row, which django_db_setup inserts.
+# Tables that keep their rows. Migrations fill the first three, and django_db_setup inserts one row into the last one.
 KEPT = frozenset({"django_migrations", "django_content_type", "auth_permission", "tenancy_masterkey"})
-SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # always refuse DELETE
+SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # their triggers always refuse DELETE
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Let transactional tests empty all tables, also those that no program may empty, and only the tables with rows.
+    """Let transactional tests empty all tables with rows, including those that are protected by triggers.
 
-    At the end, close connections that threads of tests left open, because they would prevent dropping the database.
+    At the end, close connections that tests' threads left open, because they would prevent dropping the database.
     """
     from django.contrib.contenttypes.management import create_contenttypes
     from django.db import connection
@@ -147,21 +147,21 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     from apps.tenancy.models import MasterKey
     from apps.tenancy.services import vault
 
-    # Of the class, because Playwright's event loop gives browser tests another connection.
+    # Patch the class, because browser tests have another connection due to Playwright's event loop.
     type(connection.ops).sql_flush = _empty_tables  # type: ignore[assignment, method-assign]
-    # After each test Django would look for all content types and permissions, whose tables (KEPT) stay filled.
+    # Otherwise Django would check all content types and permissions after each test, although their tables are KEPT.
     post_migrate.disconnect(create_contenttypes)
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        # As the first start of a server would do. No world has a row of its own, so that tests can have several worlds.
+        # Like the first start of a server. Worlds do not insert this row, so that tests can have several worlds.
         MasterKey.objects.get_or_create(key_id=vault.own_key_ids()[0])
-        # The test of the triggers enables them again.
+        # The test of these triggers enables them again.
         for table in SEALED:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_truncate")
     yield
     with django_db_blocker.unblock():
         connection.close()
-        connection.close_pool()  # type: ignore[attr-defined]  # a test may have cut a connection of it
+        connection.close_pool()  # type: ignore[attr-defined]  # a test may have broken one of its connections
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -170,9 +170,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 
 def _empty_tables(_: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
-    """Return the statements that empty all tables, also those that Django does not manage, such as the queue of jobs.
+    """Return the statements that empty all tables, including those that Django does not manage, such as the job queue.
 
-    TRUNCATE makes new files for each table, which takes far longer than DELETE. Only it needs no superuser.
+    DELETE is far faster than TRUNCATE, which creates new files for each table, but it requires a superuser here.
     """
     from django.db import connection
 
@@ -184,14 +184,14 @@ def _empty_tables(_: Any, style: Any, tables: Sequence[str], **options: Any) -> 
         cursor.execute(" UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in names))
         filled = {name for (name,) in cursor}
     truncated = filled.intersection(SEALED) if may_disable_triggers() else filled
-    statements = ["SET LOCAL session_replication_role = replica"] if filled - truncated else []  # no triggers
+    statements = ["SET LOCAL session_replication_role = replica"] if filled - truncated else []  # disables triggers
     statements += [f'DELETE FROM "{name}"' for name in sorted(filled - truncated)]
     return statements + ([f"TRUNCATE {', '.join(sorted(truncated))} CASCADE"] if truncated else [])
 
 
 @pytest.fixture
 def run_jobs() -> Callable[..., int]:
-    """Return a function that runs waiting jobs in this thread and transaction and returns how many ran."""
+    """Return a function that runs waiting jobs in this thread and transaction, and returns the number of jobs."""
     from tests.worlds import run_jobs
 
     return run_jobs
@@ -222,7 +222,7 @@ def other(db: None) -> Any:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock of the rate limits, which count by minutes: a list with the time as its only value."""
+    """The clock of the rate limits, which count per minute: a list with the time as its only item."""
     now = [NOON + 10.5]
     monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
     return now
@@ -230,9 +230,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def _fresh_process() -> Iterator[None]:
-    """Give each test the memory of a new process: rate limits, agent keys, waiting polls, load, no drain.
+    """Reset the state in memory before or after each test: rate limits, agent keys, waiting polls, load, draining.
 
-    Tests must not affect each other, and the worlds of different tests have the same ids and keys.
+    Otherwise tests would affect each other, since the worlds of different tests have the same ids and keys.
     """
     from apps.fleet.api import anonymous
     from apps.fleet.services import heartbeats
@@ -242,10 +242,10 @@ def _fresh_process() -> Iterator[None]:
     from apps.tenancy.api import limits
     from byteor_cloud.server import draining
 
-    limits.forget()
+    limits.clear_local()
     anonymous.callers = anonymous.AnonymousCallers()
-    metrics.TEXT.forget()
-    agent_keys.forget_all()
+    metrics.TEXT.discard()
+    agent_keys.clear()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
     heartbeats.tally = heartbeats.Tally()
     yield

@@ -1,4 +1,4 @@
-"""The descriptions in ``tests/resources``, put together: operations, tables, acts and pages by their names."""
+"""The descriptions in ``tests/resources``, combined: operations, tables, acts and pages by name."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ assert len(CALLS) == len(_CALLS), "two operations have the same id"
 
 
 def needed(operation: str) -> Permission | None:
-    """Return the permission that the operation needs. None: no role is needed."""
+    """Return the permission that the operation requires, or None if it requires no role."""
     needs = CALLS[operation].needs
     return needs if isinstance(needs, Permission) else None
 
 
 def _completed(act: Act) -> Act:
-    """Give the act what its operation needs, and the row on which the operation is possible."""
+    """Complete an act with the permission of its operation and with a row on which the operation is possible."""
     if not act.operation:
         return act
     return replace(act, needs=needed(act.operation), on=act.on or CALLS[act.operation].on)
@@ -42,13 +42,13 @@ PAGES: dict[str, Page] = {
     for label, table in TABLES.items()
     for name, page in table.pages.items()
 }
-# Who sees a row of a table of the console: the permission that is needed where the row belongs.
+# The permission that is required to see a row of each console table, in the scope to which the row belongs.
 SEES = {label: table.seen_by for label, table in TABLES.items() if table.row is not None}
 OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # of the installation
 
 
 def names_in(path: str) -> list[str]:
-    """Return the name of each id in the path. That of ``{id}`` is the segment before it."""
+    """Return the name of each id in the path. The name of ``{id}`` is the segment before it."""
     return [segment or parameter for segment, parameter in re.findall(r"([a-z-]+)/\{id\}|\{([a-z_]+)\}", path)]
 
 
@@ -57,17 +57,17 @@ _IDS = {name: make for resource in RESOURCES for name, make in resource.ids.item
 
 
 def id_of(row: Any) -> Any:
-    """Return the id of a row in a path. Texts are their own ids."""
+    """Return the id by which a path refers to a row. Texts are their own ids."""
     return getattr(row, "pk", row)
 
 
 def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
-    """Make the rows whose ids are below an environment, or all others. Return their ids."""
+    """Create the rows that belong to an environment, or all others. Return their ids."""
     return {name: id_of(place.get(make)) for name, make in _IDS.items() if (name in _IN_ENVIRONMENTS) == of_environment}
 
 
 def ids_on(make: Maker, path: str, place: Place) -> dict[str, Any]:
-    """Make a row. Return the ids with which the path leads to it."""
+    """Create a row. Return the ids in the path that identify it."""
     row = make(place)
     found = {"env_id": row.environment_id} if hasattr(row, "environment_id") else {}
     return {**found, names_in(path)[-1]: id_of(row)}

@@ -1,4 +1,4 @@
-"""A Django test client whose requests pass through the WSGI layer for agents, as those of a server do."""
+"""A Django test client whose requests pass through the agent path's WSGI layer, as in a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 
 class _ToDjango(Exception):
-    """The layer passes the request to Django."""
+    """Raised when the layer passes a request to Django."""
 
 
 def _django(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -22,7 +22,7 @@ def _django(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 class FrontHandler(ClientHandler):
-    """Django's handler for tests, behind the layer. Both use the test's database connection."""
+    """Django's test handler behind the layer. Both use the test's database connection."""
 
     _loaded: ClassVar[Any] = None  # the middleware, which all handlers of a process share, as in a server
     _middleware_chain: Any
@@ -30,7 +30,7 @@ class FrontHandler(ClientHandler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._layer = import_string(settings.AGENT_PATH)(_django)
-        self.answered = 0  # how many requests the layer answered
+        self.answered = 0  # the number of requests that the layer handled
 
     def load_middleware(self, is_async: bool = False) -> None:
         if FrontHandler._loaded is None:
@@ -58,7 +58,7 @@ class FrontHandler(ClientHandler):
 
 
 class FrontClient(Client):
-    """A client of the whole application."""
+    """A client for the whole application."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""Measuring growth by counting function calls. Unlike times, the count is the same on every host."""
+"""Measurement of growth by counting function calls. Unlike times, the counts are the same on every host."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def calls_made(work: Callable[[], object]) -> int:
 
 
 def assert_in_proportion(work: Callable[[int], object], size: int) -> None:
-    """Assert that four times the input needs at most about four times the calls; quadratic code needs 16 times."""
+    """Assert that four times the input needs at most about four times the calls. Quadratic code needs 16 times."""
     small, large = calls_made(lambda: work(size)), calls_made(lambda: work(4 * size))
     assert large < 5 * small + 1000, (small, large)

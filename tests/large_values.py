@@ -1,4 +1,4 @@
-"""The columns that may be large, by the descriptions of tables, and rows in which they are."""
+"""The columns that tables' descriptions declare as large, and rows with large values in them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tests.tenancy.ledger_steps import without_triggers
 
 
 def name_of(label: str) -> str:
-    """Return the name of a model's table in the database."""
+    """Return the name of a model's database table."""
     return str(apps.get_model(label)._meta.db_table)
 
 
-# Lists, tables, searches and choices return none of these columns unchanged.
+# Columns that lists, tables, searches and choices must not return unchanged.
 LARGE: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES.items() for column in table.large)
-# Columns of the same types that are short, or that no list can reach.
+# Columns of the same types that are short or not in any list.
 SHORT: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES.items() for column in table.short)
-# What a request reads of its own organization and environment, in rows of their own.
+# Columns that a request reads from its own organization and environment, in separate queries.
 _OWN: Final = frozenset({"tenancy_organization.settings", "tenancy_environment.settings"})
 SIZE: Final = 200 * 1024
-_SIZES: Final = {"tenancy_auditevent.changes": 7000}  # where a constraint limits it
+_SIZES: Final = {"tenancy_auditevent.changes": 7000}  # a constraint limits the size
 _NEEDED: Final = frozenset({"procrastinate_jobs.args"})  # the console finds the tenant of a job by its arguments
 
 
 def long_columns() -> dict[str, str]:
-    """Return all columns of a type without a length, with their types, as the database describes them."""
+    """Return all columns whose type has no maximum length, with their types in the database."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT table_name || '.' || column_name, data_type FROM information_schema.columns"
@@ -40,7 +40,7 @@ def long_columns() -> dict[str, str]:
 
 
 def large_columns_in(noted: Results) -> set[str]:
-    """Return the large columns in the results of a request, without those of its own organization and environment."""
+    """Return the large columns in a request's results, except those of its own organization and environment."""
     return {each for columns, count in noted.seen if not _is_own(columns, count) for each in columns & LARGE}
 
 
@@ -51,10 +51,10 @@ def _is_own(columns: frozenset[str], count: int) -> bool:
 def enlarge() -> None:
     """Set the large columns of all rows to values of about ``SIZE`` bytes, which PostgreSQL compresses to about 1 %.
 
-    An object keeps its keys and gets another one.
+    Objects keep their keys and get an additional one.
     """
     types = long_columns()
-    with without_triggers() as cursor:  # they reject changes of immutable rows
+    with without_triggers() as cursor:  # triggers reject changes to immutable rows
         for name in sorted(LARGE - _NEEDED):
             table, column = name.split(".")
             size = _SIZES.get(name, SIZE)

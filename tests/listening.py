@@ -1,4 +1,4 @@
-"""Notifications in tests, as each API process receives them. Without the fixture no key is cached."""
+"""A fixture that receives notifications, as each API process does. Without it, no key is cached."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.patience import wait_until
 
 @pytest.fixture
 def listening(transactional_db: None) -> Iterator[None]:
-    """Receive notifications, as each API process does."""
+    """Receive notifications during the test."""
     notices.start()
     wait_until(notices.is_current)
     yield
     notices.stop()
-    agent_keys.forget_all()
+    agent_keys.clear()

@@ -1,4 +1,4 @@
-"""How much memory a process used at most, as Linux counts it. Without Linux these tests are skipped."""
+"""The peak memory of processes, as Linux counts it. Tests that need it are skipped on other systems."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import pytest
 
 MIB = 1024 * 1024
 
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak memory of a process")
 
 
 def used(pid: int | str = "self") -> int:
-    """Return how many bytes of memory the process has now."""
+    """Return the bytes of memory that the process uses."""
     return _number(Path(f"/proc/{pid}/status").read_text(), "VmRSS")
 
 
 def peak(pid: int | str = "self") -> int:
-    """Return the most bytes of memory that the process had since it started, or since ``forget_peak``."""
+    """Return the most bytes of memory that the process has used since it started, or since ``reset_peak``."""
     return _number(Path(f"/proc/{pid}/status").read_text(), "VmHWM")
 
 
-def forget_peak(pid: int | str = "self") -> None:
-    """Let the peak of a process begin at what it uses now."""
+def reset_peak(pid: int | str = "self") -> None:
+    """Reset the peak of a process to its current memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -36,7 +36,7 @@ def _number(status: str, name: str) -> int:
     return int(status.split(f"{name}:")[1].split(maxsplit=1)[0]) * 1024
 
 
-# A process that is sealed can read a file of /proc only if it was opened before.
+# A sealed process can read a file in /proc only if it opened it before.
 _WATCHED = """
 import sys
 status = open("/proc/self/status")
@@ -51,7 +51,7 @@ print(idle + "\\0" + status.read(), file=sys.stderr)
 def run_capture_process(
     request: Mapping[str, Any], scratch: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[bytes, int]:
-    """Run the process of captures; return its last line, and how many bytes of memory it took beyond its start."""
+    """Run the capture process. Return its last line, and the bytes of memory that it used beyond its start."""
     with subprocess.Popen(
         [sys.executable, "-c", _WATCHED],
         env={"PATH": os.defpath, "TMPDIR": str(scratch), **(environment or {})}, cwd=scratch,

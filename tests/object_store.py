@@ -1,4 +1,4 @@
-"""An S3-compatible server in a process of its own, which a test can stop and continue."""
+"""An S3-compatible server in a separate process, which a test can suspend and resume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUCKET, REGION, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "eu-central-1", "AK
 
 
 class ObjectStore:
-    """A server with an empty bucket. ``close`` ends it."""
+    """A server with an empty bucket. ``close`` stops it."""
 
     def __init__(self) -> None:
         self.endpoint = f"http://127.0.0.1:{free_port()}"
@@ -49,11 +49,11 @@ class ObjectStore:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings of a server that uses the bucket, for ``Installation.serve``."""
+        """The settings for ``Installation.serve`` of a server that uses the bucket."""
         return {"S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": self.endpoint, "S3_REGION": REGION}
 
     def suspend(self) -> None:
-        """Stop the process. Its connections stay open, and the kernel accepts new ones, but nobody answers."""
+        """Suspend the process. Its connections stay open, and the kernel accepts new ones, but nothing responds."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -67,7 +67,7 @@ class ObjectStore:
 
 @pytest.fixture(scope="module")
 def object_store() -> Any:
-    """Run a store, and give its credentials to all servers that the tests of the module start."""
+    """Run a store, and pass its credentials to all servers that the module's tests start."""
     store = ObjectStore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)

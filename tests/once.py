@@ -1,4 +1,4 @@
-"""Files and folders that one process of a test run makes, and all its processes use."""
+"""Files and folders that one process of a test run creates and all of its processes use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a file or folder of this run. The first process that asks for it makes it, and the others wait.
+    """Return a file or folder of this run. The first process that calls this creates it, and the others wait.
 
-    ``make`` gets the path at which to make it. The result is moved to its place, so that nobody sees half of it.
+    ``make`` creates it at the path that it gets. The result is then renamed, so that it is never visible half-finished.
     """
     run = Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])
     whole, unfinished = run / name, run / f"{name}.unfinished"

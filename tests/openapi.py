@@ -1,4 +1,4 @@
-"""Validation of every response of the test client against the published OpenAPI document."""
+"""Validation of every response in tests against the published OpenAPI document."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def _reference(keys: tuple[str, ...]) -> dict[str, Any]:
 
 @cache
 def validator(*keys: str) -> Draft202012Validator:
-    """Return a validator for the schema at this path of the document."""
+    """Return a validator for the schema at this path in the document."""
     return Draft202012Validator(_reference(keys), registry=_registry(), format_checker=formats)
 
 
 @cache
 def _compiled_registry() -> jsonschema_rs.Registry:
-    # It refuses this range in patterns, since its texts cannot contain surrogates.
+    # jsonschema_rs rejects this range in patterns, since its strings cannot contain surrogates.
     text = json.dumps(_closed(document())).replace(r"\\ud800-\\udfff", "")
     return jsonschema_rs.Registry([(ADDRESS, json.loads(text))], draft=jsonschema_rs.Draft202012)
 
@@ -102,9 +102,9 @@ def _check_format(name: str) -> Callable[[object], bool]:
 
 
 def validate(value: Any, *keys: str) -> None:
-    """Raise ValidationError if the schema at this path of the document does not allow the value.
+    """Raise ValidationError if the schema at this path in the document does not allow the value.
 
-    This is asked for each response, and ``jsonschema`` takes far longer, but its errors say more.
+    ``jsonschema_rs`` checks every response, because it is fast. Only for errors, ``jsonschema`` adds the details.
     """
     if not _compiled(*keys).is_valid(value):
         validator(*keys).validate(value)
@@ -113,12 +113,12 @@ def validate(value: Any, *keys: str) -> None:
 
 @cache
 def template(route: str) -> str:
-    """Convert a URL pattern of Django to the notation of the document."""
+    """Convert a Django URL pattern to the notation of the document."""
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route)
 
 
 def _place(path: str, method: str, status: str) -> tuple[str, ...] | None:
-    """Return the path of the response in the document, after following references."""
+    """Return the path of the response in the document, with references resolved."""
     operation = document()["paths"].get(path, {}).get(method)
     found = operation["responses"].get(status) if operation else None
     if found is None:
@@ -152,18 +152,18 @@ def check(response: Any, method: str) -> None:
     status = response.status_code
     assert response["X-Request-ID"]
     try:
-        # Django has resolved the path already, unless the layer before it or a middleware answered.
+        # Django has already resolved the path, unless middleware or the layer in front of Django responded.
         path = template((response.wsgi_request.resolver_match or response.resolver_match).route)
     except Resolver404:
         path = ""
     method = "get" if method == "HEAD" else method.lower()
     if method not in document()["paths"].get(path, {}):
         if response.request["PATH_INFO"].startswith("/api/v1"):
-            assert status in {404, 405}, f"{method} {path} answered {status}: it is not in the document"
+            assert status in {404, 405}, f"{method} {path} returned {status}: it is not in the document"
             _problem(response, status)
         return
     place = _place(path, method, str(status))
-    assert place is not None, f"{method} {path} answered {status}, which is not in the document: {response.content!r}"
+    assert place is not None, f"{method} {path} returned {status}, which is not in the document: {response.content!r}"
     content = _at(place).get("content", {})
     if not content:
         assert response.content == b""

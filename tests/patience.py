@@ -1,6 +1,6 @@
 """Waiting for other threads and processes, with a timeout so long that only a failing test reaches it.
 
-A test says what it waits for, never how long that may take, because it must also pass on a slow or busy machine.
+Tests state what they wait for, but never how long it may take, because they must also pass on a slow or busy machine.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ PATIENCE_S = 120.0
 def wait_until(done: Callable[[], object], *, every_s: float | None = None) -> None:
     """Call ``done`` repeatedly until it returns a true value.
 
-    Without ``every_s`` it is called often at first, and then less often, since asking takes the time of what it
-    waits for.
+    Without ``every_s``, it is called often at first and then less often, since the calls take processor time from the
+    work that they wait for.
     """
     deadline = time.monotonic() + PATIENCE_S
     pause = 0.02

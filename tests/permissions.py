@@ -1,4 +1,4 @@
-"""The roles and permissions of the contract. ``tests/resources`` says what each operation, table and act needs."""
+"""The roles and permissions of the contract. ``tests/resources`` has those of each operation, table and act."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ VIEW, OPERATE, MANAGE = P.VIEW_ENVIRONMENT, P.OPERATE_ENVIRONMENT, P.MANAGE_ENVI
 PROJECT, ADMIN = P.MANAGE_PROJECT, P.MANAGE_ORG_MEMBERSHIPS
 VIEW_ORG, VIEW_PROJECT = P.VIEW_ORG, P.VIEW_PROJECT
 
-# Creating a project belongs to those who manage the organization.
+# Only those who manage the organization may create projects.
 _VIEWER = {VIEW_ORG, VIEW_PROJECT, VIEW}
 _OPERATOR = _VIEWER | {P.OPERATE_PROJECT, OPERATE}
 _PROJECT_ADMIN = _OPERATOR | {PROJECT, MANAGE}
-MATRIX: dict[Role, set[Permission]] = {  # the least role first
+MATRIX: dict[Role, set[Permission]] = {  # in ascending order of roles
     Role.VIEWER: _VIEWER,
     Role.OPERATOR: _OPERATOR,
     Role.PROJECT_ADMIN: _PROJECT_ADMIN,
@@ -24,7 +24,7 @@ MATRIX: dict[Role, set[Permission]] = {  # the least role first
 
 
 class NoRole(StrEnum):
-    """Who may call an operation that needs no role."""
+    """The callers of an operation that requires no role."""
 
     ANYBODY = "anybody, without a credential"
     SIGNED_IN = "a person or an organization key"
@@ -34,7 +34,7 @@ class NoRole(StrEnum):
 
 
 def weaker(permission: Permission | None) -> list[Permission]:
-    """Return the permissions that more roles hold, one for each set of roles."""
+    """Return permissions that more roles have, one for each set of roles."""
 
     def holders(each: Permission | None) -> frozenset[Role]:
         return frozenset(role for role, held in MATRIX.items() if each in held)

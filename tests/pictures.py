@@ -11,14 +11,14 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from byteor_cloud.demo.main_job import ADMIN, Demo
-from byteor_cloud.demo.site import ApiClient, DemoError
+from byteor_cloud.demo.processes import ApiClient, DemoError
 from tests.browser.conftest import ARGS, CHROMIUM
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
 
 def main() -> int:
-    """Take the pictures, and return 0 if the demo and its pages worked."""
+    """Take the pictures. Return 0 if the demo and its pages worked."""
     if CHROMIUM is None:
         print("pictures: no Chromium on PATH (apt-get install chromium-headless-shell)", file=sys.stderr)
         return 1
@@ -39,9 +39,9 @@ def main() -> int:
 
 
 def _addresses(demo: Demo) -> dict[str, str]:
-    """Return the address of the page of each picture. The incident is replayed through the version before, so differs.
+    """Return the page address of each picture. The incident is replayed through the previous version, so it diverges.
 
-    Raises DemoError if the API refuses or a replay ends in another way.
+    Raises DemoError if the API returns an error or the replay does not diverge.
     """
     api = ApiClient(demo.base, demo.sign_in[ADMIN]["token"])
     path = "/api/v1/orgs"

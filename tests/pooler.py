@@ -1,4 +1,4 @@
-"""Debian's pgbouncer in front of the embedded PostgreSQL, set up as docs/scale.md says."""
+"""Debian's pgbouncer in front of the embedded PostgreSQL, configured as in docs/scale.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 from tests.patience import PATIENCE_S, wait_until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-# As in docs/scale.md, apart from the addresses, the authentication and the size.
+# As in docs/scale.md, except for the addresses, the authentication and the size.
 _SETTINGS = """
 [databases]
 byteor_cloud = host={host} port={port} user=byteor_cloud connect_query='{timeouts}'
@@ -37,7 +37,7 @@ _TIMEOUTS = "SET statement_timeout = 7000; SET lock_timeout = 5000; SET idle_in_
 
 
 class Pooler:
-    """pgbouncer in transaction mode, which shares ``size`` connections to the database at ``direct_url``."""
+    """A pgbouncer in transaction mode, which shares ``size`` connections to the database at ``direct_url``."""
 
     def __init__(self, folder: Path, port: int, direct_url: str, *, size: int) -> None:
         self.url = f"postgresql://byteor_cloud@127.0.0.1:{port}/byteor_cloud"
@@ -52,9 +52,9 @@ class Pooler:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start pgbouncer and wait until it answers."""
+        """Start pgbouncer and wait until it responds."""
         assert PROGRAM is not None, "there is no pgbouncer"
-        # It refuses to run as root. The embedded database then runs as nobody, too.
+        # pgbouncer refuses to run as root. Like the embedded database, it then runs as nobody.
         as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
         with self._log.open("ab") as log:
             process = subprocess.Popen([PROGRAM, "-q", *as_nobody, str(self._file)], stdout=log, stderr=log)
@@ -70,11 +70,11 @@ class Pooler:
 
     @property
     def pid(self) -> int | None:
-        """The process, if it runs."""
+        """The id of the process, if it runs."""
         return None if self._process is None else self._process.pid
 
     def ask(self, command: str) -> list[tuple[Any, ...]]:
-        """Run a command of pgbouncer's console."""
+        """Run a command in pgbouncer's admin console."""
         with psycopg.connect(
             host="127.0.0.1", port=self._port, user="byteor_cloud", dbname="pgbouncer",
             autocommit=True, cursor_factory=psycopg.ClientCursor,
@@ -82,7 +82,7 @@ class Pooler:
             return session.execute(command.encode()).fetchall()
 
     def kill(self) -> None:
-        """End pgbouncer at once, with all connections."""
+        """Kill pgbouncer, which closes all connections."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Free ports for servers that run as processes of their own."""
+"""Free ports for servers that run in separate processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import socket
 def free_port() -> int:
     """Return a port on which nobody listens.
 
-    It is below the ports that the system gives to programs that ask for any free port, so that none of them gets it
-    before the server listens.
+    It is below the range from which the system assigns free ports, so that no other program gets it before the server
+    listens.
     """
     while True:
         port = 10_000 + secrets.randbelow(22_000)

@@ -1,6 +1,6 @@
 """A pytest plugin: one embedded PostgreSQL for the whole run, unless BYTEOR_CLOUD_DATABASE_URL names another.
 
-It is loaded by ``-p`` and works while it is imported, since pytest-django reads the settings before any conftest.
+It is loaded by ``-p`` and does its work at import, since pytest-django reads the settings before any conftest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OWNER = "BYTEOR_TEST_OWNER"
 
 
 def _keep_bytecode() -> None:
-    """Cache compiled modules in the virtual environment if they must not be stored beside the sources.
+    """Cache compiled modules in the virtual environment if they must not be stored next to the sources.
 
     The tests start a hundred processes, and a server without the cache takes more than twice as long to start.
     """
@@ -39,7 +39,7 @@ def _prepare() -> None:
     hiding = Path(__file__).with_name("not_installed")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(hiding), os.environ.get("PYTHONPATH")]))
     folder = Path(tempfile.mkdtemp(prefix="byteor-test-"))
-    folder.chmod(0o711)  # the server's account must be able to pass
+    folder.chmod(0o711)  # the server's account must have access to subfolders
     (folder / "static").mkdir()  # whitenoise warns if the folder is missing
     os.environ["BYTEOR_CLOUD_DATA_DIR"] = str(folder)
     # atexit instead of a pytest hook, because pytest calls no hook if it cannot read Django's settings. The handlers

@@ -1,4 +1,4 @@
-"""Concurrent calls, each in a thread with its own database connection."""
+"""A fixture for concurrent calls, each in a thread with its own database connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ type Race = Callable[..., list[Any]]
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """Call the function in a thread of its own, and return its result or its exception."""
+    """Call the function in a separate thread, and return its result or its exception."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001,RUF100  the test checks it
@@ -23,9 +23,9 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 def count_waiting() -> int:
-    """Return how many database sessions wait for a lock."""
+    """Return the number of database sessions that wait for a lock."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would see its first answer again
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # otherwise a transaction would see its first result again
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )

@@ -1,6 +1,6 @@
-"""Rows that were made once, so that later tests insert copies of them instead of making them again.
+"""Rows that are created once and recorded, so that later tests insert copies instead of creating them again.
 
-Making a world takes about a hundred statements, and half of the tests need one.
+Creating a world takes about a hundred statements, and half of the tests need one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from apps.tenancy.models import AuditEvent, SigningKey
 type _Rows = dict[str, list[str]]  # the rows of each table, each as JSON
 
 _HASHED = frozenset({AuditEvent._meta.db_table, SigningKey._meta.db_table})  # tables whose times are part of a hash
-_AGE = "\0"  # in a statement: the time since the recording, an interval. PostgreSQL stores no text with this character.
+_AGE = "\0"  # stands for the interval since the recording in a statement; PostgreSQL's texts never contain it
 
 
 class Recorded[Made]:
-    """What ``make`` returns, and the rows that it inserted or changed when it was first called in this process.
+    """The result of ``make``, and the rows that it inserted or changed when it was first called in this process.
 
-    Later calls insert the same rows with the same ids, and return a copy of the same object. All times are later by the
-    time that has passed since the recording, so that a test does not depend on how long the tests before it took. Only
-    audit events and signing keys keep their times, because hashes cover them: the ledger's and the key set's ETag.
+    Later calls insert the same rows with the same ids, and return a copy of the same object. All times are shifted by
+    the time since the recording, so that a test does not depend on the duration of earlier tests. Only audit events and
+    signing keys keep their times, which are covered by hashes: the ledger's and that of the key set's ETag.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:
@@ -58,14 +58,14 @@ class Recorded[Made]:
 
 
 class _Pickler(pickle.Pickler):
-    """Leaves times to ``_LaterUnpickler``."""
+    """A pickler that leaves times to ``_LaterUnpickler``."""
 
     def persistent_id(self, value: Any) -> datetime | None:
         return value if isinstance(value, datetime) else None
 
 
 class _LaterUnpickler(pickle.Unpickler):
-    """Adds ``age`` to each time."""
+    """An unpickler that adds ``age`` to each time."""
 
     def __init__(self, pickled: bytes, age: timedelta) -> None:
         super().__init__(io.BytesIO(pickled))
@@ -85,9 +85,9 @@ _recorded: dict[Hashable, Recorded[Any]] = {}
 
 
 def recorded[Made](key: Hashable, make: Callable[[], Made]) -> Made:
-    """Return what ``make`` returns.
+    """Return the result of ``make``, which is called only once per key and newest audit event.
 
-    Later calls with this key, after the same events in the audit ledger, insert the same rows again.
+    Later calls insert the recorded rows again and return a copy of the result.
     """
     newest = AuditEvent.objects.order_by("id").values_list("id", flat=True).last()
     made: Made = _recorded.setdefault((newest, key), Recorded(make))()
@@ -95,7 +95,7 @@ def recorded[Made](key: Hashable, make: Callable[[], Made]) -> Made:
 
 
 def may_disable_triggers() -> bool:
-    """Return whether this role is a superuser. A database that is not ours may have given it less."""
+    """Return whether the database role is a superuser. In an external database it may not be."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         return bool(cursor.fetchone()[0])
@@ -138,7 +138,7 @@ def _columns() -> dict[str, list[_Column]]:
 def _change(gone: _Rows, new: _Rows) -> str:
     """Return statements that delete the rows ``gone`` and insert the rows ``new``.
 
-    No trigger runs meanwhile, since the rows that triggers made were recorded too.
+    They run without triggers, since rows that triggers create are recorded as well.
     """
     columns = _columns()
     statements = ["SET LOCAL session_replication_role = replica"]

@@ -1,4 +1,4 @@
-"""The columns that queries return, as PostgreSQL describes them, whatever the SQL looks like."""
+"""The columns that queries return, according to PostgreSQL and not to the text of the SQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Results:
     largest: int = 0  # the bytes of the largest value
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        """Execute a statement and note its result. Django calls this."""
+        """Execute a statement and record its result. Django calls this."""
         done = execute(sql, params, many, context)
         result = context["cursor"].cursor.pgresult
         if result is not None and result.nfields and result.ntuples:
@@ -33,7 +33,7 @@ class Results:
 
 @contextmanager
 def results() -> Iterator[Results]:
-    """Note the results of all queries of Django."""
+    """Record the results of all of Django's queries."""
     noted = Results()
     _columns()
     with connection.execute_wrapper(noted):
@@ -42,7 +42,7 @@ def results() -> Iterator[Results]:
 
 @cache
 def _columns() -> dict[tuple[int, int], str]:
-    """Return ``table.column`` by the numbers that PostgreSQL has for them."""
+    """Return ``table.column`` by PostgreSQL's numbers of the table and the column."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.oid::bigint, a.attnum, c.relname || '.' || a.attname FROM pg_attribute a"

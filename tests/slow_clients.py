@@ -1,4 +1,4 @@
-"""Slow clients that hold connections open, beside normal clients whose latency is measured.
+"""Slow clients that keep connections open, and normal clients whose latency is measured in the meantime.
 
 Used by the system test and by ``make bench ARGS=slow-clients``.
 """
@@ -36,7 +36,7 @@ TICK_S = 1.0
 
 @dataclass
 class Target:
-    """A server with an organization that has an agent, an offered large bundle and a long audit ledger."""
+    """A server with an organization that has an agent, an offer of a large bundle, and a long audit ledger."""
 
     base: str
     token: str
@@ -55,7 +55,7 @@ class Target:
 
 
 def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
-    """Fill the organization that ``bootstrap`` made, through the API."""
+    """Fill the organization that ``bootstrap`` created, through the API."""
     organization = f"/api/v1/orgs/{bootstrapped['org_id']}"
     target = Target(base, bootstrapped["token"], organization, "")
     project = target.call("POST", f"{organization}/projects", {"name": "trading"})["id"]
@@ -92,7 +92,7 @@ class Crowd:
     ended: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
-        """Send or read one byte on each connection; idle ones stay silent."""
+        """Send or read one byte on each connection, except idle ones."""
         for kind, sockets in self.sockets.items():
             for each in list(sockets):
                 if self._is_ended(kind, each):
@@ -151,7 +151,7 @@ def _opening(target: Target, kind: str) -> bytes:
 
 @contextmanager
 def crowd(target: Target, count: int, kinds: tuple[str, ...] = KINDS) -> Iterator[Crowd]:
-    """Open ``count`` connections of each kind. Until the block ends, each sends or reads one byte a second."""
+    """Open ``count`` connections of each kind. Until the block ends, each sends or reads one byte per second."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count * len(kinds) + 500)), hard))
     address = urlsplit(target.base)
@@ -201,7 +201,7 @@ class Measured:
 
 
 def measure(target: Target, count: int) -> Measured:
-    """Send ``count`` heartbeats and as many list requests, one after the other."""
+    """Send ``count`` heartbeats and ``count`` list requests, one after the other."""
     session, measured = requests.Session(), Measured()
     session.trust_env = False
     beat = json.dumps({"status": "healthy", "agent_version": "1", "active": None}).encode()

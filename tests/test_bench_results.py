@@ -1,4 +1,4 @@
-"""The results of ``make bench``: ratios of medians, the table, the file and the picture."""
+"""Tests of the results of ``make bench``: ratios of medians, the table, the file and the picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-def test_ratio_is_that_of_the_medians_with_the_range_of_the_rounds() -> None:
+def test_ratio_has_medians_and_range_of_rounds() -> None:
     row = ROWS[0]
 
     assert (row.value, row.low, row.high, row.is_reached) == (0.9, 0.8, 2.5, True)
@@ -34,7 +34,7 @@ def test_table_shows_goals_and_verdicts() -> None:
     assert lines[5] == "100 agents: p99: p50 3 ms"
 
 
-def test_rows_survive_the_file_and_the_picture_is_well_formed(tmp_path: Path) -> None:
+def test_saved_rows_load_unchanged_and_picture_is_well_formed(tmp_path: Path) -> None:
     save(tmp_path / "made" / "r.json", ROWS, {"cores": 2})
     draw(tmp_path / "made" / "r.svg", ROWS, "a & b")
 

@@ -1,4 +1,4 @@
-"""Tests of the settings: valid, invalid, missing and unknown ones, each with an error message of one line."""
+"""Tests of valid, invalid, missing and unknown settings, and of their error messages of one line."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PRODUCTION = {"DATABASE_URL": URL, "MASTER_KEY": KEY, "SECRET_KEY": SECRET}
 
 
 def loaded(tmp_path: Path, **values: str) -> Any:
-    """Return the settings loaded from these values and the data folder ``tmp_path``."""
+    """Load the settings from these values, with the data folder ``tmp_path``."""
     return load({"PATH": "/bin", **{f"BYTEOR_CLOUD_{k}": v for k, v in {"DATA_DIR": str(tmp_path), **values}.items()}})
 
 
-def test_defaults_with_the_embedded_database(tmp_path: Path) -> None:
+def test_defaults_use_embedded_database(tmp_path: Path) -> None:
     config = loaded(tmp_path)
 
     assert (config.database_url, config.api_bind_addr, config.worker_bind_addr) == (None, ("127.0.0.1", 8080), None)
@@ -37,7 +37,7 @@ def test_defaults_with_the_embedded_database(tmp_path: Path) -> None:
     assert (config.replay_http_allowlist, config.replay_exec_allowlist) == ((), ())
 
 
-def test_defaults_in_production(tmp_path: Path) -> None:
+def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
     config = loaded(tmp_path, **PRODUCTION)
 
     assert (config.database_url, config.api_bind_addr) == (URL, ("0.0.0.0", 8080))
@@ -111,12 +111,12 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
         (
             "REPLAY_HTTP_ALLOWLIST",
             "https://hooks.example,ftp://b",
-            "is a comma-separated list whose entry 'ftp://b' must be http:// or https:// with a host and no user",
+            "contains an invalid entry: 'ftp://b' must start with http:// or https://, and have a host and no user",
         ),
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "is a comma-separated list whose entry 'tr' must be the absolute path of a program, without . or ..",
+            "contains an invalid entry: 'tr' must be the absolute path of a program, without . or ..",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",
@@ -143,13 +143,11 @@ def test_empty_value_counts_as_unset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["MASTER_KEY", "SECRET_KEY"])
-def test_missing_secret_is_an_error_in_production(tmp_path: Path, missing: str) -> None:
+def test_missing_secret_is_refused_in_production(tmp_path: Path, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, **{k: v for k, v in PRODUCTION.items() if k != missing})
 
-    assert str(caught.value) == (
-        f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is set"
-    )
+    assert str(caught.value) == f"BYTEOR_CLOUD_{missing} is required when BYTEOR_CLOUD_DATABASE_URL is set"
 
 
 @pytest.mark.parametrize("missing", ["OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"])
@@ -157,7 +155,7 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
     oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
     assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
 
-    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER needs"):
+    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER requires"):
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
@@ -175,7 +173,7 @@ def test_missing_secrets_are_generated_once_and_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["master_key", "master_key_previous"])
-def test_error_names_the_damaged_secret_file(tmp_path: Path, name: str) -> None:
+def test_error_names_damaged_secret_file(tmp_path: Path, name: str) -> None:
     loaded(tmp_path)
     (tmp_path / "secrets" / name).write_text("x")
 
@@ -183,7 +181,7 @@ def test_error_names_the_damaged_secret_file(tmp_path: Path, name: str) -> None:
         loaded(tmp_path)
 
 
-def test_replace_key_stores_a_new_key_and_the_previous_one(tmp_path: Path) -> None:
+def test_replace_key_stores_new_and_previous_key(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     present, previous = config.master_key, config.master_key_previous
     old = read_key(present)
@@ -220,7 +218,7 @@ def test_interrupted_replace_key_loses_no_key_and_can_be_repeated(
     assert read_key(config.master_key_previous) == old != read_key(config.master_key)
 
 
-def test_key_files_are_ignored_when_the_operator_sets_a_key(tmp_path: Path) -> None:
+def test_key_files_are_ignored_when_operator_sets_key(tmp_path: Path) -> None:
     generated = loaded(tmp_path)
     replace_key(generated.master_key, generated.master_key_previous)
 
@@ -229,15 +227,15 @@ def test_key_files_are_ignored_when_the_operator_sets_a_key(tmp_path: Path) -> N
     assert (config.master_key, config.master_key_previous) == (b"k" * 32, None)
 
 
-def test_error_names_the_data_folder_when_it_is_a_file(tmp_path: Path) -> None:
+def test_error_names_unusable_data_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
 
-    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_DATA_DIR {file} is not usable: Not a directory$"):
+    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_DATA_DIR {file} cannot be used: Not a directory$"):
         loaded(file)
 
 
-def test_concurrent_processes_generate_the_same_secrets(tmp_path: Path) -> None:
+def test_concurrent_processes_generate_same_secrets(tmp_path: Path) -> None:
     code = "import os, byteor_cloud.config as c; print(c.read_key(c.load(os.environ).master_key).hex())"
     environ = {"BYTEOR_CLOUD_DATA_DIR": str(tmp_path)}
     started = [
@@ -252,7 +250,7 @@ def test_concurrent_processes_generate_the_same_secrets(tmp_path: Path) -> None:
     assert sorted(f.name for f in (tmp_path / "secrets").iterdir()) == ["master_key", "secret_key"]
 
 
-def test_invalid_setting_stops_a_command_with_one_line(tmp_path: Path) -> None:
+def test_invalid_setting_prints_one_line_and_stops_command(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "manage.py", "check"],

@@ -1,4 +1,4 @@
-"""Every file, name and command that CONTRIBUTING.md mentions exists."""
+"""Tests that every file, name and command that CONTRIBUTING.md mentions exists."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 ROOMS = ("apps", "byteor", "byteor_cloud", "tests", "docs", "templates")
-# In recipes APP stands for an app. The app pipelines has every file of the recipes, except that it has no jobs.py; the
-# app fleet has one.
+# In recipes, APP stands for an app. The app pipelines has every file in the recipes except for jobs.py, which the app
+# fleet has.
 EXAMPLE_APPS = ("pipelines", "fleet")
 
 
@@ -26,7 +26,7 @@ def recipes() -> list[tuple[str, str]]:
     return [(part.split("\n")[0], part) for part in section.split("\n### ")[1:]]
 
 
-def test_its_links_and_files_exist() -> None:
+def test_links_and_files_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGE) if "://" not in link]
     files = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w/.]*)`", PAGE)
 
@@ -35,7 +35,7 @@ def test_its_links_and_files_exist() -> None:
     assert [path for path in [*links, *files] if not exists(path)] == []
 
 
-def test_the_commands_it_names_exist() -> None:
+def test_named_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     commands = re.findall(r"(?:[`$] ?|and )make ([a-z-]+)", PAGE)
     arguments = re.findall(r"make test ARGS='([^']+)'", PAGE)
@@ -47,8 +47,8 @@ def test_the_commands_it_names_exist() -> None:
     assert [path for path in tests if not exists(path)] == []
 
 
-def test_the_names_that_a_recipe_gives_for_a_file_occur_in_it() -> None:
-    """In a step, ``N. `file`: …``, names in backticks that begin with ``_`` or a capital letter are in the file."""
+def test_names_in_recipes_occur_in_their_files() -> None:
+    """In a step ``N. `file`: …``, names in backticks that start with ``_`` or a capital letter occur in the file."""
     missing = []
     for title, text in recipes():
         for path, rest in re.findall(r"^\d+\. `([\w/.]+\.py)`: ((?:.|\n   )*)", text, re.MULTILINE):
@@ -61,7 +61,7 @@ def test_the_names_that_a_recipe_gives_for_a_file_occur_in_it() -> None:
     assert missing == []
 
 
-def test_each_recipe_states_its_number_of_files_and_a_command() -> None:
+def test_recipes_state_number_of_files_and_command() -> None:
     titles = [title for title, _ in recipes()]
 
     assert len(titles) == 10

@@ -1,4 +1,4 @@
-"""No table grows with the number of heartbeats and polls, periodic jobs included."""
+"""Tests that no table grows with the number of heartbeats and polls, even if periodic jobs run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.releases import stories
 from tests.worlds import World
 
 BEATS = 12
-# What beats differ in, in turn: the rows must be bounded even if every beat brings news.
+# The values that heartbeats send in turn. The rows must stay bounded even if every heartbeat reports a change.
 NEWS: list[dict[str, Any]] = [
     {"status": "healthy", "agent_version": "1"},
     {"status": "degraded", "agent_version": "2", "boot_id": "one"},
@@ -36,7 +36,7 @@ def row_counts() -> dict[str, int]:
 
 
 def run_periodic_jobs(run_jobs: Callable[..., int], tick: int) -> None:
-    """Let the queue run each periodic job once."""
+    """Run each periodic job once through the queue."""
     for kind in jobs.KINDS.values():
         if kind.periodic is not None:
             jobs.enqueue_tick(kind.periodic, tick)
@@ -44,7 +44,7 @@ def run_periodic_jobs(run_jobs: Callable[..., int], tick: int) -> None:
 
 
 @pytest.mark.django_db
-def test_no_table_grows_with_the_number_of_beats(world: World, run_jobs: Callable[..., int]) -> None:
+def test_no_table_grows_with_number_of_heartbeats(world: World, run_jobs: Callable[..., int]) -> None:
     fleet = stories.fleet(world, 4)
     deployment = stories.active(world, world.bundle(), fleet)
     running = {

@@ -1,4 +1,4 @@
-"""Tests that the README's settings, paths and commands match the code, and that manage.py says how to call it."""
+"""Tests that the README's settings, paths and commands match the code, and that manage.py prints a usage hint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_settings_table_lists_exactly_the_settings() -> None:
+def test_settings_table_matches_settings() -> None:
     documented = re.findall(rf"^\| `{PREFIX}(\w+)` \|", README, re.MULTILINE)
 
     assert sorted(documented) == sorted(field.name.upper() for field in dataclasses.fields(Config))
@@ -45,8 +45,8 @@ def test_commands_exist() -> None:
     assert {"bootstrap", "serve"} <= manage_calls <= commands
 
 
-def test_commands_are_written_so_that_a_shell_finds_them() -> None:
-    """A bare ``manage.py`` or ``byteor-agent`` would be "command not found" in a clean clone."""
+def test_commands_have_paths_that_shell_finds() -> None:
+    """In a clean clone, a bare ``manage.py`` or ``byteor-agent`` would fail with "command not found"."""
     calls = re.findall(r"(?:^|`)([\w./ -]*(?:manage\.py|byteor-\w+) [-\w].*?)(?:`|$)", README, re.MULTILINE)
 
     assert len(calls) > 10
@@ -73,8 +73,8 @@ def test_terms_are_explained_where_they_first_appear() -> None:
         assert prose.index(f"{term} (a standard format for ") == prose.index(term)
 
 
-def test_table_of_outcomes_matches_the_verifiers_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Outcomes and exit codes agree, and every example names the trusted keys."""
+def test_outcome_table_matches_verifier_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Check that outcomes and exit codes are the same, and that every example specifies the trusted keys."""
     rows = re.findall(r"^\| `([A-Z ]+)` \(`(\w+)`\) \| (\d) \|", README, re.MULTILINE)
     calls = re.findall(r"^\.venv/bin/byteor-verify .*$", README, re.MULTILINE)
 
@@ -101,7 +101,7 @@ def test_manage_py_parses_on_python_3_6() -> None:
     [(["-I"], "sys.version_info = (3, 6, 9)"), (["-I", "-S"], "")],
     ids=["old Python", "no Django"],
 )
-def test_manage_py_says_in_one_line_how_to_call_it(options: list[str], preparation: str) -> None:
+def test_manage_py_prints_usage_hint_in_one_line(options: list[str], preparation: str) -> None:
     code = f"import sys, runpy; {preparation}\nrunpy.run_path(sys.argv[1], run_name='__main__')"
 
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""Rows that are recorded once are as old in each later test as in the first one."""
+"""Tests that recorded rows are as old in later tests as in the first one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PASSED = timedelta(hours=1)
 
 
 def times(world: World, agent: Agent) -> list[datetime]:
-    """Return times of a row that the recording changed, of a row that it inserted, and of objects that it returned."""
+    """Return the times of a row that the recording changed, of one that it inserted, and of objects it returned."""
     return [
         Environment.objects.get(pk=world.dev.pk).updated_at,
         Agent.objects.get(pk=agent.pk).created_at,
@@ -32,7 +32,7 @@ def times(world: World, agent: Agent) -> list[datetime]:
 
 @pytest.fixture
 def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that lets an hour pass."""
+    """Return a function that advances the clock by an hour."""
     clock = timezone.now
     return lambda: monkeypatch.setattr(timezone, "now", lambda: clock() + PASSED)
 

@@ -1,4 +1,4 @@
-"""docs/tables.md names every table of the database, and the jobs that it names for removing rows run."""
+"""Tests that docs/tables.md lists every database table, and that the jobs it names for deleting rows exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.worker.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"
-# Tables whose rows no job deletes, with the reason.
+# The reasons for tables whose rows no job deletes.
 WITHOUT_A_JOB = re.compile(r"nothing|the queue itself|with the job|the worker")
 
 
@@ -41,7 +41,7 @@ def test_page_lists_every_table_once() -> None:
     assert set(named) - there == set(), "docs/tables.md names tables that are not there"
 
 
-def test_every_table_has_a_job_or_a_reason() -> None:
+def test_every_table_has_job_or_reason() -> None:
     without = [table for table, _, _, by in rows() if "`" not in by and not WITHOUT_A_JOB.match(by)]
 
     assert without == []
@@ -55,7 +55,7 @@ def test_named_job_runs(name: str) -> None:
     kind.run(Claim(), **arguments)
 
 
-def test_page_names_the_periodic_jobs() -> None:
+def test_page_names_periodic_jobs() -> None:
     periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
     purges = {PurgeProject.name, PurgeEnvironment.name}
 

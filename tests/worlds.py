@@ -1,4 +1,4 @@
-"""Test tenants with real tokens, API callers, and functions that run the job queue in the test's thread."""
+"""Test tenants with real tokens, API clients, and functions that run the job queue in the test's thread."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_roll
 
 
 def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
-    """Return a valid plan; ``ring`` overrides its members."""
+    """Return a valid plan. ``ring`` overrides its members."""
     return {**PLAN, "name": name, "single_ring": {**PLAN["single_ring"], **ring}}
 
 
@@ -101,7 +101,7 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """Make no savepoints in the block, to send half as many statements. An error in it ends the test's transaction."""
+    """Create no savepoints in the block, which halves the statements. An error in it breaks the test's transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 
@@ -177,7 +177,7 @@ class World:
 
     @_without_savepoints()
     def bundle(self, environment: Environment | None = None, name: str = "bundle", **config: Any) -> ConfigBundle:
-        """Create a config bundle, of a new version unless ``version`` is given."""
+        """Create a config bundle, of a new version unless ``version`` is passed."""
         environment = environment or self.dev
         version = config.pop("version", None) or self.version(environment)
         return bundles.create_config_bundle(
@@ -192,7 +192,7 @@ class World:
         return text
 
     def enrollment(self, environment: Environment) -> tuple[EnrollmentToken, str]:
-        """Return the token with which ``agent`` enrolls, and its text."""
+        """Return the enrollment token for ``agent``, and its text."""
         if environment.pk not in self._enrollments:
             self._enrollments[environment.pk] = enrollment.create_enrollment_token(
                 environment=environment, actor=self.admin.actor, max_uses=10_000
@@ -201,7 +201,7 @@ class World:
 
     @_without_savepoints()
     def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
-        """Enroll an agent; return it and its API client."""
+        """Enroll an agent. Return it and its API client."""
         environment = environment or self.dev
         token, _ = self.enrollment(environment)
         made = enrollment.enroll(
@@ -222,7 +222,7 @@ class World:
 
 
 def run_jobs(*, limit: int = 200) -> int:
-    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns how many ran."""
+    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns their number."""
     for ran in range(limit):
         row = ProcrastinateJob.objects.filter(status="todo").order_by("id").first()
         if row is None:
@@ -234,7 +234,7 @@ def run_jobs(*, limit: int = 200) -> int:
 
 
 def run_job(row: ProcrastinateJob) -> None:
-    """Run the job as a worker does. The caller updates its row in the queue."""
+    """Run the job as a worker would. The caller updates the job's row in the queue."""
     jobs.KINDS[row.task_name].run(jobs.Claim(), **row.args)
 
 

@@ -1,4 +1,4 @@
-"""The jobs of this app. ``tasks.py`` has the functions that run them."""
+"""The jobs of this app. The functions that run them are in ``tasks.py``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from byteor_cloud.worker.jobs import Job, JobLane, Periodic
 
 
 class IngestArtifact(Job, name="artifacts.ingest", lane=JobLane.INGEST):
-    """Verify or reject a received artifact."""
+    """Check a received artifact and set its status to ``verified`` or ``rejected``."""
 
     artifact_id: str
 
 
 class RunReplay(Job, name="artifacts.replay", lane=JobLane.REPLAY):
-    """Run a replay."""
+    """Run a queued replay."""
 
     replay_id: str
 
 
 class StepBisect(Job, name="artifacts.bisect", lane=JobLane.REPLAY):
-    """Request the next replays of a bisect, or end it."""
+    """Request the next replays of a bisect, or finish the bisect."""
 
     bisect_id: str
 

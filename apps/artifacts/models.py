@@ -1,4 +1,4 @@
-"""Artifacts, their replays, and blobs that may be removed."""
+"""Artifacts, their replays and bisects, and blobs that may be deleted."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
-    # The disk space of what is derived from an incident bundle, 0 while it is not kept (``services.derived``).
+    # The disk space of the folder derived from an incident bundle; 0 while it is not kept (``services.derived``).
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
-    # Why the files of the capture could not be read for the current request (``services.captures``). Not stored.
+    # Set when the capture could not be read, so that the same request does not try again (``services.captures``). Not
+    # stored.
     unreadable: Unavailable | None = None
-    # What the upload said about its content (``declared_key``). The check may set the other columns, but not this one.
+    # The kind, spec hash and deployment that the upload declared (``declared_key``). The check may set ``spec_hash``
+    # and other columns, but never this one.
     declared = models.CharField(max_length=150)
 
     class Meta:
@@ -53,7 +55,7 @@ class Artifact(Stateful):
         ]
         indexes = [
             models.Index(fields=["content_hash"], name="artifacts_artifact_content"),
-            # For lists of a rare kind or status, and for the newest captures of an environment.
+            # For lists filtered by a rare kind or status, and for the newest captures of an environment.
             models.Index(fields=["environment", "kind", "id"], name="artifacts_artifact_kind"),
             models.Index(
                 fields=["environment", "status", "id"],
@@ -68,12 +70,12 @@ class Artifact(Stateful):
 
     @property
     def download_name(self) -> str:
-        """The name of the file that a download makes."""
+        """The file name that a download suggests."""
         return f"{self.pk}.{'tar.gz' if self.kind == self.Kind.INCIDENT_BUNDLE else 'bin'}"
 
 
 class UnreferencedBlob(models.Model):
-    """A blob that may be removed: the last row that referred to it was deleted, or no row ever referred to it.
+    """A blob that may be deleted: the last row that referred to it was deleted, or no row ever referred to it.
 
     Database triggers insert these rows when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
     """
@@ -89,24 +91,25 @@ class UnreferencedBlob(models.Model):
 
 
 class Bisect(Stateful):
-    """A search for the first version of a pipeline that a capture shows as bad."""
+    """A search for a pipeline's first bad version, which replays a capture through several versions."""
 
     machine = BISECT
     status = models.CharField(max_length=10, choices=enum_choices(BisectStatus), default=BisectStatus.QUEUED)
     artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="bisects")
-    # "diverges", "fails" or {"output_differs_from": the id of a replay}
+    # "diverges", "fails" or {"output_differs_from": REPLAY_ID}
     predicate: models.JSONField[Any, Any] = models.JSONField()
     exhaustive = models.BooleanField(default=False)
-    # [{"version_id", "number", "verdict", "replay_id", "no_parameters"}] in the order of the versions
+    # [{"version_id", "number", "verdict", "replay_id", "no_parameters"}], ordered by version number
     versions: models.JSONField[Any, Any] = models.JSONField()
     outcome = models.CharField(max_length=20, null=True)
     first_bad = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
     last_good = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
-    diff: models.JSONField[Any, Any] = models.JSONField(null=True)  # from the last good to the first bad version
+    # The changes from the last good to the first bad version.
+    diff: models.JSONField[Any, Any] = models.JSONField(null=True)
     monotone = models.BooleanField(null=True)
     error = models.TextField(null=True)
     requested_by = models.CharField(max_length=300)
-    person = models.UUIDField(null=True, editable=False)  # as in ``Replay``
+    person = models.UUIDField(null=True, editable=False)  # see ``Replay.person``
     finished_at = models.DateTimeField(null=True)
     bounded_columns = frozenset({"predicate", "error"})
 
@@ -131,26 +134,30 @@ class Replay(Stateful):
     mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
     journal_lane = models.CharField(max_length=200, null=True)
     last_n = models.PositiveIntegerField(null=True)
-    # The bundle whose stage parameters were asked for. Null: those of the capture or of its deployment.
+    # The requested config bundle, whose stage parameters are used. If null, the parameters come from the capture or its
+    # deployment.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # Through another version than the capture's: its newest bundle at the time of the request. A stage that had no
-    # parameters in the capture takes those of this bundle.
+    # For a replay through a version with another spec than the capture's: the newest config bundle of that version when
+    # the replay was requested. Stages without parameters in the capture use the parameters of this bundle.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # The bisect that asked for it. The parameters are then the capture's, for stages of equal id and op.
+    # The bisect that requested the replay. Its replays only use parameters of the capture or its deployment, for stages
+    # with the same id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
-    # The user behind the request, whose replays in all organizations share the workers' time. Null if unknown.
+    # The user behind the request. All replays of one user share computing time, even across organizations. Null if
+    # unknown.
     person = models.UUIDField(null=True, editable=False)
-    # The approval was requested with the replay, or given before and sent with the request as an approval credential.
+    # Either the approval that was requested together with the replay, or an earlier one whose credential came with the
+    # request.
     approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
-    # Records of a running replay: those that are done, and all.
+    # While the replay runs: how many records have been processed, and how many there are.
     progress_done = models.BigIntegerField(default=0)
     progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
-    # The machine-readable reason of a failure.
+    # A stable code for the cause of a failure.
     error_code = models.CharField(max_length=40, null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -164,13 +171,13 @@ class Replay(Stateful):
 
     @property
     def progress(self) -> dict[str, int] | None:
-        """How many records of how many are done, while the replay runs."""
+        """The number of processed records and of all records; None unless the replay is running."""
         if self.status != ReplayStatus.RUNNING:
             return None
         return {"done": self.progress_done, "total": self.progress_total}
 
     def stored_frames(self) -> dict[str, bytes | None]:
-        """Return the output frames of each egress; None for an egress with too much output to keep."""
+        """Return the output frames of each egress; None for an egress whose frames were not kept."""
         kept = ReplayFrames.objects.filter(replay=self).first()
         egress = (self.result or {}).get("egress", {})
         if kept is None:
@@ -179,7 +186,7 @@ class Replay(Stateful):
 
 
 class ReplayFrames(models.Model):
-    """The output frames of a replay, to compare it with another: base64 by egress, null for too much output."""
+    """The output frames of a replay, for comparisons: Base64 by egress name, or null if there was too much output."""
 
     replay = models.OneToOneField(Replay, on_delete=models.CASCADE, primary_key=True, related_name="+")
     frames: models.JSONField[Any, Any] = models.JSONField()

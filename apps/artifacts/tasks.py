@@ -10,7 +10,7 @@ from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_pe
 
 
 def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
-    """Reject the artifact, unless the blob store lost the upload: the same file may be uploaded again."""
+    """Reject the artifact, unless the blob store lost its bytes. In that case the agent can upload the file again."""
     if why.killed:
         detail = "The check of this artifact repeatedly killed the worker's process."
         uploads.reject_unchecked(job.artifact_id, "worker_killed", detail)
@@ -21,7 +21,7 @@ def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
 
 @runs_claimed(IngestArtifact, gave_up=_reject_after_last_attempt)
 def ingest(claim: Claim, job: IngestArtifact) -> None:
-    """Verify or reject a received artifact. If its check always fails or kills the worker, it is rejected."""
+    """Verify or reject a received artifact. Reject it if its check always fails or kills the worker."""
     uploads.ingest(job.artifact_id, claim)
 
 
@@ -31,7 +31,7 @@ def _fail_after_last_attempt(why: GivenUp, job: RunReplay) -> None:
 
 @runs_claimed(RunReplay, gave_up=_fail_after_last_attempt)
 def replay(claim: Claim, job: RunReplay) -> None:
-    """Run a replay. It fails after the last attempt, or at once if side effects may have been executed."""
+    """Run a replay. It fails after the last attempt, or immediately if side effects may have been executed."""
     replay_runs.run(job.replay_id, claim)
 
 
@@ -41,19 +41,19 @@ def _fail_bisect(why: GivenUp, job: StepBisect) -> None:
 
 @runs(StepBisect, gave_up=_fail_bisect)
 def step_bisect(job: StepBisect) -> None:
-    """Request the next replays of a bisect, or end it."""
+    """Request the next replays of a bisect, or finish the bisect."""
     bisects.step(job.bisect_id)
 
 
 @runs(ReplayDecided)
 def replay_decided(job: ReplayDecided) -> None:
-    """Start or end the replays of an approval that was decided, expired or revoked."""
+    """Queue, deny or fail the replays of an approval that was decided, expired or revoked."""
     replays.follow_approval(job.approval_id)
 
 
 @runs_periodically(RETENTION)
 def retain() -> None:
-    """Delete old artifacts, agents that were decommissioned long ago, and unreferenced blobs."""
+    """Delete old artifacts, long-decommissioned agents, unreferenced blobs, and unused capture folders of this host."""
     retention.delete_old_artifacts()
     retention.delete_old_agents()
     retention.list_stray_blobs()

@@ -6,19 +6,19 @@ from byteor_cloud.worker.jobs import Job, JobLane, Periodic
 
 
 class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):
-    """Offer a new or relabeled agent the running deployment of its environment."""
+    """Offer a new, relabeled or undrained agent the deployment that is current for it."""
 
     agent_id: str
 
 
 class WelcomeAgents(Job, name="releases.welcome_several", lane=JobLane.RELEASES):
-    """Offer several new or relabeled agents what is current for each. The ids are separated by commas."""
+    """Offer several new or relabeled agents the deployment that is current for each. Commas separate the ids."""
 
     agent_ids: str
 
 
 class AgentLeft(Job, name="releases.agent_left", lane=JobLane.RELEASES):
-    """Enqueue a step of each rollout that may wait for an agent that left the fleet or was drained."""
+    """Enqueue a step of each rollout that may be waiting for an agent that left the fleet or was drained."""
 
     agent_id: str
 

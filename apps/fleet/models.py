@@ -19,11 +19,11 @@ from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revis
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
-STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals without a heartbeat
+STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals since the last heartbeat
 
 
 class Liveness(StrEnum):
-    """Whether an agent's heartbeats arrive in time. It is derived from the last heartbeat and never stored."""
+    """Whether an agent's heartbeats arrive in time. Liveness is derived from the last heartbeat and never stored."""
 
     ONLINE = "online"
     STALE = "stale"
@@ -31,7 +31,7 @@ class Liveness(StrEnum):
 
 
 class Command(StrEnum):
-    """A command to an agent, in the answer to its heartbeats until the agent has carried it out."""
+    """A command to an agent. The responses to its heartbeats contain the command until the agent has carried it out."""
 
     ROTATE_KEY = "rotate_key"
 
@@ -52,12 +52,12 @@ class EnrollmentToken(Credential):
 
     @property
     def is_spent(self) -> bool:
-        """Return whether the token has no use left."""
+        """Whether all uses of the token are spent."""
         return self.uses >= self.max_uses
 
 
 def _heartbeat_intervals(count: int) -> Combinable:
-    """Return the duration of ``count`` heartbeat intervals, with the interval that the agent was last given."""
+    """Return the duration of ``count`` heartbeat intervals, based on the interval that the agent was last given."""
     interval = F("heartbeat__next_heartbeat_s")
     return ExpressionWrapper(interval * Value(timedelta(seconds=count), DurationField()), output_field=DurationField())
 
@@ -72,9 +72,9 @@ class AgentQuerySet(models.QuerySet[Any]):
         return self.enrolled().filter(drained_at=None)
 
     def with_state(self, now: datetime | None = None) -> Self:
-        """Select heartbeat and assignment too, and annotate ``liveness`` (at ``now``) and ``drifted``.
+        """Join heartbeat and assignment; annotate ``liveness`` (at ``now``), ``drained``, ``cloned`` and ``drifted``.
 
-        Before the first heartbeat, ``liveness`` counts from the enrollment.
+        Until the first heartbeat, ``liveness`` is based on the time of the enrollment.
         """
         silence = ExpressionWrapper(
             Value(now or timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"),
@@ -101,7 +101,7 @@ class AgentQuerySet(models.QuerySet[Any]):
 
 
 class Agent(EnvironmentOwned, Revisioned):
-    """A program that runs pipelines on a host."""
+    """The program on a host that runs pipelines. It is enrolled in one environment."""
 
     name = models.CharField(max_length=200)
     hostname = models.CharField(max_length=253, blank=True)
@@ -139,14 +139,14 @@ class AgentKey(Credential):
     family = Family.AGENT
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="keys")
     scopes = ArrayField(models.CharField(max_length=40), default=list)
-    # Whether the agent asked for this key and has not used it yet. Its first use ends the agent's other keys.
+    # Whether the agent requested this key and has not used it yet. Its first use revokes the agent's other keys.
     is_pending = models.BooleanField(default=False, editable=False)
-    # Whether this key counts against the agent's rotations in an hour (``keys.ROTATIONS_PER_HOUR``).
+    # Whether this key counts against the limit ``keys.ROTATIONS_PER_HOUR``.
     counts_as_rotation = models.BooleanField(default=False, db_default=False, editable=False)
 
 
 class Heartbeat(models.Model):
-    """An agent's last heartbeat. It has its own table, since it is written far more often than the agent."""
+    """An agent's last heartbeat, in its own table because it changes far more often than the agent."""
 
     class Status(models.TextChoices):
         STARTING = "starting"
@@ -157,8 +157,8 @@ class Heartbeat(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)
     last_seen_at = models.DateTimeField(null=True)
-    # The interval that the agent was last given. Under load the server asks for fewer heartbeats, and agents that
-    # comply must not become stale.
+    # The seconds until the next heartbeat that the agent was last given. Under load the server requests fewer
+    # heartbeats, and agents that comply must not become stale.
     next_heartbeat_s = models.FloatField(default=float(DEFAULT_HEARTBEAT_INTERVAL_S))
     status = models.CharField(max_length=10, null=True)
     agent_version = models.CharField(max_length=64, null=True)
@@ -167,10 +167,10 @@ class Heartbeat(models.Model):
     running_bundle_hash = models.CharField(max_length=71, null=True)
     running_spec_hash = models.CharField(max_length=71, null=True)
     running_since = models.DateTimeField(null=True)
-    # What the answer to each heartbeat asks of the agent. It is here, so that a heartbeat reads no further table.
+    # The commands in the response to each heartbeat, stored here so that a heartbeat reads no other table.
     commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
-    # The id of the agent's process, and earlier ones with the Unix times at which another replaced them. A trigger
-    # (migration 0006) keeps the earlier ones, and sets ``clone_suspected_at`` when one of them returns.
+    # The id of the agent's process, and earlier ids with the Unix times at which they were replaced. A trigger
+    # (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` when one of them is reported again.
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
@@ -185,19 +185,19 @@ class Heartbeat(models.Model):
 
 
 class Pulse(models.Model):
-    """What lists filter and count by, in a narrow row for each enrolled agent.
+    """A narrow row for each enrolled agent, with the values that lists filter by and count.
 
-    A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB or more.
-    Only ``facts.settle`` and ``facts.refresh`` write them. A row is right unless a ``ChangedAgent`` says otherwise.
+    A heartbeat's row contains a report of up to 64 KiB, so counting 100,000 heartbeats would read 100 MB or more. Only
+    ``facts.settle`` and ``facts.refresh`` write pulses. A pulse is up to date unless its agent has a ``ChangedAgent``.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
-    # Until then the agent is online, whatever happens. Later, only its heartbeat can tell, unless the agent is silent.
-    # A heartbeat does not move this time: the job does it for many agents at once, before the time comes.
+    # The agent is certainly online until this time. After it, the heartbeat decides, unless the agent is silent.
+    # Heartbeats do not move this time. The job ``fleet.settle`` moves it for many agents together before it passes.
     online_until = models.DateTimeField()
-    # Null unless the agent is silent: it was due long ago, and its next heartbeat will leave a note. Until then both
-    # times are exact.
+    # Null unless the agent is silent, that is, its heartbeat is long overdue. Then both times are exact until its next
+    # heartbeat, for which a trigger adds a ``ChangedAgent``.
     offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
@@ -214,12 +214,12 @@ class Pulse(models.Model):
 
 
 class PulseCount(models.Model):
-    """A change of how many pulses of an environment have these values; the sum of the rows is that number.
+    """A change in the number of an environment's pulses that have these values. The sum of all changes is that number.
 
-    A trigger of ``Pulse`` adds rows and never changes one. The job ``fleet.settle`` replaces them by their sums.
+    A trigger on ``Pulse`` only inserts rows. The job ``fleet.settle`` replaces rows with their sum.
     """
 
-    # Deleting an environment's pulses adds rows, too. So they are deleted after the pulses, in the order of the models.
+    # Deleting an environment's pulses inserts rows here. The order of the models ensures that these are deleted later.
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
@@ -233,8 +233,8 @@ class PulseCount(models.Model):
 class ChangedAgent(models.Model):
     """A note that the agent's ``Pulse`` is out of date.
 
-    Triggers add it in the transaction of the change. Nobody waits for a new row, so that heartbeats, offers and
-    decommissions neither wait for each other nor deadlock. ``facts.settle`` removes it.
+    Triggers insert it in the transaction of the change. Inserts do not block each other, so heartbeats, offers and
+    decommissions neither wait for each other nor deadlock. ``facts.settle`` deletes the note.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_constraint=False)
@@ -245,19 +245,19 @@ class ChangedAgent(models.Model):
 
 
 class RunningInterval(models.Model):
-    """A time in which an agent ran one bundle. The open interval, without ``ended_at``, is what it runs now.
+    """A period in which an agent ran one bundle. The open interval, without ``ended_at``, is for its current bundle.
 
-    Triggers of ``fleet_heartbeat`` write it when a heartbeat names something else than the one before, and at most
-    1,000 times a day for each agent (see ``migrations/0005_history_and_facts.py``); nothing else does.
+    Only triggers on ``fleet_heartbeat`` write intervals, when a heartbeat reports another bundle, deployment or spec
+    than the one before. They add at most 1,000 per agent and day (see ``migrations/0005_history_and_facts.py``).
     """
 
-    # The index on agent and time serves this column, too.
+    # Needs no index of its own, because the index on agent and time covers it.
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="history", db_index=False)
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
-    # The last heartbeat that named the bundle. Null while the interval is open: then it is the agent's last heartbeat.
+    # When a heartbeat last reported the bundle. Null while the interval is open: use the agent's last heartbeat then.
     confirmed_until = models.DateTimeField(null=True)
-    deployment_id = models.UUIDField(null=True)  # as the agent reported it
+    deployment_id = models.UUIDField(null=True)  # the id that the agent reported
     bundle_hash = models.CharField(max_length=71)
     spec_hash = models.CharField(max_length=71, null=True)
 
@@ -267,7 +267,7 @@ class RunningInterval(models.Model):
         ]
         indexes = [
             models.Index(fields=["agent", "started_at"], name="fleet_runninginterval_start"),
-            models.Index(fields=["ended_at"], name="fleet_runninginterval_end"),  # for the removal of old ones
+            models.Index(fields=["ended_at"], name="fleet_runninginterval_end"),  # used to delete old rows
         ]
 
     def __str__(self) -> str:
@@ -275,10 +275,10 @@ class RunningInterval(models.Model):
 
 
 class LabelCount(models.Model):
-    """A change of how many enrolled agents of an environment have a label; the sum of the rows is that number.
+    """A change in the number of an environment's enrolled agents with a label. The sum of all changes is that number.
 
-    A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The
-    job ``fleet.settle`` replaces the rows of a label by their sum.
+    A trigger on ``fleet_agent`` only inserts rows, so that enrollments do not wait for each other. The job
+    ``fleet.settle`` replaces the rows of a label with their sum.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
@@ -291,10 +291,10 @@ class LabelCount(models.Model):
 
 
 class Assignment(models.Model):
-    """An agent's desired deployment and its progress, and the agent's last attempt and last failure.
+    """The bundle that an agent should run and its progress on it, and the agent's last attempt and last failure.
 
     ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` is the deployment that built
-    the bundle; they differ in a rollback. They are not foreign keys, since this app must not import ``apps.releases``.
+    the bundle; they differ in a rollback. Neither is a foreign key, because this app must not import ``apps.releases``.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)

@@ -9,13 +9,13 @@ from byteor_cloud.worker.jobs import runs_periodically
 
 @runs_periodically(DELETE_OLD_CREDENTIALS)
 def delete_old_credentials() -> None:
-    """Delete enrollment tokens and agent keys that expired or were revoked long ago."""
+    """Delete enrollment tokens and agent keys that expired or were revoked more than 90 days ago."""
     keys.delete_old_credentials()
 
 
 @runs_periodically(DELETE_OLD_HISTORY)
 def delete_old_history() -> None:
-    """Delete intervals that ended long ago."""
+    """Delete running intervals that ended more than a year ago."""
     history.delete_old_history()
 
 

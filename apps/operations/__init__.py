@@ -1,1 +1,1 @@
-"""Operation of the installation: commands, metrics, and the worker's jobs in the console. No models."""
+"""Commands, metrics and dead letters for the operators of an installation. Has no models."""

@@ -1,4 +1,4 @@
-"""Metrics of the domain, read from the database when they are scraped. No label contains the name of a tenant."""
+"""Domain metrics, read from the database when they are scraped. No label contains the name of a tenant."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from apps.tenancy.models import Environment, Stateful
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.server import counters
 
-CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
+CACHE_S = 5.0  # frequent scrapes, or several scrapers, must not load the database
 TIMEOUT_MS = 2000
-MAX_UNSEALED = 10_000  # events of one chain; the count stops there, because an exact number is not worth its cost
+MAX_UNSEALED = 10_000  # limit for the count of each chain, because an exact number would cost too much
 logger = structlog.get_logger(__name__)
 
 
@@ -38,7 +38,7 @@ class JobStatus(StrEnum):
 
 
 _JOBS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
-# The time that the due job with the lowest id has waited: since it was enqueued, or since its scheduled time.
+# The seconds that the due job with the lowest id has waited since it was enqueued or since its scheduled time.
 _OLDEST_JOB = """
 SELECT greatest(0, extract(epoch FROM now() - coalesce(j.scheduled_at, min(e.at))))
 FROM procrastinate_jobs j LEFT JOIN procrastinate_events e ON e.job_id = j.id AND e.type = 'deferred'
@@ -46,7 +46,7 @@ WHERE j.id = (SELECT id FROM procrastinate_jobs
               WHERE status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now()) ORDER BY id LIMIT 1)
 GROUP BY j.id
 """
-# Count the events after the last seal of each chain. This needs two index look-ups per chain; a search for events
+# Count the events after the last seal of each chain. This needs two index lookups per chain; a search for events
 # without a seal would read the whole ledger.
 _UNSEALED = """
 SELECT coalesce(sum(behind.count), 0) + (
@@ -106,8 +106,8 @@ def _read() -> list[Metric]:
         return [
             _gauge("byteor_agents", "Enrolled agents.", Liveness, agents.liveness, label="liveness"),
             _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", agents.drifted),
-            _value("byteor_agents_drained", "Agents that get no new offers.", drained),
-            _value("byteor_agents_cloned", "Agents whose key two machines seem to use.", agents.cloned),
+            _value("byteor_agents_drained", "Agents that receive no new offers.", drained),
+            _value("byteor_agents_cloned", "Agents whose key seems to be used by two machines.", agents.cloned),
             _by_status("byteor_deployments", "Deployments.", Deployment),
             _by_status("byteor_approvals", "Approvals.", Approval),
             _by_status("byteor_artifacts", "Artifacts.", Artifact),
@@ -115,7 +115,7 @@ def _read() -> list[Metric]:
             _gauge("byteor_jobs", "Jobs in the worker's queue. Failed jobs are dead letters.", JobStatus, jobs),
             _value(
                 "byteor_jobs_oldest_waiting_seconds",
-                "How long the oldest due job has waited.",
+                "Seconds that the oldest due job has waited.",
                 oldest[0] if oldest else 0,
             ),
             _value("byteor_audit_unsealed_events", "Audit events that are not sealed yet.", unsealed),
@@ -123,14 +123,14 @@ def _read() -> list[Metric]:
 
 
 def _agents() -> tuple[facts.States, int]:
-    """Return the number of agents by state, and of drained ones, in all environments."""
+    """Return the number of agents in each state, and of drained agents, in all environments."""
     live = Environment.objects.filter(deleted_at=None, project__deleted_at=None)
     drained = Agent.objects.enrolled().filter(environment__in=live, drained_at__isnull=False)
     return facts.count_states(live), drained.count()
 
 
 def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
-    rows = model._base_manager.order_by().values("status").annotate(count=Count("pk"))  # type: ignore[misc]  # abstract
+    rows = model._base_manager.order_by().values("status").annotate(count=Count("pk"))  # type: ignore[misc]  # Stateful is abstract
     return _gauge(name, help_text, model.machine.states, {row["status"]: row["count"] for row in rows})
 
 

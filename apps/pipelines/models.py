@@ -13,11 +13,11 @@ from byteor_cloud.json_text import JsonText, parsed
 
 
 class Draft(EnvironmentOwned, Revisioned):
-    """The mutable holder of a plan. A plan may be saved even if it does not compile."""
+    """A saved plan that can be edited. It may contain a plan that does not compile."""
 
     name = models.CharField(max_length=200)
     plan: models.JSONField[Any, JsonText] = JsonTextField()
-    # The diagnostics of the last save.
+    # The compiler's findings when the plan was last saved.
     diagnostics: models.JSONField[Any, Any] = models.JSONField(default=list)
     spec_hash = models.CharField(max_length=71, null=True)
     created_by = models.CharField(max_length=300)
@@ -62,5 +62,5 @@ class Version(EnvironmentOwned):
 
     @property
     def stages(self) -> tuple[tuple[str, str], ...]:
-        """The id and op of every stage, in the order of the spec. Decoding the KV text of a large spec takes longer."""
+        """The id and op of every stage, in the order of the spec. Reads the JSON, which is faster than the KV text."""
         return stages_in(parsed(self.spec))

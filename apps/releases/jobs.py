@@ -1,4 +1,4 @@
-"""Job types of this app, and one job that it enqueues for ``apps.artifacts``, whose ``tasks.py`` runs it."""
+"""The jobs of this app, and a job that it enqueues for ``apps.artifacts``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
 
 
 class ReplayDecided(Job, name="artifacts.replay_decided", lane=JobLane.INGEST):
-    """Queue or end the replay that waits for an approval, now that the approval was decided, expired or revoked."""
+    """Queue or stop the replay of an approval that was decided, expired or revoked."""
 
     approval_id: str
 

@@ -87,19 +87,19 @@ class Approval(Stateful):
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who requested the approval, or who created the API key that did. Null if unknown, for old requests.
+    # The person who requested the approval, or who created the API key that did. Null if unknown (old requests only).
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
-    # The execute replay that waits for this approval, if any. A plain id, because this app may not import artifacts.
+    # The execute replay that needs this approval, if any. A plain id, because this app may not import artifacts.
     replay_id = models.UUIDField(null=True, unique=True)
-    # Whether the deployment started without this approval (break-glass) and is approved afterwards.
+    # Whether the deployment started before this approval was decided.
     break_glass = models.BooleanField(default=False)
     spec_hash = models.CharField(max_length=71)
     config_hash = models.CharField(max_length=71, null=True)
     target: StoredField[ApprovalTarget | None] = StoredField(ApprovalTarget, null=True)
     strategy: StoredField[Strategy | None] = StoredField(Strategy, null=True)
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
-    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)  # null: the defaults
+    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)  # null for the defaults
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
     expires_at = models.DateTimeField()
@@ -121,7 +121,7 @@ class Approval(Stateful):
 
     @property
     def subject(self) -> ApprovalSubject:
-        """What the approval covers."""
+        """The parts of the request that the approval covers."""
         return ApprovalSubject(
             spec_hash=self.spec_hash,
             config_hash=self.config_hash,
@@ -133,7 +133,7 @@ class Approval(Stateful):
 
     @property
     def bound_options(self) -> DeploymentOptions:
-        """The options of the deployment that the approval covers."""
+        """The deployment options that the approval covers."""
         return self.options or DeploymentOptions()
 
 
@@ -160,7 +160,7 @@ class ApprovalDecision(Row):
 
 
 class Deployment(Stateful):
-    """The rollout of a config bundle to agents. ``policy`` is the environment's at the time of creation."""
+    """The rollout of a config bundle to agents. ``policy`` is a copy of the environment's policy at creation."""
 
     machine = DEPLOYMENT
     status = models.CharField(max_length=20, choices=enum_choices(DeploymentStatus))
@@ -174,7 +174,7 @@ class Deployment(Stateful):
     take_over = models.BooleanField(default=False)
     requested_by = models.CharField(max_length=300)
     note = models.TextField(blank=True)
-    reason = models.CharField(max_length=40, blank=True)  # why it failed: aborted, build_failed, threshold, …
+    reason = models.CharField(max_length=40, blank=True)  # why the deployment failed: aborted, build_failed, …
     detail = models.TextField(blank=True)
     wave = models.PositiveIntegerField(default=0)
     wave_done_at = models.DateTimeField(null=True)
@@ -185,7 +185,7 @@ class Deployment(Stateful):
     rollback_reason = models.TextField(blank=True)
     paused_at = models.DateTimeField(null=True)
     approval = models.OneToOneField(Approval, on_delete=models.SET_NULL, null=True, related_name="deployment")
-    # An earlier approval for the same target and configuration, whose credential was sent with this deployment.
+    # An earlier approval of an equal request, whose credential was sent with this deployment.
     handed_in = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     approved_at = models.DateTimeField(null=True)
     break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
@@ -202,7 +202,7 @@ class Deployment(Stateful):
     activated_at = models.DateTimeField(null=True)
     enlisting: StoredField[EnlistmentCursor | None] = StoredField(
         EnlistmentCursor, null=True
-    )  # null when enlistment is complete
+    )  # null unless enlistment is in progress
     bounded_columns = frozenset(
         {"strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override"}
     )
@@ -239,10 +239,10 @@ class Deployment(Stateful):
 class DeploymentAgent(models.Model):
     """One agent's enlistment and progress in a deployment.
 
-    A deployment may have 100,000 of these rows, so there is no index that no query needs.
+    A deployment may have 100,000 of these rows, so it has only indexes that queries need.
     """
 
-    # The index of the unique constraint starts with this column.
+    # No separate index, because the unique constraint's index starts with this column.
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents", db_index=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     wave = models.PositiveIntegerField()
@@ -271,23 +271,23 @@ class DeploymentAgent(models.Model):
 
     @property
     def failure(self) -> AgentFailure | None:
-        """The agent's failure to activate the bundle, or else to roll back. Read rows with ``failures`` prefetched."""
+        """The failure to activate the bundle, or the failure to roll back if there is none. Prefetch ``failures``."""
         return min(self.failures.all(), key=lambda each: each.action, default=None)
 
 
 class AgentFailure(models.Model):
     """Why an agent failed in a deployment: its latest failure to activate the bundle, or its latest to roll back.
 
-    A retry, a rollback and the end of the deployment keep the row.
+    The row is kept when the agent is retried or rolled back, and when the deployment finishes.
     """
 
-    # The index of the unique constraint starts with this column.
+    # No separate index, because the unique constraint's index starts with this column.
     part = models.ForeignKey(DeploymentAgent, on_delete=models.CASCADE, related_name="failures", db_index=False)
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="failures")
     action = models.CharField(max_length=10)
     reason = models.CharField(max_length=20, choices=enum_choices(FailureReason))
     detail = models.TextField(blank=True)
-    # The detail without what differs from agent to agent. Failures are grouped by it.
+    # The detail with numbers, ids and hashes masked. Failures are grouped by it.
     cause = models.CharField(max_length=MAX_CAUSE, blank=True)
     at = models.DateTimeField()
     bounded_columns = frozenset({"detail"})
@@ -303,13 +303,13 @@ class AgentFailure(models.Model):
 
 
 class ProgressCount(models.Model):
-    """A change of how many agents of a deployment's wave have come so far; the sum of the rows is that number.
+    """A change to the number of agents with the same wave and progress. The sum of the rows is the current number.
 
-    A trigger of ``DeploymentAgent`` adds rows and never changes one, so that reports do not wait for each other. The
-    job ``releases.sum_progress`` replaces the rows by their sums (see ``services/progress.py``).
+    A trigger on ``DeploymentAgent`` inserts rows and never updates them, so that reports do not wait for each other.
+    The job ``releases.sum_progress`` replaces the rows with their sums (see ``services/progress.py``).
     """
 
-    # Deleting the deployment's agents adds rows, too. So a trigger of ``Deployment`` deletes the rows at the end.
+    # Deleting the deployment's agents inserts rows as well, so a trigger on ``Deployment`` deletes the rows last.
     deployment = models.ForeignKey(
         Deployment, on_delete=models.DO_NOTHING, related_name="progress_counts", db_constraint=False, db_index=False
     )
@@ -322,7 +322,7 @@ class ProgressCount(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["deployment"], name="releases_progresscount_of"),
-            # What the job looks for. Without it, it would read the counts of all deployments there ever were.
+            # For the job, which otherwise would read the counts of all deployments.
             models.Index(fields=["deployment"], condition=Q(is_sum=False), name="releases_progresscount_new"),
         ]
 
@@ -331,7 +331,7 @@ class ProgressCount(models.Model):
 
 
 class AgentReport(Row):
-    """An agent's report on an offer: one row for each accepted report, and one row for all late reports of a status."""
+    """An agent's report on an offer. Its late reports on one deployment with the same status share one row."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="reports")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -339,7 +339,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # The number of late reports that the row counts, and the time of the last. The other columns hold the last report.
+    # The number of late reports in this row, and the time of the last one. The row has the hash and detail of that one.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
     bounded_columns = frozenset({"detail"})
@@ -359,7 +359,7 @@ class AgentReport(Row):
 
 
 class TimelineEntry(Row):
-    """An event in a deployment's history, as people read it."""
+    """An event in a deployment's history, as the API and the console show it."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="timeline")
     event = models.CharField(max_length=40)

@@ -1,4 +1,4 @@
-"""The worker's jobs of this app: each loads a row by its id, calls a service, and is safe to run twice."""
+"""The functions that run this app's jobs. Each calls services and is safe to run twice."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_pe
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
-    # The configuration may not be why the job was killed, so the deployment waits until the dead letter is retried.
+    # A killed job may not be the configuration's fault, so the deployment waits until the dead letter is retried.
     if not why.killed:
         builds.fail_build(job.deployment_id, why.error)
 
 
 @runs_claimed(BuildBundle, gave_up=_build_given_up)
 def build(claim: Claim, job: BuildBundle) -> None:
-    """Build a deploy bundle. The deployment fails after the last attempt."""
+    """Build a deploy bundle. The deployment fails if the last attempt fails."""
     builds.build(job.deployment_id, claim)
 
 
@@ -49,13 +49,13 @@ def undo_break_glass(job: UndoBreakGlass) -> None:
 
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
-    """Offer a new or relabelled agent the deployment that is current for it."""
+    """Offer a new or relabeled agent the deployment that is current for it."""
     late_joiners.offer_to_late_joiners([job.agent_id])
 
 
 @runs(WelcomeAgents)
 def welcome_several(job: WelcomeAgents) -> None:
-    """Offer new or relabelled agents the deployments that are current for them."""
+    """Offer new or relabeled agents the deployments that are current for them."""
     late_joiners.offer_to_late_joiners(job.agent_ids.split(","))
 
 
@@ -67,19 +67,19 @@ def agent_left(job: AgentLeft) -> None:
 
 @runs_periodically(DELETE_OLD_DETAILS)
 def delete_old_details() -> None:
-    """Delete old reports, agent progress and timelines of deployments that ended long ago."""
+    """Delete old reports, agent progress and timelines of deployments that finished long ago."""
     housekeeping.delete_old_details()
 
 
 @runs_periodically(SUM_PROGRESS)
 def sum_progress() -> None:
-    """Replace the changes of the counts of deployments' agents by their sums."""
+    """Sum up the changes to the counts of deployments' agents."""
     progress.sum_up()
 
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Handle what only the passing of time causes: expired approvals, agent timeouts, ended pauses, waiting builds."""
+    """Handle what becomes due with time: expired approvals, agent timeouts, pauses between waves, waiting builds."""
     expired = Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now())
     for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)

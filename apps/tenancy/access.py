@@ -30,13 +30,13 @@ class Principal:
     user: User | None = None
     # The organization of a key, an enrollment token or an agent. None for a person, who may belong to several.
     organization_id: UUID | None = None
-    # The key under which the rate limit counts requests, if it is not ``caller``.
+    # The key under which the rate limit counts requests, if it differs from ``caller``.
     rate_limit_key: str | None = None
     is_authenticated: bool = field(default=True, init=False)  # DRF reads it from request.user
 
     @property
     def caller(self) -> str:
-        """The key of rate limits and idempotency keys. All tokens of one person share it."""
+        """The caller's name in rate limits and idempotency keys. All tokens of a person share it."""
         return f"{self.actor.kind}:{self.actor.id}"
 
 
@@ -62,7 +62,7 @@ class OrganizationRoles:
 
 
 def roles_in(principal: Principal, organization: Organization) -> OrganizationRoles:
-    """Return the caller's roles in ``organization``. It takes one query for a person and none for a key."""
+    """Return the caller's roles in ``organization``. Runs one query for a person and none for a key."""
     if isinstance(principal.credential, OrganizationKey):
         key = principal.credential
         if key.organization_id != organization.pk:

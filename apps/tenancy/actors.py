@@ -11,7 +11,7 @@ type ActorKind = Literal["user", "organization_key", "enrollment_token", "agent"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whoever causes a change. Only people have a ``user_id``: an organization key never counts as a person."""
+    """The cause of a change. Only people have a ``user_id``: an organization key never counts as a person."""
 
     kind: ActorKind
     id: str
@@ -21,10 +21,10 @@ class Actor:
 
     @property
     def user_id(self) -> uuid.UUID | None:
-        """The id of the person's account; None if the actor is not a person."""
+        """The id of the person's account, or None if the actor is not a person."""
         return uuid.UUID(self.id) if self.kind == "user" else None
 
 
 def system_actor(job: str) -> Actor:
-    """Return the actor for changes that the control plane makes itself, in the named job."""
+    """Return the actor for changes that the control plane itself makes in the named job."""
     return Actor("system", job, f"system:{job}")

@@ -1,4 +1,4 @@
-"""The size of an audit event's changes, which are kept forever. Pure."""
+"""A size limit for the changes of an audit event, which are kept forever. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from decimal import Decimal
 from typing import Any
 
 MAX_BYTES = 8192
-"""How many bytes the changes of an event may take, as PostgreSQL writes them."""
+"""The maximum size in bytes of an event's changes as PostgreSQL writes them."""
 
 _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
 def stored_size(value: object) -> int:
-    """Return an upper bound for the bytes of the value in the form in which PostgreSQL writes ``jsonb``."""
+    """Return an upper bound of the value's size in bytes when PostgreSQL writes it as ``jsonb``.
+
+    Beyond ``MAX_BYTES``, the result only means that the value is too large.
+    """
     text = json.dumps(value, ensure_ascii=False)
     size = len(text.encode())
     if size > MAX_BYTES:
@@ -26,21 +29,21 @@ def stored_size(value: object) -> int:
 
 
 def digest(value: object) -> dict[str, Any]:
-    """Return size and SHA-256 of the value's JSON without spaces and with sorted keys."""
+    """Return the size and the SHA-256 of the value's JSON without spaces and with sorted keys."""
     text = _canonical(value).encode()
     return {"size": len(text), "sha256": f"sha256:{hashlib.sha256(text).hexdigest()}"}
 
 
 def fit(changes: Mapping[str, Any], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the changes in at most ``max_bytes``: the longest values are replaced by their ``digest``.
+    """Shorten the changes to ``max_bytes``: replace the longest values with their ``digest``.
 
-    In a change ``[old, new]``, the old and the new value are replaced separately. If there are too many values even for
-    that, the digest of all changes is returned.
+    In a change ``[old, new]``, the old and the new value are replaced separately. If replacing every value is not
+    enough, returns the digest of all changes.
     """
     if stored_size(changes) <= max_bytes:
         return dict(changes)
     fitted = {name: list(value) if _is_pair(value) else value for name, value in changes.items()}
-    parts: list[tuple[Any, Any]] = []  # a container, and the key of a value in it
+    parts: list[tuple[Any, Any]] = []  # pairs of a container and the key of a value in it
     for name, value in fitted.items():
         parts += [(value, 0), (value, 1)] if _is_pair(value) else [(fitted, name)]
     values = [container[key] for container, key in parts]

@@ -63,7 +63,7 @@ def generate(family: Family) -> Secret:
 
 
 def generate_link() -> Secret:
-    """Return the secret part of a new sign-in link. No family of credentials has its form, so the API refuses it."""
+    """Return the secret part of a new sign-in link. It belongs to no credential family, so the API rejects it."""
     return _generate("lnk")
 
 
@@ -73,7 +73,7 @@ def _generate(kind: str) -> Secret:
 
 
 def family_of(text: str) -> Family | None:
-    """Return the family of a credential, or None if its form or checksum is wrong. Typos need no database query."""
+    """Return the family of a credential, or None if its form or checksum is wrong. Finds typos without a query."""
     match = _FORM.fullmatch(text)
     if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
         return None
@@ -83,6 +83,6 @@ def family_of(text: str) -> Family | None:
 def credential_digest(text: str) -> str:
     """Return the SHA-256 of a credential in hex.
 
-    The secrets are random, so a digest without salt is enough, and an indexed look-up reveals nothing.
+    Secrets are random, so the digest needs no salt and can be looked up through an index.
     """
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,13 +6,13 @@ from byteor_cloud.worker.jobs import Job, JobLane, Periodic
 
 
 class PurgeProject(Job, name="tenancy.purge_project", lane=JobLane.CLEANING):
-    """Remove the rows of a deleted project."""
+    """Delete the rows of a project that is marked as deleted."""
 
     id: str
 
 
 class PurgeEnvironment(Job, name="tenancy.purge_environment", lane=JobLane.CLEANING):
-    """Remove the rows of a deleted environment."""
+    """Delete the rows of an environment that is marked as deleted."""
 
     id: str
 

@@ -43,12 +43,12 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 
 
 def may_grant(holder: frozenset[Permission], role: Role) -> bool:
-    """Tell whether a caller with the permissions ``holder`` may grant ``role``: only if it has all of the role's."""
+    """Return whether a caller with the permissions ``holder`` may grant ``role``: only if it has all of the role's."""
     return holder >= GRANTS[role]
 
 
 def effective_role(org_role: Role | None, project_role: Role | None) -> Role | None:
-    """Return the role that applies in a project: org_admin, else the role in the project, else in the organization."""
+    """Return the role that applies in a project: org_admin first, then the project role, then the organization role."""
     if org_role is Role.ORG_ADMIN:
         return org_role
     return project_role or org_role

@@ -1,4 +1,4 @@
-"""Settings of environments: their defaults for each posture, and which changes loosen rules. Pure."""
+"""Settings of environments: the defaults of each posture, and which changes loosen rules. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EnvironmentSettings:
 
     @classmethod
     def from_stored(cls, posture: Posture, stored: Mapping[str, Any]) -> Self:
-        """Read settings as they are stored, without defaults."""
+        """Return stored settings as typed values. Missing settings get the posture's default."""
         settings = {**default_settings(posture), **stored}
         return cls(
             ReleasePolicy.from_stored(settings),
@@ -71,7 +71,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 
 
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the names of settings whose change loosens approval, replay or freeze rules; always none in dev."""
+    """Return the settings whose change loosens approval, replay or freeze rules. In dev, no change counts as looser."""
     if posture is Posture.DEV:
         return []
     strict_to_loose = list(ReplayPolicy)

@@ -1,4 +1,4 @@
-"""Django's look-ups of a request's session and of its person, with queries that are compiled once."""
+"""The session store and the authentication backend of the console, with queries that are compiled once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _users = CompiledQuery(lambda pk: User.objects.filter(pk=pk), UUID)
 
 
 class SessionStore(db.SessionStore):
-    """Django's store of sessions in the database. The setting SESSION_ENGINE names this module."""
+    """Django's database session store. The setting SESSION_ENGINE names this module."""
 
     def _get_session_from_db(self) -> Session | None:
         found = _sessions.first(self.session_key, timezone.now())
@@ -29,9 +29,9 @@ class SessionStore(db.SessionStore):
 
 
 class Accounts(ModelBackend):
-    """The authentication backend of sessions that began with a one-time link."""
+    """The authentication backend of console sessions."""
 
     def get_user(self, user_id: Any) -> User | None:
-        """Return the person of a session, unless they may not sign in any more."""
+        """Return the person of a session, or None if they may no longer sign in."""
         found = _users.first(user_id)
         return found if found is not None and self.user_can_authenticate(found) else None

@@ -82,13 +82,13 @@ def find_or_bind_account(
     try:
         return bind()
     except IntegrityError:
-        # A concurrent sign-in with this identity or address has committed meanwhile, so now its rows can be read.
+        # A concurrent sign-in with this identity or address has just committed, so its rows can be read.
         social = identities.get_social_auth(backend.name, uid, id_key=id_key)
         return bind() if social is None else {"user": social.user, "social": social, "is_new": False}
 
 
 def _email(claim: object) -> str:
-    """Return the provider's claim if it is a valid e-mail address, else an empty string."""
+    """Return the provider's claim if it is a valid e-mail address, otherwise an empty string."""
     email = claim.strip() if isinstance(claim, str) else ""
     try:
         EmailValidator()(email)
@@ -98,5 +98,5 @@ def _email(claim: object) -> str:
 
 
 def _name(claim: object) -> str:
-    """Return the provider's claim as it is stored. People choose it, and PostgreSQL rejects NUL."""
+    """Return the provider's claim, shortened to the column's length and without NUL, which PostgreSQL rejects."""
     return claim.replace("\x00", "")[:LONGEST_NAME] if isinstance(claim, str) else ""

@@ -15,13 +15,13 @@ from byteor_cloud.worker.jobs import runs, runs_periodically
 
 @runs(PurgeProject)
 def purge_project(job: PurgeProject) -> None:
-    """Remove the rows of a deleted project."""
+    """Delete the rows of a project that is marked as deleted."""
     organizations.purge(Project, job.id)
 
 
 @runs(PurgeEnvironment)
 def purge_environment(job: PurgeEnvironment) -> None:
-    """Remove the rows of a deleted environment."""
+    """Delete the rows of an environment that is marked as deleted."""
     organizations.purge(Environment, job.id)
 
 
@@ -33,7 +33,7 @@ def deliver_webhooks(job: DeliverWebhooks) -> None:
 
 @runs_periodically(kinds.WAKE_WEBHOOKS)
 def wake_webhooks() -> None:
-    """Enqueue the sending of all due webhook deliveries."""
+    """Enqueue a job for each webhook that has due deliveries."""
     delivery.enqueue_due()
 
 
@@ -45,13 +45,13 @@ def seal_audit() -> None:
 
 @runs_periodically(kinds.SEAL_REST)
 def seal_rest() -> None:
-    """Seal old unsealed events, which ``seal_audit`` no longer looks at, in the whole ledger."""
+    """Seal unsealed events of any age. ``seal_audit`` only checks recent events."""
     ledger.seal_all(whole=True)
 
 
 @runs_periodically(kinds.NOTE_KEYS)
 def note_keys() -> None:
-    """Store the status of signing keys that became active, retiring or retired."""
+    """Store the new status of signing keys that have become active, retiring or retired."""
     signing_keys.update_all_statuses()
 
 
@@ -65,7 +65,7 @@ def close_minute() -> None:
 
 @runs_periodically(kinds.COUNT_USE)
 def count_use() -> None:
-    """Sum up what organizations use, and note the month's peaks."""
+    """Sum up the usage of organizations, and store the month's peaks."""
     usage.count_use()
 
 
@@ -77,7 +77,7 @@ def delete_old_sign_ins() -> None:
 
 @runs_periodically(kinds.DELETE_OLD_CREDENTIALS)
 def delete_old_credentials() -> None:
-    """Delete credentials and one-time links that ended long ago."""
+    """Delete credentials and one-time links that became invalid long ago."""
     housekeeping.delete_old_credentials()
 
 
@@ -89,7 +89,7 @@ def delete_old_deliveries() -> None:
 
 @runs_periodically(kinds.DELETE_OLD_HOSTS)
 def delete_old_hosts() -> None:
-    """Delete the rows of hosts that have not run for a day."""
+    """Delete hosts that were last seen more than a day ago."""
     hosts.delete_old_hosts()
 
 

@@ -49,5 +49,5 @@ def action_of(type: str) -> str:
 
 
 def matches_any(patterns: Iterable[str], action: str) -> bool:
-    """Tell whether one of the patterns (event types or wildcards) matches the action."""
+    """Return whether one of the patterns (event types or wildcards) matches the action."""
     return any(action.startswith(p.removesuffix("*")) if p.endswith("*") else action == p for p in patterns)

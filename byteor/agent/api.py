@@ -23,14 +23,14 @@ from .progress import OfferReport, ReceivedOffer
 from .state_folder import AgentIdentity, StoredKeySet
 
 _CHUNK = 64 * 1024
-_MAX_ANSWER = 4 * 1024 * 1024
+_MAX_RESPONSE = 4 * 1024 * 1024
 _MAX_RETRY_AFTER_S = 3600.0
 _TIMEOUT_S = (10, 30)
-_TRY_AGAIN = {408, 429}
+_RETRYABLE = {408, 429}
 
 
 class RequestRejected(Exception):
-    """A request that must not be repeated: the control plane rejected it, or (``status`` is None) it was not sent."""
+    """A request that must not be retried: the control plane rejected it, or it was never sent (``status`` is None)."""
 
     def __init__(self, status: int | None, detail: str) -> None:
         super().__init__(detail if status is None else f"{status}: {detail}")
@@ -39,11 +39,11 @@ class RequestRejected(Exception):
 
 
 class CredentialRejected(RequestRejected):
-    """A request whose credential the control plane does not accept."""
+    """A request with a credential that the control plane does not accept."""
 
 
 class ControlPlaneUnavailable(Exception):
-    """A missing or unusable response; repeat the request, after ``retry_after`` seconds if that is not None."""
+    """A missing or unusable response. Retry the request, after ``retry_after`` seconds if that is not None."""
 
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -93,7 +93,7 @@ class Client:
     def send(self, method: str, path: str, **options: Any) -> JsonReply:
         """Send a request to a path below the base URL and return its JSON response (2xx or 304)."""
         with self._response(method, self._base_url.text + path, **options) as response:
-            data = b"".join(_chunks(response, _MAX_ANSWER))
+            data = b"".join(_chunks(response, _MAX_RESPONSE))
             if response.status_code == 304:
                 return JsonReply(304, response.headers, {})
             try:
@@ -130,15 +130,15 @@ class ControlPlane:
         self._credentials = credentials
         self._client = Client(credentials.base_url, credentials.api_key)
         self._path = f"/api/v1/agents/{credentials.agent_id}"
-        # New at each start, so that the control plane can tell this process from one on another machine.
+        # New at each start, so that the control plane can distinguish this process from one on another machine.
         self.boot_id = uuid.uuid4().hex
 
     def use_key(self, api_key: SecretValue) -> None:
-        """Use another key from now on."""
+        """Send all further requests with this key."""
         self._client = Client(self._credentials.base_url, api_key)
 
     def fetch_new_key(self) -> SecretValue:
-        """Return a new key of this agent. Its first use ends the key that is used now."""
+        """Request a new key for this agent and return it. Its first use revokes the current key."""
         with _parsing("rotate-key"):
             return SecretValue(Fields(self._client.send("POST", f"{self._path}/rotate-key").body).text("token"))
 
@@ -156,8 +156,8 @@ class ControlPlane:
     def send_heartbeat(self, body: Json) -> HeartbeatReply:
         """Send a heartbeat and return the response, which contains the current offer."""
         with _parsing("heartbeat"):
-            answer = self._client.send("POST", f"{self._path}/heartbeat", json=body).body
-            members, commands = Fields(answer), answer.get("commands")
+            document = self._client.send("POST", f"{self._path}/heartbeat", json=body).body
+            members, commands = Fields(document), document.get("commands")
             delay_s = members.member("next_heartbeat_s")
             if not isinstance(delay_s, int | float) or isinstance(delay_s, bool) or not 0 <= delay_s <= 86_400:
                 raise ValueError("'next_heartbeat_s' is not a number of seconds")
@@ -193,13 +193,13 @@ class ControlPlane:
         self._client.send("POST", f"{self._path}/deployment", json={**report.body(), "boot_id": self.boot_id})
 
     def fetch_signing_keys(self, known: StoredKeySet | None) -> StoredKeySet:
-        """Return the published key set, which is ``known`` if it has not changed."""
+        """Return the published key set, or ``known`` if it has not changed."""
         headers = {"If-None-Match": f'"{known.etag}"'} if known and known.etag else {}
-        answer = self._client.send("GET", f"{self._path}/signing-key", headers=headers)
-        if answer.status == 304 and known is not None:
+        reply = self._client.send("GET", f"{self._path}/signing-key", headers=headers)
+        if reply.status == 304 and known is not None:
             return known
         with _parsing("signing-key"):
-            return StoredKeySet(KeySet.from_document(answer.body), bare_etag(answer.headers.get("ETag", "")))
+            return StoredKeySet(KeySet.from_document(reply.body), bare_etag(reply.headers.get("ETag", "")))
 
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
         """Upload an artifact. Uploading the same content again returns the same artifact."""
@@ -207,7 +207,7 @@ class ControlPlane:
 
 
 def enroll(base_url: BaseUrl, token: SecretValue, environment_path: str, body: Json, idempotency_key: str) -> Json:
-    """Spend an enrollment token. A repetition with the same idempotency key returns the same agent."""
+    """Create an agent with an enrollment token. A retry with the same idempotency key returns the same agent."""
     headers = {"Idempotency-Key": idempotency_key}
     return Client(base_url, token).send("POST", f"{environment_path}/agents", json=body, headers=headers).body
 
@@ -218,7 +218,7 @@ def bare_etag(value: str) -> str:
 
 
 class _OriginAuth(AuthBase):
-    """Adds the credential to requests for its origin. Raises RequestRejected for any other origin."""
+    """Adds the credential to requests to its origin. Raises RequestRejected for any other origin."""
 
     def __init__(self, origin: str, secret: SecretValue) -> None:
         self._origin = origin
@@ -227,7 +227,7 @@ class _OriginAuth(AuthBase):
     @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if BaseUrl.parse((request.url or "").partition("?")[0]).origin != self._origin:
-            raise RequestRejected(None, "the request leaves the control plane's origin")
+            raise RequestRejected(None, "the request would leave the control plane's origin")
         request.headers["Authorization"] = f"Bearer {self._secret.reveal()}"
         return request
 
@@ -237,20 +237,20 @@ def _check(response: requests.Response) -> None:
     if status < 300 or status == 304:
         return
     if status < 400:
-        raise RequestRejected(status, "the control plane answered with a redirect, which an agent does not follow")
+        raise RequestRejected(status, "the control plane returned a redirect, which the agent does not follow")
     detail = _problem(response)
     if status == 401:
         raise CredentialRejected(status, detail)
     retry_after = response.headers.get("Retry-After")
     # A 409 with Retry-After means that an earlier request with the same idempotency key is still running.
-    if status >= 500 or status in _TRY_AGAIN or (status == 409 and retry_after):
+    if status >= 500 or status in _RETRYABLE or (status == 409 and retry_after):
         raise ControlPlaneUnavailable(f"{status}: {detail}", _retry_after(retry_after))
     raise RequestRejected(status, detail)
 
 
 def _problem(response: requests.Response) -> str:
     try:
-        members = parse_object(b"".join(_chunks(response, _MAX_ANSWER)))
+        members = parse_object(b"".join(_chunks(response, _MAX_RESPONSE)))
     except (ValueError, ControlPlaneUnavailable, RequestRejected):
         members = {}
     return str(members.get("detail") or members.get("title") or response.reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .identity import TOKEN_VARIABLE, VARIABLES
@@ -14,64 +15,68 @@ KINDS = ("incident_bundle", "snapshot", "telemetry", "diagnostic")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: done, or stopped by a signal. 1: failed. 2: misused. 3: the control plane does not accept the credential.
+    0: finished, or stopped by a signal. 1: failed. 2: the arguments, the state folder or an input file cannot be used.
+    3: the control plane does not accept the credential.
     """
     options = _parser().parse_args(argv)
-    from .commands import execute  # noqa: PLC0415  --help and a wrong command line need nothing of it
+    from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast
 
     return execute(options)
 
 
-def _positive(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 86_400:
-        raise ValueError(text)
-    return seconds
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) <= 86_400:
+            return seconds
+    raise argparse.ArgumentTypeError("must be a number greater than 0 and at most 86400")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-agent",
         description="The ByteOr Cloud reference agent.",
-        epilog=f"In run and upload, the environment variables {', '.join(VARIABLES)} replace the stored credentials.",
+        epilog=f"For run and upload, the environment variables {', '.join(VARIABLES)} override the stored credentials.",
     )
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
 
-    enroll = commands.add_parser("enroll", help="use an enrollment token to create an agent")
-    enroll.add_argument("--url", required=True, help="the control plane's URL, like https://cloud.example.com")
+    enroll = commands.add_parser("enroll", help="create an agent with an enrollment token")
+    enroll.add_argument("--url", required=True, help="the control plane's URL, such as https://cloud.example.com")
     enroll.add_argument(
         "--environment", required=True, help="the environment's URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
     )
     enroll.add_argument("--token", help=f"the enrollment token, or - to read it from stdin; default: ${TOKEN_VARIABLE}")
     enroll.add_argument("--name", help="the agent's name; default: derived from the host name")
-    enroll.add_argument("--labels", nargs="+", default=[], metavar="NAME=VALUE")
+    enroll.add_argument("--labels", nargs="+", default=[], metavar="NAME=VALUE", help="the agent's labels")
 
     run = commands.add_parser(
-        "run", help="send heartbeats, and fetch, verify, run and report offered bundles until stopped"
+        "run", help="run the agent: send heartbeats; download, verify, run and report the offered bundles"
     )
-    run.add_argument("--interval-override", type=_positive, metavar="S", help="seconds between heartbeats")
-    run.add_argument("--once", action="store_true", help="exit when no offer is left to handle")
+    run.add_argument(
+        "--interval-override",
+        type=_seconds,
+        metavar="S",
+        help="seconds between heartbeats; default: as the control plane requests",
+    )
+    run.add_argument("--once", action="store_true", help="handle the current offers, then exit")
     run.add_argument(
         "--sample", type=Path, help="the pipeline's input: a journal, or a text file with one payload per line"
     )
 
     upload = commands.add_parser("upload", help="upload an artifact")
-    upload.add_argument("--kind", required=True, choices=KINDS)
+    upload.add_argument("--kind", required=True, choices=KINDS, help="the kind of the artifact")
     source = upload.add_mutually_exclusive_group(required=True)
     source.add_argument("--file", type=Path, help="upload this file")
-    source.add_argument("--capture", action="store_true", help="capture an incident of the running pipeline")
+    source.add_argument("--capture", action="store_true", help="capture the running pipeline as an incident bundle")
 
-    status = commands.add_parser(
-        "status", help="print the agent's identity, its progress and its unsent reports as JSON"
-    )
+    status = commands.add_parser("status", help="print the agent's identity, progress and unsent reports as JSON")
     replay = commands.add_parser(
-        "replay", help="replay an incident bundle without a server, and print the result that a dry run has there"
+        "replay", help="replay an incident bundle offline; the printed result equals that of a dry run on the server"
     )
     replay.add_argument("bundle", type=Path, metavar="BUNDLE", help="an incident bundle (.tar.gz)")
-    replay.add_argument("--version", type=Path, metavar="SPEC_KV", help="replay with this spec.kv instead of its own")
-    replay.add_argument("--trace", type=int, metavar="N", help="print the trace of the record with this sequence")
+    replay.add_argument("--version", type=Path, metavar="SPEC_KV", help="use this spec.kv instead of the bundle's")
+    replay.add_argument("--trace", type=int, metavar="N", help="print a trace of the records with sequence number N")
     replay.add_argument("--journal-lane", metavar="NAME", help="replay only the journal of this ingress")
-    replay.add_argument("--last-n", type=int, metavar="N", help="replay only the last records")
+    replay.add_argument("--last-n", type=int, metavar="N", help="replay only the last N records")
 
     for command in (enroll, run, upload, status):
         command.add_argument("--state", type=Path, required=True, help="the agent's state folder")

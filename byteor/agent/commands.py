@@ -1,4 +1,4 @@
-"""What the commands of ``byteor-agent`` do."""
+"""The implementation of the ``byteor-agent`` commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from byteor.engine.signing.refusals import Refused
 
 from .api import ControlPlaneUnavailable, CredentialRejected, RequestRejected
 from .configuration import ActivationError
-from .enrollment import connect, enroll_node
+from .enrollment import connect, enroll_agent
 from .identity import TOKEN_VARIABLE, BaseUrl, IdentityError, SecretValue
 from .incident import capture
 from .keyring import Keyring
@@ -28,19 +28,19 @@ from .offer_handler import OfferHandler
 from .offline_replay import CannotReplay, replay_offline
 from .pipeline import BundleRunner
 from .resource_meter import ResourceMeter
-from .retry import Backoff, retry_until_answered
+from .retry import Backoff, retry_while_unavailable
 from .sample import InvalidSample, read_sample
 from .state_folder import StateError, StateFolder
 
 _MAX_UPLOAD = 64 * 1024 * 1024
 _TRIES = 5
 
-# The event is never set. A signal ends a wait early, because its handler raises StopRequested.
+# The event is never set. A signal interrupts a wait, because its handler raises StopRequested.
 _wait = threading.Event().wait
 
 
 class StopRequested(BaseException):
-    """SIGTERM or SIGINT. It may interrupt the agent anywhere, because the agent replaces its files atomically."""
+    """Raised on SIGTERM or SIGINT. It may interrupt the agent anywhere, because all files are replaced atomically."""
 
 
 class ReplayFailed(Exception):
@@ -48,11 +48,11 @@ class ReplayFailed(Exception):
 
 
 class InvalidCommandLine(Exception):
-    """A command line that asks for something impossible."""
+    """A command line that cannot be carried out."""
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Run the command that ``options`` name, and return the exit code of ``byteor-agent``."""
+    """Run the command in ``options`` and return the exit code of ``byteor-agent``."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -72,7 +72,7 @@ def execute(options: argparse.Namespace) -> int:
 def _enroll(options: argparse.Namespace) -> None:
     labels = dict(_label(text) for text in options.labels)
     state = StateFolder(options.state)
-    identity = enroll_node(
+    identity = enroll_agent(
         state,
         base_url=BaseUrl.parse(options.url),
         environment=options.environment,
@@ -119,7 +119,7 @@ def _upload(options: argparse.Namespace) -> None:
     fields = {"kind": options.kind, "captured_at": format_time(_now())}
     if options.capture:
         if options.kind != "incident_bundle":
-            raise InvalidCommandLine("--capture makes an incident_bundle: use --kind incident_bundle")
+            raise InvalidCommandLine("--capture creates an incident bundle: use --kind incident_bundle")
         running = state.progress().running
         if running is None:
             raise InvalidCommandLine("no pipeline is running, so there is nothing to capture")
@@ -132,7 +132,7 @@ def _upload(options: argparse.Namespace) -> None:
     if len(data) > _MAX_UPLOAD:
         raise InvalidCommandLine(f"the artifact is too large: at most {_MAX_UPLOAD} bytes can be uploaded")
     plane, _, _ = connect(state, os.environ, _wait, _TRIES)
-    artifact = retry_until_answered(
+    artifact = retry_while_unavailable(
         lambda: plane.upload_artifact(fields, name, io.BytesIO(data)), _wait, Backoff(), _TRIES
     )
     print(json.dumps({name: artifact.get(name) for name in ("id", "kind", "status", "content_hash")}))
@@ -151,25 +151,25 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    done = replay_offline(
+    result = replay_offline(
         options.bundle,
         spec_kv=options.version,
         journal_lane=options.journal_lane,
         last_n=options.last_n,
         traced=options.trace,
     )
-    print(json.dumps(done.document, indent=2))
-    for warning in done.warnings:
+    print(json.dumps(result.document, indent=2))
+    for warning in result.warnings:
         print(f"byteor-agent: {warning}", file=sys.stderr)
-    if done.problem is not None:
-        raise ReplayFailed(done.problem)
+    if result.problem is not None:
+        raise ReplayFailed(result.problem)
 
 
 def _token(option: str | None) -> SecretValue:
     """Read the enrollment token from the option, from stdin if the option is ``-``, or from the environment."""
     text = os.environ.get(TOKEN_VARIABLE) if option is None else option
     if text is None:
-        raise InvalidCommandLine(f"no enrollment token: set {TOKEN_VARIABLE}, or pipe it in with --token -")
+        raise InvalidCommandLine(f"no enrollment token: set {TOKEN_VARIABLE} or use --token")
     return SecretValue(sys.stdin.readline().strip() if text == "-" else text)
 
 

@@ -12,7 +12,7 @@ WAITS = ("backoff", "spin")
 
 
 class ActivationError(Exception):
-    """A bundle is genuine but cannot run on this host; the message says why."""
+    """A bundle is genuine but cannot run on this host. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class AgentRuntimeConfig:
         return resolved
 
     def shown_env(self) -> list[list[str]]:
-        """Return the environment as sorted pairs, with references in place of secret values."""
+        """Return the environment variables as sorted pairs, with references instead of secret values."""
         return [[name, str(value)] for name, value in self.env.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """A reference to a secret that only the host knows."""
+    """A reference to a secret that is stored only on the host."""
 
     name: str
 

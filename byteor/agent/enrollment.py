@@ -14,7 +14,7 @@ from byteor.engine.signing.keys import KeySet
 from .api import ControlPlane, enroll
 from .identity import VARIABLES, BaseUrl, Credentials, IdentityError, SecretValue
 from .key_rotation import KeyRotation
-from .retry import Backoff, retry_until_answered
+from .retry import Backoff, retry_while_unavailable
 from .state_folder import AgentIdentity, StateError, StateFolder, StoredKeySet
 
 _TRIES = 5
@@ -26,7 +26,7 @@ _ENVIRONMENT = re.compile(
 
 
 def environment_path(text: str, base_url: BaseUrl) -> str:
-    """Return the API path of an environment that is given as a URL, a path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
+    """Return the API path of an environment, which ``text`` names by URL, path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
     path = text
     if "://" in text:
         if BaseUrl.parse(text).origin != base_url.origin:
@@ -39,7 +39,7 @@ def environment_path(text: str, base_url: BaseUrl) -> str:
     return f"/api/v1/orgs/{org}/projects/{project}/environments/{environment}"
 
 
-def enroll_node(
+def enroll_agent(
     state: StateFolder,
     *,
     base_url: BaseUrl,
@@ -49,9 +49,9 @@ def enroll_node(
     labels: Mapping[str, str],
     wait: Callable[[float], object],
 ) -> AgentIdentity:
-    """Create an agent of the environment and store its credentials in the state folder.
+    """Create an agent in the environment and store its credentials in the state folder.
 
-    The idempotency key makes sure that repeated requests use the token once.
+    Retries send the same idempotency key, so the token is used only once.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")
@@ -59,9 +59,11 @@ def enroll_node(
     if name is not None:
         body["name"] = name
     path, idempotency_key = environment_path(environment, base_url), str(uuid.uuid4())
-    answer = retry_until_answered(lambda: enroll(base_url, token, path, body, idempotency_key), wait, Backoff(), _TRIES)
+    created = retry_while_unavailable(
+        lambda: enroll(base_url, token, path, body, idempotency_key), wait, Backoff(), _TRIES
+    )
     try:
-        members = Fields(answer)
+        members = Fields(created)
         credentials = Credentials(base_url, members.text("agent_id"), SecretValue(members.text("api_key")))
         identity = AgentIdentity(
             base_url.text, credentials.agent_id, members.text("environment_id"), members.text("name")
@@ -80,8 +82,8 @@ def connect(
 ) -> tuple[ControlPlane, AgentIdentity, KeyRotation]:
     """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
-    Credentials come from the environment variables or else from the state folder. A rotation that was interrupted is
-    brought to its end.
+    The environment variables override the credentials in the state folder. An interrupted key rotation is completed
+    first.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()
@@ -89,10 +91,10 @@ def connect(
         raise IdentityError(f"no agent in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
     plane = ControlPlane(credentials)
     rotation = KeyRotation(state, plane, stores_key=given is None)
-    retry_until_answered(rotation.settle, wait, Backoff(), tries)
+    retry_while_unavailable(rotation.settle, wait, Backoff(), tries)
     identity = state.identity()
     if identity is None:
-        identity = retry_until_answered(plane.fetch_identity, wait, Backoff(), tries)
+        identity = retry_while_unavailable(plane.fetch_identity, wait, Backoff(), tries)
         state.save_identity(identity)
     if identity.agent_id != credentials.agent_id:
         raise IdentityError(f"{state.folder} belongs to agent {identity.agent_id}, not {credentials.agent_id}")

@@ -1,4 +1,4 @@
-"""An agent's credentials, and the control plane that they may be sent to."""
+"""An agent's credentials, and the control plane to which they may be sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SecretValue:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        # Checked here because HTTP libraries quote a bad header value, and so the secret, in their errors.
+        # HTTP libraries would quote an invalid header value, and thereby the secret, in their errors.
         if not _VISIBLE.fullmatch(value):
             raise IdentityError("a credential is empty or contains spaces or other invalid characters")
         self._value = value
@@ -53,7 +53,7 @@ class BaseUrl:
         except ValueError:
             is_http = False
         if not is_http or parts.query or parts.fragment:
-            raise IdentityError("the control plane's URL must be like https://cloud.example.com")
+            raise IdentityError("the control plane's URL must look like https://cloud.example.com")
         return cls(text.rstrip("/"), f"{parts.scheme}://{parts.netloc}".lower())
 
 
@@ -67,13 +67,13 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.agent_id):
-            raise IdentityError("an agent's id consists of letters, digits and hyphens")
+            raise IdentityError("an agent's id may contain only letters, digits and hyphens")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials | None:
         """Read the credentials from the environment variables; None if all are unset.
 
-        Raises IdentityError if only some are set: mixed with stored credentials, they could send an API key to the
+        Raises IdentityError if only some are set: combined with stored credentials, they could send an API key to the
         wrong control plane.
         """
         given = [name for name in VARIABLES if environment.get(name)]

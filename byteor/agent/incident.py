@@ -1,4 +1,4 @@
-"""The capture of an incident bundle (version 1) of the running pipeline."""
+"""Captures the running pipeline as an incident bundle (format version 1)."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "pid": os.getpid(),
             "cwd": str(Path.cwd()),
             "args": [Path(sys.argv[0]).name],
-            # Only the pipeline's own variables, without secret values: the host's environment may hold other secrets.
+            # Only the pipeline's own variables, without secret values. Other variables of the host may be secrets.
             "env": AgentRuntimeConfig.parse(bundle.runtime_config).shown_env(),
             "proc_status": _proc_status(),
         },
         "runtime_config.json": bundle.runtime_config,
-        "outcome.json": {"stopped": None},  # a pipeline that a stage stops does not become the running one
+        "outcome.json": {"stopped": None},  # a pipeline that one of its stages stopped never becomes the running one
     }
 
 

@@ -1,12 +1,12 @@
-"""The rotation of the agent's key. At every moment the state folder holds a key that the control plane accepts.
+"""The rotation of the agent's key. The state folder always contains a key that the control plane accepts.
 
-The new key is stored beside the old one before it is used for the first time, because that use ends the old key. It
-replaces the old one once the control plane has accepted it. After a crash in between, the agent tries the new key first
-and goes back to the old one if the control plane does not know the new one.
+The new key is stored next to the old one before its first use, because that use revokes the old key. When the control
+plane has accepted the new key, it replaces the old one. After a crash in between, the agent tries the new key first and
+returns to the old one if the control plane rejects the new one.
 
-The control plane limits how often an agent may fetch a new key. The agent then keeps its key and asks again later.
-While a clone of the agent is suspected, the control plane refuses. Only a person can then replace the key, so the agent
-keeps its key and does not ask again.
+The control plane limits how often an agent may fetch a new key. A refused agent keeps its key and tries again later.
+While a clone of the agent is suspected, the control plane refuses every attempt. Only a person can then replace the
+key, so the agent keeps its key and stops trying.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
-# The longest pause after a refusal. A person may have requested the rotation again in the meantime, which permits it.
+# The longest pause after a refusal. It is short, because a person may permit the rotation by requesting it again.
 _LONGEST_PAUSE_S = 600.0
 
 
 class KeyRotation:
-    """Fetches and stores new keys. An agent whose key comes from its environment (``stores_key``) cannot do that."""
+    """Fetches and stores new keys. ``stores_key`` is False if the environment sets the key, so none can be stored."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class KeyRotation:
         self._next = state.next_api_key() if stores_key else None
 
     def settle(self) -> None:
-        """Find out whether the control plane accepts a new key that has not replaced the old one yet, if there is one.
+        """Complete an unfinished rotation: switch to the new key, or discard it if the control plane rejects it.
 
-        Raises ControlPlaneUnavailable if it does not answer. Call this again then, before any other request.
+        Raises ControlPlaneUnavailable if there is no response. Call this again in that case, before any other request.
         """
         if self._next is None:
             return
@@ -53,7 +53,7 @@ class KeyRotation:
         try:
             self._plane.fetch_identity()
         except CredentialRejected:
-            _log.warning("the control plane does not accept the new key; going on with the old one")
+            _log.warning("the control plane does not accept the new key; continuing with the old one")
             old = self._state.credentials()
             if old is not None:
                 self._plane.use_key(old.api_key)
@@ -64,7 +64,7 @@ class KeyRotation:
         self._next = None
 
     def rotate(self) -> None:
-        """Fetch a new key, and use it from now on. Does nothing during the pause that the control plane asked for.
+        """Fetch a new key and switch to it. Does nothing during a pause that the control plane requested.
 
         Raises RequestRejected if the control plane refuses. After a conflict, later calls do nothing.
         """
@@ -73,7 +73,7 @@ class KeyRotation:
         if not self._stores_key:
             _log.warning("cannot rotate the key, because it is set in the environment: replace it there")
             return
-        self._state.check_writable()  # before the control plane makes a key that could not be stored
+        self._state.check_writable()  # before the control plane creates a key that could not be stored
         try:
             fetched = self._plane.fetch_new_key()
         except ControlPlaneUnavailable as error:

@@ -67,7 +67,7 @@ class AgentLoop:
             delay = self._exchange_heartbeat()
         except CredentialRejected:
             raise
-        except (ControlPlaneUnavailable, RequestRejected, OSError) as error:  # OSError: a full disk may get space again
+        except (ControlPlaneUnavailable, RequestRejected, OSError) as error:  # OSError: the disk may be full
             delay = self._backoff.delay_s(error)
             _log.warning("%s; trying again in %.1f s", error, delay)
         else:

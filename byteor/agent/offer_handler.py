@@ -89,7 +89,7 @@ class OfferHandler:
             except CredentialRejected:
                 raise
             except RequestRejected as error:
-                # 409: the control plane no longer makes the offer. Any other rejection would only be repeated.
+                # 409: the control plane no longer makes the offer. Any other rejected report would be rejected again.
                 _log.warning("report %s of deployment %s: %s", report.status, report.offer.deployment_id, error)
                 self._withdrawn = report.offer
                 self._save(pending=tuple(later))
@@ -97,7 +97,7 @@ class OfferHandler:
             self._save(pending=tuple(later))
 
     def needs_handling(self, desired: ReceivedOffer) -> bool:
-        """Whether the offer is not yet running, failed or withdrawn."""
+        """Return whether the offer still has to be handled: it is neither running, failed nor withdrawn."""
         running, failed = self.progress.running, self.progress.last_failed
         settled = {self._withdrawn, running and running.offer, failed and failed.offer}
         return desired not in settled
@@ -196,7 +196,7 @@ class OfferHandler:
         self._report(OfferReport(offer, OfferStatus.FAILED, detail=detail), last_failed=failure)
 
     def _report(self, report: OfferReport, **changes: Any) -> None:
-        """Save the changes together with the report, then send it. A status that was reached before is not reported."""
+        """Save the changes together with the report, then send it. A status that was already reported is left out."""
         attempted = self.progress.attempted
         if attempted is None or attempted.status is None or attempted.status.rank < report.status.rank:
             since = attempted.since if attempted else self._now()
@@ -223,4 +223,4 @@ def _check_hash(chunks: Iterator[bytes], bundle_hash: str) -> Iterator[bytes]:
         digest.update(chunk)
         yield chunk
     if f"sha256:{digest.hexdigest()}" != bundle_hash:
-        raise Refused(DeliveryCode.BUNDLE_HASH, "the downloaded bytes are not the offered bundle")
+        raise Refused(DeliveryCode.BUNDLE_HASH, "the downloaded bytes have another hash than the offered bundle")

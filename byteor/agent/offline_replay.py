@@ -1,4 +1,4 @@
-"""Replays an incident bundle without a server, with the result that a dry run of the server has."""
+"""Replays an incident bundle offline. The result equals that of a dry run on the server."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from byteor.engine.replay import (
 
 
 class CannotReplay(Exception):
-    """The bundle or the spec cannot be used; the text says why."""
+    """The bundle or the spec cannot be replayed. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfflineReplay:
-    """The JSON to print, and what failed or diverged, if anything."""
+    """The JSON to print, and the failure or divergence, if any."""
 
     document: Mapping[str, Any]
     problem: str | None
@@ -39,7 +39,7 @@ class OfflineReplay:
 def replay_offline(
     bundle: Path, *, spec_kv: Path | None, journal_lane: str | None, last_n: int | None, traced: int | None
 ) -> OfflineReplay:
-    """Replay a bundle, or trace the records with the sequence ``traced``. Raises CannotReplay, OSError."""
+    """Replay a bundle, or trace the records with the sequence number ``traced``. Raises CannotReplay or OSError."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             spec = decode(spec_kv.read_bytes()) if spec_kv else None
@@ -83,7 +83,7 @@ def _trace(bundle: IncidentBundle, spec: PipelineSpec | None, ingress: str | Non
         ops=_ops(spec or bundle.spec),
         ingress=ingress,
     )
-    return OfflineReplay(found, None if found["records"] else f"there is no record with sequence {sequence}")
+    return OfflineReplay(found, None if found["records"] else f"there is no record with sequence number {sequence}")
 
 
 def _ops(spec: PipelineSpec) -> dict[str, Any]:

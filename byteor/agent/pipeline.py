@@ -58,7 +58,7 @@ class BundleRunner:
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
         """Run the spec and save its input and output for a capture. Raises ActivationError if it cannot run."""
         config = AgentRuntimeConfig.parse(runtime_config)
-        # The engine reads no environment variables. Resolving them only checks that no secret is missing.
+        # The engine reads no environment variables. They are resolved only to check that no secret is missing.
         config.resolve(lambda name: self._state.secret(name, self._environment))
         try:
             installed = Ops.installed()
@@ -71,7 +71,7 @@ class BundleRunner:
 
 
 def _validate(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
-    """Return the spec if it is valid. Names of egresses become file names, so an invalid name could be a path."""
+    """Return the spec if it is valid. Egress names become file names, so an invalid name could be a path."""
     errors = [d for d in validate_spec(spec, ops=ops) if d.severity is Severity.ERROR]
     if errors:
         raise ActivationError(f"spec.kv: {errors[0].pointer}: {errors[0].message}")
@@ -81,7 +81,7 @@ def _validate(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
 def _run(
     spec: PipelineSpec, stage_config: Json, installed: Ops, records: Sequence[Record]
 ) -> tuple[Json, dict[str, bytes]]:
-    """Feed the records to the spec; return the counts, and the input and output as files of an incident."""
+    """Run the records through the spec. Return the counts, and the input and output as files of an incident bundle."""
     ops = {op: process for _, op in spec.stages if (process := installed.process(op))}
     ingress = _ingress(spec)
     machine = PipelineRunner(spec, stage_config=stage_config, ops=ops, entry=ingress)

@@ -21,13 +21,13 @@ class OfferStatus(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The position in the order of reports; the three final statuses share one."""
+        """The position in the order of the reports. The three final statuses share the last one."""
         return {OfferStatus.DOWNLOADING: 0, OfferStatus.ACTIVATING: 1}.get(self, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedOffer:
-    """A bundle that the control plane tells this agent to run.
+    """The control plane's request to run a bundle.
 
     The same bundle with another ``offered_at`` is a new offer: somebody retried the deployment.
     """
@@ -78,7 +78,7 @@ class RunningBundle:
 
 @dataclass(frozen=True, slots=True)
 class FailedOffer:
-    """The last offer that failed, with the reason. It is not tried again."""
+    """The last offer that failed, with the reason. It is not retried."""
 
     offer: ReceivedOffer
     since: datetime

@@ -11,16 +11,16 @@ from .api import ControlPlaneUnavailable
 _log = logging.getLogger("byteor.agent")
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
-_MAX_RANDOM_SHARE = 0.25  # of the Retry-After time
+_MAX_RANDOM_SHARE = 0.25  # of the Retry-After time: the random delay that is added to it, unless the backoff is longer
 
 
 def _jitter() -> float:
-    """Return a random factor from 0.1 to 1. It is never near 0, so that a failing control plane gets a pause."""
+    """Return a random factor from 0.1 to 1. It is never close to 0, so that a failing control plane gets a pause."""
     return secrets.SystemRandom().uniform(0.1, 1.0)
 
 
 def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
-    """Return the delay after ``failures`` earlier failures in a row. It is never shorter than ``retry_after_s``.
+    """Return the delay after ``failures`` earlier failures in a row: at least ``retry_after_s`` seconds.
 
     ``jitter`` is a random factor up to 1.
     """
@@ -30,7 +30,7 @@ def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
 
 
 class Backoff:
-    """Delays that double with each failure in a row. Random parts keep a fleet from retrying all at once."""
+    """Delays that double with each failure in a row. Random parts keep the agents of a fleet from retrying together."""
 
     def __init__(self, jitter: Callable[[], float] = _jitter) -> None:
         self._jitter = jitter
@@ -51,10 +51,10 @@ class Backoff:
         return backoff_s(self._failures - 1, retry_after, self._jitter())
 
 
-def retry_until_answered[T](
+def retry_while_unavailable[T](
     call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
 ) -> T:
-    """Repeat the call until the control plane answers. Raises ControlPlaneUnavailable after ``tries`` failures."""
+    """Retry the call while it raises ControlPlaneUnavailable. After ``tries`` failures, the error is raised."""
     failures = 0
     while True:
         try:

@@ -107,11 +107,11 @@ class StateFolder:
         return SecretValue(path.read_text().strip()) if path.exists() else None
 
     def save_next_api_key(self, api_key: SecretValue) -> None:
-        """Store a new key beside the agent's key."""
+        """Store a new key next to the agent's key."""
         self._write(_NEXT_KEY, api_key.reveal().encode())
 
     def promote_next_api_key(self) -> None:
-        """Replace the agent's key by the new one, in one step. Another process may have done it already."""
+        """Replace the agent's key with the new one atomically. Does nothing if another process has already done so."""
         with suppress(FileNotFoundError):
             (self.folder / _NEXT_KEY).replace(self.folder / "api_key")
         self._sync(self.folder)
@@ -140,7 +140,7 @@ class StateFolder:
         self._write("signing_keys.json", canonical({"etag": keys.etag, "key_set": keys.keyset.document()}))
 
     def progress(self) -> Progress:
-        """Return the stored progress, which is empty at first."""
+        """Return the stored progress. It is empty for a new agent."""
         document = self._read("progress.json")
         if document is None:
             return Progress()
@@ -158,7 +158,7 @@ class StateFolder:
         return data if data is not None and sha256(data) == bundle_hash else None
 
     def save_bundle(self, bundle_hash: str, chunks: Iterable[bytes]) -> None:
-        """Store a bundle's tar from a stream. The caller checks that the stream has this hash."""
+        """Store a bundle's tar from a stream. The caller must check that the stream has this hash."""
         self._write(f"bundles/{_hex(bundle_hash)}.tar", chunks)
 
     def save_capture(self, bundle_hash: str, files: Mapping[str, bytes]) -> None:
@@ -183,7 +183,7 @@ class StateFolder:
                 shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
-        """Return a secret's value from the host's environment, or else from ``secrets/NAME``; None if it is in neither.
+        """Return a secret's value from the host's environment or from ``secrets/NAME``; None if it is in neither.
 
         Names that begin with ``BYTEOR_`` are never found, so that a deployment cannot read its agent's key.
         """
@@ -216,7 +216,7 @@ class StateFolder:
         path = self.folder / name
         for parent in reversed(Path(name).parents):
             (self.folder / parent).mkdir(mode=0o700, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")  # made with mode 0600
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")  # created with mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
@@ -231,7 +231,7 @@ class StateFolder:
 
     @staticmethod
     def _sync(path: Path) -> None:
-        """Make the names of a folder's files durable."""
+        """Flush a folder to disk, so that the names of its files survive a power failure."""
         folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)

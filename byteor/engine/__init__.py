@@ -1,1 +1,1 @@
-"""Pure domain logic: no Django, clock or randomness, and no I/O except on files and streams that a caller passes."""
+"""The domain logic, without Django, a clock or network access."""

@@ -13,7 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A parsed http or https URL: exactly the parts that a request is made from."""
+    """A parsed http or https URL, with exactly the parts that make up a request."""
 
     scheme: str
     host: str
@@ -30,7 +30,7 @@ class Url:
         parts = urlsplit(text)
         port = parts.port
         if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc or port == 0:
-            raise ValueError("must be http:// or https:// with a host and no user")
+            raise ValueError("must start with http:// or https://, and have a host and no user")
         # Some servers also read ..;x as ..
         segments = unquote(parts.path).replace("\\", "/").split("/")
         if {".", ".."} & {segment.split(";")[0] for segment in segments}:
@@ -38,7 +38,7 @@ class Url:
         return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], parts.path, parts.query)
 
     def covers(self, other: Url) -> bool:
-        """Whether ``other`` has the same scheme, host and port, and a path at or below this one."""
+        """Return whether ``other`` has the same scheme, host and port, and a path at or below this one."""
         path = self.path.rstrip("/")
         return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port) and (
             path == other.path.rstrip("/") or other.path.startswith(path + "/")
@@ -61,7 +61,7 @@ def check_program(text: str) -> str:
 
 
 def permits_url(entries: Iterable[Url], text: str) -> bool:
-    """Whether an entry covers the URL. A URL that cannot be parsed is not permitted."""
+    """Return whether an entry covers the URL. A URL that cannot be parsed is not permitted."""
     try:
         url = Url.parse(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What an approval covers: everything in a request that decides what will happen. Pure."""
+"""The subject of an approval: everything in a request that decides what will happen. Pure."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from byteor.engine.target import ReplayTarget, Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentOptions:
-    """What decides how a deployment proceeds, apart from its configuration, target and strategy.
+    """The options that decide how a deployment proceeds, in addition to its configuration, target and strategy.
 
-    A new field needs a default: what a deployment did before the field existed. An approval that was requested before
-    then has this default. An execute replay has only defaults.
+    A new field needs a default that keeps the behavior from before the field existed, because approvals that were
+    requested earlier are read with it. An execute replay has only defaults.
     """
 
     take_over: bool = False
-    agent_timeout_s: int | None = None  # copied from the environment; an agent that takes longer has failed
+    agent_timeout_s: int | None = None  # copied from the environment; an agent that takes longer counts as failed
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form. Older rows may lack keys."""
+        """Read the stored JSON data. Older rows may lack keys."""
         return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalSubject:
-    """What approvers are shown and an approval is bound to: it permits only a request whose subject is equal.
+    """The content that approvers see. An approval is bound to it, and permits only a request with an equal subject.
 
     The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
-    requested: which agents match a selector is shown, but resolved again when the deployment starts.
+    requested: approvers see which agents match a selector, but it is resolved again when the deployment starts.
     """
 
     spec_hash: str
@@ -48,7 +48,7 @@ class ApprovalSubject:
     options: DeploymentOptions = DeploymentOptions()
 
     def document(self) -> dict[str, Any]:
-        """Return all values by name, as JSON. The evidence of a deployment contains this."""
+        """Return all values by name, as JSON data. A deployment's evidence contains this document."""
         return {
             "spec_hash": self.spec_hash,
             "config_hash": self.config_hash,

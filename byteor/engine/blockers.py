@@ -1,4 +1,4 @@
-"""Blockers: what an approved deployment waits for before its build starts. Pure."""
+"""Blockers: the reasons why the build of an approved deployment has to wait. Pure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from uuid import UUID
 from byteor.engine.freeze import FreezeWindow
 from byteor.engine.machines import UNDER_WAY, DeploymentStatus
 
-NAMED = 3  # deployments in a sentence
+NAMED = 3  # the maximum number of deployments that a sentence names
 
 
 class BlockerCode(StrEnum):
-    """The code of a blocker. Programs rely on these codes, which are stable."""
+    """The code of a blocker. The codes are stable, and programs may rely on them."""
 
     FREEZE_WINDOW = "freeze_window"
     IN_FLIGHT_LIMIT = "in_flight_limit"
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
-    HELD_UP = "held_up"  # its job cannot continue; unlike the others, this does not keep a build from starting
+    HELD_UP = "held_up"  # the deployment's job cannot continue; unlike the other codes, this does not delay a build
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a deployment waits: until when, if that is known, and for which deployments."""
+    """One reason why a deployment waits. ``until`` is its end, if known; ``ids`` are the blocking deployments."""
 
     code: BlockerCode
     detail: str
@@ -36,7 +36,7 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class OtherDeployment:
-    """A deployment in flight in the same environment, compared with the one that waits."""
+    """Another deployment in flight in the same environment, compared with the waiting deployment."""
 
     id: UUID
     label: str
@@ -54,7 +54,7 @@ class OtherDeployment:
 
 @dataclass(frozen=True, slots=True)
 class StartFacts:
-    """The facts that decide whether a deployment may start. ``freeze`` is the open window that ends last."""
+    """Facts that decide whether a deployment may start. ``freeze`` is the open window that ends last, and its end."""
 
     limit: int
     others: tuple[OtherDeployment, ...] = ()
@@ -63,7 +63,7 @@ class StartFacts:
 
 
 def find_blockers(facts: StartFacts) -> list[Blocker]:
-    """Return everything that an approved deployment waits for. Its build starts if and only if the list is empty."""
+    """Return all blockers of an approved deployment. Its build starts if and only if there are none."""
     rules: list[Callable[[StartFacts], Blocker | None]] = [_freeze, _limit, _pipeline, _agents]
     return [found for rule in rules if (found := rule(facts)) is not None]
 
@@ -76,12 +76,12 @@ def freeze_blocker(window: FreezeWindow, end: datetime) -> Blocker:
 
 
 def limit_blocker(in_flight: Sequence[OtherDeployment], limit: int) -> Blocker | None:
-    """Return the blocker if there are ``limit`` or more deployments in flight, else None."""
+    """Return the blocker if ``limit`` or more deployments are in flight, otherwise None."""
     if len(in_flight) < limit:
         return None
     most = f"{limit} deployment{'' if limit == 1 else 's'}"
     verb = "is" if len(in_flight) == 1 else "are"
-    detail = f"At most {most} may be in flight at once, and {_names(in_flight)} {verb}."
+    detail = f"At most {most} may be in flight at the same time, and {_names(in_flight)} already {verb}."
     return Blocker(BlockerCode.IN_FLIGHT_LIMIT, detail, ids=_ids(in_flight))
 
 
@@ -90,7 +90,7 @@ def _freeze(facts: StartFacts) -> Blocker | None:
 
 
 def _limit(facts: StartFacts) -> Blocker | None:
-    # Approved deployments do not count here, or those that wait would wait for each other.
+    # Approved deployments do not count here; otherwise waiting deployments would wait for each other.
     return limit_blocker([other for other in facts.others if other.is_under_way], facts.limit)
 
 
@@ -98,7 +98,7 @@ def _pipeline(facts: StartFacts) -> Blocker | None:
     first = [other for other in _ahead(facts) if other.has_same_pipeline]
     if not first:
         return None
-    detail = f"A pipeline has one deployment under way at a time, and {_names(first)} {_come(first)} first."
+    detail = f"Only one deployment of a pipeline may be under way at a time, and {_names(first)} {_come(first)} first."
     return Blocker(BlockerCode.PIPELINE_BUSY, detail, ids=_ids(first))
 
 
@@ -113,8 +113,9 @@ def _agents(facts: StartFacts) -> Blocker | None:
 def _ahead(facts: StartFacts) -> list[OtherDeployment]:
     """Return the deployments that come first if they have the same pipeline or share agents.
 
-    Those under way would compete for the agents. Those created earlier start first, or the older release would replace
-    the newer one, but a deployment that overrides the freeze window does not wait for those that wait for its end.
+    Deployments under way would compete for the agents. Deployments created earlier must start first; otherwise the
+    older release would later replace the newer one. During a freeze window, only earlier deployments that override it
+    come first, because the other ones wait for its end.
     """
     return [
         other

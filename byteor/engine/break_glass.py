@@ -1,4 +1,4 @@
-"""Break-glass, a deployment before its approval: the request for it and the record of it. Pure."""
+"""Break-glass deployments, which start before their approval: the request and the record. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor.engine.canonical import format_time
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
-    """An org_admin's request. ``expires_in_s`` is the time to approve; by default, the environment's approval time."""
+    """An org_admin's request. ``expires_in_s`` is the time to approve, which defaults to ``approval_ttl_s``."""
 
     reason: str
     expires_in_s: int | None = None
@@ -20,7 +20,7 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """Who deployed before approval, and why. Another person must approve by ``approve_by``, or a rollback starts."""
+    """Who deployed before approval, and why. A rollback starts at ``approve_by`` unless another person approves."""
 
     by: str
     reason: str
@@ -29,12 +29,12 @@ class BreakGlass:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         approve_by = datetime.fromisoformat(stored["approve_by"])
         return cls(stored["by"], stored["reason"], stored["user_id"], approve_by)
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {
             "by": self.by,
             "reason": self.reason,

@@ -19,10 +19,10 @@ type Json = dict[str, object]
 
 
 class Malformed(ValueError):
-    """The data is not in its only valid form."""
+    """Raised for data that is not in its only valid form."""
 
 
-# The same depth as for bodies of the API. Callers limit the size.
+# The same depth limit as for API request bodies. Callers limit the size.
 _LIMITS = strict_json.JsonLimits(max_depth=200, allow_nul=True)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -71,7 +71,7 @@ def parse_time(text: str) -> datetime:
 def canonical(value: object) -> bytes:
     """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that JSON cannot represent.
 
-    A large integer is written like the double that it equals: PostgreSQL returns 1e22 as 10000000000000000000000.
+    A large integer is written as the double that it equals, because PostgreSQL returns 1e22 as an integer of 23 digits.
     """
     try:
         # rfc8785 declares a private, narrower type, but it checks the value at run time.
@@ -122,98 +122,98 @@ class Fields:
         self._value: Json = value
 
     def only(self, *names: str) -> None:
-        """Raise ValueError if the object has any other member."""
+        """Raise ValueError if the object has a member that is not in ``names``."""
         if extra := sorted(self._value.keys() - set(names)):
             raise Malformed(f"unknown member {extra[0]!r}")
 
     def member(self, name: str) -> object:
-        """Return a member of any type."""
+        """Return the value of a member, which may have any type."""
         if name not in self._value:
             raise Malformed(f"{name!r} is missing")
         return self._value[name]
 
     def text(self, name: str) -> str:
-        """Return a string that is not empty."""
+        """Return a member that is a non-empty string."""
         value = self.member(name)
         if not isinstance(value, str) or not value:
-            raise Malformed(f"{name!r} is not a string")
+            raise Malformed(f"{name!r} is not a non-empty string")
         return value
 
     def any_text(self, name: str) -> str:
-        """Return a string, which may be empty."""
+        """Return a member that is a string, which may be empty."""
         value = self.member(name)
         if not isinstance(value, str):
             raise Malformed(f"{name!r} is not a string")
         return value
 
     def optional_text(self, name: str) -> str | None:
-        """Return a string that is not empty, or None if it is null or absent."""
+        """Return a non-empty string, or None if the member is null or absent."""
         return None if self._value.get(name) is None else self.text(name)
 
     def constant(self, name: str, *allowed: str) -> str:
-        """Return a string that is one of these."""
+        """Return a member that is one of the ``allowed`` strings."""
         value = self.text(name)
         if value not in allowed:
             raise Malformed(f"{name!r} is not {' or '.join(allowed)}")
         return value
 
     def digest(self, name: str) -> str:
-        """Return a ``sha256:<hex>``."""
+        """Return a member that is a hash in the form ``sha256:<hex>``."""
         value = self.text(name)
         if not _HASH.fullmatch(value):
             raise Malformed(f"{name!r} is not a sha256 hash")
         return value
 
     def integer(self, name: str) -> int:
-        """Return an integer that is not negative."""
+        """Return a member that is a non-negative integer."""
         value = self.member(name)
         # In Python bool is a subclass of int.
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Malformed(f"{name!r} is not a whole number")
+            raise Malformed(f"{name!r} is not a non-negative integer")
         return value
 
     def flag(self, name: str) -> bool:
-        """Return a boolean."""
+        """Return a boolean member."""
         value = self.member(name)
         if not isinstance(value, bool):
             raise Malformed(f"{name!r} is not true or false")
         return value
 
     def time(self, name: str) -> datetime:
-        """Return an RFC 3339 time."""
+        """Return a member that is an RFC 3339 time."""
         return parse_time(self.text(name))
 
     def optional_time(self, name: str) -> datetime | None:
-        """Return an RFC 3339 time, or ``None`` for null."""
+        """Return a member that is an RFC 3339 time, or None for null."""
         return None if self.member(name) is None else self.time(name)
 
     def items(self, name: str) -> list[object]:
-        """Return a list."""
+        """Return a member that is a list."""
         value = self.member(name)
         if not isinstance(value, list):
             raise Malformed(f"{name!r} is not a list")
         return value
 
     def sorted_texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of different strings that must be sorted."""
+        """Return a member that is a sorted list of distinct, non-empty strings."""
         values = tuple(item for item in self.items(name) if isinstance(item, str) and item)
         if list(values) != self.items(name) or list(values) != sorted(set(values)):
-            raise Malformed(f"{name!r} is not a sorted list of different strings")
+            raise Malformed(f"{name!r} is not a sorted list of distinct, non-empty strings")
         return values
 
     def object(self, name: str) -> Json:
-        """Return an object."""
+        """Return a member that is an object."""
         value = self.member(name)
         if not isinstance(value, dict):
             raise Malformed(f"{name!r} is not an object")
         return value
 
     def fields(self, name: str) -> Fields:
-        """Return an object's members."""
+        """Return a member that is an object, as Fields."""
         return Fields(self.member(name))
 
     def optional[T](self, name: str, read: Callable[[Fields], T]) -> T | None:
-        """Read an object, or return ``None`` for null."""
+        """Apply ``read`` to a member that is an object. Returns None for null."""
         return None if self.member(name) is None else read(self.fields(name))
 
     def names(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The runtime configuration of a version, its hash, and the difference between two of them, value by value."""
+"""The runtime configuration of a version, its hash, and the difference between two configurations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor.engine.compiler import SIDE_EFFECTS, split_op
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How a version runs. Authors choose the values inside the object fields; they are checked on creation."""
+    """The settings with which a version runs. The values inside the object fields are checked on creation."""
 
     tuning_profile: str
     wait: str
@@ -72,9 +72,9 @@ def diff_configurations(old: RuntimeConfig | None, new: RuntimeConfig) -> tuple[
 
 
 def _values(configuration: RuntimeConfig) -> dict[tuple[str, str], str]:
-    """Return the text of each value by its field and path. A list is one value, and so is an empty object."""
+    """Return the text of each value, by field and path. A list or an empty object counts as one value."""
     values: dict[tuple[str, str], str] = {}
-    # A list of work instead of recursion: a configuration may nest deeper than Python's stack.
+    # A loop instead of recursion, because a configuration may be nested deeper than Python's stack allows.
     pending: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.document().items()]
     while pending:
         what, name, value = pending.pop()

@@ -1,4 +1,4 @@
-"""Why agents fail in a deployment: the kinds of failures, and how failures are grouped by cause. Pure."""
+"""The reasons why agents fail in a deployment, and the grouping of failures by cause. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from enum import StrEnum
 
 from byteor.engine.machines import OfferAction
 
-MAX_CAUSE = 200  # characters
-OTHER_CAUSES = "other"  # stands for the reason where several rare causes are one group
-_READ = 1000  # characters of a detail, so that masking a long one costs no more
+MAX_CAUSE = 200  # the maximum length of a cause, in characters
+OTHER_CAUSES = "other"  # the reason of a group that combines several rare causes
+_READ = 1000  # characters of a detail that are read, which bounds the time to mask it
 
 
 class FailureReason(StrEnum):
-    """Whether the agent reported its failure or did not finish in time, and with which offer."""
+    """Whether the agent reported its failure or timed out, and whether it was to activate or to roll back."""
 
     REPORTED = "reported"
     TIMEOUT = "timeout"
@@ -39,12 +39,12 @@ _MASKS = (
 
 
 def reason_of(action: OfferAction, *, timed_out: bool) -> FailureReason:
-    """Return the kind of an agent's failure with an offer to activate or to roll back."""
+    """Return the reason for a failure, by the action of the agent's offer and whether the agent timed out."""
     return _REASONS[action, timed_out]
 
 
 def find_cause(detail: str) -> str:
-    """Return the detail with its numbers, ids and hashes masked, so that failures for one cause have one text."""
+    """Return the detail with numbers, ids and hashes masked, so that failures with one cause have the same text."""
     cause = detail[:_READ]
     for pattern, mask in _MASKS:
         cause = pattern.sub(mask, cause)

@@ -46,7 +46,7 @@ class FreezeWindow:
 
 
 class WindowFault(NamedTuple):
-    """Why a window is invalid: its edge (``start`` or ``end``), a stable code, and a text for people."""
+    """The fault of a window: its edge (``start`` or ``end``), a stable code, and a human-readable text."""
 
     edge: str
     code: str
@@ -54,11 +54,14 @@ class WindowFault(NamedTuple):
 
 
 def find_fault(window: FreezeWindow) -> WindowFault | None:
-    """Return why the window is invalid, or None. If the clocks repeat the hour of an edge, the window covers both."""
+    """Return the fault of an invalid window, or None.
+
+    If the clocks repeat the hour of an edge, the window covers both occurrences.
+    """
     zone = ZoneInfo(window.time_zone)
     for edge, moment in (("start", window.start), ("end", window.end)):
         if moment.tzinfo is None and is_skipped(moment, zone):
-            detail = f"The clocks in {zone} skip this time; give another, or one with an offset."
+            detail = f"The clocks in {zone} skip this time. Use another time, or add an offset from UTC."
             return WindowFault(edge, "skipped", detail)
     if possible_instants(window.end, zone)[1] <= possible_instants(window.start, zone)[0]:
         return WindowFault("end", "invalid", "Must be after start.")
@@ -66,7 +69,7 @@ def find_fault(window: FreezeWindow) -> WindowFault | None:
 
 
 def is_loosened(old: Collection[object], new: Collection[object]) -> bool:
-    """Return whether a change removes or alters one of an environment's windows. Both must have the same form."""
+    """Return whether a change removes or alters one of the ``old`` windows. Both lists must have the same form."""
     return any(window not in new for window in old)
 
 
@@ -84,7 +87,10 @@ def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[Fr
 def occurrences(
     windows: Iterable[FreezeWindow], now: datetime, until: datetime
 ) -> list[tuple[datetime, datetime, FreezeWindow]]:
-    """Return start, end and window of each freeze between two times, sorted by start, in the window's time zone."""
+    """Return the start, end and window of each freeze between two times, sorted by start.
+
+    The starts and ends are in the window's time zone.
+    """
     found = []
     for window in windows:
         zone = ZoneInfo(window.time_zone)
@@ -107,7 +113,7 @@ def occurrences(
 def possible_instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 
-    Both are the same if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
+    They are equal if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
     when the clocks change: an hour may occur twice, or be skipped and mean a time before or after the change.
     """
     if moment.tzinfo is not None:
@@ -123,7 +129,7 @@ def is_skipped(moment: datetime, zone: ZoneInfo) -> bool:
 
 
 def _end(window: FreezeWindow, now: datetime) -> datetime | None:
-    """Return the end of the occurrence of the window that contains ``now``; None if none does."""
+    """Return the end of the occurrence of the window that contains ``now``, or None."""
     zone = ZoneInfo(window.time_zone)
     occurrences = [(possible_instants(window.start, zone)[0], possible_instants(window.end, zone)[1])]
     if window.recurrence is not None:
@@ -138,7 +144,7 @@ def _repetitions(
     """Yield the occurrences around ``now``. An ambiguous start is read as early, and an ambiguous end as late."""
     start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
-    # Yield the neighbours too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
+    # Yield the neighbors too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
         yield possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]

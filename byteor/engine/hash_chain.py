@@ -24,10 +24,10 @@ from .signing.keys import KeySet
 
 GENESIS = "sha256:" + "0" * 64
 GRACE = timedelta(hours=1)
-"""How much older an event may be than the event sealed before it.
+"""How much older an event may be than the event that was sealed before it.
 
-Transactions may commit in another order than they begin, but no transaction stays open for an hour. Therefore, an
-event that is older than this was backdated.
+Transactions may commit in a different order than they start, but no transaction stays open for an hour. Therefore, an
+event with a greater difference was backdated.
 """
 
 _parsed = json.JSONDecoder().decode
@@ -54,7 +54,7 @@ class LedgerCode(StrEnum):
 
 
 class CheckpointRefused(Exception):
-    """A checkpoint is not trusted. ``code`` is stable; ``detail`` is for people."""
+    """Raised for a checkpoint that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: LedgerCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -98,9 +98,9 @@ class Link(NamedTuple):
 def link_hash(event: LedgerEvent, *, seq: int, prev_hash: str) -> str:
     """Return the hash of the link of ``event`` at this sequence number.
 
-    The RFC 8785 JSON is formatted by hand, because this runs for every event of a ledger: the members are in order, and
-    ``encode_basestring`` escapes strings as RFC 8785 requires. ``changes`` enters as a string, because canonical JSON
-    has no integers beyond 2**53, and an event that contains one must not end the chain.
+    This runs for every event of a ledger, so the RFC 8785 JSON is formatted by hand: the members are in order, and
+    ``encode_basestring`` escapes strings as RFC 8785 requires. ``changes`` is included as a string, because canonical
+    JSON has no integers beyond 2**53, and an event that contains one must not break the chain.
     """
     (
         event_id, timestamp, organization_id, project_id, environment_id, resource_kind, resource_id, action, outcome,
@@ -159,8 +159,8 @@ def _has_hash(event: LedgerEvent, seq: int, prev_hash: str, sealed_hash: str) ->
 class Chain:
     """Verifies the chain of one organization, or of the installation if ``organization_id`` is None.
 
-    It keeps only the current position, so a chain of any length can be verified. ``known`` are the hashes in earlier
-    checkpoints, by sequence number.
+    It keeps only the current position, so a chain of any length can be verified. ``known`` maps sequence numbers to
+    the hashes in earlier checkpoints.
     """
 
     def __init__(
@@ -192,11 +192,11 @@ class Chain:
                     yield LedgerFault(LedgerCode.FOREIGN, seq, event_id, "the event belongs to another chain")
                 if self.time - event.timestamp > GRACE:
                     time = format_time(event.timestamp)
-                    detail = f"its timestamp {time} is over an hour older than that of the event sealed before it"
+                    detail = f"its timestamp {time} is over an hour older than that of the previously sealed event"
                     yield LedgerFault(LedgerCode.BACKDATED, seq, event_id, detail)
                 self.time = event.timestamp
             if self.known.get(seq, sealed_hash) != sealed_hash:
-                detail = "a checkpoint was signed over another hash for this sequence number"
+                detail = "a signed checkpoint has another hash for this sequence number"
                 yield LedgerFault(LedgerCode.REWRITTEN, seq, event_id, detail)
             self.seq, self.hash = seq, sealed_hash
             self.count += 1
@@ -285,7 +285,7 @@ def _uuid_or_none(fields: Fields, name: str) -> str | None:
 class Checkpoint:
     """A signed statement of a chain's newest hash and its sequence number.
 
-    ``org_id`` is None for the installation's own chain. The signature is not checked before ``verify``.
+    ``org_id`` is None for the installation's own chain. Only ``verify`` checks the signature.
     """
 
     org_id: str | None

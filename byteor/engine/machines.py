@@ -208,7 +208,7 @@ class AgentProgress(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-# The final states of an offer.
+# The final states of an agent's progress.
 FINISHED = (AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK)
 PROGRESS_RANK: dict[AgentProgress, int] = {
     AgentProgress.PENDING: 0,

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """Required approvals and their lifetime, the timeout of agents, and the limit of deployments in flight."""
+    """The required approvals and their lifetime, the agent timeout, and the limit of deployments in flight."""
 
     approval_ttl_s: int
     agent_timeout_s: int
@@ -20,11 +20,11 @@ class ReleasePolicy:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def loosened_by(self, new: Self) -> list[str]:

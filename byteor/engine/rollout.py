@@ -1,4 +1,4 @@
-"""The rollout planner: decides the next step of a deployment from its present state. Pure; the worker acts on it."""
+"""The rollout planner, which decides the next step of a deployment from its current state. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from byteor.engine.machines import FINISHED, AgentProgress
 
-# One step is one transaction. Because of the limit, the first offers to a large fleet are visible before the last.
+# Offers in one step, which is one transaction. In a large fleet, the limit makes the first offers visible early.
 AGENTS_PER_STEP = 5_000
 
 
@@ -52,7 +52,7 @@ class Strategy:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form. Older rows may lack keys that have a default."""
+        """Read the stored JSON data. Older rows may lack keys that have a default."""
         return cls(
             StrategyKind(stored["kind"]),
             tuple(stored.get("percents", (100,))),
@@ -62,7 +62,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -72,7 +72,7 @@ class Strategy:
         }
 
     def wave_bounds(self, count: int) -> tuple[int, ...]:
-        """Return how many of ``count`` agents are in each wave and the waves before it."""
+        """Return for each wave how many of ``count`` agents are in it and in the waves before it."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
@@ -81,7 +81,7 @@ class EnlistmentCursor:
     """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
-    With ``everybody_counts``, offline agents count for waves and thresholds too.
+    With ``everybody_counts``, offline agents also count for waves and thresholds.
     """
 
     place: int
@@ -92,11 +92,11 @@ class EnlistmentCursor:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         return cls(stored["place"], stored["count"], stored["after"], stored["until"], stored["everybody_counts"])
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         return {
             "after": self.after,
             "count": self.count,
@@ -107,7 +107,7 @@ class EnlistmentCursor:
 
 
 class RolloutAgent(NamedTuple):
-    """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
+    """The planner's view of one agent. A named tuple, because a step may create 100,000 of them."""
 
     id: UUID
     wave: int
@@ -118,9 +118,10 @@ class RolloutAgent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What a step does: fail the agents ``timed_out``, make the offers of ``wave``, and end with ``outcome`` if any.
+    """The effects of a step: the agents ``timed_out`` fail, the agents in ``offer`` receive offers of ``wave``, and
+    the deployment reaches its ``outcome``, if any.
 
-    ``has_more_offers`` says that offers are left, so that the next step can follow at once.
+    ``has_more_offers`` means that offers remain, so that the next step can follow immediately.
     """
 
     timed_out: tuple[UUID, ...] = ()
@@ -144,13 +145,13 @@ def plan_rollout(
     timeout_s: int,
     now: datetime,
 ) -> StepPlan:
-    """Plan the next step of a deployment that is ``deploying``, whose waves up to ``wave`` were offered.
+    """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have been offered.
 
-    No wave is done until ``complete`` says that all agents are enlisted.
+    No wave is done before all agents are enlisted (``complete``).
     """
     if complete and not any(a.counted for a in agents):
-        # If no counted agent is left, fail the deployment: nobody would observe whether it succeeds.
-        return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
+        # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.
+        return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no counted agents remain")
     late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
@@ -163,7 +164,7 @@ def plan_rollout(
         reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > tolerated else "timeout"
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
         if failed > reported:
-            detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
+            detail += f", {failed - reported} of them because they did not finish within {timeout_s} s"
         return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
     if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):
@@ -185,7 +186,7 @@ def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: 
 
 
 def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:
-    """Plan the next step of a deployment that is ``rolling_back``. Every touched agent has its rollback offer."""
+    """Plan the next step of a ``rolling_back`` deployment. Every touched agent already has its rollback offer."""
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
@@ -193,7 +194,8 @@ def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: dateti
     failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
     if failed:
         names = ", ".join(str(agent_id) for agent_id in failed[:20])
-        detail = f"{len(failed)} agent(s) did not roll back: {names}{', …' if len(failed) > 20 else ''}"
+        detail = f"{len(failed)} agent{'' if len(failed) == 1 else 's'} did not roll back: {names}"
+        detail += ", …" if len(failed) > 20 else ""
         return StepPlan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
     return StepPlan(timed_out=timed_out, outcome="active")
 

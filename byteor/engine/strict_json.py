@@ -1,13 +1,13 @@
-"""The only reader of JSON from outside. It refuses text that two JSON parsers may read as different values.
+"""The only reader of untrusted JSON. It refuses text that two JSON parsers may read as different values.
 
-Besides malformed text it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone surrogates in
-strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
+In addition to malformed text, it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone
+surrogates in strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
 
-Python's own scanner reads the text. Only a text that it refuses is read again, token by token, to find the first
-fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the
-text; a text with too many values is refused before any value is built.
+Python's own scanner reads the text. A text that it refuses is read again, token by token, to find the first fault, so
+that the messages are the same on every Python version. Time and memory are proportional to the size of the text. A
+text with too many values is refused before any value is created.
 
-This module imports no other module of this project, so that it can be published together with the compiler.
+This module imports no other module of this project, so that it can be published with the compiler.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from enum import StrEnum
 from typing import Any, NoReturn
 
 MAX_DIGITS = 1_000
-"""The maximum number of digits of a decimal number, and the maximum of its exponent of ten."""
+"""The maximum number of digits of a decimal number, and the maximum absolute value of its exponent of ten."""
 MAX_POINTER = 200
-"""The maximum length of a fault's pointer. Instead of a longer pointer, the nearest ancestor's is used."""
+"""The maximum length of a fault's pointer. A longer pointer is shortened to that of an ancestor."""
 
 _MAX_SAFE = 2**53
 # The largest double is near 1.8e308, so an integer with more digits cannot be one.
 _MAX_DOUBLE_TEXT = 400
 _AMBIGUOUS = " is not a number that all JSON parsers read as the same value."
-_SHORT_NUMBER = 25  # the shortest text of a double is not longer
+_SHORT_NUMBER = 25  # characters; no double needs a longer text
 
 
 class JsonFault(StrEnum):
-    """The kind of fault that a text has."""
+    """The kind of fault in a text."""
 
     BYTES = "bytes"
     ENCODING = "encoding"
@@ -48,7 +48,7 @@ class JsonFault(StrEnum):
 
 
 class MalformedJson(ValueError):
-    """The text is refused: ``message`` says why, without the position.
+    """Raised for text that is refused. ``message`` is the reason, without the position.
 
     ``line`` and ``column`` count from 1, the column in characters; ``pointer`` is the JSON Pointer of the faulty value.
     """
@@ -64,10 +64,10 @@ class MalformedJson(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class JsonLimits:
-    """How much a text may contain, and how its numbers are read.
+    """The limits of a JSON text, and how its numbers and strings are read.
 
-    ``max_values`` limits the number of commas and opening brackets, which is about the number of values. It bounds
-    memory too, as a value needs at most about 200 bytes besides its text.
+    ``max_values`` limits the number of commas and opening brackets, which is about the number of values. This also
+    bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
     With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if that is exact, and
     otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without it, numbers must be in the range of a double.
@@ -80,7 +80,7 @@ class JsonLimits:
     allow_nul: bool = False
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
     allow_surrogates: bool = False
-    """Whether strings may contain half a surrogate pair, as RFC 8259 permits. Such a string has no UTF-8."""
+    """Whether strings may contain lone surrogates, as RFC 8259 permits. They cannot be encoded as UTF-8."""
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:
@@ -96,7 +96,7 @@ def read(data: bytes | str, limits: JsonLimits) -> Any:
         value = decoder.decode(text)
     except (ValueError, RecursionError):
         raise _first_fault(text, limits) from None
-    # The scanner accepts deep nesting, and escapes of NUL and surrogates; the slower check decides about these.
+    # The scanner accepts deep nesting, and escapes of NUL and surrogates; the slower check handles these.
     is_deeper = opening > limits.max_depth and _is_deeper(value, limits.max_depth)
     if is_deeper or ("\\u" in text and _SUSPICIOUS.search(text)):
         _check(text, limits)
@@ -128,7 +128,7 @@ def _decoded(data: bytes | str) -> str:
         before = error.object[: error.start].decode()
         raise _at(before, len(before), JsonFault.ENCODING, "This is not UTF-8.") from None
     except UnicodeEncodeError as error:
-        message = "This is half a surrogate pair, not a character."
+        message = "This is a lone surrogate, not a character."
         raise _at(error.object, error.start, JsonFault.ENCODING, message) from None
 
 
@@ -191,9 +191,9 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 
 
 def _check_value_count(text: str, limits: JsonLimits) -> None:
-    """Count the values exactly, ignoring commas and brackets in strings. Raises MalformedJson.
+    """Check the exact number of values, ignoring commas and brackets in strings.
 
-    Raises the error for the limit that the text exceeds first: the depth, or the number of values.
+    Raises MalformedJson for the limit that the text exceeds first: the depth, or the number of values.
     """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):
@@ -227,7 +227,7 @@ TOKEN = re.compile(
 )
 """Matches each token of well-formed JSON except commas."""
 
-# The strict check reads whitespace, then one token. If this does not match, ``_no_token`` finds out why.
+# The strict check reads whitespace, then one token. If this does not match, ``_no_token`` determines why.
 _STRICT_TOKEN = re.compile(
     r"[ \t\n\r]*+(?:(?P<string>\"(?:[^\"\\\x00-\x1f]++|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*+\")"
     r"|(?P<mark>[\[\]{},:])"
@@ -256,7 +256,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
         _check(text, limits)
     except MalformedJson as fault:
         return fault
-    # Today the check finds a fault in every text that the scanner refuses. A later Python may refuse other texts too.
+    # The check finds a fault in every text that the scanner refuses, but a later Python version may refuse more.
     return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 
@@ -296,7 +296,7 @@ def _check(text: str, limits: JsonLimits) -> None:
 
 
 def _is_expected(kind: str, word: str, expects: str, inside: list[_OpenValue]) -> bool:
-    """Whether a token is allowed at its place."""
+    """Return whether a token is allowed at its position."""
     match kind, word:
         case "string", _:
             return expects.startswith(("value", "name"))
@@ -369,8 +369,8 @@ def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     refused = _UNSTORABLE if not limits.allow_nul else None if limits.allow_surrogates else _SURROGATE
     if refused is not None and refused.search(string):
-        what = "half" if limits.allow_nul else "NUL or half"
-        raise _at(text, start, JsonFault.CHARACTER, f"A string must not contain {what} a surrogate pair.", inside)
+        refused_characters = "a lone surrogate" if limits.allow_nul else "NUL or a lone surrogate"
+        raise _at(text, start, JsonFault.CHARACTER, f"A string must not contain {refused_characters}.", inside)
     return string
 
 

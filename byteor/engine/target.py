@@ -10,9 +10,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The agents of a deployment, by ids or by a label selector. Without both, all agents of the environment.
+    """The agents of a deployment, by ids or by a label selector. Without either, all agents of the environment.
 
-    The ids are kept as texts, because converting 100,000 of them each time a deployment is read would be slow.
+    The ids are kept as strings, because converting 100,000 of them each time a deployment is read would be slow.
     """
 
     agents: tuple[str, ...] | None = None
@@ -25,12 +25,12 @@ class Target:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         agents = stored.get("agents")
         return cls(None if agents is None else tuple(agents), stored.get("selector"))
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form."""
+        """Return the JSON data to store."""
         if self.agents is not None:
             return {"agents": list(self.agents)}
         return {"all": True} if self.selector is None else {"selector": dict(self.selector)}
@@ -52,7 +52,7 @@ class ReplayTarget:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         return cls(
             stored["mode"],
             stored["artifact_id"],
@@ -66,7 +66,7 @@ class ReplayTarget:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
         stored = {
             "mode": self.mode,
             "last_n": self.last_n,
@@ -87,7 +87,7 @@ class ReplayTarget:
 class ApprovalTarget:
     """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
 
-    ``resolved`` holds the ids of the first of ``count`` agents. A replay has neither.
+    ``resolved`` contains the first ids of the ``count`` agents. A replay has neither.
     """
 
     bound: Target | ReplayTarget
@@ -96,13 +96,13 @@ class ApprovalTarget:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form."""
+        """Read the stored JSON data."""
         bound = {name: value for name, value in stored.items() if name not in {"count", "resolved"}}
         kind = ReplayTarget if "artifact_id" in bound else Target
         return cls(kind.from_stored(bound), stored.get("count"), tuple(stored.get("resolved", ())))
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
         found = {} if self.count is None else {"count": self.count, "resolved": list(self.resolved)}
         stored = {**self.bound.stored(), **found}
         return {name: stored[name] for name in sorted(stored, key=lambda name: (len(name), name))}

@@ -1,4 +1,4 @@
-"""Compares the signed record of an approval with the bundle that was delivered and the credential that was issued."""
+"""Compares an approval record with the delivered bundle and the issued credential."""
 
 from __future__ import annotations
 
@@ -23,46 +23,47 @@ def read(data: bytes, trust: Trust, bundle_hash: str) -> tuple[ApprovalRecord, s
     try:
         record, kid = approval_record.verify_record(parse_object(data), trust.keyset, bundle_hash)
         for member in (record.bound, record.shown):
-            canonical(member)  # fails now rather than while the proof is printed
+            canonical(member)  # fail here, not while the proof is printed
     except (Refused, ValueError) as error:  # the text of a Refused begins with its code
         raise Unproven(EvidenceCode.APPROVAL_RECORD, f"{APPROVAL_RECORD}: {error}") from error
     trust.check(kid)
     return record, kid
 
 
-def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None, *, is_beside: bool) -> None:
+def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None, *, is_separate: bool) -> None:
     """Check that the record permits this deployment, and that the credential was issued for it.
 
-    ``is_beside`` says that the bundle does not contain the credential. Raises Refused or Unproven.
+    ``is_separate`` is True if the bundle does not contain the credential. Raises Refused or Unproven.
     """
     for name in _IDS:
         if getattr(record, name) != getattr(manifest, name):
-            raise _differs(f"its {name} is not that of the manifest")
+            raise _differs(f"its {name} differs from the manifest's")
     if (record.spec_hash, record.config_hash) != (manifest.spec_hash, manifest.config_hash):
-        approved = f"the spec {record.spec_hash} with the configuration {record.config_hash} was approved"
-        raise Refused(ApprovalCode.BINDING, f"{approved}, not the one of the bundle")
-    if record.break_glass != is_beside:
-        raise _differs("break-glass does not match: only the bundle of such a deployment has no credential")
+        approved = f"the approval is for the spec {record.spec_hash} with the configuration {record.config_hash}"
+        raise Refused(ApprovalCode.BINDING, f"{approved}, not for those of the bundle")
+    if record.break_glass != is_separate:
+        raise _differs("break-glass does not match: only the bundle of a break-glass deployment lacks the credential")
     if credential is None:
         if record.status == ApprovalStatus.APPROVED:
-            raise Unproven(EvidenceCode.CREDENTIAL, f"{CREDENTIAL} is missing, but {APPROVAL_RECORD} names it")
+            detail = f"{CREDENTIAL} is missing, although the approval in {APPROVAL_RECORD} was granted"
+            raise Unproven(EvidenceCode.CREDENTIAL, detail)
         return
     if record.approval_id != credential.approval_id:
         raise _differs(f"{CREDENTIAL} was issued for another approval, {credential.approval_id}")
     if record.status != ApprovalStatus.APPROVED:
         raise Unproven(EvidenceCode.NOT_APPROVED, f"the approval {record.approval_id} is {record.status}")
     if (record.approved_at, record.expires_at) != (credential.issued_at, credential.expires_at):
-        raise _differs(f"{CREDENTIAL} was issued at another time, or for another time")
+        raise _differs(f"{CREDENTIAL} was issued at another time or has another expiry time")
     _check_decisions(record, credential)
 
 
 def _check_decisions(record: ApprovalRecord, credential: Payload) -> None:
-    """Check that enough people approved, the issuer of the credential among them. Raises Unproven."""
+    """Check that enough people approved, including the issuer of the credential. Raises Unproven."""
     if any(decision.decision != APPROVE for decision in record.decisions):
         raise Unproven(EvidenceCode.NOT_APPROVED, f"somebody denied the approval {record.approval_id}")
     if len(record.approvers) < record.required_approvals:
         detail = f"{len(record.approvers)} of {record.required_approvals} required people approved"
-        raise Unproven(EvidenceCode.NOT_APPROVED, f"{detail}; nobody counts twice, nor the requester")
+        raise Unproven(EvidenceCode.NOT_APPROVED, f"{detail}; each person counts once")
     counted = {decision.decided_by for decision in record.decisions if decision.user_id in record.approvers}
     if credential.issued_by not in counted:
         raise _differs(f"{CREDENTIAL} was issued by {credential.issued_by}, who did not approve")
@@ -73,10 +74,10 @@ def _differs(detail: str) -> Unproven:
 
 
 def lines(record: ApprovalRecord) -> Iterator[tuple[str, str]]:
-    """Yield the lines of the printed proof that say what the approval was bound to, and who decided."""
+    """Yield the lines of the printed proof about the decisions and what the approval was bound to."""
     for decision in record.decisions:
         comment = f": {decision.comment}" if decision.comment else ""
         yield "decision", f"{decision.decision} by {decision.decided_by} at {format_time(decision.decided_at)}{comment}"
-    yield "requested by", f"{record.requested_by}; {record.required_approvals} required to approve"
+    yield "requested by", f"{record.requested_by}; required approvals: {record.required_approvals}"
     for name in sorted(record.bound.keys() - {"spec_hash", "config_hash"}):
         yield "bound to", f"{name}: {canonical(record.bound[name]).decode()}"

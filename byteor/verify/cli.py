@@ -13,16 +13,16 @@ from .output import escape, print_lines
 
 EXIT_USAGE = 2
 EXIT_OUTPUT = 4
-_HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # an id is a SHA-256 in base64url: 43 characters
+_HYPHENATED_KID = re.compile(r"-[\w-]{42}", re.ASCII)  # a key id is a SHA-256 in base64url: 43 characters
 _START = re.compile(r"([0-9]{1,18})(?::(sha256:[0-9a-f]{64}))?", re.ASCII)
 _OUTCOMES = """\
-outcome (the start of the output) and exit code:
+outcome (at the start of the output) and exit code:
   PROVEN      0  everything is valid and signed by keys that you named with --trust or --keys
-  CONSISTENT  3  everything is valid, but not proven: the keys came with the files, so that anybody can have made them,
-                 or the signed record of the approval is missing; the output says which
-  NOT PROVEN  1  something is wrong; the output says what
+  CONSISTENT  3  everything is valid, but not proven: the keys came with the files, so anybody could have created them,
+                 or the signed approval record is missing; the output says which
+  NOT PROVEN  1  a check failed; the output says which
   (stderr)    2  the command line is wrong, or a file cannot be read
-  (stderr)    4  the outcome cannot be written; a closed pipe is no error and changes no exit code
+  (stderr)    4  the outcome cannot be written; a closed pipe is not an error and does not change the exit code
 """
 
 
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
-        except SystemExit:  # argparse has printed its help, or what is wrong with the command line
+        except SystemExit:  # argparse has printed its help or an error; flush it
             print_lines(())
             raise
-        from .verification import UsageError, verify  # noqa: PLC0415  --help needs none of it
+        from .verification import UsageError, verify  # noqa: PLC0415  imported late, so that --help is fast
 
         try:
             lines, code = verify(options, is_ledger=is_ledger)
@@ -56,9 +56,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
-    """Write ``--trust KID`` as ``--trust=KID`` if the id begins with a hyphen, as that of one key in 64 does.
+    """Join ``--trust KID`` to ``--trust=KID`` if the key id begins with a hyphen, as one in 64 does.
 
-    argparse would take such an id for an option.
+    argparse would treat such an id as an option.
     """
     joined: list[str] = []
     for argument in arguments:
@@ -86,12 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="the deploy bundle, instead of an export")
     parser.add_argument("--envelope", type=Path, metavar="FILE", help="the signed envelope of the bundle")
     parser.add_argument("--credential", type=Path, metavar="FILE", help="the approval credential, if there is one")
-    parser.add_argument("--approval", type=Path, metavar="FILE", help="the signed record of the approval")
-    parser.add_argument("--environment", metavar="ID", help="refuse a bundle that is for another environment")
+    parser.add_argument("--approval", type=Path, metavar="FILE", help="the signed approval record")
+    parser.add_argument("--environment", metavar="ID", help="reject a bundle for another environment")
     parser.add_argument(
         "--require-approval",
         action="store_true",
-        help="refuse a bundle that contains no approval, because none was needed or the deployment used break-glass",
+        help="reject a bundle that contains no approval, because none was needed or the deployment used break-glass",
     )
     return _with_keys(parser)
 
@@ -109,14 +109,14 @@ def _ledger_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="exports in their order, each of which continues the one before",
+        help="the exports in order; each must continue the previous one",
     )
     parser.add_argument(
         "--after",
         type=_parse_start,
         metavar="SEQ[:HASH]",
-        help="the first export begins after this sequence number, rather than with the first event. With the hash of "
-        "the earlier checkpoint (SEQ:sha256:...), it is also proven that the export continues what that covered",
+        help="the first export begins after this sequence number instead of with the first event. With the hash of an "
+        "earlier checkpoint (SEQ:sha256:...), the export is also proven to continue from that checkpoint",
     )
     return _with_keys(parser)
 
@@ -124,7 +124,7 @@ def _ledger_parser() -> argparse.ArgumentParser:
 def _parse_start(text: str) -> tuple[int, str | None]:
     match = _START.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError("not a sequence number, nor one with a hash (SEQ:sha256:...)")
+        raise argparse.ArgumentTypeError("must be a sequence number, optionally with a hash (SEQ:sha256:...)")
     return int(match[1]), match[2]
 
 
@@ -134,17 +134,19 @@ def _with_keys(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KID",
-        help="accept only signatures of the key with this id, which you keep elsewhere; may be repeated. The key set "
-        "may then come with the files, because the id of a key is its fingerprint",
+        help="accept only signatures by the key with this id, which you obtained separately; can be repeated. The key "
+        "set may then come with the files, because a key's id is its fingerprint",
     )
     parser.add_argument(
         "--keys",
         type=Path,
         metavar="FILE",
-        help="accept only signatures of the keys in this file, which you keep elsewhere. Without it, the "
-        "signing_keys.json that came with the files is used, which proves nothing by itself",
+        help="accept only signatures by the keys in this file, which you obtained separately. Without it, the "
+        "signing_keys.json that came with the files is used, which proves nothing on its own",
     )
     parser.add_argument(
-        "--json", action="store_true", help='one line of JSON: {"outcome": "proven" | "consistent" | "not_proven", ...}'
+        "--json",
+        action="store_true",
+        help='print a line of JSON: {"outcome": "proven" | "consistent" | "not_proven", ...}',
     )
     return parser

@@ -1,4 +1,4 @@
-"""The evidence of a deployment: proves what was delivered, who signed it, and who approved it for which environment."""
+"""Verifies what was delivered in a deployment, who signed it, and who approved it for which environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import approval_record
 from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
 
-# The fields of deployment.json that the signed manifest has too.
+# The fields of deployment.json that the signed manifest also contains.
 _SIGNED_FIELDS = (
     "org_id", "project_id", "environment_id", "deployment_id", "version_id", "config_bundle_id", "posture",
     "spec_hash", "config_hash", "created_at", "approved_at",
@@ -29,7 +29,7 @@ _SIGNED_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The files to verify. ``is_export`` says that they are a whole export, which repeats the bundle's credential."""
+    """The files to verify. ``is_export`` is True for a whole export, which contains the bundle's credential again."""
 
     bundle: bytes
     envelope: bytes
@@ -58,26 +58,26 @@ class Evidence:
 class Proof:
     """The verified facts about a deployment.
 
-    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a
-    break-glass deployment. A credential covers the spec and the environment; only ``record`` says which configuration
-    and deployment were approved.
+    ``is_approval_separate`` is True if the approval is not inside the bundle, because it was granted after a
+    break-glass deployment. A credential covers the spec and the environment; only ``record`` names the approved
+    configuration and deployment.
     """
 
     bundle_hash: str
     manifest: Manifest
     envelope_kid: str
     approval: credential.Payload | None
-    is_approval_beside: bool
+    is_approval_separate: bool
     record: ApprovalRecord | None
     record_kid: str | None
-    unsigned: Json  # the fields of deployment.json that nobody signed
+    unsigned: Json  # the fields of deployment.json that no signature covers
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
-        """Why the evidence is only consistent, apart from its keys."""
+        """The reasons, apart from the keys, why the evidence is only consistent."""
         if self.approval is None or self.record is not None:
             return ()
-        detail = f"no {APPROVAL_RECORD} says for which configuration, target and deployment the approval was given."
+        detail = f"{APPROVAL_RECORD} is missing, so the approved configuration, target and deployment are unknown."
         return (Doubt(EvidenceCode.APPROVAL_RECORD_MISSING, detail),)
 
     @property
@@ -85,10 +85,10 @@ class Proof:
         """The verified signatures, and what each covers."""
         every = [Signature(ENVELOPE, self.envelope_kid, f"every byte of {BUNDLE}, and the ids, hashes and times in it")]
         if self.approval is not None:
-            covered = "the spec, environment, capabilities, approver and validity; no configuration, no target"
+            covered = "the spec, environment, capabilities, approver and validity, but not the configuration or target"
             every.append(Signature(CREDENTIAL, self.approval.kid, covered))
         if self.record is not None and self.record_kid is not None:
-            covered = f"the server's record at the export: {', '.join(sorted(self.record.bound))}, decisions"
+            covered = f"the server's record when it was exported: {', '.join(sorted(self.record.bound))}, decisions"
             every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
         return every
 
@@ -97,8 +97,8 @@ class Proof:
         manifest = self.manifest.document()
         del manifest["files"]
         return {
-            "approved": self.approval is not None and not self.is_approval_beside,
-            "approval_beside": self.is_approval_beside,
+            "approved": self.approval is not None and not self.is_approval_separate,
+            "approval_beside": self.is_approval_separate,
             "bundle_hash": self.bundle_hash,
             "manifest": manifest,
             "approval": self.approval
@@ -139,10 +139,10 @@ class Proof:
                 return f"NOBODY: the approval {record.approval_id} is {record.status}"
             return "NOBODY: no approval was needed, or the deployment used break-glass"
         at = format_time(approval.issued_at)
-        if not self.is_approval_beside:
+        if not self.is_approval_separate:
             return f"{approval.issued_by} at {at}, valid until {format_time(approval.expires_at)}"
         if record is not None:
-            return f"NOBODY before the deployment (break-glass); afterwards {approval.issued_by} at {at}"
+            return f"NOBODY before the deployment (break-glass); later {approval.issued_by} at {at}"
         separate = f"a separate approval by {approval.issued_by} at {at} covers only the spec and environment"
         return f"NOBODY for these bytes; {separate}"
 
@@ -152,8 +152,8 @@ def prove(
 ) -> Proof:
     """Verify the evidence and return what it proves. Raises Refused or Unproven at the first fault.
 
-    With ``environment_id``, a bundle for another environment is refused; with ``require_approval``, a bundle that
-    contains no approval.
+    ``environment_id`` rejects bundles for other environments. ``require_approval`` rejects bundles that contain no
+    approval.
     """
     try:
         envelope = parse_object(evidence.envelope)
@@ -164,21 +164,21 @@ def prove(
     expected_environment = environment_id or statement.manifest.environment_id
     verified = verify_delivery(evidence.bundle, envelope, trust.keyset, expected_environment)
     _check_configuration(verified)
-    inside = open_bundle(evidence.bundle).credential
-    beside = None if evidence.credential is None else evidence.credential.decode("ascii", "replace")
-    if inside is not None and inside != beside and (evidence.is_export or beside is not None):
-        fault = "is missing" if beside is None else "differs from the credential in the bundle"
+    embedded = open_bundle(evidence.bundle).credential
+    separate = None if evidence.credential is None else evidence.credential.decode("ascii", "replace")
+    if embedded is not None and embedded != separate and (evidence.is_export or separate is not None):
+        fault = "is missing" if separate is None else "differs from the credential in the bundle"
         raise Unproven(EvidenceCode.CREDENTIAL, f"{CREDENTIAL} {fault}")
     approval = verified.approval
-    if inside is None and beside is not None:
-        approval = _verify_later_approval(beside, verified.manifest, trust.keyset)
+    if embedded is None and separate is not None:
+        approval = _verify_later_approval(separate, verified.manifest, trust.keyset)
     if approval is not None:
         trust.check(approval.kid)
     record, record_kid = None, None
     if evidence.approval_record is not None:
         record, record_kid = approval_record.read(evidence.approval_record, trust, verified.bundle_hash)
-        approval_record.check(record, verified.manifest, approval, is_beside=inside is None)
-    if require_approval and inside is None:
+        approval_record.check(record, verified.manifest, approval, is_separate=embedded is None)
+    if require_approval and embedded is None:
         reason = "the separate approval does not cover its bytes" if approval else "nobody approved it"
         raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
     return Proof(
@@ -186,7 +186,7 @@ def prove(
         manifest=verified.manifest,
         envelope_kid=statement.kid,
         approval=approval,
-        is_approval_beside=inside is None and beside is not None,
+        is_approval_separate=embedded is None and separate is not None,
         record=record,
         record_kid=record_kid,
         unsigned=_read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash),
@@ -202,7 +202,7 @@ def _check_configuration(bundle: VerifiedBundle) -> None:
         raise Refused(DeliveryCode.BUNDLE_MALFORMED, f"{SPEC}: {error}") from error
     capabilities = required_capabilities(ops)
     if list(manifest.capabilities) != capabilities:
-        detail = f"{SPEC} needs the capabilities {', '.join(capabilities)}; the manifest has others"
+        detail = f"{SPEC} needs the capabilities {', '.join(capabilities)}; the manifest lists others"
         raise Unproven(EvidenceCode.CAPABILITIES, detail)
     expected = {field.name for field in fields(RuntimeConfig)}
     if bundle.runtime_config.keys() != expected:
@@ -215,7 +215,7 @@ def _check_configuration(bundle: VerifiedBundle) -> None:
 
 
 def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
-    """Check that an approval that was given after a break-glass deployment matches the manifest. Raises Refused."""
+    """Check that the approval granted after a break-glass deployment matches the manifest. Raises Refused."""
     payload = credential.verify(
         text,
         keyset=keyset,
@@ -230,8 +230,8 @@ def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> cre
         manifest.posture,
     ):
         raise Refused(ApprovalCode.ENVIRONMENT, "the approval is for another organization, project or posture")
-    if payload.issued_at < manifest.created_at.replace(microsecond=0):  # the credential's time may have whole seconds
-        raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, but its bundle lacks it")
+    if payload.issued_at < manifest.created_at.replace(microsecond=0):  # the credential's time may be in whole seconds
+        raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, but the bundle lacks it")
     return payload
 
 
@@ -243,7 +243,7 @@ def _issued_at(text: str) -> datetime:
 
 
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
-    """Return the fields of deployment.json that nobody signed.
+    """Return the fields of deployment.json that no signature covers.
 
     The server adds this file without a signature. Raises Unproven if a field differs from the signed manifest.
     """
@@ -251,7 +251,7 @@ def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> 
         return {}
     try:
         deployment = parse_object(data)
-        canonical(deployment)  # fails now rather than while the proof is printed
+        canonical(deployment)  # fail here, not while the proof is printed
     except ValueError as error:
         raise Unproven(EvidenceCode.MALFORMED, f"{DEPLOYMENT}: {error}") from error
     signed = {**manifest.document(), "bundle_hash": bundle_hash}

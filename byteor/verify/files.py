@@ -1,4 +1,4 @@
-"""Reads the files to verify, with limits. It follows no links inside an export and writes nothing."""
+"""Reads the files to verify, up to a size limit. Follows no links inside an export and writes nothing."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ APPROVAL_RECORD = "approval.json"
 DEPLOYMENT = "deployment.json"
 NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, APPROVAL_RECORD, SIGNING_KEYS, DEPLOYMENT)
 
-_MAX_BYTES = MAX_BUNDLE_BYTES  # of one file: nothing in an export is larger than the bundle
+_MAX_BYTES = MAX_BUNDLE_BYTES  # limit for one file, because nothing in an export is larger than the bundle
 _MAX_EXPORT_BYTES = (len(NAMES) + 1) * _MAX_BYTES
-_MAX_LINE = 16 * 1024 * 1024  # characters
+_MAX_LINE = 16 * 1024 * 1024  # characters in a line of a ledger
 
 
 def read_export(path: Path) -> Mapping[str, bytes]:
     """Read the files of an export by name: from the downloaded tar, or from the folder into which it was unpacked.
 
-    Raises Unproven if anything in it does not belong to an export.
+    Raises Unproven if there is any other file.
     """
     if path.is_dir():
         return {name: read_file(path / name) for name in _list_folder(path)}

@@ -1,7 +1,7 @@
-"""Verifies exported ledgers: that every event is unaltered and in its place, up to a signed checkpoint.
+"""Verifies that every event of an exported ledger is unaltered and in its place, up to a signed checkpoint.
 
-The signature of a checkpoint covers the hash of the last link, and each hash covers the link before it. So it covers
-every event of the export, whether or not the export begins with the first event of the chain.
+The signature of a checkpoint covers the hash of the last link, and each hash covers the link before it. So the
+signature covers every event of the export, whether or not the export begins with the first event of the chain.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from byteor.engine.hash_chain import (
 
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
 
-_HINT = ". If the export was meant to begin later, name the sequence number before its first event with --after"
+_HINT = ". If the export is meant to begin later, pass the sequence number before its first event as --after"
 
 
 class Start(NamedTuple):
-    """The link after which an export begins, as the caller named it. Without a hash, the export says it."""
+    """The link after which an export begins. ``hash`` is None as long as only the sequence number is known."""
 
     seq: int = 0
     hash: str | None = None
@@ -37,10 +37,10 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerProof:
-    """The verified facts about a ledger: its chain is valid from after the link ``start`` to the last checkpoint.
+    """The verified facts about a ledger: its chain is valid from the link after ``start`` to the last checkpoint.
 
-    ``is_start_named`` says that the caller named the hash of that link, so that the export continues what the caller
-    knows.
+    ``is_start_named`` is True if the caller named the hash of ``start``. Only then is the export proven to continue
+    from the events that the caller verified earlier.
     """
 
     start: Start
@@ -74,7 +74,10 @@ class LedgerProof:
         if start.seq and self.is_start_named:
             yield "after", f"seq {start.seq} {start.hash}, which you named"
         elif start.seq:
-            yield "after", f"seq {start.seq} {start.hash}, as the export says: compare it with the earlier checkpoint"
+            yield (
+                "after",
+                f"seq {start.seq} {start.hash}, according to the export: compare it with that checkpoint",
+            )
         yield "checkpoint", f"seq {checkpoint.seq} {checkpoint.hash}, signed at {format_time(checkpoint.created_at)}"
 
 
@@ -115,7 +118,7 @@ def prove(exports: Iterable[Iterable[str]], trust: Trust, *, after: Start | None
 
 
 def _start_chain(start: Start, links: list[Link], export: _Export, trust: Trust) -> tuple[Start, Chain]:
-    """Return where the first export begins, with the hash of that link, and a chain that begins there."""
+    """Return the link after which the first export begins, with its hash, and a chain that continues from it."""
     event = links[0].event if links else None
     if event is not None:
         organization_id, before = event.organization_id, links[0].prev_hash

@@ -1,4 +1,4 @@
-"""Prints the outcome. Neither the text of a file nor the end of the output may look like another outcome."""
+"""Prints the outcome. Neither the content of a file nor a failure to write may make it look like another outcome."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print lines to stdout, with unprintable characters escaped.
 
     Otherwise the content of a file could move the cursor, or imitate another line of the output. Raises OSError if
-    stdout cannot be written. A closed pipe is no error: its reader wants no more.
+    stdout cannot be written. A closed pipe is not an error: its reader has read enough.
     """
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character
+            sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show a character
         for line in lines:
             print(escape(line))
         if sys.stdout is not None:  # it is None if the process was started without stdout
@@ -33,7 +33,7 @@ def escape(line: str) -> str:
 
 
 def _discard() -> None:
-    """Discard what stdout still buffers: the interpreter would fail to write it at its end and change the exit code."""
+    """Discard the buffered output. The interpreter would fail to write it at exit and change the exit code."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

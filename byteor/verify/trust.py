@@ -12,7 +12,7 @@ from byteor.engine.signing.keys import KeySet
 
 
 class EvidenceCode(StrEnum):
-    """The verifier's own codes. Faults of a delivery, an approval or a ledger keep the codes of those modules."""
+    """The verifier's own error codes. Faults in a delivery, approval or ledger have the codes of the engine."""
 
     FILE_MISSING = "evidence.file_missing"
     MALFORMED = "evidence.malformed"
@@ -67,9 +67,9 @@ class Signature(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """The trusted keys: all keys of a key set, or only the keys ``kids`` of it if the caller named key ids.
+    """The trusted keys: a whole key set, or only its keys with the ids ``kids`` if the caller named any.
 
-    ``source`` says where the key set came from; ``is_named`` says that the caller named its file.
+    ``source`` describes where the key set came from. ``is_named`` is True if the caller named its file.
     """
 
     keyset: KeySet
@@ -79,24 +79,24 @@ class Trust:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the caller named the keys, rather than whoever made the files."""
+        """Whether the caller chose the keys, rather than the creator of the files."""
         return self.is_named or bool(self.kids)
 
     @property
     def doubts(self) -> Sequence[Doubt]:
-        """Why files that these keys signed are not proven."""
+        """The reasons why files signed with these keys are not proven."""
         if self.is_chosen:
             return ()
         detail = "the keys came with the files. Name keys that you trust with --trust or --keys."
         return (Doubt(EvidenceCode.EXPORTED_KEYS, detail),)
 
     def check(self, kid: str) -> None:
-        """Raise Unproven if the caller named key ids, but not the id of this key."""
+        """Raise Unproven if the caller named key ids, but not this one."""
         if self.kids and kid not in self.kids:
             raise Unproven(EvidenceCode.UNTRUSTED_KEY, f"signed by the key {kid}, which --trust does not name")
 
     def signature_lines(self, signatures: Sequence[Signature]) -> list[tuple[str, str]]:
-        """Return a line for each signature: its key, whether the caller trusts it, and what it covers."""
+        """Return a line for each signature with its key, whether the key is trusted, and what the signature covers."""
         trusted = "trusted" if self.is_chosen else "not trusted"
         return [("signature", f"{place}, key {kid} ({trusted}): {covers}") for place, kid, covers in signatures]
 
@@ -113,4 +113,4 @@ class Trust:
             return f"only {', '.join(sorted(self.kids))}, named with --trust"
         if self.is_named:
             return f"any of {self.source}, named with --keys"
-        return f"any of {self.source}, which came with the files: whoever made the files chose these keys"
+        return f"any of {self.source}, which came with the files: whoever created the files chose these keys"

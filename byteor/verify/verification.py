@@ -1,4 +1,4 @@
-"""What ``byteor-verify`` does: decide whether exported files are proven, only consistent, or not proven."""
+"""Decides whether exported files are proven, only consistent, or not proven."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EXIT_CODES = {VerificationOutcome.PROVEN: 0, VerificationOutcome.NOT_PROVEN: 1, 
 
 
 class UsageError(Exception):
-    """The options on the command line do not go together."""
+    """The options exclude each other, an option is missing, or a file cannot be read."""
 
 
 def verify(options: argparse.Namespace, *, is_ledger: bool) -> tuple[list[str], int]:
-    """Check the files that ``options`` name, and return the lines to print and the exit code. Raises UsageError."""
+    """Check the files named in ``options``. Returns the lines to print and the exit code. Raises UsageError."""
     try:
         proof, trust = _prove_ledger(options) if is_ledger else _prove_evidence(options)
     except (Unproven, Refused) as error:
@@ -60,7 +60,7 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
     single_files = (options.bundle, options.envelope)
     if options.path is not None:
         if any((*single_files, options.credential, options.approval)):
-            raise UsageError("name either an export or its single files, not both")
+            raise UsageError("name either an export or individual files, not both")
         files = read_export(options.path)
         evidence = Evidence.from_export(files)
         keys, source = files.get(SIGNING_KEYS), f"the export's {SIGNING_KEYS}"
@@ -82,7 +82,7 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
 def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
     exported_keys = options.exports[0].parent / SIGNING_KEYS
     if options.keys is None and not exported_keys.exists():
-        raise UsageError(f"name the key set with --keys, or put it into the folder of the export as {SIGNING_KEYS}")
+        raise UsageError(f"name the key set with --keys, or put it into the export's folder as {SIGNING_KEYS}")
     trust = _read_trust(options, None if options.keys else read_file(exported_keys), str(exported_keys))
     with ExitStack() as stack:
         exports = (
@@ -92,10 +92,10 @@ def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
-    """Read the key set that --keys names, or else the key set that came with the files. Raises Unproven without one."""
+    """Read the key set from --keys or, without it, from the files. Raises Unproven if there is none."""
     if options.keys is not None:
         keyset = KeySet.parse(read_file(options.keys))
         return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)
     if exported_keys is None:
-        raise Unproven(EvidenceCode.FILE_MISSING, f"{SIGNING_KEYS} is missing, and --keys is not given")
+        raise Unproven(EvidenceCode.FILE_MISSING, f"{SIGNING_KEYS} is missing: name the key set with --keys")
     return Trust(keyset=KeySet.parse(exported_keys), source=source, is_named=False, kids=options.trust)

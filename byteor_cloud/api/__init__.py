@@ -1,1 +1,1 @@
-"""What several domains need of HTTP: parsing, declarations, problems, pagination, the OpenAPI document."""
+"""HTTP code that the apps share: parsing, declarations, problems, pagination, and the OpenAPI document."""

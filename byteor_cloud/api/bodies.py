@@ -1,8 +1,8 @@
-"""Reading request bodies: size limits, and no scarce resource held while a body arrives.
+"""Read request bodies within size limits, without occupying scarce resources while a body arrives.
 
-A view calls ``check_declared_length`` once it knows the caller, and only then reads the body. The forms of the console
-and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database connections and
-the slots of ``byteor_cloud.api.request_slots``.
+A view authenticates the caller, then calls ``check_declared_length``, and only then reads the body. Forms of the
+console and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database
+connections and the slots of ``byteor_cloud.api.request_slots``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def is_chunked(request: HttpRequest) -> bool:
 
 
 def declared_length(request: HttpRequest) -> int:
-    """Return the body's declared length in bytes; 0 without one."""
+    """Return the body's declared length in bytes, or 0 if none is declared."""
     text = str(request.META.get("CONTENT_LENGTH") or "")
     return int(text) if text.isascii() and text.isdigit() else 0
 
@@ -56,7 +56,7 @@ def check_declared_length(request: HttpRequest, cap: int) -> None:
 def read_body(request: HttpRequest, cap: int) -> bytes:
     """Read the whole body, of at most ``cap`` bytes, into memory.
 
-    Raises PayloadTooLarge, InvalidInput when it ends early, and RequestTimeout when it arrives too slowly.
+    Raises PayloadTooLarge, InvalidInput if the body is truncated, and RequestTimeout if it arrives too slowly.
     """
     check_declared_length(request, cap)
     stream: IO[bytes] | HttpRequest = request.META["wsgi.input"] if is_chunked(request) else request
@@ -73,7 +73,7 @@ def read_body(request: HttpRequest, cap: int) -> bytes:
 
 
 def read_sized_body(environ: Mapping[str, Any], cap: int) -> bytes:
-    """Read a body as ``read_body`` does, where its length is declared and neither connection nor slot is held."""
+    """Read a body of declared length, like ``read_body``, for code that holds no database connection and no slot."""
     length = int(environ["CONTENT_LENGTH"])
     if length > cap:
         raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
@@ -87,7 +87,7 @@ def read_sized_body(environ: Mapping[str, Any], cap: int) -> bytes:
 
 
 def interrupted_body_error(error: OSError | None) -> DomainError:
-    """Return the error for an incomplete body: it was too slow (``front_door.PacedSocket``) or was cut off."""
+    """Return the error for an incomplete body: it arrived too slowly (``front_door.PacedSocket``) or was truncated."""
     cause = error.__cause__ or error.__context__ if isinstance(error, UnreadablePostError) else error
     if isinstance(cause, TimeoutError):
         return RequestTimeout("The body arrived too slowly.")
@@ -95,7 +95,7 @@ def interrupted_body_error(error: OSError | None) -> DomainError:
 
 
 def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Read the bodies of routes outside the API. This is the last middleware, so that it knows who is signed in.
+    """Read the bodies of requests outside the API. This is the last middleware, because it needs the signed-in user.
 
     Django's CSRF check reads the form before the view does, so the size must be limited here.
     """
@@ -116,9 +116,9 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
 
 
 def finish_response(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Release the database connection once the response is ready, since the client may read it slowly.
+    """Release the database connection when the response is ready, since the client may read it slowly.
 
-    Also set ``Content-Length`` where it is known; without it each response would be sent in three pieces.
+    Also set ``Content-Length`` if the length is known. Without it, each response would be sent in three pieces.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -132,10 +132,10 @@ def finish_response(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
 
 
 def join_lines(lines: Iterable[str]) -> Iterator[bytes]:
-    """Join lines that are read from the database into pieces of about 16 KiB.
+    """Yield pieces of about 16 KiB, joined from lines that are read from the database.
 
-    No connection is held between pieces, since the client may be slow. Only one stream per process reads at a time,
-    so that a thousand fast clients cannot use up the database.
+    The connection is released between pieces, since the client may be slow. Only one stream per process reads at a
+    time, so that a thousand fast clients cannot overload the database.
     """
     source = iter(lines)
     while True:

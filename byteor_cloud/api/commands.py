@@ -1,4 +1,4 @@
-"""Commands: acts on a row, each declared once. View sets make actions of them, and the console makes buttons."""
+"""Commands on a row, each declared once. View sets turn them into actions, and the console turns them into buttons."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from byteor_cloud.api.operations import Operation
 
 @dataclass(frozen=True)
 class Command:
-    """An act on a row, or on the scope in the URL if the URL names no row. Its name is the function's.
+    """A command on a row, or on the scope in the URL if the URL names no row.
 
-    ``run(row, *, actor, **body)`` calls a service. It returns a Response, a Created, or what the serializer of the
-    operation's ``responses`` shows. Without ``responses`` the response is the row, read again.
+    ``run(row, *, actor, **body)`` calls a service. It returns a Response, a Created, or the object that the operation's
+    ``responses`` serialize. If ``responses`` is not set, the response shows the row, read again from the database.
     """
 
     operation: Operation
     run: Callable[..., Any]
-    # ``check(row, **body)`` raises the error with which the service would refuse the row now, as far as it can tell.
+    # ``check(row, **body)`` raises the error that the service would raise for this row, as far as it is predictable.
     check: Callable[..., object]
-    # The sibling collection in which the command creates a row, for the header ``Location``.
+    # The sibling collection in which the command creates a row, for the ``Location`` header.
     creates: str | None
 
     @property
     def name(self) -> str:
-        """The name of the action."""
+        """The name of the action, which is that of the function."""
         return self.run.__name__
 
 
 def command(
     *, check: Callable[..., object] = lambda row, **body: None, creates: str | None = None
 ) -> Callable[[Callable[..., Any]], Command]:
-    """Make a command of a function that an ``Operation`` decorates."""
+    """Turn a function that an ``Operation`` decorates into a command."""
     return lambda run: Command(run.operation, run, check, creates)  # type: ignore[attr-defined]  # set by Operation

@@ -16,7 +16,7 @@ class DeclaringView:
 
     # The section of the document.
     tag: ClassVar[Tag]
-    # A class lists the operations that its mixins handle. The declarations of its methods are added.
+    # The operations that mixins handle. The declarations of the class's own methods are added to them.
     operations: ClassVar[Mapping[str, Operation]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -27,7 +27,7 @@ class DeclaringView:
 
     @classmethod
     def check_declared(cls, action: str) -> None:
-        """Raise ImproperlyConfigured if the action has no declaration, or one without a text."""
+        """Raise ImproperlyConfigured if the action has no declaration or its declaration has no description."""
         operation = cls.operations.get(action)
         if operation is None or not operation.description:
             raise ImproperlyConfigured(f"{cls.__name__}.{action} needs an Operation with a summary and a description.")

@@ -1,4 +1,4 @@
-"""Entity tags: the digest of a body, and the headers ``If-Match`` and ``If-None-Match``."""
+"""Entity tags: the digest of a body, and the ``If-Match`` and ``If-None-Match`` headers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def body_digest(data: Any) -> str:
 
 
 def read_tags(header: str) -> set[str]:
-    """Return the entity tags in a header ``If-Match`` or ``If-None-Match``."""
+    """Return the entity tags in an ``If-Match`` or ``If-None-Match`` header."""
     return {tag.strip() for tag in header.split(",")}
 
 
 def matches_tag(header: str, etag: str) -> bool:
-    """Return whether a header ``If-None-Match`` names the ETag. The comparison is weak (RFC 9110, 13.1.2)."""
+    """Return whether an ``If-None-Match`` header contains the ETag. The comparison is weak (RFC 9110, 13.1.2)."""
     if header == etag:
         return True
     return not {tag.removeprefix("W/") for tag in read_tags(header)}.isdisjoint({etag, "*"})
 
 
 def not_modified(response: Any) -> HttpResponse:
-    """Return the 304 that replaces a response whose ETag the caller has."""
+    """Return the 304 response that replaces a response whose ETag the caller already has."""
     unchanged = HttpResponse(status=304, headers=dict(response.items()))
     for name in ("Content-Type", "Content-Length", "Content-Disposition"):
         unchanged.headers.pop(name, None)

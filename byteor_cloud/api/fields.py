@@ -27,7 +27,7 @@ def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
 
     The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
-    says how many there are in total.
+    states their total number.
     """
     unknown = [key for key in data if key not in known]
     named = unknown[: MAX_FIELD_ERRORS - 1]
@@ -52,7 +52,7 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
 
 
 def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
-    """Return errors if the JSON type of ``value`` is wrong, else None. DRF would read 5 as "5", and "yes" as true."""
+    """Return errors if the JSON type of ``value`` is wrong, or None. DRF would read 5 as "5", and "yes" as true."""
     if value is None:
         return None  # the field itself decides about null
     if isinstance(field, serializers.DictField) and isinstance(value, dict):
@@ -73,7 +73,7 @@ _NAME_RULE = "Must be one line of visible characters, without spaces around them
 
 
 class _KeepsEmptyText:
-    """Mixin that keeps an empty text of a form. DRF would treat it as a missing field."""
+    """Mixin that keeps an empty text in a form, which DRF would treat as a missing field."""
 
     field_name: str | None
 
@@ -83,7 +83,7 @@ class _KeepsEmptyText:
 
 
 class TextField(_KeepsEmptyText, serializers.CharField):
-    """A text, kept exactly as it was sent. ``pattern`` is a JSON Schema pattern; ``rule`` is its error message."""
+    """A text, stored exactly as it was sent. ``pattern`` is a JSON Schema pattern, and ``rule`` its error message."""
 
     def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -103,7 +103,7 @@ class HashField(TextField):
 
 
 class IdField(_KeepsEmptyText, serializers.UUIDField):
-    """A UUID in its usual form: with dashes."""
+    """A UUID in its canonical form, with dashes."""
 
     def to_internal_value(self, data: Any) -> UUID:
         """Return the id. Raises ValidationError."""
@@ -127,7 +127,7 @@ class TimestampField(_KeepsEmptyText, serializers.DateTimeField):
 
 
 def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, Any]:
-    """Return the errors of the items' JSON types by key, at most as many as a response lists."""
+    """Return the JSON type errors of the items by key, at most as many as a response lists."""
     wrong = ((str(key), check_json_type(child, item)) for key, item in items)
     return dict(islice(((key, found) for key, found in wrong if found), MAX_FIELD_ERRORS))
 
@@ -135,8 +135,8 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 # Strict and ModelSerializer have comments instead of docstrings: a docstring would become the description of every
 # schema whose class has none.
 class StrictSerializer(serializers.Serializer[Any]):
-    # Base of serializers that reject unknown fields, so that a misspelt field is not silently ignored. An update may
-    # send read-only fields back; they are ignored. The OpenAPI document shows ``refuses_unknown`` as
+    # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. An update may
+    # contain read-only fields, which are ignored. In the OpenAPI document, ``refuses_unknown`` becomes
     # ``additionalProperties: false``.
     refuses_unknown: ClassVar[bool] = True
 
@@ -151,7 +151,7 @@ class StrictSerializer(serializers.Serializer[Any]):
                 if not field.read_only and (wrong := check_json_type(field, data.get(name))):
                     errors[name] = wrong
         if len(errors) >= MAX_FIELD_ERRORS or any(len(wrong) >= MAX_FIELD_ERRORS for wrong in errors.values()):
-            raise serializers.ValidationError(errors)  # the response lists no more errors
+            raise serializers.ValidationError(errors)  # a response does not list more errors than these
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:
@@ -164,7 +164,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class ModelSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
-    # Base of the serializers of models. It has no uniqueness validators: the database's constraints decide (409).
+    # Base of the serializers of models. Uniqueness is checked by the database's constraints (409), not by validators.
     pass
 
 

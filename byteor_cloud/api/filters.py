@@ -1,4 +1,4 @@
-"""Query parameters of lists that several resources share."""
+"""Query parameters that the lists of several resources share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from byteor_cloud.api.parameters import Parameter, line_parameter, time_paramete
 from byteor_cloud.patterns import matcher
 
 BY_CREATION: Mapping[str, Parameter] = {
-    "created_after": time_parameter("created_at__gte", description="Only resources created at this time or later."),
-    "created_before": time_parameter("created_at__lt", description="Only resources created before this time."),
+    "created_after": time_parameter("created_at__gte", description="Return only resources created since this time."),
+    "created_before": time_parameter("created_at__lt", description="Return only resources created before this time."),
 }
 BY_NAME: Mapping[str, Parameter] = {
     **BY_CREATION,
-    "name": line_parameter("name__icontains", description="Only resources whose name contains this text."),
+    "name": line_parameter("name__icontains", description="Return only resources whose name contains this text."),
 }
 _KEY = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}"
 _VALUE = r"[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
@@ -31,7 +31,7 @@ def _read_labels(text: str) -> list[str]:
 
 
 def _has_labels(column: str, given: Iterable[Iterable[str]]) -> Q:
-    """Return the condition that all terms hold for the labels in the JSON ``column``."""
+    """Return the condition that the labels in the JSON ``column`` match all terms."""
     condition, equal = Q(), dict[str, str]()
     for term in (term for terms in given for term in terms):
         key, has_value, value = term.partition("=")
@@ -52,6 +52,7 @@ def label_parameter(column: str) -> Parameter:
         read=_read_labels,
         condition=lambda given: _has_labels(column, given),
         max_times=20,
-        description="Only resources with this label (`key=value`), with any value of it (`key`), or without it "
-        "(`!key`). Repeat the parameter, or separate several by commas; all must hold.",
+        description="Return only resources that have this label with this value (`key=value`), have it with any value "
+        "(`key`), or do not have it (`!key`). To combine conditions, repeat the parameter or separate them by commas; "
+        "a resource must match all of them.",
     )

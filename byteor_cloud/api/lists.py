@@ -14,12 +14,12 @@ from byteor_cloud.database.large_columns import MAX_LISTED_BYTES, large_columns
 
 
 class _ListedMixin:
-    """Mixin that makes the fields with large columns nullable."""
+    """Mixin that makes the fields of large columns nullable."""
 
     nullable: ClassVar[frozenset[str]]
 
     def get_fields(self) -> dict[str, Any]:
-        """Return the serializer's fields."""
+        """Return the fields of the serializer, with those in ``nullable`` made nullable."""
         fields: dict[str, Any] = super().get_fields()  # type: ignore[misc]  # of the serializer that this is mixed into
         for name in self.nullable:
             fields[name].allow_null = True
@@ -28,7 +28,7 @@ class _ListedMixin:
 
 @cache
 def shown_columns(serializer: type[Any]) -> frozenset[str]:
-    """Return the field paths of what the serializer shows, and of what its methods read (``reads``)."""
+    """Return the field paths of the columns that the serializer shows or that its methods read (``reads``)."""
     return frozenset(path for _, path in _paths(serializer())) | getattr(serializer, "reads", frozenset())
 
 
@@ -43,12 +43,12 @@ def listed_serializer(serializer: type[Any], model: type[Model], single: str | N
     """Return the serializer of a list's rows: large values may be null, and their descriptions say so.
 
     ``single`` is the id of the operation that returns a single row in full. Without such an operation, the serializer
-    keeps its name, since the document has this resource only in lists.
+    keeps its name, since the OpenAPI document shows this resource only in lists.
     """
     nullable = frozenset(name for name, path in _paths(serializer()) if _is_large(model, path))
     if not nullable:
         return serializer
-    size = f"Null in a list if it has more than {MAX_LISTED_BYTES // 1024} KiB"
+    size = f"Null in a list if it is larger than {MAX_LISTED_BYTES // 1024} KiB"
     note = f"{size}; `{single}` returns it." if single else f"{size}."
     known = descriptions_of(serializer)  # type: ignore[arg-type]  # classes are hashable
     return type(

@@ -1,4 +1,4 @@
-"""Middleware for every request: the request id, and the refusal of writes while the disk is full."""
+"""Middleware for every request: request ids, and the refusal of writes while the disk is full."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{8,64}")
 def choose_request_id(meta: dict[str, Any]) -> str:
     """Return the caller's ``X-Request-ID`` if it is valid, otherwise a new id.
 
-    It is stored in the request's variables, so that log lines, audit events and problems name the same id.
+    It is stored in ``meta``, so that log lines, audit events and problems contain the same id.
     """
     given = meta.get("HTTP_X_REQUEST_ID", "")
     chosen: str = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
@@ -41,7 +41,7 @@ def set_request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Calla
 def refuse_writes_without_space(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse writes while the embedded database's disk is almost full. It needs the rest to keep serving reads."""
+    """Refuse writes while the embedded database's disk is almost full. Serving reads needs the remaining space."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.method in _READING or not space.is_low_for_database():

@@ -20,7 +20,7 @@ __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "Retrieve
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The result of a POST. Only this response shows ``secrets``; ``is_new`` is false for an old row."""
+    """The result of a POST. Only this response contains ``secrets``. ``is_new`` is false if the row existed already."""
 
     row: Model
     secrets: dict[str, Any] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class CreateMixin(ResourceViewSet):
     mixin_errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Return 201 with the new row and its ``Location``, or 200 with the row if it existed already."""
+        """Create a row. Return 201 with the row and its ``Location``, or 200 with the row if it existed already."""
         made = self.perform_create(self.validated(request))
         if not isinstance(made, Created):
             made = Created(made)
@@ -55,7 +55,7 @@ class UpdateMixin(ResourceViewSet):
     mixin_errors: ClassVar[Mapping[str, Errors]] = {"update": (Conflict, PreconditionFailed)}
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change only the fields that the body contains. ``If-Match`` is honoured."""
+        """Update only the fields in the body, and return the row."""
         row = self.get_object()
         changed = self.perform_update(row, self.validated(request, partial=True, row=row))
         return self.represent(changed)
@@ -69,7 +69,7 @@ class DestroyMixin(ResourceViewSet):
     mixin_errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Delete the row and answer 204."""
+        """Delete the row and return 204."""
         self.perform_destroy(self.get_object())
         return Response(status=204)
 

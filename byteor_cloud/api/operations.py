@@ -1,4 +1,4 @@
-"""The declaration of an operation, written next to the code that handles it, and the sections of the document.
+"""Declarations of operations, written next to the code that handles them, and the sections of the OpenAPI document.
 
 The texts are docstrings, so Python must not run with ``-OO``.
 """
@@ -16,7 +16,7 @@ from byteor_cloud.errors import DomainError
 
 type Errors = tuple[type[DomainError], ...]
 
-# Values for examples. A client replaces them with the ids and hashes of its own resources.
+# Values for examples. Clients replace them with the ids and hashes of their own resources.
 ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
 HASH = "sha256:" + "5f" * 32
 PLAN = {
@@ -53,63 +53,63 @@ class Tag(StrEnum):
 
 TAG_DESCRIPTIONS = {
     Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
-    Tag.AUTHENTICATION: "Signing in, the caller, and the caller's own user tokens.",
+    Tag.AUTHENTICATION: "Sign in, get the caller's identity and roles, and manage the caller's own user tokens.",
     Tag.ORGANIZATIONS: "An organization is the top level: every other resource belongs to exactly one.",
     Tag.PROJECTS: "A project groups environments of one organization.",
     Tag.ENVIRONMENTS: (
         "Agents run in an environment, and deployments are made to an environment. Its posture and settings decide the "
         "rules."
     ),
-    Tag.PIPELINES: "A draft holds a plan that can be edited. Promoting it creates an immutable version.",
-    Tag.CONFIG_BUNDLES: "A config bundle joins a version with its runtime configuration.",
+    Tag.PIPELINES: "A draft contains a plan that can be edited. Promoting it creates an immutable version.",
+    Tag.CONFIG_BUNDLES: "A config bundle combines a version with its runtime configuration.",
     Tag.AGENTS: "Agents enroll with an enrollment token and then authenticate with their own key.",
-    Tag.DEPLOYMENTS: "A deployment brings a config bundle to one or more agents, with approval where it is required.",
+    Tag.DEPLOYMENTS: "A deployment rolls out a config bundle to agents, after approval if the environment requires it.",
     Tag.ARTIFACTS: (
         "Agents upload artifacts, such as incident captures. A replay runs an incident again through the version that "
         "produced it."
     ),
-    Tag.APPROVALS: "Approvals let people review deployments and execute replays before they start.",
-    Tag.ORGANIZATION_KEYS: "Keys with which scripts act in an organization.",
+    Tag.APPROVALS: "People review deployments and replays with side effects before they start.",
+    Tag.ORGANIZATION_KEYS: "Credentials for scripts that act in an organization.",
     Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles and approvals.",
-    Tag.AUDIT: "The ledger of everything that changed in an organization.",
-    Tag.WEBHOOKS: "Signed notifications of deployments and approvals.",
+    Tag.AUDIT: "The audit events of an organization: state changes and denials, sealed in a ledger.",
+    Tag.WEBHOOKS: "Signed notifications about deployments and approvals.",
 }
 
 SECURITY_SCHEMES = {
     name: {"type": "http", "scheme": "bearer", "description": description}
     for name, description in {
         "bearer": "A user token (`bor_usr_…`) or an organization API key (`bor_org_…`).",
-        "enrollmentToken": "An enrollment token (`bor_enr_…`). It is accepted for enrolling an agent only.",
-        "agentKey": "An agent key (`bor_agt_…`). It is accepted for the agent's own operations only.",
+        "enrollmentToken": "An enrollment token (`bor_enr_…`). It is accepted only for enrolling an agent.",
+        "agentKey": "An agent key (`bor_agt_…`). It is accepted only for the agent's own operations.",
     }.items()
 }
 
 
 @dataclass(frozen=True)
 class Operation:
-    """Everything that is particular to one operation: its text, who may call it, its body, responses and errors.
+    """The declaration of one operation: its texts, who may call it, its body, responses and errors.
 
-    It decorates the method that handles the operation: the first line of the docstring is the summary, the rest the
-    description. The view declares the operations that mixins handle in ``operations``.
+    It decorates the method that handles the operation: the first line of the method's docstring is the summary, and the
+    rest is the description. A view declares operations that mixins handle in its ``operations``.
     """
 
-    id: str  # in camelCase, and starting with a verb, because generated clients name their functions by it
-    needs: StrEnum | None  # the permission; None if the family of the credential is enough
+    id: str  # in camelCase, starting with a verb, because generated clients name their functions after it
+    needs: StrEnum | None  # the required permission; None if the credential's family is sufficient
     summary: str = ""
     description: str = ""
     _: KW_ONLY
-    needs_on_prod: StrEnum | None = None  # needed in addition in an environment with the posture prod
-    credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they are not those of the view
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)  # of the query
-    # The serializer of the body. Without one, a method of the view's own has no body, and a mixin uses the view's
-    # serializer. ``responses`` are the serializers by status, if the response is not 200 with the view's serializer.
+    needs_on_prod: StrEnum | None = None  # an additional permission in environments with the posture prod
+    credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they differ from the view's
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)  # the query parameters by name
+    # The serializer of the body. If it is None, the view's own methods have no body, and mixins use the view's
+    # serializer. ``responses`` has the serializers by status, if the response is not 200 with the view's serializer.
     body: Any = None
     responses: Any = None
-    # Further errors than those of the view and of the mixin. Errors of the request's size apply to all operations.
+    # The errors in addition to those of the view and the mixin. Errors about a request's size apply to all operations.
     errors: Errors = ()
-    # The smallest useful body of an operation that has one. A test sends it.
+    # A minimal valid body, if the operation has a body. A test sends it.
     example: Mapping[str, Any] | None = None
-    # Whether the response contains a secret. With an Idempotency-Key it is then stored for ten minutes only.
+    # Whether the response contains a secret. If so, it is stored under an Idempotency-Key for ten minutes only.
     holds_secret: bool = False
     # Whether a POST accepts an Idempotency-Key, and whether its handler itself stores the response under the key.
     takes_idempotency_key: bool = True
@@ -118,7 +118,7 @@ class Operation:
     def __call__[**A, R](self, handler: Callable[A, R]) -> Callable[A, R]:
         """Declare the operation that ``handler`` handles."""
         summary, _, description = cleandoc(handler.__doc__ or "").partition("\n\n")
-        # One line for each paragraph.
+        # Put each paragraph on one line.
         lines = "\n\n".join(paragraph.replace("\n", " ") for paragraph in description.split("\n\n"))
         declared = replace(self, summary=summary.removesuffix("."), description=lines)
         handler.operation = declared  # type: ignore[attr-defined]  # read by DeclaringView

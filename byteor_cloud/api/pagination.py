@@ -15,7 +15,7 @@ from byteor_cloud.errors import InvalidInput
 
 
 class NewestFirst(CursorPagination):
-    """Pages of at most ``limit`` rows (1 to 200, default 50) from ``cursor`` on. UUIDv7 ids sort by creation time."""
+    """Pages of ``limit`` rows (1 to 200, default 50) that start at ``cursor``. UUIDv7 ids sort by creation time."""
 
     ordering = "-id"
     page_size = LIMIT.schema["default"]
@@ -34,12 +34,12 @@ class NewestFirst(CursorPagination):
         return page
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """Return the requested cursor. Raises InvalidInput if this list did not create it."""
+        """Return the requested cursor. Raises InvalidInput if it is not a cursor of such a list."""
         try:
             cursor = super().decode_cursor(request)
             if cursor and cursor.position is not None:
                 self._parse_id(cursor.position)
-        except Exception:  # noqa: BLE001,RUF100  DRF and the fields raise several kinds; all mean the same here
+        except Exception:  # noqa: BLE001,RUF100  DRF and the fields raise several types; all mean an invalid cursor
             raise InvalidInput.at_parameter(
                 "cursor",
                 "The cursor does not belong to this list. Use `next_cursor` of an earlier page.",
@@ -48,7 +48,7 @@ class NewestFirst(CursorPagination):
         return cursor
 
     def get_paginated_response(self, data: Any) -> Response:
-        """Return the page with its links, and separately the cursor of the next page."""
+        """Return the page with its links and the cursor of the next page."""
         following = self.get_next_link()
         cursor = None if following is None else parse_qs(urlsplit(following).query)[self.cursor_query_param][0]
         page = {"next": following, "previous": self.get_previous_link(), "next_cursor": cursor, "results": data}
@@ -66,7 +66,7 @@ class NewestFirst(CursorPagination):
                 "previous": {**link, "description": "The URL of the previous page. Null on the first page."},
                 "next_cursor": {
                     **cursor,
-                    "description": ("The value of the parameter `cursor` for the next page. Null on the last page."),
+                    "description": "The value of the `cursor` parameter for the next page. Null on the last page.",
                 },
                 "results": {**schema, "description": "The rows of this page."},
             },

@@ -1,4 +1,4 @@
-"""Declarations of query parameters. A view's declarations check the requests and document the operation."""
+"""Declarations of query parameters, which both check requests and document the operation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Parameter:
     """One parameter: its JSON Schema, the function that parses its text, and what it filters by.
 
     ``read`` raises ValueError with a sentence for the caller. A list filters by the Django lookup, or by the Q object
-    that ``condition`` returns for the parsed value. If ``max_times`` is over 1, the parameter may be repeated, and its
-    value is the list of the parsed values.
+    that ``condition`` returns for the parsed value. If ``max_times`` is greater than 1, the parameter may be repeated,
+    and its value is the list of the parsed values.
     """
 
     schema: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Parameter:
 
 
 def text_parameter(description: str) -> Parameter:
-    """Declare a parameter that is any text."""
+    """Declare a parameter that accepts any text."""
     return Parameter(schema={"type": "string"}, read=str, description=description)
 
 
@@ -65,7 +65,7 @@ def read_time(text: str) -> datetime:
 
 
 def pattern_parameter(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
-    """Declare a text parameter that must match ``pattern``; ``rule`` describes the pattern in words."""
+    """Declare a text parameter that must match ``pattern``. ``rule`` is the error message of other values."""
     schema: dict[str, Any] = {"type": "string", "pattern": pattern}
     if max_length is not None:
         schema |= {"minLength": 1, "maxLength": max_length}
@@ -137,19 +137,19 @@ def sha256_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     return pattern_parameter(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
 
 
-LIMIT = integer_parameter(1, 200, description="The maximum number of rows on a page.", default=50)
+LIMIT = integer_parameter(1, 200, description="The maximum number of rows per page.", default=50)
 CURSOR = pattern_parameter(
     r"^[A-Za-z0-9+/]{4,400}={0,2}$",
     "Must be a cursor from a page of this list.",
-    description="The start of the page: `next_cursor` of the previous page, or the cursor in its links.",
+    description="The start of the page: the `next_cursor` of the previous page, or the `cursor` in one of its links.",
 )
 PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
 IDEMPOTENCY_KEY = pattern_parameter(
     _IDEMPOTENCY_KEY,
     "Must be 1 to 255 printable ASCII characters.",
     description=(
-        "A key of your choice. A request with the same key gets the first 2xx response again, so you can safely repeat "
-        "it."
+        "A unique key that you generate. If you retry the request with the same key and body, the first 2xx response "
+        "is returned again, so you can retry safely."
     ),
 )
 
@@ -172,7 +172,7 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
                 errors.append(ParameterError(name, "invalid", str(wrong)))
     for name, parameter in declared.items():
         if parameter.required and name not in given:
-            errors.append(ParameterError(name, "required", parameter.description or "This parameter is required."))
+            errors.append(ParameterError(name, "required", "This parameter is required."))
     if errors:
         summary = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
         raise InvalidInput(summary, errors=errors)

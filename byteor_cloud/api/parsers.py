@@ -1,4 +1,4 @@
-"""Strict parsers for request bodies. They refuse what PostgreSQL cannot store and what two parsers read differently."""
+"""Strict parsers of request bodies. They reject what PostgreSQL cannot store and what JSON parsers disagree about."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rest_framework.parsers import BaseParser, MultiPartParser
 from byteor.engine import strict_json
 from byteor.engine.strict_json import JsonFault
 from byteor_cloud.api import bodies, problems
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 from byteor_cloud.storage import blobs, space
 from byteor_cloud.storage.blobs import ReceivedFile
 
 MAX_DEPTH = 200
-LONG_BYTES = 64 * 1024  # longer texts are parsed in the lane: 4 MiB take 50 ms, and 270 ms if the last value is wrong
+LONG_BYTES = 64 * 1024  # longer texts go to the compute process: 4 MiB take 50 ms, or 270 ms if the last value is wrong
 
 
 def parse_json(data: bytes | str, *, compute: Compute = here) -> Any:
-    """Read strict JSON from a client. Raises InvalidInput. ``compute`` runs what takes long."""
+    """Read strict JSON from a client. ``compute`` parses long texts. Raises InvalidInput."""
     limits = strict_json.JsonLimits(max_depth=MAX_DEPTH)
     try:
         if len(data) <= LONG_BYTES:
@@ -62,9 +62,9 @@ class StrictJSONParser(BaseParser):
 
 
 class _ReceivingHandler(FileUploadHandler):
-    """An upload handler that streams a file into the blob store's folder, so that it is never whole in memory."""
+    """An upload handler that streams a file to the blob store's folder, so that memory never holds the whole file."""
 
-    chunk_size = 124 * 1024  # what ``front_door.PacedSocket`` receives at most at once
+    chunk_size = 124 * 1024  # the most bytes that ``front_door.PacedSocket`` receives in one call
     _file: ReceivedFile | None = None
 
     def __init__(self, cap: int) -> None:
@@ -73,7 +73,7 @@ class _ReceivingHandler(FileUploadHandler):
 
     @override
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
-        """Start a new file."""
+        """Open a temporary file for the upload."""
         super().new_file(field_name, file_name, *args, **kwargs)
         self._file = blobs.receive(file_name)
 
@@ -82,12 +82,12 @@ class _ReceivingHandler(FileUploadHandler):
         """Store the next chunk of the file. Raises PayloadTooLarge."""
         if start + len(raw_data) > self._cap:
             raise PayloadTooLarge(f"The file is larger than {self._cap} bytes.")
-        assert self._file is not None  # noqa: S101  Django calls ``new_file`` before
+        assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
         self._file.append(raw_data)
 
     @override
     def file_complete(self, file_size: int) -> ReceivedFile:
-        """Return the file, whose part has ended, once it is on the disk: later a request slot is held."""
+        """Return the complete file after it is on the disk. This wait is here because no request slot is occupied."""
         assert self._file is not None  # noqa: S101  as above
         self._file.make_durable()
         file, self._file = self._file, None
@@ -101,7 +101,7 @@ class _ReceivingHandler(FileUploadHandler):
 
 
 class _CountingStream:
-    """A stream that counts the bytes that are read from it, and keeps the last bytes."""
+    """A stream that counts the bytes read from it and keeps the last ones."""
 
     _TAIL = 512
 
@@ -117,7 +117,7 @@ class _CountingStream:
 
 
 class UploadParser(MultiPartParser):
-    """A parser of multipart bodies with one file. It streams the file to disk, hashes it and refuses truncation."""
+    """A parser of multipart bodies with one file. It streams the file to disk, hashes it and rejects truncation."""
 
     def parse(
         self,
@@ -125,10 +125,10 @@ class UploadParser(MultiPartParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return fields and files. Raises if the body is too large, too slow or truncated, and leaves no file then."""
+        """Return fields and files. If the body is too large, too slow or truncated, raise and leave no file behind."""
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):
-            raise LengthRequired("Send the upload with a Content-Length.")
+            raise LengthRequired("Send the upload with a Content-Length header.")
         declared = bodies.declared_length(request)
         handler = _ReceivingHandler(settings.CONFIG.max_upload_bytes)
         request.upload_handlers = [handler]

@@ -63,7 +63,7 @@ class _NotAcceptable(errors.DomainError):
 
 
 class _Contended(errors.Unavailable):
-    retry_span_s = 3  # the other request will end soon
+    retry_span_s = 3  # short, because the other request will finish soon
 
 
 class _Internal(errors.DomainError):
@@ -90,7 +90,7 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
             return errors.Conflict("That name is already taken. Choose another one.", code="name_taken")
         if constraint.endswith("_unique_slug"):
             return errors.Conflict("That slug is already taken. Choose another one.", code="slug_taken")
-        return errors.Conflict("An equal resource already exists.", code="exists")
+        return errors.Conflict("An identical resource already exists.", code="exists")
     if isinstance(cause, pg.ForeignKeyViolation):
         return errors.Conflict("A resource that the request refers to was deleted in the meantime.", code="gone")
     return None
@@ -111,7 +111,7 @@ def full_disk_upload_error() -> errors.InsufficientStorage:
 
 
 def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
-    """Return the error if the database or disk failed or a statement timed out, else None."""
+    """Return the error if the database or the disk failed or a statement timed out; otherwise None."""
     match exc:
         case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
@@ -125,7 +125,7 @@ def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None
             )
         case InternalError() if isinstance(exc.__cause__, (pg.IdleInTransactionSessionTimeout, pg.TransactionTimeout)):
             logger.error("transaction_timeout")
-            return errors.Unavailable("The request took too long and was cancelled. Try again.", retry_after=5)
+            return errors.Unavailable("The request took too long and was canceled. Try again.", retry_after=5)
         case OperationalError() if isinstance(exc.__cause__, (Unresponsive, pg.ConnectionTimeout)):
             logger.error("database_unresponsive", error=str(exc))
             return errors.unresponsive_database_error()
@@ -157,11 +157,11 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
     if (unavailable := _from_infrastructure(exc)) is not None:
         return unavailable
     logger.error("unhandled_error", exc_info=exc)
-    return _Internal("An unexpected error occurred. The server logged it under this request id.")
+    return _Internal("An unexpected error occurred. The server logged it with this request id.")
 
 
 def problem_body(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
-    """Return the body of ``application/problem+json``."""
+    """Return the ``application/problem+json`` body of an error."""
     body = errors.problem(
         code=error.reason,
         title=error.title,
@@ -183,14 +183,14 @@ def _headers(error: errors.DomainError) -> dict[str, str]:
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
-        # Random, so that agents that were refused at the same time do not retry at the same time.
+        # Random, so that agents whose requests failed at the same time do not retry at the same time.
         spread = random.randint(0, error.retry_span_s)  # noqa: S311  not a secret
         headers["Retry-After"] = str(error.retry_after + spread)
     return headers
 
 
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
-    """Convert an exception of a DRF view to a problem response. DRF's exception handler."""
+    """Convert an exception in a DRF view to a problem response. This is DRF's ``EXCEPTION_HANDLER``."""
     error = as_domain_error(exc)
     request = context["request"]
     response = Response(problem_body(request, error), status=error.status, headers=_headers(error))
@@ -201,20 +201,20 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 
 def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
-    """Return the problem response for code outside DRF: plain views and Django's handlers."""
+    """Return the problem response of an error outside DRF, in plain views, middleware and Django's handlers."""
     return JsonResponse(
         problem_body(request, error), status=error.status, headers=_headers(error), content_type=errors.CONTENT_TYPE
     )
 
 
-def wants_page(request: HttpRequest | Request) -> bool:
+def accepts_html(request: HttpRequest | Request) -> bool:
     """Return whether the client accepts HTML, as a browser does."""
     return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
 def respond_or_show_page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
-    """Return an HTML page to a browser outside the API, and problem+json in all other cases."""
-    if request.path.startswith("/api/") or not wants_page(request):
+    """Return an HTML page for a browser's request outside the API, and problem+json in all other cases."""
+    if request.path.startswith("/api/") or not accepts_html(request):
         return respond(request, error)
     # Do not use the request's context processors: the page must also render when the database is down.
     page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})
@@ -222,33 +222,33 @@ def respond_or_show_page(request: HttpRequest, error: errors.DomainError) -> Htt
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the problem for a malformed request. Django's handler400."""
+    """Return the problem for a malformed request. It has the signature of Django's ``handler400``."""
     return respond_or_show_page(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the problem for a forbidden request. Django's handler403."""
+    """Return the problem for a forbidden request. It has the signature of Django's ``handler403``."""
     return respond_or_show_page(request, errors.Forbidden("Your role does not permit this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the problem for a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
+    """Return the problem for a form with an invalid CSRF token. It has the signature of ``CSRF_FAILURE_VIEW``."""
     return respond_or_show_page(
         request, errors.Forbidden("The form has expired or came from another site. Reload the page and send it again.")
     )
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the problem for an unknown path. Django's handler404."""
+    """Return the problem for an unknown path. It has the signature of Django's ``handler404``."""
     return respond_or_show_page(request, errors.NotFound("There is no resource at this URL."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the problem for a failed request. Django's handler500, called after the traceback was logged.
+    """Return the problem for a failed request. This is Django's ``handler500``, called after the traceback was logged.
 
     A failure of the database or the disk is a 503, as in the API.
     """
     unavailable = _from_infrastructure(sys.exc_info()[1])
     return respond_or_show_page(
-        request, unavailable or _Internal("An unexpected error occurred. The server logged it under this request id.")
+        request, unavailable or _Internal("An unexpected error occurred. The server logged it with this request id.")
     )

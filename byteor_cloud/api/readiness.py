@@ -20,7 +20,7 @@ class CheckFailed(Exception):
 
 
 class _Run:
-    """One run of a check. ``is_over`` is set once ``has_passed`` is known."""
+    """One run of a check. ``is_over`` is set after ``has_passed`` has its final value."""
 
     def __init__(self) -> None:
         self.is_over = threading.Event()
@@ -30,8 +30,8 @@ class _Run:
 class Check:
     """A function that raises an exception if the service is not ready, and the name of what it checks.
 
-    A check that has not finished within ``seconds`` has failed. It does not run twice at the same time: further probes
-    wait for the same run, so that probes of a service that hangs do not take one database connection each.
+    A check that does not finish within ``seconds`` fails. It does not run twice at the same time: further probes wait
+    for the same run, so that probes of a hanging service do not occupy one database connection each.
     """
 
     def __init__(self, name: str, function: Callable[[], object], *, seconds: float = CHECK_S) -> None:
@@ -41,7 +41,7 @@ class Check:
         self._lock = threading.Lock()
 
     def start(self) -> _Run:
-        """Run the check in the background. Returns the current run if there is one."""
+        """Start the check in the background, unless it is already running, and return its run."""
         with self._lock:
             if self._run is None or self._run.is_over.is_set():
                 self._run = _Run()

@@ -1,4 +1,4 @@
-"""The pace at which callers are refused, so that a storm of refusals takes little time from good callers."""
+"""The pace at which requests are refused, so that a flood of refusals takes little time from valid requests."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ import time
 
 import structlog
 
-# A refusal takes as long as a heartbeat. So a storm takes a twentieth of a core from each process (docs/scale.md).
+# A refusal takes as long as a heartbeat, so a flood takes a twentieth of a core from each process (docs/scale.md).
 PER_S, AT_ONCE, LONGEST_S = 100.0, 50, 5.0
-_TOLD_EVERY_S = 10.0
+_LOG_EVERY_S = 10.0
 logger = structlog.get_logger(__name__)
 
 
 class Tally:
-    """Counts what happens too often to be logged each time, and logs the number every ten seconds."""
+    """A counter of events that are too frequent for a log line each. It logs their number at most every ten seconds."""
 
     def __init__(self, event: str) -> None:
         self._event = event
-        self._count, self._told_at = 0, 0.0
+        self._count, self._logged_at = 0, 0.0
 
     def add(self) -> None:
-        """Count one more."""
+        """Count one more event."""
         now = time.monotonic()
         self._count += 1
-        if self._told_at < now - _TOLD_EVERY_S:
+        if self._logged_at < now - _LOG_EVERY_S:
             logger.warning(self._event, count=self._count)
-            self._told_at, self._count = now, 0
+            self._logged_at, self._count = now, 0
 
 
 class Pace:
-    """Lets ``AT_ONCE`` refusals happen at any time, and more of them one after the other, ``PER_S`` in a second.
+    """A pace that allows a burst of ``AT_ONCE`` refusals, and further ones one after the other at ``PER_S`` per second.
 
-    The access log has no lines for those that had to wait, only their number every ten seconds.
+    Refusals that had to wait have no line in the access log. Only their number is logged, every ten seconds.
     """
 
     def __init__(self) -> None:
-        self._due = 0.0  # when the next one may happen; far in the past if there were few of them
+        self._due = 0.0  # when the next refusal is due; far in the past if there were few
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:
-        """Wait for the turn of one refusal, holding only the client's connection. Returns the seconds."""
+        """Wait until a refusal may be sent, and return the seconds waited. This occupies only the connection."""
         now = time.monotonic()
         self._due = min(max(self._due, now - AT_ONCE / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:
@@ -52,15 +52,15 @@ class Pace:
 
 
 class Allowance:
-    """How often each key may do something: ``at_once`` times at any moment, and ``per_s`` times a second after that.
+    """A rate limit per key: each key has a burst of ``at_once`` uses, which refills with ``per_s`` uses per second.
 
-    It remembers the ``max_keys`` keys that did something last.
+    It tracks only the ``max_keys`` most recently used keys.
     """
 
     def __init__(self, *, per_s: float, at_once: int, max_keys: int = 10_000) -> None:
         self._step_s, self._credit_s = 1 / per_s, at_once / per_s
         self._max_keys = max_keys
-        self._due: dict[str, float] = {}  # by key: the time at which its allowance is complete again
+        self._due: dict[str, float] = {}  # by key: the time at which its burst is fully refilled
         self._lock = threading.Lock()
 
     def take(self, key: str) -> float:
@@ -70,7 +70,7 @@ class Allowance:
             due = self._next(key, now)
             if due > now + self._credit_s:
                 return due - now - self._credit_s
-            self._due.pop(key, None)  # to put it at the end, behind those that did nothing for longer
+            self._due.pop(key, None)  # inserted again at the end, since keys are in order of their last use
             self._due[key] = due
             if len(self._due) > self._max_keys:
                 del self._due[next(iter(self._due))]
@@ -83,7 +83,7 @@ class Allowance:
             return max(0.0, self._next(key, now) - now - self._credit_s)
 
     def give_back(self, key: str) -> None:
-        """Undo one use."""
+        """Undo one use of the allowance of ``key``."""
         with self._lock:
             if key in self._due:
                 self._due[key] -= self._step_s

@@ -1,4 +1,4 @@
-"""JSON of responses, encoded in pieces, so that a response of megabytes does not delay other requests."""
+"""The JSON of responses, encoded in pieces, so that a response of several MiB does not delay other requests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rest_framework.utils.encoders import JSONEncoder
 from byteor_cloud.concurrency.event_loop import pause
 from byteor_cloud.json_text import JsonText
 
-# Objects are taken apart down to this depth; deeper ones are small parts of a large list.
+# Objects are encoded member by member down to this depth. Deeper ones are small parts of a large list.
 _DEPTH = 6
-_ITEMS = 16  # of a list, which are encoded together
+_ITEMS = 16  # the number of list items that are encoded together
 
 
 class _Encoder(JSONEncoder):
@@ -25,7 +25,7 @@ class _Encoder(JSONEncoder):
 def json_pieces(value: Any, *, sort_keys: bool = False, ensure_ascii: bool = True) -> Iterator[str]:
     """Yield the text of ``json.dumps`` with DRF's encoder and the shortest separators, in pieces.
 
-    Others may compute between the pieces. Raises ValueError for NaN and infinities.
+    Other requests may compute between the pieces. Raises ValueError for NaN and infinities.
     """
     options: dict[str, Any] = {"sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "separators": (",", ":")}
     encode = _Encoder(allow_nan=False, **options).encode
@@ -57,13 +57,13 @@ def _pieces(value: Any, encode: Callable[[Any], str], sort_keys: bool, depth: in
 
 
 class PausingJSONRenderer(JSONRenderer):
-    """DRF's renderer of JSON, between whose pieces others may compute."""
+    """DRF's JSON renderer, but other requests may compute between the pieces."""
 
     @override
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
         """Return the JSON text in UTF-8."""
         if data is None:
             return b""
-        # DRF escapes these two, which are valid in JSON but end a line in old JavaScript.
+        # Escape these two as DRF does. They are valid in JSON, but end a line in old JavaScript.
         text = "".join(json_pieces(data, ensure_ascii=False))
         return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()

@@ -1,11 +1,12 @@
-"""Slots for requests: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` at once, shared fairly.
+"""Request slots: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` requests at a time, shared fairly.
 
-In an event loop each request in progress delays all others a little and competes for database connections. Requests
-that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst of one
-organization delays neither the others nor heartbeats and probes.
+In an event loop, each request in progress delays all others a little and competes for database connections. Requests
+that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst from one
+organization delays neither other organizations nor heartbeats and probes.
 
-Who a request counts for is known only after its credential was verified, which needs a slot already. Until then it
-counts for whoever used the same credential for the same organization before, or else for its address.
+A slot counts for a caller in an organization. The caller is known only after its credential has been verified, which
+already needs a slot. Until then, the request counts for the last caller that used the same credential for the same
+organization, or for its client address if there is none.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from byteor_cloud.concurrency.fair import FairSlots, Holder
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.server import open_connections
 
-# The time for which a request waits in total, before and after its body. It is less than ``deadline.REQUEST_S``, so
-# that time is left to do what the request waited for.
+# The seconds for which a request may wait for slots in total, before and after its body. They are fewer than
+# ``deadline.REQUEST_S``, so that time is left to handle the request.
 MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
-# Heartbeats are combined into shared statements; a probe that waits for a slot would report nothing useful.
+# These need no slot, because a probe must respond even if all slots are taken. Nor do heartbeats, which are combined.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
 _ATTRIBUTE = "_slot"
 _ORGANIZATION = re.compile(r"/api/v1/orgs/([0-9a-f-]{36})")
@@ -39,7 +40,7 @@ _known: dict[bytes, Holder] = {}
 
 
 class RequestSlot:
-    """A slot in which a request is handled. It can be given back while the request waits, and taken again."""
+    """The slot of one request. It can be released while the request waits, and taken again."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
@@ -48,7 +49,7 @@ class RequestSlot:
 
     def take(self) -> None:
         """Take the slot. Raises Unavailable if the request has waited for too long in total."""
-        if self._was_held:  # a body that has arrived is not thrown away without a wait
+        if self._was_held:  # do not discard a body that has arrived without waiting at all
             deadline.ensure_least()
             self._patience_s = max(self._patience_s, deadline.LEAST_S)
         began = time.monotonic()
@@ -60,7 +61,7 @@ class RequestSlot:
         self._patience_s -= time.monotonic() - began
 
     def give_back(self) -> None:
-        """Give the slot to others, unless the request holds none."""
+        """Release the slot if the request holds one."""
         if self._is_held:
             self._is_held = False
             _slots.give_back(self.holder)
@@ -94,25 +95,25 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
 
 
 def _key(request: HttpRequest) -> bytes:
-    """Return a digest of the credential that the request shows, and of the organization in its path."""
+    """Return a digest of the request's credential and of the organization in its path."""
     credential = request.META.get("HTTP_AUTHORIZATION") or request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
     named = _ORGANIZATION.match(request.path)
     return hashlib.sha256(f"{named[1] if named else ''} {credential}".encode()).digest()
 
 
 def _stranger(request: HttpRequest) -> Holder:
-    """Return the holder for a caller who is not known yet. All strangers together are served as one organization."""
+    """Return the holder for a caller that is not known yet. All unknown callers together count as one organization."""
     return Holder("strangers", "", open_connections.address_of(request.META))
 
 
 def holder_of(request: HttpRequest) -> Holder:
-    """Return who the request counts for."""
+    """Return the holder that the request counts for."""
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     return _stranger(request) if held is None else held.holder
 
 
 def count_for(request: HttpRequest, holder: Holder) -> None:
-    """Count the request, and later ones with its credential, for a caller whose credential was verified."""
+    """Count the request, and later ones with the same credential, for ``holder``, whose credential was verified."""
     open_connections.note_caller(request.META, holder.caller)
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     if held is None or held.holder == holder:
@@ -139,9 +140,9 @@ def slot(holder: Holder) -> Iterator[None]:
 
 @contextmanager
 def released_slot(request: HttpRequest) -> Iterator[None]:
-    """Give the request's slot to others while the block waits for the client or for a shared statement.
+    """Release the request's slot while the block waits for the client or for a shared statement.
 
-    Raises Unavailable if the request gets no slot again in time.
+    Raises Unavailable if the request does not get a slot again in time.
     """
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     if held is None:

@@ -58,11 +58,11 @@ class SealingSerializer(serializers.Serializer[Any]):
     processes = serializers.CharField(allow_null=True)
     memory = serializers.CharField(allow_null=True)
     descriptions = {
-        "files": "What keeps them from other files: `landlock`. Null if nothing does.",
-        "network": "What keeps them from the network: `seccomp`, or `audit hook`, which native code can bypass.",
-        "programs": "What keeps them from starting programs: `seccomp` or `audit hook`.",
-        "processes": "What keeps them from other processes: `seccomp`. Null if nothing does.",
-        "memory": "What limits their memory: `rlimit`. Null if nothing does.",
+        "files": "The mechanism that blocks access to other files: `landlock`. Null if there is none.",
+        "network": "The mechanism that blocks the network: `seccomp`, or `audit hook`, which native code can bypass.",
+        "programs": "The mechanism that blocks starting programs: `seccomp` or `audit hook`.",
+        "processes": "The mechanism that blocks access to other processes: `seccomp`. Null if there is none.",
+        "memory": "The mechanism that limits memory: `rlimit`. Null if there is none.",
     }
 
 
@@ -71,7 +71,7 @@ class ReadySerializer(serializers.Serializer[Any]):
     sealing = SealingSerializer()
     descriptions = {
         "status": "The state of the service.",
-        "sealing": "How this system seals the processes that work on uploads and plans.",
+        "sealing": "How this host isolates the processes that read uploads and compile plans.",
     }
 
 
@@ -82,7 +82,7 @@ class OpenView(DeclaringView, APIView):
     authentication_classes = []
     permission_classes = []
     throttle_classes = []
-    # A load balancer must always get an answer from a probe, so no rate limit applies to it.
+    # No rate limit applies to probes, because a load balancer must always get a response.
     is_probe: ClassVar[bool] = False
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
@@ -98,7 +98,7 @@ class HealthView(OpenView):
     def get(self, request: Request) -> Response:
         """Check that the process is alive.
 
-        Answers 200 while the process serves requests. It uses neither the database nor the storage, so use it for
+        Returns 200 while the process serves requests. It uses neither the database nor the storage, so use it for
         liveness probes.
         """
         return Response({"status": "alive"})
@@ -108,21 +108,21 @@ class ReadyView(OpenView):
     is_probe = True
     tag = Tag.HEALTH
     application_checks: ClassVar[Sequence[Check]] = ()
-    """The checks of the applications. They need the database. The root URL configuration sets them."""
+    """The readiness checks of the apps, which need the database. The root URL configuration sets them."""
 
     @Operation(
         "checkReadiness",
         None,
-        responses={200: ReadySerializer, 503: OpenApiResponse(description="The checks that failed.")},
+        responses={200: ReadySerializer, 503: OpenApiResponse(description="A check failed. `detail` names it.")},
     )
     def get(self, request: Request) -> Response:
-        """Check that the service can take traffic.
+        """Check that the service can handle requests.
 
-        Checks the database, its migrations and the storage. If a check fails, it answers 503 with the names of the
-        failed checks. Use it for readiness probes and load balancers.
+        Checks the database, its migrations, the master key, the storage, temporary files and the disk space. Returns
+        503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
         failed = run_checks([*CHECKS, *self.application_checks])
-        if "database" in failed:  # without it these cannot be checked
+        if "database" in failed:  # these cannot be checked without the database
             unknown = {"migrations", *(check.name for check in self.application_checks)}
             failed = [name for name in failed if name not in unknown]
         if failed:
@@ -133,14 +133,14 @@ class ReadyView(OpenView):
 class MetricsView(OpenView):
     tag = Tag.HEALTH
     text: ClassVar[Shared[bytes]] = Shared(lambda: generate_latest(counters.registry()))
-    """The metrics of this service. The root URL configuration adds those of the applications."""
+    """The metrics of this service. The root URL configuration adds the metrics of the apps."""
 
     @Operation("scrapeMetrics", None, responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
         """Scrape metrics.
 
         Returns the metrics of all processes in the Prometheus text format. No label contains the name of an
-        organization or of anything that belongs to one.
+        organization or of a resource that belongs to one.
         """
         return HttpResponse(self.text.get(), content_type=CONTENT_TYPE_LATEST)
 
@@ -152,14 +152,14 @@ def _database() -> None:
 
 @cache
 def _migrations() -> None:
-    """Check that all migrations are applied. Cache a success, since nobody reverses them under a running process."""
+    """Check that all migrations are applied. A success is cached, since they are not reversed while a process runs."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise CheckFailed
 
 
 def _storage() -> None:
-    # One name per process, so that interrupted probes leave at most this one small file.
+    # One name per process, so that interrupted probes leave only one small file behind.
     name = f"ready/{os.getpid()}"
     default_storage.delete(name)
     default_storage.save(name, ContentFile(b"ready"))
@@ -208,7 +208,7 @@ def count_outcome(path: str, status: int) -> None:
 
 
 def is_logged(path: str, status: int) -> bool:
-    """Return whether the access log has a line for this request: not if it succeeds as it does every few seconds."""
+    """Return whether the request is in the access log. Requests that succeed every few seconds are not."""
     if status >= 400:
         return True
     is_poll = status == 304 and path.endswith("/deployment")
@@ -216,15 +216,15 @@ def is_logged(path: str, status: int) -> bool:
 
 
 def write_access_line(method: str, path: str, status: int, started: float) -> None:
-    """Write the request's line of the access log. ``started`` is a time of ``time.perf_counter``."""
+    """Write the request's line in the access log. ``started`` is the ``time.perf_counter`` value at its start."""
     took = round((time.perf_counter() - started) * 1000, 1)
     logger.info("request", method=method, path=path, status=status, ms=took)
 
 
 class CountRequests(PrometheusAfterMiddleware):  # type: ignore[misc]  # untyped library
-    """The metrics of django-prometheus, with known methods only as labels.
+    """The metrics of django-prometheus, but only known methods are used as labels.
 
-    One of its histograms takes the method as the caller wrote it, so any caller could add series without limit.
+    One of its histograms uses the method as the caller wrote it, so that any caller could add series without limit.
     """
 
     @override

@@ -1,4 +1,4 @@
-"""The base of all view sets: declarations, parameters, bodies, rows and ETags. It knows no tenant and no credential."""
+"""The base of all view sets: declarations, parameters, bodies, rows and ETags, without tenants and credentials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.etags import body_digest, matches_tag, not_modified, read_tags
 from byteor_cloud.api.lists import listed_serializer, shown_columns
@@ -55,27 +55,27 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
-    # The families of credentials that the operations accept, unless they name others.
+    # The credential families that operations accept unless they declare others.
     credentials: ClassVar[tuple[StrEnum, ...]]
-    # Any action can end in these errors, which come from checking the credential, the rate limit and the path.
+    # The errors that any action can return, because of the credential, the rate limit or the path.
     common_errors: ClassVar[Errors] = (Unauthenticated, Forbidden, NotFound, TooManyRequests, Unavailable)
     # The errors of the actions that a mixin handles.
     mixin_errors: ClassVar[Mapping[str, Errors]] = {}
     # JSON Schemas by name, for bodies that no serializer describes.
     schemas: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    # The id of the operation of another view that returns a single row of the list; None if there is none.
+    # The id of another view's operation that returns a single row of the list, or None if there is no such operation.
     single_operation: ClassVar[str | None] = None
     # Query parameters of the list. The parsed parameters of any action are in ``parameter_values``.
     filters: ClassVar[Mapping[str, Parameter]] = {}
     parameter_values: Mapping[str, Any] = {}
 
-    # The setting that limits a body's size, and the bytes that a form may have in addition to its file.
+    # The setting with the maximum size of a body, and the bytes that a form may have in addition to its file.
     body_cap: ClassVar[str] = "max_body_bytes"
     body_allowance: ClassVar[int] = 0
 
-    # Fields that agents report all the time. ``If-Match`` ignores them.
+    # Fields that agents report continually. ``If-Match`` ignores them.
     reported_fields: ClassVar[frozenset[str]] = frozenset()
-    # Large fields that never change without the row's revision or id. The ETag does not digest them.
+    # Large fields that change only together with the row's revision or id. The ETag's digest leaves them out.
     undigested_fields: ClassVar[frozenset[str]] = frozenset()
 
     # -- declarations -------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @classmethod
     def families(cls, action: str) -> tuple[StrEnum, ...]:
-        """Return the families of credentials that ``action`` accepts."""
+        """Return the credential families that ``action`` accepts."""
         operation = cls.operations.get(action)
         return operation.credentials if operation and operation.credentials else cls.credentials
 
@@ -115,7 +115,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return {**PAGE, **cls.filters} if cls.is_list(action) else super().query_parameters(action)
 
     def check_parameters(self, request: Request) -> None:
-        """Parse the query into ``parameter_values``. Raises InvalidInput for a wrong value or an unknown parameter."""
+        """Parse the query into ``parameter_values``. Raises InvalidInput for invalid values and unknown parameters."""
         self.parameter_values = check_query(self.query_parameters(self.action), request._request.GET)
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -137,12 +137,12 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         has_body = request.method in {"POST", "PUT", "PATCH"} and self.admit_body(request)
         self.check_parameters(request)
         if has_body:
-            # Receive the body before the first transaction, so that a slow sender holds no database connection.
+            # Receive the body before the first transaction, so that a slow client occupies no database connection.
             request.data  # noqa: B018  DRF parses the body at the first access
         self.prepare(request)
 
     def prepare(self, request: Request) -> None:
-        """Compute what the action needs, before a transaction begins. Subclasses override it."""
+        """Compute what the action needs before its transaction starts. Subclasses may override this."""
 
     def admit_body(self, request: Request) -> bool:
         """Return whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
@@ -161,7 +161,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @final
     def get_queryset(self) -> QuerySet[Any]:
-        """Return the rows of the scope; of a list, without large values. Subclasses override ``narrow``, never this."""
+        """Return the rows in the scope, in a list without large values. Subclasses override ``narrow``, never this."""
         rows = self.narrow(self.scoped(super().get_queryset()))
         if self.is_list(self.action):
             serializer: Any = super().get_serializer_class()
@@ -179,15 +179,15 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return listed_serializer(serializer, model, retrieve.id if retrieve else self.single_operation)
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Keep only the rows of the scope in the URL."""
+        """Keep only the rows in the scope of the URL."""
         return queryset
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Restrict or join the rows further. Subclasses override it."""
+        """Restrict or join the rows further. Subclasses may override this."""
         return queryset
 
     def paginate_queryset(self, queryset: Any) -> Any:
-        """Return the rows of the page, between which others may compute."""
+        """Return the rows of the page. Other requests may compute between the rows."""
         return Pausing(super().paginate_queryset(queryset) or ())
 
     def get_object(self) -> Any:
@@ -219,7 +219,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @property
     def expected_revision(self) -> int | None:
-        """The revision that ``If-Match`` requires; None without the header.
+        """The revision that ``If-Match`` requires, or None if the header is missing or ``*``.
 
         The whole tag is compared here; the service compares the revision again under the row's lock. Raises
         PreconditionFailed if no tag matches.
@@ -248,7 +248,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return tag.rpartition(".")[0] if self.reported_fields else tag
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add an ETag for a single resource; return 304 if the caller has it already."""
+        """Add an ETag to the response with a single resource, or return 304 if the caller has this ETag already."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response.setdefault("Cache-Control", "private, no-store")
         data = getattr(response, "data", None)

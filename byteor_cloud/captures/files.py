@@ -1,6 +1,6 @@
-"""The folder that is derived from an incident bundle: its files unpacked, a list of them, and indexes of its journals.
+"""The folder that is derived from an incident bundle: its unpacked files, a list of them, and its journals' indexes.
 
-It can be made again from the bundle at any time. Pure: no Django.
+It can be rebuilt from the bundle at any time. Does not use Django.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from byteor.engine.replay import (
     validate_incident,
 )
 
-_BLOCK = 4096  # the disk space of a file or folder is a multiple of this on most file systems
+_BLOCK = 4096  # bytes; on most file systems, files and folders take a multiple of this
 
 
 def build_capture(archive: BinaryIO, into: Path) -> IncidentBundle:
     """Unpack and check an incident bundle, and index its journals. Raises RejectedBundle.
 
-    A broken journal gets no index: the bundle is valid, but that journal cannot be read by page. The indexes have
-    numbers as names, because what the upload calls a journal may be too long or no name for another file.
+    A broken journal gets no index: the bundle is valid, but the journal cannot be read in pages. The index files are
+    numbered, because a journal's name comes from the upload and may be too long or invalid as a file name.
     """
     files, indexes = into / "files", into / "indexes"
     files.mkdir()
@@ -44,18 +44,18 @@ def build_capture(archive: BinaryIO, into: Path) -> IncidentBundle:
 
 
 def size_of(capture: Path) -> int:
-    """Return how much disk space the folder takes, with all files and folders in it."""
+    """Return the bytes of disk space that the folder takes, including all files and folders in it."""
     sizes = [path.stat().st_size if path.is_file() else 0 for path in (capture, *capture.rglob("*"))]
     return sum(max(1, -(-size // _BLOCK)) * _BLOCK for size in sizes)
 
 
 def listed_files(capture: Path) -> list[dict[str, Any]]:
-    """Return path, size and SHA-256 of each file of the bundle."""
+    """Return the path, size and SHA-256 of each file in the bundle."""
     listed: list[dict[str, Any]] = json.loads((capture / "list.json").read_text())
     return listed
 
 
 def indexes_of(capture: Path) -> dict[str, Path]:
-    """Return the index file of each journal by lane."""
+    """Return the index files of the journals by lane."""
     numbers: dict[str, int] = json.loads((capture / "indexes.json").read_text())
     return {lane: capture / "indexes" / str(number) for lane, number in numbers.items()}

@@ -1,4 +1,4 @@
-"""How the processes that compute share a host with those that serve requests. Pure: no Django."""
+"""How compute processes share a host with the processes that serve requests. Does not use Django."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NICENESS = 10  # a tenth of the processor time of a process that serves, if both want it
+_NICENESS = 10  # under contention, a tenth of the processor time of a process that serves requests
 _PR_SET_PDEATHSIG = 1
 
 
 def lower_priority() -> None:
-    """Let other processes go first, and use the same core as every other process that called this function.
+    """Lower this process's priority, and use the same core as every other process that called this function.
 
-    With one core for all of them, computing leaves the other cores of the host to the processes that serve.
+    Since compute processes share one core, the host's other cores remain free for the processes that serve requests.
     """
     os.nice(_NICENESS)
     if sys.platform == "linux":
@@ -28,23 +28,23 @@ def lower_priority() -> None:
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the process ``parent``, which started it, has ended."""
+def exit_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent``, the process that started it, has exited."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended before the call
+    if os.getppid() != parent:  # the parent exited before the call
         os._exit(1)
 
 
 class Turn:
-    """The host's only turn to compute: a locked file, which the kernel unlocks when its holder dies."""
+    """The host's single compute turn: a lock file, which the kernel unlocks when the process that locked it dies."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait for the turn, and hold it while the block runs."""
+        """Wait for the turn and keep it while the block runs."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             yield

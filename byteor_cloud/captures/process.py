@@ -1,13 +1,13 @@
-"""The child process that unpacks, replays or traces one capture, without Django, secrets, network or programs.
+"""The child process that unpacks, replays or traces one capture, without Django, secrets, network or other programs.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
-``dies_with_parent``, ``progress``, ``effect`` (answered by one input line each), and at last ``outcome``, ``refused``
-or ``crashed``. The outcome of a trace is a line that begins with ``BODY``, followed by the body of a response.
+``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), and finally
+``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
 
-The process limits and seals itself (``sealing``) before it reads anything of the capture. It never outlives the process
-that started it: it ends when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
-holds the interpreter, the process ends once it has computed for ``SILENCE_S`` without a message. Time in which it is
-stopped does not count.
+The process limits and seals itself (``sealing``) before it reads the capture. It never outlives the process that
+started it: it exits when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
+blocks the interpreter, the kernel kills the process after ``SILENCE_S`` of processor time without a message. Time in
+which the process is stopped does not count.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from byteor_cloud.captures.files import build_capture
 from byteor_cloud.captures.host_share import lower_priority
 from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
-SILENCE_S = 900  # far more than a hundredth of the most work of a replay takes on a slow machine
+SILENCE_S = 900  # far longer than the time between two progress lines of the largest replay on a slow machine
 _PR_SET_PDEATHSIG = 1
-_PROGRESS_STEPS = 200  # the most progress lines of a replay, so that its parent is not kept busy
+_PROGRESS_STEPS = 200  # the most progress lines of a replay, so that they do not keep its parent busy
 BODY = b"body "
-MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
-# Of processor time. A replay has ``SILENCE_S`` between two of its progress lines; nobody waits a day for one.
+MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
+# The most seconds of processor time. For a replay, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
-_FILE_BYTES = 1 << 30  # twice what a capture may unpack to
+_FILE_BYTES = 1 << 30  # the largest file that the process may write: twice the maximum size of an unpacked capture
 
 
 class _Parent:
@@ -61,7 +61,7 @@ class _Parent:
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._lock = Lock()
         self._shown = -1
-        # What an op prints must neither mix with these lines nor show payloads in a log, and it must not read them.
+        # Output of ops must not mix with these lines or leak payloads into a log, and ops must not read the input.
         self._output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         self._input = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -70,20 +70,20 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request. The process has no other thread yet, so that all of its threads will be sealed."""
+        """Return the request. This starts no thread, because a thread that starts before ``seal`` is not sealed."""
         line = self._input.readline()
         if not line:
             os._exit(1)
         return json.loads(line)
 
     def watch(self) -> None:
-        """From now on, read the input in another thread, which ends the process when the input is closed."""
+        """Start a thread that reads the input and exits the process when the input is closed."""
         Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         while line := self._input.readline():
             self._lines.put(line)
-        os._exit(1)  # the parent is dead or no longer wants the result
+        os._exit(1)  # the parent is dead or does not need the result any longer
 
     def receive(self) -> Any:
         return json.loads(self._lines.get())
@@ -92,7 +92,7 @@ class _Parent:
         self._write(json.dumps(message).encode())
 
     def send_body(self, body: bytes) -> None:
-        """Send the body of a response, which is JSON without line ends."""
+        """Send the body of a response, which is JSON without line breaks."""
         self._write(BODY + body)
 
     def _write(self, line: bytes) -> None:
@@ -107,7 +107,7 @@ class _Parent:
             self._shown = step
             self.send(progress=[done, total])
 
-    # -- the side effects, which the parent decides about and performs
+    # -- side effects, which the parent permits and performs
 
     def decide(self, stage: str, op: str) -> Decision:
         self.send(effect={"stage": stage, "op": op})
@@ -120,28 +120,28 @@ class _Parent:
 
 
 def _limit_silence() -> None:
-    """Let the kernel end the process, even if no Python code runs, once it has computed for ``SILENCE_S`` from now."""
+    """Have the kernel kill the process after another ``SILENCE_S`` of processor time, even if no Python code runs."""
     signal.setitimer(signal.ITIMER_PROF, SILENCE_S)
 
 
 def _die_with_parent() -> bool:
-    """Let the kernel kill this process when its parent is dead. Returns False if the kernel cannot do that."""
+    """Have the kernel kill this process when its parent dies. Returns False if the kernel cannot do that."""
     return sys.platform == "linux" and not ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:
-    """Answer one request."""
+    """Handle one request."""
     os.chdir(tempfile.gettempdir())
     parent = _Parent()
-    # A parent that died before this was called has closed the input.
+    # If the parent died before this call, the input is closed.
     if _die_with_parent():
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
     kind = request["kind"]
-    if kind != "replay":  # a request waits for it, and others of the host must not wait longer for that
+    if kind != "replay":  # a request waits for the result, but must not slow down the host's other requests
         lower_priority()
     try:
-        ops = Ops() if kind == "build" else Ops.installed()  # the operator's packages may need what a seal forbids
+        ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need
         limit(processor_s=_PROCESSOR_S[kind], file_bytes=_FILE_BYTES)
         seal(readable=map(Path, request["readable"]), writable=[Path.cwd()])
         parent.watch()
@@ -198,7 +198,7 @@ def _replay(
 
 
 def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
-    """Return the frames of the first egresses in Base64, up to ``MAX_FRAMES`` characters."""
+    """Return the output frames by egress in Base64, or None for those beyond ``MAX_FRAMES`` characters in total."""
     encoded: dict[str, str | None] = {}
     left = MAX_FRAMES
     for name, kept in frames.items():
@@ -208,7 +208,7 @@ def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
 
 
 def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, request: Mapping[str, Any]) -> bytes:
-    """Return the body of a response with a page of the trace. It is empty if no record has the sequence."""
+    """Return the body of a response with a page of the trace, or no bytes if no record has the sequence number."""
     indexes = {lane: Path(path) for lane, path in request["indexes"].items()}
     found = trace(
         bundle,

@@ -1,15 +1,16 @@
-"""Limits and seals of the child processes that work on the bytes of tenants. Pure: no Django.
+"""Limits and seals for the child processes that handle tenants' data. Does not use Django.
 
-A sealed process has no network, starts no program, cannot act on other processes, and opens only Python's own files and
-the folders that it is given. The kernel enforces this, also for native code (``ctypes``, extension modules) and for
-root. It needs no privileges:
+A sealed process has no network, cannot start programs or act on other processes, and opens only Python's own files and
+the folders that it is given. The kernel enforces this, even for native code (``ctypes``, extension modules) and for
+root. Sealing needs no privileges:
 
-- *Landlock* (Linux 5.13) restricts which files can be opened. ``/proc`` and the server's secrets are not among them.
-- *seccomp* refuses system calls that open sockets, start programs or act on other processes.
-- The process gives up its capabilities, so that a child of a server that runs as root is no exception.
+- *Landlock* (Linux 5.13) restricts which files can be opened. It excludes ``/proc`` and the server's secrets.
+- *seccomp* blocks system calls that open sockets, start programs or act on other processes.
+- The process drops its capabilities, so that the child of a server that runs as root is restricted as well.
 
-On other systems, and in containers that forbid these, an audit hook still refuses connections and programs of Python
-code. ``in_force`` says what the system offers. Where it offers a seal that cannot be applied, the process must end.
+On other systems, and in containers that forbid these, an audit hook still keeps Python code from connecting and from
+starting programs. ``in_force`` reports which seals the system supports. If a supported seal cannot be applied, ``seal``
+raises OSError, and the process must exit.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ import byteor
 import byteor_cloud
 
 MEMORY_BYTES = 256 * 1024 * 1024
-"""How much memory a child may use beyond what it has when it begins to work."""
-_MOST_FILES = 1024
+"""The most memory that a child may use beyond what it uses when ``limit`` is called."""
+_MAX_FILES = 1024
 
-# Audit events of what a sealed process must not do. They give Python code a clear error.
+# Audit events of forbidden actions. The audit hook gives Python code a clear error.
 _FORBIDDEN = (
     "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "subprocess.Popen",
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
@@ -41,17 +42,17 @@ _FORBIDDEN = (
 
 
 class Forbidden(RuntimeError):
-    """Something tried to reach out of a sealed process."""
+    """Python code tried to use the network or start a program in a sealed process."""
 
 
 def environment(more_paths: Iterable[str] = (), **variables: str) -> dict[str, str]:
-    """Return the whole environment of a child, which has none of the server's settings.
+    """Return all environment variables of a child. They contain none of the server's settings.
 
-    The child imports our packages, and modules from ``more_paths``.
+    The child can import our packages, and modules from ``more_paths``.
     """
     installed = _installed()
     paths = dict.fromkeys(str(each.parent) for each in _own_packages() if each.parent not in installed)
-    # Each thread would reserve 64 MiB of the memory limit with an arena of its own.
+    # With more than one malloc arena, each thread would reserve 64 MiB of the memory limit for its arena.
     return {
         "PYTHONPATH": os.pathsep.join([*paths, *more_paths]), "PATH": os.defpath,
         "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1",
@@ -65,19 +66,19 @@ def _own_packages() -> list[Path]:
 
 @cache
 def _installed() -> frozenset[Path]:
-    """Return the folders of installed packages, which every child of this interpreter finds by itself."""
+    """Return the folders of installed packages, which every child of this interpreter finds automatically."""
     return frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:
-    """Limit the memory and open files of this process, and the processor time and size of written files if given."""
-    _lower(resource.RLIMIT_CORE, 0)  # a core dump would have the data of tenants
-    _lower(resource.RLIMIT_NOFILE, _MOST_FILES)
+    """Limit the memory and open files of this process, and optionally its processor time and the size of its files."""
+    _lower(resource.RLIMIT_CORE, 0)  # a core dump would contain tenants' data
+    _lower(resource.RLIMIT_NOFILE, _MAX_FILES)
     if processor_s is not None:
         _lower(resource.RLIMIT_CPU, processor_s)
     if file_bytes is not None:
         _lower(resource.RLIMIT_FSIZE, file_bytes)
-    if sys.platform == "linux":  # other systems do not enforce it
+    if sys.platform == "linux":  # other systems do not enforce this limit
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY_BYTES)
 
@@ -89,7 +90,7 @@ def _lower(kind: int, most: int) -> None:
 
 
 def in_force() -> Mapping[str, str | None]:
-    """Return what keeps sealed processes of this system from each thing. None: nothing does."""
+    """Return the mechanism that enforces each restriction of sealed processes on this system, or None if none does."""
     landlock, seccomp = _landlock_version() > 0, _has_seccomp()
     return {
         "files": "landlock" if landlock else None,
@@ -101,9 +102,9 @@ def in_force() -> Mapping[str, str | None]:
 
 
 def seal(*, readable: Iterable[Path] = (), writable: Iterable[Path] = ()) -> None:
-    """Seal this process, which must have no other thread. Raises OSError if what the system offers cannot be applied.
+    """Seal this process, which must have no other threads. Raises OSError if a supported seal cannot be applied.
 
-    It can still read Python's modules and libraries, and the folders and files given. It cannot be undone.
+    The process can still read Python's modules and libraries and the given folders and files. This cannot be undone.
     """
     if sys.platform == "linux":
         _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -139,7 +140,7 @@ def _libc() -> ctypes.CDLL:
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PR_SET_NO_NEW_PRIVS = 38
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
-_CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13  # remove folders and files, make them, move them
+_CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13  # remove, create and move folders and files
 _RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 """The rights that each version of Landlock added."""
 _SYSTEM_PATHS = (
@@ -150,7 +151,7 @@ _SYSTEM_PATHS = (
 
 @cache
 def _landlock_version() -> int:
-    """Return the version of Landlock, or 0 without it."""
+    """Return the version of Landlock, or 0 if the kernel does not support it."""
     try:
         return _call("syscall", _CREATE_RULESET, None, 0, 1) if sys.platform == "linux" else 0
     except OSError:
@@ -158,9 +159,9 @@ def _landlock_version() -> int:
 
 
 def _python_paths() -> list[Path]:
-    """Return what a Python program reads: modules, libraries, time zones and random numbers.
+    """Return the paths that a Python program reads: modules, libraries, time zones and random numbers.
 
-    The folder of a checkout is left out, because the data folder is often below it.
+    The folder of a checkout is left out, because it often contains the data folder.
     """
     ours = _own_packages()
     above = {parent for each in ours for parent in each.parents}
@@ -196,11 +197,11 @@ def _allow(rules: int, path: Path, rights: int) -> None:
 
 
 class _Machine(NamedTuple):
-    column: int  # of ``_REFUSED``
+    column: int  # the index in the tuples of ``_REFUSED``
     architecture: int
     clone: int
     seccomp: int
-    own_process: tuple[int, ...]  # kill, tgkill and prlimit64, which are allowed on this process
+    own_process: tuple[int, ...]  # kill, tgkill and prlimit64, which are allowed only on the process itself
 
 
 _MACHINES = {
@@ -222,12 +223,12 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
     "rt_tgsigqueueinfo": (297, 240), "tkill": (200, 130), "setpriority": (141, 140), "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122),
     "ioprio_set": (251, 30), "move_pages": (279, 239), "migrate_pages": (256, 238), "perf_event_open": (298, 241),
-    # memory and messages that processes share, and memory that no limit counts
+    # shared memory and messages between processes, and memory that no limit counts
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
     "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
     "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181), "memfd_create": (319, 279),
     "memfd_secret": (447, 447), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    # what Landlock does not cover: modes, owners, attributes and times of files
+    # file operations that Landlock does not cover: modes, owners, attributes and times
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
@@ -236,9 +237,9 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
     # other parts of the kernel that Python does not need
     "bpf": (321, 280), "userfaultfd": (323, 282), "syslog": (103, 116), "personality": (135, 92),
 }  # fmt: skip
-"""The numbers of the refused system calls on each machine. None: it does not have the call."""
+"""The numbers of the refused system calls on each machine, or None if the machine does not have the call."""
 _CLONE3 = 435
-_NEWEST = 462  # later calls were not considered for this list, so a sealed process does not have them
+_NEWEST = 462  # the last call that was considered for this list; sealed processes cannot use later ones
 _CLONE_THREAD = 0x10000
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06  # BPF instructions
@@ -257,7 +258,7 @@ def _has_seccomp() -> bool:
 
 
 def _drop_capabilities() -> None:
-    """Give up all capabilities except CAP_DAC_READ_SEARCH, which root may need to read Python's files."""
+    """Drop all capabilities except CAP_DAC_READ_SEARCH, which root may need to read Python's files."""
     header, sets = struct.pack("<Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
     _call("capget", header, sets)
     kept = int.from_bytes(sets.raw[4:8], "little") & 1 << 2
@@ -268,11 +269,11 @@ def _filter_calls(machine: _Machine) -> None:
     program = b"".join(_instructions(machine))
     buffer = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    _call("syscall", machine.seccomp, 1, 1, head)  # a filter, for all threads
+    _call("syscall", machine.seccomp, 1, 1, head)  # set a filter for all threads
 
 
 def _instructions(machine: _Machine) -> list[bytes]:
-    """Return the filter. It sees the number of a call at byte 0, the architecture at 4, the first argument at 16."""
+    """Return the filter's code. A call's number is at byte 0, its architecture at 4, and its first argument at 16."""
 
     def do(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("<HBBI", code, if_true, if_false, operand)
@@ -280,11 +281,11 @@ def _instructions(machine: _Machine) -> list[bytes]:
     refuse, absent, allow = do(_RETURN, _ERROR | 1), do(_RETURN, _ERROR | 38), do(_RETURN, _ALLOW)  # EPERM, ENOSYS
     program = [do(_LOAD, 4), do(_EQUAL, machine.architecture, 1, 0), do(_RETURN, _KILL), do(_LOAD, 0)]
     program += [do(_GREATER, _NEWEST, 0, 1), absent]
-    program += [do(_EQUAL, _CLONE3, 0, 1), absent]  # the C library then calls clone, whose flags can be seen
+    program += [do(_EQUAL, _CLONE3, 0, 1), absent]  # the C library then calls clone, whose flags a filter can check
     program += [do(_EQUAL, machine.clone, 0, 4), do(_LOAD, 16), do(_ANY_BIT, _CLONE_THREAD, 1, 0), refuse, allow]
     for number in machine.own_process:
         program += [do(_EQUAL, number, 0, 5), do(_LOAD, 16), do(_EQUAL, os.getpid(), 2, 0)]
-        # Process 0 is this process for prlimit64, and its whole group for kill.
+        # Process id 0 means this process in prlimit64, but its whole group in kill.
         program += [do(_EQUAL, 0, 1 if number == machine.own_process[-1] else 0, 0), refuse, allow]
     for refused in filter(None, (numbers[machine.column] for numbers in _REFUSED.values())):
         program += [do(_EQUAL, refused, 0, 1), refuse]

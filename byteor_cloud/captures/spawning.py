@@ -1,7 +1,7 @@
-"""Start our own modules as child processes, without stopping the event loop for it.
+"""Start our own modules as child processes without stalling the event loop.
 
-gevent replaces ``subprocess.Popen`` by one that forks in Python. That copies the memory map of an API process, which
-delays all of its requests by 20 to 80 ms. ``posix_spawn`` copies nothing, and takes less than a millisecond.
+gevent replaces ``subprocess.Popen`` with a version that forks in Python. A fork copies the memory map of an API process
+and delays all of its requests by 20 to 80 ms. ``posix_spawn`` copies nothing and takes less than a millisecond.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from gevent.monkey import is_module_patched
 
 
 class Child:
-    """A process that runs a module of ours in a session of its own. ``socket`` is its standard input and output."""
+    """A process that runs one of our modules in a separate session. ``socket`` is its standard input and output."""
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str]) -> None:
         """Start the process. Raises OSError."""
         self._code: int | None = None
         self.socket, theirs = socket.socketpair()
-        os.set_blocking(theirs.fileno(), True)  # gevent made it otherwise
-        # With -P the child does not import modules from the folder that this process was started in.
+        os.set_blocking(theirs.fileno(), True)  # gevent made it non-blocking
+        # With -P, the child does not import modules from the folder in which this process was started.
         command = [sys.executable, "-P", "-m", module, *arguments]
         duplicates = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
         if is_module_patched("os"):
-            # Otherwise gevent would miss the end of a first child that ends immediately, and wait for it forever.
+            # Otherwise gevent would miss it if the first child exits immediately, and wait for it forever.
             gevent.get_hub().loop.install_sigchld()
         try:
             self.pid = os.posix_spawn(command[0], command, environment, file_actions=duplicates, setsid=True)
@@ -38,12 +38,12 @@ class Child:
         finally:
             theirs.close()
 
-    def end(self) -> int:
-        """Kill the process if it still runs, and return its exit code, or the negative number of its signal."""
+    def kill(self) -> int:
+        """Kill the process if it still runs. Return its exit code, or the negative number of its signal."""
         self.socket.close()
         if self._code is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if not ended:  # else its id may belong to another process already
+            if not ended:  # otherwise the id may already belong to another process
                 os.kill(self.pid, signal.SIGKILL)
                 _, status = os.waitpid(self.pid, 0)
             self._code = os.waitstatus_to_exitcode(status)

@@ -1,7 +1,7 @@
-"""The computations that an API process may run in ``byteor_cloud.computing.process``. Pure: no Django.
+"""The computations that an API process may run in ``byteor_cloud.computing.process``. Does not use Django.
 
-Arguments and results cross a pipe, and the API process must not spend time in proportion to what it need not read. So a
-function returns what its caller stores or sends, in its final form, and not the objects of the engine.
+Arguments and results are pickled and sent over a socket, which takes the API process time in proportion to their size.
+Functions therefore return what their caller stores or sends, in its final form, instead of the engine's objects.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from byteor_cloud.computing.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The size of a response that is computed. What is larger is cut, and says so."""
-_DIFF_BYTES = 1536 * 1024  # of the changes, and of the text
-MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
+"""The maximum bytes of a computed response. A larger one is truncated and states that it is."""
+_DIFF_BYTES = 1536 * 1024  # the maximum bytes of a diff's changes, and of its text
+MAX_DRAWN_STAGES = 500  # the drawing of a larger pipeline is slow, and unreadable next to the editor
 
 
 @cache
 def installed_ops() -> Ops:
-    """Return the ops of this installation. Installed packages are searched once per process."""
+    """Return the installed ops. Installed packages are searched once per process."""
     return Ops.installed()
 
 
@@ -53,7 +53,7 @@ def _compile(plan: object, target: str | None = None) -> Compilation:
 
 
 class CompiledDraft(NamedTuple):
-    """What a draft stores of its compiled plan."""
+    """The results of compiling a draft's plan that the draft stores."""
 
     diagnostics: list[dict[str, str]]
     spec_hash: str | None
@@ -66,7 +66,7 @@ def compile_draft(plan: object) -> CompiledDraft:
 
 
 class CompiledVersion(NamedTuple):
-    """What a version stores of its compiled plan. If the plan has ``errors``, the rest is empty."""
+    """The results of compiling a plan that a version stores. If there are ``errors``, the other fields are empty."""
 
     errors: list[dict[str, str]]
     name: str = ""
@@ -90,9 +90,9 @@ def _errors(compilation: Compilation) -> list[dict[str, str]]:
 
 
 def preview(plan: object, target: str | None) -> bytes:
-    """Compile a plan, and return the body of the response, which is larger than the plan.
+    """Compile a plan and return the body of the response, which may be many times as large as the plan.
 
-    Parts that do not fit are null, and ``truncated`` says so.
+    Parts that do not fit into ``MAX_BYTES`` are null, and ``truncated`` is true.
     """
     found = {**_compile(plan, target).to_json(), "truncated": False}
     left = MAX_BYTES - len(_body({**found, **dict.fromkeys(_LARGE_PARTS)}))
@@ -113,7 +113,7 @@ def _body(value: Any) -> bytes:
 
 
 def diff_plan(against: str, old_kv: str, plan: object) -> bytes | list[dict[str, str]]:
-    """Return the body of a response with the changes from a version's spec to a plan, or the errors of the plan."""
+    """Return the body of a response with the changes from a version's spec to a plan, or the plan's errors."""
     compilation = _compile(plan)
     if compilation.spec is None:
         return _errors(compilation)
@@ -127,7 +127,7 @@ def diff_versions(against: str, old_kv: str, new_kv: str) -> bytes:
 
 
 def diff_kv(old_kv: str, new_kv: str) -> SpecDiff:
-    """Return the changes from one spec to another, or the first of them if they are too large."""
+    """Return the changes from one spec to another, or only the first ones if there are too many."""
     return diff_specs(decode(old_kv), decode(new_kv)).bounded(_DIFF_BYTES)
 
 
@@ -143,21 +143,21 @@ def draw(spec_kv: str) -> str | None:
 
 
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
-    """Compile the text of a plan for the editor; return diagnostics with lines and columns, and the compiled spec.
+    """Compile a plan's text for the editor. Return diagnostics with lines and columns, and the compiled spec.
 
-    ``diff`` is a SpecDiff: the changes from the spec ``against_kv``.
+    ``diff`` is a SpecDiff with the changes from the spec ``against_kv``.
     """
     try:
         plan = parse_plan(text)
     except PlanSyntaxError as error:
         return {"ok": False, "diagnostics": [_syntax_diagnostic(error)]}
     compilation = _compile(plan, target)
-    answer = {"ok": compilation.ok, "diagnostics": _locate_diagnostics(text.decode(), compilation.diagnostics)}
+    found = {"ok": compilation.ok, "diagnostics": _locate_diagnostics(text.decode(), compilation.diagnostics)}
     if compilation.spec is not None:
-        answer |= _compilation_json(compilation, compilation.spec)
+        found |= _compilation_json(compilation, compilation.spec)
         if against_kv is not None:
-            answer["diff"] = diff_specs(decode(against_kv), compilation.spec).bounded(_DIFF_BYTES)
-    return answer
+            found["diff"] = diff_specs(decode(against_kv), compilation.spec).bounded(_DIFF_BYTES)
+    return found
 
 
 def _compilation_json(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
@@ -186,17 +186,17 @@ def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[
 
 
 def page_body(journal: str, index: str, lane: str, **options: Any) -> bytes:
-    """Return the body of a response with a page of a journal. Raises as ``read_page`` does."""
+    """Return the body of a response with a page of a journal. Raises the errors of ``read_page``."""
     return _body(read_page(journal, index, lane, **options))
 
 
 def compare_body(result_a: Mapping[str, Any], result_b: Mapping[str, Any], **options: Any) -> bytes:
-    """Return the body of a response that says how the results of two replays differ."""
+    """Return the body of a response that describes how the results of two replays differ."""
     return _body(compare(result_a, result_b, **options))
 
 
 def read_page(journal: str, index: str, lane: str, **options: Any) -> dict[str, Any]:
-    """Return a page of a journal. Raises FileNotFoundError without its index, and StaleIndex."""
+    """Return a page of a journal. Raises FileNotFoundError if its index is missing, and StaleIndex."""
     with JournalIndex.open(Path(journal), Path(index)) as opened:
         return journal_page(opened, lane, **options)
 
@@ -210,7 +210,7 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
         check_runtime_config, diff_configurations, read_page, page_body,
     )
 }  # fmt: skip
-"""The functions by their names, with which they are called in the child process."""
+"""The functions by name. The child process finds a function by its name."""
 
 READS_FILES = frozenset({read_around_in, read_page, page_body})
 """The functions whose work does not depend on the size of their arguments."""
@@ -218,14 +218,14 @@ READS_FILES = frozenset({read_around_in, read_page, page_body})
 EXPECTED: Mapping[str, type[Exception]] = {
     error.__qualname__: error for error in (strict_json.MalformedJson, PlanSyntaxError, StaleIndex, FileNotFoundError)
 }
-"""The errors that the caller of a computation expects. Any other error is a fault of the program."""
+"""The errors that callers of a computation expect, by name. Any other error is a bug."""
 
 HEAD = struct.Struct(">Q?")
-"""What precedes each message between the two processes: the number of its bytes, and whether it is the last one."""
+"""The header of each message between the two processes: its size in bytes, and whether it is the last message."""
 
 
-class Answer(NamedTuple):
-    """The outcome of a computation: its result, an expected error by name and attributes, or what went wrong."""
+class Outcome(NamedTuple):
+    """The outcome of a computation: its result, an expected error (name, arguments, attributes), or a failure."""
 
     result: Any = None
     error: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None

@@ -1,4 +1,4 @@
-"""How services are told where to compute: in this process, or in the lane of the request that they work for."""
+"""The ``compute`` argument of services: it runs a computation in this process or in the compute process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 
 
 class Compute(Protocol):
-    """Calls one of ``byteor_cloud.computing.computations`` and returns its result. Raises what the function raises.
+    """Calls one of ``byteor_cloud.computing.computations`` and returns its result. Raises the function's errors.
 
-    In an API process the call may wait for other requests, so it must come before a transaction begins.
+    In an API process the call may wait for other requests, so it must come before a transaction starts.
     """
 
     def __call__[**A, R](self, function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:
-        """Call ``function`` with the arguments."""
+        """Call ``function`` with the arguments and return its result."""
 
 
 def here[**A, R](function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:
-    """Compute in this process: in a worker, a command or a test."""
+    """Compute in this process. For workers, commands and tests."""
     return function(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The checks of a new runtime configuration, and the hash that identifies it. Pure: no Django."""
+"""The checks of a new runtime configuration, and the hash that identifies it. Does not use Django."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt
 def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
     """Return an error for each text in the configuration that looks like a private key or one of our credentials."""
     found: list[FieldError] = []
-    # Keep the path of each container, so that a JSON pointer is only built where a secret is found.
+    # Keep the path of each container, so that a JSON Pointer is built only where a secret is found.
     waiting: list[tuple[Any, _Path]] = [({pointer[1:]: value}, None)]
     while waiting and len(found) <= MAX_FIELD_ERRORS:
         container, path = waiting.pop()
@@ -66,7 +66,7 @@ def _stage_errors(stages: Mapping[str, str], stage_config: Mapping[str, Any]) ->
 
 
 def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]:
-    """Return the errors of an allowlist, which would otherwise only be found when a replay refuses everything."""
+    """Return the errors of an allowlist. Otherwise they would go unnoticed until a replay denies every side effect."""
     if not isinstance(entries, list):
         return [FieldError(pointer, "invalid", "Must be a list.")]
     errors = []
@@ -79,7 +79,7 @@ def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]
 
 
 class ConfigWarning(NamedTuple):
-    """Something in a configuration that is permitted and probably not meant. The fields are those of an error."""
+    """Something in a configuration that is valid but probably a mistake. It has the fields of an error."""
 
     code: str
     pointer: str
@@ -87,7 +87,7 @@ class ConfigWarning(NamedTuple):
 
 
 def find_warnings(stages: Iterable[tuple[str, str]], stage_config: Mapping[str, Any]) -> list[ConfigWarning]:
-    """Return a warning for each of the first stages that the configuration leaves without parameters."""
+    """Return warnings for stages that the configuration leaves without parameters, at most ``MAX_FIELD_ERRORS``."""
     found = stages_without_parameters(stages, stage_config)[:MAX_FIELD_ERRORS]
     return [
         ConfigWarning(
@@ -100,7 +100,7 @@ def find_warnings(stages: Iterable[tuple[str, str]], stage_config: Mapping[str, 
 
 
 class CheckedConfiguration(NamedTuple):
-    """The outcome of a check: ``detail`` and ``errors`` say what is wrong; without them, the rest is filled."""
+    """The outcome of a check: either ``detail`` and ``errors`` describe what is wrong, or the other fields are set."""
 
     detail: str | None
     errors: list[FieldError]
@@ -109,7 +109,7 @@ class CheckedConfiguration(NamedTuple):
 
 
 def check_runtime_config(stages: Mapping[str, str], spec_hash: str, config: RuntimeConfig) -> CheckedConfiguration:
-    """Check the configuration of a version, whose ``stages`` are given as ops by id, and hash it."""
+    """Check and hash a configuration of a version, whose ``stages`` are its ops by stage id."""
     errors = [
         *_stage_errors(stages, config.stage_config),
         *_find_secrets(config.stage_config, "/stage_config"),

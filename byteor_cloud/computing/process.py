@@ -1,9 +1,9 @@
-"""The child process that computes for one API process, without Django, secrets, database and sockets.
+"""The compute process of an API process: a child without Django, secrets, database connections and network.
 
-``python -m byteor_cloud.computing.process PARENT TURN SECONDS CAPTURES`` answers the requests on its standard input,
-which is a socket, one after the other. ``PARENT`` is the id of the process that started it, ``TURN`` the file of the
-host's turn, and ``CAPTURES`` the only folder that it can read. The kernel ends the process if one request takes more
-than ``SECONDS`` of processor time.
+``python -m byteor_cloud.computing.process PARENT TURN SECONDS CAPTURES`` handles the requests on its standard input,
+which is a socket, one after the other. ``PARENT`` is the id of the process that started it, ``TURN`` the lock file of
+the host's compute turn, and ``CAPTURES`` the only data folder that it can read. The kernel kills the process if one
+request takes more than ``SECONDS`` of processor time.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ import traceback
 from pathlib import Path
 
 from byteor_cloud.captures import host_share, sealing
-from byteor_cloud.computing.computations import COMPUTATIONS, EXPECTED, HEAD, Answer, installed_ops
+from byteor_cloud.computing.computations import COMPUTATIONS, EXPECTED, HEAD, Outcome, installed_ops
 
-_MOST_USES = 2_000  # after which the process is replaced, and so is what it leaked
-_MOST_KIB = sealing.MEMORY_BYTES // 1024 // 2  # of memory beyond the start, which Python seldom returns to the system
+# The process is replaced after this many requests, or when its peak memory has grown by this much since its start.
+_MAX_USES = 2_000
+_MAX_KIB = sealing.MEMORY_BYTES // 1024 // 2
 
 
 def main() -> None:
-    """Answer requests until the parent closes the socket."""
-    host_share.end_with_parent(int(sys.argv[1]))
+    """Handle requests until the parent closes the socket."""
+    host_share.exit_with_parent(int(sys.argv[1]))
     host_share.lower_priority()
     turn, seconds = host_share.Turn(Path(sys.argv[2])), int(sys.argv[3])
-    # What an op of a package reads or prints must not mix with the messages.
+    # Ops of installed packages may read or print, which must not interfere with the messages.
     parent = socket.socket(fileno=os.dup(0))
-    parent.setblocking(True)  # gevent made it otherwise
+    parent.setblocking(True)  # gevent made it non-blocking
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
@@ -43,9 +44,9 @@ def main() -> None:
     while request := _receive(parent):
         with turn.held():
             _limit_time(seconds)
-            message = _answer(request)
+            message = _handle(request)
         uses += 1
-        is_last = uses >= _MOST_USES or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > idle_kib + _MOST_KIB
+        is_last = uses >= _MAX_USES or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > idle_kib + _MAX_KIB
         parent.sendall(HEAD.pack(len(message), is_last) + message)
 
 
@@ -56,17 +57,17 @@ def _limit_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _answer(request: bytes) -> bytes:
+def _handle(request: bytes) -> bytes:
     try:
         name, args, kwargs = pickle.loads(request)  # noqa: S301  the parent wrote it
-        return pickle.dumps(Answer(result=COMPUTATIONS[name](*args, **kwargs)), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(Outcome(result=COMPUTATIONS[name](*args, **kwargs)), pickle.HIGHEST_PROTOCOL)
     except MemoryError:
-        answer = Answer(needs_more_memory=True)
+        outcome = Outcome(needs_more_memory=True)
     except tuple(EXPECTED.values()) as error:
-        answer = Answer(error=(type(error).__qualname__, error.args, vars(error)))
-    except Exception:  # a fault of the program, which the parent logs
-        answer = Answer(crash=traceback.format_exc())
-    return pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+        outcome = Outcome(error=(type(error).__qualname__, error.args, vars(error)))
+    except Exception:  # a bug, which the parent logs
+        outcome = Outcome(crash=traceback.format_exc())
+    return pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
 
 
 def _receive(parent: socket.socket) -> bytes | None:

@@ -12,14 +12,14 @@ from byteor_cloud.errors import unresponsive_database_error
 
 
 class _Waiting[Item, Result]:
-    """An item that was submitted, and its result once there is one."""
+    """An item that was submitted, and later its result."""
 
     def __init__(self, key: Hashable, item: Item) -> None:
         self.key, self.item = key, item
         self.done = False
         self.result: Result | None = None
         self.error: BaseException | None = None
-        # The submitter blocks on this lock until its result is there or it becomes the leader.
+        # The submitter blocks on this lock until it has its result or becomes the leader.
         self.turn = threading.Lock()
         self.turn.acquire()
 
@@ -27,15 +27,15 @@ class _Waiting[Item, Result]:
 class Combiner[Item, Result]:
     """Collects items that threads or greenlets submit concurrently, and calls ``work`` on batches of them.
 
-    There is no background thread. One caller is the leader: it calls ``work`` for all items that wait, and then makes
-    the first caller that came in the meantime the leader. A caller that is alone handles its own item at once.
+    There is no background thread. One caller is the leader: it calls ``work`` with all waiting items, and then makes
+    the first caller that arrived in the meantime the leader. A caller that finds no leader handles its item itself.
 
-    Before it takes a batch, the leader lets those run who are ready to. In an event loop these are the requests that
-    have arrived already, and they join the batch: it becomes twice as large, and a second leader at the same time
-    would only make it smaller (measured in ``docs/scale.md``).
+    Before it collects a batch, the leader lets ready greenlets run first. In an event loop, these are the requests that
+    have already arrived, and they join the batch. This doubles the size of batches, while a second concurrent leader
+    would only make them smaller (measured in ``docs/scale.md``).
 
-    A batch ends at its leader's deadline. Then all callers that wait fail as well: they need the same database, and one
-    batch after the other would keep them waiting far beyond their own deadlines.
+    A batch fails at its leader's deadline. All waiting callers then fail as well: they need the same database, and
+    trying one batch after the other would keep them waiting far beyond their own deadlines.
     """
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:

@@ -1,12 +1,12 @@
 """The deadline of a request: the seconds for which it may wait, in total, for the database and for other requests.
 
-A server whose processes are stopped keeps its connections open and sends nothing, so that only a time limit reveals it.
-A limit for each wait would add up over the many waits of a request. So all waits of a request share one allowance. The
-time of a slow client, of a poll that waits on purpose and of computing does not count.
+A database server whose processes are stopped keeps its connections open and sends nothing, so only a time limit reveals
+it. Separate limits for the many waits of a request would add up, so all of them share one allowance. Time spent on a
+slow client, in a long poll, or on computing does not count.
 
-PostgreSQL itself cancels a statement after ``database.connections.TIMEOUTS``, shortly before the deadline. So a server
-that is alive reports a slow statement and keeps its connection; only one that hangs, or a request with several slow
-statements, reaches the deadline.
+PostgreSQL itself cancels a statement after ``database.connections.TIMEOUTS``, shortly before the deadline. A live
+server therefore reports a slow statement, and the connection survives. Only a server that hangs, or a request with
+several slow statements, reaches the deadline.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_S = 8.0
-# A database that works needs less. Whoever acts for others gets at least this, and so does a request whose body has
-# arrived, even if the wait for its turn has used up its own allowance.
+# A working database needs less. The leader of a batch gets at least this time, and so does a request whose body has
+# arrived, even if waiting for a slot has used up its allowance.
 LEAST_S = 1.0
 
 
 class _Allowance:
-    """The seconds that are left."""
+    """The remaining seconds."""
 
     __slots__ = ("clock", "left_s")
 
@@ -36,7 +36,7 @@ _allowance: ContextVar[_Allowance | None] = ContextVar("allowance", default=None
 
 @contextmanager
 def limited(seconds: float, *, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """Limit the time that the waits of this thread or greenlet take inside the block, in total."""
+    """Limit the total seconds for which this thread or greenlet waits inside the block."""
     token = _allowance.set(_Allowance(seconds, clock))
     try:
         yield
@@ -46,7 +46,7 @@ def limited(seconds: float, *, clock: Callable[[], float] = time.monotonic) -> I
 
 @contextmanager
 def waiting() -> Iterator[float | None]:
-    """Count the time that the block takes. Yields the seconds that it may take, or None if there is no limit."""
+    """Subtract the time of the block from the allowance. Yields the remaining seconds, or None if there is no limit."""
     allowance = _allowance.get()
     if allowance is None:
         yield None

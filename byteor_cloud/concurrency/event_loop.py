@@ -1,8 +1,8 @@
 """Turns in the event loop of an API process, so that no caller computes for long while others wait.
 
-gevent switches to another greenlet only when the present one waits. Two kinds of work therefore wait for turns:
-requests that arrived before the response to the last one of their connection was sent, and the steps of ordinary
-requests between their waits for the database. Heartbeats, probes and the reading of new requests need no turns.
+gevent switches to another greenlet only when the current one waits. Two kinds of work therefore wait for turns:
+requests that arrive before the previous response on their connection was sent, and the steps of ordinary requests
+between their waits for the database. Heartbeats, probes and the reading of new requests need no turns.
 
 In a process without an event loop (a worker, a command, a test) nothing waits.
 """
@@ -20,21 +20,21 @@ import gevent
 from gevent.event import Event
 from gevent.monkey import is_module_patched
 
-# How long a request computes before it lets others compute.
+# The seconds for which a request may compute before it lets others compute.
 STEP_S = 0.003
 
 
 class Turns:
-    """Turns for work that is ready. The owner who has used the least time goes first.
+    """Turns for work that is ready. The owner that has used the least time goes first.
 
-    The work of one owner is done in order of arrival. Each iteration of the event loop looks for what has arrived on
-    all connections. In each iteration, turns begin for at most ``BUDGET_S`` in total. After that comes a rest of
-    ``rest`` times the time that they took.
+    The work of one owner is done in order of arrival. Each iteration of the event loop checks all connections for new
+    data. In one iteration, turns start for at most ``BUDGET_S`` seconds in total. Then no turn starts for ``rest``
+    times the time that they took.
     """
 
     BUDGET_S = 0.001
-    _NEXT_ITERATION_S = 1e-6  # the shortest sleep after which the event loop has looked for new events
-    _HALVED_EVERY_S = 1.0  # so that what an owner used long ago does not count
+    _NEXT_ITERATION_S = 1e-6  # the shortest sleep during which the event loop checks for new events
+    _HALVED_EVERY_S = 1.0  # used times are halved at this interval, so that old ones lose their weight
 
     def __init__(self, *, rest: float = 0.0) -> None:
         self._waiting: dict[str, deque[Event]] = {}
@@ -44,7 +44,7 @@ class Turns:
         self._is_giving = False
 
     def wait(self, owner: str) -> None:
-        """Wait for a turn, at least for one iteration."""
+        """Wait for a turn, for at least one iteration of the event loop."""
         turn = Event()
         self._waiting.setdefault(owner, deque()).append(turn)
         if not self._is_giving:
@@ -60,7 +60,7 @@ class Turns:
             while self._waiting and now < began + self.BUDGET_S:
                 owner = min(self._waiting, key=lambda each: self._used_s.get(each, 0.0))
                 self._take_first(owner).set()
-                gevent.sleep(0)  # the work goes on until it waits for something
+                gevent.sleep(0)  # the work continues until it waits for something
                 ended = time.monotonic()
                 self._used_s[owner] = self._used_s.get(owner, 0.0) + ended - now
                 now = ended
@@ -86,7 +86,7 @@ class _Steps:
     def __init__(self) -> None:
         self.turns = Turns()
         self.count = 0
-        self.began = 0.0  # when the present step began
+        self.began = 0.0  # when the current step started
 
 
 _steps = _Steps()
@@ -95,14 +95,14 @@ _owner: ContextVar[str | None] = ContextVar("owner", default=None)
 
 @contextmanager
 def computing_for(owner: str) -> Iterator[None]:
-    """Let the greenlet take turns with others inside the block, as work of ``owner``."""
+    """Let the greenlet take turns with others inside the block, on behalf of ``owner``."""
     if not is_module_patched("threading"):
         yield
         return
     token = _owner.set(owner)
     _steps.count += 1
     try:
-        go_on()
+        resume()
         yield
     finally:
         _steps.count -= 1
@@ -110,13 +110,13 @@ def computing_for(owner: str) -> Iterator[None]:
 
 
 def set_owner(owner: str) -> None:
-    """Count the work of this greenlet for another owner from now on, if it takes turns."""
+    """Count the greenlet's further work for another owner, if it takes turns."""
     if _owner.get() is not None:
         _owner.set(owner)
 
 
-def go_on() -> None:
-    """Wait for a turn after the greenlet has waited for something else, unless nobody else computes."""
+def resume() -> None:
+    """Wait for a turn to continue computing after a wait, unless no other greenlet computes."""
     owner = _owner.get()
     if owner is not None:
         if _steps.count > 1:
@@ -125,7 +125,7 @@ def go_on() -> None:
 
 
 def pause() -> None:
-    """Let others compute if this greenlet has computed for a while. Call this often in long computations."""
+    """Let others compute if this greenlet has computed for ``STEP_S``. Call this often in long computations."""
     owner = _owner.get()
     if owner is not None and time.monotonic() > _steps.began + STEP_S:
         _steps.turns.wait(owner)
@@ -133,7 +133,7 @@ def pause() -> None:
 
 
 class Pausing[T](list[T]):
-    """A list that pauses between its items while somebody computes with them."""
+    """A list whose iteration lets other greenlets compute between items."""
 
     @override
     def __iter__(self) -> Iterator[T]:
@@ -141,7 +141,7 @@ class Pausing[T](list[T]):
 
 
 def pausing[T](items: Iterable[T]) -> Iterator[T]:
-    """Yield the items, and pause between them."""
+    """Yield the items, and let other greenlets compute in between."""
     for item in items:
         pause()
         yield item

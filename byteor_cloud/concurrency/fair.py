@@ -1,4 +1,4 @@
-"""Slots that organizations share fairly: a free slot goes to whoever holds the fewest, not to who asks the most."""
+"""Slots that organizations share fairly: a free slot goes to the organization with the fewest, not to the busiest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from byteor_cloud.errors import Unavailable
 
 
 class Holder(NamedTuple):
-    """Who a slot counts for: an organization, the people or the keys in it, and the caller."""
+    """Whom a slot counts for: an organization, its people or its keys (``group``), and the caller."""
 
     organization: str
     group: str
@@ -18,7 +18,7 @@ class Holder(NamedTuple):
 
 
 class _Waiter:
-    """A thread or greenlet that waits for a slot: it blocks on the lock until it gets one or is refused."""
+    """A thread or greenlet that waits for a slot. It blocks on the lock ``turn`` until it gets one or is refused."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
@@ -28,32 +28,32 @@ class _Waiter:
 
 
 class FairSlots:
-    """A number of slots. Those who wait for one take turns by organization, then by group, then by caller.
+    """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization holds at most half of them.
+    An organization holds at most half of the slots.
 
-    A caller who acts in many organizations counts in each of them with all the slots that they hold, so that further
-    organizations get them no further slots. Among equals, whoever was served longest ago is next. The requests of one
-    caller are served in order of arrival.
+    A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
+    organizations does not yield more slots. Among equals, the one that was served longest ago is next. The requests of
+    one caller are served in order of arrival.
     """
 
     def __init__(self, count: int, *, waiting: int) -> None:
         self._free = count
-        self._most_held = max(1, count // 2)  # by one organization, so that a slot is soon free for another
-        self._most_waiting = waiting
+        self._max_held = max(1, count // 2)  # by one organization, so that a slot soon becomes free for another one
+        self._max_waiting = waiting
         self._held: Counter[str | tuple[str, ...]] = Counter()
         self._queues: dict[Holder, deque[_Waiter]] = {}
         self._waiting: Counter[str] = Counter()  # by organization
-        # The number of the latest turn of each organization, group and caller that may get another one soon.
+        # The number of the latest turn of each recently served organization, group and caller.
         self._served: dict[str | tuple[str, ...], int] = {}
         self._turn = 0
         self._lock = threading.Lock()
 
     def take(self, holder: Holder, *, timeout_s: float, is_first: bool = False) -> None:
-        """Take a slot, or wait for one. With ``is_first``, go before the caller's other requests.
+        """Take a slot, or wait for one. With ``is_first``, wait at the head of the caller's requests.
 
-        Raises Unavailable after ``timeout_s`` seconds, or when too many wait and most of them belong to this
-        organization.
+        Raises Unavailable after ``timeout_s`` seconds, or if too many requests wait and this organization has most of
+        them.
         """
         with self._lock:
             if self._free > 0 and self._may_get(holder):
@@ -61,11 +61,11 @@ class FairSlots:
                 return
             waiter = _Waiter(holder)
             self._enter(waiter, is_first=is_first)
-            if self._waiting.total() > self._most_waiting:
+            if self._waiting.total() > self._max_waiting:
                 self._refuse_newest()
         try:
             waiter.turn.acquire(timeout=max(0.0, timeout_s))
-        except BaseException:  # the greenlet ends
+        except BaseException:  # the greenlet was killed
             with self._lock:
                 self._leave(waiter)
                 if waiter.has_slot:
@@ -78,19 +78,19 @@ class FairSlots:
         raise Unavailable("Too many requests are in progress. Try again later.", retry_after=5)
 
     def give_back(self, holder: Holder) -> None:
-        """Free a slot that counts for ``holder``. The next one who waits gets it."""
+        """Free a slot that counts for ``holder``. The next waiting request gets it."""
         with self._lock:
             self._free_slot(holder)
 
     def move(self, old: Holder, new: Holder) -> None:
-        """Count a slot that is held by ``old`` for ``new`` from now on."""
+        """Count a slot for ``new`` that counted for ``old``."""
         with self._lock:
-            self._forget(old)
+            self._uncount(old)
             self._held.update(_names(new))
             self._serve_next()
 
     def _free_slot(self, holder: Holder) -> None:
-        self._forget(holder)
+        self._uncount(holder)
         self._free += 1
         self._serve_next()
 
@@ -104,16 +104,16 @@ class FairSlots:
             waiter.turn.release()
 
     def _may_get(self, holder: Holder) -> bool:
-        return self._held[holder.organization] < self._most_held
+        return self._held[holder.organization] < self._max_held
 
-    def _forget(self, holder: Holder) -> None:
+    def _uncount(self, holder: Holder) -> None:
         self._held.subtract(_names(holder))
         for name in _names(holder):
             if not self._held[name]:
                 del self._held[name]
 
     def _rank(self, holder: Holder) -> tuple[int, ...]:
-        """Return what decides who is next; the lowest wins."""
+        """Return the sort key of waiting holders. The lowest is served next."""
         organization, group, caller = _names(holder)
         return (
             max(self._held[organization], self._held[caller]),
@@ -131,7 +131,7 @@ class FairSlots:
         for name in _names(holder):
             self._served.pop(name, None)
             self._served[name] = self._turn
-        while len(self._served) > _REMEMBERED:  # whoever was served this long ago counts as never served
+        while len(self._served) > _MAX_SERVED:  # those served this long ago count as never served
             del self._served[next(iter(self._served))]
 
     def _enter(self, waiter: _Waiter, *, is_first: bool) -> None:
@@ -140,7 +140,7 @@ class FairSlots:
         self._waiting[waiter.holder.organization] += 1
 
     def _leave(self, waiter: _Waiter) -> None:
-        """Remove a waiter from its queue, unless it was removed when it was refused."""
+        """Remove a waiter from its queue, unless a refusal has already removed it."""
         queue = self._queues.get(waiter.holder, deque())
         if waiter not in queue:
             return
@@ -152,7 +152,7 @@ class FairSlots:
             del self._waiting[waiter.holder.organization]
 
     def _refuse_newest(self) -> None:
-        """Refuse the newest request of the caller who has the most waiting, in the organization with the most."""
+        """Refuse the newest request of the caller with the most waiting ones, in the organization with the most."""
         organization, _ = self._waiting.most_common(1)[0]
         queues = [queue for holder, queue in self._queues.items() if holder.organization == organization]
         waiter = max(queues, key=len)[-1]
@@ -160,9 +160,9 @@ class FairSlots:
         waiter.turn.release()
 
 
-_REMEMBERED = 10_000
+_MAX_SERVED = 10_000
 
 
 def _names(holder: Holder) -> tuple[str, tuple[str, str], tuple[str]]:
-    """Return the different names under which a holder's organization, group and caller are counted."""
+    """Return the keys under which a holder's organization, group and caller are counted."""
     return holder.organization, (holder.organization, holder.group), (holder.caller,)

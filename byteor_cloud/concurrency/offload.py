@@ -1,4 +1,4 @@
-"""Threads for waits for the disk, which would block the event loop of an API process."""
+"""Threads that wait for the disk, because such waits would block the event loop of an API process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DISK_THREADS = 8
 
 
 def run_in_disk_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
-    """Run a function that reads or writes files in another thread; the process serves other requests meanwhile.
+    """Run a function that reads or writes files in another thread, so that other requests continue in the meantime.
 
-    In a process without an event loop (a worker, a command, a test) this calls the function directly. The function must
-    not use the database, the network or locks, which belong to the event loop.
+    In a process without an event loop (a worker, a command, a test), call the function directly. The function must not
+    use the database, the network or locks, which belong to the event loop.
     """
     if not is_module_patched("threading"):
         return function(*args, **kwargs)
@@ -23,7 +23,7 @@ def run_in_disk_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs
     def run() -> tuple[R, None] | tuple[None, BaseException]:
         try:
             return function(*args, **kwargs), None
-        except BaseException as error:  # returned, because gevent would print the traceback of a raised one
+        except BaseException as error:  # returned, because gevent would print the traceback of a raised error
             return None, error
 
     result, error = _disk_threads().apply(run)
@@ -35,5 +35,5 @@ def run_in_disk_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs
 
 @cache
 def _disk_threads() -> ThreadPool:
-    """Make the pool at its first use, in the process that serves and not in the one that forks it."""
+    """Return the pool. It is created at its first use, in the process that serves and not in the parent that forks."""
     return ThreadPool(DISK_THREADS)

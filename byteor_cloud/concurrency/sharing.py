@@ -1,4 +1,4 @@
-"""Work that callers share if they ask for its result at the same time."""
+"""Sharing the result of a costly function among concurrent callers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 
 class Shared[T]:
-    """The result of a function that is costly to call, for any number of callers.
+    """The result of a costly function, shared by any number of callers.
 
-    One caller calls the function, and the others wait for the same result. It is kept for ``for_s`` seconds. An error
-    is shared in the same way: when a dependency fails, the callers must not try one after the other.
+    One caller calls the function, and the others wait for the same result, which is kept for ``for_s`` seconds. Errors
+    are shared as well, so that callers do not try one after the other when a dependency fails.
     """
 
     _result: T
@@ -23,7 +23,7 @@ class Shared[T]:
         self._until = float("-inf")
 
     def get(self) -> T:
-        """Return the result, or raise the error, of a call that ended at most ``for_s`` seconds ago."""
+        """Return the result, or raise the error, of a call that finished at most ``for_s`` seconds ago."""
         with self._lock:
             if time.monotonic() >= self._until:
                 self._call()
@@ -31,11 +31,11 @@ class Shared[T]:
             error = self._error
             if error is None:
                 return self._result
-        # Otherwise each caller would add its own frames to the one traceback.
+        # Each caller gets the error without a traceback, since all callers would add their frames to a shared one.
         raise error.with_traceback(None)
 
-    def forget(self) -> None:
-        """Make the next caller call the function again."""
+    def discard(self) -> None:
+        """Discard the result, so that the next caller calls the function again."""
         with self._lock:
             self._until = float("-inf")
 

@@ -1,7 +1,7 @@
-"""Queries of which only the values vary, compiled to SQL once instead of at each call.
+"""Queries in which only the values vary, compiled to SQL once instead of at each call.
 
-Every request of the API looks up its credential, its scope and its roles by key. Compiling such a query takes Django
-several times as long as PostgreSQL needs to answer it.
+Every request of the API looks up its credential, its scope and its roles by key. Django takes several times as long to
+compile such a query as PostgreSQL takes to run it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connection, connections
 from django.db.models import Model, QuerySet
 
-# Stand-ins for the values while the query is compiled: no query has these as constants of its own.
+# Placeholders for the values while the query is compiled. No query contains them as constants.
 _STAND_INS: dict[type, Callable[[int], Any]] = {
     UUID: lambda number: UUID(int=(0x5AFE << 112) + number),
     str: lambda number: f"\x01value {number}",
     datetime: lambda number: datetime(1, 1, 1, microsecond=number, tzinfo=UTC),
 }
-# All callers share a compiled query. If it contained an id, a time or a text of the first caller, the others would get
-# that caller's rows. So it may contain only constants that code contains, such as the names of states.
+# All callers share a compiled query. If it contained an id, a time or a text of the first caller, other callers would
+# get that caller's rows. It may therefore contain only constants that are written in code, such as statuses.
 _WORD = re.compile("[a-z_]{0,40}")
 _LARGEST_NUMBER = 99
 _VALUE_IN_SQL = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}|[0-9]{4}-[0-9]{2}-[0-9]{2}|\x01value ")
 
 
-def _is_of_code(constant: object) -> bool:
-    """Return whether a constant of a query looks like one that is written in the code, such as a status or a limit."""
+def _is_code_constant(constant: object) -> bool:
+    """Return whether a constant in a query looks like it is written in code, such as a status or a limit."""
     match constant:
         case None | bool() | Enum() | timedelta():
             return True
@@ -41,18 +41,18 @@ def _is_of_code(constant: object) -> bool:
         case str():
             return _WORD.fullmatch(constant) is not None
         case list() | tuple():
-            return all(_is_of_code(each) for each in constant)
+            return all(_is_code_constant(each) for each in constant)
     return False  # ids, times, JSON, bytes, fractions, and texts that contain a value
 
 
 class CompiledQuery[Row: Model]:
-    """A query that ``build`` makes from values of the types ``kinds``. It is compiled at the first call.
+    """A query that ``build`` creates from values of the types ``kinds``. It is compiled at the first call.
 
-    ``build`` may use a value only as a value in the SQL: what else depends on it would be fixed by the first call.
-    It must use each value, unless ``uses_all`` is false.
+    ``build`` may use a value only as a value in the SQL. Anything else that depended on it would be fixed at the first
+    call. It must use each value, unless ``uses_all`` is false.
 
-    A constant that looks like a value is refused when the query is compiled. Short lower-case words and small numbers
-    are not, because statuses and ranks look like this.
+    Compilation fails if a constant looks like a value. Short lower-case words and small numbers are allowed, because
+    statuses and ranks look like them.
     """
 
     def __init__(self, build: Callable[..., QuerySet[Row, Any]], *kinds: type, uses_all: bool = True) -> None:
@@ -69,7 +69,7 @@ class CompiledQuery[Row: Model]:
         return list(QuerySet(model, query=bound))  # type: ignore[arg-type]  # see _Bound
 
     def tuples(self, *values: Any) -> list[tuple[Any, ...]]:
-        """Run the query with ``values``, and return its columns as the database has them."""
+        """Run the query with ``values``, and return its rows as tuples of database values."""
         _, _, sql, slots = self._once()
         if not sql:
             return []
@@ -100,7 +100,7 @@ class CompiledQuery[Row: Model]:
         slots = [(next((n for n in numbers if self._stand_ins[n] == param), None), param) for param in params]
         if self._uses_all and not {number for number, _ in slots}.issuperset(numbers):
             raise TypeError("the query does not use each of its values")
-        if _VALUE_IN_SQL.search(sql) or not all(_is_of_code(param) for number, param in slots if number is None):
+        if _VALUE_IN_SQL.search(sql) or not all(_is_code_constant(param) for number, param in slots if number is None):
             raise TypeError("the query would keep a value of the first call")
         return queryset.model, compiler, sql, slots
 
@@ -110,13 +110,13 @@ def _filled(slots: list[Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class _Bound:
-    """The compiled query with its values, in the place of the ``Query`` that a QuerySet would compile."""
+    """A compiled query with its values. A QuerySet uses it instead of a ``Query`` that it would have to compile."""
 
     def __init__(self, compiler: Any, sql: str, params: tuple[Any, ...]) -> None:
         self._compiler, self._sql, self._params = compiler, sql, params
 
     def get_compiler(self, using: str) -> Any:
-        """Return a compiler that has its SQL already."""
+        """Return a compiler whose SQL is already known."""
         compiler = copy(self._compiler)
         compiler.connection = connections[using]
         compiler.as_sql = lambda: (self._sql, self._params)

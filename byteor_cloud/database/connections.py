@@ -1,4 +1,4 @@
-"""The pooled database connections of a process, with their timeouts and a check that they still work."""
+"""A process's pooled database connections, with their timeouts and a check that they still work."""
 
 from __future__ import annotations
 
@@ -24,57 +24,56 @@ from psycopg_pool import ConnectionPool
 
 from byteor_cloud.concurrency import deadline, event_loop
 
-# A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
+# A worker has a thread for each slot (``jobs.SLOTS``), and three to fetch jobs, send heartbeats and maintain the queue.
 WORKER_THREADS = 23
-# Use the original poll instead of gevent's: it never waits here, so it needs no event loop and is ten times as fast.
+# The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
 _poll = get_original("select", "poll")
-# The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
+# The environment variable with the kind of the process (a key of TIMEOUTS). It is set before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
-_NAME = b"frequent"  # of a FrequentStatement on its connections
-# Beside its pool an API process has a connection for notifications (``byteor_cloud.database.notices``), one for looking
-# up agent keys, and two for heartbeats.
+_NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
+# In addition to its pool, an API process has one connection for notifications (``byteor_cloud.database.notices``), one
+# to look up agent keys, and two for heartbeats.
 API_CONNECTIONS = 4
 WORKER_CONNECTIONS = 1  # for notifications of new jobs
-CONNECT_S = 5  # how long a new connection may take
-# Connections are reserved for this many commands that may run beside the server.
+CONNECT_S = 5  # the timeout for a new connection
+# The number of commands that may run at the same time as the server, and the connections reserved for each of them.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
 
 class Timeouts(NamedTuple):
-    """The seconds after which the database ends a statement, a wait for a lock, or an idle transaction."""
+    """The seconds after which the database cancels a statement, a wait for a lock, or an idle transaction."""
 
     statement_s: int
     lock_s: int
     idle_s: int
 
 
-# Commands (such as migrations) are not listed: a person watches them, so they have no timeouts. Those of the API are
-# shorter than ``deadline.REQUEST_S``, so that a server that is alive reports what takes too long.
+# Commands (such as migrations) have no timeouts, because a person watches them. The API's timeouts are shorter than
+# ``deadline.REQUEST_S``, so that a live server reports a slow statement before the deadline.
 TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
 
 
 class Unresponsive(psycopg.OperationalError):
-    """The server, or the pooler before it, did not respond before the deadline."""
+    """The server, or the pooler in front of it, did not respond before the deadline."""
 
     def __init__(self) -> None:
-        super().__init__("the database does not respond")
+        super().__init__("the database is not responding")
 
 
 class Connection(psycopg.Connection[Any]):
     """A connection that is closed when the server does not respond before the deadline.
 
-    It is closed without a word: asking the server to cancel or to roll back would only take another wait. The pool
-    opens a new one.
+    It is closed without a cancel request or a rollback, which would only be another wait. The pool opens a new one.
     """
 
     @override
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait for a response of the server, and then for a turn in the event loop.
+        """Wait for the server's response, and then for a turn in the event loop.
 
         Raises Unresponsive if there is no response before the deadline.
         """
         result = self._wait(gen, interval, timeout)
-        event_loop.go_on()
+        event_loop.resume()
         return result
 
     def _wait(self, gen: PQGen[RV], interval: float, timeout: float | None) -> RV:
@@ -93,19 +92,19 @@ class Connection(psycopg.Connection[Any]):
 
 
 def pool_size(threads: int) -> int:
-    """Return the number of connections that one process may open: a worker, or an API process with ``threads``."""
-    # Every thread needs a connection; psycopg's default of four makes eight busy threads fail.
+    """Return the size of a process's connection pool, for a worker or for an API process with ``threads`` threads."""
+    # Every thread needs a connection. With psycopg's default of four, eight busy threads would fail.
     return max(threads, WORKER_THREADS) + 2
 
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
-    """Return the number of connections that these processes, and a few commands beside them, may open in total."""
+    """Return the number of connections that these processes, and a few commands, may open in total."""
     own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
     return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
 
 
 def _timeout_options(timeouts: Timeouts | None) -> str:
-    """Return the timeouts as the connection parameter ``options``."""
+    """Return the timeouts as the value of the connection parameter ``options``."""
     if timeouts is None:
         return ""
     return (
@@ -117,7 +116,7 @@ def _timeout_options(timeouts: Timeouts | None) -> str:
 def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """Return Django's ``DATABASES`` entry for the database at ``url``.
 
-    ``options`` in the URL come after the process's timeouts, so they take precedence.
+    ``options`` in the URL follow the process's timeouts, so they take precedence.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
@@ -126,7 +125,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     if server_options:
         options["options"] = server_options
     return {
-        # Do not use django-prometheus's engine: with pooled connections it adds a cursor wrapper at every request.
+        # Not django-prometheus's engine, which would wrap the cursors of pooled connections again at every request.
         "ENGINE": "byteor_cloud.database.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
@@ -137,7 +136,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": pool_size(threads),
-                # Limits for outages: the time that a request waits, and the pool's longest pause between attempts.
+                # During outages: the seconds that a request waits, and the pool's longest pause between attempts.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,
@@ -150,9 +149,9 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def direct_connection() -> Connection:
-    """Open a connection that no pooler shares, as LISTEN and session locks need it. The caller closes it.
+    """Open a connection that bypasses the pooler, for LISTEN and session locks. The caller closes it.
 
-    The kernel ends it when the server does not acknowledge for two seconds.
+    The kernel closes it if the server does not acknowledge data for two seconds.
     """
     network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
     url = settings.CONFIG.database_direct_url
@@ -166,9 +165,10 @@ def direct_connection() -> Connection:
 
 
 def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run a statement that PostgreSQL plans once per connection, and return its rows. For the most frequent ones.
+    """Run a prepared statement, which PostgreSQL plans only once per connection. Return its rows.
 
-    Django's cursors put the parameters into the text, so that each execution would be planned again.
+    Use it for the most frequent statements. Django's cursors insert the parameters into the text, so that PostgreSQL
+    plans each execution again.
     """
     connection.ensure_connection()
     session: Any = connection.connection
@@ -181,10 +181,10 @@ def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, .
 
 
 class FrequentStatement:
-    """A statement with one text parameter, prepared on connections of its own.
+    """A statement with one text parameter, prepared on its own connections.
 
-    It takes a third of the processor time of ``run_prepared``: the pool and psycopg's cursors cost more than a short
-    statement. It has as many connections as there were callers at once. When the database is down, it fails at once.
+    It takes a third of the processor time of ``run_prepared``, since the pool and psycopg's cursors cost more than a
+    short statement. It opens one connection per concurrent caller. If the database is down, it fails immediately.
     """
 
     def __init__(self, statement: str) -> None:
@@ -198,7 +198,7 @@ class FrequentStatement:
             self._idle.pop().close()
 
     def run(self, parameter: str) -> list[tuple[Any, ...]]:
-        """Return the rows once they are committed. Inside a transaction the statement runs in that transaction."""
+        """Run and commit the statement, and return its rows. Inside a transaction, it becomes part of it."""
         if connection.in_atomic_block:
             return run_prepared(self._statement, [parameter])
         if connection.queries_logged:
@@ -208,7 +208,7 @@ class FrequentStatement:
             try:
                 session.pgconn.send_query_prepared(_NAME, [parameter.encode()])
                 [result] = _results(session.pgconn)
-            except BaseException:  # also when a greenlet is killed: the statement may still be running
+            except BaseException:  # includes a killed greenlet: the statement may still be running
                 session.close()
                 raise
             self._idle.append(session)
@@ -240,12 +240,12 @@ def _connect() -> Connection:
     with deadline.waiting() as left_s:
         if left_s is not None:
             patience_s = min(left_s, float(parameters["connect_timeout"]))
-            parameters["connect_timeout"] = max(1, math.ceil(patience_s))  # 0 would be no limit
+            parameters["connect_timeout"] = max(1, math.ceil(patience_s))  # 0 would mean no limit
         return Connection.connect(autocommit=True, **parameters)
 
 
 def _results(pgconn: PGconn) -> list[PGresult]:
-    """Wait for all results of what was sent. Raises the first error, which may be that of the commit."""
+    """Wait for all results of the sent command. Raises the first error, which may be an error of the commit."""
     while pgconn.flush():
         _wait_for_server(pgconn, select.POLLOUT)
     results: list[PGresult] = []
@@ -269,7 +269,7 @@ def _wait_for_server(pgconn: PGconn, event: int) -> None:
 
 
 def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> bool:
-    """Wait until a file is ready; return whether it is. ``select.select`` fails with more than a thousand files."""
+    """Wait until a file is ready. Returns False on timeout. ``select.select`` fails with more than a thousand files."""
     poller = select.poll()
     poller.register(fileno, event)
     return bool(poller.poll(None if seconds is None else seconds * 1000))
@@ -279,29 +279,29 @@ def ensure_alive(session: psycopg.Connection[Any]) -> None:
     """Raise OperationalError if the server has closed the idle connection. This needs no round trip to the server."""
     poller = _poll()
     poller.register(session.fileno(), select.POLLIN)
-    if not poller.poll(0):  # a server sends nothing on an idle connection until it closes it
+    if not poller.poll(0):  # a server sends nothing on an idle connection before it closes it
         return
     try:
         ConnectionPool.check_connection(session)
     except psycopg.OperationalError:
-        # The pool's other connections are probably closed too. Checking all of them now avoids the pool's growing
-        # pauses between reconnections.
+        # The pool's other connections are probably closed as well. Checking all of them now avoids the pool's growing
+        # pauses between attempts to reconnect.
         pool = connections[DEFAULT_DB_ALIAS].pool  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
         pool.check()
         raise
 
 
 def release_connection() -> None:
-    """Return this thread's or greenlet's connection to the pool; call this before a long wait.
+    """Return this thread's or greenlet's connection to the pool. Call this before a long wait.
 
-    The next query takes a connection again. Inside a transaction this does nothing.
+    The next query takes a new connection. Inside a transaction, this does nothing.
     """
     if not connection.in_atomic_block:
         connection.close()
 
 
 class PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the stubs only
-    """Django's iteration over the rows of a query. While they become objects, others may compute."""
+    """Django's iteration over the rows of a query. Other requests may compute while rows become model instances."""
 
     @override
     def __iter__(self) -> Iterator[Any]:
@@ -309,7 +309,7 @@ class PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the st
 
 
 def pause_between_rows[Q: QuerySet[Any, Any]](queryset: Q) -> Q:
-    """Return the query with pauses between its rows, for pages of many rows with many columns."""
+    """Return the query with pauses between its rows, for pages with many rows and columns."""
     paused = queryset.all()
     if paused._iterable_class is ModelIterable:
         paused._iterable_class = PausingRows  # Django has no public name for it

@@ -1,4 +1,4 @@
-"""Deletion of many rows in batches, each in a transaction of its own."""
+"""Deletion of many rows in batches, each in a separate transaction."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ AT_ONCE = 1000
 
 
 def delete_in_batches(expired: QuerySet[Any]) -> int:
-    """Delete the rows of ``expired``, at most 1,000 in a transaction; return how many were deleted."""
+    """Delete the rows of ``expired`` in transactions of at most 1,000 rows. Return the number of deleted rows."""
     removed = 0
     while keys := list(expired.order_by("pk").values_list("pk", flat=True)[:AT_ONCE]):
-        # The whole condition is applied again: a row may have come into use after its key was read.
+        # The whole condition is applied again, because a row may be in use again since its key was read.
         _, by_model = without_large(expired.filter(pk__in=keys)).delete()
         count = by_model.get(expired.model._meta.label, 0)
         if not count:  # all rows of this batch are in use again

@@ -1,16 +1,16 @@
 """The embedded database: a PostgreSQL server from a Python package, shared by all commands with the same data folder.
 
-Files below the data folder::
+Files in the data folder::
 
     postgres/            or a link to /var/lib/byteor-cloud/NAME, see `embedded_files.find_home`
         data/            the database cluster, owned by the account that the server runs as
-        socket/          mode 0700; or a link to a short folder under /tmp, see `embedded_files.find_socket_folder`
+        socket/          mode 0700; or a link to a short folder in /tmp, see `embedded_files.find_socket_folder`
         server.log       the running server's log; server.log.old is the previous server's
         start.lock       locked exclusively while a command checks, starts or stops the server
-        users.lock       share-locked by each command that uses the server; the last command stops the server
+        users.lock       locked (shared) by each command that uses the server; the last one stops the server
         server.lock      held by the server's processes; if it is free, none of them is alive
 
-The locks are taken with flock(), so the kernel releases them however a process ends, and no process id is trusted.
+The locks use flock(), which the kernel releases however a process dies. This avoids relying on process ids.
 """
 
 import fcntl
@@ -44,10 +44,10 @@ from byteor_cloud.database.embedded_files import (
 
 _NAME = "byteor_cloud"  # the name of the database and of its superuser
 
-# Messages of a server that starts, recovers or stops. They describe its state, not an error.
+# Messages of a server that is starting, recovering or stopping. They report its state, not an error.
 _STATE_MESSAGES = ("the database system is ", "terminating connection due to ")
 _START_SECONDS = 120.0  # recovery after a crash may replay 1 GB of write-ahead log
-_STARTS = 3  # attempts to start the server, which may be killed while it starts
+_STARTS = 3  # the number of attempts to start the server, which may be killed while it starts
 _STOP_SECONDS = 30.0
 _QUIT_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -58,10 +58,10 @@ _SETTINGS = {
     "max_connections": "100",
     "shared_buffers": "128MB",
     "fsync": "on",
-    "jit": "off",  # compiling a query takes longer than an API's short queries
+    "jit": "off",  # compiling a short query takes longer than running it
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Log starts, stops and crashes. Failed statements may contain private data, and their callers log them.
+    # Log starts, stops and crashes, but not failed statements: they may contain private data, and callers log them.
     "log_min_messages": "log",
     "log_checkpoints": "off",
 }
@@ -76,9 +76,9 @@ class EmbeddedPostgres:
         self._usage: int | None = None
 
     def acquire(self) -> str:
-        """Start the server if necessary and return the database's URL; call it again to restart a killed server.
+        """Start the server if necessary, and return the database's URL. Call it again to restart a killed server.
 
-        A child process that was forked without an exec keeps the server in use until it ends too.
+        A child process that was forked without an exec keeps the server in use until it exits as well.
         """
         with self._one_line_errors():
             home = self._home = find_home(self._data_dir)
@@ -93,7 +93,7 @@ class EmbeddedPostgres:
                     raise
 
     def release(self) -> None:
-        """End this use of the server, and stop the server if no other command uses it."""
+        """Stop using the server, and shut it down if no other command uses it."""
         if self._home is None:
             return
         with self._one_line_errors(), _locked(self._home / "start.lock"):
@@ -154,13 +154,13 @@ def _try_lock(path: Path) -> int | None:
 
 
 def _ensure_running(home: Path) -> str:
-    """Start the server if it does not run, wait until it answers, and return the database's URL."""
+    """Start the server if it is not running, wait until it responds, and return the database's URL."""
     account = find_account(home)
     folder = find_socket_folder(home, account)
     at = f"host={quote(str(folder), safe='')}&port={PORT}"
     deadline = time.monotonic() + _START_SECONDS
     starts = 0
-    last_error = "no answer"
+    last_error = "no response"
     while time.monotonic() < deadline:
         # A free lock means that no process of the server is alive, not even an orphaned backend.
         lock = _try_lock(home / "server.lock")
@@ -183,11 +183,11 @@ def _ensure_running(home: Path) -> str:
             time.sleep(_POLL_SECONDS)
         else:
             return f"postgresql://{_NAME}@/{_NAME}?{at}"
-    raise EmbeddedPostgresError(f"PostgreSQL in {home} did not answer within {_START_SECONDS:.0f} s: {last_error}")
+    raise EmbeddedPostgresError(f"PostgreSQL in {home} did not respond within {_START_SECONDS:.0f} s: {last_error}")
 
 
 def _is_temporary(error: psycopg.OperationalError) -> bool:
-    """Tell whether the server is only starting, recovering or stopping, and not, for example, out of disk space."""
+    """Return whether the server is only starting, recovering or stopping, and not, for example, out of disk space."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
     return "FATAL: " not in str(error) or any(message in str(error) for message in _STATE_MESSAGES)
@@ -200,7 +200,7 @@ def _ensure_database(maintenance_url: str) -> None:
 
 
 def _start(home: Path, account: Account, folder: Path, lock: int) -> None:
-    """Start the server. Its processes inherit `lock`, so the lock is held as long as one of them is alive."""
+    """Start the server. Its processes inherit `lock`, so it stays locked while any of them is alive."""
     programs = find_programs(account)
     data = home / "data"
     if os.geteuid() == 0:
@@ -226,21 +226,21 @@ def _start(home: Path, account: Account, folder: Path, lock: int) -> None:
     for name, value in _SETTINGS.items():
         arguments += ["-c", f"{name}={value}"]
     with log.open("wb") as output:
-        # The shell ends at once, so init adopts the server. It leaves no zombie here when another command stops it.
+        # The shell exits immediately, so init adopts the server, and no zombie is left when another command stops it.
         _run(["/bin/sh", "-c", '"$@" &', "sh", *arguments], account, output.fileno(), keep=lock)
 
 
 def _initialise(home: Path, account: Account, programs: Path) -> None:
-    """Create the cluster under a temporary name, and rename it when it is complete."""
+    """Create the cluster under a temporary name and rename it when it is complete."""
     unfinished = home / "data.new"
     if unfinished.exists():
         shutil.rmtree(unfinished)
     make_private(unfinished, account)
     with tempfile.TemporaryFile(dir=home) as output:
         arguments = [str(programs / "initdb"), "-D", str(unfinished), "-U", _NAME, "-E", "UTF8"]
-        # The operating system may lack the C library's UTF-8 locale; PostgreSQL's builtin one always exists.
+        # The operating system may lack the C library's UTF-8 locale. PostgreSQL's built-in one always exists.
         arguments += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        # Everybody with access to the socket's folder may connect, so the folder's mode protects the server.
+        # Everybody with access to the socket's folder may connect. The folder's mode protects the server.
         arguments += ["--auth-local=trust", "--auth-host=reject", "--no-instructions"]
         if _run(arguments, account, output.fileno()) != 0:
             output.seek(0)
@@ -251,7 +251,7 @@ def _initialise(home: Path, account: Account, programs: Path) -> None:
 
 
 def _remove_leftovers(data: Path, folder: Path) -> None:
-    """Remove files of a killed server. PostgreSQL would not start if another process now had the old process id."""
+    """Remove a killed server's files. PostgreSQL would not start if another process had the old server's id by now."""
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, IndexError):
         lines = pid_file.read_text().splitlines()
@@ -264,7 +264,7 @@ def _remove_leftovers(data: Path, folder: Path) -> None:
 
 
 def _stop(home: Path) -> None:
-    """Stop the server and wait for its last process to end. Committed data is safe even after SIGQUIT."""
+    """Stop the server and wait for its last process to exit. Committed data is safe even after SIGQUIT."""
     server_socket = find_socket_folder(home, find_account(home)) / SOCKET
     for number, timeout in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGQUIT, _QUIT_SECONDS)):
         deadline = time.monotonic() + timeout
@@ -274,9 +274,9 @@ def _stop(home: Path) -> None:
             if lock is not None:
                 os.close(lock)
                 return
-            # Only the main process listens, so an open socket proves that the process id in the file is valid.
+            # Only the main process listens, so a listening socket proves that the process id in the file is valid.
             if not is_sent and _is_listening(server_socket):
-                with suppress(FileNotFoundError, ProcessLookupError):  # the server is already ending
+                with suppress(FileNotFoundError, ProcessLookupError):  # the server is already stopping
                     os.kill(int((home / "data" / "postmaster.pid").read_text().partition("\n")[0]), number)
                 is_sent = True
             time.sleep(_POLL_SECONDS)
@@ -293,7 +293,7 @@ def _is_listening(path: Path) -> bool:
 
 
 def _run(arguments: list[str], account: Account, output: int, keep: int | None = None) -> int:
-    """Run a program as the account, in a new session that a terminal's Ctrl-C does not reach; return its exit code."""
+    """Run a program as the account and return its exit code. Its new session protects it from a terminal's Ctrl-C."""
     is_other = account.uid != os.geteuid()
     return subprocess.run(  # noqa: S603 - our own programs and paths
         arguments,
@@ -301,7 +301,7 @@ def _run(arguments: list[str], account: Account, output: int, keep: int | None =
         stdout=output,
         stderr=output,
         cwd="/",
-        env={"PATH": os.defpath, "LC_ALL": "C"},  # without the user's PG* variables, which belong to other servers
+        env={"PATH": os.defpath, "LC_ALL": "C"},  # without the user's PG* variables, which concern other servers
         user=account.uid if is_other else None,
         group=account.gid if is_other else None,
         extra_groups=() if is_other else None,

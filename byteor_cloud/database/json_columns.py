@@ -1,4 +1,4 @@
-"""JSON columns whose values have a type of their own in Python. Migrations describe them as plain JSON columns."""
+"""JSON columns whose values have a dedicated type in Python. Migrations describe them as plain JSON columns."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ else:  # Django's fields do not accept type arguments at run time
 
 
 class _TypedJSONField[T](_JSONField[T]):
-    """A JSON column whose value is converted by ``read``. The value of a single key is not converted.
+    """A JSON column whose values are converted by ``read``. If a query selects a single key, it is not converted.
 
-    ``encodes`` is the encoder of its values, for the database and for the console, which shows columns as JSON.
+    ``encodes`` is the JSON encoder of the values, for the database and for the console, which shows columns as JSON.
     """
 
     encodes: type[json.JSONEncoder]
@@ -35,12 +35,12 @@ class _TypedJSONField[T](_JSONField[T]):
         super().__init__(**{"encoder": self.encodes, **options})
 
     def read(self, text: str) -> Any:
-        """Return the value of the column from its text in the database."""
+        """Convert the column's text in the database to its value."""
         raise NotImplementedError
 
     @override
     def deconstruct(self) -> Any:
-        """Describe the field as a plain JSON column, so that a change of its type needs no migration."""
+        """Describe the field as a plain JSON column, so that changing its Python type needs no migration."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.JSONField", args, {key: kwargs[key] for key in kwargs if key != "encoder"}
 
@@ -74,7 +74,7 @@ class StoredField[T: Stored | None](_TypedJSONField[T]):
     encodes = _StoredEncoder
 
     def __init__(self, form: type[Stored] | None = None, **options: Any) -> None:
-        # ``form`` is None only in the copies that Django makes for migrations from what deconstruct() returns.
+        # ``form`` is None only in the copies that Django creates from the result of deconstruct().
         super().__init__(**options)
         self.form = form
 
@@ -91,7 +91,7 @@ class _JsonTextEncoder(json.JSONEncoder):
 
 
 class JsonTextField(_TypedJSONField[Any]):
-    """A JSON column that is read as JsonText, because its values are large. It can be set to any JSON value."""
+    """A JSON column that is read as JsonText because its values are large. It can be set to any JSON value."""
 
     encodes = _JsonTextEncoder
 

@@ -1,8 +1,8 @@
 """Columns that may be large, and queries of many rows that do not read them.
 
-A plan or a replay's result may have several MiB, so that a list of 200 rows would need a GiB if it read them all.
-A column of JSON, text or bytes without a maximum length counts as large, also one that is added later, unless its model
-names it in ``bounded_columns``.
+A plan or a replay's result may have several MiB, so a list of 200 rows would need a GiB if it read them all. Every
+column of JSON, text or bytes without a maximum length counts as large unless its model names it in
+``bounded_columns``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from django.db.models import BinaryField, F, Field, Func, JSONField, Model, Quer
 from byteor_cloud.database.connections import PausingRows
 
 MAX_LISTED_BYTES: Final = 4096
-# JSON is rendered as text to measure it. This first limit is for its compressed size, which PostgreSQL knows without
-# reading the value. JSON that is short as text can be a little longer in PostgreSQL's form.
+# Measuring JSON requires rendering it as text. This preliminary limit applies to its compressed size, which PostgreSQL
+# knows without reading the value. It is higher because short JSON may be a little longer in PostgreSQL's own format.
 _MAX_COMPRESSED_BYTES: Final = 2 * MAX_LISTED_BYTES
 
 
 class SmallValue(Func):
-    """The value of a column if it has at most ``MAX_LISTED_BYTES``, else null. The database decides."""
+    """An SQL expression: the value of a column if it has at most ``MAX_LISTED_BYTES`` bytes, otherwise null."""
 
     arity = 1
-    # PostgreSQL evaluates an expression with random() after sorting, and so only for the rows of the page.
+    # Because of random(), PostgreSQL evaluates the expression after sorting, so only for the rows of the page.
     _JSON = (
         "CASE WHEN random() < 0 THEN NULL"
         f" WHEN pg_column_size(%(expressions)s) > {_MAX_COMPRESSED_BYTES} THEN NULL"
@@ -41,7 +41,7 @@ class SmallValue(Func):
 
 @cache
 def large_columns(model: type[Model]) -> frozenset[str]:
-    """Return the names of the model's columns of JSON, text or bytes without a bound."""
+    """Return the names of the model's unbounded columns of JSON, text or bytes."""
     return _long_columns(model) - getattr(model, "bounded_columns", frozenset())
 
 
@@ -55,9 +55,9 @@ def _is_long(field: Field[Any, Any]) -> bool:
 
 
 def without_large[R: Model](queryset: QuerySet[R], shown: Collection[str] = ()) -> QuerySet[R]:
-    """Defer the long columns of all tables that the query selects, except those in ``shown`` that have a bound.
+    """Defer the long columns of all tables that the query selects, except the bounded ones in ``shown``.
 
-    ``shown`` contains field paths. A column that is read nevertheless costs a query for each row.
+    ``shown`` contains field paths. Reading a deferred column costs a query for each row.
     """
     deferred = [
         path + name
@@ -69,7 +69,7 @@ def without_large[R: Model](queryset: QuerySet[R], shown: Collection[str] = ()) 
 
 
 def with_small_values(queryset: QuerySet[Any], shown: Collection[str]) -> QuerySet[Any]:
-    """Read those large columns that are ``shown``, but only their small values. A large value is None in its row."""
+    """Read the large columns in ``shown``, but only their small values. Large values are None."""
     paths = sorted(
         path + name
         for path, model in _selected_tables(queryset)
@@ -84,7 +84,7 @@ def with_small_values(queryset: QuerySet[Any], shown: Collection[str]) -> QueryS
 
 
 def each_row[R: Model](queryset: QuerySet[R]) -> Iterator[R]:
-    """Yield the rows, each read by a query of its own, for work that needs large columns: one row is in memory."""
+    """Yield the rows, each read by a separate query, so that work on large columns has only one row in memory."""
     for pk in list(queryset.values_list("pk", flat=True)):
         row = queryset.filter(pk=pk).first()
         if row is not None:
@@ -92,7 +92,7 @@ def each_row[R: Model](queryset: QuerySet[R]) -> Iterator[R]:
 
 
 def _selected_tables(queryset: QuerySet[Any]) -> Iterator[tuple[str, type[Model]]]:
-    """Yield the model of each table that the query selects, with the prefix of its field paths."""
+    """Yield the model of each table that the query selects, and the prefix of its field paths."""
     related = queryset.query.select_related
     return _tables_below("", queryset.model, related if isinstance(related, dict) else {})
 
@@ -109,7 +109,7 @@ def _alias(path: str) -> str:
 
 @cache
 def _small_value_rows(paths: tuple[str, ...]) -> type[PausingRows]:
-    """Return the iteration that stores the small values in the attributes of their columns."""
+    """Return an iteration class that stores the small values in the attributes of their columns."""
 
     class SmallValueRows(PausingRows):
         @override

@@ -1,8 +1,8 @@
 """PostgreSQL's notifications, received on one connection of this process, for caches that must not become stale.
 
-A cache may be used only while ``is_current`` is true. Then everything that was committed more than ``LEASE_S`` ago has
-been delivered. The connection is asked every ``PING_S`` whether it still works, because a broken network may
-keep a dead connection open for minutes. Nothing tells what was missed in between, so that caches are emptied.
+A cache may be used only while ``is_current`` is true: notifications of everything that was committed more than
+``LEASE_S`` ago have then been delivered. The connection is tested every ``PING_S``, because a broken network may keep a
+dead connection open for minutes. After a gap, nothing shows which notifications were missed, so caches are emptied.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from byteor_cloud.concurrency import deadline
 from byteor_cloud.database.connections import direct_connection, wait_for
 
 LEASE_S, PING_S, RETRY_S = 0.9, 0.3, 0.2
-# A connection that does not respond for this long is replaced. That is longer than the lease, because a busy server
-# needs no new connections, after which all caches must be filled again.
+# A connection that does not respond for this long is replaced. This is longer than the lease, because a server that is
+# only busy would be loaded further by new connections and by the caches that are refilled after them.
 RESPONSE_S = 5.0
 logger = structlog.get_logger(__name__)
 
 
 class Notices:
-    """The subscriptions of a process, and the thread or greenlet that listens for them."""
+    """A process's subscriptions, and the thread or greenlet that listens for their notifications."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]] = direct_connection) -> None:
         self._connect = connect
@@ -48,11 +48,11 @@ class Notices:
         self._gap_handlers.append(handler)
 
     def is_current(self) -> bool:
-        """Return whether everything committed more than ``LEASE_S`` ago has been delivered."""
+        """Return whether notifications of all commits more than ``LEASE_S`` ago have been delivered."""
         return time.monotonic() < self._current_until
 
     def start(self) -> None:
-        """Listen in a thread of its own (in gunicorn's event loop, a greenlet) until ``stop``."""
+        """Listen in a separate thread (in gunicorn's event loop, a greenlet) until ``stop``."""
         self._stopping.clear()
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
         self._thread.start()
@@ -70,7 +70,7 @@ class Notices:
             try:
                 with self._connect() as session:
                     self._follow(session)
-            except (psycopg.Error, OSError, ValueError) as error:  # ValueError: the socket was closed meanwhile
+            except (psycopg.Error, OSError, ValueError) as error:  # ValueError: the socket has been closed
                 if not is_lost:
                     logger.warning("notices_lost", error=str(error).partition("\n")[0])
                 is_lost = True
@@ -87,7 +87,7 @@ class Notices:
         while not self._stopping.is_set():
             asked = time.monotonic()
             with deadline.limited(RESPONSE_S):
-                session.execute("SELECT 1")  # delivers notifications, too
+                session.execute("SELECT 1")  # this also delivers notifications
             self._current_until = asked + LEASE_S
             wait_for(session.fileno(), select.POLLIN, seconds=PING_S)
 

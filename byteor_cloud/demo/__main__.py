@@ -1,4 +1,4 @@
-"""``make run`` and ``make demo``: carry out the main job, and then serve if asked to."""
+"""``make run`` and ``make demo``: run the demo, and then keep serving if requested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from byteor_cloud.demo.main_job import Demo
-from byteor_cloud.demo.site import DemoError
+from byteor_cloud.demo.processes import DemoError
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def _data_dir(serve: bool) -> Iterator[Path]:
         yield Path(os.environ.get("BYTEOR_CLOUD_DATA_DIR") or "var").absolute()
         return
     scratch = Path(tempfile.mkdtemp(prefix="byteor-demo-"))
-    scratch.chmod(0o711)  # the embedded database may run as another account, which needs access
+    scratch.chmod(0o711)  # the embedded database may run under another account, which needs access
     try:
         yield scratch
     finally:
@@ -35,10 +35,15 @@ def _stop(number: int, frame: object) -> None:
 
 
 def main() -> int:
-    """Carry out the main job and return 0 if every step succeeded. With ``--serve``, then serve until stopped."""
-    parser = argparse.ArgumentParser(prog="byteor_cloud.demo", description=main.__doc__)
+    """Run the demo and return 0 if every step succeeded. With ``--serve``, keep serving until stopped."""
+    parser = argparse.ArgumentParser(
+        prog="byteor_cloud.demo",
+        description="Run the demo once through the public API. Exits with 0 if every step succeeded.",
+    )
     parser.add_argument(
-        "--serve", action="store_true", help="use the data folder instead of a temporary one, and serve until stopped"
+        "--serve",
+        action="store_true",
+        help="use the data folder instead of a temporary one, and keep serving until stopped",
     )
     serve = parser.parse_args().serve
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,7 +63,7 @@ def main() -> int:
                 demo.print_addresses()
                 print(f"Serving on {demo.base} until you press Ctrl-C.", flush=True)
                 demo.processes[0].wait()
-                raise DemoError(f"the server ended unexpectedly; see {demo.data_dir}/serve.log")
+                raise DemoError(f"the server exited unexpectedly; see {demo.data_dir}/serve.log")
         except DemoError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1

@@ -1,7 +1,7 @@
-"""The main job of the product, carried out once through the public API.
+"""The steps of the demo, from a new organization to a rollback, all through the public API with two exceptions.
 
-Only the first account (``manage.py bootstrap``) and the reviewer's token, which the reviewer creates in the console
-after signing in with a link, do not go through the API.
+``manage.py bootstrap`` creates the first account, and the reviewer creates a token in the console after signing in with
+a link.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from byteor_cloud.demo.site import ApiClient, DemoError, Site, print_step
+from byteor_cloud.demo.processes import ApiClient, DemoError, Processes, print_step
 
 AGENTS = ("edge-1", "edge-2")
 ADMIN, REVIEWER = "ada@example.com", "grace@example.com"
@@ -31,7 +31,7 @@ SAMPLE = [
 
 
 def plan(*stages: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan of the demo's pipeline, with these stages after the first."""
+    """Return the plan of the demo's pipeline with ``stages`` after its first stage."""
     return {
         "plan_v": 1,
         "name": "quotes",
@@ -44,15 +44,15 @@ def plan(*stages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Demo(Site):
-    """One run of the demo: the main job, and the people and agents that it needs."""
+class Demo(Processes):
+    """One run of the demo with its people and agents."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
         super().__init__(data_dir, environ)
         self.sign_in: dict[str, dict[str, str]] = {}
 
     def run_main_job(self) -> None:
-        """Carry out the main job and print a line for each step."""
+        """Carry out the steps and print a line for each."""
         org = self._create_organization()
         admin = ApiClient(self.base, self.sign_in[ADMIN]["token"])
         organization = f"/api/v1/orgs/{org}"
@@ -98,7 +98,7 @@ class Demo(Site):
             try:
                 created = self.manage("bootstrap", "--org", name, "--email", ADMIN)
             except DemoError as error:
-                if "exists already" not in str(error):
+                if "already exists" not in str(error):
                     raise
                 continue  # an earlier run in this data folder created it
             self.run_number = number
@@ -108,25 +108,25 @@ class Demo(Site):
         raise DemoError(f"{self.data_dir} already contains a thousand demo organizations")
 
     def _create_token(self, issued: Mapping[str, str]) -> str:
-        """Sign in with a link, as a person does, and create a user token in the console. Returns the token."""
+        """Sign in with a link and create a user token in the console, as a person would. Returns the token."""
         with requests.Session() as browser:
             browser.trust_env = False
 
             def send(method: str, url: str, form: Mapping[str, str] | None = None) -> requests.Response:
                 response = browser.request(method, url, data=form, timeout=30)
                 for cookie in browser.cookies:
-                    cookie.secure = False  # the demo uses http, also if PUBLIC_BASE_URL is an https URL
+                    cookie.secure = False  # the demo uses http even if PUBLIC_BASE_URL is an https URL
                 return response
 
             def fill_in(url: str, **values: str) -> str:
-                """Open the page, send its form, and return the page that follows. Raises DemoError."""
+                """Open a page, submit its form, and return the next page. Raises DemoError."""
                 hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', send("GET", url).text)
                 response = send("POST", url, {**dict(hidden), **values})
                 if not response.ok:
                     raise DemoError(f"POST {url.removeprefix(self.base)}: {response.status_code}")
                 return response.text
 
-            # The link may name another address of the server, such as PUBLIC_BASE_URL.
+            # The link may contain another address of the server, such as PUBLIC_BASE_URL.
             fill_in(self.base + issued["login_url"][issued["login_url"].index("/auth/link/") :])
             form = f"{self.base}/admin/tenancy/user/{issued['user_id']}/act/create_token/"
             created = re.search(r"bor_usr_\w+", fill_in(form, name="demo", expires_in_s="86400"))
@@ -138,12 +138,11 @@ class Demo(Site):
         """Start the agents that earlier runs enrolled, so that their organizations keep working."""
         self.folder.mkdir(exist_ok=True)
         for name in AGENTS:
-            # A folder of this run can only exist already if the database was removed since. The present database does
-            # not contain the folder's agent.
+            # If this run's folder already exists, it belongs to an agent of a database that was deleted.
             shutil.rmtree(self.state_folder(name), ignore_errors=True)
         folders = sorted(path.parent for path in self.folder.glob("*/agent.json"))
         for folder in folders:
-            # The variables replace the stored URL, because an earlier run may have served on another port.
+            # The variables override the stored URL, because an earlier run may have served on another port.
             variables = {
                 "BYTEOR_API_BASE_URL": self.base,
                 "BYTEOR_AGENT_ID": json.loads((folder / "agent.json").read_text())["agent_id"],
@@ -185,7 +184,7 @@ class Demo(Site):
             deployment_path, "the deployment", lambda d: d["status"] in {"active", "failed", "rolled_back"}
         )
         if active["status"] != "active":
-            raise DemoError(f"the deployment ended as {active['status']}: {active['detail']}")
+            raise DemoError(f"the deployment is {active['status']}: {active['detail']}")
         self._wait_for_agents(admin, path, active["bundle_hash"])
         print_step(
             "fetched, verified, activated", agents=active["progress"]["active"], bundle_hash=active["bundle_hash"]
@@ -198,7 +197,7 @@ class Demo(Site):
             running = [(agent["running"] or {}).get("bundle_hash") for agent in agents["results"]]
             return running == [bundle_hash] * len(AGENTS)
 
-        admin.wait(f"{path}/agents", "a heartbeat from every agent with the new bundle", all_run_it)
+        admin.wait(f"{path}/agents", "a heartbeat with the expected bundle from every agent", all_run_it)
 
     def _capture_and_replay(self, admin: ApiClient, path: str) -> None:
         state = str(self.state_folder(AGENTS[0]))
@@ -211,19 +210,20 @@ class Demo(Site):
         results = []
         for _ in range(2):
             replay = admin("POST", f"{artifact_path}/replay", {"mode": "dry_run"})
-            ended = admin.wait(f"{path}/replays/{replay['id']}", "the replay", lambda r: r["finished_at"] is not None)
-            if ended["status"] != "succeeded":
-                raise DemoError(f"the replay ended as {ended['status']}: {ended['error'] or ended['result']}")
-            results.append(ended["result"])
+            replay_path = f"{path}/replays/{replay['id']}"
+            finished = admin.wait(replay_path, "the replay", lambda r: r["finished_at"] is not None)
+            if finished["status"] != "succeeded":
+                raise DemoError(f"the replay is {finished['status']}: {finished['error'] or finished['result']}")
+            results.append(finished["result"])
         egress = results[0]["egress"]["quotes_out"]
         print_step("replayed twice with equal results", records=egress["records"], sha256=egress["sha256"])
         if results[0] != results[1]:
             raise DemoError("two replays of the same incident have different results")
 
     def print_addresses(self) -> None:
-        """Print the URLs and credentials to continue with."""
-        print(f"\n  Site      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
-        self.sign_in[REVIEWER] |= self.manage("sign_in_link", "--email", REVIEWER)  # the first link is used
+        """Print the URLs and credentials for further use."""
+        print(f"\n  Home      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
+        self.sign_in[REVIEWER] |= self.manage("sign_in_link", "--email", REVIEWER)  # the first link was used
         for email, issued in self.sign_in.items():
             print(f"\n  {email}\n    user token        {issued['token']}\n    one-time sign-in  {issued['login_url']}")
         print(f"\n  curl -H 'Authorization: Bearer {self.sign_in[ADMIN]['token']}' {self.base}/api/v1/me\n", flush=True)

@@ -1,9 +1,9 @@
-"""A short cut through gunicorn for the requests that agents send all the time.
+"""A shortcut through gunicorn for the requests that agents send continually.
 
-gunicorn needs more time for a heartbeat than the heartbeat itself: it parses any HTTP, and checks each response anew.
-Here one regular expression reads requests of one strict form, and a response is written at once. Every other request
-goes on to gunicorn with all its bytes. What is accepted here, gunicorn would read in the same way;
-``tests/server/test_agent_requests.py`` compares both.
+gunicorn takes more time for a heartbeat than the heartbeat itself: it parses all forms of HTTP and checks each
+response. Here, one regular expression parses requests of one strict form, and each response is written directly. All
+other requests are passed to gunicorn with all of their bytes. gunicorn would parse the requests that are accepted here
+in the same way: ``tests/server/test_agent_requests.py`` compares both.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _HEAD = re.compile(
 )
 _LENGTH = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _LONGEST_BODY = 99_999
-# These change how a request is framed, or what the client expects of the connection.
+# These change how a request is framed, or what the client expects from the connection.
 _UNUSUAL = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_TE", "HTTP_TRAILER", "HTTP_EXPECT", "HTTP_UPGRADE"})
 _BODILESS = frozenset({"204", "304"})
 
 
 class Plain(NamedTuple):
-    """A request of the strict form: its WSGI variables, the length of its body, and the bytes after its head."""
+    """A request of the strict form: its WSGI environment, the length of its body, and the bytes after its head."""
 
     environ: dict[str, Any]
     length: int
@@ -41,10 +41,10 @@ class Plain(NamedTuple):
 
 
 def read(data: bytes, base: Mapping[str, Any], scheme_headers: Mapping[str, str]) -> Plain | None:
-    """Return the request that begins with these bytes, or None if it is gunicorn's.
+    """Return the request that starts with these bytes, or None if gunicorn must handle it.
 
-    ``base`` are the variables that all requests of the connection have. ``scheme_headers`` are the variables, and their
-    values, by which a trusted proxy says that its client used TLS.
+    ``base`` has the WSGI variables that all requests of the connection share. ``scheme_headers`` has the variables, and
+    their values, with which a trusted proxy reports that its client used TLS.
     """
     match = _HEAD.match(data)
     if match is None:
@@ -56,16 +56,16 @@ def read(data: bytes, base: Mapping[str, Any], scheme_headers: Mapping[str, str]
         name, _, value = line.partition(":")
         environ[_variable(name)] = value.strip(" ")
     length = environ.get("CONTENT_LENGTH")
-    said = [environ[name] == value for name, value in scheme_headers.items() if name in environ]
+    uses_tls = [environ[name] == value for name, value in scheme_headers.items() if name in environ]
     if (
-        len(environ) != len(base) + len(lines)  # a field that occurs twice
+        len(environ) != len(base) + len(lines)  # a field occurs twice
         or not _UNUSUAL.isdisjoint(environ)
         or environ.get("HTTP_CONNECTION", "keep-alive").lower() != "keep-alive"
         or (length is not None and not _LENGTH.fullmatch(length))
-        or len(said) > 1
+        or len(uses_tls) > 1
     ):
         return None
-    environ["wsgi.url_scheme"] = "https" if any(said) else "http"
+    environ["wsgi.url_scheme"] = "https" if any(uses_tls) else "http"
     environ["REQUEST_METHOD"] = method.decode("ascii")
     environ["PATH_INFO"] = path.decode("ascii")
     environ["QUERY_STRING"] = query.decode("ascii")
@@ -79,7 +79,7 @@ def _variable(name: str) -> str:
 
 
 class ShortCut:
-    """Answers the requests of the strict form on one connection."""
+    """Handles the requests of the strict form on one connection."""
 
     def __init__(self, worker: Any, sock: Any, listener: Any, address: Any) -> None:
         self._worker, self._sock = worker, sock
@@ -100,7 +100,7 @@ class ShortCut:
         self._scheme_headers = {_variable(name): value for name, value in headers.items()}
 
     def serve(self, unreader: Any) -> bool:
-        """Answer requests until one is gunicorn's; its bytes stay in ``unreader``. Returns whether it was the end."""
+        """Handle requests until one is gunicorn's, which stays in ``unreader``. True if the worker stops before."""
         worker, sock = self._worker, self._sock
         while True:
             sock.let_others_run(has_more=unreader.buf.tell() > 0)
@@ -122,12 +122,12 @@ class ShortCut:
                 sock.is_handled = False
             if is_last:
                 return True
-            while body.read(_LONGEST_BODY):  # the next request begins after what was not read
+            while body.read(_LONGEST_BODY):  # skip the unread rest, after which the next request starts
                 pass
 
 
 def respond(application: Callable[..., Iterable[bytes]], environ: dict[str, Any], *, is_last: bool) -> bytes:
-    """Call the application and return the whole response. Raises ValueError if a header contains the end of a line."""
+    """Call the application and return the whole response. Raises ValueError if a header contains a line break."""
     lines: list[str] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
@@ -152,7 +152,7 @@ def respond(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]
         lines[-1] = f"Content-Length: {len(body)}"
     head = "\r\n".join(lines)
     if head.count("\r") + head.count("\n") != 2 * len(lines) - 2:
-        raise ValueError("a header contains the end of a line")
+        raise ValueError("a header contains a line break")
     return head.encode("latin-1") + b"\r\n\r\n" + body
 
 
@@ -162,20 +162,20 @@ def _date(second: int) -> str:
 
 
 class AgentsFirst(RequestParser):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's parser, which sees only the requests that the short cut leaves."""
+    """gunicorn's parser, which gets only the requests that the shortcut does not handle."""
 
     mesg: Any
 
     @override
     def __next__(self) -> Any:
-        """Return the next request that is gunicorn's."""
+        """Return the next request that gunicorn must handle."""
         if self.mesg is not None and (self.mesg.should_close() or not self.finish_body()):
             raise StopIteration
-        self.mesg = None  # only now does the next byte begin a request
+        self.mesg = None  # the body is finished, so the next byte starts a request
         if self.unreader.sock.short_cut.serve(self.unreader):
             raise StopIteration
         return super().__next__()
 
 
-# gunicorn's workers create their parser by this name.
+# gunicorn's workers create their parser through this name.
 http.get_parser = AgentsFirst

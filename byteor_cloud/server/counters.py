@@ -1,8 +1,8 @@
 """The counters and histograms of gunicorn's processes, in memory that all of them share.
 
-prometheus_client itself shares them in memory-mapped files, and a write to such a file ends the process with SIGBUS
-when the disk is full. This memory is mapped before gunicorn forks and has no file. Each process counts in a part of
-its own, so that no process waits for a lock that a killed process holds. A scrape sums over the parts.
+prometheus_client itself uses memory-mapped files, and writing to such a file kills the process with SIGBUS when the
+disk is full. This memory is mapped before gunicorn forks and has no file. Each process has its own part, so that no
+process waits for a lock that a killed process held. A scrape returns the sums over all parts.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ logger = structlog.get_logger(__name__)
 
 
 class ProcessCounters:
-    """The series of one process. Layout: the number of bytes in use, then length of key, key and value per series."""
+    """The series of one process. Layout: the number of used bytes, then the key's length, key and value of each."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
-        # An assignment writes all bytes of a value at once, so that another process never reads half of it.
+        # An assignment writes all bytes of a value in one step, so that another process never reads half of it.
         self._values = memory.cast("d")
         self._is_full = False
         self._indexes = dict(self._entries())
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
-        """Yield keys and values; another process may be adding to them."""
+        """Yield keys and values. The process that they belong to may be changing them."""
         for key, index in self._entries():
             yield key, self._values[index]
 
     def add(self, key: str, amount: float) -> None:
-        """Add to a series, which starts at 0. A new series is dropped when the part is full."""
+        """Add to a series, which starts at 0. If the part is full, new series are dropped."""
         index = self._index(key)
         if index is not None:
             self._values[index] += amount
@@ -55,7 +55,7 @@ class ProcessCounters:
             self._values[index] = value
 
     def get(self, key: str) -> float:
-        """Return a series' value; 0 when it is not there."""
+        """Return the value of a series, or 0 if it does not exist."""
         index = self._indexes.get(key)
         return 0.0 if index is None else self._values[index]
 
@@ -87,8 +87,8 @@ class ProcessCounters:
         self._memory[start : start + _NUMBER.size] = _NUMBER.pack(len(text))
         self._memory[start + _NUMBER.size : start + _NUMBER.size + len(text)] = text
         index = position // _VALUE_BYTES
-        self._values[index] = 0.0  # a process that was killed at this point may have left a value
-        # Written last, so that a reader, or the next process after a kill, sees the whole entry or none.
+        self._values[index] = 0.0  # a process that was killed here may have left another value
+        # Written last, so that readers, and the next process after a kill, see either the whole entry or none.
         self._memory[: _NUMBER.size] = _NUMBER.pack(end)
         self._indexes[key] = index
         return index
@@ -98,7 +98,7 @@ class SharedCounters(Collector):
     """The parts of all processes, and the sums over them. The first part belongs to the parent process."""
 
     def __init__(self, processes: int, part_bytes: int = PART_BYTES) -> None:
-        # At a reload the old and the new processes run at the same time.
+        # During a reload, the old and the new processes run at the same time.
         count = 1 + 2 * processes + 2
         whole = memoryview(mmap.mmap(-1, count * part_bytes))
         self._memories = [whole[at * part_bytes : (at + 1) * part_bytes] for at in range(count)]
@@ -106,18 +106,18 @@ class SharedCounters(Collector):
         self.use(0)
 
     def reserve_part(self) -> int | None:
-        """Reserve a part for a process that is about to be forked. It may contain counts of an ended process."""
+        """Reserve a part for a process that is about to be forked. It may contain counts of a process that exited."""
         return self._free.pop() if self._free else None
 
     def release_part(self, number: int | None) -> None:
-        """Release the part of a process that has ended. Its counts stay in the sums."""
+        """Release the part of a process that has exited. Its counts remain in the sums."""
         if number is not None:
             self._free.append(number)
 
     def use(self, number: int | None) -> None:
-        """Count in this part from now on. With None, count in private memory that no scrape of another process sees."""
-        # A new lock, because a thread of the parent may have held the old one at the fork. gevent's lock takes
-        # longer than an addition. No greenlet waits for anything while this one is held.
+        """Make this process count in the given part or, if None, in private memory that is not in others' scrapes."""
+        # A new lock, because a thread of the parent may have held the old one during the fork. It is the original lock,
+        # since gevent's takes longer than an addition, and no greenlet waits for anything while it is held.
         self._lock = get_original("threading", "Lock")()
         self._own = ProcessCounters(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
 
@@ -138,7 +138,7 @@ class SharedCounters(Collector):
 
     @override
     def collect(self) -> Iterable[Metric]:
-        """Return the sums over all processes, including those that have ended."""
+        """Return the sums over all processes, including those that have exited."""
         sums: dict[str, float] = defaultdict(float)
         for memory in self._memories:
             for key, value in ProcessCounters(memory):
@@ -155,7 +155,7 @@ class SharedCounters(Collector):
                 metric.add_sample(name, labels, value)
         for (family, labels_text), counts in buckets.items():
             labels, total = json.loads(labels_text), 0.0
-            for le in sorted(counts):  # processes count each bucket separately, but the format wants cumulative counts
+            for le in sorted(counts):  # processes count each bucket separately; the format requires cumulative counts
                 total += counts[le]
                 text = floatToGoString(le)  # type: ignore[no-untyped-call]  # untyped library
                 families[family].add_sample(f"{family}_bucket", {**labels, "le": text}, total)
@@ -164,8 +164,8 @@ class SharedCounters(Collector):
 
 
 def share_counters(processes: int) -> SharedCounters:
-    """Share all counters of this process with the processes that it forks. Call it before any counter is declared."""
-    global _shared  # noqa: PLW0603  gunicorn runs its settings again at a reload, and the counts must survive
+    """Share all counters of this process with the processes that it forks. Call this before a counter is declared."""
+    global _shared  # noqa: PLW0603  gunicorn executes its settings again at a reload, and the counts must survive
     if _shared is not None:
         return _shared
     shared = SharedCounters(processes)
@@ -209,5 +209,5 @@ _shared: SharedCounters | None = None
 
 
 def registry() -> CollectorRegistry:
-    """Return the registry to scrape: the shared one if counters are shared, else this process's own."""
+    """Return the registry to scrape: the shared one if counters are shared, otherwise this process's own."""
     return REGISTRY if _shared is None else _registry

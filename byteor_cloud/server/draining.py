@@ -1,4 +1,4 @@
-"""The end of an API process: whoever holds requests back is told to answer them."""
+"""The shutdown of an API process. Code that delays responses, such as long polls, is notified to send them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _is_draining = False
 
 
 def is_draining() -> bool:
-    """Return whether this process is ending."""
+    """Return whether this process is shutting down."""
     return _is_draining
 
 
 def on_drain(callback: Callable[[], None]) -> None:
-    """Have ``callback`` called once when this process begins to end."""
+    """Call ``callback`` once, when this process starts to shut down."""
     _callbacks.append(callback)
 
 
-def begin() -> None:
+def start() -> None:
     """Call the callbacks. Further calls do nothing."""
-    global _is_draining  # noqa: PLW0603  it describes the process
+    global _is_draining  # noqa: PLW0603  the state of the process
     if not _is_draining:
         _is_draining = True
         for callback in _callbacks:
@@ -28,6 +28,6 @@ def begin() -> None:
 
 
 def reset() -> None:
-    """Forget that the process began to end."""
-    global _is_draining  # noqa: PLW0603  it describes the process
+    """Reset the state to that of a process that is not shutting down. For tests."""
+    global _is_draining  # noqa: PLW0603  the state of the process
     _is_draining = False

@@ -1,8 +1,8 @@
 """gunicorn's worker class: an event loop in which a slow client costs only a file descriptor.
 
-A greenlet serves each connection. While it waits for the client it holds no thread and, thanks to
-``byteor_cloud.api.bodies``, no database connection. A client below the minimum rate is disconnected. A client that is
-never waited for, since its next bytes are there already, lets the other greenlets run in between.
+A greenlet serves each connection. While it waits for the client, it occupies no thread and, because of
+``byteor_cloud.api.bodies``, no database connection. Clients below the minimum rate are disconnected. For clients so
+fast that the server never waits for them, the greenlet pauses now and then to let others run.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
 ACCEPTED_PER_TURN = 32
 _PIECE = 16 * 1024
-# Of a body gunicorn asks for up to 1 MiB at once. Objects over 128 KiB get fresh pages from the kernel each time, which
-# takes longer than to copy and hash the bytes in them.
+# gunicorn requests up to 1 MiB of a body per call. For objects over 128 KiB, the kernel provides new memory pages each
+# time, which takes longer than copying and hashing the bytes.
 _RECEIVED_BYTES = 124 * 1024
 _LINGER_S = 2.0
 _LINGER_BYTES = 1024 * 1024
-# The size of the kernel's buffer for a client that does not read. By default the buffer grows to megabytes, and the
-# server would have to produce these megabytes for each of a thousand slow readers.
+# The size of the kernel's send buffer. By default it grows to several MiB, and the server would have to produce these
+# for each of a thousand slow readers.
 _SEND_BUFFER = 128 * 1024
-# After so many bytes, or pieces, that moved without a wait for the client, other greenlets run.
+# After this many bytes, or pieces, have been sent or received, other greenlets run.
 _BURST_BYTES = 1024 * 1024
 _BURST_PIECES = 64
-# gevent's own poll would wait for the event loop.
+# The original poll, since gevent's would wait for the event loop.
 _poll = get_original("select", "poll")
 
 
-# The rate limit bounds the requests of verified callers. Those of others take at most a quarter of the time.
+# Rate limits bound the requests of verified callers. Requests of other callers take at most a quarter of the time.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
 class WaitBudget:
-    """The time for which one client may keep the server waiting: ``PATIENCE_S``, and one second per 1,000 bytes.
+    """The time for which one client may keep the server waiting: ``PATIENCE_S``, plus one second per 1,000 bytes.
 
-    Only the time in which the server waits for the client counts, not the time in which the server works.
+    Only time in which the server waits for the client counts, not time in which the server works.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class WaitBudget:
         """The client's remaining seconds. Raises TimeoutError if none are left."""
         left = PATIENCE_S + self._moved / MIN_BYTES_PER_S - self._waited
         if left <= 0:
-            # With ECONNRESET gunicorn closes the connection without logging a traceback.
+            # For ECONNRESET, gunicorn closes the connection without logging a traceback.
             raise TimeoutError(errno.ECONNRESET, "The client is too slow.")
         return left
 
@@ -79,7 +79,7 @@ class WaitBudget:
 
 
 class PacedSocket:
-    """A client's socket that raises TimeoutError when the client is slower than its ``WaitBudget`` allows."""
+    """A client's socket that raises TimeoutError if the client is slower than its ``WaitBudget`` allows."""
 
     def __init__(self, sock: Any, *, keepalive_s: float, address: str = "") -> None:
         self._sock = sock
@@ -91,12 +91,12 @@ class PacedSocket:
         self._moved_bytes = self._moved_pieces = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
-        self._has_answered = False
+        self._has_responded = False  # since the last request
         self._reading = WaitBudget()
         self._writing = WaitBudget()
-        self._was_answered = self._was_refused = False
+        self._was_served = self._was_refused = False
         self.is_idle = True
-        self.is_handled = False  # whether the server works on a request of the client
+        self.is_handled = False  # whether the server is handling a request of the client
         self.short_cut: ShortCut | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -104,10 +104,10 @@ class PacedSocket:
         return getattr(self._sock, name)
 
     def recv(self, size: int) -> bytes:
-        """Receive at most ``size`` bytes. Raises TimeoutError when the client is too slow."""
-        if self._has_answered:
-            # These bytes belong to the next request, which may begin much later.
-            self._has_answered, self.is_idle = False, True
+        """Receive at most ``size`` bytes. Raises TimeoutError if the client is too slow."""
+        if self._has_responded:
+            # These bytes belong to the next request, which may start much later.
+            self._has_responded, self.is_idle = False, True
             self._reading = WaitBudget()
         self._sock.settimeout(max(self._keepalive_s, PATIENCE_S) if self.is_idle else self._reading.left_s)
         began = time.monotonic()
@@ -118,7 +118,7 @@ class PacedSocket:
             raise TimeoutError(errno.ECONNRESET, "The client is too slow.") from None
         except OSError:
             if self.is_hung_up:
-                return b""  # gunicorn takes this for a client that has closed the connection
+                return b""  # for gunicorn, this means that the client has closed the connection
             raise
         finally:
             self.is_waited_for = False
@@ -129,7 +129,7 @@ class PacedSocket:
         return data
 
     def _count(self, moved: int) -> None:
-        """Let other greenlets run now and then while the client is so fast that it is never waited for."""
+        """Let other greenlets run now and then, even if the client is so fast that the server never waits for it."""
         self._moved_bytes += moved
         self._moved_pieces += 1
         if self._moved_bytes >= _BURST_BYTES or self._moved_pieces >= _BURST_PIECES:
@@ -137,11 +137,11 @@ class PacedSocket:
             gevent.sleep(0)
 
     def let_others_run(self, *, has_more: bool) -> None:
-        """Call this between two requests. If the next one has arrived already, wait for this connection's turn.
+        """Wait for a turn if the client's next request has already arrived. Call this between two requests.
 
-        ``has_more`` says that bytes of the request were read already.
+        ``has_more`` states that bytes of the next request have already been read.
         """
-        if not self._has_answered:
+        if not self._has_responded:
             return
         self.quiet_since = time.monotonic()
         if has_more or self._is_readable():
@@ -155,19 +155,19 @@ class PacedSocket:
 
     @property
     def may_be_hung_up(self) -> bool:
-        """Whether the client waits for no response. It may still send the rest of a body that was refused."""
-        return self.is_idle or (self._was_answered and not self.is_handled)
+        """Whether the client is not waiting for a response. It may still be sending the rest of a refused body."""
+        return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:
-        """End the connection while the server waits for the client."""
+        """Close the connection while the server waits for the client."""
         self.is_hung_up = True
         with suppress(OSError):  # the client may have closed the connection already
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def linger(self) -> None:
-        """End the response, then read and discard for a moment what the client still sends.
+        """Finish the response, then read and discard for a moment what the client is still sending.
 
-        Closing a socket with unread bytes resets the connection, and the client may then lose the response.
+        Closing a socket with unread bytes resets the connection, and the client might lose the response.
         """
         deadline, bytes_left = time.monotonic() + _LINGER_S, _LINGER_BYTES
         with suppress(OSError):  # the client may have closed the connection
@@ -179,9 +179,9 @@ class PacedSocket:
                 bytes_left -= len(data)
 
     def sendall(self, data: bytes) -> None:
-        """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
-        if not self._has_answered:
-            self._has_answered, self._was_answered, self._writing = True, True, WaitBudget()
+        """Send all of ``data``. Raises TimeoutError if the client reads too slowly."""
+        if not self._has_responded:
+            self._has_responded, self._was_served, self._writing = True, True, WaitBudget()
             self._was_refused = data[9:10] == b"4"  # the status is in "HTTP/1.1 429 "
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
@@ -200,15 +200,15 @@ class PacedSocket:
 
 
 class BurstServer(StreamServer):  # type: ignore[misc]  # gevent ships no types
-    """gevent's server, but it accepts several connections in each turn of the event loop.
+    """gevent's server, but it accepts several connections in each iteration of the event loop.
 
-    gunicorn sets the number to one. In a burst of thousands of connections a client would then wait for as many turns.
+    gunicorn sets the number to one. In a burst of thousands of connections, clients would wait for as many iterations.
     """
 
     max_accept = property(lambda self: ACCEPTED_PER_TURN, lambda self, value: None)
 
 
-# gunicorn's worker creates its server by this name.
+# gunicorn's worker creates its server through this name.
 ggevent.StreamServer = BurstServer
 
 
@@ -216,7 +216,7 @@ _TYPES = {414: errors.UriTooLong.code, 431: errors.HeadersTooLarge.code, 500: "i
 
 
 def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> None:
-    """Answer malformed HTTP, or a request with too long a head, with a problem like the API's other errors.
+    """Respond to malformed HTTP, or to a request whose head is too long, with a problem like the API's other errors.
 
     The request could not be parsed, so the problem's ``instance`` is always ``/``.
     """
@@ -238,12 +238,12 @@ def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> No
     sock.linger()
 
 
-# gunicorn itself would answer with an HTML page.
+# gunicorn itself would respond with an HTML page.
 util.write_error = write_error
 
 
 class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's gevent worker with a minimum rate for clients. Its stop waits only for responses."""
+    """gunicorn's gevent worker with a minimum rate for clients. Its shutdown waits only for responses."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -271,15 +271,15 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
 
     @override
     def timeout_ctx(self) -> AbstractContextManager[None]:
-        """Return nothing that limits the wait for a request: ``PacedSocket`` does that already, without a timer."""
+        """Return a context without a timeout, since ``PacedSocket`` already limits the wait for a request."""
         return nullcontext()
 
     @override
     def notify(self) -> None:
-        """Tell the arbiter every second that this process is alive. While it stops, disconnect idle clients."""
+        """Report to the arbiter every second that this process is alive. During shutdown, disconnect idle clients."""
         super().notify()
         if not self.alive:
-            draining.begin()
+            draining.start()
             for client in self._clients:
                 if client.may_be_hung_up:
                     client.hang_up()

@@ -1,7 +1,7 @@
 """gunicorn's settings, which `manage.py serve` passes with `--config`.
 
-The address and the number of processes are on gunicorn's command line. Its log lines are formatted like the
-application's, because the application, and with it Django's LOGGING, is loaded before the first request.
+The address and the number of processes are on gunicorn's command line. gunicorn's log lines have the application's
+format, because the application, including Django's LOGGING, is loaded before the first request.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 from gevent import events, monkey
 
-# gevent would look for its plugins once per patched module, each time in the metadata of all installed packages. There
-# are none.
+# Otherwise gevent would search the metadata of all installed packages for plugins, once per patched module. None exist.
 events.notify_and_call_entry_points = events.notify
-# This must run before the application is imported: locks and sockets that exist earlier would block the event loop.
+# This must run before the application is imported, because locks and sockets that already exist block the event loop.
 monkey.patch_all()
 
 from byteor_cloud.config import load  # noqa: E402
@@ -24,45 +23,45 @@ from byteor_cloud.server import counters  # noqa: E402
 
 worker_class = "byteor_cloud.server.front_door.ConnectionWorker"
 preload_app = True  # one import for all processes
-control_socket_disable = True  # gunicorn would create the socket in the home folder
+control_socket_disable = True  # otherwise gunicorn would create a socket in the home folder
 loglevel = "warning"
-keepalive = 75  # longer than a load balancer's, so that the load balancer closes idle connections
+keepalive = 75  # longer than a load balancer's, so that idle connections are closed by the load balancer
 graceful_timeout = 20
 timeout = 120
 limit_request_line = 8190
 sendfile = False  # it would bypass the minimum rate of front_door.PacedSocket
 
-# Each waiting client costs a file descriptor. Allow as many as the system permits, except for a reserve of 256.
+# Each waiting client costs a file descriptor. Allow as many as the system permits, minus a reserve of 256.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 worker_connections = max(64, min(8192, _hard - 256))
 
 GC_THRESHOLDS = (2000, 4, 1)
 
-_shared = counters.share_counters(load(os.environ).api_processes)  # this must precede the application's first counter
+_shared = counters.share_counters(load(os.environ).api_processes)  # must precede the application's first counter
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Reserve shared memory for the counters of a new process, and keep what is loaded shared with it.
+    """Reserve shared memory for the counters of a new process, and let it share the memory of all loaded objects.
 
-    A garbage collection writes to every object that it visits, so that the system must copy the object's memory.
+    Without the freeze, a garbage collection would write to every loaded object, and the system would copy its memory.
     """
     worker.counters = _shared.reserve_part()
     gc.freeze()
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Make a new process count in its reserved memory, and collect garbage often and little at a time.
+    """Make a new process count in its reserved memory, and collect garbage in frequent small steps.
 
-    By default the garbage of about fifty large pages is collected at once, and all requests wait for up to 0.2 s. What
-    was loaded before the fork is not visited (``gc.freeze``), so a collection costs little more than it frees.
+    By default, the garbage of about fifty large pages is collected in one step, and all requests wait for up to 0.2 s.
+    Frequent collections are cheap, because they skip all objects that were loaded before the fork (``gc.freeze``).
     """
     _shared.use(worker.counters)
     gc.set_threshold(*GC_THRESHOLDS)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start to listen for notifications, without which the process caches nothing."""
+    """Start to listen for the notifications that caches depend on."""
     from byteor_cloud.database.notices import notices  # noqa: PLC0415  the application must be loaded first
 
     notices.start()

@@ -1,7 +1,7 @@
-"""The open connections of a process, and which of them are closed when there are almost as many as it may have.
+"""The open connections of a process, and the choice of those to close when it has almost as many as it may have.
 
-A connection costs a file descriptor while the server waits for its client. Without a bound, the silent connections of
-one address would keep everybody else out until they time out.
+A connection costs a file descriptor while the server waits for its client. Without this, idle connections from one
+address could keep everybody else out until they time out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
-# A caller keeps this many connections on which a credential was verified, however many others there are.
+# A caller keeps this many connections on which its credential was verified, however many other connections there are.
 KEPT_PER_CALLER = 64
 
 
 class Client(Protocol):
-    """A connection, as far as the choice depends on it."""
+    """The attributes of a connection that the choice depends on."""
 
     address: str
-    caller: str | None  # whose credential was verified on the connection
-    quiet_since: float  # when its last response ended, or it was opened, in seconds of ``time.monotonic``
-    is_waited_for: bool  # whether the server waits for the client to send or to read
+    caller: str | None  # the caller whose credential was verified on the connection
+    quiet_since: float  # when the last response ended or the connection was opened (``time.monotonic``)
+    is_waited_for: bool  # whether the server is waiting for the client to send or to read
     is_hung_up: bool
 
     def hang_up(self) -> None:
@@ -29,12 +29,12 @@ class Client(Protocol):
 
 
 class OpenConnections[C: Client]:
-    """The connections of a process, which may have at most ``most``."""
+    """The connections of a process that may have at most ``limit``."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        # Some connections are accepted before this object sees the first of them.
-        self._bound = most - max(most // 8, 32)
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # The margin is for connections that are accepted in one burst before ``add`` is called for the first of them.
+        self._bound = limit - max(limit // 8, 32)
         self._clients: set[C] = set()
         self._closing = 0
 
@@ -48,10 +48,10 @@ class OpenConnections[C: Client]:
         """Add a new connection, and close others if there are too many."""
         self._clients.add(client)
         if len(self._clients) - self._closing > self._bound:
-            self._close(max(1, self._most // 32))
+            self._close(max(1, self._limit // 32))
 
     def discard(self, client: C) -> None:
-        """Remove a connection that was closed."""
+        """Remove a connection that has been closed."""
         if client in self._clients:
             self._clients.discard(client)
             self._closing -= client.is_hung_up
@@ -63,10 +63,10 @@ class OpenConnections[C: Client]:
 
 
 def choose[C: Client](clients: list[C], count: int) -> list[C]:
-    """Return the ``count`` connections to close: those that have been quiet for longest, of the address with the most.
+    """Return up to ``count`` connections to close: the longest quiet ones of the addresses with the most connections.
 
-    A connection on which a credential was verified is never among them, unless its caller has ``KEPT_PER_CALLER``
-    newer ones. Neither is one whose client waits for the server.
+    Connections whose clients wait for the server are never closed. A connection on which a credential was verified is
+    closed only if its caller has ``KEPT_PER_CALLER`` newer ones.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)
@@ -89,20 +89,20 @@ def choose[C: Client](clients: list[C], count: int) -> list[C]:
 
 
 def note_caller(environ: Mapping[str, Any], caller: str) -> None:
-    """Note on the request's connection that a credential of ``caller`` was verified."""
+    """Record on the request's connection that a credential of ``caller`` was verified."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.caller = caller
 
 
 def note_address(environ: Mapping[str, Any], address: str) -> None:
-    """Note the address for which the connection counts, if the caller's proxies name another than the peer's."""
+    """Record the address that the connection counts for, if trusted proxies report another address than the peer's."""
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.address = address
 
 
 def address_of(environ: Mapping[str, Any]) -> str:
-    """Return the address for which the request's connection counts."""
+    """Return the address that the request's connection counts for."""
     connection = environ.get("gunicorn.socket")
     return str(environ.get("REMOTE_ADDR", "")) if connection is None else str(connection.address)

@@ -1,6 +1,6 @@
-"""The supervisor of `manage.py serve`: it keeps the child processes running and ends them when it ends.
+"""The supervisor of `manage.py serve`: it keeps the child processes running and stops them when it stops.
 
-Run as a script, this file arranges that the process ends with its parent, and then becomes the child's program.
+Run as a script, this file makes the process exit with its parent, and then executes the child's program.
 """
 
 import logging
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 
-# The delays before successive restarts of a child; the last one repeats.
+# The seconds before successive restarts of a child. The last delay repeats.
 _RESTART_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-_STEADY_SECONDS = 60.0  # after this run time the delays start again from the first
+_STEADY_SECONDS = 60.0  # if the child ran for this long, the delays start again from the first
 _STOP_SECONDS = 30.0
 _PROBE_SECONDS = 0.05
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -26,21 +26,21 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child(NamedTuple):
-    """A program to keep running. Without a ``ready_probe`` it counts as ready once it has started."""
+    """A program to keep running. Without a ``ready_probe``, it counts as ready when it has started."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     ready_probe: Callable[[], bool] | None = None
-    folder: str | None = None  # in which it starts, if not in that of this process
+    folder: str | None = None  # the working folder of the program; by default that of this process
 
 
 def run(children: Sequence[Child], on_ready: Callable[[], None]) -> int:
-    """Run the children until SIGTERM or SIGINT, and call ``on_ready`` once all of them are ready.
+    """Run the children until SIGTERM or SIGINT, and call ``on_ready`` when all of them are ready.
 
-    A child that ends is restarted with growing delays. At SIGTERM or SIGINT the children get SIGTERM; those that
+    A child that exits is restarted with growing delays. After SIGTERM or SIGINT, the children get SIGTERM. Those that
     still run after 30 s, or at a second signal, are killed. Returns 0, or 1 if a child had to be killed.
-    On Linux the children also get SIGTERM when this process is killed; on other systems they continue to run.
+    On Linux, the children also get SIGTERM when this process is killed. On other systems, they continue to run.
     Call this in the main thread, because it installs signal handlers.
     """
     supervised: list[_SupervisedChild] = []
@@ -70,7 +70,7 @@ class _SupervisedChild:
             env=self.child.env,
             cwd=self.child.folder,
             stdin=subprocess.DEVNULL,
-            process_group=0,  # so that Ctrl-C reaches only the supervisor, which then ends the children
+            process_group=0,  # so that Ctrl-C reaches only the supervisor, which then stops the children
         )
 
     @property
@@ -78,7 +78,7 @@ class _SupervisedChild:
         return self._process.poll() is None
 
     def update(self) -> None:
-        """Restart the child if it has ended and its delay is over; check whether it is ready."""
+        """Check whether the child is ready. If it has exited, restart it after a delay."""
         now = time.monotonic()
         if self.is_running:
             if not self.is_ready and self.child.ready_probe is not None:
@@ -89,10 +89,10 @@ class _SupervisedChild:
             delay = _RESTART_DELAYS[min(self._deaths, len(_RESTART_DELAYS) - 1)]
             self._deaths += 1
             self.restart_at = now + delay
-            # The child's own child processes must release its port.
+            # Stop the child's own child processes, which must release its port.
             self.signal(signal.SIGTERM, whole_group=True)
             _log.warning(
-                "%s ended unexpectedly (%s); restarting it in %g s",
+                "%s exited unexpectedly (%s); restarting it in %g s",
                 self.child.name,
                 _describe(self._process.returncode),
                 delay,
@@ -101,7 +101,7 @@ class _SupervisedChild:
             self._start()
 
     def signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
+        with suppress(ProcessLookupError, PermissionError):  # macOS raises PermissionError for a group of zombies
             if whole_group:
                 os.killpg(self._process.pid, number)
             else:
@@ -112,7 +112,7 @@ class _SupervisedChild:
 
 
 class _StopSignals:
-    """The number of stop signals so far, and a sleep that any signal ends."""
+    """The number of stop signals so far, and a sleep that any signal interrupts."""
 
     def __init__(self, wakeups: int) -> None:
         self.stops = 0
@@ -126,7 +126,7 @@ class _StopSignals:
 
 @contextmanager
 def _catch_signals() -> Iterator[_StopSignals]:
-    """Catch the stop signals and SIGCHLD, which ends a sleep when a child ends."""
+    """Catch the stop signals, and SIGCHLD, which interrupts a sleep when a child exits."""
     wakeups, wake = os.pipe()
     os.set_blocking(wake, False)
     before = {number: signal.signal(number, lambda *_: None) for number in (*_STOP_SIGNALS, signal.SIGCHLD)}
@@ -157,7 +157,7 @@ def _keep_running(supervised: Sequence[_SupervisedChild], on_ready: Callable[[],
 
 
 def _stop(supervised: Sequence[_SupervisedChild], received: _StopSignals) -> bool:
-    """End all children. Return False if one had to be killed."""
+    """Stop all children. Return False if one had to be killed."""
     for each in supervised:
         each.signal(signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
@@ -169,9 +169,9 @@ def _stop(supervised: Sequence[_SupervisedChild], received: _StopSignals) -> boo
     was_orderly = True
     for each in supervised:
         if each.is_running:
-            _log.error("%s did not end in time; killing it", each.child.name)
+            _log.error("%s did not stop in time; killing it", each.child.name)
             was_orderly = False
-        each.signal(signal.SIGKILL, whole_group=True)  # also its own child processes
+        each.signal(signal.SIGKILL, whole_group=True)  # including its own child processes
         each.wait()
     return was_orderly
 
@@ -181,9 +181,9 @@ def _describe(returncode: int) -> str:
 
 
 def _run_program(parent: int, argv: list[str]) -> None:
-    """Replace this process by the child's program, which gets SIGTERM when its parent dies.
+    """Replace this process with the child's program, which gets SIGTERM when its parent dies.
 
-    This runs in a separate program, because a process with threads cannot safely run Python code between fork and exec.
+    This is a separate program, because a process with threads cannot safely run Python code between fork and exec.
     """
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - only this script needs ctypes, not the supervisor

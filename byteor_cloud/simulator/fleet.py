@@ -1,4 +1,4 @@
-"""The agents' identities: enrolled through the API with one token, or read from the file of an earlier run."""
+"""The ids and keys of the simulated agents: enrolled through the API, or read from the file of an earlier run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .measured import Measured
 from .pool import Exchange, Pool
 from .wire import Response, write_request
 
-_AT_ONCE = 32
+_MAX_IN_FLIGHT = 32
 _TRIES = 10
 
 
 class SimulationError(Exception):
-    """A reason why the simulation cannot run, in one line."""
+    """The simulation cannot run. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Server:
         except ValueError:
             raise SimulationError(f"{url!r} is not a URL") from None
         if parts.scheme == "https":
-            raise SimulationError("the simulator speaks plain HTTP: give the server's own address behind the TLS proxy")
+            raise SimulationError("the simulator supports only plain HTTP: use the server's address behind the proxy")
         if parts.scheme != "http" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-            raise SimulationError(f"{url!r} must be like http://127.0.0.1:8080")
+            raise SimulationError(f"{url!r} must look like http://127.0.0.1:8080")
         return cls(parts.netloc, (parts.hostname, port or 80), parts.path.rstrip("/"))
 
 
@@ -54,7 +54,7 @@ class Fleet:
     agents: list[tuple[str, str]]
 
     def save(self, path: Path) -> None:
-        """Write a new file that only its owner may read. It holds the agents' keys."""
+        """Write the ids and keys to a new file that only its owner may read."""
         lines = [json.dumps({"interval_s": self.interval_s}), *(f"{agent_id} {key}" for agent_id, key in self.agents)]
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")
@@ -68,9 +68,9 @@ class Fleet:
             interval_s = float(json.loads(first)["interval_s"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             # The error's text could quote a key.
-            raise SimulationError(f"{path} is not a readable file of agents ({type(error).__name__})") from None
+            raise SimulationError(f"{path} is not a readable file of agents' keys ({type(error).__name__})") from None
         if len(agents) < count:
-            raise SimulationError(f"{path} has only {len(agents)} agents: give fewer --agents or another --keys")
+            raise SimulationError(f"{path} has only {len(agents)} agents: lower --agents or use another --keys file")
         return cls(interval_s, agents)
 
 
@@ -84,8 +84,8 @@ def enroll(
     measured: Measured,
     progress: Callable[[int], None],
 ) -> Fleet:
-    """Enroll ``count`` agents with one token through the API. Raises SimulationError if the server refuses."""
-    run = secrets.token_hex(4)  # names are unique in an environment, and another run may have used the same seed
+    """Enroll ``count`` agents with one token through the API. Raises SimulationError if the server rejects one."""
+    run = secrets.token_hex(4)  # agents' names must be unique in an environment, even if several runs use the same seed
     path = f"{server.prefix}{environment}/agents"
     agents: list[tuple[str, str] | None] = [None] * count
     interval_s = 0.0
@@ -97,9 +97,9 @@ def enroll(
         now = time.monotonic()
         todo += [number for at, number in later if at <= now]
         later = [(at, number) for at, number in later if at > now]
-        while todo and pool.in_flight < _AT_ONCE:
+        while todo and pool.in_flight < _MAX_IN_FLIGHT:
             number = todo.pop()
-            # After a lost response the name may be taken, so each attempt has another one.
+            # After a lost response the name may be in use already, so each attempt uses another one.
             name = f"sim-{run}-{number:06d}" + (f"-{tries[number]}" if tries[number] else "")
             body = json.dumps({"name": name, "hostname": f"{name}.simulated", "labels": {"simulated": run}}).encode()
             request = write_request("POST", path, host=server.host, token=token, body=body)
@@ -116,14 +116,14 @@ def enroll(
                 done += 1
             else:
                 tries[number] += 1
-                _check_repeatable(exchange, server, done, count, is_last=tries[number] >= _TRIES)
+                _check_retryable(exchange, server, done, count, is_last=tries[number] >= _TRIES)
                 later.append((time.monotonic() + (wait_s or 1.0) * (1 + secrets.randbelow(100) / 100), number))
         progress(done)
     return Fleet(interval_s, [agent for agent in agents if agent is not None])
 
 
-def _check_repeatable(exchange: Exchange, server: Server, done: int, count: int, *, is_last: bool) -> None:
-    """Raise SimulationError unless the enrollment may succeed when it is repeated."""
+def _check_retryable(exchange: Exchange, server: Server, done: int, count: int, *, is_last: bool) -> None:
+    """Raise SimulationError unless a retry of the enrollment may succeed."""
     response = exchange.response
     if response is None:
         if done == 0 or is_last:
@@ -131,7 +131,7 @@ def _check_repeatable(exchange: Exchange, server: Server, done: int, count: int,
         return
     if is_last or (response.status < 500 and response.status != 429):
         raise SimulationError(
-            f"the server refused an enrollment after {done} of {count} agents: {response.status} {_detail(response)}"
+            f"the server rejected an enrollment after {done} of {count} agents: {response.status} {_detail(response)}"
         )
 
 
@@ -139,11 +139,11 @@ def _detail(response: Response) -> str:
     try:
         return str(json.loads(response.body)["detail"])
     except (ValueError, KeyError, TypeError):
-        return "without an explanation"
+        return "no explanation"
 
 
 def documents_boot_id(pool: Pool, server: Server) -> bool:
-    """Whether the server's OpenAPI document has ``boot_id`` in heartbeats. Raises SimulationError if unreachable."""
+    """Return whether heartbeats have a ``boot_id`` in the server's OpenAPI document. Raises SimulationError."""
     extra = "Accept: application/vnd.oai.openapi+json\r\n"
     request = write_request("GET", f"{server.prefix}/api/schema", host=server.host, extra=extra)
     pool.submit(Exchange(0, request, time.monotonic()))

@@ -1,4 +1,4 @@
-"""What a run measured: counts by request and status, percentiles of times, and their presentation."""
+"""The measurements of a run: counts by request and status, percentiles of times, and their output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST_S = 1e-5
 
 
 class Histogram:
-    """Counts of durations in buckets of 2 %, so that a long run needs no more memory than a short one."""
+    """Counts of durations in buckets of 2 %, so that memory does not grow with the length of a run."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
@@ -26,11 +26,11 @@ class Histogram:
         self.longest_s = max(self.longest_s, seconds)
 
     def percentile_s(self, percent: float) -> float:
-        """Return the duration that this share of all durations does not exceed; 0 if there are none."""
-        wanted, seen = self._count * percent / 100, 0
+        """Return the given percentile of the durations; 0 if there are none."""
+        rank, seen = self._count * percent / 100, 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
-            if seen >= wanted:
+            if seen >= rank:
                 return min(self.longest_s, _LEAST_S * math.exp((bucket + 1) / _BUCKETS_PER_E))
         return 0.0
 
@@ -44,39 +44,39 @@ class Histogram:
 class Measured:
     """The counts and times of a run."""
 
-    answers: dict[str, Counter[int]] = field(default_factory=dict)
+    responses: dict[str, Counter[int]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     latency: Histogram = field(default_factory=Histogram)
     latency_by_kind: dict[str, Histogram] = field(default_factory=dict)
     lateness: Histogram = field(default_factory=Histogram)
-    """How long requests waited in this program: for a free connection, or for the program itself."""
+    """How long requests waited in the simulator: for a free connection, or because the simulator was busy."""
     busy: int = 0
-    """The number of 429 and 503 with ``Retry-After``, by which the server asks for patience."""
+    """The number of 429 and 503 responses with ``Retry-After``, which are expected under load."""
     errors: int = 0
-    """The number of all other refusals, and of requests without a response."""
+    """The number of other error responses, and of requests without a response."""
 
     def count(self, kind: str, status: int, failure: str, took_s: float, *, has_retry_after: bool) -> None:
-        """Count the outcome of one request; ``status`` is 0 if ``failure`` says why there was no response."""
+        """Count the outcome of one request. ``status`` is 0 if there was no response, for the reason in ``failure``."""
         self.latency.add(took_s)
         self.latency_by_kind.setdefault(kind, Histogram()).add(took_s)
-        self.answers.setdefault(kind, Counter())[status] += 1
+        self.responses.setdefault(kind, Counter())[status] += 1
         if failure:
             self.failures[failure] += 1
         if status in {429, 503} and has_retry_after:
             self.busy += 1
-        elif status == 409 and kind != "enrollment":  # the server no longer makes the offer, which is no error
+        elif status == 409 and kind != "enrollment":  # the server no longer makes the offer, which is not an error
             pass
         elif status not in {200, 201, 304}:
             self.errors += 1
 
     @property
     def requests(self) -> int:
-        """The number of requests that are done."""
-        return sum(sum(statuses.values()) for statuses in self.answers.values())
+        """The number of completed requests."""
+        return sum(sum(statuses.values()) for statuses in self.responses.values())
 
     def acknowledged(self, kind: str) -> int:
-        """Return the number of requests of this kind that were answered 200."""
-        return self.answers.get(kind, Counter())[200]
+        """Return the number of requests of this kind with a 200 response."""
+        return self.responses.get(kind, Counter())[200]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ class Summary:
     measured: Measured
     healthy: int
     healthy_after_s: float | None
-    """Seconds from ``since`` until every agent was healthy; None if they are not."""
+    """Seconds from ``since`` until every agent was healthy; None if some are not."""
     since: str
     rollout: dict[str, int]
     connections: int
     cpu_share: float
-    """This program's own use of one core, from 0 to 1."""
+    """The simulator's own use of one core, from 0 to 1."""
 
     def document(self) -> dict[str, Any]:
         """Return the results as a JSON object."""
@@ -110,7 +110,7 @@ class Summary:
             "heartbeats_acknowledged": measured.acknowledged("heartbeat"),
             "answers": {
                 kind: {str(status): count for status, count in sorted(counts.items())}
-                for kind, counts in measured.answers.items()
+                for kind, counts in measured.responses.items()
             },
             "busy": measured.busy,
             "errors": measured.errors,
@@ -140,8 +140,8 @@ class Summary:
             lines.append(f"  {kind:<10}{', '.join(shown)}; p50 {times['p50']:g} ms, p99 {times['p99']:g} ms")
         lines += [
             f"latency     {_times(document['latency_ms'])}",
-            f"lateness    {_times(document['lateness_ms'])} (in this program, before a request was sent)",
-            f"errors      {measured.errors}, and {measured.busy} answers with Retry-After",
+            f"lateness    {_times(document['lateness_ms'])} (in the simulator, before a request was sent)",
+            f"errors      {measured.errors}; also {measured.busy} responses with Retry-After",
             *(f"  {reason}: {count}" for reason, count in measured.failures.most_common()),
             f"generator   {self.cpu_share * 100:.0f} % of one core",
         ]

@@ -1,4 +1,4 @@
-"""The decisions of simulated agents. Pure: the time and the responses are arguments, and no socket is touched."""
+"""The decisions of simulated agents. They depend only on the time and the server's responses, and do no I/O."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .scenarios import NORMAL, Purpose, Setup, Traits, choose_traits, draw, draw
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2
 _BEATS_UP, _INTERVALS_DOWN = 3, 12
-# These do not change by repetition. The reference agent stops too.
+# Statuses that a retry would not change. The reference agent stops too.
 _FINAL_REFUSALS = {401, 403, 404}
 _BUSY = {0, 408, 429}
-"""Statuses after which the same request is repeated, besides 5xx; 0 means that there was no response."""
+"""Statuses, in addition to 5xx, after which the same request is retried. 0 means that there was no response."""
 
 
 class ActionKind(StrEnum):
-    """What an agent asks the server."""
+    """The kind of request that an agent sends."""
 
     BEAT = "heartbeat"
     FETCH = "offer"
@@ -34,7 +34,7 @@ class ActionKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerResponse:
     """A response. ``status`` is 0 if there was none."""
 
     status: int
@@ -44,7 +44,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the server wants an agent to run."""
+    """The bundle that the server offers an agent."""
 
     deployment_id: str
     action: str
@@ -54,7 +54,7 @@ class Offer:
 
     @classmethod
     def read(cls, desired: Mapping[str, Any]) -> Offer:
-        """Read the offer of a response."""
+        """Parse the offer in a response."""
         return cls(
             desired["deployment_id"],
             desired["action"],
@@ -65,11 +65,11 @@ class Offer:
 
 
 class Machine:
-    """A host that runs an agent. A clone has the ``agent`` of another machine."""
+    """A simulated host with an agent. A clone has the ``agent`` number of another machine."""
 
     __slots__ = (
         "action", "agent", "attempts", "beats", "booted_s", "boots", "failed_once", "failures",
-        "is_well", "number", "offer", "report", "running", "settled", "traits", "unrepaired_beats",
+        "is_healthy", "number", "offer", "report", "running", "settled", "traits", "unrepaired_beats",
     )  # fmt: skip
 
     def __init__(self, number: int, agent: int, traits: Traits) -> None:
@@ -77,7 +77,7 @@ class Machine:
         self.action = ActionKind.BEAT
         self.boots = self.beats = self.failures = self.attempts = self.unrepaired_beats = 0
         self.booted_s = 0.0
-        self.is_well = False
+        self.is_healthy = False
         self.offer: Offer | None = None
         self.report: OfferStatus | None = None
         self.settled: Offer | None = None
@@ -86,7 +86,7 @@ class Machine:
 
 
 class Planner:
-    """Decides for each machine what it does next and when, and knows which machines are healthy."""
+    """Decides each machine's next action and its time, and tracks which machines are healthy."""
 
     def __init__(self, setup: Setup, *, sends_boot_id: bool = False) -> None:
         self.setup = setup
@@ -96,41 +96,41 @@ class Planner:
         stride = setup.agents // setup.clones if setup.clones else 0
         for clone in range(setup.clones):
             self.machines.append(Machine(setup.agents + clone, clone * stride, NORMAL))
-        self.unwell = setup.agents
-        self.activated = self.failed_on_purpose = self.withdrawn = self.refused_for_good = 0
+        self.unhealthy = setup.agents
+        self.activated = self.failed_on_purpose = self.withdrawn = self.permanently_refused = 0
         self._manifests: dict[str, dict[str, str]] = {}
 
     @property
     def is_settled(self) -> bool:
-        """Whether every agent is healthy, except for those whose keys the server refused."""
-        return self.unwell == self.refused_for_good
+        """Whether all agents are healthy, except those whose keys the server rejected."""
+        return self.unhealthy == self.permanently_refused
 
     def first(self, machine: Machine) -> float:
-        """Return when the machine sends its first heartbeat."""
+        """Return the time of the machine's first heartbeat."""
         machine.booted_s = first_beat_s(self.setup, machine.number)
         return machine.booted_s
 
-    def after(self, machine: Machine, answer: Answer, now: float) -> float | None:
-        """Set the machine's next action after a response; return its time, or None if the machine stops for good."""
+    def after(self, machine: Machine, response: ServerResponse, now: float) -> float | None:
+        """Set the machine's next action after a response. Return its time, or None if the machine stops permanently."""
         if self._is_clone(machine) and now >= self.setup.trouble_ends_s:
             return None
-        if answer.status in _BUSY or answer.status >= 500:
-            self._set_well(machine, False)
-            return now + self._backoff_s(machine, answer)
-        if answer.status in _FINAL_REFUSALS:
-            self._set_well(machine, False)
-            self.refused_for_good += not self._is_clone(machine)
+        if response.status in _BUSY or response.status >= 500:
+            self._set_healthy(machine, False)
+            return now + self._backoff_s(machine, response)
+        if response.status in _FINAL_REFUSALS:
+            self._set_healthy(machine, False)
+            self.permanently_refused += not self._is_clone(machine)
             return None
         machine.failures = 0
         match machine.action:
             case ActionKind.BEAT:
-                return self._after_beat(machine, answer, now)
+                return self._after_beat(machine, response, now)
             case ActionKind.FETCH:
-                return self._after_fetch(machine, answer, now)
+                return self._after_fetch(machine, response, now)
             case ActionKind.DOWNLOAD:
-                return self._after_download(machine, answer, now)
+                return self._after_download(machine, response, now)
             case ActionKind.REPORT:
-                return self._after_report(machine, answer, now)
+                return self._after_report(machine, response, now)
 
     # Heartbeats
 
@@ -160,26 +160,26 @@ class Planner:
         return "healthy"
 
     def _uptime_s(self, machine: Machine, now: float) -> float:
-        """Return the seconds since the start by the machine's clock, which may jump but not make them negative."""
+        """Return the seconds since the start by the machine's clock, which may jump. The result is never negative."""
         traits = machine.traits
-        # The clock is set right, or wrong, in the middle of the time in which things go wrong.
+        # The clock jumps halfway through the time in which agents misbehave.
         jump_s = traits.clock_offset_s if now > self.setup.trouble_ends_s / 2 else 0.0
         return round(max(0.0, (now - machine.booted_s) * traits.clock_rate + jump_s), 1)
 
-    def _after_beat(self, machine: Machine, answer: Answer, now: float) -> float:
-        document = answer.document
-        if answer.status != 200 or document is None:  # a refusal of the body is an error of this program
-            self._set_well(machine, False)
-            return now + self._backoff_s(machine, answer)
+    def _after_beat(self, machine: Machine, response: ServerResponse, now: float) -> float:
+        document = response.document
+        if response.status != 200 or document is None:  # a rejected body is an error of the simulator
+            self._set_healthy(machine, False)
+            return now + self._backoff_s(machine, response)
         was_healthy = self._status(machine) == "healthy"
         machine.beats += 1
         machine.unrepaired_beats = max(0, machine.unrepaired_beats - 1)
         desired = document["desired"]
         if desired is not None and (offer := Offer.read(desired)) != machine.settled:
-            self._set_well(machine, False)
+            self._set_healthy(machine, False)
             machine.offer, machine.action = offer, ActionKind.FETCH
             return now
-        self._set_well(machine, was_healthy)
+        self._set_healthy(machine, was_healthy)
         if machine.traits.flaps and machine.beats > self._beats_up(machine) and now < self.setup.trouble_ends_s:
             return self._go_down(machine, now)
         wait_s: float = document["next_heartbeat_s"] * self.setup.interval_scale
@@ -189,8 +189,8 @@ class Planner:
         return 1 + draw_bits(self.setup.seed, machine.number, Purpose.UP, machine.boots) % _BEATS_UP
 
     def _go_down(self, machine: Machine, now: float) -> float:
-        """Let the machine disappear for up to 12 intervals, so that some agents become stale and some offline."""
-        self._set_well(machine, False)
+        """Take the machine down for up to 12 intervals, so that some agents become stale and some offline."""
+        self._set_healthy(machine, False)
         interval_s = self.setup.scaled_interval_s
         down_s = interval_s * _INTERVALS_DOWN * draw(self.setup.seed, machine.number, Purpose.DOWN, machine.boots)
         latest = self.setup.trouble_ends_s + interval_s * draw(self.setup.seed, machine.number, Purpose.RETURN)
@@ -204,30 +204,30 @@ class Planner:
     def report_body(self, machine: Machine) -> dict[str, Any]:
         """Return the body of the machine's next report."""
         offer = machine.offer
-        assert offer is not None  # noqa: S101  a report is planned only about an offer
+        assert offer is not None  # noqa: S101  only offers are reported
         body = {"deployment_id": offer.deployment_id, "status": machine.report, "bundle_hash": offer.bundle_hash}
         if machine.report == OfferStatus.FAILED:
             body["detail"] = "The simulated host failed on purpose."
         return body
 
-    def _after_fetch(self, machine: Machine, answer: Answer, now: float) -> float:
-        desired = answer.document and answer.document["desired"]
-        if answer.status != 200 or not desired:
+    def _after_fetch(self, machine: Machine, response: ServerResponse, now: float) -> float:
+        desired = response.document and response.document["desired"]
+        if response.status != 200 or not desired:
             return self._withdraw(machine, now)
         machine.offer = offer = Offer.read(desired)
         if offer.bundle_hash not in self._manifests:
             self._manifests[offer.bundle_hash] = _read_manifest(offer, desired["envelope"])
         return self._plan_report(machine, OfferStatus.DOWNLOADING, now)
 
-    def _after_download(self, machine: Machine, answer: Answer, now: float) -> float:
-        if answer.status != 200:
+    def _after_download(self, machine: Machine, response: ServerResponse, now: float) -> float:
+        if response.status != 200:
             return self._withdraw(machine, now)
         return self._plan_report(machine, OfferStatus.ACTIVATING, now)
 
-    def _after_report(self, machine: Machine, answer: Answer, now: float) -> float:
+    def _after_report(self, machine: Machine, response: ServerResponse, now: float) -> float:
         offer = machine.offer
-        assert offer is not None  # noqa: S101  a report is planned only about an offer
-        if answer.status != 200:
+        assert offer is not None  # noqa: S101  only offers are reported
+        if response.status != 200:
             return self._withdraw(machine, now)
         match machine.report:
             case OfferStatus.DOWNLOADING:
@@ -255,7 +255,7 @@ class Planner:
         return at
 
     def _outcome(self, machine: Machine, offer: Offer) -> OfferStatus:
-        """Return the last report on an offer. A chosen machine fails once: a second attempt succeeds."""
+        """Return the final status to report for an offer. A chosen machine fails at the first attempt only."""
         if offer.action == OfferAction.ROLLBACK:
             return OfferStatus.ROLLED_BACK
         is_chosen = is_chosen_to_fail(self.setup, machine.number, offer.bundle_hash)
@@ -263,9 +263,9 @@ class Planner:
         return OfferStatus.FAILED if is_chosen and is_first else OfferStatus.ACTIVE
 
     def _withdraw(self, machine: Machine, now: float) -> float:
-        """Forget an offer that the server no longer makes. The next heartbeat brings the one that it makes now."""
+        """Drop an offer that the server no longer makes. The next heartbeat's response contains the current one."""
         self.withdrawn += 1
-        # Handled again, the same offer would be refused again.
+        # Ignore the same offer in later heartbeats, because it would be rejected again.
         machine.settled, machine.offer, machine.action = machine.offer, None, ActionKind.BEAT
         return now + self._pause_s(machine)
 
@@ -274,27 +274,27 @@ class Planner:
     def _is_clone(self, machine: Machine) -> bool:
         return machine.number >= self.setup.agents
 
-    def _set_well(self, machine: Machine, is_well: bool) -> None:
-        if machine.is_well != is_well and not self._is_clone(machine):
-            machine.is_well = is_well
-            self.unwell += -1 if is_well else 1
+    def _set_healthy(self, machine: Machine, is_healthy: bool) -> None:
+        if machine.is_healthy != is_healthy and not self._is_clone(machine):
+            machine.is_healthy = is_healthy
+            self.unhealthy += -1 if is_healthy else 1
 
-    def _backoff_s(self, machine: Machine, answer: Answer) -> float:
-        """Return the delay after a failure, by the rule of the reference agent."""
+    def _backoff_s(self, machine: Machine, response: ServerResponse) -> float:
+        """Return the delay after a failure, which the reference agent's function computes."""
         machine.failures += 1
         jitter = 0.1 + 0.9 * draw(self.setup.seed, machine.number, Purpose.BACKOFF, machine.failures)
-        return backoff_s(machine.failures - 1, answer.retry_after_s or 0.0, jitter)
+        return backoff_s(machine.failures - 1, response.retry_after_s or 0.0, jitter)
 
     def _pause_s(self, machine: Machine) -> float:
-        """Return a short delay, so that a server that withdraws offers gets no storm of heartbeats."""
+        """Return a short delay, which prevents a storm of heartbeats while the server withdraws offers."""
         machine.attempts += 1
         return draw(self.setup.seed, machine.number, Purpose.RETURN, machine.attempts)
 
 
 def _read_manifest(offer: Offer, envelope: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a heartbeat says of a running bundle, from the signed statement about the bundle.
+    """Return the running bundle as a heartbeat describes it, from the bundle's signed statement.
 
-    Simulated agents do not check signatures: that would measure this program and not the server.
+    Simulated agents do not verify signatures: that would measure the simulator instead of the server.
     """
     manifest = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
     return {

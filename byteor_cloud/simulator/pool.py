@@ -1,4 +1,4 @@
-"""Keep-alive connections to one server: at most a fixed number, driven by one thread without blocking."""
+"""A pool of keep-alive connections to one server, driven by one thread without blocking."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .wire import BadResponse, Response, read_response
 
 MAX_CONNECTIONS = 1000
 _CONNECT_TIMEOUT_S = 10.0
-_ANSWER_TIMEOUT_S = 30.0
-# The server closes idle connections after 75 s. A request that meets such a close is lost, so we close earlier.
+_RESPONSE_TIMEOUT_S = 30.0
+# The server closes idle connections after 75 s. The pool closes them earlier, because a request that is sent at the
+# moment of the close would be lost.
 _MAX_IDLE_S = 50.0
 _SLOW_PIECES = 8
 _READ_SIZE = 256 * 1024
@@ -24,7 +25,7 @@ _READ_SIZE = 256 * 1024
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and what became of it. ``owner`` is the caller's own number."""
+    """One request and its outcome. ``owner`` is a number that the caller chooses."""
 
     owner: int
     request: bytes
@@ -34,7 +35,7 @@ class Exchange:
     done_at: float = 0.0
     response: Response | None = None
     failure: str = ""
-    """Why there is no response. Empty if there is one."""
+    """The reason why there is no response; empty if there is one."""
 
     @property
     def status(self) -> int:
@@ -54,7 +55,7 @@ class _Connection:
 
 
 class Pool:
-    """Sends requests over at most ``limit`` connections; those without a free connection wait in order."""
+    """Sends requests over at most ``limit`` connections. Requests without a free connection wait in order."""
 
     def __init__(self, address: tuple[str, int], limit: int = MAX_CONNECTIONS) -> None:
         family, kind, protocol, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -73,7 +74,7 @@ class Pool:
 
     @property
     def in_flight(self) -> int:
-        """The number of requests that were submitted and are not done."""
+        """The number of requests that were submitted and are not complete."""
         return len(self._connections) - len(self._idle) + len(self._waiting)
 
     @property
@@ -82,14 +83,14 @@ class Pool:
         return len(self._waiting)
 
     def submit(self, exchange: Exchange) -> None:
-        """Send a request as soon as a connection is free. ``poll`` returns it when it is done."""
+        """Send a request when a connection is free. ``poll`` returns the exchange when it is complete."""
         if self._waiting:
             self._waiting.append(exchange)
         else:
             self._start(exchange, time.monotonic())
 
     def poll(self, timeout_s: float) -> list[Exchange]:
-        """Wait at most this long for something to happen; return the exchanges that are done."""
+        """Wait up to ``timeout_s`` for network events, and return the completed exchanges."""
         if self._slow:
             timeout_s = min(timeout_s, 0.05)
         for key, events in self._selector.select(0 if self._done else timeout_s):
@@ -153,7 +154,7 @@ class Pool:
     def _use(connection: _Connection, exchange: Exchange, now: float) -> None:
         connection.exchange, connection.offset, connection.buffer = exchange, 0, b""
         exchange.sent_at = now
-        connection.deadline = now + _ANSWER_TIMEOUT_S
+        connection.deadline = now + _RESPONSE_TIMEOUT_S
 
     def _write(self, connection: _Connection, now: float) -> None:
         exchange = connection.exchange
@@ -174,12 +175,12 @@ class Pool:
             return
         if connection.offset == len(request):
             self._slow.discard(connection)
-            connection.deadline = now + _ANSWER_TIMEOUT_S
+            connection.deadline = now + _RESPONSE_TIMEOUT_S
             self._watch(connection, selectors.EVENT_READ)
         elif exchange.slow_send_s:
             connection.next_piece_at = now + exchange.slow_send_s / _SLOW_PIECES
             self._slow.add(connection)
-            self._watch(connection, selectors.EVENT_READ)  # the server may refuse before it has read everything
+            self._watch(connection, selectors.EVENT_READ)  # the server may respond before it has read everything
         else:
             self._watch(connection, selectors.EVENT_WRITE)
 
@@ -240,5 +241,5 @@ class Pool:
 
 
 def _describe(error: OSError) -> str:
-    """Return a short text that is equal for equal errors, for counting."""
+    """Return a short text for counting errors of the same kind."""
     return (error.strerror or type(error).__name__).lower()

@@ -1,4 +1,4 @@
-"""A run: sends at its time what the planner decides, through the pool, and measures."""
+"""A run: sends the planner's requests through the pool when they are due, and measures the responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from email.utils import format_datetime
 
 from .fleet import Fleet, Server
 from .measured import Measured, Summary
-from .planner import ActionKind, Answer, Machine, Planner
+from .planner import ActionKind, Machine, Planner, ServerResponse
 from .pool import Exchange, Pool
 from .wire import write_request
 
@@ -54,15 +54,15 @@ class Run:
     _due: list[tuple[float, int]] = field(default_factory=list)
     _began: float = 0.0
     _began_cpu: float = 0.0
-    _well_since: float | None = None
+    _healthy_since: float | None = None
 
     def until_healthy(self) -> Summary:
-        """Run for the setup's seconds, and then until every agent is healthy, or as long as patience lasts."""
+        """Run for ``setup.seconds``, then until every agent is healthy, for at most ``patience_s`` longer."""
         setup = self.planner.setup
         self._due = [(self.planner.first(machine), machine.number) for machine in self.planner.machines]
         heapq.heapify(self._due)
         gc.collect()
-        gc.freeze()  # else each full collection would visit every agent and delay the heartbeats
+        gc.freeze()  # otherwise each full collection would visit every agent and delay the heartbeats
         self._began, self._began_cpu = time.monotonic(), time.process_time()
         latest = setup.seconds + self.patience_s
         reported_at, reported = 0.0, 0
@@ -85,15 +85,15 @@ class Run:
     def summary(self) -> Summary:
         """Return the results so far."""
         setup, planner, elapsed_s = self.planner.setup, self.planner, max(self._now(), 1e-9)
-        is_healthy = planner.unwell == 0 and self._well_since is not None
+        is_healthy = planner.unhealthy == 0 and self._healthy_since is not None
         return Summary(
             scenario=setup.scenario,
             seed=setup.seed,
             agents=setup.agents,
             seconds=elapsed_s,
             measured=self.measured,
-            healthy=setup.agents - planner.unwell,
-            healthy_after_s=max(0.0, (self._well_since or 0.0) - setup.trouble_ends_s) if is_healthy else None,
+            healthy=setup.agents - planner.unhealthy,
+            healthy_after_s=max(0.0, (self._healthy_since or 0.0) - setup.trouble_ends_s) if is_healthy else None,
             since="the trouble ended" if setup.trouble_ends_s else "the start",
             rollout={
                 "activated": planner.activated,
@@ -112,7 +112,7 @@ class Run:
         return RunProgress(
             elapsed_s=now,
             rate=rate,
-            healthy=agents - self.planner.unwell,
+            healthy=agents - self.planner.unhealthy,
             agents=agents,
             in_flight=self.pool.in_flight - self.pool.waiting,
             waiting=self.pool.waiting,
@@ -138,7 +138,7 @@ class Run:
             case ActionKind.FETCH:
                 path = f"{path}/deployment"
             case ActionKind.DOWNLOAD:
-                assert machine.offer is not None  # noqa: S101  a download is planned only of an offer
+                assert machine.offer is not None  # noqa: S101  only offers are downloaded
                 path = self.server.prefix + machine.offer.bundle_url
             case ActionKind.REPORT:
                 method, path = "POST", f"{path}/deployment"
@@ -164,10 +164,10 @@ class Run:
         self.measured.count(machine.action, status, failure, took_s, has_retry_after=retry_after_s is not None)
         self.measured.lateness.add(exchange.sent_at - exchange.due)
         now = self._now()
-        at = self.planner.after(machine, Answer(status, document, retry_after_s), now)
+        at = self.planner.after(machine, ServerResponse(status, document, retry_after_s), now)
         if at is not None:
             heapq.heappush(self._due, (at, machine.number))
-        if self.planner.unwell:
-            self._well_since = None
-        elif self._well_since is None:
-            self._well_since = now
+        if self.planner.unhealthy:
+            self._healthy_since = None
+        elif self._healthy_since is None:
+            self._healthy_since = now

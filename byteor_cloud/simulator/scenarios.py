@@ -1,4 +1,4 @@
-"""What can happen to a simulated fleet, and which agents it happens to. Everything follows from a seed."""
+"""The scenarios of simulated fleets, and the choice of the agents that they affect. A seed determines everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MASK = (1 << 64) - 1
 
 
 class Scenario(StrEnum):
-    """What the agents of a fleet do besides sending heartbeats."""
+    """A disturbance or activity of the fleet in addition to heartbeats."""
 
     STEADY = "steady"
     HERD = "herd"
@@ -21,13 +21,13 @@ class Scenario(StrEnum):
 
 
 DESCRIPTIONS = {
-    Scenario.STEADY: "the first heartbeats are spread over one interval, then each agent keeps its pace",
+    Scenario.STEADY: "the first heartbeats are spread over one interval; then each agent sends them regularly",
     Scenario.HERD: "all agents connect within ten seconds, as after an outage",
-    Scenario.FLAPPING: "a fifth of the agents disappear for a while and start again, several times",
-    Scenario.SLOW: "a twentieth of the agents need over a second to send a request",
+    Scenario.FLAPPING: "a fifth of the agents go down and start again, several times",
+    Scenario.SLOW: "a twentieth of the agents take more than a second to send a request",
     Scenario.CLONED: "a twentieth of the agents have a second machine with the same key",
     Scenario.CLOCK_SKEWED: "clocks are wrong by up to a day, jump, and run up to a fifth too fast or too slow",
-    Scenario.ROLLOUT: "a part of the agents fail what they are offered, once",
+    Scenario.ROLLOUT: "some agents fail the first attempt to run an offered bundle",
 }
 
 HERD_WITHIN_S = 10.0
@@ -37,7 +37,7 @@ _SLOW_SEND_S = (1.0, 2.0)
 
 
 class Purpose(IntEnum):
-    """What a random number is for. Numbers for different purposes are independent."""
+    """The purpose of a random number. Numbers for different purposes are independent."""
 
     TRAIT = 1
     FIRST_BEAT = 2
@@ -53,14 +53,14 @@ class Purpose(IntEnum):
 
 
 def draw(seed: int, machine: int, purpose: Purpose, count: int = 0) -> float:
-    """Return a number in [0, 1) that depends on the arguments only, not on the order of the calls."""
+    """Return a number in [0, 1) that depends only on the arguments, not on the order of calls."""
     return draw_bits(seed, machine, purpose, count) / (1 << 64)
 
 
 def draw_bits(seed: int, machine: int, purpose: Purpose, count: int = 0) -> int:
-    """Return 64 random bits that depend on the arguments only (SplitMix64)."""
+    """Return 64 random bits that depend only on the arguments (SplitMix64)."""
     state = seed & _MASK
-    # One generator per machine would take 2.5 KB each; mixing the arguments takes none.
+    # A generator for each machine would need 2.5 KB of memory. Mixing the arguments needs none.
     for part in (machine, purpose, count):
         state = (state + 0x9E3779B97F4A7C15 * (part + 1)) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -71,7 +71,7 @@ def draw_bits(seed: int, machine: int, purpose: Purpose, count: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The fleet and the run. ``interval_s`` is the environment's interval, ``interval_scale`` shortens every wait."""
+    """The parameters of a run. ``interval_scale`` multiplies the environment's heartbeat interval, ``interval_s``."""
 
     scenario: Scenario
     seed: int
@@ -83,7 +83,7 @@ class Setup:
 
     @property
     def trouble_ends_s(self) -> float:
-        """The time after which no agent misbehaves any more, so that all can become healthy."""
+        """The time after which no agent misbehaves, so that all can become healthy."""
         match self.scenario:
             case Scenario.HERD:
                 return HERD_WITHIN_S
@@ -93,7 +93,7 @@ class Setup:
 
     @property
     def scaled_interval_s(self) -> float:
-        """The interval between two heartbeats, as this fleet keeps it."""
+        """The seconds between two heartbeats of a simulated agent."""
         return self.interval_s * self.interval_scale
 
     @property
@@ -104,7 +104,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is special about one machine."""
+    """The properties in which a machine differs from a normal one."""
 
     flaps: bool = False
     slow_send_s: float = 0.0
@@ -116,7 +116,7 @@ NORMAL = Traits()
 
 
 def choose_traits(setup: Setup, machine: int) -> Traits:
-    """Return the traits of a machine. In each scenario at least one machine has them, however small the fleet is."""
+    """Return the traits of a machine. Even in a small fleet, a scenario affects at least one machine."""
     luck = draw(setup.seed, machine, Purpose.TRAIT)
     is_chosen_anyway = machine == setup.seed % setup.agents
     match setup.scenario:
@@ -134,7 +134,7 @@ def choose_traits(setup: Setup, machine: int) -> Traits:
 
 
 def is_chosen_to_fail(setup: Setup, machine: int, bundle_hash: str) -> bool:
-    """Return whether the machine's first attempt at the bundle fails. With each bundle other machines fail."""
+    """Return whether the machine's first attempt to run the bundle fails. Each bundle fails on other machines."""
     luck = draw(setup.seed, machine, Purpose.FAILURE, int(bundle_hash[-15:], 16))
     return setup.scenario is Scenario.ROLLOUT and luck * 100 < setup.failing_percent
 

@@ -1,6 +1,6 @@
-"""The blob store: bytes in the configured storage, named by their content hash, so equal bytes are stored once.
+"""The blob store: bytes in the configured storage, named by their SHA-256, so that equal bytes are stored once.
 
-A file is received into the store: it is written to the disk once, and hashed on the way.
+An uploaded file is received directly into the store: it is hashed while it is written to the disk, only once.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from byteor_cloud.storage.object_store_errors import object_store_errors
 
 MODE = 0o644
 _BATCH_BYTES = 4 << 20
-_ADVISE = getattr(os, "posix_fadvise", None)  # on Linux; elsewhere the kernel writes when it likes
+_ADVISE = getattr(os, "posix_fadvise", None)  # only on Linux; elsewhere the kernel decides when to write
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 logger = structlog.get_logger(__name__)
 
 
 class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at run time
-    """A file under a temporary name in ``folder``. It is removed by ``close`` unless it was moved before.
+    """A file with a temporary name in ``folder``. ``close`` removes it unless it was moved before.
 
-    ``is_kept`` tells whether the blob store will keep this file, or copy it to another place.
+    ``is_kept`` states whether the blob store keeps this file itself or copies its bytes.
     """
 
     def __init__(self, folder: Path, name: str, *, is_kept: bool) -> None:
@@ -58,18 +58,18 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
 
     @property
     def content_hash(self) -> str:
-        """The hash of what was written so far."""
+        """The hash of the bytes written so far."""
         return f"sha256:{self._digest.hexdigest()}"
 
     def append(self, piece: bytes) -> None:
         """Write and hash the next bytes. Raises OSError.
 
-        This only fills the kernel's memory. Now and then it makes the kernel write that to the disk and lets others
-        run meanwhile, so that ``make_durable`` has little left to wait for, and the kernel never blocks a write.
+        The bytes go only to the kernel's memory. From time to time, this makes the kernel write them to the disk, while
+        other requests run. ``make_durable`` then has little to wait for, and the kernel never blocks a write.
         """
         self._digest.update(piece)
         left = memoryview(piece)
-        while left:  # a write to an almost full disk may be incomplete
+        while left:  # a write to an almost full disk may be partial
             left = left[self._raw.write(left) :]
         self._count += len(piece)
         self.size = self._count
@@ -82,7 +82,7 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
         self._begun = self._count
 
     def make_durable(self) -> None:
-        """Wait until the bytes of a kept file are on the disk. Some file systems notice only now that they are full."""
+        """Wait until a kept file is on the disk. Some file systems report only at this point that they are full."""
         if not self._is_durable:
             run_in_disk_thread(self._sync)
 
@@ -109,29 +109,29 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Turn errors of the storage into Unavailable: an operator must repair the storage, and callers can retry later."""
+    """Convert storage errors to Unavailable: an operator must repair the storage, and callers can retry later."""
     try:
         yield
     except object_store_errors() as error:
         logger.exception("storage_failed", kind=type(error).__name__)
-        raise Unavailable("The artifact store is not reachable. Try again later.", retry_after=10) from None
+        raise Unavailable("The blob store is not reachable. Try again later.", retry_after=10) from None
     except OSError as error:
         if not space.is_disk_error(error):
             raise
         logger.exception("storage_failed", kind=type(error).__name__)
         raise Unavailable(
-            "The artifact store's disk is full or not writable. Try again later.", retry_after=10
+            "The blob store's disk is full or not writable. Try again later.", retry_after=10
         ) from error
 
 
 def storage_name(content_hash: str) -> str:
-    """Return the name in the storage of the bytes with the hash ``sha256:<hex>``."""
+    """Return the storage's name for the bytes with the hash ``sha256:<hex>``."""
     digest = content_hash.removeprefix("sha256:")
     return f"sha256/{digest[:2]}/{digest}"
 
 
 def put(content_hash: str, content: bytes) -> None:
-    """Store bytes that fit in memory, unless they are stored already."""
+    """Store bytes from memory, unless they are stored already."""
     name = storage_name(content_hash)
     with _storage_errors():
         if default_storage.exists(name) and default_storage.size(name) == len(content):
@@ -140,15 +140,15 @@ def put(content_hash: str, content: bytes) -> None:
 
 
 def receive(name: str) -> ReceivedFile:
-    """Open a temporary file for bytes whose hash is not known yet. ``put_file`` stores it, ``close`` removes it."""
+    """Open a temporary file for bytes whose hash is still unknown. ``put_file`` stores it, and ``close`` removes it."""
     file: ReceivedFile = default_storage.receive(name)  # type: ignore[attr-defined]  # both of our storages have it
     return file
 
 
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
-    """Store a file by streaming it. A stored file is written again, which renews its ``stored_at`` time.
+    """Store a file. If it is stored already, it is written again, which renews its ``stored_at`` time.
 
-    Raises InsufficientStorage if there is not enough space; then no part of the file remains.
+    Raises InsufficientStorage, and leaves no part of the file behind, if there is not enough space.
     """
     try:
         _save(storage_name(content_hash), file)
@@ -166,38 +166,38 @@ def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
 
 
 def read(content_hash: str) -> IO[bytes]:
-    """Open the bytes for reading. Raises NotStored, or Unavailable if the storage does not answer."""
+    """Open the bytes for reading. Raises NotStored, or Unavailable if the storage does not respond."""
     with _storage_errors(), _missing_blob():
         return default_storage.open(storage_name(content_hash), "rb")
 
 
 @contextmanager
 def _missing_blob() -> Iterator[None]:
-    """Turn the storage's FileNotFoundError into NotStored, so that nobody confuses it with a missing local file."""
+    """Convert the storage's FileNotFoundError to NotStored, so that it is not mistaken for another missing file."""
     try:
         yield
     except FileNotFoundError:
         if _is_mounted():
-            raise NotStored("The content is not stored any more.") from None
-        raise Unavailable("The artifact store's folder is missing. Try again later.", retry_after=10) from None
+            raise NotStored("The content is no longer stored.") from None
+        raise Unavailable("The blob store's folder is missing. Try again later.", retry_after=10) from None
 
 
 def _is_mounted() -> bool:
-    """Whether the folder of a local storage exists. If it does not, its disk is missing rather than a single file."""
-    store = default_storage._wrapped  # type: ignore[attr-defined]  # the lazy object's target
+    """Return whether a local storage's folder exists. Otherwise its disk is missing, rather than a single file."""
+    store = default_storage._wrapped  # type: ignore[attr-defined]  # the storage behind Django's lazy object
     return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
 
 
 def check_readable(content_hash: str) -> None:
-    """Raise NotStored, Unavailable or OSError unless the bytes can be read now."""
+    """Raise NotStored, Unavailable or OSError if the bytes cannot be read."""
     with read(content_hash) as stored, _storage_errors():
         stored.read(1)
 
 
 def protect(content_hash: str) -> None:
-    """Delay the removal of these bytes until the end of the caller's transaction, which adds a row referring to them.
+    """Keep these bytes from being deleted until the end of the caller's transaction, which adds a reference to them.
 
-    Check ``is_stored`` afterwards, because the bytes may have been removed just before.
+    Call ``is_stored`` after this, because the bytes may have been deleted just before.
     """
     _lock(content_hash, "pg_advisory_xact_lock_shared")
 
@@ -214,13 +214,13 @@ def _lock(content_hash: str, function: str) -> None:
 
 
 def is_stored(content_hash: str) -> bool:
-    """Whether the bytes are in the storage."""
+    """Return whether the bytes are in the storage."""
     with _storage_errors():
         return default_storage.exists(storage_name(content_hash))
 
 
 def delete(content_hash: str) -> None:
-    """Remove the bytes if they are stored. Call this after ``lock_for_removal``, when no row refers to them."""
+    """Delete the bytes if they are stored. Call ``lock_for_removal`` first and check that no row refers to them."""
     with _storage_errors():
         default_storage.delete(storage_name(content_hash))
 
@@ -235,6 +235,6 @@ def list_stored(folder: int) -> list[str]:
 
 
 def stored_at(content_hash: str) -> datetime:
-    """Return the time when the bytes were last stored. Raises NotStored."""
+    """Return the time at which the bytes were last stored. Raises NotStored."""
     with _storage_errors(), _missing_blob():
         return default_storage.get_modified_time(storage_name(content_hash))

@@ -1,8 +1,8 @@
-"""The folders for temporary files in the data folder. They are created when a process starts, and again if they vanish.
+"""The folders for temporary files in the data folder. They are created when a process starts.
 
-Somebody may delete such a folder while processes run, so each use of a folder begins with one of these functions.
-A process locks its temporary files and folders while it uses them. The kernel unlocks them when the process dies, so
-``remove_leftovers`` recognizes what no process uses, however long a job takes.
+Somebody may delete such a folder while processes run, so each function here creates a missing folder again. A process
+locks its temporary files and folders while it uses them. The kernel unlocks them when the process dies, so
+``remove_leftovers`` recognizes unused ones, however long a job takes.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from django.conf import settings
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import space
 
-PARTIAL = ".partial-"  # the beginning of the names of files that are being received
-# A younger file may not be locked yet. On a file system without locks, this also protects uploads in progress.
+PARTIAL = ".partial-"  # the prefix of the names of files that are being received
+# Leftovers are at least this old: a new file may not be locked yet, and some file systems have no locks.
 LEFTOVER_S = 1800.0
 _PRIVATE = 0o700  # captured data passes through these folders
 logger = structlog.get_logger(__name__)
 
 
 def uploads() -> Path:
-    """Return the folder for uploads and for objects of a bucket that are being read."""
+    """Return the folder for uploads and for a bucket's objects that are being read."""
     return _ensure(Path(settings.FILE_UPLOAD_TEMP_DIR))
 
 
 def scratch() -> Path:
-    """Return the folder for files that a job or a request needs until it ends."""
+    """Return the folder for files that exist only during a job or a request."""
     return _ensure(settings.CONFIG.data_dir / "scratch")
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Create a folder in ``scratch`` that exists, and is locked, until the block ends."""
+    """Create a locked folder in ``scratch`` that is deleted when the block ends."""
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         lock = os.open(folder, os.O_RDONLY)
         try:
@@ -54,7 +54,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def discard(folder: Path) -> Path:
-    """Move a folder to the scratch folder, and return the new folder, for the caller to delete. Raises OSError."""
+    """Move a folder to a new one in ``scratch``, and return that one, which the caller deletes. Raises OSError."""
     target = Path(tempfile.mkdtemp(dir=scratch())) / folder.name
     folder.rename(target)
     return target.parent
@@ -95,24 +95,24 @@ def _is_in_use(path: Path) -> bool:
 
 
 def captures() -> Path:
-    """Return the folder for what is derived from incident bundles."""
+    """Return the folder for files that are derived from incident bundles."""
     return _ensure(settings.CONFIG.data_dir / "captures")
 
 
 def create() -> None:
-    """Create all folders. Raises Unavailable with the name of a folder that cannot be created, or a disk's OSError."""
+    """Create all folders. Raises Unavailable with the name of the folder that fails, or OSError if the disk is full."""
     for folder in (uploads, scratch, captures):
         folder()
 
 
 def check_writable() -> None:
-    """Raise Unavailable or OSError unless files can be created in each folder. A missing folder is created."""
+    """Raise Unavailable or OSError if a folder does not accept new files. Missing folders are created."""
     for folder in (uploads, scratch, captures):
         open_temporary(folder()).close()
 
 
 def open_temporary(folder: Path) -> BinaryIO:
-    """Open a file without a name in one of these folders. Raises Unavailable or a disk's OSError, never another."""
+    """Open an unnamed file in one of these folders. Raises Unavailable, or OSError only if the disk is the cause."""
     try:
         return tempfile.TemporaryFile(dir=folder)
     except OSError as error:
@@ -125,7 +125,7 @@ def _ensure(folder: Path) -> Path:
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     except OSError as error:
-        if space.is_disk_error(error):  # the callers of blobs and jobs know these errors
+        if space.is_disk_error(error):  # the callers of blobs and jobs handle these errors
             raise
         raise _unavailable(folder.name, error) from error
     return folder

@@ -1,4 +1,4 @@
-"""The storage of blobs in a local folder, in which a file is either complete or absent."""
+"""Storage of blobs in a local folder, in which a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from byteor_cloud.storage.blobs import ReceivedFile
 
 
 class AtomicFileStorage(FileSystemStorage):
-    """Django's file storage, but files are written under a temporary name and then renamed.
+    """Django's file storage, but files are written with a temporary name and then renamed.
 
-    Django's own storage writes in place: after a full disk or a kill, half a file would remain under the hash of the
-    whole file. When ``save`` returns, the file survives a power cut.
+    Django's own storage writes in place: if the disk is full or the process is killed, half a file would remain under
+    the whole file's hash. When ``save`` has returned, the file survives a power failure.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -26,7 +26,7 @@ class AtomicFileStorage(FileSystemStorage):
         self._durable_folders: set[Path] = set()
 
     def receive(self, name: str) -> ReceivedFile:
-        """Open a file that is received in this folder, so that ``save`` only has to rename it."""
+        """Open a temporary file in this folder, so that ``save`` only has to rename it."""
         return ReceivedFile(Path(self.location), name, is_kept=True)
 
     def _save(self, name: str, content: Any) -> str:
@@ -59,7 +59,7 @@ class AtomicFileStorage(FileSystemStorage):
             folder.mkdir(parents=True, exist_ok=True)
             file.move(target)
         _sync(folder)
-        if folder not in self._durable_folders:  # another process may have made it just now
+        if folder not in self._durable_folders:  # another process may have just created it
             _sync(folder.parent)
             self._durable_folders.add(folder)
 

@@ -1,6 +1,6 @@
-"""The storage of blobs in a bucket of an S3-compatible store.
+"""Storage of blobs in a bucket of an S3-compatible store.
 
-Only an installation with a bucket imports this module: the import takes a quarter of a second.
+Only installations that use a bucket import this module, because the import takes a quarter of a second.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.storage import data_folders
 from byteor_cloud.storage.blobs import ReceivedFile
 
-# A store that sends and takes nothing for this long counts as unavailable. Together with the second for which the
-# client waits before it sends a body, a request ends within ten seconds.
+# A store that transfers nothing for this long counts as unavailable. Including the second for which the client waits
+# before it sends a body, a request fails within ten seconds.
 CONNECT_S = 3
 SILENCE_S = 5
-# What fails faster than this is tried again. A slower failure has used up the time that a request has.
+# Only failures within this time are retried. A slower failure has used up the time of the caller's request.
 QUICK_S = 0.5
 _PAUSES_S = (0.1, 0.2)
-# How many bytes of a body the kernel may hold. With more of them a slow store would seem silent: nothing can be sent
-# for seconds, and after the last byte the response takes as long as it takes to transmit all that the kernel holds.
+# The size of the kernel's send buffer. With a larger one, a slow store would seem silent: no bytes can be sent for
+# seconds, and after the last byte the response arrives only when the whole buffer has been transmitted.
 _UNSENT = 1 << 18
 _IDLE_CONNECTIONS = 64
-_IN_MEMORY = 1 << 20  # a larger object that is read is kept in a temporary file instead of memory
+_IN_MEMORY = 1 << 20  # bytes; larger objects are read into a temporary file instead of memory
 _PIECE = 1 << 18
 _MISSING = {"NoSuchKey", "404"}  # the response to a HEAD request has no body with a code
 
 
 class ObjectStorage(Storage):
-    """Django's storage API on a bucket. An equal name always has equal content."""
+    """Django's storage API for a bucket. Objects with the same name always have the same content."""
 
     def __init__(self, *, bucket: str, endpoint_url: str | None = None, region: str | None = None) -> None:
         self._bucket, self._endpoint_url, self._region = bucket, endpoint_url, region
 
     def receive(self, name: str) -> ReceivedFile:
-        """Open a file that is received in the data folder. ``save`` sends its bytes to the store."""
+        """Open a temporary file in the data folder. ``save`` sends its bytes to the store."""
         return ReceivedFile(data_folders.uploads(), name, is_kept=False)
 
     @cached_property
     def _client(self) -> Any:
-        """The client, which all threads share. Each process makes its own, after it was forked."""
+        """The client, which all threads share. Each process creates its own after the fork."""
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 1},  # see ``_request``
-            # Some S3-compatible stores lack the newer checksums, which are unnecessary, since names are hashes.
+            # Some S3-compatible stores lack the newer checksums. They are unnecessary, since names are hashes.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -76,9 +76,9 @@ class ObjectStorage(Storage):
     def _request(self, operation: str, *, body: Any = None, **parameters: Any) -> Any:
         """Send a request to the store and return its response.
 
-        Raises FileNotFoundError if the store says that it has no such object, and otherwise the client's errors.
+        Raises FileNotFoundError if the store reports that it has no such object, and otherwise the client's errors.
         """
-        release_connection()  # the store may take seconds, in which other requests can use the connection
+        release_connection()  # the store may take seconds, during which other requests can use the connection
         began = time.monotonic()
         for pause in (*_PAUSES_S, None):
             if body is not None:
@@ -89,13 +89,13 @@ class ObjectStorage(Storage):
             except (ClientError, ConnectionClosedError, EndpointConnectionError) as error:
                 if isinstance(error, ClientError) and error.response["Error"]["Code"] in _MISSING:
                     raise FileNotFoundError(f"the store has no object {parameters['Key']}") from error
-                if pause is None or not _may_pass(error) or time.monotonic() - began > QUICK_S:
+                if pause is None or not _is_temporary(error) or time.monotonic() - began > QUICK_S:
                     raise
             time.sleep(pause)
         raise AssertionError  # pragma: no cover  the last attempt returns or raises
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
-        """Read the whole object, so that nobody waits for the store later. Raises like ``_request``."""
+        """Read the whole object, so that later reads do not wait for the store. Raises the errors of ``_request``."""
         response = self._request("get_object", Key=name)
         is_small = response["ContentLength"] <= _IN_MEMORY
         with closing(response["Body"]) as body:
@@ -103,7 +103,7 @@ class ObjectStorage(Storage):
             try:
                 while piece := body.read(_PIECE):
                     copy.write(piece)
-                    time.sleep(0)  # a fast store would keep other requests from running
+                    time.sleep(0)  # otherwise a fast store would keep other requests from running
                 copy.seek(0)
             except BaseException:
                 copy.close()
@@ -111,7 +111,7 @@ class ObjectStorage(Storage):
         return File(copy, name)
 
     def _save(self, name: str, content: File[bytes]) -> str:
-        # A Django file without a name is false, and botocore would sign it as an empty body.
+        # Pass the inner file, because a Django file without a name is falsy, and botocore would sign an empty body.
         self._request("put_object", Key=name, body=_Body(content.file), ContentType="application/octet-stream")
         return name
 
@@ -143,14 +143,14 @@ class ObjectStorage(Storage):
 
     @override
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
-        """Return the names of the objects in a folder, and no folders, since folders of blobs contain none."""
+        """Return no folders, since folders of blobs contain none, and the names of the objects in the folder."""
         prefix = f"{path}/"
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         return [], [each["Key"].removeprefix(prefix) for page in pages for each in page.get("Contents", ())]
 
 
 class _Body:
-    """A file that lets other requests run after each read, since botocore hashes a whole body for plain HTTP."""
+    """A file that lets other requests run after each read, since botocore hashes whole bodies for plain HTTP."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -162,6 +162,6 @@ class _Body:
         return piece
 
 
-def _may_pass(error: Exception) -> bool:
-    """Return whether the same request may succeed in a moment: the store is overloaded or closed the connection."""
+def _is_temporary(error: Exception) -> bool:
+    """Return whether a retry may succeed, because the store is overloaded or closed the connection."""
     return not isinstance(error, ClientError) or error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500

@@ -10,15 +10,16 @@ from django.conf import settings
 from django.db import DatabaseError
 from psycopg import errors as pg
 
-# Two segments of PostgreSQL's write-ahead log. Without space for the next segment PostgreSQL stops, even for reads.
+# A disk with fewer free bytes is almost full. This is two segments of PostgreSQL's write-ahead log: without space for
+# the next segment, PostgreSQL stops, even for reads.
 LOW_BYTES = 32 << 20
-LOW_SHARE = 0.05  # a small disk is low if less than this share of it is free
+LOW_SHARE = 0.05  # a small disk is almost full if less than this share of it is free
 LOW_FILES = 64
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 def is_low(folder: Path | None = None) -> bool:
-    """Tell whether the disk of a folder (by default the data folder) is almost full."""
+    """Return whether the disk of a folder (by default the data folder) is almost full."""
     try:
         disk = os.statvfs(settings.CONFIG.data_dir if folder is None else folder)
     except OSError:  # the folder is missing, which other checks report
@@ -30,14 +31,14 @@ def is_low(folder: Path | None = None) -> bool:
 
 
 def is_low_for_database() -> bool:
-    """Tell whether the disk of the embedded database is almost full. Another database's disk cannot be checked."""
+    """Return whether the embedded database's disk is almost full. False for other databases, whose disk is unknown."""
     return settings.CONFIG.database_url is None and is_low()
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Tell whether a full, read-only or broken disk caused the error: a disk of this host or of the database.
+    """Return whether a full, read-only or broken disk of this host or of the database caused the error.
 
-    The request that met such an error is valid and will succeed once the disk is repaired.
+    The request that failed is valid and can succeed after the disk is repaired.
     """
     if isinstance(error, OSError):
         return error.errno in _ERRNOS

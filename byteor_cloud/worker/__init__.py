@@ -1,10 +1,10 @@
-"""The worker process: it runs jobs lane by lane, renews its heartbeat and takes over the jobs of dead workers.
+"""The worker process: it runs the jobs of each lane, renews its heartbeat and takes over the jobs of dead workers.
 
 Each worker has a database row with a heartbeat. When the row is deleted, other workers take over its jobs. The row is
-deleted when the heartbeat is too old, or when the process is dead: the kernel then unlocks the worker's lock file. A
-worker that only loses its database sessions continues, and renews its heartbeat on a new session.
+deleted when the heartbeat is too old, or when the process is dead, since the kernel then unlocks the worker's lock
+file. A worker that only loses its database sessions continues, and renews its heartbeat on a new session.
 
-A worker that could not renew its heartbeat in time does not know whether it still owns its jobs. It then does nothing
-that cannot be repeated (``Claim.ensure``), and it checks the claim in the transaction that stores a job's result
-(``Claim.confirm``).
+A worker that could not renew its heartbeat in time may have lost its jobs to another worker. It therefore waits before
+it does anything that cannot be repeated (``Claim.ensure``), and it checks its claim in the transaction that stores a
+job's result (``Claim.confirm``).
 """

@@ -1,4 +1,4 @@
-"""Fetched jobs, and the claim of a worker to the job that it runs."""
+"""Fetched jobs, and a worker's claim to a job that it runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.worker import jobs
 from byteor_cloud.worker.jobs import Claim, ClaimLost, JobLane
 
-RETRY_S = 0.5  # the wait after a database failure
-# Matches the fetched job only while this worker owns it, and not a later attempt of the same job.
+RETRY_S = 0.5  # seconds to wait after a database failure
+# Matches a fetched job only while this worker owns it, but not a later attempt of the same job.
 OWN_JOB = "id = %(id)s AND status = 'doing' AND worker_id = %(worker)s AND attempts = %(attempts)s"
 logger = structlog.get_logger(__name__)
 
 
 class FetchedJob:
-    """A job that a worker fetched, or whose worker has died (``worker`` is None)."""
+    """A job that a worker has fetched. ``worker`` is None if that worker died."""
 
     def __init__(self, row: tuple[Any, ...], worker: int | None) -> None:
         self.id, self.queue, self.task, self.serial, self.arguments, self.attempts = row[:6]
@@ -37,23 +37,23 @@ class FetchedJob:
 
     @property
     def lane(self) -> str:
-        """The lane of the job's queue."""
+        """The name of the lane that the job's queue belongs to."""
         return str(self.queue).partition(":")[0]
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """The organization, and the person behind the job if known."""
+        """The organization, and the person behind the job if there is one."""
         owner = str(self.queue).partition(":")[2]
         return (owner, self.person) if self.person else (owner,)
 
     @property
     def shares(self) -> list[str]:
-        """The names by which the job counts in its lane: its queue, and ``lane:person``."""
+        """The names under which the job counts in its lane: its queue, and ``lane:person``."""
         return [f"{self.lane}:{owner}" for owner in self.owners]
 
 
 class HeldClaim(Claim):
-    """The claim of this worker to a job, which another worker can take over."""
+    """This worker's claim to a job, which another worker can take over."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class HeldClaim(Claim):
         self._lost = Event()
 
     def lose(self) -> None:
-        """Mark the job as taken over by another worker."""
+        """Mark the claim as lost to another worker."""
         self._lost.set()
 
     @property
     def is_lost(self) -> bool:
-        """Whether another worker is known to have taken the job over."""
+        """Whether the claim is known to be lost."""
         return self._lost.is_set()
 
     @property
@@ -114,7 +114,7 @@ class HeldClaim(Claim):
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and message as printable text that the database can store."""
+    """Return the type and message of an error as printable text that the database can store."""
     return _storable(f"{type(error).__name__}: {error}")
 
 

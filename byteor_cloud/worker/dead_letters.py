@@ -1,4 +1,4 @@
-"""Jobs that cannot continue: dead letters, their retries, and what else keeps a job from running."""
+"""Jobs that cannot continue: dead letters and their retries, and other obstacles."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from django.db import connection
 
 from byteor_cloud.worker.jobs import KILLS, Job, enqueue, is_queued
 
-MOST_DEAD_LETTERS = 1_000  # for each organization in each lane; the newest are kept
+MAX_DEAD_LETTERS = 1_000  # for each organization in each lane; the newest are kept
 DEAD_LETTER_DAYS = 90
-EVENT_DAYS = 7  # how long procrastinate's events of a waiting job's retries are kept
+EVENT_DAYS = 7  # days for which procrastinate's events of a waiting job's retries are kept
 
 
 def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:
-    """Retry the dead letter of this kind and ``serial`` key, or enqueue the job if there is none. Returns whether.
+    """Retry the dead letter with this kind and ``serial`` key, or enqueue the job if there is none.
 
-    Does nothing if such a job waits or runs, or if it killed its process too often. The caller holds a lock that
-    concurrent callers wait for.
+    Do nothing and return False if such a job waits or runs, or if it killed its process too often. The caller must hold
+    a lock that concurrent callers wait for.
     """
     if is_queued(type(job), serial):
         return False
@@ -37,7 +37,7 @@ def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:
 
 
 def retry_dead_letter(job_id: int) -> bool:
-    """Requeue a dead letter with all its attempts. Returns False if a job with the same ``once`` key already waits."""
+    """Requeue a dead letter and reset its failures. Returns False if a job with the same ``once`` key already waits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE procrastinate_jobs dead SET status = 'todo', scheduled_at = NULL, worker_id = NULL,"
@@ -52,7 +52,7 @@ def retry_dead_letter(job_id: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A reason why work cannot continue: its job is a dead letter, or waits until database or storage is available."""
+    """A reason why a job cannot continue: it is a dead letter, or it waits for the database or the storage to work."""
 
     task: str
     is_dead: bool
@@ -60,15 +60,15 @@ class Obstacle:
 
     @property
     def sentence(self) -> str:
-        """The obstacle as a sentence for people."""
+        """The obstacle as a sentence for users."""
         error = self.error.rstrip(".")
         if self.is_dead:
-            return f"The job {self.task} failed for good and can be retried in the console: {error}."
-        return f"The job {self.task} waits until the control plane's database and storage are available: {error}."
+            return f"The job {self.task} failed permanently and can be retried in the console: {error}."
+        return f"The job {self.task} is waiting until the control plane's database and storage are available: {error}."
 
 
 def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
-    """Return the obstacle of each of these ``serial`` keys whose jobs cannot continue."""
+    """Return the obstacles of jobs with these ``serial`` keys. Keys whose jobs can continue are left out."""
     if not serials:
         return {}
     with connection.cursor() as cursor:
@@ -83,7 +83,7 @@ def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
 
 
 def delete_old_jobs() -> None:
-    """Delete dead letters that are too old or too many, and old events of the queue."""
+    """Delete dead letters that are too old or too many, and the queue's old events."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM procrastinate_jobs job WHERE status NOT IN ('todo', 'doing') AND NOT EXISTS ("
@@ -95,9 +95,9 @@ def delete_old_jobs() -> None:
             "DELETE FROM procrastinate_jobs WHERE id IN (SELECT id FROM ("
             " SELECT id, row_number() OVER (PARTITION BY queue_name ORDER BY id DESC) AS rank"
             " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE rank > %s)",
-            [MOST_DEAD_LETTERS],
+            [MAX_DEAD_LETTERS],
         )
-        # The metrics need the events ``deferred``, and the deletion of old dead letters above needs ``failed``.
+        # The metrics need the ``deferred`` events, and the deletion of old dead letters above needs ``failed`` events.
         cursor.execute(
             "DELETE FROM procrastinate_events WHERE type NOT IN ('deferred', 'failed')"
             " AND at < now() - make_interval(days => %s)",

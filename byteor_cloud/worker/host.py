@@ -1,4 +1,4 @@
-"""Lock files of the workers on this host. They show at once which worker processes are dead."""
+"""Lock files of the workers on this host, which show without delay which worker processes are dead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.db import connection
 
 
 def lock_folder() -> Path:
-    """Return the folder of the lock files for this boot of the host and this database."""
+    """Return the folder for lock files of workers that use this database since the host's last boot."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
@@ -26,11 +26,11 @@ def lock_folder() -> Path:
 
 
 def delete_dead_workers(*, except_for: int | None) -> None:
-    """Delete the rows of workers on this host whose process is dead: the kernel has unlocked their files."""
+    """Delete the rows of workers on this host whose process is dead, since the kernel has unlocked their files."""
     try:
         paths = [path for path in lock_folder().iterdir() if path.name.isdigit() and path.name != str(except_for)]
     except OSError:
-        return  # without the folder, old heartbeats show dead workers
+        return  # without the folder, dead workers are found by their old heartbeats
     for path in paths:
         try:
             file = os.open(path, os.O_RDWR)
@@ -39,7 +39,7 @@ def delete_dead_workers(*, except_for: int | None) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            continue  # locked, so its process is alive
+            continue  # the file is locked, so its process is alive
         else:
             with connection.cursor() as cursor:
                 cursor.execute("DELETE FROM procrastinate_workers WHERE id = %s", [int(path.name)])

@@ -1,6 +1,6 @@
 """The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
-Each job belongs to a lane and to an organization, and may name the person behind it. ``byteor_cloud.worker`` runs the
+Each job belongs to a lane and to an organization, and may have the person behind it. ``byteor_cloud.worker`` runs the
 jobs.
 """
 
@@ -21,19 +21,19 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.storage.object_store_errors import object_store_errors
 
-ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
-KILLS = 10  # how many times a job's process is killed before the job becomes a dead letter
-# A periodic job with an interval of at most this is not retried: its next run takes the place of the retry.
+ATTEMPTS = 5  # the most runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
+KILLS = 10  # a job becomes a dead letter when its process has been killed this many times
+# Periodic jobs with at most this interval are not retried, because the next run comes soon.
 _RECURS_SOON_S = 60
 
 
 class JobLane(StrEnum):
-    """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
+    """A kind of work with its own slots in each worker, so that waiting jobs in one lane do not delay other lanes.
 
-    Within a lane organizations and people take turns: a free slot goes to the job whose organization and person were
-    both served longest ago, even if others have many more jobs waiting. An organization, and a person in all their
-    organizations together, hold at most half of a worker's slots (``max_slots``), so that long jobs leave slots for
-    the others.
+    Within a lane, organizations and people take turns: a free slot goes to the job whose organization and person were
+    both served longest ago, even if others have many more jobs waiting. An organization, and a person in all of their
+    organizations together, occupy at most half of the lane's slots in a worker (``max_slots``), so that long jobs leave
+    slots for others.
     """
 
     RELEASES = "release"
@@ -41,11 +41,11 @@ class JobLane(StrEnum):
     CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
-    LONG_REPLAYS = "longrun"  # replays that have used up what a short one may (``Claim.move_to``)
+    LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
     WEBHOOKS = "webhook"  # jobs that wait for other people's servers
 
 
-# How many jobs a worker process runs at once. Each may hold a database connection
+# The number of jobs that a worker runs at the same time. Each may occupy a database connection
 # (``database.connections.WORKER_THREADS``).
 SLOTS: dict[JobLane, int] = {
     JobLane.RELEASES: 4,
@@ -53,24 +53,24 @@ SLOTS: dict[JobLane, int] = {
     JobLane.CLEANING: 2,
     JobLane.INGEST: 2,
     JobLane.REPLAY: 2,
-    JobLane.LONG_REPLAYS: 4,  # of these only one computes at a time (``byteor_cloud.worker.turns``)
+    JobLane.LONG_REPLAYS: 4,  # only one of them computes at a time (``byteor_cloud.worker.turns``)
     JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"
 
 
 def queue_of(lane: JobLane, organization: UUID | None) -> str:
-    """Return the name of an organization's queue in a lane; None stands for the installation itself.
+    """Return the name of an organization's queue in a lane, or of the installation's if ``organization`` is None.
 
-    The name has at most 40 characters, since procrastinate makes a PostgreSQL channel name from a prefix and this name.
+    The name has at most 40 characters, since procrastinate adds a prefix to form the name of a PostgreSQL channel.
     """
     return f"{lane}:{organization.hex if organization else INSTALLATION}"
 
 
 def max_slots(queue: str) -> int:
-    """Return how many slots of a worker the jobs of this queue may hold at once.
+    """Return the number of slots in a worker that the jobs of this queue may occupy.
 
-    The same limit applies to a person's jobs in all queues of a lane. They are named ``lane:person``.
+    A person's jobs in all queues of a lane have the same limit, for which ``queue`` is ``lane:person``.
     """
     lane, _, owner = queue.partition(":")
     slots = SLOTS[JobLane(lane)]
@@ -78,11 +78,11 @@ def max_slots(queue: str) -> int:
 
 
 class ClaimLost(BaseException):
-    """Another worker took the job over. Not an ``Exception``, so that jobs do not catch it by accident."""
+    """Another worker has taken over the job. Not an ``Exception``, so that jobs do not catch it by accident."""
 
 
 class Requeued(BaseException):
-    """The job stops and is requeued in another lane, which is no failure. Not an ``Exception``, like ``ClaimLost``."""
+    """The job stops without a failure and is requeued in another lane. Not an ``Exception``, like ``ClaimLost``."""
 
     def __init__(self, lane: JobLane) -> None:
         super().__init__(lane)
@@ -90,18 +90,18 @@ class Requeued(BaseException):
 
 
 class Claim:
-    """The claim to a job that is being run. A claim of this base class is for jobs run by hand, and is never lost."""
+    """The claim to a running job. This base class is for jobs that are run by hand, whose claims are never lost."""
 
     owners: tuple[str, ...] = ()  # the organization and the person that the job's cost is charged to
-    is_paused = False  # whether the job only waits for its turn, so that a stopping worker requeues it immediately
+    is_paused = False  # whether the job only waits for a turn, so that a stopping worker requeues it immediately
 
     @property
     def lane(self) -> JobLane | None:
-        """The lane in which the job runs now; None if it is run by hand."""
+        """The lane in which the job currently runs, or None if it is run by hand."""
         return None
 
     def move_to(self, lane: JobLane) -> bool:
-        """Move the running job to another lane if there is a slot for it. Returns whether it is in that lane now."""
+        """Move the running job to another lane if that has a free slot. Returns whether the job is in that lane now."""
         return True
 
     def ensure(self) -> None:
@@ -111,9 +111,9 @@ class Claim:
         """Lock the job for this worker until the current transaction ends. Raises ClaimLost."""
 
     def retry_until_stored(self, write: Callable[[], None]) -> None:
-        """Run ``write`` and retry while the database is down. Use it for results that cannot be produced twice.
+        """Run ``write``, and retry it while the database is down. Use this for results that cannot be produced again.
 
-        Raises ClaimLost, and any other error of ``write``.
+        Raises ClaimLost, and other errors of ``write``.
         """
         write()
 
@@ -132,10 +132,10 @@ class GivenUp:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Job:
-    """A job to enqueue. Each subclass declares one kind of job; its fields are the arguments, stored as JSON.
+    """A job to enqueue. Each subclass declares one kind of job. Its fields are the arguments, stored as JSON.
 
-    The ``jobs.py`` of each app declares the kinds that the app enqueues, even if a higher app runs them. Jobs that wait
-    during an upgrade have the name and arguments of the old release, so change these only with a migration.
+    Each app's ``jobs.py`` declares the kinds that the app enqueues, even if an app above it runs them. Jobs that wait
+    during an upgrade have the old release's name and arguments, so change these only with a migration.
     """
 
     name: ClassVar[str]
@@ -149,9 +149,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job without arguments that workers enqueue on schedule. Only one of its kind runs at a time.
+    """A job without arguments that workers enqueue on a schedule. It never runs twice at the same time.
 
-    It is due ``at_s`` seconds after each multiple of ``every_s`` seconds of Unix time.
+    It is due ``at_s`` seconds after each multiple of ``every_s`` seconds in Unix time.
     """
 
     name: str
@@ -162,7 +162,7 @@ class Periodic:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The functions of one kind of job. Both take the job's stored arguments by name."""
+    """The functions of one kind of job. Both accept the job's stored arguments as keyword arguments."""
 
     run: Callable[..., None]  # its first argument is the claim
     gave_up: Callable[..., None] | None = None  # its first argument is the ``GivenUp``
@@ -170,7 +170,7 @@ class Kind:
 
     @property
     def recurs_soon(self) -> bool:
-        """Whether the next scheduled run comes so soon that a retry is not needed."""
+        """Whether the next scheduled run is so soon that retries are unnecessary."""
         return self.periodic is not None and self.periodic.every_s <= _RECURS_SOON_S
 
 
@@ -188,9 +188,9 @@ def runs[J: Job](
 ) -> Callable[[Callable[[J], None]], Callable[[J], None]]:
     """Register the decorated function to run jobs of this kind.
 
-    A job that raises an error runs at most ``ATTEMPTS`` times, and a job whose process is killed at most ``KILLS``
-    times. While the database or the storage is down it is retried without a limit. After the last attempt the job
-    becomes a dead letter, and ``gave_up(GivenUp, job)`` is called in the same transaction.
+    A job that raises errors runs at most ``ATTEMPTS`` times, and a job whose process is killed at most ``KILLS`` times.
+    While the database or the storage is down, it is retried without a limit. After the last attempt, the job becomes a
+    dead letter, and ``gave_up(GivenUp, job)`` is called in the same transaction.
     """
 
     def register(function: Callable[[J], None]) -> Callable[[J], None]:
@@ -203,7 +203,7 @@ def runs[J: Job](
 def runs_claimed[J: Job](
     job: type[J], *, gave_up: Callable[[GivenUp, J], None] | None = None
 ) -> Callable[[Callable[[Claim, J], None]], Callable[[Claim, J], None]]:
-    """Register a function like ``runs`` does, but pass it the claim, so that it never writes after a takeover."""
+    """Register a function like ``runs``, but pass it the claim, with which it can avoid writes after a takeover."""
 
     def register(function: Callable[[Claim, J], None]) -> Callable[[Claim, J], None]:
         def run(claim: Claim, /, **arguments: str) -> None:
@@ -220,7 +220,7 @@ def runs_claimed[J: Job](
 
 
 def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Register the decorated function to run the periodic job."""
+    """Register the decorated function to run a periodic job."""
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
         _register(periodic.name, Kind(lambda _: function(), periodic=periodic))
@@ -229,7 +229,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# A job that killed its process too often waits for a person: a new job for the same work would kill its process too.
+# Nothing is enqueued while a dead letter for the same work killed its process, because a new job would do the same.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s
@@ -257,14 +257,14 @@ def enqueue(
     serial: str | None = None,
     after_s: float | None = None,
 ) -> None:
-    """Enqueue the job in the current transaction for the organization (None: for the installation itself).
+    """Enqueue the job in the current transaction, for the organization or (None) for the installation itself.
 
-    A job that may take long names the ``person`` behind it, who may have several organizations. The job starts at the
-    earliest ``after_s`` seconds after the transaction began.
+    For jobs that may take long, pass the ``person`` behind the job, who may belong to several organizations. The job
+    starts no earlier than ``after_s`` seconds after the start of the transaction.
 
     Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
-    waits. That other job may start before this transaction commits and miss its change, so the job is then enqueued
-    again after the commit. Nothing is enqueued while a job of the same name and ``serial`` is a dead letter because it
+    waits. Since that job may start before this transaction commits and miss its change, this function then tries again
+    after the commit. Nothing is enqueued while a job with the same name and ``serial`` key is a dead letter because it
     killed its process.
     """
     values: dict[str, Any] = {
@@ -288,7 +288,7 @@ def enqueue(
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for the tick (Unix time), unless it was enqueued before or another one waits."""
+    """Enqueue a periodic job for a tick (Unix time), unless it was already enqueued for it or an earlier one waits."""
     values: dict[str, Any] = {
         "queue": queue_of(periodic.lane, None),
         "task": periodic.name,
@@ -302,8 +302,8 @@ def enqueue_tick(periodic: Periodic, tick: int) -> None:
             cursor.execute(_ENQUEUE_TICK, values)
 
 
-# What a system says about one name or one file, and not about the disk as a whole.
-_OWN_FAULT = {
+# Errors about a single name or file and not about the disk as a whole.
+_FILE_ERRNOS = {
     errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.E2BIG, errno.EILSEQ, errno.EFBIG, errno.EOVERFLOW,
     errno.ENOTEMPTY,
 }  # fmt: skip
@@ -312,32 +312,32 @@ _OWN_FAULT = {
 def is_outage(error: BaseException | None) -> bool:
     """Return whether the error, or one of its causes, means that the database or the storage is unavailable.
 
-    The job is then retried later and is not to blame. A statement that the server cancelled counts as the job's own
-    failure, since it would be cancelled again.
+    The job is then retried later, and the failure does not count. A statement that the server canceled counts as the
+    job's own failure, since it would be canceled again.
     """
     while error is not None:
         if isinstance(error, psycopg.errors.QueryCanceled):
             return False
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            return True  # a failover is under way
+            return True  # the database is failing over
         if isinstance(error, OperationalError) and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
             return False
         database = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
         if isinstance(error, (*database, Unavailable, *object_store_errors())):
             return True
         if isinstance(error, NotStored):
-            return False  # the storage answered
-        # These errors concern one file and not the disk as a whole. A missing file is not among them: the job's files
-        # are missing because somebody deleted a folder of temporary files, which the next attempt creates again.
+            return False  # the storage responded
+        # These errors concern one file and not the disk as a whole. FileNotFoundError is not among them, because it
+        # means that somebody deleted a folder of temporary files, which the next attempt creates again.
         about_the_file = (FileExistsError, IsADirectoryError, gzip.BadGzipFile)
-        if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _OWN_FAULT:
+        if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _FILE_ERRNOS:
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 
 def is_queued(job: type[Job], serial: str) -> bool:
-    """Return whether a job of this kind and ``serial`` key waits or runs."""
+    """Return whether a job of this kind with this ``serial`` key waits or runs."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT FROM procrastinate_jobs WHERE lock = %s AND task_name = %s AND status IN ('todo', 'doing')",

@@ -1,4 +1,4 @@
-"""Records of how jobs ended, and the takeover of jobs whose worker has died."""
+"""Records of the outcomes of jobs, and the takeover of jobs whose worker has died."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MOVE = f"UPDATE procrastinate_jobs SET queue_name = %(queue)s WHERE {OWN_JOB}" 
 logger = structlog.get_logger(__name__)
 
 
-def record_end(run: FetchedJob, error: BaseException | None) -> None:
-    """Record in the current transaction how the job ended. Raises ClaimLost."""
+def record_outcome(run: FetchedJob, error: BaseException | None) -> None:
+    """Record the job's success or error in the current transaction. Raises ClaimLost."""
     kind = KINDS.get(run.task)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT FROM procrastinate_jobs WHERE {OWN_JOB} FOR UPDATE", run.key)
@@ -46,7 +46,7 @@ def record_end(run: FetchedJob, error: BaseException | None) -> None:
 
 
 def move_job(run: FetchedJob, lane: JobLane) -> None:
-    """Record that the running job continues in another lane. Raises ClaimLost."""
+    """Record that a running job continues in another lane. Raises ClaimLost."""
     queue = change_lane(run.queue, lane)
     with connection.cursor() as cursor:
         cursor.execute(_MOVE, run.key | {"queue": queue})
@@ -61,7 +61,7 @@ def change_lane(queue: str, lane: JobLane) -> str:
 
 
 def take_over_job() -> bool:
-    """Requeue one job of a dead worker, or make it a dead letter. Returns False if there is none."""
+    """Requeue one job of a dead worker, or make it a dead letter. Returns False if there is no such job."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(_ORPHANS)
@@ -74,7 +74,7 @@ def take_over_job() -> bool:
         if kills >= jobs.KILLS:
             _give_up(run, KINDS.get(run.task), GivenUp(killed=True, error=why), kills=kills)
         else:
-            # No wait the first time: most jobs did not cause the death of their process.
+            # The first time, requeue it without a wait, since most jobs did not cause the death of their process.
             wait = 0 if kills == 1 else min(LONGEST_WAIT_AFTER_A_KILL_S, 2 ** (kills - 2))
             _requeue(run, why, wait, kills=kills)
     return True
@@ -90,7 +90,7 @@ def _requeue(
     outages: int | None = None,
     attempts: int | None = None,
 ) -> None:
-    """Requeue the job without its ``once`` key, since a job with the same key may already wait in the queue."""
+    """Requeue the job. It loses its ``once`` key, since a job with the same key may already wait in the queue."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL, queueing_lock = NULL, queue_name = %s,"
@@ -112,10 +112,10 @@ def _requeue(
 def _give_up(
     run: FetchedJob, kind: Kind | None, why: GivenUp, *, errors: int | None = None, kills: int | None = None
 ) -> None:
-    """Make the job the only dead letter of its work, and call the ``gave_up`` function of its kind."""
+    """Make the job the only dead letter for its ``serial`` key, and call its kind's ``gave_up`` function."""
     _remove_dead(run)
     with connection.cursor() as cursor:
-        if why.killed:  # waiting jobs of the same work would kill their process too
+        if why.killed:  # waiting jobs for the same work would also kill their process
             cursor.execute(
                 "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND lock = %s AND task_name = %s",
                 [run.serial, run.task],
@@ -133,7 +133,7 @@ def _give_up(
             kind.gave_up(why, **run.arguments)
     except Exception as error:
         if jobs.is_outage(error):
-            raise  # the whole transaction is retried
+            raise  # so that the whole transaction is retried
         logger.exception("job_gave_up_failed", job=run.task, id=run.id)
 
 
@@ -143,7 +143,7 @@ def _remove(run: FetchedJob) -> None:
 
 
 def _remove_dead(run: FetchedJob) -> None:
-    """Delete the dead letters of the same work."""
+    """Delete the dead letters for the same work."""
     if run.serial is not None:
         with connection.cursor() as cursor:
             cursor.execute(

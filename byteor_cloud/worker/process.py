@@ -1,4 +1,4 @@
-"""The worker process: fetching jobs, running them, renewing the heartbeat and maintaining the queue."""
+"""The worker: it fetches and runs jobs, renews its heartbeat and maintains the queue."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from byteor_cloud.database.connections import direct_connection
 from byteor_cloud.worker import host, jobs
 from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
 from byteor_cloud.worker.jobs import KINDS, ClaimLost, JobLane, Requeued
-from byteor_cloud.worker.outcomes import move_job, record_end, take_over_job
+from byteor_cloud.worker.outcomes import move_job, record_outcome, take_over_job
 from byteor_cloud.worker.statements import DUE_LANES, FETCH
 
 HEARTBEAT_S = 2.0
 STALLED_AFTER_S = 10.0
 POLL_S = 1.0
-GRACE_S = 20.0  # how long running jobs may take to end when the worker stops
-_SURE_FOR = 0.7  # the fraction of the stall time for which a worker may rely on its last heartbeat
+GRACE_S = 20.0  # the time that running jobs have to finish when the worker stops
+_SURE_FOR = 0.7  # the fraction of STALLED_AFTER_S for which a worker may rely on its last heartbeat
 _SUSPECT_WAITS_S = 60
-_FETCHES = 3  # attempts to fetch a job when other workers are faster
+_FETCHES = 3  # the number of attempts to fetch a job when other workers are faster
 
 _DATABASE = (DatabaseError, InterfaceError, psycopg.Error)  # a raw connection raises psycopg's errors, not Django's
 
@@ -39,7 +39,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Worker:
-    """A worker that runs jobs until ``stop``. Its own threads fetch, renew the heartbeat and maintain the queue."""
+    """A worker that runs jobs until ``stop``. Separate threads renew the heartbeat and maintain the queue."""
 
     def __init__(
         self,
@@ -61,19 +61,19 @@ class Worker:
         self._file: int | None = None
         self._sure_until = 0.0
         self._stopping, self._over = Event(), Event()
-        self._wakes: tuple[socket.socket, socket.socket] | None = None  # the end to read, and the end to write
+        self._wakes: tuple[socket.socket, socket.socket] | None = None  # the reading end and the writing end
         self._listener: psycopg.Connection[Any] | None = None
         self._turn = 0
         self._served: dict[str, int] = {}
         self._ticks: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Make ``run`` return once running jobs have ended. Safe in any thread and in signal handlers."""
+        """Make ``run`` return after running jobs have finished. Safe in any thread and in signal handlers."""
         self._stopping.set()
         self._wake_up()
 
     def run(self, *, until_idle: bool = False) -> None:
-        """Run jobs until ``stop`` or until none is due. Jobs that outlast the grace period are requeued."""
+        """Run jobs until ``stop``, or with ``until_idle`` until none is due. Requeue jobs that do not stop in time."""
         helpers = [
             Thread(target=self._repeat, args=(step, pause), daemon=True, name=step.__name__)
             for step, pause in (
@@ -91,7 +91,7 @@ class Worker:
                 helper.start()
             self._dispatch(until_idle=until_idle)
         finally:
-            self._end(helpers)
+            self._shut_down(helpers)
 
     # -- fetching ------------------------------------------------------------------------------------------------
 
@@ -100,20 +100,20 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 listener = self._listen()
-                was_busy = bool(self._running)  # read before fetching: a job that ends meanwhile may make others due
+                was_busy = bool(self._running)  # read before fetching, since a job that finishes may make others due
                 if not self._start_due() and until_idle and not was_busy:
                     return
                 self._sleep(listener, 0.05 if until_idle else POLL_S)
                 is_down = False
             except _DATABASE as error:
-                if not is_down:  # an outage is one line, and not two a second
+                if not is_down:  # log an outage once, and not twice a second
                     logger.warning("fetching_failed", error=describe_error(error))
                 is_down = True
                 connection.close()
                 self._stopping.wait(RETRY_S)
 
     def _listen(self) -> psycopg.Connection[Any]:
-        """Return the connection that is notified of new jobs, without the notifications that this pass will handle."""
+        """Return the connection that is notified of new jobs. Discard notifications that the next fetch handles."""
         if self._listener is None or self._listener.closed:
             session = direct_connection()
             session.execute("LISTEN procrastinate_any_queue_v1")
@@ -124,7 +124,7 @@ class Worker:
         return self._listener
 
     def _sleep(self, listener: psycopg.Connection[Any], seconds: float) -> None:
-        """Wait until there may be something to do. A notification since the last pass ends the wait at once."""
+        """Wait until jobs may be due. A notification that arrived since ``_listen`` ends the wait immediately."""
         wakes = [] if self._wakes is None else [self._wakes[0]]
         select.select([listener.fileno(), *(end.fileno() for end in wakes)], [], [], seconds)
         for woken in wakes:
@@ -133,11 +133,11 @@ class Worker:
 
     def _wake_up(self) -> None:
         if self._wakes is not None:
-            with suppress(OSError):  # a full socket wakes the thread anyway; at a closed socket no thread waits
+            with suppress(OSError):  # a full socket wakes the thread anyway, and no thread waits for a closed one
                 self._wakes[1].send(b"!")
 
     def _start_due(self) -> bool:
-        """Start the due jobs that find a slot. Returns whether there were any."""
+        """Start due jobs while there are free slots. Returns whether any were started."""
         found = False
         with connection.cursor() as cursor:
             cursor.execute(DUE_LANES, {"lanes": [lane.value for lane in self._slots]})
@@ -152,7 +152,7 @@ class Worker:
         return found
 
     def _full_shares(self, lane: JobLane) -> list[str] | None:
-        """Return the queues and people that may get no further slot of the lane, or None if all its slots are taken."""
+        """Return the queues and people that may not get further slots in the lane, or None if all are occupied."""
         slots = self._slots.get(lane, 0)
         here = [claim.run for claim in list(self._running) if claim.run.lane == lane]
         if len(here) >= slots:
@@ -161,13 +161,13 @@ class Worker:
         return [share for share, n in busy.items() if n >= min(slots, jobs.max_slots(share))]
 
     def _move(self, claim: HeldClaim, lane: JobLane) -> bool:
-        """Move a running job to a slot of another lane. Returns False if it may get none."""
+        """Move a running job to a slot in another lane. Returns False if no slot is available to it."""
         with self._moving:
             full = self._full_shares(lane)
             if full is None or not set(full).isdisjoint(f"{lane}:{owner}" for owner in claim.owners):
                 return False
             move_job(claim.run, lane)
-        self._wake_up()  # its slot in the former lane is free
+        self._wake_up()  # its slot in the previous lane is free
         return True
 
     def _fetch(self, lane: JobLane, full: list[str]) -> FetchedJob | None:
@@ -189,10 +189,10 @@ class Worker:
                     cursor.execute(FETCH, values)
                     row = cursor.fetchone()
             except IntegrityError:
-                continue  # another worker started a job of the same ``serial``, or this worker's row is gone
+                continue  # another worker started a job with the same ``serial``, or this worker's row was deleted
             if row is None:
                 return None
-            if row[0] is not None:  # else another worker has just taken it
+            if row[0] is not None:  # otherwise another worker claimed the job first
                 return FetchedJob(row, worker)
         return None
 
@@ -201,7 +201,7 @@ class Worker:
         for share in run.shares:
             self._served.pop(share, None)
             self._served[share] = self._turn
-        while len(self._served) > 10_000:  # whoever was served this long ago counts as never served
+        while len(self._served) > 10_000:  # those served this long ago count as never served
             self._served.pop(next(iter(self._served)))
         claim = HeldClaim(run, lambda: time.monotonic() < self._sure_until, self._move)
         thread = Thread(target=self._work, args=(claim,), daemon=True, name=f"{run.task} {run.id}")
@@ -223,15 +223,15 @@ class Worker:
             if isinstance(error, ClaimLost):
                 logger.warning("job_lost", job=run.task, id=run.id)
             else:
-                self._record_end(claim, error)
+                self._record_outcome(claim, error)
         finally:
             connections.close_all()
             with self._lock:
                 del self._running[claim]
             self._wake_up()
 
-    def _record_end(self, claim: HeldClaim, error: BaseException | None) -> None:
-        """Record how the job ended. Retries until the database accepts it or the claim is lost."""
+    def _record_outcome(self, claim: HeldClaim, error: BaseException | None) -> None:
+        """Record the job's success or error. Retry until the database accepts it or the claim is lost."""
         run = claim.run
         if error is not None and not isinstance(error, Requeued):
             report = logger.warning if jobs.is_outage(error) else logger.error
@@ -239,7 +239,7 @@ class Worker:
         while not claim.is_lost:
             try:
                 with transaction.atomic():
-                    record_end(run, error)
+                    record_outcome(run, error)
             except _DATABASE as failure:
                 logger.warning("job_end_delayed", job=run.task, id=run.id, error=describe_error(failure))
                 connection.close()
@@ -253,11 +253,11 @@ class Worker:
     # -- the heartbeat -------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Renew the heartbeat, and mark the claims to jobs that were taken over as lost."""
+        """Renew the heartbeat, and mark claims as lost whose jobs were taken over."""
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()
-        # On a connection that hangs for longer, the heartbeat is of no use any more. A new one may work.
+        # If the connection hangs for longer than this, the heartbeat comes too late. A new connection may work.
         with deadline.limited(_SURE_FOR * self._stalled_after_s), connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_workers SET last_heartbeat = now() WHERE id = %s", [self._id])
             if cursor.rowcount == 0:
@@ -276,7 +276,7 @@ class Worker:
         self._sure_until = asked + _SURE_FOR * self._stalled_after_s
 
     def _lock_file(self, worker: int) -> None:
-        """Lock a file that the kernel unlocks when this process dies, so that workers on this host notice at once."""
+        """Lock a file that the kernel unlocks when this process dies, so that other workers on this host notice."""
         self._unlock_file()
         try:
             folder = host.lock_folder()
@@ -284,8 +284,8 @@ class Worker:
             new = folder / f"{worker}.new"
             self._file = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            new.rename(folder / str(worker))  # renamed last, so that no worker finds it before it is locked
-        except OSError as error:  # then only the old heartbeat shows that this process is dead
+            new.rename(folder / str(worker))  # last, so that no other worker finds the file before it is locked
+        except OSError as error:  # without the file, only an old heartbeat shows that this process is dead
             logger.warning("worker_file_failed", error=describe_error(error))
 
     def _unlock_file(self) -> None:
@@ -301,7 +301,7 @@ class Worker:
         """Delete dead workers, take over their jobs, and enqueue periodic jobs."""
         host.delete_dead_workers(except_for=self._id)
         with connection.cursor() as cursor:
-            # A worker that renews its heartbeat meanwhile waits for the row lock and then sees whether its row is gone.
+            # A worker that is renewing its heartbeat waits for the row lock and then sees whether its row was deleted.
             cursor.execute(
                 "DELETE FROM procrastinate_workers WHERE last_heartbeat < now() - make_interval(secs => %s)",
                 [self._stalled_after_s],
@@ -321,7 +321,7 @@ class Worker:
                     jobs.enqueue_tick(job, tick)
                 self._ticks[job.name] = tick
 
-    # -- beginning and end ---------------------------------------------------------------------------------------
+    # -- start and shutdown --------------------------------------------------------------------------------------
 
     def _insist(self, step: Callable[[], None]) -> None:
         while not self._stopping.is_set():
@@ -347,12 +347,12 @@ class Worker:
         finally:
             connections.close_all()
 
-    def _end(self, helpers: list[Thread]) -> None:
-        """Wait for running jobs, requeue those that do not end in time, and delete this worker's row."""
+    def _shut_down(self, helpers: list[Thread]) -> None:
+        """Wait for running jobs, requeue those that do not finish in time, and delete this worker's row."""
         deadline = time.monotonic() + self._grace_s
         while self._running and time.monotonic() < deadline:
             for claim in list(self._running):
-                if claim.is_paused:  # it would hardly end in time
+                if claim.is_paused:  # it is unlikely to finish in time
                     claim.lose()
             time.sleep(0.02)
         with self._lock:

@@ -1,6 +1,6 @@
-"""The SQL with which a worker finds the lanes that have due jobs, and takes a job of one lane."""
+"""The SQL statements with which a worker finds the lanes that have due jobs and claims a job in a lane."""
 
-# Finds the lanes with due jobs. One question about all lanes takes far less time than a fetch from each empty lane.
+# Finds the lanes with due jobs. One query about all lanes takes far less time than a fetch from each empty lane.
 DUE_LANES = """
 SELECT lane FROM unnest(%(lanes)s::text[]) AS lane WHERE EXISTS (
     SELECT FROM procrastinate_jobs job
@@ -8,10 +8,10 @@ SELECT lane FROM unnest(%(lanes)s::text[]) AS lane WHERE EXISTS (
       AND job.queue_name COLLATE "C" > lane || ':' AND job.queue_name COLLATE "C" < lane || ';'
 )
 """
-# Takes a due job of one lane. Its recursive part finds the pairs of queue and person with waiting jobs one by one in
-# the index ('' means that no person is known). Each pair offers its oldest due job, and the pair whose queue and person
-# were both served longest ago wins. A job whose process was killed does not run beside another such job for a minute:
-# so the job that kills the process is identified, and the others, which were only present, end.
+# Claims a due job in a lane. The recursive part finds the pairs of queue and person with waiting jobs one by one in the
+# index (the person '' means none). Each pair offers its oldest due job, and the pair whose queue and person were both
+# served longest ago wins. Jobs whose process was killed do not run concurrently for a minute. This identifies the job
+# that kills the process, while jobs that only ran in the same process can complete.
 FETCH = """
 WITH RECURSIVE pairs(queue, person) AS (
     (SELECT queue_name COLLATE "C", byteor_person FROM procrastinate_jobs

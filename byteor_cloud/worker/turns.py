@@ -1,11 +1,11 @@
-"""Turns of replays: a worker has more of them in hand than may compute at a time, and pauses the others.
+"""Turns of replays: a worker runs more replays than may compute at the same time, and pauses the others.
 
-Two may compute. One place is only for short replays: those that have not computed for ``SHORT_S`` yet. The other is for
-long replays, and for short ones while no long one waits. In it a turn ends after ``QUANTUM_S``. A place goes to the
-replay whose organization and person have both computed least, so that neither a person with several organizations nor
-an organization with several people gets more than others.
+Two replays may compute. The short place is only for short replays, which have computed for less than ``SHORT_S``. The
+long place is for long replays, and for short ones while no long one waits. A turn in it ends after ``QUANTUM_S``. A
+place goes to the replay whose organization and person have both computed least, so that neither a person with several
+organizations nor an organization with several people gets more than others.
 
-A paused process is stopped with SIGSTOP. It loses nothing and repeats nothing.
+The process of a paused replay is stopped with SIGSTOP. It loses no work and repeats none.
 """
 
 from __future__ import annotations
@@ -25,54 +25,54 @@ QUANTUM_S = 10.0
 
 
 class Turn:
-    """One replay among those that take turns. Its time only passes while it may compute."""
+    """A replay that takes turns with others. Its clock runs only while it may compute."""
 
     def __init__(self, turns: Turns, claim: Claim, number: int) -> None:
         self.claim = claim
         self.number = number
-        # Whether the job may simply run again, so that a stopping worker need not wait for its next turn.
+        # Whether the job may be restarted, so that a stopping worker does not have to wait for its next turn.
         self.is_repeatable = True
-        self.computed_s = 0.0  # until the last decision about places
+        self.computed_s = 0.0  # the seconds computed until the last call of ``Turns.assign``
         self.has_place = Event()
         self.pid: int | None = None
         self._turns = turns
 
     @property
     def is_long(self) -> bool:
-        """Whether the replay has used up what a short one may."""
+        """Whether the replay has used up the time of a short one."""
         return self.claim.lane is JobLane.LONG_REPLAYS or self.computed_s >= SHORT_S
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the replay's turn. Returns whether it may compute now."""
+        """Wait up to ``timeout_s`` for the replay's turn. Returns whether it may compute now."""
         self._turns.assign()
         return self.has_place.wait(timeout_s)
 
     def clock(self) -> float:
-        """Return for how many seconds the replay has been allowed to compute."""
+        """Return the total seconds for which the replay has been allowed to compute."""
         self._turns.assign()
         return self.computed_s
 
     def attach(self, pid: int) -> None:
-        """Pause this child process, from now on, whenever it is not the replay's turn."""
+        """Start pausing this child process whenever it is not the replay's turn."""
         self._turns.set_process(self, pid)
 
     def detach(self) -> None:
-        """Stop pausing the child process. Call this before the process is waited for."""
+        """Stop pausing the child process. Call this before waiting for the process to exit."""
         self._turns.set_process(self, None)
 
 
 class _Queue:
-    """The short or the long replays, and the seconds that each organization and person has computed among them."""
+    """The short replays or the long ones, and the seconds that each organization and person has computed in them."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self._cost: dict[str, float] = {}
-        self._level = 0.0  # the most that a replay had cost its owners when it computed
+        self._level = 0.0  # the highest cost of a replay's owners when it computed
 
     def add(self, turn: Turn) -> None:
-        """Add a replay. Owners who had none here begin at the highest cost of those who have computed.
+        """Add a replay. Owners without replays in this queue start at the highest cost of those that have computed.
 
-        So they wait for one turn of each of the others at most, and do not catch up on time in which they had nothing
+        They then wait for at most one turn of each other owner, and do not make up for times in which they had nothing
         to compute.
         """
         present = {owner for each in self.turns for owner in each.claim.owners}
@@ -84,13 +84,13 @@ class _Queue:
         self.turns.append(turn)
 
     def charge(self, turn: Turn, seconds: float) -> None:
-        """Charge the seconds to the replay's owners."""
+        """Add the seconds to the cost of the replay's owners."""
         for owner in turn.claim.owners:
             self._cost[owner] += seconds
         self._level = max(self._level, self._rank(turn)[0])
 
     def first(self, *, but: Turn | None) -> Turn | None:
-        """Return the replay that is next, other than ``but``."""
+        """Return the next replay other than ``but``, or None if there is none."""
         return min((each for each in self.turns if each is not but), key=self._rank, default=None)
 
     def _rank(self, turn: Turn) -> tuple[float, float, float, int]:
@@ -99,7 +99,7 @@ class _Queue:
 
 
 class Turns:
-    """The turns of all replays of this process. Any thread that asks for the time also decides who is next."""
+    """The turns of all replays in this process. Any thread that reads a replay's clock also assigns the places."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -112,7 +112,7 @@ class Turns:
 
     @contextmanager
     def join(self, claim: Claim) -> Iterator[Turn]:
-        """Take turns with the other replays until the block ends."""
+        """Let a replay take turns with the others until the block ends."""
         turn = Turn(self, claim, next(self._numbers))
         with self._lock:
             self._charge()
@@ -130,20 +130,20 @@ class Turns:
                 self._assign()
 
     def assign(self) -> None:
-        """Give the places to the replays that are next."""
+        """Assign the places to the replays that are next."""
         with self._lock:
             self._charge()
             self._assign()
 
     def set_process(self, turn: Turn, pid: int | None) -> None:
-        """Set the child process that must be paused between the turns."""
+        """Set the child process to pause between the replay's turns."""
         with self._lock:
             turn.pid = pid
             if pid is not None and not turn.has_place.is_set():
                 os.kill(pid, signal.SIGSTOP)
 
     def _charge(self) -> None:
-        """Charge the time since the last decision to the replays that had a place."""
+        """Charge the time since the last call to the replays that had a place."""
         now = self._now()
         passed, self._charged_until = now - self._charged_until, now
         for queue in (self._short, self._long):

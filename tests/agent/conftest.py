@@ -1,4 +1,4 @@
-"""Fixtures for a node, its fake control plane, and a second one that the agent must never contact."""
+"""Fixtures: a node, its fake control plane, and a second control plane that the agent must never contact."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SAMPLE = (Record(1, 10, b'{"price":1}'), Record(2, 20, b"{}"), Record(3, 30, b'{
 
 @dataclass
 class NodeUnderTest:
-    """One node: its state folder, and a function that creates an agent for every (re)start."""
+    """A node: its state folder, and a function that creates an agent for each start or restart."""
 
     folder: Path
     plane: FakeControlPlane
     environment: dict[str, str] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
-    """The agent's waits, without the first wait, which only spreads the first heartbeats of a fleet."""
+    """The agent's waits, except for the first, which only spreads the first heartbeats of a fleet."""
     first_wait: float | None = None
     clock: list[float] = field(default_factory=lambda: [0.0])
-    """The time of the key rotation: a list with one value, which only tests change."""
+    """The clock of the key rotation: a list with one value, which only tests change."""
 
     @property
     def state(self) -> StateFolder:
@@ -102,7 +102,7 @@ def plane() -> Iterator[FakeControlPlane]:
 
 @pytest.fixture
 def elsewhere() -> Iterator[FakeControlPlane]:
-    """Start a server of another origin, and fail if an agent contacts it."""
+    """Start a server at another origin, and fail if an agent contacts it."""
     plane = FakeControlPlane()
     yield plane
     plane.close()

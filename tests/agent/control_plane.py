@@ -1,4 +1,4 @@
-"""A fake control plane: the agents' part of the API, in memory, on a real socket."""
+"""A fake control plane: the API operations for agents, in memory, on a real socket."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Reply:
 
 
 class FakeControlPlane:
-    """A server of the operations that agents call. A request that the real API would refuse fails the test."""
+    """Serves the operations that agents call. A request that the real API would reject fails the test."""
 
     reply = Reply
     config = CONFIG
@@ -108,7 +108,7 @@ class FakeControlPlane:
         self.tars: dict[str, bytes] = {}
         self.withdrawn: set[str] = set()
         self.commands: list[Json | str] = []
-        # The keys that were ever handed out, and whether each is still accepted.
+        # All keys that were ever issued, and whether each is still accepted.
         self.keys = {API_KEY: True}
         self.unused: str | None = None
         plane = self
@@ -144,7 +144,7 @@ class FakeControlPlane:
         return sha256(json.dumps(self.keyset.document()).encode())[7:23]
 
     def fail(self, method: str, tail: str, *replies: Reply) -> None:
-        """Answer the next requests to paths that end with ``tail`` with these replies."""
+        """Send these replies to the next requests whose paths end with ``tail``."""
         self.faults.setdefault((method, tail), []).extend(replies)
 
     def sent(self, method: str, tail: str) -> list[Request]:
@@ -227,7 +227,7 @@ class FakeControlPlane:
         key: bytes | None = None,
         **changes: Any,
     ) -> bundle.BuiltBundle:
-        """Offer a bundle, by default a valid one of this deployment that is signed with the active key."""
+        """Offer a bundle. By default it is valid, belongs to this deployment, and is signed with the active key."""
         built = built or self.build(deployment_id)
         self.tars[built.bundle_hash] = built.tar if tar is None else tar
         self.signed = (built.bundle_hash, built.manifest)
@@ -250,10 +250,10 @@ class FakeControlPlane:
         request = Request(handler.command, handler.path, dict(handler.headers), body)
         self.requests.append(request)
         try:
-            reply = self._fault(request) or self._answer(request)
+            reply = self._fault(request) or self._respond(request)
         except Exception as error:
             self.violations.append(f"{request.method} {request.path}: {error!r}")
-            reply = Reply(500, {"detail": "the fake was not made for this"})
+            reply = Reply(500, {"detail": "the fake does not support this request"})
         data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         handler.send_response(reply.status)
         for name, value in ({"Content-Length": str(len(data))} | reply.headers).items():
@@ -269,19 +269,19 @@ class FakeControlPlane:
                 return replies.pop(0)
         return None
 
-    def _answer(self, request: Request) -> Reply:
+    def _respond(self, request: Request) -> Reply:
         if request.path == f"{ENVIRONMENT_PATH}/agents":
             return self._enroll(request)
         scheme, _, key = request.headers["Authorization"].partition(" ")
         assert scheme == "Bearer"
         if not self.keys[key]:
-            return Reply(401, {"detail": "this key has ended"})
+            return Reply(401, {"detail": "this key was revoked"})
         if key == self.unused:
             self.keys = {each: each == key for each in self.keys}
             self.unused = None
             self.commands = []
         route = request.path.partition("?")[0].removeprefix(f"/api/v1/agents/{AGENT_ID}")
-        answers: dict[tuple[str, str], Callable[[Request], Reply]] = {
+        handlers: dict[tuple[str, str], Callable[[Request], Reply]] = {
             ("GET", ""): lambda _: Reply(
                 200, {"id": AGENT_ID, "name": "node-1", "environment_id": ENVIRONMENT, "status": "enrolled"}
             ),
@@ -293,7 +293,7 @@ class FakeControlPlane:
             ("GET", "/signing-key"): self._signing_key,
             ("POST", "/artifacts"): self._artifact,
         }
-        return answers[request.method, route](request)
+        return handlers[request.method, route](request)
 
     def _enroll(self, request: Request) -> Reply:
         assert request.headers["Authorization"] == f"Bearer {TOKEN}"
@@ -336,7 +336,7 @@ class FakeControlPlane:
         assert request.json.keys() <= _REPORT
         assert request.json.keys() >= {"deployment_id", "status", "bundle_hash"}
         if request.json["deployment_id"] in self.withdrawn:
-            return Reply(409, {"title": "Conflict", "detail": "that offer is history"})
+            return Reply(409, {"title": "Conflict", "detail": "the offer was withdrawn"})
         return Reply(200, request.json)
 
     def _bundle(self, request: Request) -> Reply:

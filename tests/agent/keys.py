@@ -1,4 +1,4 @@
-"""Private keys that the fake control plane does not use at first."""
+"""Private keys that the fake control plane does not use initially."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_client_rejects_request_to_another_origin(client: ControlPlane, plane: A
     other_client = Client(BaseUrl.parse(elsewhere.url), SecretValue("x"))
     other_client._base_url = BaseUrl.parse(plane.url)
 
-    with pytest.raises(RequestRejected, match="leaves the control plane's origin"):
+    with pytest.raises(RequestRejected, match="would leave the control plane's origin"):
         other_client.send("GET", "/")
 
     assert plane.requests == []
@@ -71,7 +71,7 @@ def test_error_without_problem_body_shows_reason_phrase(client: ControlPlane, pl
     ("value", "seconds"),
     [("7", 7.0), ("0", 0.0), ("999999", 3600.0), ("-1", None), ("soon", None), ("1e3", None), (None, None)],
 )
-def test_retry_after_is_read_as_seconds(
+def test_retry_after_accepts_seconds(
     client: ControlPlane, plane: Any, value: str | None, seconds: float | None
 ) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(503, headers={"Retry-After": value} if value else {}))
@@ -83,7 +83,7 @@ def test_retry_after_is_read_as_seconds(
 
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000"])
-def test_retry_after_is_read_as_date(client: ControlPlane, plane: Any, zone: str) -> None:
+def test_retry_after_accepts_date(client: ControlPlane, plane: Any, zone: str) -> None:
     date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=100)).replace("+0000", zone)
     plane.fail("POST", "/heartbeat", plane.reply(503, headers={"Retry-After": date}))
 
@@ -101,7 +101,7 @@ def test_oversized_response_is_rejected(client: ControlPlane, plane: Any) -> Non
 
 
 @pytest.mark.parametrize("body", [{}, {"desired": []}, {"desired": {}}, {"desired": {"deployment_id": "d"}}])
-def test_unreadable_offer_makes_control_plane_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
+def test_unreadable_offer_raises_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("GET", "/deployment", plane.reply(200, body))
 
     with pytest.raises(ControlPlaneUnavailable, match="unreadable deployment response"):
@@ -109,7 +109,7 @@ def test_unreadable_offer_makes_control_plane_unavailable(client: ControlPlane, 
 
 
 @pytest.mark.parametrize("body", [{}, {"active_kid": "a", "keys": []}])
-def test_unreadable_key_set_makes_control_plane_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
+def test_unreadable_key_set_raises_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("GET", "/signing-key", plane.reply(200, body))
 
     with pytest.raises(ControlPlaneUnavailable, match="unreadable signing-key response"):

@@ -22,7 +22,7 @@ def test_altered_bundle_fails_and_running_bundle_keeps_running(node: Any, plane:
 
     node.settle()
 
-    assert node.failure == "bundle.hash: the downloaded bytes are not the offered bundle"
+    assert node.failure == "bundle.hash: the downloaded bytes have another hash than the offered bundle"
     assert plane.reports[-2:] == [("d2", "downloading"), ("d2", "failed")]
     assert plane.beats[-1]["status"] == "degraded"
     assert plane.beats[-1]["active"]["bundle_hash"] == running.bundle_hash
@@ -48,7 +48,7 @@ def test_invalid_offer_fails(node: Any, plane: Any, offer: Any, code: str) -> No
     assert plane.reports[-1] == ("d1", "failed")
 
 
-def test_wrong_signature_fails_the_offer(node: Any, plane: Any) -> None:
+def test_wrong_signature_fails_offer(node: Any, plane: Any) -> None:
     plane.offer("d1")
     signature = plane.delivered["envelope"]["signatures"][0]
     signature["sig"] = base64.b64encode(bytes(64)).decode()
@@ -58,7 +58,7 @@ def test_wrong_signature_fails_the_offer(node: Any, plane: Any) -> None:
     assert node.failure.startswith("envelope.bad_signature")
 
 
-def test_envelope_of_another_bundle_fails_the_offer(node: Any, plane: Any) -> None:
+def test_envelope_of_another_bundle_fails_offer(node: Any, plane: Any) -> None:
     plane.offer("d1")
     signed = plane.delivered["envelope"]
     plane.offer("d1", built=plane.build("d1", is_approved=True), envelope=signed)
@@ -68,7 +68,7 @@ def test_envelope_of_another_bundle_fails_the_offer(node: Any, plane: Any) -> No
     assert node.failure.startswith("envelope.subject")
 
 
-def test_bundle_of_another_environment_fails_the_offer(node: Any, plane: Any) -> None:
+def test_bundle_for_another_environment_fails_offer(node: Any, plane: Any) -> None:
     plane.offer("d1", built=plane.build("d1", environment_id="0192-other"))
 
     node.settle()
@@ -88,7 +88,7 @@ def test_older_bundle_fails_when_offered_for_activation(node: Any, plane: Any) -
     "url",
     ["{elsewhere}/bundle", "//{host}/bundle", "/\\{host}/bundle", "bundle", "@{host}/bundle", "/a\nb", "/é"],
 )
-def test_bundle_url_on_another_origin_fails_the_offer(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
+def test_bundle_url_on_another_origin_fails_offer(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
     host = elsewhere.url.removeprefix("http://")
     plane.offer("d1", bundle_url=url.format(elsewhere=elsewhere.url, host=host))
 
@@ -98,7 +98,7 @@ def test_bundle_url_on_another_origin_fails_the_offer(node: Any, plane: Any, els
     assert plane.sent("GET", "/deployment/bundle") == []
 
 
-def test_redirected_download_fails_the_offer(node: Any, plane: Any, elsewhere: Any) -> None:
+def test_redirected_download_fails_offer(node: Any, plane: Any, elsewhere: Any) -> None:
     plane.offer("d1")
     plane.fail("GET", "/deployment/bundle", plane.reply(302, headers={"Location": elsewhere.url + "/bundle"}))
 
@@ -107,7 +107,7 @@ def test_redirected_download_fails_the_offer(node: Any, plane: Any, elsewhere: A
     assert "redirect" in node.failure
 
 
-def test_missing_bundle_fails_the_offer(node: Any, plane: Any) -> None:
+def test_missing_bundle_fails_offer(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.fail("GET", "/deployment/bundle", plane.reply(404, {"detail": "gone"}))
 
@@ -116,7 +116,7 @@ def test_missing_bundle_fails_the_offer(node: Any, plane: Any) -> None:
     assert node.failure == "the bundle cannot be downloaded: 404: gone"
 
 
-def test_offer_is_dropped_when_its_bundle_is_refused_with_409(node: Any, plane: Any) -> None:
+def test_offer_is_dropped_when_download_returns_409(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.tars.clear()
 
@@ -127,7 +127,7 @@ def test_offer_is_dropped_when_its_bundle_is_refused_with_409(node: Any, plane: 
     assert len(plane.beats) == 2
 
 
-def test_interrupted_download_starts_again(node: Any, plane: Any) -> None:
+def test_interrupted_download_is_retried(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.fail("GET", "/deployment/bundle", plane.reply(200, b"x" * 20_000, cut=5_000))
 
@@ -138,7 +138,7 @@ def test_interrupted_download_starts_again(node: Any, plane: Any) -> None:
     assert [path.name[0] for path in (node.folder / "bundles").iterdir()] != ["."]
 
 
-def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_download_is_retried_after_restart(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
@@ -158,9 +158,7 @@ def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch
     assert plane.reports == [("d1", "downloading"), ("d1", "activating"), ("d1", "active")]
 
 
-def test_bundle_damaged_while_it_is_stored_fails_the_offer(
-    node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundle_damaged_on_disk_fails_offer(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byteor.agent.state_folder.StateFolder.bundle", lambda *_: None)
     plane.offer("d1")
 
@@ -169,7 +167,7 @@ def test_bundle_damaged_while_it_is_stored_fails_the_offer(
     assert node.failure == "the downloaded bundle was damaged on this host's disk"
 
 
-def test_running_bundle_is_downloaded_again_when_damaged_on_disk(node: Any, plane: Any) -> None:
+def test_damaged_running_bundle_is_downloaded_again(node: Any, plane: Any) -> None:
     built = plane.offer("d1")
     node.settle()
     path = node.folder / "bundles" / f"{built.bundle_hash.removeprefix('sha256:')}.tar"
@@ -184,7 +182,7 @@ def test_running_bundle_is_downloaded_again_when_damaged_on_disk(node: Any, plan
     assert [status for _, status in plane.reports] == ["downloading", "activating", "active"]
 
 
-def test_running_and_previous_bundle_are_kept(node: Any, plane: Any) -> None:
+def test_running_and_previous_bundles_are_kept(node: Any, plane: Any) -> None:
     built = []
     for name in ("d1", "d2", "d3"):
         built.append(plane.offer(name))

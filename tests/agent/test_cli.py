@@ -57,7 +57,7 @@ def agent(tmp_path: Path, plane: Any, capsys: Any, caplog: Any) -> Cli:
     return Cli(tmp_path / "state", plane, capsys, caplog)
 
 
-def test_captured_incident_replays_to_the_expected_output(agent: Cli, plane: Any, tmp_path: Path) -> None:
+def test_captured_incident_replays_to_expected_output(agent: Cli, plane: Any, tmp_path: Path) -> None:
     sample = tmp_path / "sample.jsonl"
     sample.write_text('{"price":1}\n{}\n{"price":2}\n')
     built = plane.offer("d1")
@@ -100,7 +100,7 @@ def test_captured_incident_replays_to_the_expected_output(agent: Cli, plane: Any
     assert outcome.result["divergence"] is None
 
 
-def test_incident_contains_no_secret_of_the_host(
+def test_incident_contains_no_host_secrets(
     agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DB_PASSWORD", "swordfish")
@@ -120,9 +120,7 @@ def test_incident_contains_no_secret_of_the_host(
     assert environment["env"] == [["PASSWORD", "secret_ref:DB_PASSWORD"], ["REGION", "eu"]]
 
 
-def test_incident_is_captured_when_the_system_has_no_proc(
-    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incident_is_captured_without_proc_file_system(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plane.offer("d1")
     agent.enroll()
     agent("run", "--once")
@@ -138,7 +136,9 @@ def test_incident_is_captured_when_the_system_has_no_proc(
     assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
 
 
-def test_environment_variables_replace_enrollment(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_override_stored_credentials(
+    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plane.offer("d1")
     monkeypatch.setenv("BYTEOR_API_BASE_URL", plane.url)
     monkeypatch.setenv("BYTEOR_AGENT_ID", "0192-agent")
@@ -181,7 +181,7 @@ def test_status_prints_identity_and_progress(agent: Cli, plane: Any) -> None:
     "environment",
     [IDS, "{url}" + PATH, "{url}" + PATH + "/agents", PATH + "/", PATH.removeprefix("/api/v1/")],
 )
-def test_environment_may_be_given_as_url_path_or_ids(agent: Cli, plane: Any, environment: str) -> None:
+def test_environment_is_accepted_as_url_path_or_ids(agent: Cli, plane: Any, environment: str) -> None:
     url = environment.format(url=plane.url)
 
     assert agent("enroll", "--url", plane.url, "--environment", url, "--token", TOKEN) == 0
@@ -198,7 +198,7 @@ def test_environment_may_be_given_as_url_path_or_ids(agent: Cli, plane: Any, env
         ("../../x/y/z", "must be given as its URL, or"),
     ],
 )
-def test_invalid_environment_is_misuse(agent: Cli, plane: Any, environment: str, message: str) -> None:
+def test_invalid_environment_exits_2(agent: Cli, plane: Any, environment: str, message: str) -> None:
     assert agent("enroll", "--url", plane.url, "--environment", environment, "--token", TOKEN) == 2
     assert message in agent.stderr
     assert plane.requests == []
@@ -218,7 +218,7 @@ def test_token_is_read_from_option_stdin_or_environment(
     assert agent(*arguments) == 0
 
 
-def test_repeated_enrollment_requests_share_one_idempotency_key(agent: Cli, plane: Any) -> None:
+def test_enrollment_retries_share_one_idempotency_key(agent: Cli, plane: Any) -> None:
     still_running = plane.reply(409, headers={"Retry-After": "1"})
     plane.fail("POST", "/agents", plane.reply(503), plane.reply(200, b"cut", cut=1), still_running)
 
@@ -235,7 +235,7 @@ def test_enrollment_fails_after_five_attempts(agent: Cli, plane: Any) -> None:
     assert agent.stderr.endswith("byteor-agent: 503: down\n")
 
 
-def test_spent_token_ends_with_exit_code_3(agent: Cli, plane: Any) -> None:
+def test_spent_token_exits_3(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", plane.reply(401, {"detail": "spent"}))
 
     assert agent.enroll() == 3
@@ -243,7 +243,7 @@ def test_spent_token_ends_with_exit_code_3(agent: Cli, plane: Any) -> None:
     assert not (agent.folder / "agent.json").exists()
 
 
-def test_second_enrollment_in_one_folder_is_misuse(agent: Cli, plane: Any) -> None:
+def test_second_enrollment_in_same_folder_exits_2(agent: Cli, plane: Any) -> None:
     agent.enroll()
 
     assert agent.enroll() == 2
@@ -251,14 +251,14 @@ def test_second_enrollment_in_one_folder_is_misuse(agent: Cli, plane: Any) -> No
     assert len(plane.requests) == 1
 
 
-def test_unreadable_enrollment_response_is_reported(agent: Cli, plane: Any) -> None:
+def test_unreadable_enrollment_response_exits_2(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", plane.reply(201, {"agent_id": "a"}))
 
     assert agent.enroll() == 2
     assert "the control plane's response is unreadable" in agent.stderr
 
 
-def test_decommissioned_agent_stops_with_exit_code_3(agent: Cli, plane: Any) -> None:
+def test_decommissioned_agent_exits_3(agent: Cli, plane: Any) -> None:
     agent.enroll()
     plane.fail("POST", "/heartbeat", plane.reply(401, {"detail": "This agent is decommissioned."}))
 
@@ -266,7 +266,7 @@ def test_decommissioned_agent_stops_with_exit_code_3(agent: Cli, plane: Any) -> 
     assert "does not accept this credential: This agent is decommissioned." in agent.stderr
 
 
-def test_key_revoked_while_an_offer_is_handled_stops_the_agent(agent: Cli, plane: Any) -> None:
+def test_key_revoked_during_offer_stops_agent(agent: Cli, plane: Any) -> None:
     agent.enroll()
     plane.offer("d1")
 
@@ -283,7 +283,7 @@ def test_key_revoked_while_an_offer_is_handled_stops_the_agent(agent: Cli, plane
         (("upload", "--kind", "incident_bundle", "--capture"), 2, "no pipeline is running"),
         (("upload", "--kind", "snapshot", "--capture"), 2, "use --kind incident_bundle"),
         (("upload", "--kind", "snapshot", "--file", "/nonexistent"), 1, "No such file"),
-        (("enroll", "--url", "x", "--environment", IDS, "--token", TOKEN), 2, "must be like"),
+        (("enroll", "--url", "x", "--environment", IDS, "--token", TOKEN), 2, "must look like"),
         (
             ("enroll", "--url", "http://h", "--environment", IDS, "--labels", "x"),
             2,
@@ -291,7 +291,9 @@ def test_key_revoked_while_an_offer_is_handled_stops_the_agent(agent: Cli, plane
         ),
     ],
 )
-def test_failing_command_prints_one_message(agent: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_errors_print_message_and_set_exit_code(
+    agent: Cli, arguments: tuple[str, ...], code: int, message: str
+) -> None:
     assert agent(*arguments) == code
     assert message in agent.stderr
 
@@ -302,7 +304,7 @@ def test_interval_override_must_be_positive(agent: Cli, seconds: str) -> None:
         agent("run", "--interval-override", seconds)
 
 
-def test_file_upload_is_repeated_after_503(
+def test_file_upload_is_retried_after_503(
     agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent.enroll()
@@ -320,7 +322,7 @@ def test_file_upload_is_repeated_after_503(
     assert "at most 3 bytes" in agent.stderr
 
 
-def test_capture_fails_when_the_running_bundle_was_removed(agent: Cli, plane: Any) -> None:
+def test_capture_fails_when_running_bundle_was_removed(agent: Cli, plane: Any) -> None:
     plane.offer("d1")
     agent.enroll()
     agent("run", "--once")
@@ -332,7 +334,7 @@ def test_capture_fails_when_the_running_bundle_was_removed(agent: Cli, plane: An
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_a_wait(
+def test_signal_interrupts_wait(
     agent: Cli, plane: Any, handlers: dict[int, Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     agent.enroll()
@@ -343,7 +345,7 @@ def test_signal_ends_a_wait(
     assert len(plane.beats) == 1
 
 
-def test_sigterm_stops_the_process_promptly(plane: Any, tmp_path: Path) -> None:
+def test_sigterm_stops_process(plane: Any, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "BYTEOR_API_BASE_URL": plane.url,

@@ -14,7 +14,7 @@ VARIABLES = {
 }
 
 
-def test_secret_value_is_not_shown_when_formatted() -> None:
+def test_secret_value_is_hidden_when_formatted() -> None:
     credentials = Credentials.from_environment(VARIABLES)
     assert credentials is not None
 
@@ -25,7 +25,7 @@ def test_secret_value_is_not_shown_when_formatted() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\n", "é", "a\x00"])
-def test_invalid_secret_value_is_not_quoted_in_the_error(value: str) -> None:
+def test_error_does_not_quote_invalid_secret_value(value: str) -> None:
     with pytest.raises(IdentityError) as raised:
         SecretValue(f"leak{value}" if value else "")
 
@@ -48,7 +48,7 @@ def test_environment_variables_must_be_set_together() -> None:
         ("https://h/byteor/", "https://h/byteor", "https://h"),
     ],
 )
-def test_base_url_has_an_origin(text: str, base: str, origin: str) -> None:
+def test_base_url_is_parsed_with_origin(text: str, base: str, origin: str) -> None:
     assert BaseUrl.parse(text) == BaseUrl(base, origin)
 
 
@@ -66,6 +66,6 @@ def test_base_url_has_an_origin(text: str, base: str, origin: str) -> None:
         "http://[h",
     ],
 )
-def test_invalid_base_url_is_refused(text: str) -> None:
-    with pytest.raises(IdentityError, match="must be like"):
+def test_invalid_base_url_is_rejected(text: str) -> None:
+    with pytest.raises(IdentityError, match="must look like"):
         BaseUrl.parse(text)

@@ -1,4 +1,4 @@
-"""Tests of when the agent fetches its key set, and of which keys it accepts."""
+"""Tests of the agent's key set: when it is fetched, and which keys are accepted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from tests.agent.keys import OTHER_KEY, THIRD_KEY
 
 
-def test_unknown_key_is_fetched_once(node: Any, plane: Any) -> None:
+def test_key_set_is_fetched_once_for_unknown_key(node: Any, plane: Any) -> None:
     node.settle()
     stale = plane.etag
     plane.rotate(OTHER_KEY)
@@ -46,7 +46,7 @@ def test_key_set_is_requested_with_its_stored_etag(node: Any, plane: Any) -> Non
     assert node.failure.startswith("envelope.unknown_key")
 
 
-def test_retired_key_fails_the_offer(node: Any, plane: Any) -> None:
+def test_retired_key_fails_offer(node: Any, plane: Any) -> None:
     old = plane.private
     plane.rotate(OTHER_KEY, retire=True)
     plane.offer("d1", key=old)
@@ -56,13 +56,13 @@ def test_retired_key_fails_the_offer(node: Any, plane: Any) -> None:
     assert node.failure.startswith("envelope.unknown_key")
 
 
-def test_next_key_is_accepted_before_the_agent_hears_of_its_activation(node: Any, plane: Any) -> None:
+def test_next_key_is_accepted_before_agent_sees_activation(node: Any, plane: Any) -> None:
     node.settle()
     plane.publish(OTHER_KEY)
     node.settle()
     assert len(plane.sent("GET", "/signing-key")) == 2
 
-    # The next key becomes active, but the heartbeat's response still names the ETag that the agent has stored.
+    # The next key becomes active, but the heartbeat's response still contains the ETag that the agent has stored.
     stored_etag = plane.etag
     plane.rotate(OTHER_KEY)
     plane.offer("d1")
@@ -77,7 +77,7 @@ def test_next_key_is_accepted_before_the_agent_hears_of_its_activation(node: Any
     assert len(plane.sent("GET", "/deployment")) == 1  # the offer was not fetched again
 
 
-def test_offer_is_fetched_again_when_its_signing_key_was_retired_meanwhile(node: Any, plane: Any) -> None:
+def test_offer_is_fetched_again_when_its_signing_key_was_retired(node: Any, plane: Any) -> None:
     node.settle()
     plane.rotate(OTHER_KEY)
     plane.offer("d1")
@@ -97,7 +97,7 @@ def test_offer_is_fetched_again_when_its_signing_key_was_retired_meanwhile(node:
     assert len(plane.sent("GET", "/deployment/bundle")) == 1
 
 
-def test_offer_is_dropped_when_it_is_gone_at_the_second_fetch(node: Any, plane: Any) -> None:
+def test_offer_withdrawn_before_second_fetch_is_dropped(node: Any, plane: Any) -> None:
     plane.offer("d1", key=OTHER_KEY)
     plane.fail("GET", "/deployment", plane.reply(200, {"desired": plane.delivered}))
     plane.delivered = None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 
-def test_interval_override_replaces_the_control_planes_interval(node: Any) -> None:
+def test_interval_override_replaces_requested_interval(node: Any) -> None:
     node.agent(beats=2, interval_s=0.25).run()
 
     assert (node.first_wait, node.waits) == (0.25, [0.25, 0.25])
@@ -30,16 +30,16 @@ def test_unreachable_control_plane_is_retried(node: Any, plane: Any) -> None:
     assert node.waits == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("answer", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}])
-def test_unreadable_heartbeat_response_is_retried(node: Any, plane: Any, answer: Any) -> None:
-    plane.fail("POST", "/heartbeat", plane.reply(200, answer))
+@pytest.mark.parametrize("body", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}])
+def test_unreadable_heartbeat_response_is_retried(node: Any, plane: Any, body: Any) -> None:
+    plane.fail("POST", "/heartbeat", plane.reply(200, body))
 
     node.agent(beats=2).run()
 
     assert node.waits == [1.0, 29.5]
 
 
-def test_unknown_commands_and_members_are_ignored_in_responses(node: Any, plane: Any) -> None:
+def test_unknown_commands_and_members_of_responses_are_ignored(node: Any, plane: Any) -> None:
     plane.commands = [{"kind": "dance"}]
     plane.offer("d1", surprise=1)
 

@@ -1,4 +1,4 @@
-"""Tests of how the agent handles offers: it runs and reports each once, and a failure leaves the old bundle running."""
+"""Tests of the handling of offers: each is run and reported once, and a failure leaves the old bundle running."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_offer_is_downloaded_run_and_reported(node: Any, plane: Any) -> None:
     assert node.state.bundle(built.bundle_hash) == built.tar
 
 
-def test_running_offer_is_not_handled_again_after_a_restart(node: Any, plane: Any) -> None:
+def test_running_offer_is_not_handled_again_after_restart(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     requests_before = len(plane.requests)
@@ -47,7 +47,7 @@ def test_running_offer_is_not_handled_again_after_a_restart(node: Any, plane: An
     assert plane.beats[-1]["active"]["deployment_id"] == "d1"
 
 
-def test_agent_without_an_offer_only_sends_heartbeats(node: Any, plane: Any) -> None:
+def test_agent_without_offer_only_sends_heartbeats(node: Any, plane: Any) -> None:
     node.agent(beats=2).run()
 
     assert [beat["status"] for beat in plane.beats] == ["starting", "healthy"]
@@ -56,7 +56,7 @@ def test_agent_without_an_offer_only_sends_heartbeats(node: Any, plane: Any) -> 
     assert node.waits == [29.5, 29.5]
 
 
-def test_rollback_runs_and_reports_the_earlier_bundle(node: Any, plane: Any) -> None:
+def test_rollback_runs_and_reports_earlier_bundle(node: Any, plane: Any) -> None:
     first = plane.offer("d1")
     node.settle()
     plane.offer("d2")
@@ -71,7 +71,7 @@ def test_rollback_runs_and_reports_the_earlier_bundle(node: Any, plane: Any) -> 
     assert len(plane.sent("GET", "/deployment/bundle")) == 2  # the earlier bundle was still stored
 
 
-def test_failed_offer_is_not_tried_again_after_a_restart(node: Any, plane: Any) -> None:
+def test_failed_offer_is_not_retried_after_restart(node: Any, plane: Any) -> None:
     plane.offer("d1", key=OTHER_KEY)
     node.settle()
     requests_before = len(plane.requests)
@@ -83,7 +83,7 @@ def test_failed_offer_is_not_tried_again_after_a_restart(node: Any, plane: Any) 
     assert {beat["status"] for beat in plane.beats[-3:]} == {"failed", "starting"}
 
 
-def test_failed_bundle_is_tried_again_when_the_deployment_is_retried(node: Any, plane: Any) -> None:
+def test_failed_bundle_is_retried_with_its_deployment(node: Any, plane: Any) -> None:
     built = plane.build("d1")
     plane.offer("d1", built=built, tar=b"broken" * 2_000, offered_at="2026-10-20T08:00:00Z")
     node.settle()
@@ -99,7 +99,7 @@ def test_failed_bundle_is_tried_again_when_the_deployment_is_retried(node: Any, 
     assert node.state.progress().last_failed is not None
 
 
-def test_current_offer_is_handled_when_it_changed_since_the_heartbeat(node: Any, plane: Any) -> None:
+def test_offer_that_changed_since_heartbeat_is_handled(node: Any, plane: Any) -> None:
     plane.offer("d1")
     earlier_offer = plane.desired
     plane.offer("d2")
@@ -124,7 +124,7 @@ def test_withdrawn_offer_is_fetched_only_once(node: Any, plane: Any) -> None:
     assert plane.reports == []
 
 
-def test_missing_secret_fails_the_activation(node: Any, plane: Any) -> None:
+def test_missing_secret_fails_activation(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"PASSWORD": {"secret_ref": "DB_PASSWORD"}}}
     plane.offer("d1", built=plane.build("d1", config=config))
     node.settle()
@@ -138,7 +138,7 @@ def test_missing_secret_fails_the_activation(node: Any, plane: Any) -> None:
     assert plane.reports[-1] == ("d2", "active")
 
 
-def test_deployment_cannot_read_the_agents_key(node: Any, plane: Any) -> None:
+def test_deployment_cannot_read_agent_key(node: Any, plane: Any) -> None:
     node.environment["BYTEOR_AGENT_API_KEY"] = "mine"
     config = plane.config | {"env": {"X": {"secret_ref": "BYTEOR_AGENT_API_KEY"}}}
     plane.offer("d1", built=plane.build("d1", config=config))
@@ -148,7 +148,7 @@ def test_deployment_cannot_read_the_agents_key(node: Any, plane: Any) -> None:
     assert "no secret" in node.failure
 
 
-def test_stage_error_fails_the_activation(node: Any, plane: Any) -> None:
+def test_stage_error_fails_activation(node: Any, plane: Any) -> None:
     stage_config = {"check": plane.config["stage_config"]["check"] | {"on_reject": "stop"}}
     plane.offer("d1", built=plane.build("d1", config=plane.config | {"stage_config": stage_config}))
 
@@ -157,7 +157,7 @@ def test_stage_error_fails_the_activation(node: Any, plane: Any) -> None:
     assert node.failure.startswith("stage 'check' failed on record 2")
 
 
-def test_unknown_spec_version_fails_the_activation(node: Any, plane: Any) -> None:
+def test_unknown_spec_version_fails_activation(node: Any, plane: Any) -> None:
     plane.offer("d1", built=plane.build("d1", spec=b"spec.v=2\n"))
 
     node.settle()
@@ -165,7 +165,7 @@ def test_unknown_spec_version_fails_the_activation(node: Any, plane: Any) -> Non
     assert node.failure.startswith("line 1:")
 
 
-def test_unexpected_exception_of_a_stage_is_reported(
+def test_unexpected_stage_exception_is_reported(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the surrogate in the traceback
@@ -181,7 +181,7 @@ def test_unexpected_exception_of_a_stage_is_reported(
     assert node.failure == "ZeroDivisionError: oops ???" + "x" * 1_973
 
 
-def test_full_disk_fails_the_activation(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_fails_activation(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_full(*_args: Any) -> Any:
         raise OSError(28, "No space left on device")
 
@@ -193,7 +193,7 @@ def test_full_disk_fails_the_activation(node: Any, plane: Any, monkeypatch: pyte
     assert node.failure == "this host cannot run the pipeline: [Errno 28] No space left on device"
 
 
-def test_heartbeat_shows_failed_when_the_bundle_does_not_start_again(node: Any, plane: Any) -> None:
+def test_heartbeat_reports_failed_when_bundle_cannot_restart(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"X": {"secret_ref": "X"}}}
     node.environment["X"] = "1"
     plane.offer("d1", built=plane.build("d1", config=config))

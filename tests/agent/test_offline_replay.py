@@ -1,4 +1,4 @@
-"""Tests of ``byteor-agent replay``: the result of a dry run, without a server."""
+"""Tests of ``byteor-agent replay``, which prints the result of a dry run without a server."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def incident(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_replay_prints_its_result(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_prints_result(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(incident)]) == 0
 
     assert json.loads(capsys.readouterr().out) == {
@@ -57,7 +57,9 @@ def test_a_replay_prints_its_result(incident: Path, capsys: pytest.CaptureFixtur
     }
 
 
-def test_another_version_may_diverge(incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_through_diverging_version_exits_1(
+    incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "other.kv").write_text(spec_kv("identity"))
 
     assert main(["replay", str(incident), "--version", str(tmp_path / "other.kv")]) == 1
@@ -67,7 +69,7 @@ def test_another_version_may_diverge(incident: Path, tmp_path: Path, capsys: pyt
     assert printed.err == "byteor-agent: the output diverges at egress 'out', sequence 2: extra\n"
 
 
-def test_parameters_of_another_op_are_not_used(
+def test_parameters_of_another_op_are_not_used_for_stage(
     incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.kv").write_text(spec_kv("dataguard_redact"))
@@ -78,13 +80,13 @@ def test_parameters_of_another_op_are_not_used(
     assert notes == [{"code": "no_parameters", "name": "s0", "count": 2}]
 
 
-def test_a_trace_is_printed(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_prints_steps_of_record(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(incident), "--trace", "2"]) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
     assert record["steps"][-1]["dropped"] == "schema"
 
     assert main(["replay", str(incident), "--trace", "7"]) == 1
-    assert "there is no record with sequence 7" in capsys.readouterr().err
+    assert "there is no record with sequence number 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -96,16 +98,14 @@ def test_a_trace_is_printed(incident: Path, capsys: pytest.CaptureFixture[str]) 
         (["--version", "/nowhere"], 1, "No such file"),
     ],
 )
-def test_a_replay_that_cannot_run_says_why(
+def test_impossible_replay_prints_reason(
     incident: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
     assert main(["replay", str(incident), *arguments]) == code
     assert text in capsys.readouterr().err
 
 
-def test_a_bundle_or_spec_that_is_malformed_is_misuse(
-    incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_malformed_bundle_or_spec_exits_2(incident: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text").write_text("text")
 
     assert main(["replay", str(tmp_path / "text")]) == 2

@@ -38,7 +38,7 @@ def config(plane: Any, **members: Any) -> AgentRuntimeConfig:
     return AgentRuntimeConfig.parse(plane.config | members)
 
 
-def test_input_and_output_are_stored_for_an_incident(plane: Any, tmp_path: Path) -> None:
+def test_input_and_output_are_stored_for_incidents(plane: Any, tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
     records = [Record(5, 1, b'{"price":1}'), Record(6, 2, b"no json")]
 
@@ -51,7 +51,7 @@ def test_input_and_output_are_stored_for_an_incident(plane: Any, tmp_path: Path)
     }
 
 
-def test_sample_enters_a_graph_at_its_first_ingress(plane: Any, tmp_path: Path) -> None:
+def test_sample_enters_graph_at_first_ingress(plane: Any, tmp_path: Path) -> None:
     kv = compile_plan(GRAPH).spec_kv
     assert kv is not None
     state = StateFolder(tmp_path)
@@ -62,7 +62,7 @@ def test_sample_enters_a_graph_at_its_first_ingress(plane: Any, tmp_path: Path) 
     assert state.capture(HASH).keys() == {"journal/first.bin", "expected/out.bin"}
 
 
-def test_egress_name_with_a_path_fails_the_activation(plane: Any, tmp_path: Path) -> None:
+def test_egress_name_with_path_fails_activation(plane: Any, tmp_path: Path) -> None:
     malicious_spec = plane.spec.replace(b"quotes_out", b"../../escaped")
 
     with pytest.raises(ActivationError, match=r"spec\.kv: .*egress"):
@@ -84,7 +84,7 @@ def test_egress_name_with_a_path_fails_the_activation(plane: Any, tmp_path: Path
     ],
     ids=repr,
 )
-def test_unknown_configuration_values_fail_the_activation(plane: Any, members: Any) -> None:
+def test_unknown_configuration_values_fail_activation(plane: Any, members: Any) -> None:
     with pytest.raises(ActivationError, match=r"runtime_config\.json"):
         config(plane, **members)
 
@@ -102,7 +102,7 @@ def test_environment_is_shown_without_secret_values(plane: Any) -> None:
 
 
 @pytest.mark.parametrize("profile", ["default", "low-latency"])
-def test_other_profiles_apply_only_the_wait_strategy(plane: Any, profile: str) -> None:
+def test_other_profiles_apply_only_wait_strategy(plane: Any, profile: str) -> None:
     assert tune(config(plane, tuning_profile=profile, wait="backoff")) == {
         "profile": profile,
         "applied": {"wait": "backoff"},
@@ -111,7 +111,7 @@ def test_other_profiles_apply_only_the_wait_strategy(plane: Any, profile: str) -
     }
 
 
-def test_tuning_reports_an_isolated_cpu_or_why_there_is_none(plane: Any) -> None:
+def test_tuning_reports_isolated_cpu_or_reason_for_its_absence(plane: Any) -> None:
     def refuse() -> int:
         raise PermissionError(1, "Operation not permitted")
 
@@ -123,7 +123,7 @@ def test_tuning_reports_an_isolated_cpu_or_why_there_is_none(plane: Any) -> None
     assert degraded["degraded"] == [{"setting": "cpu", "reason": "[Errno 1] Operation not permitted"}]
 
 
-def test_process_moves_to_the_first_isolated_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_moves_to_first_isolated_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[Any] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: pinned.append((pid, cpus)))
     isolated = tmp_path / "isolated"
@@ -137,7 +137,7 @@ def test_process_moves_to_the_first_isolated_cpu(tmp_path: Path, monkeypatch: py
     assert pinned == [(0, {2}), (0, {5})]
 
 
-def test_sample_may_have_one_payload_per_line(tmp_path: Path) -> None:
+def test_sample_accepts_one_payload_per_line(tmp_path: Path) -> None:
     path = tmp_path / "sample"
     path.write_bytes(b'{"a":1}\r\n\n{"b":2}')
 
@@ -146,14 +146,14 @@ def test_sample_may_have_one_payload_per_line(tmp_path: Path) -> None:
     assert [(record.sequence, record.payload) for record in records] == [(1, b'{"a":1}'), (2, b'{"b":2}')]
 
 
-def test_sample_may_be_a_journal(tmp_path: Path) -> None:
+def test_sample_accepts_journal(tmp_path: Path) -> None:
     path = tmp_path / "sample"
     path.write_bytes(encode_journal([Record(9, 1, b"b"), Record(4, 2, b"a")]))
 
     assert read_sample(path) == (Record(4, 2, b"a"), Record(9, 1, b"b"))
 
 
-def test_invalid_sample_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_sample_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sample"
     path.write_bytes(b"BYTJ\x09\x00\x00\x00")
 

@@ -1,4 +1,4 @@
-"""Tests of the agent's reports, which are repeated until they are acknowledged, even after a restart."""
+"""Tests of the agent's reports, which are retried until they are acknowledged, even after a restart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.agent.keys import OTHER_KEY
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_report_is_repeated_until_it_is_acknowledged(node: Any, plane: Any, status: int) -> None:
+def test_report_is_retried_until_acknowledged(node: Any, plane: Any, status: int) -> None:
     plane.offer("d1")
     node.agent().run_until_idle()
     plane.offer("d2")
@@ -30,7 +30,7 @@ def test_report_is_repeated_until_it_is_acknowledged(node: Any, plane: Any, stat
     assert node.state.progress().pending == ()
 
 
-def test_failure_is_reported_after_a_restart(node: Any, plane: Any) -> None:
+def test_failure_is_reported_after_restart(node: Any, plane: Any) -> None:
     plane.offer("d1", key=OTHER_KEY)
     plane.fail("POST", "/deployment", plane.reply(200), plane.reply(503))
     node.agent().run()
@@ -42,7 +42,7 @@ def test_failure_is_reported_after_a_restart(node: Any, plane: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 409])
-def test_rejected_report_is_dropped_and_the_next_offer_is_handled(node: Any, plane: Any, status: int) -> None:
+def test_rejected_report_is_dropped_and_next_offer_is_handled(node: Any, plane: Any, status: int) -> None:
     plane.offer("d1")
     plane.fail("POST", "/deployment", plane.reply(status, {"detail": "no longer desired"}))
 
@@ -56,7 +56,7 @@ def test_rejected_report_is_dropped_and_the_next_offer_is_handled(node: Any, pla
     assert plane.reports[-1] == ("d2", "active")
 
 
-def test_progress_is_equal_after_it_is_stored_and_parsed(node: Any, plane: Any) -> None:
+def test_stored_progress_is_parsed_to_equal_progress(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     plane.offer("d2", key=OTHER_KEY, offered_at="x")

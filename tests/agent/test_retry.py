@@ -7,11 +7,11 @@ import random
 import pytest
 
 from byteor.agent.api import ControlPlaneUnavailable
-from byteor.agent.retry import Backoff, retry_until_answered
+from byteor.agent.retry import Backoff, retry_while_unavailable
 
 
 def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> list[float]:
-    """Return each agent's delay after ``error``, which follows ``failures`` earlier ones."""
+    """Return each agent's delay after ``error``, which follows ``failures`` earlier errors."""
     dice = random.Random(8)
     delays = []
     for _ in range(agents):
@@ -23,7 +23,7 @@ def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> l
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 1.0, 30.0, 61.0, 3600.0])
-def test_delays_are_spread_after_one_common_retry_after(retry_after: float) -> None:
+def test_delays_are_spread_after_common_retry_after(retry_after: float) -> None:
     delays = draw_delays(ControlPlaneUnavailable("over the limit", retry_after))
 
     span = max(1.0, retry_after / 4)
@@ -36,7 +36,7 @@ def test_delays_are_spread_after_one_common_retry_after(retry_after: float) -> N
 
 @pytest.mark.parametrize(("failures", "longest"), [(0, 1.0), (3, 8.0), (20, 60.0)])
 def test_delays_are_spread_without_retry_after(failures: int, longest: float) -> None:
-    delays = draw_delays(ControlPlaneUnavailable("no answer"), failures)
+    delays = draw_delays(ControlPlaneUnavailable("no response"), failures)
 
     assert 0.1 * longest <= min(delays) < 0.2 * longest
     assert 0.9 * longest < max(delays) <= longest
@@ -60,12 +60,12 @@ def test_default_jitter_spreads_delays_and_first_heartbeats() -> None:
     assert 3.5 < max(first_waits) <= 5.0
 
 
-def test_retry_until_answered_waits_for_the_delays() -> None:
+def test_retries_wait_for_delays() -> None:
     waits: list[float] = []
 
     def call() -> None:
         raise ControlPlaneUnavailable("not ready", 10.0)
 
     with pytest.raises(ControlPlaneUnavailable):
-        retry_until_answered(call, waits.append, Backoff(lambda: 1.0), tries=3)
+        retry_while_unavailable(call, waits.append, Backoff(lambda: 1.0), tries=3)
     assert waits == [12.5, 12.5]

@@ -17,7 +17,7 @@ def state(tmp_path: Path) -> StateFolder:
     return StateFolder(tmp_path / "a" / "state")
 
 
-def test_files_are_readable_by_their_owner_only(node: Any, plane: Any) -> None:
+def test_files_are_readable_only_by_owner(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     with node.state.locked():
@@ -61,14 +61,14 @@ def test_identity_without_stored_key_has_no_credentials(state: StateFolder) -> N
 
 @pytest.mark.parametrize("name", ["agent.json", "signing_keys.json", "progress.json"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
-def test_error_names_the_damaged_file(state: StateFolder, name: str, content: bytes) -> None:
+def test_error_names_damaged_file(state: StateFolder, name: str, content: bytes) -> None:
     (state.folder / name).write_bytes(content)
 
     with pytest.raises(StateError, match=name):
         (state.identity(), state.keys(), state.progress())
 
 
-def test_failed_write_leaves_only_the_old_file(state: StateFolder) -> None:
+def test_failed_write_leaves_only_old_file(state: StateFolder) -> None:
     def interrupted_download() -> Any:
         yield b"new"
         raise RuntimeError
@@ -92,7 +92,7 @@ def test_folder_is_locked_for_one_agent(state: StateFolder) -> None:
         pass
 
 
-def test_inaccessible_folder_is_refused(tmp_path: Path) -> None:
+def test_inaccessible_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StateError, match="cannot be used"):

@@ -1,4 +1,4 @@
-"""Tests of request bodies: size limits, reading only after authentication, and holding no database connection."""
+"""Tests of request bodies: size limits, reading after authentication, and no database connection held while reading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary=xx"
 
 
 class Body(io.RawIOBase):
-    """A request's body that counts the bytes read, and notes whether a database connection was held meanwhile."""
+    """A request body that counts the bytes read, and records whether a database connection was held during a read."""
 
     def __init__(self, content: bytes = b"", *, fails: Exception | None = None) -> None:
         self.content, self.fails = io.BytesIO(content), fails
@@ -45,7 +45,7 @@ class Body(io.RawIOBase):
 
 
 def send(path: str, body: Body, *, length: int, token: str | None, kind: str = JSON, **environ: Any) -> Any:
-    """POST ``body`` as a WSGI server passes it on."""
+    """Send ``body`` with POST, as a WSGI server would pass it to the application."""
     if token is not None:
         environ["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     variables = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(length), "wsgi.input": body, **environ}
@@ -72,7 +72,7 @@ def is_problem(response: Any, status: int, code: str) -> bool:
         ("/nowhere", 64 << 10),
     ],
 )
-def test_too_large_body_is_refused_before_a_byte_is_read(world: World, route: str, cap: int) -> None:
+def test_oversized_body_is_refused_before_reading(world: World, route: str, cap: int) -> None:
     agent, api = world.agent()
     is_agents = route in {"heartbeat", "deployment", "artifacts"}
     path = f"/api/v1/agents/{agent.pk}/{route}" if is_agents else drafts(world) if route == "drafts" else route
@@ -87,7 +87,7 @@ def test_too_large_body_is_refused_before_a_byte_is_read(world: World, route: st
     assert small.status_code != 413
 
 
-def test_too_large_chunked_body_is_refused(world: World) -> None:
+def test_oversized_chunked_body_is_refused(world: World) -> None:
     body = Body(b"[" + b"1," * (8 << 20))
 
     response = send(drafts(world), body, length=0, token=world.operator.api.token, **CHUNKED)
@@ -96,7 +96,7 @@ def test_too_large_chunked_body_is_refused(world: World) -> None:
     assert body.count <= (4 << 20) + 1
 
 
-def test_chunked_body_is_read_except_for_uploads(world: World) -> None:
+def test_chunked_bodies_are_accepted_except_for_uploads(world: World) -> None:
     response = send(
         drafts(world), Body(b'{"name": "chunked", "plan": {}}'), length=0, token=world.operator.api.token, **CHUNKED
     )
@@ -111,7 +111,7 @@ def test_chunked_body_is_read_except_for_uploads(world: World) -> None:
 
 @pytest.fixture
 def received(settings: Any, tmp_path: Path) -> Path:
-    """Receive uploads in a folder that no other process of the test run uses."""
+    """Receive uploads in a folder that no other process in the test run uses."""
     default = settings.STORAGES["default"]
     settings.STORAGES = {
         **settings.STORAGES,
@@ -123,7 +123,7 @@ def received(settings: Any, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", ["/auth/link/x", "/admin/", "/nowhere"])
 @pytest.mark.parametrize("folder_exists", [True, False])
-def test_form_with_a_file_leaves_no_file_on_the_disk(path: str, folder_exists: bool, received: Path) -> None:
+def test_form_with_file_leaves_no_file_on_disk(path: str, folder_exists: bool, received: Path) -> None:
     if folder_exists:
         received.mkdir()
     part = b'--xx\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + b"x" * 50_000 + b"\r\n--xx--\r\n"
@@ -136,7 +136,7 @@ def test_form_with_a_file_leaves_no_file_on_the_disk(path: str, folder_exists: b
     assert list(received.glob("*")) == []
 
 
-def test_unauthenticated_request_is_refused_before_a_byte_is_read(world: World) -> None:
+def test_unauthenticated_request_is_refused_before_reading_its_body(world: World) -> None:
     agent, _ = world.agent()
     for path in (drafts(world), f"/api/v1/agents/{agent.pk}/artifacts", f"/api/v1/agents/{agent.pk}/deployment"):
         body = Body(b"x" * 100)
@@ -159,7 +159,7 @@ def test_unauthenticated_request_is_refused_before_a_byte_is_read(world: World) 
         ("an operator", JSON, 5, 400, "malformed_json"),
     ],
 )
-def test_first_failing_check_decides_the_problem(
+def test_first_failed_check_determines_problem(
     world: World, other: World, caller: str, kind: str, length: int, status: int, code: str
 ) -> None:
     _, agent = world.agent()
@@ -174,7 +174,7 @@ def test_first_failing_check_decides_the_problem(
     assert is_problem(send(drafts(world), Body(b"{{{{{"), length=length, token=token, kind=kind), status, code)
 
 
-def test_unknown_method_is_405_even_with_an_invalid_credential(world: World) -> None:
+def test_unsupported_method_returns_405_even_with_invalid_credential(world: World) -> None:
     response = Api("bor_usr_nonsense")("PATCH", drafts(world), {})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, POST")
@@ -183,7 +183,7 @@ def test_unknown_method_is_405_even_with_an_invalid_credential(world: World) -> 
 @pytest.mark.parametrize(
     ("body", "kind"), [(b"{", JSON), (b"{}", "text/plain"), (b'{"status": 1}', JSON), (b"x" * 70_000, JSON)]
 )
-def test_invalid_heartbeat_with_an_unknown_key_is_401(world: World, body: bytes, kind: str) -> None:
+def test_invalid_heartbeat_with_unknown_key_returns_401(world: World, body: bytes, kind: str) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/heartbeat"
 
@@ -198,7 +198,7 @@ def test_invalid_heartbeat_with_an_unknown_key_is_401(world: World, body: bytes,
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("route", ["drafts", "heartbeat", "deployment", "artifacts", "/auth/link/x"])
-def test_no_connection_is_held_while_a_body_arrives(route: str) -> None:
+def test_no_connection_is_held_while_body_arrives(route: str) -> None:
     world = World("acme")
     agent, api = world.agent()
     is_agents = route in {"heartbeat", "deployment", "artifacts"}
@@ -240,7 +240,7 @@ def test_incomplete_body_changes_nothing(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_stream_holds_no_connection_between_its_pieces() -> None:
+def test_stream_holds_no_connection_between_pieces() -> None:
     def lines() -> Iterator[str]:
         for number in range(100):
             with connection.cursor() as cursor:
@@ -257,7 +257,7 @@ def test_stream_holds_no_connection_between_its_pieces() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_connection_is_held_while_a_response_is_read() -> None:
+def test_no_connection_is_held_while_response_is_read() -> None:
     world = World("acme")
 
     response = world.operator.api.get(drafts(world))

@@ -1,4 +1,4 @@
-"""The declaration of operations beside the code that handles them."""
+"""Tests of operations that are declared next to the code that handles them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def poke(row: Any, *, actor: Any) -> None:
     """Poke a thing.
 
     It moves
-    at once.
+    quickly.
 
     Poke it again to stop it.
     """
@@ -38,16 +38,16 @@ class Things(ApiViewSet):
     def undeclared(self, request: Any) -> None: ...
 
 
-def test_docstring_is_the_text_of_an_operation() -> None:
+def test_docstring_becomes_summary_and_description() -> None:
     declared = poke.operation
 
     assert (declared.summary, declared.description) == (
         "Poke a thing",
-        "It moves at once.\n\nPoke it again to stop it.",
+        "It moves quickly.\n\nPoke it again to stop it.",
     )
 
 
-def test_view_has_the_operations_of_its_records_methods_and_commands() -> None:
+def test_view_collects_operations_of_declarations_methods_and_commands() -> None:
     class Thing(Things):
         @Operation("drawThing", None)
         def draw(self, request: Any) -> None:
@@ -63,12 +63,12 @@ def test_declared_actions_are_routed() -> None:
     assert route("things", Things, get="list", post="poke").name == "Things-list-poke"
 
 
-def test_undeclared_action_is_refused_at_start() -> None:
+def test_undeclared_action_cannot_be_routed() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Things\.undeclared needs an Operation"):
         route("things", Things, get="undeclared")
 
 
-def test_operation_without_a_description_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operation_without_description_cannot_be_routed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Things, "operations", {"list": replace(LIST, description="")})
 
     with pytest.raises(ImproperlyConfigured, match=r"Things\.list needs an Operation with a summary and a description"):

@@ -1,4 +1,4 @@
-"""Tests that a body with very many errors needs little work, and that its problem stays small."""
+"""Tests that a body with thousands of errors costs little work and that its problem stays small."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Body(StrictSerializer):
 
 
 def validate(body: dict[str, Any]) -> tuple[DomainError, int]:
-    """Return the error of an invalid body, and the number of function calls that its validation took."""
+    """Return the error for an invalid body, and the number of function calls during its validation."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -49,7 +49,7 @@ MANY: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_validation_cost_grows_slowly_with_the_number_of_errors(many: str) -> None:
+def test_validation_cost_grows_at_most_linearly_with_errors(many: str) -> None:
     few, few_calls = validate(MANY[many](2_000))
     more, more_calls = validate(MANY[many](4_000))
 
@@ -58,13 +58,13 @@ def test_validation_cost_grows_slowly_with_the_number_of_errors(many: str) -> No
     assert more_calls < 40_000
 
 
-def test_last_error_counts_the_unknown_fields() -> None:
+def test_last_error_counts_unknown_fields() -> None:
     error, _ = validate(MANY["unknown keys"](2_000))
 
     assert error.errors[-1].detail == "Unknown field. There are 2,000 unknown fields in total."
 
 
-def test_errors_are_short_when_the_input_is_long() -> None:
+def test_errors_stay_short_for_long_input() -> None:
     error, _ = validate({"k" * 1_000_000: 1})
 
     for each in error.errors:
@@ -74,7 +74,7 @@ def test_errors_are_short_when_the_input_is_long() -> None:
     assert len(InvalidInput("x" * 1_000_000).detail) == MAX_DETAIL
 
 
-def test_heartbeat_with_unknown_fields_reports_the_first_ones() -> None:
+def test_heartbeat_reports_first_unknown_fields() -> None:
     with pytest.raises(InvalidInput) as raised:
         heartbeats.parse({f"k{i:05}": 1 for i in range(5_000)})
 
@@ -100,7 +100,7 @@ def test_secret_scan_builds_pointers_only_for_secrets(monkeypatch: pytest.Monkey
     assert len(configuration_checks._find_secrets([key, {"a": key}], "/env")) == len(built) == 2
 
 
-def test_the_pointer_of_a_secret() -> None:
+def test_secret_error_has_json_pointer() -> None:
     found = configuration_checks._find_secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
 
     assert [error.pointer for error in found] == ["/env/a~1b/1/c"]

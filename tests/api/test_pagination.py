@@ -1,4 +1,4 @@
-"""Tests of pagination: while a list grows, no row is missing from the pages or on two of them."""
+"""Tests of pagination: while a list grows, each row is on exactly one page."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_pages_contain_every_row_once_while_rows_are_inserted(world: World) -> N
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 50), ("?limit=1", 1), ("?limit=200", 200)])
-def test_page_size_is_the_limit_parameter(world: World, query: str, count: int) -> None:
+def test_limit_parameter_sets_page_size(world: World, query: str, count: int) -> None:
     grow(world, 220, "p")
 
     page = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects{query}").json()
@@ -61,7 +61,7 @@ def test_page_size_is_the_limit_parameter(world: World, query: str, count: int) 
     assert len(page["results"]) == count
 
 
-def test_links_keep_the_filters(world: World) -> None:
+def test_page_links_keep_filters(world: World) -> None:
     grow(world, 5, "red")
     grow(world, 5, "blue")
     page = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects?limit=2&name=red").json()
@@ -70,7 +70,7 @@ def test_links_keep_the_filters(world: World) -> None:
     assert [row["name"] for row in follow(world, page["next"])["results"]] == ["red 2", "red 1"]
 
 
-def test_cursor_of_another_tenants_list_reveals_no_rows(world: World, other: World) -> None:
+def test_cursor_of_another_tenant_reveals_no_rows(world: World, other: World) -> None:
     grow(world, 3, "p")
     link = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects?limit=1").json()["next"]
 
@@ -79,7 +79,7 @@ def test_cursor_of_another_tenants_list_reveals_no_rows(world: World, other: Wor
     assert {row["organization_id"] for row in page["results"]} <= {str(other.organization.pk)}
 
 
-def test_links_begin_with_the_public_base_url(world: World, settings: Any) -> None:
+def test_page_links_start_with_public_base_url(world: World, settings: Any) -> None:
     config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
     settings.CONFIG = Config(**{**config, "public_base_url": "https://cloud.example.com"})
     grow(world, 3, "p")

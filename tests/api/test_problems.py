@@ -1,4 +1,4 @@
-"""Tests of how errors become problem+json, of request ids, and of the ids of rows."""
+"""Tests of the conversion of errors to problems, of request ids, and of row ids."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def projects(world: World) -> str:
 
 
 def fail_writes(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Make the creation of a project fail with this SQLSTATE after its row was inserted."""
+    """Make the creation of projects fail with this SQLSTATE after the row is inserted."""
     real = organizations.create_project
 
     def create(**columns: Any) -> Project:
@@ -53,7 +53,7 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         "too many connections", "connection lost",
     ],
 )  # fmt: skip
-def test_database_error_is_503_and_changes_nothing(
+def test_database_error_returns_503_and_changes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, code: str, retry_after: int
 ) -> None:
     fail_writes(monkeypatch, code)
@@ -89,13 +89,13 @@ def test_retry_after_is_spread_evenly_and_never_too_early(error: errors.DomainEr
     assert max(values.count(value) for value in set(values)) < 2 * 2000 / (span + 1)
 
 
-def test_exhausted_connection_pool_is_503() -> None:
+def test_exhausted_connection_pool_returns_503() -> None:
     error = problems.as_domain_error(PoolTimeout("no connection in 5 s"))
 
     assert (type(error), error.retry_after) == (errors.Unavailable, 5)
 
 
-def test_unexpected_exception_is_500_without_details_and_is_logged(
+def test_unexpected_exception_returns_500_without_details_and_is_logged(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def raise_unexpected(**columns: Any) -> None:
@@ -120,7 +120,7 @@ def test_unexpected_exception_is_500_without_details_and_is_logged(
 @pytest.mark.parametrize(
     ("name", "code"), [("trading", "name_taken"), ("TRADING!", "slug_taken")], ids=["name", "slug"]
 )
-def test_existing_name_is_a_conflict(world: World, name: str, code: str) -> None:
+def test_existing_name_returns_conflict(world: World, name: str, code: str) -> None:
     events = AuditEvent.objects.count()
 
     response = world.admin.api.post(projects(world), {"name": name})
@@ -210,14 +210,14 @@ def test_uuid7_contains_version_and_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(set(ids)) == 3
 
 
-def test_uuid7_grows_when_the_clock_goes_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uuid7_increases_when_clock_goes_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     before = uuid7()
     monkeypatch.setattr("byteor_cloud.ids.time.time_ns", lambda: 1_000_000_000)
 
     assert uuid7() > before
 
 
-def test_uuid7_grows_across_threads() -> None:
+def test_uuid7_increases_across_threads() -> None:
     ids: list[list[uuid.UUID]] = [[] for _ in range(8)]
     latest: list[uuid.UUID] = []
     barrier = threading.Barrier(8)

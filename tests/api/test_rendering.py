@@ -1,4 +1,4 @@
-"""JSON that is encoded in pieces is the JSON that DRF and the standard library write."""
+"""Tests that JSON encoded in pieces equals the output of DRF and the standard library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
-def test_pieces_are_text_of_standard_library(value: Any) -> None:
+def test_joined_pieces_equal_standard_library_output(value: Any) -> None:
     for sort_keys in (False, True):
         expected = json.dumps(value, cls=JSONEncoder, sort_keys=sort_keys, separators=(",", ":"))
 
@@ -40,11 +40,11 @@ def test_pieces_are_text_of_standard_library(value: Any) -> None:
 
 
 @given(_VALUES)
-def test_renderer_writes_what_drf_writes(value: Any) -> None:
+def test_renderer_output_equals_drf_output(value: Any) -> None:
     assert PausingJSONRenderer().render(value) == JSONRenderer().render(value)
 
 
-def test_numbers_that_json_lacks_are_refused() -> None:
+def test_nan_and_infinity_are_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         PausingJSONRenderer().render({"a": [float("nan")] * 20})
 

@@ -16,7 +16,7 @@ __all__ = ["at_once"]
 
 @pytest.fixture(autouse=True)
 def store(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give each test its own data folder and blob store, so that retention in one test removes nothing of another."""
+    """Give each test its own data folder and blob store, so that retention in one test does not affect another."""
     settings.CONFIG = dataclasses.replace(settings.CONFIG, data_dir=tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("store")
     default = settings.STORAGES["default"]
@@ -29,7 +29,7 @@ def store(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def receiver(settings: Any) -> Iterator[Receiver]:
-    """Run an HTTP server for the pipeline's posts; the settings permit it and one program as side effects."""
+    """Run an HTTP server for side effects. The settings permit requests to it, and the program ``/bin/true``."""
     with serve_http() as receiver:
         settings.CONFIG = dataclasses.replace(
             settings.CONFIG,

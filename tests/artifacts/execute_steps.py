@@ -1,4 +1,4 @@
-"""Helpers for tests of execute replays: capture an incident, request and approve a replay, read its outcome."""
+"""Helpers for tests of execute replays: capture an incident, request and approve a replay, and read its outcome."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def create_version(world: World, environment: Environment, *ops: str) -> Any:
     stages = [{"id": f"s{number}", "op": op, "depends_on": []} for number, op in enumerate(ops)]
     for number, stage in enumerate(stages[1:]):
         stage["depends_on"] = [f"s{number}"]
-    # The unique description makes a new version each time, with the same spec.
+    # The unique description makes sure that a new version is created each time, even with the same spec.
     return world.version(environment, {**plan(stages=stages), "description": str(uuid7())})
 
 
 def capture_incident(
     world: World, receiver: Receiver, environment: Environment | None = None, *more: str, **bundle: Any
 ) -> Artifact:
-    """Upload and verify an incident bundle of a pipeline that posts each record to the receiver."""
+    """Upload an incident bundle of a pipeline that posts each record to the receiver. Returns the verified artifact."""
     environment = environment or world.dev
     version = create_version(world, environment, f"http_post:{receiver.origin}/hook", *more)
     agent, api = world.agent(environment, f"agent-{uuid7()}")
-    answer = incidents.upload(api, agent, incident(version.spec_kv, **bundle), kind="incident_bundle")
+    response = incidents.upload(api, agent, incident(version.spec_kv, **bundle), kind="incident_bundle")
     run_jobs()
-    artifact = Artifact.objects.get(pk=answer.json()["id"])
+    artifact = Artifact.objects.get(pk=response.json()["id"])
     assert artifact.status == "verified", artifact.reasons
     return artifact
 
@@ -53,9 +53,9 @@ def post_replay(world: World, artifact: Artifact, api: Api | None = None, **body
 
 
 def request_replay(world: World, artifact: Artifact, **body: Any) -> Replay:
-    answer = post_replay(world, artifact, **body)
-    assert answer.status_code == 202, answer.json()
-    return Replay.objects.get(pk=answer.json()["id"])
+    response = post_replay(world, artifact, **body)
+    assert response.status_code == 202, response.json()
+    return Replay.objects.get(pk=response.json()["id"])
 
 
 def decide(world: World, replay: Replay, decision: str = "approve", api: Api | None = None, **body: Any) -> Any:
@@ -64,15 +64,15 @@ def decide(world: World, replay: Replay, decision: str = "approve", api: Api | N
 
 
 def request_approved_replay(world: World, artifact: Artifact, **body: Any) -> tuple[Replay, str]:
-    """Request and approve a replay without running it; return it with the approval credential."""
+    """Request and approve a replay without running it. Returns the replay and the approval credential."""
     replay = request_replay(world, artifact, **body)
-    answer = decide(world, replay)
-    assert answer.status_code == 201, answer.json()
-    replays.follow_approval(answer.json()["id"])
+    response = decide(world, replay)
+    assert response.status_code == 201, response.json()
+    replays.follow_approval(response.json()["id"])
     ProcrastinateJob.objects.all().delete()
     replay.refresh_from_db()
     assert replay.status == "queued"
-    return replay, answer.json()["credential"]
+    return replay, response.json()["credential"]
 
 
 def status_and_error(replay: Replay) -> tuple[str, str | None]:
@@ -91,8 +91,8 @@ def revoke(world: World, replay: Replay) -> Any:
     return world.reviewer.api.post(path)
 
 
-def refused(answer: Any, status: int, code: str, *, replays_before: int | None = None) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str, *, replays_before: int | None = None) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     assert not ProcrastinateJob.objects.filter(task_name="artifacts.replay").exists()
     if replays_before is not None:
         assert Replay.objects.count() == replays_before

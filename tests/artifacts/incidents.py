@@ -1,4 +1,4 @@
-"""Build incident bundles, and the multipart forms that upload them."""
+"""Builds incident bundles and the multipart forms that upload them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def form(fields: Mapping[str, str], content: bytes | None, *, name: str = "file"
 
 
 def upload(api: Api, agent: Agent, content: bytes | None = b"bytes", **fields: str) -> Any:
-    """Upload ``content``; return the response."""
+    """Upload ``content`` as the agent. Returns the response."""
     path = f"/api/v1/agents/{agent.pk}/artifacts"
     return api.post(path, form({**FORM, **fields}, content), Content_Type=MULTIPART)
 
 
 def journal(payloads: Sequence[bytes] = PAYLOADS) -> bytes:
-    """Return a journal of the payloads, with sequence numbers from 1."""
+    """Return a journal of the payloads, with sequence numbers that start at 1."""
     return encode_journal(Record(number, 1_000 * number, payload) for number, payload in enumerate(payloads, 1))
 
 
@@ -64,7 +64,7 @@ def digest_of(*outputs: tuple[int, bytes]) -> str:
 
 
 def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None = None, **journals: bytes) -> bytes:
-    """Return an incident bundle with these journals by lane; by default three records on ``quotes_in``."""
+    """Return an incident bundle with the given journals by lane. Defaults to three records on ``quotes_in``."""
     documents = dict(DOCUMENTS)
     if stage_config is not None:
         documents["runtime_config.json"] = {"stage_config": stage_config}
@@ -73,7 +73,7 @@ def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None =
 
 
 def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
-    """Return a .tar.gz with the files, and with the headers of the ``extra`` entries."""
+    """Return a .tar.gz archive with the files and with the headers of the ``extra`` entries."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in files.items():
@@ -93,15 +93,15 @@ def files_of(spec_kv: str, **documents: Any) -> dict[str, bytes]:
 
 
 def ingested(world: World, content: bytes, **fields: str) -> Artifact:
-    """Upload an incident bundle and run the worker; return the artifact."""
+    """Upload an incident bundle and run the jobs. Returns the artifact."""
     agent, api = world.agent(name=hashlib.sha256(content).hexdigest()[:12])
-    answer = upload(api, agent, content, kind="incident_bundle", **fields)
-    assert answer.status_code == 201, answer.json()
+    response = upload(api, agent, content, kind="incident_bundle", **fields)
+    assert response.status_code == 201, response.json()
     run_jobs()
-    return Artifact.objects.get(pk=answer.json()["id"])
+    return Artifact.objects.get(pk=response.json()["id"])
 
 
 def kept_folder(artifact: Artifact) -> Path:
-    """Return the folder that this host keeps of the artifact."""
-    (path,) = [each.path for each in folders.list_kept() if each.artifact == artifact.pk]
+    """Return the capture folder that this host keeps for the artifact."""
+    (path,) = [each.path for each in folders.list_folders() if each.artifact == artifact.pk]
     return path

@@ -11,21 +11,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Receiver:
-    """The origin of a server, and its recorded requests: path, headers, body."""
+    """The origin of a server, and the path, headers and body of each request that it received."""
 
     origin: str = ""
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
 
 def respond_ok(handler: BaseHTTPRequestHandler) -> None:
-    """Respond with 200 and no body."""
+    """Respond with status 200 and no body."""
     handler.send_response(200)
     handler.send_header("Content-Length", "0")
     handler.end_headers()
 
 
 @contextmanager
-def serve_http(answer: Callable[[BaseHTTPRequestHandler], None] = respond_ok) -> Iterator[Receiver]:
+def serve_http(respond: Callable[[BaseHTTPRequestHandler], None] = respond_ok) -> Iterator[Receiver]:
     """Run a server on a free loopback port while the block runs."""
     receiver = Receiver()
 
@@ -33,10 +33,10 @@ def serve_http(answer: Callable[[BaseHTTPRequestHandler], None] = respond_ok) ->
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             receiver.requests.append((self.path, dict(self.headers), body))
-            answer(self)
+            respond(self)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Log nothing."""
+            """Suppress the log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

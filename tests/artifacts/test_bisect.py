@@ -1,4 +1,4 @@
-"""A bisect finds the first version of a pipeline that a capture shows as bad."""
+"""Bisects, which find the first bad version of a pipeline by replaying a capture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECK = {"check": {"schema": {"type": "object", "required": ["id"]}}}
 
 
 def history(world: World, egresses: Sequence[str]) -> list[Version]:
-    """Create a version for each name of its egress. The name of the stage makes every spec another one."""
+    """Create a version for each egress name. The stage names differ, so every version has a different spec."""
     return [
         world.version(content=plan(egress=egress, stages=[{"id": f"n{number}", "op": "identity"}]))
         for number, egress in enumerate(egresses)
@@ -38,17 +38,17 @@ def post(world: World, artifact: Artifact, **body: Any) -> Any:
 
 
 def bisected(world: World, artifact: Artifact, **body: Any) -> Any:
-    answer = post(world, artifact, **body)
-    assert answer.status_code == 202, answer.json()
-    assert answer["Location"].endswith(f"/bisects/{answer.json()['id']}")
-    assert answer.json()["status"] == "queued"
+    response = post(world, artifact, **body)
+    assert response.status_code == 202, response.json()
+    assert response["Location"].endswith(f"/bisects/{response.json()['id']}")
+    assert response.json()["status"] == "queued"
     run_jobs()
-    return world.viewer.api.get(answer["Location"]).json()
+    return world.viewer.api.get(response["Location"]).json()
 
 
-def code(answer: Any) -> tuple[int, str]:
-    body = answer.json()
-    return answer.status_code, (body.get("errors") or [{"pointer": body["type"].rpartition(":")[2]}])[0]["pointer"]
+def code(response: Any) -> tuple[int, str]:
+    body = response.json()
+    return response.status_code, (body.get("errors") or [{"pointer": body["type"].rpartition(":")[2]}])[0]["pointer"]
 
 
 def capture(world: World, version: Version, **options: Any) -> Artifact:
@@ -56,7 +56,7 @@ def capture(world: World, version: Version, **options: Any) -> Artifact:
     return ingested(world, incident(version.spec_kv, expected=expected, **options))
 
 
-def test_first_bad_version_is_found_with_its_diff(world: World) -> None:
+def test_bisect_finds_first_bad_version_and_its_diff(world: World) -> None:
     versions = history(world, [GOOD] * 5 + [BAD] * 3)
     artifact = ingested(
         world,
@@ -81,7 +81,7 @@ def test_first_bad_version_is_found_with_its_diff(world: World) -> None:
 
 
 def long_history(world: World, culprit: int, count: int = 64) -> list[Version]:
-    """Create versions of which those from the number ``culprit`` on send to another egress, without their drafts."""
+    """Create versions without drafts. Starting with version number ``culprit``, they write to another egress."""
     rows = []
     for number in range(1, count + 1):
         content = plan(egress=BAD if number >= culprit else GOOD, stages=[{"id": f"n{number}", "op": "identity"}])
@@ -96,7 +96,7 @@ def long_history(world: World, culprit: int, count: int = 64) -> list[Version]:
     return Version.objects.bulk_create(rows)
 
 
-def test_culprit_among_64_versions_is_found_with_at_most_8_replays(world: World) -> None:
+def test_first_bad_of_64_versions_is_found_with_at_most_8_replays(world: World) -> None:
     versions = long_history(world, culprit := 41)
     one = journal([b'{"b": 1}'])
     artifact = ingested(world, incident(versions[0].spec_kv, expected=frames((1, b'{"b": 1}')), quotes_in=one))
@@ -109,7 +109,7 @@ def test_culprit_among_64_versions_is_found_with_at_most_8_replays(world: World)
     assert len(found["versions"]) == 64
 
 
-def test_exhaustive_bisect_says_whether_the_history_is_monotone(world: World) -> None:
+def test_exhaustive_bisect_detects_non_monotone_history(world: World) -> None:
     versions = history(world, [GOOD, BAD, GOOD, BAD])
     artifact = ingested(
         world,
@@ -122,7 +122,7 @@ def test_exhaustive_bisect_says_whether_the_history_is_monotone(world: World) ->
     assert (found["outcome"], found["monotone"], found["first_bad"]) == ("found", False, str(versions[1].pk))
 
 
-def test_output_is_compared_with_a_replay(world: World) -> None:
+def test_predicate_can_compare_output_with_another_replay(world: World) -> None:
     versions = history(world, [GOOD, GOOD, BAD])
     artifact = ingested(world, incident(versions[0].spec_kv, quotes_in=journal([b'{"b": 1}'])))
     row = replays.request(artifact, environment=world.dev, version=versions[0], actor=world.operator.actor)
@@ -134,7 +134,7 @@ def test_output_is_compared_with_a_replay(world: World) -> None:
     assert found["predicate"] == {"output_differs_from": str(row.pk)}
 
 
-def test_version_that_the_parameters_do_not_fit_is_untestable(world: World) -> None:
+def test_version_with_incompatible_parameters_is_untestable(world: World) -> None:
     def version(op: str, extra: str) -> Version:
         stages = [{"id": "check", "op": op}, {"id": extra, "op": "identity"}]
         return world.version(content=plan(stages=stages))
@@ -148,7 +148,7 @@ def test_version_that_the_parameters_do_not_fit_is_untestable(world: World) -> N
     assert found["outcome"] == "no_change"
 
 
-def test_cancelled_replay_cancels_the_bisect(world: World) -> None:
+def test_canceled_replay_cancels_its_bisect(world: World) -> None:
     artifact = capture(world, history(world, [GOOD, GOOD])[0])
     post(world, artifact)
     row = Bisect.objects.get()
@@ -162,7 +162,7 @@ def test_cancelled_replay_cancels_the_bisect(world: World) -> None:
     assert (row.status, row.outcome) == ("cancelled", None)
 
 
-def test_repeated_step_requests_nothing_twice(world: World) -> None:
+def test_repeated_steps_request_each_replay_once(world: World) -> None:
     artifact = capture(world, history(world, [GOOD, GOOD, GOOD])[0])
     post(world, artifact)
     row = Bisect.objects.get()
@@ -178,7 +178,7 @@ def test_repeated_step_requests_nothing_twice(world: World) -> None:
     assert AuditEvent.objects.filter(action="bisect.succeed").count() == 1
 
 
-def test_bisect_fails_when_its_job_is_given_up(world: World) -> None:
+def test_bisect_fails_when_its_job_becomes_dead_letter(world: World) -> None:
     artifact = capture(world, history(world, [GOOD, GOOD])[0])
     post(world, artifact)
 
@@ -191,7 +191,7 @@ def test_bisect_fails_when_its_job_is_given_up(world: World) -> None:
     bisects.step(str(uuid7()))
 
 
-def test_wrong_requests_are_refused(world: World) -> None:
+def test_invalid_bisect_requests_are_refused(world: World) -> None:
     one, two = history(world, [GOOD, GOOD])
     other = world.version(content=plan("other", stages=[{"id": "s", "op": "identity"}]))
     foreign = world.version(world.staging)
@@ -225,6 +225,6 @@ def test_wrong_requests_are_refused(world: World) -> None:
 def test_viewers_cannot_bisect(world: World) -> None:
     artifact = capture(world, history(world, [GOOD, GOOD])[0])
 
-    answer = world.viewer.api.post(world.path(rest=f"/artifacts/{artifact.pk}/bisect"), {"predicate": "fails"})
+    response = world.viewer.api.post(world.path(rest=f"/artifacts/{artifact.pk}/bisect"), {"predicate": "fails"})
 
-    assert answer.status_code == 403
+    assert response.status_code == 403

@@ -1,4 +1,4 @@
-"""A dry run can be cancelled, shows its progress, and runs in a process that reaches nothing outside."""
+"""Cancellation and progress of dry runs, and the sealed child process that runs them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
 
-# Records of a slow capture: their replay is still running after a glance, and still long after a test has ended.
-MANY = 8_000
-FAR_TOO_MANY = 100_000
+MANY = 8_000  # records of a slow capture whose replay runs long enough to be observed
+FAR_TOO_MANY = 100_000  # records of a slow capture whose replay outlasts any test
 STAGES = [{"id": "copy", "op": "identity"}]
 
 
@@ -50,14 +49,14 @@ def cancel(world: World, row: Replay, **body: Any) -> Any:
     return world.operator.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), body)
 
 
-def test_queued_dry_run_is_cancelled_and_does_not_run(world: World) -> None:
+def test_canceled_queued_dry_run_does_not_run(world: World) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
 
-    answer = cancel(world, row, reason="wrong version")
+    response = cancel(world, row, reason="wrong version")
 
-    assert answer.status_code == 200
-    assert (answer.json()["status"], answer.json()["error_code"]) == ("failed", "cancelled")
-    assert answer.json()["error"] == "cancelled: wrong version"
+    assert response.status_code == 200
+    assert (response.json()["status"], response.json()["error_code"]) == ("failed", "cancelled")
+    assert response.json()["error"] == "cancelled: wrong version"
     run_jobs()
     row.refresh_from_db()
     assert (row.status, row.started_at, row.result) == ("failed", None, None)
@@ -66,29 +65,29 @@ def test_queued_dry_run_is_cancelled_and_does_not_run(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "execute"])
-def test_other_replays_cannot_be_cancelled(world: World, mode: str) -> None:
+def test_finished_and_execute_replays_cannot_be_canceled(world: World, mode: str) -> None:
     world.dev.settings["replay_policy"] = "allowed"
     world.dev.save()
     row = replays.request(capture(world), environment=world.dev, mode=mode, actor=world.operator.actor)
     if mode == "dry_run":
         run_jobs()
 
-    answer = cancel(world, row)
+    response = cancel(world, row)
 
-    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (
+    assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (
         409,
         "replay.ended" if mode == "dry_run" else "replay.not_dry_run",
     )
     assert row.status == Replay.objects.get().status or mode == "dry_run"
 
 
-def test_viewers_cannot_cancel(world: World) -> None:
+def test_viewers_cannot_cancel_replays(world: World) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
 
     assert world.viewer.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), {}).status_code == 403
 
 
-def test_running_dry_run_shows_progress_and_ends_when_cancelled(at_once: Race) -> None:
+def test_running_dry_run_shows_progress_and_can_be_canceled(at_once: Race) -> None:
     world = World("acme")
     row = replays.request(slow_capture(world, FAR_TOO_MANY), environment=world.dev, actor=world.operator.actor)
     path = world.path(rest=f"/replays/{row.pk}")
@@ -96,17 +95,17 @@ def test_running_dry_run_shows_progress_and_ends_when_cancelled(at_once: Race) -
     worker.start()
 
     wait_until(lambda: (world.viewer.api.get(path).json()["progress"] or {}).get("total"))
-    answer = cancel(world, row)
+    response = cancel(world, row)
     worker.join(PATIENCE_S)
 
     assert not worker.is_alive()
-    assert answer.status_code == 200, answer.json()
+    assert response.status_code == 200, response.json()
     assert world.viewer.api.get(path).json()["progress"] is None
     row.refresh_from_db()
     assert (row.status, row.error_code, row.result) == ("failed", "cancelled", None)
 
 
-def test_stopping_worker_ends_its_replay_which_runs_again_later(at_once: Race) -> None:
+def test_dry_run_is_repeated_after_its_worker_stops(at_once: Race) -> None:
     world = World("acme")
     row = replays.request(slow_capture(world, MANY), environment=world.dev, actor=world.operator.actor)
     worker = Worker(grace_s=0.1)
@@ -124,46 +123,44 @@ def test_stopping_worker_ends_its_replay_which_runs_again_later(at_once: Race) -
     assert AuditEvent.objects.filter(action="replay.succeed").count() == 1
 
 
-# -- the process
+# -- the child process
 
 
 def request(tmp_path: Path) -> dict[str, Any]:
     return {"kind": "replay", "folder": str(tmp_path)}
 
 
-def test_process_that_dies_is_an_error(tmp_path: Path) -> None:
+def test_crash_of_child_process_raises_child_died(tmp_path: Path) -> None:
     with pytest.raises(children.ChildDied):
-        children.run_apart({"kind": "nothing"}, scratch=tmp_path)
+        children.run_in_child({"kind": "nothing"}, scratch=tmp_path)
 
 
-def test_unusable_capture_is_refused(tmp_path: Path) -> None:
+def test_unusable_capture_raises_refused(tmp_path: Path) -> None:
     with pytest.raises(children.Refused, match="missing_file"):
-        children.run_apart(request(tmp_path), scratch=tmp_path)
+        children.run_in_child(request(tmp_path), scratch=tmp_path)
 
 
-def test_process_is_killed_when_it_takes_too_long_or_is_unwanted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_or_canceled_child_process_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Child] = []
 
     def stopped(*arguments: Any, **options: Any) -> Child:
-        """Start a process that does not answer."""
+        """Start a process that does not respond."""
         started.append(Child(*arguments, **options))
         os.kill(started[-1].pid, signal.SIGSTOP)
         return started[-1]
 
     monkeypatch.setattr(children, "Child", stopped)
     with pytest.raises(children.TookTooLong):
-        children.run_apart(request(tmp_path), scratch=tmp_path, silence_s=0.1)
+        children.run_in_child(request(tmp_path), scratch=tmp_path, silence_s=0.1)
     with pytest.raises(Cancelled):
-        children.run_apart(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
+        children.run_in_child(request(tmp_path), scratch=tmp_path, on_tick=lambda _: False)
 
-    assert [process.end() for process in started] == [-signal.SIGKILL] * 2
+    assert [process.kill() for process in started] == [-signal.SIGKILL] * 2
 
 
-def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_replay_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
-    run_apart = children.run_apart
+    run_in_child = children.run_in_child
 
     def stopped(*arguments: Any, **options: Any) -> Child:
         process = Child(*arguments, **options)
@@ -172,19 +169,19 @@ def test_replay_that_hangs_is_killed_and_tried_again(world: World, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(children, "Child", stopped)
-        patch.setattr(children, "run_apart", partial(run_apart, silence_s=0.1))
+        patch.setattr(children, "run_in_child", partial(run_in_child, silence_s=0.1))
         with pytest.raises(children.TookTooLong, match="sent nothing for"):
             replay_runs.run(str(row.pk))
     row.refresh_from_db()
     assert (row.status, row.result) == ("running", None)
 
-    run_jobs()  # the job is tried again
+    run_jobs()  # retry the job
 
     row.refresh_from_db()
     assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", 1)
 
 
-def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() -> None:
+def test_process_with_blocked_interpreter_is_killed_by_timer() -> None:
     code = (
         "import re\nfrom byteor_cloud.captures import process\nprocess.SILENCE_S = 1\n"
         "parent = process._Parent()\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
@@ -193,7 +190,7 @@ def test_process_that_holds_the_interpreter_forever_ends_without_its_parent() ->
         assert process.wait(PATIENCE_S) == -signal.SIGPROF
 
 
-def test_time_in_which_a_process_is_stopped_is_no_silence() -> None:
+def test_silence_timer_pauses_while_process_is_stopped() -> None:
     code = (
         "import sys\nfrom byteor_cloud.captures import process\nprocess.SILENCE_S = 1\n"
         "parent = process._Parent()\nparent.receive_request()\nsys.exit(7)"
@@ -209,7 +206,7 @@ def test_time_in_which_a_process_is_stopped_is_no_silence() -> None:
         assert process.wait(PATIENCE_S) == 7
 
 
-def test_process_that_is_stopped_ends_when_its_parent_is_killed() -> None:
+def test_stopped_process_dies_with_its_parent() -> None:
     code = (
         "import os, signal, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-m', 'byteor_cloud.captures.process'], stdin=subprocess.PIPE,"
@@ -224,7 +221,7 @@ def test_process_that_is_stopped_ends_when_its_parent_is_killed() -> None:
         wait_until(lambda: not lives(child))
 
 
-def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
+def test_process_exits_when_its_input_is_closed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "byteor_cloud.captures.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -233,7 +230,7 @@ def test_process_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_S) == 1
 
 
-def test_what_an_op_prints_does_not_reach_the_worker() -> None:
+def test_output_printed_by_ops_does_not_reach_worker() -> None:
     code = (
         "from byteor_cloud.captures.process import _Parent\nparent = _Parent()\n"
         "print('an op prints this', flush=True)\nparent.send(outcome=1)"
@@ -255,7 +252,7 @@ def test_what_an_op_prints_does_not_reach_the_worker() -> None:
         "import os; os.posix_spawn('/bin/true', ['true'], {})",
     ],
 )
-def test_sealed_process_opens_no_connection_and_starts_no_program(act: str) -> None:
+def test_sealed_process_cannot_use_network_or_start_programs(act: str) -> None:
     code = f"from byteor_cloud.captures.process import seal; seal()\n{act}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

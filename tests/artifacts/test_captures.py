@@ -1,4 +1,4 @@
-"""Captures are read by file and by page, records are traced, and replays are compared."""
+"""Reading the files and journals of captures, tracing records, and comparing replays."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def on_replay(world: World, row: Replay, rest: str, api: Api | None = None) -> A
     return (api or world.operator.api).get(world.path(rest=f"/replays/{row.pk}{rest}"))
 
 
-def code(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.json()["type"].rpartition(":")[2]
+def code(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json()["type"].rpartition(":")[2]
 
 
 def test_files_are_listed_and_downloaded_as_attachments(world: World) -> None:
@@ -64,13 +64,13 @@ def test_files_are_listed_and_downloaded_as_attachments(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["../list.json", "/etc/passwd", "journal", "journal/../spec.kv", "nothing"])
-def test_other_paths_are_not_found(world: World, path: str) -> None:
+def test_unlisted_paths_are_not_found(world: World, path: str) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
 
     assert code(get(world, artifact, f"/files?path={path}")) == (404, "not_found")
 
 
-def test_journal_is_read_by_page(world: World) -> None:
+def test_journal_is_read_in_pages(world: World) -> None:
     records = [Record(sequence, 1_700_000_000_000_000_000 + sequence, b"%d" % sequence) for sequence in (3, 1, 2)]
     records.append(Record(4, 1_700_000_000_000_000_000, b"\xff" * 70_000))
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=encode_journal(records)))
@@ -94,7 +94,7 @@ def test_journal_is_read_by_page(world: World) -> None:
     assert base64.b64decode(last["payload_base64"]) == b"\xff" * 65_536
 
 
-def test_highest_sequence_is_found_in_journal_and_trace(world: World) -> None:
+def test_highest_sequence_number_is_found_in_journal_and_trace(world: World) -> None:
     last = 2**64 - 1
     records = [Record(at, 1_700_000_000_000_000_000, b"%d" % at) for at in (2**63 - 1, 2**63, last)]
     artifact = ingested(world, incident(world.version(content=IDENTITY).spec_kv, quotes_in=encode_journal(records)))
@@ -108,7 +108,7 @@ def test_highest_sequence_is_found_in_journal_and_trace(world: World) -> None:
     assert code(get(world, artifact, f"/journal/quotes_in?sequence={2**64}")) == (400, "invalid")
 
 
-def test_decimal_that_json_would_round_comes_with_its_bytes(world: World) -> None:
+def test_payload_with_inexact_numbers_includes_base64(world: World) -> None:
     payloads = [b"0.30000000000000000001", b"1.10", b"0.5"]
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal(payloads)))
 
@@ -120,13 +120,13 @@ def test_decimal_that_json_would_round_comes_with_its_bytes(world: World) -> Non
     assert re.findall('<code class="payload">([^<]*)', shown)[:3] == [each.decode() for each in payloads]
 
 
-def test_unknown_lane_and_two_beginnings_are_refused(world: World) -> None:
+def test_unknown_lane_and_conflicting_start_parameters_are_refused(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
 
     assert code(get(world, artifact, "/journal/nothing")) == (404, "not_found")
     assert code(get(world, artifact, "/journal/..%2Fspec")) == (404, "not_found")
-    answer = get(world, artifact, "/journal/quotes_in?after=1&sequence=1")
-    assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, "sequence")
+    response = get(world, artifact, "/journal/quotes_in?after=1&sequence=1")
+    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "sequence")
 
 
 def test_broken_journal_cannot_be_read(world: World) -> None:
@@ -138,17 +138,17 @@ def test_broken_journal_cannot_be_read(world: World) -> None:
     assert code(get(world, artifact, "/journal/quotes_in")) == (409, "journal.broken")
 
 
-def test_folder_is_built_again_when_it_is_missing_or_its_index_is_stale(world: World) -> None:
+def test_folder_with_stale_index_is_rebuilt(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     indexes_of(kept_folder(artifact))["quotes_in"].write_bytes(b"old")
     assert get(world, artifact, "/journal/quotes_in").status_code == 503
 
-    answer = get(world, artifact, "/journal/quotes_in")
+    response = get(world, artifact, "/journal/quotes_in")
 
-    assert [each["json"] for each in answer.json()["results"]] == [json.loads(each) for each in PAYLOADS]
+    assert [each["json"] for each in response.json()["results"]] == [json.loads(each) for each in PAYLOADS]
 
 
-def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_runs_one_at_a_time_and_times_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     derived.delete(artifact)
 
@@ -160,11 +160,11 @@ def test_captures_are_unpacked_one_at_a_time_and_not_forever(world: World, monke
 
     assert [code(each) for each in (busy, slow)] == [(503, "unavailable")] * 2
     assert "Retry-After" in busy
-    assert folders.list_kept() == []
+    assert folders.list_folders() == []
     assert get(world, artifact, "/files").status_code == 200
 
 
-def test_content_that_is_gone_or_unreadable_is_a_clear_error(world: World) -> None:
+def test_missing_content_returns_404_and_unreadable_content_409(world: World) -> None:
     spec = world.version().spec_kv
     gone = ingested(world, incident(spec))
     odd = ingested(world, incident(spec, quotes_in=journal([b"{}"])))
@@ -177,7 +177,7 @@ def test_content_that_is_gone_or_unreadable_is_a_clear_error(world: World) -> No
     assert code(get(world, odd, "/files")) == (409, "not_readable")
 
 
-def test_other_artifacts_have_no_files(world: World) -> None:
+def test_files_of_other_artifact_kinds_return_409(world: World) -> None:
     agent, api = world.agent()
     upload(api, agent)
     run_jobs()
@@ -186,7 +186,7 @@ def test_other_artifacts_have_no_files(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/files", "/journal/quotes_in"])
-def test_viewers_see_no_captured_records(world: World, rest: str) -> None:
+def test_viewers_cannot_read_captured_records(world: World, rest: str) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
 
     assert code(get(world, artifact, rest, world.viewer.api)) == (403, "forbidden")
@@ -195,7 +195,7 @@ def test_viewers_see_no_captured_records(world: World, rest: str) -> None:
 # -- traces
 
 
-def test_trace_follows_a_record(world: World) -> None:
+def test_trace_shows_each_step_of_record(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, stage_config=CHECK))
     row = replayed(world, artifact)
 
@@ -210,7 +210,7 @@ def test_trace_follows_a_record(world: World) -> None:
     assert code(on_replay(world, row, "/trace?sequence=1", world.viewer.api)) == (403, "forbidden")
 
 
-def test_trace_and_file_list_continue_after_what_was_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_and_file_list_continue_at_next_after(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replayed(world, artifact)
     steps = on_replay(world, row, "/trace?sequence=1").json()["records"][0]["steps"]
@@ -230,25 +230,25 @@ def test_trace_and_file_list_continue_after_what_was_shown(world: World, monkeyp
     assert 2 <= shown < len(files)
 
 
-def test_slow_trace_is_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_trace_returns_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replayed(world, artifact)
     monkeypatch.setattr(captures, "TRACE_S", 0.0)
 
-    answer = on_replay(world, row, "/trace?sequence=1")
+    response = on_replay(world, row, "/trace?sequence=1")
 
-    assert code(answer) == (503, "unavailable")
-    assert "Retry-After" in answer
+    assert code(response) == (503, "unavailable")
+    assert "Retry-After" in response
 
 
-def test_trace_of_a_process_that_dies_is_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_returns_503_if_its_process_dies(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replayed(world, artifact)
 
     def died(*_: Any, **__: Any) -> None:
         raise children.ChildDied("killed")
 
-    monkeypatch.setattr(children, "run_apart", died)
+    monkeypatch.setattr(children, "run_in_child", died)
 
     assert code(on_replay(world, row, "/trace?sequence=1")) == (503, "unavailable")
 
@@ -256,7 +256,7 @@ def test_trace_of_a_process_that_dies_is_unavailable(world: World, monkeypatch: 
 # -- comparisons
 
 
-def test_equal_and_different_replays_are_compared(world: World) -> None:
+def test_comparison_reports_equal_and_different_replays(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
     one, two = replayed(world, artifact), replayed(world, artifact)
@@ -271,7 +271,7 @@ def test_equal_and_different_replays_are_compared(world: World) -> None:
     assert (different["first_difference"]["egress"], different["first_difference"]["sequence"]) == ("quotes_out", 2)
 
 
-def test_replays_of_other_records_cannot_be_compared(world: World) -> None:
+def test_replays_of_different_records_cannot_be_compared(world: World) -> None:
     spec = world.version().spec_kv
     artifact = ingested(world, incident(spec))
     one, last = replayed(world, artifact), replayed(world, artifact, last_n=1)
@@ -284,7 +284,7 @@ def test_replays_of_other_records_cannot_be_compared(world: World) -> None:
     assert code(on_replay(world, one, f"/compare?with={uuid7()}")) == (404, "not_found")
 
 
-def test_viewers_do_not_see_the_bytes_of_a_divergence(world: World) -> None:
+def test_viewers_do_not_see_bytes_of_divergence(world: World) -> None:
     spec = world.version(content=IDENTITY).spec_kv
     row = replayed(world, ingested(world, incident(spec, expected=frames((1, b"other")))))
 

@@ -1,4 +1,4 @@
-"""What is derived from captures: counted to the artifact, kept within bounds, and removed fairly."""
+"""Capture folders: their sizes, their limits, and which ones are deleted to stay within the limits."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ MIB = 1 << 20
 
 @pytest.fixture
 def limited(settings: Any) -> None:
-    """Permit 10 MiB for each organization, and 160 MiB for a host."""
+    """Limit each organization to 10 MiB and the host to 160 MiB."""
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_derived_bytes=10 * MIB)
 
 
 def capture(mebibytes: int, number: int) -> bytes:
-    """Return a bundle that unpacks to a little more than this."""
+    """Return an incident bundle that unpacks to a little more than this many MiB."""
     load = os.urandom(20_000 * mebibytes) + bytes(1_028_000 * mebibytes)
     return archive(files_of(SPEC_KV, load=load, number=b"%d" % number))
 
 
 def held(world: World) -> int:
-    """Return how many bytes this host keeps of the organization, as its disk tells."""
+    """Return the disk space of the organization's capture folders on this host, in bytes."""
     root = Path(settings.CONFIG.data_dir, "captures", str(world.organization.pk))
     paths = [path for folder in root.glob("*") for path in (folder, *folder.rglob("*"))]
     return sum(4096 * (-(-path.stat().st_size // 4096) or 1) if path.is_file() else 4096 for path in paths)
@@ -55,17 +55,17 @@ def counted(world: World) -> int:
 
 
 def kept(world: World) -> set[Any]:
-    return {each.artifact for each in folders.list_kept() if each.organization == str(world.organization.pk)}
+    return {each.artifact for each in folders.list_folders() if each.organization == str(world.organization.pk)}
 
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_organization_keeps_what_it_used_last_within_its_bound(world: World) -> None:
+def test_organization_keeps_its_most_recently_used_folders(world: World) -> None:
     other = World("other")
     theirs = ingested(other, capture(3, 0))
     first, second, third = (ingested(world, capture(3, number)) for number in range(1, 4))
     assert kept(world) == {first.pk, second.pk, third.pk}
-    os.utime(kept_folder(second), (1, 1))  # the others were used later
+    os.utime(kept_folder(second), (1, 1))  # make it the least recently used folder
 
     fourth = ingested(world, capture(3, 4))
 
@@ -75,7 +75,7 @@ def test_organization_keeps_what_it_used_last_within_its_bound(world: World) -> 
     assert held(other) == counted(other) > 3 * MIB
     second.refresh_from_db()
     assert second.derived_bytes == 0
-    # What was removed is made again for its readers, and counted again.
+    # A deleted folder is rebuilt when it is read, and its size is stored again.
     assert world.operator.api.get(world.path(rest=f"/artifacts/{second.pk}/files")).status_code == 200
     assert second.pk in kept(world)
     assert held(world) == counted(world) <= 10 * MIB
@@ -83,7 +83,7 @@ def test_organization_keeps_what_it_used_last_within_its_bound(world: World) -> 
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_capture_that_exceeds_the_bound_alone_is_refused(world: World, settings: Any) -> None:
+def test_capture_larger_than_organization_limit_is_rejected(world: World, settings: Any) -> None:
     before = ingested(world, capture(3, 0))
 
     large = ingested(world, capture(11, 0))
@@ -92,11 +92,11 @@ def test_capture_that_exceeds_the_bound_alone_is_refused(world: World, settings:
     assert (large.status, reason["code"], large.derived_bytes) == ("rejected", "too_large", 0)
     assert "at most 10485760 are kept of one organization" in reason["detail"]
     assert kept(world) == {before.pk}
-    # The operator lowered the bound since then.
+    # The operator lowers the limit.
     derived.delete(before)
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_derived_bytes=MIB)
-    answer = world.operator.api.get(world.path(rest=f"/artifacts/{before.pk}/files"))
-    assert (answer.status_code, "at most 1048576 are kept" in answer.json()["detail"]) == (409, True)
+    response = world.operator.api.get(world.path(rest=f"/artifacts/{before.pk}/files"))
+    assert (response.status_code, "at most 1048576 are kept" in response.json()["detail"]) == (409, True)
 
 
 @pytest.mark.django_db
@@ -107,31 +107,31 @@ def test_organization_keeps_at_most_64_folders(world: World, monkeypatch: pytest
 
     found = [ingested(world, incident(SPEC_KV, quotes_in=journal([b"%d" % number]))) for number in range(4)]
 
-    assert {each.artifact for each in folders.list_kept()} == {theirs.pk, found[2].pk, found[3].pk}
+    assert {each.artifact for each in folders.list_folders()} == {theirs.pk, found[2].pk, found[3].pk}
 
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_full_host_removes_only_captures_of_who_holds_most(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host has space for 10 MiB of all. Captures of 1 and 2 MiB arrive in an arbitrary order."""
+def test_full_host_deletes_folders_of_largest_organization(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host has space for 10 MiB. Three organizations upload captures of 1 and 2 MiB in an arbitrary order."""
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     worlds = [world, World("second"), World("third")]
     orders = [0, 1, 0, 0, 2, 0, 1, 0, 2, 1, 1, 1, 2, 0]
 
     for number, turn in enumerate(orders):
-        causer, before = worlds[turn], {each.name: (kept(each), held(each)) for each in worlds}
-        ingested(causer, capture(1 + number % 2, number))
+        uploader, before = worlds[turn], {each.name: (kept(each), held(each)) for each in worlds}
+        ingested(uploader, capture(1 + number % 2, number))
         for each in worlds:
             assert held(each) == counted(each)
-            if before[each.name][0] - kept(each) and each is not causer:
-                assert before[each.name][1] > held(causer)
+            if before[each.name][0] - kept(each) and each is not uploader:
+                assert before[each.name][1] > held(uploader)
     assert sum(held(each) for each in worlds) <= 10 * MIB
     assert all(kept(each) for each in worlds)
 
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_capture_larger_than_all_others_waits_for_space(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_capture_does_not_displace_smaller_organizations(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     small = [World(name) for name in ("second", "third", "fourth")]
     theirs = {ingested(each, capture(2, 0)).pk for each in small}
@@ -139,18 +139,18 @@ def test_capture_larger_than_all_others_waits_for_space(world: World, monkeypatc
     artifact = ingested(world, capture(4, 0))
 
     assert (artifact.status, artifact.derived_bytes) == ("verified", 0)
-    assert {each.artifact for each in folders.list_kept()} == theirs
-    answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
-    assert (answer.status_code, "Retry-After" in answer) == (503, True)
-    # What nobody uses for a day goes, and then there is space.
-    os.utime(folders.list_kept()[0].path, (time.time() - derived.IDLE_S - 1,) * 2)
+    assert {each.artifact for each in folders.list_folders()} == theirs
+    response = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
+    assert (response.status_code, "Retry-After" in response) == (503, True)
+    # A folder that is unused for a day is deleted, which makes space.
+    os.utime(folders.list_folders()[0].path, (time.time() - derived.IDLE_S - 1,) * 2)
     derived.delete_unused()
     assert world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files")).status_code == 200
-    assert len(theirs & {each.artifact for each in folders.list_kept()}) == 2
+    assert len(theirs & {each.artifact for each in folders.list_folders()}) == 2
 
 
 @pytest.mark.django_db
-def test_same_content_of_two_organizations_is_kept_and_removed_apart(world: World) -> None:
+def test_equal_captures_of_two_organizations_are_kept_separately(world: World) -> None:
     other = World("other")
     content = incident(SPEC_KV)
     ours, theirs = ingested(world, content), ingested(other, content)
@@ -164,7 +164,7 @@ def test_same_content_of_two_organizations_is_kept_and_removed_apart(world: Worl
 
 
 @pytest.mark.django_db
-def test_cleanup_corrects_counted_sizes_and_deletes_unknown_folders(world: World) -> None:
+def test_cleanup_corrects_stored_sizes_and_deletes_unknown_folders(world: World) -> None:
     kept_one, lost = (ingested(world, incident(SPEC_KV, quotes_in=journal([b"%d" % n]))) for n in range(2))
     size = kept_one.derived_bytes
     root = Path(settings.CONFIG.data_dir, "captures")
@@ -178,9 +178,9 @@ def test_cleanup_corrects_counted_sizes_and_deletes_unknown_folders(world: World
 
     derived.delete_unused()
 
-    # Another host may keep what this one does not.
+    # With two hosts, the other host may have the lost folder, so its size is not corrected.
     assert [Artifact.objects.get(pk=each.pk).derived_bytes for each in (kept_one, lost)] == [size, size]
-    assert [each.artifact for each in folders.list_kept()] == [kept_one.pk]
+    assert [each.artifact for each in folders.list_folders()] == [kept_one.pk]
     assert [folder.exists() for folder in (old.parent, odd)] == [False, False]
     Host.objects.all().delete()
     derived.delete_unused()
@@ -189,7 +189,9 @@ def test_cleanup_corrects_counted_sizes_and_deletes_unknown_folders(world: World
 
 
 @pytest.mark.usefixtures("limited")
-def test_concurrent_checks_keep_the_bounds_and_the_counts(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_checks_respect_limits_and_store_correct_sizes(
+    at_once: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     worlds = [World("one"), World("two")]
     made = []
@@ -205,7 +207,7 @@ def test_concurrent_checks_keep_the_bounds_and_the_counts(at_once: Race, monkeyp
     assert all(len(kept(world)) == 2 for world in worlds)
 
 
-def test_concurrent_reads_of_a_removed_capture_are_answered(at_once: Race) -> None:
+def test_reads_during_folder_deletion_return_200_or_503(at_once: Race) -> None:
     world = World("acme")
     artifact = ingested(world, incident(SPEC_KV))
     path = world.path(rest=f"/artifacts/{artifact.pk}/files")
@@ -230,7 +232,7 @@ def test_concurrent_reads_of_a_removed_capture_are_answered(at_once: Race) -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_running_server_cleans_regularly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_server_cleans_up_regularly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cleaning.EVERY_S + data_folders.LEFTOVER_S < 3600
     monkeypatch.setattr(cleaning, "EVERY_S", 0.01)
     ingested(world, incident(SPEC_KV))
@@ -242,7 +244,7 @@ def test_running_server_cleans_regularly(world: World, monkeypatch: pytest.Monke
         Artifact.objects.all().delete()
         wait_until(lambda: not old.exists() and not kept(world))
         scratch = data_folders.scratch()
-        scratch.rename(scratch.with_name("aside"))  # a cleaning that fails is repeated
+        scratch.rename(scratch.with_name("aside"))  # a cleanup that fails is repeated
         scratch.write_text("in the way")
         cleaning.clean()
         scratch.unlink()

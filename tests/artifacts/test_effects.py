@@ -1,4 +1,4 @@
-"""The execution of side effects: one request or one process each, with limits of time and output."""
+"""Execution of side effects: HTTP requests and programs, with limits on time and output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def executor(tmp_path: Path) -> Executor:
 
 @pytest.fixture
 def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set environment variables that would send requests to a proxy."""
+    """Set environment variables that would redirect requests to a proxy."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
@@ -55,7 +55,7 @@ def test_record_is_posted_once(executor: Executor, proxied: None) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 307, 404, 500])
-def test_other_statuses_fail_and_redirects_are_not_followed(executor: Executor, status: int) -> None:
+def test_error_statuses_fail_and_redirects_are_not_followed(executor: Executor, status: int) -> None:
     with serve_http() as elsewhere:
 
         def redirect(handler: BaseHTTPRequestHandler) -> None:
@@ -85,12 +85,12 @@ def silent(handler: BaseHTTPRequestHandler, _whole: threading.Event) -> None:
     handler.rfile.read(1)
 
 
-@pytest.mark.parametrize("answer", [trickling, silent])
-def test_slow_response_fails_at_the_deadline(
-    executor: Executor, answer: Callable[[BaseHTTPRequestHandler, threading.Event], None]
+@pytest.mark.parametrize("respond", [trickling, silent])
+def test_slow_response_fails_at_deadline(
+    executor: Executor, respond: Callable[[BaseHTTPRequestHandler, threading.Event], None]
 ) -> None:
     whole = threading.Event()
-    with serve_http(lambda handler: answer(handler, whole)) as receiver:
+    with serve_http(lambda handler: respond(handler, whole)) as receiver:
         with pytest.raises(EffectFailed, match=r"^no response within 0\.4 s$"):
             executor.perform("s", f"http_post:{receiver.origin}", b"x")
 
@@ -126,7 +126,7 @@ def rubbish(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"SSH-2.0\r\n\r\n")
 
 
-def test_response_that_is_not_http_fails(executor: Executor) -> None:
+def test_non_http_response_fails(executor: Executor) -> None:
     with serve_http(rubbish) as receiver:
         for scheme, why in (("http", "BadStatusLine"), ("https", "SSLError")):
             with pytest.raises(EffectFailed, match=f"^no response: {why}$"):
@@ -137,7 +137,7 @@ def test_response_that_is_not_http_fails(executor: Executor) -> None:
 # --- programs
 
 
-def test_program_gets_the_record_but_not_the_workers_environment(
+def test_program_receives_record_but_not_worker_environment(
     executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BYTEOR_CLOUD_MASTER_KEY", "secret")
@@ -158,24 +158,24 @@ def test_program_gets_the_record_but_not_the_workers_environment(
 
 
 def test_failed_program_reports_its_error_output(executor: Executor) -> None:
-    with pytest.raises(EffectFailed, match=r"^the program ended with 3: no such thing$"):
+    with pytest.raises(EffectFailed, match=r"^the program failed with exit code 3: no such thing$"):
         executor.perform("s", python("import sys; print('no such thing', file=sys.stderr); sys.exit(3)"), b"")
-    with pytest.raises(EffectFailed, match=r"^the program ended with 1: no message$"):
+    with pytest.raises(EffectFailed, match=r"^the program failed with exit code 1: no error output$"):
         executor.perform("s", "exec:/bin/false", b"")
     with pytest.raises(EffectFailed, match=r"^the program does not start: FileNotFoundError$"):
         executor.perform("s", "exec:/no/such/program", b"")
 
 
-def test_error_output_of_a_program_is_cut(executor: Executor) -> None:
+def test_long_error_output_is_truncated(executor: Executor) -> None:
     source = "import sys; sys.stdout.write('o' * 3000000); sys.stderr.write('e' * 3000000); sys.exit(1)"
 
     with pytest.raises(EffectFailed) as failed:
         Executor(POLICY, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
 
-    assert str(failed.value) == "the program ended with 1: " + "e" * 2000
+    assert str(failed.value) == "the program failed with exit code 1: " + "e" * 2000
 
 
-def test_program_that_runs_too_long_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:
+def test_slow_program_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:
     command = "exec:/bin/sh|-c|sleep 60 & echo $! > child; wait"
 
     with pytest.raises(EffectFailed, match=r"^the program ran longer than 0\.4 s and was killed$"):

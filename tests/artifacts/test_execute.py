@@ -72,10 +72,10 @@ def test_execute_replay_in_dev_sends_each_record_once(world: World, receiver: Re
 def test_execute_replay_outside_dev_waits_for_approval(world: World, receiver: Receiver, posture: str) -> None:
     artifact = capture_incident(world, receiver, create_environment(world, posture))
 
-    answer = post_replay(world, artifact, last_n=2)
+    response = post_replay(world, artifact, last_n=2)
 
-    body = answer.json()
-    assert (answer.status_code, body["status"], body["mode"]) == (202, "pending_approval", "execute")
+    body = response.json()
+    assert (response.status_code, body["status"], body["mode"]) == (202, "pending_approval", "execute")
     assert run_jobs() == 0
     approval = Approval.objects.get()
     assert body["approval_id"] == str(approval.pk)
@@ -117,7 +117,7 @@ def test_execute_replay_waits_for_two_approvers_when_required(world: World, rece
     assert status_and_error(replay) == ("succeeded", None)
 
 
-def test_stage_config_of_the_bundle_can_deny_side_effects(world: World, receiver: Receiver) -> None:
+def test_captured_allowlist_can_deny_side_effects(world: World, receiver: Receiver) -> None:
     config = {"s0": {"allowlist": [f"{receiver.origin}/hook/only"]}}
     replay = request_replay(world, capture_incident(world, receiver, stage_config=config))
 
@@ -137,7 +137,7 @@ def test_side_effects_are_denied_without_allowlists(world: World, receiver: Rece
     assert {action["decision"] for action in replay.audit["actions"]} == {"Deny"}
 
 
-def test_dry_run_executes_no_side_effect(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_executes_no_side_effects(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     replay = request_replay(world, capture_incident(world, receiver, None, "exec:/bin/true"), mode="dry_run")
 
     def forbidden(*_: Any, **__: Any) -> None:
@@ -151,7 +151,7 @@ def test_dry_run_executes_no_side_effect(world: World, receiver: Receiver, monke
     assert len(replay.audit["actions"]) == 6
 
 
-def test_failed_side_effect_stops_the_replay(world: World, settings: Any) -> None:
+def test_failed_side_effect_stops_replay(world: World, settings: Any) -> None:
     def fail_the_second(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200 if len(failing.requests) == 1 else 503)
         handler.end_headers()
@@ -172,7 +172,7 @@ def test_failed_side_effect_stops_the_replay(world: World, settings: Any) -> Non
 # --- refused requests
 
 
-def test_execute_replay_is_refused_where_only_dry_runs_are_permitted(world: World, receiver: Receiver) -> None:
+def test_execute_replay_is_refused_if_policy_permits_only_dry_runs(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver, world.prod)
 
     refused(post_replay(world, artifact), 409, "replay.dry_run_only", replays_before=0)
@@ -181,25 +181,25 @@ def test_execute_replay_is_refused_where_only_dry_runs_are_permitted(world: Worl
     assert not AuditEvent.objects.filter(action__in=["replay.request", "approval.request"]).exists()
 
 
-def test_dry_run_refuses_an_approval_credential(world: World, receiver: Receiver) -> None:
+def test_dry_run_refuses_approval_credential(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver)
 
-    answer = post_replay(world, artifact, mode="dry_run", approval="x")
+    response = post_replay(world, artifact, mode="dry_run", approval="x")
 
-    refused(answer, 400, "invalid", replays_before=0)
-    assert answer.json()["errors"][0]["pointer"] == "/approval"
+    refused(response, 400, "invalid", replays_before=0)
+    assert response.json()["errors"][0]["pointer"] == "/approval"
 
 
-def test_decision_must_name_exactly_one_request(world: World, receiver: Receiver) -> None:
+def test_decision_must_name_exactly_one_deployment_or_replay(world: World, receiver: Receiver) -> None:
     without = request_replay(world, capture_incident(world, receiver))
     deployment = world.deployment(world.bundle(world.staging)) if world.agent(world.staging) else None
     assert deployment is not None
     waiting = request_replay(world, capture_incident(world, receiver, create_environment(world)))
 
     def pointers(body: dict[str, Any], environment: Environment) -> Any:
-        answer = world.reviewer.api.post(world.path(environment, "/approvals"), {"decision": "approve", **body})
-        assert answer.status_code == 400, answer.json()
-        return [(error["pointer"], error["code"]) for error in answer.json()["errors"]]
+        response = world.reviewer.api.post(world.path(environment, "/approvals"), {"decision": "approve", **body})
+        assert response.status_code == 400, response.json()
+        return [(error["pointer"], error["code"]) for error in response.json()["errors"]]
 
     unknown = [("/replay_id", "does_not_exist")]
     assert pointers({"replay_id": str(without.pk)}, world.dev) == unknown

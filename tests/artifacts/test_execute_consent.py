@@ -1,4 +1,4 @@
-"""Execute replays do not run if their approval is denied, revoked, expired or outdated."""
+"""Execute replays do not run if their approval is denied, revoked or expired, or if the policy forbids them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_denied_replay_does_not_run(world: World, receiver: Receiver) -> None:
     assert decide(world, replay).json()["type"] == "urn:byteor:problem:approval.decided"
 
 
-def test_replay_does_not_run_when_its_approval_expired(world: World, receiver: Receiver) -> None:
+def test_replay_is_denied_when_its_approval_expires(world: World, receiver: Receiver) -> None:
     replay = request_replay(world, capture_incident(world, receiver, create_environment(world)))
     Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
 
@@ -49,7 +49,7 @@ def test_replay_does_not_run_when_its_approval_expired(world: World, receiver: R
     assert (status_and_error(replay), receiver.requests) == (("denied", "approval.expired"), [])
 
 
-def test_replay_does_not_run_when_its_approval_was_revoked(world: World, receiver: Receiver) -> None:
+def test_replay_is_denied_when_its_approval_is_revoked(world: World, receiver: Receiver) -> None:
     replay = request_replay(world, capture_incident(world, receiver, create_environment(world)))
 
     assert revoke(world, replay).status_code == 200
@@ -58,22 +58,20 @@ def test_replay_does_not_run_when_its_approval_was_revoked(world: World, receive
     assert (status_and_error(replay), receiver.requests) == (("denied", "approval.revoked"), [])
 
 
-@pytest.mark.parametrize("told_first", [True, False])
-def test_replay_fails_when_its_approval_is_revoked_before_the_start(
-    world: World, receiver: Receiver, told_first: bool
-) -> None:
+@pytest.mark.parametrize("is_job_first", [True, False])
+def test_queued_replay_fails_when_its_approval_is_revoked(world: World, receiver: Receiver, is_job_first: bool) -> None:
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
 
     assert revoke(world, replay).status_code == 200
-    if told_first:
-        run_jobs()
+    if is_job_first:
+        run_jobs()  # the job that handles the revocation
     replay_runs.run(str(replay.pk))
 
     assert (status_and_error(replay), receiver.requests) == (("failed", "approval.revoked"), [])
     assert (replay.started_at, audit_actions(replay)[-1]) == (None, "replay.fail")
 
 
-def test_replay_fails_when_its_approval_expires_before_the_start(
+def test_queued_replay_fails_when_its_approval_expires(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
@@ -87,7 +85,7 @@ def test_replay_fails_when_its_approval_expires_before_the_start(
     assert Approval.objects.get().used_at is None
 
 
-def test_replay_obeys_the_policy_at_its_start(world: World, receiver: Receiver) -> None:
+def test_queued_replay_fails_if_policy_no_longer_permits_it(world: World, receiver: Receiver) -> None:
     environment = create_environment(world)
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, environment))
     path = world.path(environment)
@@ -99,7 +97,7 @@ def test_replay_obeys_the_policy_at_its_start(world: World, receiver: Receiver) 
     assert Approval.objects.get().used_at is None
 
 
-def test_replay_of_a_deleted_environment_does_not_run(world: World, receiver: Receiver) -> None:
+def test_replay_in_deleted_environment_does_not_run(world: World, receiver: Receiver) -> None:
     environment = create_environment(world, "dev")
     replay = request_replay(world, capture_incident(world, receiver, environment))
     organizations.delete(environment, kind="environment", actor=world.admin.actor)

@@ -1,4 +1,4 @@
-"""Approval credentials of execute replays: what they permit, who may use them, and who counts as the requester."""
+"""Approval credentials of execute replays: what they permit, and who may use them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.worlds import Api, World, run_jobs
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("receiver")]
 
 
-def test_unused_credential_permits_another_equal_replay(world: World, receiver: Receiver) -> None:
+def test_unused_credential_permits_identical_replay(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver, create_environment(world))
     first, credential = request_approved_replay(world, artifact)
 
@@ -47,13 +47,13 @@ def test_unused_credential_permits_another_equal_replay(world: World, receiver: 
     refused(post_replay(world, artifact, approval=credential), 409, "approval.used")
 
 
-def test_credential_is_checked_in_dev_too(world: World, receiver: Receiver) -> None:
+def test_credential_is_checked_even_in_dev(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver)
 
     refused(post_replay(world, artifact, approval="a.b"), 400, "approval.malformed", replays_before=0)
 
 
-def test_credential_permits_only_the_approved_replay(world: World, receiver: Receiver) -> None:
+def test_credential_permits_only_approved_replay(world: World, receiver: Receiver) -> None:
     environment = create_environment(world)
     artifact = capture_incident(world, receiver, environment)
     other_artifact = capture_incident(world, receiver, environment, quotes_in=incidents.journal([b"x"]))
@@ -82,7 +82,7 @@ def test_credential_permits_only_the_approved_replay(world: World, receiver: Rec
     assert (Approval.objects.get().used_at, receiver.requests) == (None, [])
 
 
-def test_credentials_of_deployments_and_replays_are_not_interchangeable(world: World, receiver: Receiver) -> None:
+def test_deployment_and_replay_credentials_are_not_interchangeable(world: World, receiver: Receiver) -> None:
     environment = create_environment(world, max_in_flight_deployments=2)
     artifact = capture_incident(world, receiver, environment)
     bundle = world.bundle(environment, version=artifact.version)
@@ -97,12 +97,12 @@ def test_credentials_of_deployments_and_replays_are_not_interchangeable(world: W
         "config_bundle_id": str(bundle.pk), "target": {"all": True}, "strategy": {"kind": "all_at_once"},
         "approval": to_replay,
     }  # fmt: skip
-    answer = world.operator.api.post(world.path(environment, "/deployments"), body)
-    refused(answer, 400, "approval.capability")
+    response = world.operator.api.post(world.path(environment, "/deployments"), body)
+    refused(response, 400, "approval.capability")
     assert not Approval.objects.exclude(used_at=None).exists()
 
 
-def test_revoked_credential_is_refused_at_once(world: World, receiver: Receiver) -> None:
+def test_revoked_credential_is_refused_immediately(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver, create_environment(world))
     replay, credential = request_approved_replay(world, artifact)
     revoke(world, replay)
@@ -110,7 +110,7 @@ def test_revoked_credential_is_refused_at_once(world: World, receiver: Receiver)
     refused(post_replay(world, artifact, approval=credential), 409, "approval.revoked", replays_before=1)
 
 
-# --- four eyes: the person who created the API key counts as the requester
+# --- four-eyes principle: the person who created an API key counts as the requester
 
 
 def key(world: World, maker: Api, name: str = "ci") -> Api:
@@ -118,17 +118,17 @@ def key(world: World, maker: Api, name: str = "ci") -> Api:
     return Api(made.json()["token"])
 
 
-def test_creator_of_the_requesting_key_cannot_approve(world: World, receiver: Receiver) -> None:
-    answer = post_replay(
+def test_creator_of_requesting_key_cannot_approve(world: World, receiver: Receiver) -> None:
+    response = post_replay(
         world, capture_incident(world, receiver, create_environment(world)), key(world, world.admin.api)
     )
-    replay = Replay.objects.get(pk=answer.json()["id"])
+    replay = Replay.objects.get(pk=response.json()["id"])
 
     assert decide(world, replay, api=world.admin.api).json()["type"] == "urn:byteor:problem:approval.self"
     assert decide(world, replay, api=world.reviewer.api).status_code == 201
 
 
-def test_approver_cannot_request_with_the_credential(world: World, receiver: Receiver) -> None:
+def test_approver_cannot_request_replay_with_credential(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver, create_environment(world))
     replay = request_replay(world, artifact)
     credential = decide(world, replay, api=world.admin.api).json()["credential"]
@@ -137,7 +137,7 @@ def test_approver_cannot_request_with_the_credential(world: World, receiver: Rec
         refused(post_replay(world, artifact, api, approval=credential), 403, "approval.self", replays_before=1)
 
 
-def test_key_without_a_known_creator_cannot_request(world: World, receiver: Receiver) -> None:
+def test_key_without_known_creator_cannot_request_execute_replay(world: World, receiver: Receiver) -> None:
     strict, dev = capture_incident(world, receiver, create_environment(world)), capture_incident(world, receiver)
     _, credential = request_approved_replay(world, strict)
     api = key(world, world.admin.api)

@@ -1,4 +1,4 @@
-"""An execute replay runs at most once: after an interruption, after an error, and with two workers."""
+"""An execute replay runs at most once, even after an interruption or an error, and with two workers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Killed(BaseException):
     """Simulates the death of the worker."""
 
 
-def test_interrupted_execute_replay_fails_and_does_not_run_again(
+def test_interrupted_execute_replay_fails_and_is_not_repeated(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay = request_replay(world, capture_incident(world, receiver))
@@ -66,7 +66,7 @@ def test_interrupted_execute_replay_fails_and_does_not_run_again(
     assert audit_actions(replay) == ["replay.request", "replay.start", "replay.fail"]
 
 
-def test_replay_is_running_and_its_approval_spent_before_the_first_side_effect(at_once: Race, settings: Any) -> None:
+def test_approval_is_spent_before_first_side_effect(at_once: Race, settings: Any) -> None:
     seen: list[tuple[str, bool]] = []
 
     def record_replay_state(handler: BaseHTTPRequestHandler) -> None:
@@ -92,7 +92,7 @@ def test_replay_is_running_and_its_approval_spent_before_the_first_side_effect(a
     assert (status_and_error(replay), seen) == (("succeeded", None), [("running", True)])
 
 
-def test_two_workers_with_the_same_job_run_the_replay_once(
+def test_two_workers_with_same_job_run_replay_once(
     at_once: Race, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World("acme")
@@ -101,7 +101,7 @@ def test_two_workers_with_the_same_job_run_the_replay_once(
 
     @contextmanager
     def unpack_when_both_wait(artifact: Artifact) -> Iterator[Path]:
-        """Wait until both workers have read the status ``queued``."""
+        """Continue when both workers have read the status ``queued``."""
         with unpacked(artifact) as folder:
             both.wait(10)
             yield folder
@@ -114,7 +114,7 @@ def test_two_workers_with_the_same_job_run_the_replay_once(
     assert audit_actions(replay).count("replay.start") == 1
 
 
-def test_only_one_of_two_concurrent_replays_uses_a_credential(at_once: Race, receiver: Receiver) -> None:
+def test_credential_is_used_by_only_one_of_two_concurrent_replays(at_once: Race, receiver: Receiver) -> None:
     world = World("acme")
     artifact = capture_incident(world, receiver, create_environment(world))
     one, credential = request_approved_replay(world, artifact)
@@ -126,7 +126,7 @@ def test_only_one_of_two_concurrent_replays_uses_a_credential(at_once: Race, rec
     assert bodies(receiver) == PAYLOADS
 
 
-def test_execute_replay_fails_at_once_after_an_unexpected_error(
+def test_execute_replay_fails_immediately_after_unexpected_error(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay = request_replay(world, capture_incident(world, receiver))
@@ -134,7 +134,7 @@ def test_execute_replay_fails_at_once_after_an_unexpected_error(
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
 
-    monkeypatch.setattr(children, "run_apart", broken)
+    monkeypatch.setattr(children, "run_in_child", broken)
     with pytest.raises(ArithmeticError, match="finite"):
         replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 
@@ -143,7 +143,7 @@ def test_execute_replay_fails_at_once_after_an_unexpected_error(
     assert receiver.requests == []
 
 
-def test_unavailable_blob_store_does_not_spend_the_approval(world: World, receiver: Receiver, store: Path) -> None:
+def test_approval_is_not_spent_while_blob_store_is_unavailable(world: World, receiver: Receiver, store: Path) -> None:
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
     store.rename(store.with_name("away"))
 

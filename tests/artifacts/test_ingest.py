@@ -1,4 +1,4 @@
-"""Ingest: an incident bundle is verified, or rejected with a list of reasons."""
+"""Ingest, which verifies an incident bundle or rejects it with a list of reasons."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPEC_KV = str(compile_plan(PLAN).spec_kv)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays_unpacked(store: Path) -> Iterator[None]:
+def _only_verified_captures_stay_unpacked(store: Path) -> Iterator[None]:
     yield
     data = Path(settings.CONFIG.data_dir)
     assert list(data.glob("scratch/*")) == []
@@ -47,14 +47,14 @@ def test_valid_bundle_is_verified_and_linked_to_its_version(world: World) -> Non
     assert (event.resource_id, event.actor_kind) == (str(artifact.pk), "system")
 
 
-def test_ingest_prefers_the_newest_of_several_versions(world: World) -> None:
+def test_bundle_is_linked_to_newest_version_with_its_spec(world: World) -> None:
     world.version()
     newest = world.version(content={**PLAN, "description": "the same spec"})
 
     assert ingested(world, incident(SPEC_KV)).version == newest
 
 
-def test_ingest_prefers_the_version_of_the_deployment(world: World) -> None:
+def test_bundle_is_linked_to_version_of_its_deployment(world: World) -> None:
     agents = stories.fleet(world, 1)
     deployed = world.version()
     deployment = stories.active(world, world.bundle(version=deployed), agents)
@@ -65,7 +65,7 @@ def test_ingest_prefers_the_version_of_the_deployment(world: World) -> None:
     assert (artifact.version, artifact.deployment) == (deployed, deployment)
 
 
-def test_ingest_ignores_a_deployment_with_another_spec(world: World) -> None:
+def test_deployment_with_different_spec_is_ignored(world: World) -> None:
     agents = stories.fleet(world, 1)
     other = world.bundle(version=world.version(content=plan(egress="elsewhere")))
     deployment = stories.active(world, other, agents)
@@ -74,7 +74,7 @@ def test_ingest_ignores_a_deployment_with_another_spec(world: World) -> None:
     assert ingested(world, incident(SPEC_KV), deployment_id=str(deployment.pk)).version == fitting
 
 
-def test_bundle_without_a_matching_version_is_verified(world: World) -> None:
+def test_bundle_without_matching_version_is_verified(world: World) -> None:
     world.version(world.staging)
 
     artifact = ingested(world, incident(SPEC_KV))
@@ -127,12 +127,12 @@ def member(name: str, **attributes: Any) -> tarfile.TarInfo:
         (lambda: archive(files_of(SPEC_KV, **{"spec.kv": SPEC_KV.encode()[:-1]})), "bad_spec"),
     ],
     ids=[
-        "no archive", "cut off", "bomb", "many entries", "path upwards", "absolute path", "path within",
-        "symbolic link", "hard link", "fifo", "twice", "no spec", "no document", "no key", "bad JSON", "bad text",
-        "NUL in the spec", "no last line end",
+        "not an archive", "truncated", "decompression bomb", "too many entries", "parent path", "absolute path",
+        "path with dots", "symbolic link", "hard link", "fifo", "duplicate entry", "missing spec", "missing document",
+        "missing key", "invalid JSON", "lone surrogate", "NUL in spec", "missing final newline",
     ],
 )  # fmt: skip
-def test_invalid_bundle_is_rejected_with_a_reason(world: World, make_content: Callable[[], bytes], code: str) -> None:
+def test_invalid_bundle_is_rejected_with_reason(world: World, make_content: Callable[[], bytes], code: str) -> None:
     world.version()
 
     artifact = ingested(world, make_content())
@@ -145,7 +145,7 @@ def test_invalid_bundle_is_rejected_with_a_reason(world: World, make_content: Ca
     assert (shown["status"], shown["reasons"]) == ("rejected", artifact.reasons)
 
 
-def test_rejection_lists_all_missing_files(world: World) -> None:
+def test_rejection_lists_all_reasons(world: World) -> None:
     files = files_of(SPEC_KV)
     files["policy_audit.json"] = b'{"ok": true, "policy_version": 2, "stage_failure_policy": "go_on"}'
     del files["environment.json"]
@@ -163,7 +163,7 @@ def test_rejection_lists_all_missing_files(world: World) -> None:
     ]
 
 
-def test_bundle_is_rejected_when_the_upload_has_another_spec_hash(world: World) -> None:
+def test_bundle_is_rejected_if_declared_spec_hash_differs(world: World) -> None:
     wrong = "sha256:" + "0" * 64
 
     artifact = ingested(world, incident(SPEC_KV), spec_hash=wrong)
@@ -174,7 +174,7 @@ def test_bundle_is_rejected_when_the_upload_has_another_spec_hash(world: World) 
     assert wrong in reason["detail"]
 
 
-def test_second_ingest_changes_nothing(world: World) -> None:
+def test_repeated_ingest_changes_nothing(world: World) -> None:
     world.version()
     artifact = ingested(world, incident(SPEC_KV))
     events = AuditEvent.objects.count()
@@ -185,7 +185,7 @@ def test_second_ingest_changes_nothing(world: World) -> None:
     assert Artifact.objects.get().status == "verified"
 
 
-def test_ingest_of_a_deleted_artifact_does_nothing(world: World, run_jobs: Callable[[], int]) -> None:
+def test_ingest_of_deleted_artifact_does_nothing(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     incidents.upload(api, agent, incident(SPEC_KV), kind="incident_bundle")
     Artifact.objects.all().delete()
@@ -195,8 +195,8 @@ def test_ingest_of_a_deleted_artifact_does_nothing(world: World, run_jobs: Calla
     assert AuditEvent.objects.filter(action__in=["artifact.verify", "artifact.reject"]).count() == 0
 
 
-def test_odd_journals_are_replayed_in_order_or_refused_with_a_reason(world: World) -> None:
-    """Times run backwards, sequences repeat in both journals, and an egress has a journal."""
+def test_unordered_journals_are_replayed_and_egress_journal_is_refused(world: World) -> None:
+    """Times decrease, sequence numbers repeat in both journals, and an egress has a journal."""
     version = world.version(content=everywhere.PLAN)
     web = encode_journal(Record(sequence, 9 - sequence, b'{"id":1}') for sequence in (1, 2, 2, 3))
     app = encode_journal(Record(sequence, 9 - sequence, b'{"id":2}') for sequence in (3, 2, 1))
@@ -208,6 +208,6 @@ def test_odd_journals_are_replayed_in_order_or_refused_with_a_reason(world: Worl
 
     both, egress = Replay.objects.order_by("id")
     assert (both.status, both.result["egress"]["clean"]["records"]) == ("succeeded", 7)
-    assert both.warnings == ["journal/clean.bin is not replayed, because its lane is no ingress of the spec"]
+    assert both.warnings == ["journal/clean.bin is not replayed, because its lane is not an ingress of the spec"]
     assert (egress.status, egress.error_code) == ("failed", "bad_input")
-    assert "'clean' is no ingress of the spec" in (egress.error or "")
+    assert "'clean' is not an ingress or a lane of the spec" in (egress.error or "")

@@ -1,4 +1,4 @@
-"""The worker during outages: eight replays that block, and a blob store that is unavailable for ten minutes."""
+"""The worker while eight replays block, and while the blob store is unavailable for ten minutes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.releases import stories
 from tests.worlds import World, report, run_jobs
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
-ROUNDS = 16  # attempts; the growing delays between them take more than ten minutes
+ROUNDS = 16  # attempts of a job, whose growing delays add up to more than ten minutes
 
 
 # -- replays that block
@@ -33,17 +33,17 @@ ROUNDS = 16  # attempts; the growing delays between them take more than ten minu
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
-    """Make every replay block until the test ends. Yields a list with an event for each replay that started."""
-    go_on, begun = threading.Event(), []
+    """Make every replay block until the test ends. Yields a list with an event for each started replay."""
+    is_over, started = threading.Event(), []
 
     def block(*_: Any, **__: Any) -> Any:
-        begun.append(threading.Event())
-        go_on.wait(PATIENCE_S)
+        started.append(threading.Event())
+        is_over.wait(PATIENCE_S)
         raise RuntimeError("the test is over")
 
-    monkeypatch.setattr(children, "run_apart", block)
-    yield begun
-    go_on.set()
+    monkeypatch.setattr(children, "run_in_child", block)
+    yield started
+    is_over.set()
 
 
 def unsealed(world: World) -> int:
@@ -71,7 +71,7 @@ def test_eight_blocking_replays_do_not_delay_other_jobs(blocked: list[threading.
         wait_until(lambda: Deployment.objects.get(pk=deployment.pk).status == "deploying")
         assert stories.desired(agent) == (deployment.pk, "activate")
         wait_until(lambda: unsealed(acme) == 0)
-        # Ingest, and replays of another tenant, do not wait for the blocked replays.
+        # Ingest jobs and replays of another organization do not wait for the blocked replays.
         body = incident(spec, quotes_in=incidents.journal([b"{}"]))
         agent_two, api_two = acme.agent(name="two")
         incidents.upload(api_two, agent_two, body, kind="incident_bundle")
@@ -91,7 +91,7 @@ def test_eight_blocking_replays_do_not_delay_other_jobs(blocked: list[threading.
 
 
 class UnavailableStore:
-    """Replaces the folder of the blob store by a file while the block runs, so that reads and writes fail."""
+    """Replaces the blob store's folder with a file while the block runs, so that reads and writes fail."""
 
     def __init__(self, store: Path) -> None:
         self.store, self.aside = store, store.with_name("aside")
@@ -106,14 +106,14 @@ class UnavailableStore:
 
 
 def work_for_ten_minutes() -> None:
-    """Run all attempts that a worker makes in ten minutes, without the delays."""
+    """Run all attempts that a worker makes in ten minutes, without the delays between them."""
     for _ in range(ROUNDS):
         with connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
         Worker(has_clock=False).run(until_idle=True)
 
 
-def test_build_waits_for_the_blob_store(store: Path) -> None:
+def test_build_waits_for_blob_store(store: Path) -> None:
     world = World("acme")
     agent, _ = world.agent(world.prod)
     run_jobs()
@@ -129,7 +129,7 @@ def test_build_waits_for_the_blob_store(store: Path) -> None:
         seen = Agent.objects.with_state().select_related("environment__project").get(pk=agent.pk)
         explanation = explanations.explain_agent(seen)
         (finding,) = [each for each in explanation.because if each.code == "held_up"]
-        assert "releases.build waits until" in finding.detail
+        assert "releases.build is waiting until" in finding.detail
     work_for_ten_minutes()
 
     deployment.refresh_from_db()
@@ -140,7 +140,7 @@ def test_build_waits_for_the_blob_store(store: Path) -> None:
     assert not ProcrastinateJob.objects.filter(status="failed").exists()
 
 
-def test_ingest_and_dry_run_wait_for_the_blob_store(store: Path) -> None:
+def test_ingest_and_dry_run_wait_for_blob_store(store: Path) -> None:
     world = World("acme")
     agent, api = world.agent()
     version = world.version()
@@ -162,7 +162,7 @@ def test_ingest_and_dry_run_wait_for_the_blob_store(store: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "is missing"])
-def test_agents_do_not_time_out_while_the_blob_store_is_unavailable(store: Path, how: str) -> None:
+def test_agents_do_not_time_out_while_blob_store_is_unavailable(store: Path, how: str) -> None:
     world = World("acme")
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
@@ -196,7 +196,7 @@ def test_agents_do_not_time_out_while_the_blob_store_is_unavailable(store: Path,
     assert (deployment.status, KnownBad.objects.exists()) == ("active", False)
 
 
-def test_agent_gets_its_full_timeout_again_after_an_outage(store: Path) -> None:
+def test_agent_timeout_restarts_after_outage(store: Path) -> None:
     from apps.releases.tasks import sweep
 
     world = World("acme")

@@ -1,4 +1,4 @@
-"""Replays through another version: whose parameters its stages take, and what is said of stages without any."""
+"""Replays through another version: where stage parameters come from, and how stages without parameters are reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.artifacts.execute_steps import (
 )
 from tests.artifacts.incidents import frames, incident, ingested
 from tests.artifacts.servers import Receiver
-from tests.artifacts.test_replay import CHECK, EVERYTHING, ask, egress, replayed
+from tests.artifacts.test_replay import CHECK, EVERYTHING, egress, replayed, request_replay
 from tests.browser.filled import row_page, signed_in
 from tests.worlds import World, plan, run_jobs
 
@@ -32,7 +32,7 @@ def require(*names: str) -> dict[str, Any]:
 
 
 def version(world: World, *stages: str) -> Version:
-    """Create a version with these stages, one after the other, each a ``dataguard_check``."""
+    """Create a version with a chain of these stages, each with the op ``dataguard_check``."""
     chain = [
         {"id": each, "op": "dataguard_check", "depends_on": [*before]}
         for each, before in zip(stages, ([], *([each] for each in stages)), strict=False)
@@ -45,7 +45,7 @@ def headline(world: World, row: Any, **query: Any) -> str:
     return str(page.context["summary"]["headline"])
 
 
-def test_other_version_takes_captured_parameters_else_those_of_its_newest_bundle(world: World) -> None:
+def test_missing_captured_parameters_come_from_newest_config_bundle(world: World) -> None:
     first, other = version(world, "check"), version(world, "check", "new")
     artifact = ingested(world, incident(first.spec_kv, stage_config={"check": require("card")}))
     world.bundle(name="old", version=other, stage_config={"new": require("nothing")})
@@ -55,24 +55,24 @@ def test_other_version_takes_captured_parameters_else_those_of_its_newest_bundle
     row = replayed(world, artifact, version_id=str(other.pk))
     world.bundle(name="later", version=other, stage_config={"new": require("no")})
     again = replays.repeat(row, actor=world.operator.actor)
-    asked = ask(world, artifact, version_id=str(other.pk)).json()
-    own = ask(world, artifact, version_id=str(first.pk)).json()
+    requested = request_replay(world, artifact, version_id=str(other.pk)).json()
+    own = request_replay(world, artifact, version_id=str(first.pk)).json()
     run_jobs()
-    later = Replay.objects.get(pk=asked["id"])
+    later = Replay.objects.get(pk=requested["id"])
     again.refresh_from_db()
 
     assert row.result["egress"] == again.result["egress"] == egress(*kept)
-    assert row.result["stages"]["new"]["in"] == 2, "the captured parameters dropped one record before"
+    assert row.result["stages"]["new"]["in"] == 2, "the captured parameters did not drop one record"
     assert row.result["notes"] == later.result["notes"] == []
     assert later.result["egress"] == egress()
     assert [row.fallback_config_bundle, again.fallback_config_bundle] == [newest, newest]
-    assert asked["fallback_config_bundle_id"] == str(later.fallback_config_bundle_id)
+    assert requested["fallback_config_bundle_id"] == str(later.fallback_config_bundle_id)
     assert own["fallback_config_bundle_id"] is None
     traced = world.operator.api.get(world.path(rest=f"/replays/{row.pk}/trace?sequence=2")).json()
     assert [step["dropped"] for step in traced["records"][0]["steps"]] == [None, "schema"]
 
 
-def test_stages_without_parameters_are_named_wherever_replays_look_equal(world: World) -> None:
+def test_equal_replays_name_stages_without_parameters(world: World) -> None:
     first, renamed = version(world, "check"), version(world, "renamed")
     artifact = ingested(world, incident(first.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -90,16 +90,16 @@ def test_stages_without_parameters_are_named_wherever_replays_look_equal(world: 
         assert f"Stage {said.format(stage)}" in page.context["still"]["panels"][0]["lead"]
 
 
-def test_bisect_names_versions_with_stages_without_parameters(world: World) -> None:
+def test_bisect_lists_stages_without_parameters(world: World) -> None:
     first = version(world, "check")
     version(world, "check", "new")
     artifact = ingested(world, incident(first.spec_kv, stage_config=CHECK))
 
-    answer = world.operator.api.post(world.path(rest=f"/artifacts/{artifact.pk}/bisect"), {"predicate": "fails"})
+    response = world.operator.api.post(world.path(rest=f"/artifacts/{artifact.pk}/bisect"), {"predicate": "fails"})
     run_jobs()
-    found = world.viewer.api.get(answer["Location"]).json()
+    found = world.viewer.api.get(response["Location"]).json()
 
-    assert [each["no_parameters"] for each in answer.json()["versions"]] == [[], []]
+    assert [each["no_parameters"] for each in response.json()["versions"]] == [[], []]
     assert [(each["verdict"], each["no_parameters"]) for each in found["versions"]] == [("good", []), ("good", ["new"])]
     row = Bisect.objects.get()
     assert headline(world, row) == (
@@ -109,11 +109,11 @@ def test_bisect_names_versions_with_stages_without_parameters(world: World) -> N
     assert "<code>new</code> had no parameters" in signed_in(world.viewer.user).get(row_page(row)).text
     row.versions = [{key: each[key] for key in each if key != "no_parameters"} for each in row.versions]
     row.save()
-    earlier = world.viewer.api.get(answer["Location"]).json()
+    earlier = world.viewer.api.get(response["Location"]).json()
     assert [each["no_parameters"] for each in earlier["versions"]] == [[], []]
 
 
-def test_execute_replay_is_bound_to_the_fallback_and_restricted_by_it(world: World, receiver: Receiver) -> None:
+def test_approval_covers_fallback_bundle_and_its_allowlist_applies(world: World, receiver: Receiver) -> None:
     environment = create_environment(world)
     artifact = capture_incident(world, receiver, environment)
     other = create_version(world, environment, f"http_post:{receiver.origin}/hook", "identity")

@@ -1,4 +1,4 @@
-"""Each job that may take long names the person behind it, who may have several organizations."""
+"""The person behind each kind of long job, by whom jobs of several organizations are counted together."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ pytestmark = pytest.mark.django_db
 
 
 def people(task: str) -> list[str]:
-    """Return the people behind the waiting jobs of a kind."""
+    """Return the ids of the people behind the queued jobs of this name."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT byteor_person FROM procrastinate_jobs WHERE task_name = %s ORDER BY id", [task])
         return [person for (person,) in cursor.fetchall()]
 
 
-def test_replay_has_the_user_who_requested_it(world: World) -> None:
+def test_person_behind_replay_is_its_requester(world: World) -> None:
     replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
 
     assert people("artifacts.replay") == [str(world.operator.user.pk)]
 
 
-def test_replay_requested_with_a_key_has_the_user_who_created_the_key(world: World) -> None:
+def test_person_behind_replay_requested_by_key_is_key_creator(world: World) -> None:
     key, _ = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -48,7 +48,7 @@ def test_replay_requested_with_a_key_has_the_user_who_created_the_key(world: Wor
     assert people("artifacts.replay") == [str(world.admin.user.pk), ""]
 
 
-def test_all_jobs_of_a_bisect_have_the_user_who_requested_it(world: World) -> None:
+def test_person_behind_bisect_jobs_is_requester_of_bisect(world: World) -> None:
     artifact = capture(world)
     world.version(content=plan(stages=[{"id": "another", "op": "identity"}]))
     bisect = bisects.request(artifact, environment=world.dev, predicate="fails", actor=world.operator.actor)
@@ -58,13 +58,13 @@ def test_all_jobs_of_a_bisect_have_the_user_who_requested_it(world: World) -> No
 
     assert people("artifacts.replay") == [str(world.operator.user.pk)] * 2
     for replay in Replay.objects.all():
-        replay_runs.run(str(replay.pk))  # its end enqueues the next step
+        replay_runs.run(str(replay.pk))  # enqueues the next step of the bisect when it finishes
     assert people("artifacts.bisect") == [str(world.operator.user.pk)] * 3
     run_jobs()
     assert Bisect.objects.get().status == "succeeded"
 
 
-def test_approved_replay_has_the_user_who_requested_it(world: World, receiver: Any) -> None:
+def test_person_behind_approved_replay_is_its_requester(world: World, receiver: Any) -> None:
     artifact = capture_incident(world, receiver, create_environment(world, "staging"))
     assert post_replay(world, artifact).status_code == 202
     row = Replay.objects.get()
@@ -76,7 +76,7 @@ def test_approved_replay_has_the_user_who_requested_it(world: World, receiver: A
     assert people("artifacts.replay") == [str(world.operator.user.pk)]
 
 
-def test_upload_has_the_first_admin_of_the_organization(world: World) -> None:
+def test_person_behind_upload_is_first_admin(world: World) -> None:
     world.person(Role.ORG_ADMIN, "second")
     version = world.version(content=plan(stages=STAGES))
     agent, api = world.agent()
@@ -86,13 +86,13 @@ def test_upload_has_the_first_admin_of_the_organization(world: World) -> None:
     assert people("artifacts.ingest") == [str(world.admin.user.pk)]
 
 
-def test_purge_has_the_user_who_deleted(world: World) -> None:
+def test_person_behind_purge_is_user_who_deleted_environment(world: World) -> None:
     organizations.delete(world.staging, kind="environment", actor=world.admin.actor)
 
     assert people("tenancy.purge_environment") == [str(world.admin.user.pk)]
 
 
-def test_webhook_delivery_has_the_first_admin_of_the_organization(world: World) -> None:
+def test_person_behind_webhook_delivery_is_first_admin(world: World) -> None:
     enqueue_sending(uuid7(), world.organization.pk)
 
     assert people("tenancy.deliver_webhooks") == [str(world.admin.user.pk)]

@@ -1,4 +1,4 @@
-"""Whatever an upload contains, it ends verified or rejected, and what is verified can be read."""
+"""Malformed uploads: each one is verified or rejected, and verified captures can be read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LARGEST = 2**64 - 1
 
 
 def tarball(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
-    """Return a valid bundle with further entries."""
+    """Return a valid bundle with additional entries."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", format=format) as tar:
         for info, content in (*(member(name, body) for name, body in files_of(SPEC_KV).items()), *members):
@@ -58,13 +58,13 @@ def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.
 
 
 def damaged(seed: int) -> bytes:
-    """Return a bundle with random bytes in its headers, whose checksums are right, so that they reach the reader."""
+    """Return a bundle with random bytes in its tar headers, with valid checksums so that the reader parses them."""
     chance = random.Random(seed)
     names = [chance.choice(ODD_LANES) for _ in range(3)]
     format = chance.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     try:
         packed = tarball(*(member(f"journal/{name}.bin", journal()) for name in names), format=format)
-    except ValueError:  # the format has no such names
+    except ValueError:  # the format does not support such names
         packed = tarball()
     data = bytearray(gzip.decompress(packed))
     blocks = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
@@ -78,7 +78,7 @@ def damaged(seed: int) -> bytes:
 
 
 def odd_uploads() -> Iterator[bytes]:
-    """Yield uploads of which each is odd in its own way."""
+    """Yield uploads that are malformed or unusual, each in a different way."""
     yield from (b"\0", b"\x1f\x8b", gzip.compress(b""), gzip.compress(bytes(10_240)))
     yield from (archive({**files_of(SPEC_KV), f"journal/{lane}.bin": journal()}) for lane in ODD_LANES)
     yield from (tarball(member(f"journal/{lane}.bin", journal())) for lane in ("y" * 252, "z" * 4096, "caf\udce9"))
@@ -106,7 +106,7 @@ def odd_uploads() -> Iterator[bytes]:
 
 
 @pytest.mark.django_db
-def test_every_upload_ends_verified_or_rejected(world: World) -> None:
+def test_every_upload_is_verified_or_rejected(world: World) -> None:
     agent, _ = world.agent()
     contents = list(dict.fromkeys(odd_uploads()))
     for content in contents:
@@ -119,18 +119,18 @@ def test_every_upload_ends_verified_or_rejected(world: World) -> None:
             file=ContentFile(content),
             actor=world.admin.actor,
         )
-        uploads.ingest(str(artifact.pk))  # an error of any kind fails here
+        uploads.ingest(str(artifact.pk))  # must not raise any error
 
     found = list(Artifact.objects.order_by("id").values_list("status", "reasons"))
     assert len(found) == len(contents) > 70
     assert {status for status, _ in found} == {"verified", "rejected"}
     assert all(bool(reasons) == (status == "rejected") for status, reasons in found)
-    # Each lane's name is a valid file name, so these captures are verified.
+    # Each lane name is a valid file name, so these captures are verified.
     assert [status for status, _ in found[4 : 4 + len(ODD_LANES)]] == ["verified"] * len(ODD_LANES)
 
 
 @pytest.mark.django_db
-def test_captures_with_odd_names_can_be_read_and_replayed(world: World) -> None:
+def test_captures_with_unusual_names_can_be_read_and_replayed(world: World) -> None:
     world.version()
     files = {**files_of(SPEC_KV), "journal/quotes_in.bin": journal()}
     for number, lane in enumerate(ODD_LANES):
@@ -142,15 +142,15 @@ def test_captures_with_odd_names_can_be_read_and_replayed(world: World) -> None:
     listed = {each["path"] for each in api.get(f"{path}/files").json()["results"]}
     assert {f"journal/{lane}.bin" for lane in ODD_LANES} <= listed
     for each in sorted(listed)[::2]:
-        answer = api.get(f"{path}/files?path={quote(each, safe='')}")
-        assert answer.status_code == (200 if each.isprintable() or "\u202e" in each else 400), each
-        assert answer.status_code == 400 or b"".join(answer) == files[each]
+        response = api.get(f"{path}/files?path={quote(each, safe='')}")
+        assert response.status_code == (200 if each.isprintable() or "\u202e" in each else 400), each
+        assert response.status_code == 400 or b"".join(response) == files[each]
     for number, lane in enumerate(ODD_LANES):
-        answer = api.get(f"{path}/journal/{quote(lane, safe='')}")
-        if answer.status_code == 200:
-            assert [record["json"] for record in answer.json()["results"]] == [number]
+        response = api.get(f"{path}/journal/{quote(lane, safe='')}")
+        if response.status_code == 200:
+            assert [record["json"] for record in response.json()["results"]] == [number]
         else:
-            assert answer.status_code in {400, 404}, lane
+            assert response.status_code in {400, 404}, lane
     assert api.get(f"{path}/journal/{'x' * 251}").status_code == 200
 
     for journal_lane in (None, "..", "ü" * 125):
@@ -163,15 +163,15 @@ def test_captures_with_odd_names_can_be_read_and_replayed(world: World) -> None:
         assert traced.status_code in {200, 400, 409}
 
 
-# -- how much a capture may unpack to
+# -- the limit on the unpacked size
 
 
 @pytest.mark.django_db
-def test_capture_may_unpack_to_hundred_times_its_size_and_one_mebibyte(world: World) -> None:
+def test_capture_may_unpack_to_100_times_its_size_plus_1_mib(world: World) -> None:
     within = ingested(world, archive({**files_of(SPEC_KV), "zeros": bytes(900_000)}))
     beyond = archive({**files_of(SPEC_KV), "zeros": bytes(2_000_000)})
     above = ingested(world, beyond)
-    # The files have 5,000 bytes, but a disk needs a block for each.
+    # The files have only 5,000 bytes, but each takes a block on the disk.
     many = ingested(world, archive({**files_of(SPEC_KV), **{f"f{number}": b"1" for number in range(5000)}}))
     earned = ingested(world, archive({**files_of(SPEC_KV), "zeros": bytes(2_000_000), "random": os.urandom(20_000)}))
 
@@ -184,7 +184,7 @@ def test_capture_may_unpack_to_hundred_times_its_size_and_one_mebibyte(world: Wo
     assert above.size_bytes == len(beyond)
 
 
-def test_unpacking_stops_before_the_file_that_is_too_much(tmp_path: Path) -> None:
+def test_unpacking_stops_before_file_that_exceeds_limit(tmp_path: Path) -> None:
     bomb = archive({f"zeros{number}": bytes(500_000) for number in range(100)})
 
     with pytest.raises(RejectedBundle):
@@ -195,7 +195,7 @@ def test_unpacking_stops_before_the_file_that_is_too_much(tmp_path: Path) -> Non
 
 
 @pytest.mark.django_db
-def test_replay_of_a_capture_that_an_older_release_verified_fails_with_the_limit(world: World) -> None:
+def test_replay_fails_if_verified_capture_exceeds_newer_limit(world: World) -> None:
     world.version()
     artifact = ingested(world, archive({**files_of(SPEC_KV), "zeros": bytes(2_000_000)}))
     Artifact.objects.update(status="verified", reasons=[], spec_hash=compile_plan(PLAN).spec_hash)
@@ -227,7 +227,7 @@ def failing(number: int) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("number", CONTENT, ids=errno.errorcode.get)
 @pytest.mark.django_db
-def test_error_that_the_content_causes_rejects_it(world: World, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_os_error_caused_by_content_rejects_upload(world: World, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(Path, "open", failing(number))
 
     artifact = ingested(world, incident(SPEC_KV))
@@ -239,7 +239,7 @@ def test_error_that_the_content_causes_rejects_it(world: World, monkeypatch: pyt
 
 
 @pytest.mark.django_db
-def test_error_that_the_machine_causes_is_an_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_os_error_caused_by_machine_is_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     made = upload(api, agent, incident(SPEC_KV), kind="incident_bundle").json()
 
@@ -257,7 +257,7 @@ def test_error_that_the_machine_causes_is_an_outage(world: World, monkeypatch: p
 
 @pytest.mark.parametrize("error", [KeyError("/secret"), MemoryError(), RecursionError(), UnicodeError()], ids=repr)
 @pytest.mark.django_db(transaction=True)
-def test_check_that_always_fails_rejects_the_upload(
+def test_upload_is_rejected_if_its_check_always_fails(
     world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     agent, api = world.agent()
@@ -279,7 +279,7 @@ def test_check_that_always_fails_rejects_the_upload(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_upload_that_the_store_lost_is_not_rejected(world: World) -> None:
+def test_upload_lost_by_blob_store_is_not_rejected(world: World) -> None:
     agent, api = world.agent()
     made = upload(api, agent, incident(SPEC_KV), kind="incident_bundle").json()
     blobs.delete(made["content_hash"])

@@ -1,4 +1,4 @@
-"""Quotas of organizations, and what organizations use. Uploads are the highest app that has one."""
+"""Quotas and usage of organizations. They are tested here because no app above artifacts has quotas."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ pytestmark = pytest.mark.django_db
 
 def limit(world: World, **limits: int | None) -> None:
     """Set quotas of the organization."""
-    wanted = {Quota(name): value for name, value in limits.items()}
-    quotas.set_quotas(world.organization, wanted, actor=world.admin.actor)
+    by_quota = {Quota(name): value for name, value in limits.items()}
+    quotas.set_quotas(world.organization, by_quota, actor=world.admin.actor)
 
 
 def used(world: World) -> dict[str, int]:
@@ -47,15 +47,15 @@ def used(world: World) -> dict[str, int]:
 
 
 def read(world: World) -> dict[str, Any]:
-    answer = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/usage")
-    assert answer.status_code == 200
-    body: dict[str, Any] = answer.json()
+    response = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/usage")
+    assert response.status_code == 200
+    body: dict[str, Any] = response.json()
     return body
 
 
-def refused(answer: Any, quota: str, limit: int, used: int) -> None:
-    body = answer.json()
-    assert answer.status_code == 409
+def refused(response: Any, quota: str, limit: int, used: int) -> None:
+    body = response.json()
+    assert response.status_code == 409
     assert (body["type"], body["limit"], body["used"]) == (f"urn:byteor:problem:quota.{quota}", limit, used)
     assert f"{limit:,}" in body["detail"]
 
@@ -72,28 +72,28 @@ def draft(world: World, name: str, environment: Environment | None = None) -> An
 
 
 def request(world: World, name: str, environment: Environment | None = None) -> Enrollment:
-    """Return a request to enroll with a token of its own, whose lock makes no other request wait."""
+    """Return an enrollment request with its own token, so that no other request waits for the token's row lock."""
     environment, actor = environment or world.dev, world.admin.actor
     token, _ = enrollment.create_enrollment_token(environment=environment, actor=actor)
     return Enrollment(token=token, environment=environment, name=name, actor=actor)
 
 
-def test_racing_enrollments_never_exceed_the_quota(at_once: Race, world: World) -> None:
+def test_concurrent_enrollments_never_exceed_quota(at_once: Race, world: World) -> None:
     stories.fleet(world, 2)
     limit(world, agents=7)
     requests = [request(world, f"racer-{n}", (world.dev, world.staging)[n % 2]) for n in range(20)]
 
-    # The job that sums up the counts must not disturb.
-    answers = at_once(*(lambda r=r: enrollment.enroll(r) for r in requests), usage.count_use, usage.count_use)[:20]
+    # The job that sums up the counters runs at the same time.
+    results = at_once(*(lambda r=r: enrollment.enroll(r) for r in requests), usage.count_use, usage.count_use)[:20]
 
-    assert sum(isinstance(answer, Enrolled) for answer in answers) == 5
-    assert sum(isinstance(answer, QuotaExceeded) for answer in answers) == 15
+    assert sum(isinstance(result, Enrolled) for result in results) == 5
+    assert sum(isinstance(result, QuotaExceeded) for result in results) == 15
     assert Agent.objects.count() == 7
     assert EnrollmentToken.objects.filter(uses=1, pk__in=[each.token.pk for each in requests]).count() == 5
     assert used(world)["agents"] == 7
 
 
-def test_agents_are_refused_over_the_quota_and_nothing_else_is(world: World) -> None:
+def test_agent_quota_refuses_only_additional_agents(world: World) -> None:
     (first, first_api), _ = stories.fleet(world, 2)
     limit(world, agents=2)
     token, replacing = world.enrollment_token(), world.enrollment_token(replace=True, max_uses=5)
@@ -102,7 +102,7 @@ def test_agents_are_refused_over_the_quota_and_nothing_else_is(world: World) -> 
 
     assert EnrollmentToken.objects.filter(uses=0, replace=False, max_uses=1).exists()
     assert Agent.objects.count() == 2
-    # An agent that replaces another is not one more, also if there are more than the quota already.
+    # Replacing an agent does not add one, so it is permitted even if the organization already exceeds its quota.
     limit(world, agents=1)
     assert enroll(world, replacing, name=first.name).status_code == 201
     refused(enroll(world, replacing, name="fourth"), "agents", 1, 2)
@@ -115,7 +115,7 @@ def test_agents_are_refused_over_the_quota_and_nothing_else_is(world: World) -> 
     assert used(world)["agents"] == 1
 
 
-def test_batch_of_enrollments_fills_the_quota_of_each_organization(world: World, other: World) -> None:
+def test_batch_of_enrollments_respects_quota_of_each_organization(world: World, other: World) -> None:
     limit(world, agents=1)
     requests = [request(each, name, each.dev) for each in (world, other) for name in "abc"]
 
@@ -128,7 +128,7 @@ def test_batch_of_enrollments_fills_the_quota_of_each_organization(world: World,
 # -- drafts, captures, stored bytes ---------------------------------------------------------------------------------
 
 
-def test_drafts_are_refused_over_the_quota(world: World) -> None:
+def test_draft_over_quota_is_refused(world: World) -> None:
     limit(world, drafts=2)
     assert [draft(world, "a").status_code, draft(world, "b", world.staging).status_code] == [201, 201]
 
@@ -143,7 +143,7 @@ def test_drafts_are_refused_over_the_quota(world: World) -> None:
     assert draft(world, "c").status_code == 201
 
 
-def test_captures_are_counted_by_day(world: World, store: Path) -> None:
+def test_captures_are_limited_per_day(world: World, store: Path) -> None:
     agent, api = world.agent()
     limit(world, captures_per_day=1)
     version = world.version()
@@ -153,9 +153,9 @@ def test_captures_are_counted_by_day(world: World, store: Path) -> None:
     refused(upload(api, agent, second, kind="incident_bundle"), "captures_per_day", 1, 1)
 
     assert (Artifact.objects.count(), stored_files(store)) == (1, 1)
-    assert upload(api, agent, first, kind="incident_bundle").status_code == 200  # the same again
+    assert upload(api, agent, first, kind="incident_bundle").status_code == 200  # a repeated upload
     assert upload(api, agent, b"log", kind="diagnostic").status_code == 201
-    # A new day, and deleting what was captured does not give it back.
+    # Deleting artifacts does not restore the daily quota, but a new day does.
     Artifact.objects.all().delete()
     assert used(world)["captures_per_day"] == 1
     UseCount.objects.filter(kind="captures").update(since=timezone.now().date() - timedelta(days=1))
@@ -166,7 +166,7 @@ def stored_files(store: Path) -> int:
     return sum(each.is_file() for each in store.rglob("*"))
 
 
-def test_uploads_are_refused_over_the_stored_bytes(world: World, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_over_stored_bytes_quota_is_refused(world: World, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     assert upload(api, agent, b"x" * 600, kind="telemetry").status_code == 201
     limit(world, stored_bytes=1_000)
@@ -175,10 +175,10 @@ def test_uploads_are_refused_over_the_stored_bytes(world: World, store: Path, mo
     refused(upload(api, agent, b"y" * 401, kind="telemetry"), "stored_bytes", 1_000, 600)
 
     assert (Artifact.objects.count(), stored_files(store)) == (1, files)
-    assert upload(api, agent, b"x" * 600, kind="telemetry").status_code == 200  # the same again
+    assert upload(api, agent, b"x" * 600, kind="telemetry").status_code == 200  # a repeated upload
     assert upload(api, agent, b"y" * 400, kind="telemetry").status_code == 201
     assert read(world)["used"]["stored_bytes"] == 1_000
-    # A large one is refused before its body is received, unless it may be one that the agent has uploaded before.
+    # A large upload is refused before its body is received, unless it may repeat an earlier upload of the agent.
     opened: list[str] = []
     receive = blobs.receive
 
@@ -194,25 +194,25 @@ def test_uploads_are_refused_over_the_stored_bytes(world: World, store: Path, mo
     assert upload(api, agent, large, kind="telemetry").status_code == 201
     limit(world, stored_bytes=1_000)
     assert upload(api, agent, large, kind="telemetry").status_code == 200
-    # What retention removes makes room.
+    # Retention frees the space.
     Artifact.objects.update(created_at=timezone.now() - timedelta(days=400))
     retention.delete_old_artifacts()
     assert used(world)["stored_bytes"] == 0
 
 
-def test_racing_uploads_never_exceed_the_quota(at_once: Race, world: World, store: Path) -> None:
+def test_concurrent_uploads_never_exceed_quota(at_once: Race, world: World, store: Path) -> None:
     agent, api = world.agent()
     limit(world, stored_bytes=500)
 
-    answers = at_once(*(lambda n=n: upload(api, agent, b"%d" % n * 100, kind="telemetry") for n in range(8)))
+    responses = at_once(*(lambda n=n: upload(api, agent, b"%d" % n * 100, kind="telemetry") for n in range(8)))
 
-    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 3
+    assert sorted(response.status_code for response in responses) == [201] * 5 + [409] * 3
     assert used(world)["stored_bytes"] == 500
     retention.delete_unreferenced_blobs()
     assert (stored_files(store), UnreferencedBlob.objects.count()) == (5, 0)
 
 
-def test_derived_data_counts_and_is_never_refused(world: World) -> None:
+def test_capture_folders_count_as_stored_bytes_but_are_never_refused(world: World) -> None:
     version = world.version()
     content = incident(version.spec_kv)
     limit(world, stored_bytes=len(content))
@@ -226,7 +226,7 @@ def test_derived_data_counts_and_is_never_refused(world: World) -> None:
     assert world.operator.api.post(f"{path}/replay", {}).status_code == 202
 
 
-def test_only_new_deployments_are_refused_over_the_stored_bytes(world: World) -> None:
+def test_stored_bytes_quota_refuses_only_new_deployments(world: World) -> None:
     agents, (first, second), (deployment,) = stories.running(world, 1)
     size = deployment.bundle_size or 0
     assert used(world)["stored_bytes"] == size
@@ -236,7 +236,7 @@ def test_only_new_deployments_are_refused_over_the_stored_bytes(world: World) ->
 
     refused(world.operator.api.post(world.path(rest="/deployments"), body), "stored_bytes", size + 5_000, size)
 
-    # What was permitted before goes on: it is built, runs and is rolled back.
+    # A deployment that was already permitted is still built, activated and rolled back.
     assert Deployment.objects.count() == 1
     limit(world, stored_bytes=None)
     permitted = world.deployment(second)
@@ -255,7 +255,7 @@ def test_only_new_deployments_are_refused_over_the_stored_bytes(world: World) ->
 # -- without quotas -------------------------------------------------------------------------------------------------
 
 
-def test_organization_without_quotas_locks_and_counts_nothing(world: World, other: World) -> None:
+def test_organization_without_quotas_needs_one_quota_query(world: World, other: World) -> None:
     agent, api = world.agent()
     token = world.enrollment_token(max_uses=5)
     limit(other, agents=0, drafts=0, stored_bytes=0, captures_per_day=0)
@@ -278,7 +278,7 @@ def test_organization_without_quotas_locks_and_counts_nothing(world: World, othe
 # -- usage ----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_counts_what_happened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_counts_agents_uploads_and_replays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(world, agents=10)
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
@@ -302,7 +302,7 @@ def test_usage_counts_what_happened(world: World, monkeypatch: pytest.MonkeyPatc
         stored = artifact.size_bytes + artifact.derived_bytes
         assert body["used"] == {"agents": 2, "stored_bytes": stored, "captures_per_day": 1, "drafts": 1}
         (only,) = body["by_month"]
-        work = sum(stage["in"] for stage in replay.result["stages"].values())  # records below 1 KiB: one unit each
+        work = sum(stage["in"] for stage in replay.result["stages"].values())  # one unit per record below 1 KiB
         assert only == {
             "month": month, "agents": 2, "heartbeats": 3, "uploaded_bytes": artifact.size_bytes,
             "stored_bytes": stored, "replays": 1, "work": only["work"],
@@ -313,7 +313,7 @@ def test_usage_counts_what_happened(world: World, monkeypatch: pytest.MonkeyPatc
     assert sorted(kinds) == sorted(UseCount.Kind.values)
 
 
-def test_peaks_and_months_are_kept(world: World) -> None:
+def test_usage_keeps_current_and_12_previous_months(world: World) -> None:
     agents = stories.fleet(world, 3)
     usage.count_use()
     for agent, _ in agents:
@@ -321,7 +321,7 @@ def test_peaks_and_months_are_kept(world: World) -> None:
     usage.count_use()
     assert (read(world)["used"]["agents"], read(world)["by_month"][0]["agents"]) == (0, 3)
 
-    # A year and more passes.
+    # More than a year passes.
     this = datetime.now(UTC).date().replace(day=1)
     months = [this]
     for _ in range(13):
@@ -336,29 +336,29 @@ def test_peaks_and_months_are_kept(world: World) -> None:
     assert not UseCount.objects.filter(since=months[13]).exists()
 
 
-def test_deleted_environment_uses_nothing_and_leaves_no_count(world: World) -> None:
+def test_deleted_environment_uses_no_quota_and_purge_deletes_its_counters(world: World) -> None:
     limit(world, agents=1, drafts=1)
     agent, api = world.agent()
     assert upload(api, agent, b"bytes", kind="incident_bundle").status_code == 201
     assert draft(world, "a").status_code == 201
     usage.count_use()
     month = read(world)["by_month"][0]
-    held = UseCount.objects.filter(environment=world.dev.pk)
-    assert held.count() == 3
+    counters = UseCount.objects.filter(environment=world.dev.pk)
+    assert counters.count() == 3
 
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
 
     assert read(world)["used"] == {"agents": 0, "stored_bytes": 0, "captures_per_day": 1, "drafts": 0}
     assert draft(world, "b", world.staging).status_code == 201
     organizations.purge(Environment, str(world.dev.pk))
-    assert not held.exists()
+    assert not counters.exists()
     assert read(world)["used"] == {"agents": 0, "stored_bytes": 0, "captures_per_day": 1, "drafts": 1}
-    assert read(world)["by_month"][0] == month  # the month's peaks and sums stay
+    assert read(world)["by_month"][0] == month  # the purge keeps the month's peaks and sums
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
     assert read(world)["used"]["drafts"] == 0
 
 
-def test_failing_database_fails_no_heartbeat_and_loses_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat_counts_survive_database_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "COUNTED_EVERY_S", 0.0)
     one, two = uuid7(), uuid7()
     written: list[dict[str, int]] = []
@@ -380,7 +380,7 @@ def test_failing_database_fails_no_heartbeat_and_loses_no_count(monkeypatch: pyt
 # -- setting quotas -------------------------------------------------------------------------------------------------
 
 
-def test_quotas_are_set_and_recorded_once(world: World) -> None:
+def test_quota_changes_are_recorded_and_invalid_limits_are_refused(world: World) -> None:
     def events() -> list[Any]:
         found = AuditEvent.objects.filter(action="organization.set_quotas", organization=world.organization)
         return [event.changes for event in found.order_by("id")]

@@ -1,4 +1,4 @@
-"""Dry-run replays: results with exact digests, divergence, the choice of the version, and refused requests."""
+"""Dry runs: exact results, divergences, the choice of version and parameters, and refused requests."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ EVERYTHING = list(enumerate(PAYLOADS, 1))
 KEPT = [EVERYTHING[0], EVERYTHING[2]]
 
 
-def ask(world: World, artifact: Artifact, api: Api | None = None, **body: Any) -> Any:
+def request_replay(world: World, artifact: Artifact, api: Api | None = None, **body: Any) -> Any:
     path = world.path(artifact.environment, f"/artifacts/{artifact.pk}/replay")
     return (api or world.operator.api).post(path, body)
 
 
 def replayed(world: World, artifact: Artifact, **body: Any) -> Replay:
-    answer = ask(world, artifact, **body)
-    assert answer.status_code == 202, answer.json()
+    response = request_replay(world, artifact, **body)
+    assert response.status_code == 202, response.json()
     run_jobs()
-    return Replay.objects.get(pk=answer.json()["id"])
+    return Replay.objects.get(pk=response.json()["id"])
 
 
 def egress(*outputs: tuple[int, bytes]) -> dict[str, Any]:
@@ -48,23 +48,23 @@ FAITHFUL: dict[str, Any] = {"divergence": None, "reproduced": None, "notes": []}
 
 
 def counts(records: int, out: int | None = None, dropped: int = 0, errors: int = 0) -> dict[str, Any]:
-    """Return the counters of a stage; the second record is the only one that may be dropped, by a schema."""
+    """Return the counters of a stage. If a record was dropped, it was the second one, by a schema."""
     drops = {"schema": {"count": dropped, "first_sequence": 2}} if dropped else {}
     return {
         "in": records, "out": records if out is None else out, "dropped": dropped, "errors": errors, "drops": drops,
     }  # fmt: skip
 
 
-def test_identity_returns_its_input(world: World) -> None:
+def test_identity_replay_reproduces_its_input(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
 
-    asked = ask(world, artifact)
+    requested = request_replay(world, artifact)
 
-    assert (asked.status_code, asked.json()["status"], asked.json()["mode"]) == (202, "queued", "dry_run")
-    assert asked["Location"] == world.path(rest=f"/replays/{asked.json()['id']}")
+    assert (requested.status_code, requested.json()["status"], requested.json()["mode"]) == (202, "queued", "dry_run")
+    assert requested["Location"] == world.path(rest=f"/replays/{requested.json()['id']}")
     run_jobs()
-    body = world.viewer.api.get(asked["Location"]).json()
+    body = world.viewer.api.get(requested["Location"]).json()
     assert (body["status"], body["error"], body["warnings"]) == ("succeeded", None, [])
     assert (body["artifact_id"], body["version_id"]) == (str(artifact.pk), str(version.pk))
     assert body["result"] == {"egress": egress(*EVERYTHING), "stages": {"copy": counts(3)}, **FAITHFUL}
@@ -84,7 +84,7 @@ def test_identity_returns_its_input(world: World) -> None:
     assert list(actions) == ["replay.request", "replay.start", "replay.succeed"]
 
 
-def test_checks_drop_records_that_do_not_conform(world: World) -> None:
+def test_check_drops_nonconforming_records(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
 
@@ -107,7 +107,7 @@ def test_redaction_writes_canonical_json(world: World) -> None:
     assert (result["egress"], result["divergence"]) == (egress(*outputs), None)
 
 
-def test_fused_op_checks_before_it_redacts(world: World) -> None:
+def test_fused_op_checks_before_redacting(world: World) -> None:
     stages = [{"id": "both", "op": "dataguard_fused"}]
     version = world.version(content=plan(stages=stages))
     config = {"both": {"schema": {"type": "object", "required": ["card"]}, "rules": ["card:drop"]}}
@@ -119,7 +119,7 @@ def test_fused_op_checks_before_it_redacts(world: World) -> None:
     assert result["stages"] == {"both": counts(3, 2, 1)}
 
 
-def test_stopping_check_fails_and_names_stage_and_record(world: World) -> None:
+def test_failed_check_names_stage_and_record(world: World) -> None:
     version = world.version()
     config = {"check": {**CHECK["check"], "on_reject": "stop"}}
     artifact = ingested(world, incident(version.spec_kv, stage_config=config))
@@ -134,7 +134,7 @@ def test_stopping_check_fails_and_names_stage_and_record(world: World) -> None:
     assert row.result["stages"]["check"] == counts(2, 1, 0, 1)
 
 
-def test_replay_diverges_when_the_output_differs_from_the_expected_one(world: World) -> None:
+def test_replay_diverges_if_output_differs_from_expected_output(world: World) -> None:
     version = world.version(content=IDENTITY)
     expected = frames(EVERYTHING[0], (2, b'{"no":"ID"}'), EVERYTHING[2])
     artifact = ingested(world, incident(version.spec_kv, expected=expected))
@@ -148,7 +148,7 @@ def test_replay_diverges_when_the_output_differs_from_the_expected_one(world: Wo
     assert AuditEvent.objects.filter(action="replay.diverge").count() == 1
 
 
-def test_replay_of_the_last_records_only(world: World) -> None:
+def test_last_n_replays_only_last_records(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -159,7 +159,7 @@ def test_replay_of_the_last_records_only(world: World) -> None:
     assert (row.audit["input"]["last_n"], row.audit["input"]["scanned_records"]) == (2, 3)
 
 
-def test_replay_of_another_journal_lane(world: World) -> None:
+def test_replay_of_missing_journal_lane_fails(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, quotes_in=journal(), other=journal([b"x"])))
 
@@ -169,23 +169,23 @@ def test_replay_of_another_journal_lane(world: World) -> None:
     assert missing.error == "the bundle has no journal of lane 'third'; its journals are: other, quotes_in"
 
 
-def test_error_with_control_characters_is_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_characters_in_errors_are_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
 
-    run_apart = children.run_apart
+    run_in_child = children.run_in_child
 
     def quoting(*arguments: Any, **options: Any) -> Any:
-        return {**run_apart(*arguments, **options), "status": "failed", "error": "stage said \0 and \ud800"}
+        return {**run_in_child(*arguments, **options), "status": "failed", "error": "stage said \0 and \ud800"}
 
-    monkeypatch.setattr(children, "run_apart", quoting)
+    monkeypatch.setattr(children, "run_in_child", quoting)
 
     row = replayed(world, artifact)
 
     assert (row.status, row.error) == ("failed", "stage said ? and ?")
 
 
-def test_an_artifact_can_be_replayed_through_another_version(world: World) -> None:
+def test_artifact_can_be_replayed_through_another_version(world: World) -> None:
     version = world.version()
     other = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
@@ -196,7 +196,7 @@ def test_an_artifact_can_be_replayed_through_another_version(world: World) -> No
     assert row.audit["spec_sha256"] == other.spec_hash
 
 
-def test_stage_parameters_come_from_the_bundle_or_else_from_the_deployment(world: World) -> None:
+def test_stage_parameters_come_from_capture_or_its_deployment(world: World) -> None:
     agents = stories.fleet(world, 1)
     version = world.version()
     deployment = stories.active(world, world.bundle(version=version, stage_config=CHECK), agents)
@@ -209,7 +209,7 @@ def test_stage_parameters_come_from_the_bundle_or_else_from_the_deployment(world
     assert replayed(world, none).result["egress"] == egress(*EVERYTHING[:2])
 
 
-def test_stage_parameters_come_from_the_named_config_bundle(world: World) -> None:
+def test_stage_parameters_come_from_requested_config_bundle(world: World) -> None:
     version = world.version()
     bundle = world.bundle(version=version, stage_config=CHECK)
     artifact = ingested(world, incident(version.spec_kv, stage_config={}))
@@ -219,16 +219,16 @@ def test_stage_parameters_come_from_the_named_config_bundle(world: World) -> Non
     assert (row.config_bundle, row.version, row.result["egress"]) == (bundle, version, egress(*KEPT))
 
 
-def test_config_bundle_refuses_another_version(world: World) -> None:
+def test_config_bundle_of_another_version_is_refused(world: World) -> None:
     version = world.version()
     bundle = world.bundle(version=version)
     other = world.version(content=plan("other"))
     artifact = ingested(world, incident(version.spec_kv))
 
-    answer = ask(world, artifact, config_bundle_id=str(bundle.pk), version_id=str(other.pk))
+    response = request_replay(world, artifact, config_bundle_id=str(bundle.pk), version_id=str(other.pk))
 
-    assert answer.status_code == 400
-    assert answer.json()["errors"][0]["pointer"] == "/version_id"
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == "/version_id"
     assert not Replay.objects.exists()
 
 
@@ -245,12 +245,12 @@ def test_replays_are_deterministic(world: World) -> None:
     assert listed[0]["result"] == listed[1]["result"]
 
 
-def test_truncated_journal_is_a_warning_and_a_corrupt_one_an_error(world: World) -> None:
+def test_truncated_journal_warns_and_corrupt_journal_fails(world: World) -> None:
     version = world.version(content=IDENTITY)
     whole = journal()
     torn = ingested(world, incident(version.spec_kv, quotes_in=whole[:-3]))
     flipped = bytearray(whole)
-    flipped[32] ^= 1  # in the first payload; in the last record it would only be a warning
+    flipped[32] ^= 1  # in the first payload, because a corrupt last record is only a warning
     bad = ingested(world, incident(version.spec_kv, quotes_in=bytes(flipped)))
 
     row = replayed(world, torn)
@@ -260,29 +260,29 @@ def test_truncated_journal_is_a_warning_and_a_corrupt_one_an_error(world: World)
     assert (failed.status, str(failed.error).startswith("journal/quotes_in.bin")) == ("failed", True)
 
 
-def refused(answer: Any, status: int, code: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     assert Replay.objects.count() == 0
     assert not ProcrastinateJob.objects.filter(task_name="artifacts.replay").exists()
     assert not AuditEvent.objects.filter(action="replay.request").exists()
 
 
-def test_replay_is_refused_without_a_version(world: World) -> None:
+def test_replay_without_matching_version_is_refused(world: World) -> None:
     world.version()
     spec_kv = world.version(world.staging, IDENTITY).spec_kv
     artifact = ingested(world, incident(spec_kv))
 
-    refused(ask(world, artifact), 422, "replay.no_version")
+    refused(request_replay(world, artifact), 422, "replay.no_version")
 
 
-def test_replay_is_refused_where_replays_are_disabled(world: World) -> None:
+def test_replay_is_refused_if_replays_are_disabled(world: World) -> None:
     environment = world.environment("dev", "closed", replay_policy="disabled")
     version = world.version(environment)
     agent, api = world.agent(environment)
     incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
     run_jobs()
 
-    refused(ask(world, Artifact.objects.get()), 409, "replay.disabled")
+    refused(request_replay(world, Artifact.objects.get()), 409, "replay.disabled")
 
 
 def test_only_verified_incident_bundles_can_be_replayed(world: World) -> None:
@@ -290,14 +290,14 @@ def test_only_verified_incident_bundles_can_be_replayed(world: World) -> None:
     agent, api = world.agent()
     incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
     received = Artifact.objects.get()
-    refused(ask(world, received), 409, "not_verified")
+    refused(request_replay(world, received), 409, "not_verified")
 
     rejected = ingested(world, b"rubbish")
-    refused(ask(world, rejected), 409, "not_verified")
+    refused(request_replay(world, rejected), 409, "not_verified")
 
     incidents.upload(api, agent, b"telemetry")
     run_jobs()
-    refused(ask(world, Artifact.objects.get(kind="telemetry")), 409, "not_replayable")
+    refused(request_replay(world, Artifact.objects.get(kind="telemetry")), 409, "not_replayable")
 
 
 @pytest.mark.parametrize(
@@ -311,44 +311,44 @@ def test_only_verified_incident_bundles_can_be_replayed(world: World) -> None:
         ({"lastn": 1}, "/lastn"),
     ],
 )
-def test_invalid_replay_request_names_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_error_points_to_invalid_replay_field(world: World, body: dict[str, Any], pointer: str) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
 
-    answer = ask(world, artifact, **body)
+    response = request_replay(world, artifact, **body)
 
-    refused(answer, 400, "invalid")
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid")
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_version_of_another_environment_is_unknown(world: World) -> None:
+def test_version_of_another_environment_is_refused(world: World) -> None:
     version = world.version()
     foreign = world.version(world.staging)
     artifact = ingested(world, incident(version.spec_kv))
 
-    refused(ask(world, artifact, version_id=str(foreign.pk)), 400, "invalid")
+    refused(request_replay(world, artifact, version_id=str(foreign.pk)), 400, "invalid")
 
 
 def test_viewers_cannot_request_replays(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
 
-    refused(ask(world, artifact, world.viewer.api), 403, "forbidden")
+    refused(request_replay(world, artifact, world.viewer.api), 403, "forbidden")
 
 
 def test_artifact_is_not_found_in_another_environment(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
 
-    answer = world.operator.api.post(world.path(world.staging, f"/artifacts/{artifact.pk}/replay"), {})
+    response = world.operator.api.post(world.path(world.staging, f"/artifacts/{artifact.pk}/replay"), {})
 
-    refused(answer, 404, "not_found")
+    refused(response, 404, "not_found")
 
 
-def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_is_repeated_after_its_worker_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
-    ask(world, artifact)
+    request_replay(world, artifact)
     row = Replay.objects.get()
 
     class Killed(BaseException):
@@ -358,7 +358,7 @@ def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatc
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(children, "run_apart", killed)
+        patched.setattr(children, "run_in_child", killed)
         with pytest.raises(Killed):
             replay_runs.run(str(row.pk))
     row.refresh_from_db()
@@ -374,7 +374,7 @@ def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatc
 def test_replay_fails_after_its_last_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
-    ask(world, artifact)
+    request_replay(world, artifact)
 
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
@@ -396,7 +396,7 @@ def test_replay_fails_after_its_last_attempt(world: World, monkeypatch: pytest.M
     assert AuditEvent.objects.filter(action="replay.fail").count() == 1
 
 
-def test_audit_of_a_replay_contains_the_posture(world: World) -> None:
+def test_replay_audit_contains_posture(world: World) -> None:
     version = world.version(world.prod)
     agent, api = world.agent(world.prod)
     incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")

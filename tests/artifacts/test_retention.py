@@ -1,4 +1,4 @@
-"""Retention: expired artifacts are deleted, and blobs are removed when no row refers to them."""
+"""Retention: expired artifacts are deleted, and so are blobs to which no row refers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_only_expired_artifacts_are_deleted(world: World) -> None:
     assert (event.environment_id, event.changes) == (old.environment_id, {"artifacts": 1, "retention_days": 1})
 
 
-def test_artifacts_expire_in_several_transactions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_artifacts_are_deleted_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     short = world.environment("dev", "short", artifact_retention_days=1)
     for number in range(5):
@@ -75,7 +75,7 @@ def test_artifacts_expire_in_several_transactions(world: World, monkeypatch: pyt
     assert retention.delete_unreferenced_blobs() == 5
 
 
-def test_blob_is_kept_while_a_row_refers_to_it(world: World) -> None:
+def test_blob_is_kept_while_row_refers_to_it(world: World) -> None:
     one, two = _artifact(world, world.dev, b"shared"), _artifact(world, world.staging, b"shared")
 
     one.delete()
@@ -89,7 +89,7 @@ def test_blob_is_kept_while_a_row_refers_to_it(world: World) -> None:
     assert not UnreferencedBlob.objects.exists()
 
 
-def test_blobs_of_a_purged_environment_are_removed(world: World) -> None:
+def test_blobs_of_purged_environment_are_deleted(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     run_jobs()
@@ -104,7 +104,7 @@ def test_blobs_of_a_purged_environment_are_removed(world: World) -> None:
     assert [_is_stored(content_hash) for content_hash in hashes] == [False, False]
 
 
-def test_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_referenced_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     run_jobs()
@@ -117,11 +117,11 @@ def test_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _list_strays_for_a_week(now: datetime) -> int:
-    """Run the hourly search for stray blobs for each hour of the week before ``now``."""
+    """Run the hourly search for stray blobs once for each hour of the week before ``now``."""
     return sum(retention.list_stray_blobs(now - timedelta(hours=hour)) for hour in range(168))
 
 
-def test_removal_needs_few_requests_to_the_blob_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blob_deletion_needs_few_storage_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[str] = []
     for name in ("listdir", "get_modified_time", "exists", "size"):
         monkeypatch.setattr(FileSystemStorage, name, _recording(requests, getattr(FileSystemStorage, name)))
@@ -134,14 +134,14 @@ def test_removal_needs_few_requests_to_the_blob_store(world: World, monkeypatch:
     assert (retention.delete_unreferenced_blobs(), requests) == (1, [])
     _list_strays_for_a_week(timezone.now() + timedelta(days=9))
 
-    # In a week each folder is listed once, and the time is read only of stray blobs.
+    # Within a week, each folder is listed once, and only the times of stray blobs are read.
     folders = [name for name in requests if name.count("/") == 1]
     assert sorted(folders) == [f"sha256/{number:02x}" for number in range(256)]
     assert blobs.storage_name(kept.content_hash) not in requests
 
 
 def _recording(requests: list[str], real: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a method of the storage so that it records the names that it is called with."""
+    """Wrap a method of the storage so that it records the name of each requested file or folder."""
 
     def record(self: FileSystemStorage, name: str) -> Any:
         requests.append(name)
@@ -150,7 +150,7 @@ def _recording(requests: list[str], real: Callable[..., Any]) -> Callable[..., A
     return record
 
 
-def test_old_stray_blobs_are_removed(world: World) -> None:
+def test_old_stray_blobs_are_deleted(world: World) -> None:
     stray = "sha256:" + hashlib.sha256(b"stray").hexdigest()
     blobs.put(stray, b"stray")
 
@@ -167,7 +167,7 @@ def _is_listed(content_hash: str) -> bool:
     return UnreferencedBlob.objects.filter(pk=content_hash).exists()
 
 
-def test_listed_blob_is_kept_when_a_row_refers_to_it_again(world: World) -> None:
+def test_listed_blob_is_kept_if_row_refers_to_it_again(world: World) -> None:
     content_hash = "sha256:" + hashlib.sha256(b"late").hexdigest()
     blobs.put(content_hash, b"late")
     UnreferencedBlob.objects.create(content_hash=content_hash)
@@ -178,7 +178,7 @@ def test_listed_blob_is_kept_when_a_row_refers_to_it_again(world: World) -> None
     assert _is_stored(content_hash)
 
 
-def test_failed_removal_is_repeated_and_does_not_block_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_blob_deletion_is_retried_without_blocking_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (_artifact(world, world.dev, content).content_hash for content in (b"first", b"second"))
     Artifact.objects.all().delete()
     UnreferencedBlob.objects.filter(pk=first).update(since=timezone.now() - timedelta(hours=1))
@@ -201,7 +201,7 @@ def test_failed_removal_is_repeated_and_does_not_block_others(world: World, monk
     assert retention.delete_unreferenced_blobs() == 1
 
 
-def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World) -> None:
+def test_concurrent_uploads_and_deletions_lose_no_blob(at_once: Race, world: World) -> None:
     content = b"again and again"
     agent, _ = world.agent(name="uploader")
     content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
@@ -216,7 +216,7 @@ def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World)
                         content_hash=content_hash, file=ContentFile(content), actor=world.admin.actor,
                     )  # fmt: skip
                 except Unavailable:
-                    continue  # the client was not told that it is stored
+                    continue  # the upload was refused, so the blob need not be stored
                 if number == 0:  # one uploader deletes its artifact, as retention does
                     Artifact.objects.filter(pk=artifact.pk).delete()
                 else:
@@ -231,27 +231,29 @@ def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World)
         for _ in range(60):
             retention.delete_unreferenced_blobs()
 
-    answers = at_once(upload(0), upload(1), upload(2), remove)
+    results = at_once(upload(0), upload(1), upload(2), remove)
 
-    assert [answer for answer in answers if answer is not None] == []
+    assert [result for result in results if result is not None] == []
     assert lost == []
 
 
 @pytest.mark.parametrize("moment", ["stored", "locked"])
-def test_a_removal_during_an_upload_keeps_the_blob(at_once: Race, world: World, monkeypatch: Any, moment: str) -> None:
-    """The removal runs when the blob is stored and its row is not: before the upload locks the blob, or after."""
+def test_blob_deletion_during_upload_loses_no_acknowledged_blob(
+    at_once: Race, world: World, monkeypatch: Any, moment: str
+) -> None:
+    """The blob is stored but its row is not yet. The deletion runs before or after the upload locks the blob."""
     content_hash = "sha256:" + hashlib.sha256(b"between").hexdigest()
     UnreferencedBlob.objects.create(content_hash=content_hash)
     reached, removed = threading.Event(), threading.Event()
     real = blobs.protect
 
-    def keep(wanted: str) -> None:
+    def keep(locked_hash: str) -> None:
         if moment == "locked":
-            real(wanted)
+            real(locked_hash)
         reached.set()
-        removed.wait(1 if moment == "locked" else None)  # the removal waits for this transaction
+        removed.wait(1 if moment == "locked" else None)  # a deletion that waits for the lock cannot finish now
         if moment == "stored":
-            real(wanted)
+            real(locked_hash)
 
     monkeypatch.setattr(blobs, "protect", keep)
 

@@ -1,4 +1,4 @@
-"""One artifact has an equal result with one worker and with four, in a folder and in a bucket."""
+"""A replay has the same result with one worker and with four, and with blobs in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def captured(world: World) -> Artifact:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_artifact_in_a_bucket(world: World) -> None:
+def test_artifact_in_bucket_has_expected_result(world: World) -> None:
     artifact = captured(world)
     folder = kept_folder(artifact)
     shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()
@@ -44,7 +44,7 @@ def test_artifact_in_a_bucket(world: World) -> None:
     run_jobs()
 
     assert Replay.objects.get().result == everywhere.expected_result()
-    # What is derived counts as usage, is built again from the bucket, and goes with the artifact.
+    # The capture folder counts as usage, is rebuilt from the bucket, and is deleted with the artifact.
     blocks = [-(-path.stat().st_size // 4096) or 1 if path.is_file() else 1 for path in (folder, *folder.rglob("*"))]
     assert shown["derived_bytes"] == 4096 * sum(blocks) > shown["size_bytes"]
     derived.delete(artifact)
@@ -60,7 +60,7 @@ def test_artifact_in_a_bucket(world: World) -> None:
     assert not folder.exists()
 
 
-def test_four_replays_by_four_workers(at_once: Race) -> None:
+def test_four_workers_produce_equal_results(at_once: Race) -> None:
     world = World("acme")
     artifact = captured(world)
     for _ in range(4):

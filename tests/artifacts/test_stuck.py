@@ -1,4 +1,4 @@
-"""Artifacts whose check cannot continue say why, and are checked again when the same file is uploaded again."""
+"""Artifacts whose check cannot continue: the reported reason, and the new check after a repeated upload."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROUNDS = 8
 
 
 def work() -> None:
-    """Run all attempts of the waiting jobs, without the delays between them."""
+    """Run all attempts of the queued jobs, without the delays between them."""
     for _ in range(ROUNDS):
         with connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
@@ -44,7 +44,7 @@ def work() -> None:
 
 
 class Stuck:
-    """An artifact that stays received, because each attempt to check it failed."""
+    """An artifact with the status ``received``, because every attempt to check it failed."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.world = world
@@ -53,7 +53,7 @@ class Stuck:
         self.id = self.upload().json()["id"]
 
         def fail(*_: object) -> None:
-            raise error or NotStored("The content is not stored any more.")
+            raise error or NotStored("The content is no longer stored.")
 
         with monkeypatch.context() as patch:
             patch.setattr(uploads, "build_capture", fail)
@@ -68,7 +68,7 @@ class Stuck:
         return upload(self.api, self.agent, self.content, kind="incident_bundle")
 
     def reasons(self, api: Api | None = None) -> Any:
-        """Return the reasons that the artifact itself and the list of artifacts show."""
+        """Return the ``reasons`` of the artifact, which must be the same in the list of artifacts."""
         api = api or self.world.viewer.api
         found = api.get(self.world.path(rest=f"/artifacts/{self.id}")).json()["reasons"]
         (listed,) = [each for each in api.get(self.world.path(rest="/artifacts")).json()["results"]
@@ -91,26 +91,26 @@ def events() -> list[str]:
 # -- reasons
 
 
-def test_dead_letter_is_the_reason_of_an_artifact(stuck: Stuck) -> None:
+def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
     (reason,) = stuck.reasons()
 
     assert reason["code"] == "check_failed"
-    assert "artifacts.ingest failed for good" in reason["detail"]
-    assert "The content is not stored any more." in reason["detail"]
+    assert "artifacts.ingest failed permanently" in reason["detail"]
+    assert "The content is no longer stored." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
-    assert "Waits for its check. The job artifacts.ingest failed for good" in page.content.decode()
+    assert "Waits for its check. The job artifacts.ingest failed permanently" in page.content.decode()
 
 
-def test_outage_is_the_reason_of_an_artifact_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    stuck = Stuck(world, monkeypatch, Unavailable("The artifact store is not reachable."))
+def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = Stuck(world, monkeypatch, Unavailable("The blob store is not reachable."))
 
     (reason,) = stuck.reasons()
-    assert (reason["code"], "The artifact store is not reachable." in reason["detail"]) == ("check_delayed", True)
+    assert (reason["code"], "The blob store is not reachable." in reason["detail"]) == ("check_delayed", True)
     work()
     assert (stuck.row.status, stuck.reasons()) == ("verified", [])
 
 
-def test_one_query_finds_the_reasons_of_a_list(stuck: Stuck) -> None:
+def test_reasons_of_artifact_list_need_one_query(stuck: Stuck) -> None:
     def count() -> int:
         with CaptureQueriesContext(
             connection,
@@ -118,7 +118,7 @@ def test_one_query_finds_the_reasons_of_a_list(stuck: Stuck) -> None:
             assert stuck.world.viewer.api.get(stuck.world.path(rest="/artifacts")).status_code == 200
         return len(queries)
 
-    count()  # the first request also notes when the credential was used
+    count()  # the first request also stores the time when the credential was last used
     one = count()
     for number in range(5):
         upload(stuck.api, stuck.agent, b"%d" % number)
@@ -126,7 +126,7 @@ def test_one_query_finds_the_reasons_of_a_list(stuck: Stuck) -> None:
     assert count() == one
 
 
-def test_check_of_an_older_release_gets_the_key_that_finds_it(world: World) -> None:
+def test_migration_adds_serial_key_to_old_checks(world: World) -> None:
     letter = dead_letter(IngestArtifact(artifact_id="0190b3c2-0000-7000-8000-000000000001"))
     migration = importlib.import_module("apps.artifacts.migrations.0010_ingest_serials").Migration
 
@@ -136,10 +136,10 @@ def test_check_of_an_older_release_gets_the_key_that_finds_it(world: World) -> N
     assert ProcrastinateJob.objects.get(pk=letter.pk).lock == "0190b3c2-0000-7000-8000-000000000001"
 
 
-# -- the same file again
+# -- repeated uploads
 
 
-def test_same_upload_is_checked_again(stuck: Stuck) -> None:
+def test_repeated_upload_requeues_failed_check(stuck: Stuck) -> None:
     again = stuck.upload()
 
     assert (again.status_code, again.json()["id"], again.json()["reasons"]) == (200, stuck.id, [])
@@ -151,7 +151,7 @@ def test_same_upload_is_checked_again(stuck: Stuck) -> None:
     assert not ProcrastinateJob.objects.exists()
 
 
-def test_artifact_whose_job_was_lost_is_checked_again(stuck: Stuck) -> None:
+def test_repeated_upload_requeues_lost_check(stuck: Stuck) -> None:
     ProcrastinateJob.objects.all().delete()
 
     stuck.upload()
@@ -160,14 +160,14 @@ def test_artifact_whose_job_was_lost_is_checked_again(stuck: Stuck) -> None:
     assert stuck.row.status == "verified"
 
 
-def test_lost_blob_is_stored_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_upload_restores_lost_blob(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     content = incident(world.version().spec_kv)
     made = upload(api, agent, content, kind="incident_bundle").json()
     blobs.delete(made["content_hash"])
     work()
     (obstacle,) = uploads.find_obstacles(Artifact.objects.all()).values()
-    assert (obstacle.is_dead, "not stored any more" in obstacle.error) == (True, True)
+    assert (obstacle.is_dead, "no longer stored" in obstacle.error) == (True, True)
 
     upload(api, agent, content, kind="incident_bundle")
     work()
@@ -175,15 +175,15 @@ def test_lost_blob_is_stored_again(world: World, monkeypatch: pytest.MonkeyPatch
     assert Artifact.objects.get().status == "verified"
 
 
-def test_concurrent_uploads_queue_one_check(stuck: Stuck, at_once: Race) -> None:
-    answers = at_once(*(stuck.upload for _ in range(4)))
+def test_concurrent_repeated_uploads_queue_one_check(stuck: Stuck, at_once: Race) -> None:
+    responses = at_once(*(stuck.upload for _ in range(4)))
 
-    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [response.status_code for response in responses] == [200] * 4
     assert events() == ["artifact.receive", "artifact.requeue"]
     assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
 
 
-def test_waiting_verified_and_rejected_artifacts_are_not_queued_again(world: World) -> None:
+def test_repeated_upload_does_not_requeue_waiting_or_finished_checks(world: World) -> None:
     agent, api = world.agent()
     content = incident(world.version().spec_kv)
 
@@ -203,7 +203,7 @@ def test_waiting_verified_and_rejected_artifacts_are_not_queued_again(world: Wor
     assert "artifact.requeue" not in events()
 
 
-def test_check_that_killed_its_process_is_not_queued_again(stuck: Stuck) -> None:
+def test_check_that_killed_its_process_is_not_requeued(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_jobs SET byteor_kills = %s", [jobs.KILLS])
 
@@ -213,9 +213,11 @@ def test_check_that_killed_its_process_is_not_queued_again(stuck: Stuck) -> None
     assert events() == ["artifact.receive"]
 
 
-def test_upload_that_cannot_be_stored_again_changes_nothing(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_upload_changes_nothing_while_store_is_unavailable(
+    stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
-        raise Unavailable("The artifact store is not reachable.", retry_after=10)
+        raise Unavailable("The blob store is not reachable.", retry_after=10)
 
     monkeypatch.setattr(blobs, "put_file", refuse)
 
@@ -224,9 +226,9 @@ def test_upload_that_cannot_be_stored_again_changes_nothing(stuck: Stuck, monkey
     assert (events(), ProcrastinateJob.objects.get().status) == (["artifact.receive"], "failed")
 
 
-def test_retry_in_the_console_checks_the_artifact(stuck: Stuck) -> None:
+def test_console_retry_checks_artifact(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # as older releases queued it
+        cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # as older releases enqueued it
     signed_in(stuck.world.operator.user).post(act(ProcrastinateJob.objects.get(), "retry"), YES)
 
     work()
@@ -234,7 +236,7 @@ def test_retry_in_the_console_checks_the_artifact(stuck: Stuck) -> None:
     assert (stuck.row.status, stuck.reasons()) == ("verified", [])
 
 
-# -- folders that vanish
+# -- deleted files and folders
 
 
 def data_folders() -> list[Path]:
@@ -246,7 +248,7 @@ def remove_folders() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_folders_that_vanish_are_created_again(world: World) -> None:
+def test_deleted_data_folders_are_recreated(world: World) -> None:
     spec = world.version().spec_kv
     remove_folders()
     artifact = ingested(world, incident(spec))
@@ -254,9 +256,9 @@ def test_folders_that_vanish_are_created_again(world: World) -> None:
 
     for rest in ("/files", "/files?path=spec.kv", "/journal/quotes_in"):
         remove_folders()
-        answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}{rest}"))
-        assert answer.status_code == 200
-        assert b"".join(answer)  # so that the file is closed
+        response = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}{rest}"))
+        assert response.status_code == 200
+        assert b"".join(response)  # reading to the end closes the file
     remove_folders()
     world.operator.api.post(world.path(rest=f"/artifacts/{artifact.pk}/replay"), {})
     work()
@@ -264,19 +266,19 @@ def test_folders_that_vanish_are_created_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/files", "/files?path=journal/quotes_in.bin", "/journal/quotes_in"])
-def test_capture_of_which_a_part_was_deleted_is_built_again(world: World, rest: str) -> None:
+def test_capture_with_deleted_files_is_rebuilt(world: World, rest: str) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     folder = kept_folder(artifact)
     (folder / "list.json").unlink()
     (folder / "files" / "journal" / "quotes_in.bin").unlink()
 
-    answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}{rest}"))
+    response = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}{rest}"))
 
-    assert answer.status_code == 200
-    assert b"".join(answer)
+    assert response.status_code == 200
+    assert b"".join(response)
 
 
-def test_local_file_that_is_missing_is_not_a_missing_blob(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_local_file_is_not_reported_as_missing_blob(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     remove_folders()
 
@@ -284,15 +286,15 @@ def test_local_file_that_is_missing_is_not_a_missing_blob(world: World, monkeypa
         raise FileNotFoundError("a cleaner was faster")
 
     with monkeypatch.context() as patch:
-        patch.setattr(children, "run_apart", lose)
-        answer = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
+        patch.setattr(children, "run_in_child", lose)
+        response = world.operator.api.get(world.path(rest=f"/artifacts/{artifact.pk}/files"))
 
-    assert answer.status_code == 503
+    assert response.status_code == 503
     assert jobs.is_outage(FileNotFoundError())
     assert not jobs.is_outage(NotStored("gone"))
 
 
-def test_content_that_the_store_does_not_have_is_404(world: World) -> None:
+def test_missing_content_returns_404(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     blobs.delete(artifact.content_hash)
     page = f"{row_page(artifact).removesuffix('change/')}content/"
@@ -301,34 +303,34 @@ def test_content_that_the_store_does_not_have_is_404(world: World) -> None:
     assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (404, 404)
 
 
-def test_content_is_503_while_the_store_is_unavailable(world: World, store: Path) -> None:
+def test_content_returns_503_while_store_is_unavailable(world: World, store: Path) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     derived.delete(artifact)
     page = f"{row_page(artifact).removesuffix('change/')}content/"
     path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
 
-    store.rename(store.with_name("aside"))  # its disk is not mounted
+    store.rename(store.with_name("aside"))  # as if its disk were not mounted
 
     assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (503, 503)
 
 
-def test_page_waits_for_the_store_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_console_page_contacts_unavailable_store_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b"{}"])))
     derived.delete(artifact)
-    asked: list[str] = []
+    requested: list[str] = []
 
-    def give_nothing(content_hash: str) -> None:
-        asked.append(content_hash)
-        raise Unavailable("The artifact store is not reachable. Try again later.")
+    def fail_to_read(content_hash: str) -> None:
+        requested.append(content_hash)
+        raise Unavailable("The blob store is not reachable. Try again later.")
 
-    monkeypatch.setattr(blobs, "read", give_nothing)
+    monkeypatch.setattr(blobs, "read", fail_to_read)
     page = signed_in(world.operator.user).get(row_page(artifact))
 
-    assert (page.status_code, asked) == (200, [artifact.content_hash])
-    assert "The artifact store is not reachable." in page.content.decode()
+    assert (page.status_code, requested) == (200, [artifact.content_hash])
+    assert "The blob store is not reachable." in page.content.decode()
 
 
-def test_bundle_that_is_lost_is_a_fault_that_agents_wait_for(world: World) -> None:
+def test_lost_deploy_bundle_returns_503_to_agent(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     path = f"/api/v1/agents/{agent.pk}/deployment/bundle?hash={deployment.bundle_hash}"
@@ -341,7 +343,7 @@ def test_bundle_that_is_lost_is_a_fault_that_agents_wait_for(world: World) -> No
     assert Agent.objects.filter(pk=agent.pk).exists()
 
 
-def test_readyz_names_a_folder_for_temporary_files_that_cannot_be_used(world: World) -> None:
+def test_readyz_reports_unusable_temporary_folders(world: World) -> None:
     system._migrations.cache_clear()
     api = Api(None)
     remove_folders()
@@ -351,7 +353,7 @@ def test_readyz_names_a_folder_for_temporary_files_that_cannot_be_used(world: Wo
     for folder in data_folders():
         folder.rmdir()
         folder.write_text("in the way")
-        answer = api.client.get("/readyz")
-        assert (answer.status_code, answer.json()["detail"]) == (503, "Not ready: temporary files.")
+        response = api.client.get("/readyz")
+        assert (response.status_code, response.json()["detail"]) == (503, "Not ready: temporary files.")
         folder.unlink()
     assert api.client.get("/readyz").status_code == 200

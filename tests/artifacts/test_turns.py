@@ -1,6 +1,6 @@
-"""Replays of several organizations and people share the workers: real workers, processes and signals.
+"""Turns of replays of several organizations and people, with real workers, processes and signals.
 
-The clock of the turns stands still until a test moves it, so the tests count turns.
+The clock of the turns only advances when a test advances it, so the tests count turns instead of seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.worlds import World, plan
 
 
 class Watched(Turns):
-    """Turns whose clock the test moves. It lists all replays that have joined."""
+    """Turns whose clock the test advances. ``joined`` contains the replays that take turns."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -53,16 +53,16 @@ class Watched(Turns):
         self.assign()
 
     def pass_until(self, done: Callable[[], object]) -> None:
-        """Let time pass until something has happened."""
+        """Advance the clock until ``done()`` is true."""
 
-        def pass_and_ask() -> object:
+        def advance() -> object:
             self.pass_time(SHORT_S)
             return done()
 
-        wait_until(pass_and_ask)
+        wait_until(advance)
 
     def of(self, world: World) -> Turn:
-        """Return the turn of the organization's replay, once its process can be paused."""
+        """Wait until the process of the organization's replay can be paused. Returns its turn."""
 
         def found() -> list[Turn]:
             mine = [each for each in list(self.joined) if world.organization.pk.hex in each.claim.owners]
@@ -73,7 +73,7 @@ class Watched(Turns):
 
 
 class Rival(Claim):
-    """The claim of another long replay."""
+    """The claim of another organization's long replay."""
 
     owners = ("rival",)
 
@@ -91,7 +91,7 @@ def turns(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 @contextmanager
 def working(**options: Any) -> Iterator[Worker]:
-    """Run a worker during the block. At the end it leaves the replays that have not ended."""
+    """Run a worker while the block runs. It stops without waiting for unfinished replays."""
     worker = Worker(**{"has_clock": False, "grace_s": 0.1, **options})
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -106,7 +106,7 @@ def working(**options: Any) -> Iterator[Worker]:
 def is_stopped(pid: int | None) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
+    except (FileNotFoundError, ProcessLookupError):  # the process has exited
         return False
 
 
@@ -125,7 +125,7 @@ def status(row: Replay) -> str:
 
 
 def endless(*worlds: World) -> list[Artifact]:
-    """Ingest a capture for each organization whose replay outlasts any test. This also runs all jobs that wait."""
+    """Ingest a capture for each organization, whose replay outlasts any test. This also runs all queued jobs."""
     return [slow_capture(world, FAR_TOO_MANY) for world in worlds]
 
 
@@ -136,7 +136,7 @@ def queues() -> Counter[tuple[str, str]]:
 
 
 def become_long(turns: Watched, lane: JobLane, *, waiting: int = 0) -> None:
-    """Let time pass until a job of the lane runs there, and so many wait there."""
+    """Advance the clock until a job runs in the lane and ``waiting`` jobs are queued in it."""
 
     def has_moved() -> bool:
         found = queues()
@@ -147,7 +147,7 @@ def become_long(turns: Watched, lane: JobLane, *, waiting: int = 0) -> None:
     wait_until(has_moved)
 
 
-def test_long_replays_of_one_person_leave_a_place_for_a_short_one(turns: Watched) -> None:
+def test_long_replays_leave_place_for_short_replay(turns: Watched) -> None:
     ann, elsewhere, other = World("ann"), World("elsewhere"), World("other")
     one, two = endless(ann, elsewhere)
     short_capture = capture(other)
@@ -160,7 +160,7 @@ def test_long_replays_of_one_person_leave_a_place_for_a_short_one(turns: Watched
         assert [status(row) for row in long] == ["running"] * 2
 
 
-def test_person_with_five_organizations_gets_as_many_turns_as_another(turns: Watched) -> None:
+def test_person_with_five_organizations_gets_no_extra_turns(turns: Watched) -> None:
     ann, bob = World("ann"), World("bob")
     mine = [ann, *(World(f"ann-{number}") for number in range(4))]
     *captures, of_bob = endless(*mine, bob)
@@ -168,7 +168,7 @@ def test_person_with_five_organizations_gets_as_many_turns_as_another(turns: Wat
         request(world, artifact, ann.operator.actor)
 
     with working():
-        # The worker has two of them in hand. The others have used up what is short, and wait in the queue.
+        # The worker runs two of them. The others have used up the time of a short replay and are queued.
         become_long(turns, JobLane.LONG_REPLAYS, waiting=3)
         assert queues() == {("longrun", "doing"): SLOTS[JobLane.LONG_REPLAYS] // 2, ("longrun", "todo"): 3}
         request(bob, of_bob)
@@ -186,22 +186,31 @@ def test_person_with_five_organizations_gets_as_many_turns_as_another(turns: Wat
     assert counted.total() == 40
 
 
-def test_paused_replay_outlasts_its_silence_is_not_repeated_and_has_the_same_result(
+def test_paused_replay_neither_times_out_nor_changes_its_result(
     turns: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World("acme")
     artifact = slow_capture(world, MANY)
-    monkeypatch.setattr(children, "run_apart", partial(children.run_apart, silence_s=60.0))
+    run_in_child = partial(children.run_in_child, silence_s=60.0)
+
+    def run_and_pause(*request: Any, on_tick: Callable[[children.Progress], bool], **options: Any) -> Any:
+        def tick(progress: children.Progress) -> bool:
+            if progress.done and turns.time == 0.0:
+                turns.pass_time(SHORT_S)  # the replay becomes a long one and waits for the end of the rival's turn
+            return on_tick(progress)
+
+        return run_in_child(*request, on_tick=tick, **options)
+
+    monkeypatch.setattr(children, "run_in_child", run_and_pause)
     with working(), turns.join(Rival()):
         row = request(world, artifact)
         wait_until(lambda: Replay.objects.get().progress_done)
-        turns.pass_time(SHORT_S)  # it becomes long and waits for the rival's turn to end
         turn = turns.of(world)
         wait_until_stopped(turn.pid)
         assert turn.claim.is_paused
         done = Replay.objects.get().progress_done
         for _ in range(100):
-            turns.time += 60.0  # nobody decides meanwhile about places
+            turns.time += 60.0  # the places are not reassigned in the meantime
         wait_until(lambda: status(row) == "succeeded")
         assert done < MANY
 
@@ -216,7 +225,7 @@ def test_paused_replay_outlasts_its_silence_is_not_repeated_and_has_the_same_res
 
 
 def pause_behind_rival(turns: Watched, world: World, row: Replay) -> int:
-    """Make the running replay long, so that it waits while a rival computes; return its process."""
+    """Turn the running replay into a long one, so that it is paused while a rival computes. Returns its process id."""
     wait_until(lambda: status(row) == "running")
     turn = turns.of(world)
     turns.pass_time(SHORT_S)
@@ -225,7 +234,7 @@ def pause_behind_rival(turns: Watched, world: World, row: Replay) -> int:
     return turn.pid
 
 
-def test_paused_replay_ends_when_it_is_cancelled(turns: Watched) -> None:
+def test_paused_replay_can_be_canceled(turns: Watched) -> None:
     world = World("acme")
     (artifact,) = endless(world)
     row = request(world, artifact)
@@ -239,7 +248,7 @@ def test_paused_replay_ends_when_it_is_cancelled(turns: Watched) -> None:
     assert (status(row), row.error_code) == ("failed", "cancelled")
 
 
-def test_replay_that_waits_for_its_first_turn_is_queued_and_can_be_cancelled(turns: Watched) -> None:
+def test_replay_waiting_for_first_turn_is_queued_and_can_be_canceled(turns: Watched) -> None:
     world = World("acme")
     row = request(world, capture(world))
     with turns.join(Claim()), turns.join(Rival()), working():
@@ -252,7 +261,7 @@ def test_replay_that_waits_for_its_first_turn_is_queued_and_can_be_cancelled(tur
     assert (status(row), row.started_at) == ("failed", None)
 
 
-def test_stopping_worker_does_not_wait_for_a_paused_replay(turns: Watched) -> None:
+def test_stopping_worker_does_not_wait_for_paused_replay(turns: Watched) -> None:
     world = World("acme")
     (artifact,) = endless(world)
     row = request(world, artifact)
@@ -265,8 +274,8 @@ def test_stopping_worker_does_not_wait_for_a_paused_replay(turns: Watched) -> No
     assert ProcrastinateJob.objects.values_list("status", "attempts").get() == ("todo", 0)
 
 
-def test_short_replay_runs_when_all_slots_of_long_ones_are_taken(turns: Watched) -> None:
-    """The dry run that finds no slot among the long ones waits in their lane, and is run again from the start there."""
+def test_short_replay_runs_while_long_replay_slots_are_full(turns: Watched) -> None:
+    """A dry run that becomes long while no long slot is free is requeued, and later repeated from the start."""
     worlds = [World("ann"), World("bob")]
     slots = {JobLane.REPLAY: 2, JobLane.LONG_REPLAYS: 1}
     (endless_capture,) = endless(worlds[0])
@@ -290,7 +299,7 @@ def test_short_replay_runs_when_all_slots_of_long_ones_are_taken(turns: Watched)
     assert not ProcrastinateJob.objects.exists()
 
 
-def test_execute_replay_keeps_its_side_effects_once_when_it_is_paused(turns: Watched, receiver: Any) -> None:
+def test_paused_execute_replay_performs_each_side_effect_once(turns: Watched, receiver: Any) -> None:
     world = World("acme")
     world.dev.settings["replay_policy"] = "allowed"
     world.dev.save()
@@ -303,7 +312,7 @@ def test_execute_replay_keeps_its_side_effects_once_when_it_is_paused(turns: Wat
         wait_until(lambda: receiver.requests)
         turn = turns.of(world)
         turns.pass_time(SHORT_S)
-        assert not turn.claim.is_paused  # a stopping worker gives it the time to end
+        assert not turn.claim.is_paused  # a stopping worker waits until it finishes
         turns.pass_time(QUANTUM_S)
         wait_until(lambda: status(row) == "succeeded")
 

@@ -1,4 +1,4 @@
-"""Uploads are streamed, hashed and stored once. A refused upload leaves no file behind."""
+"""Uploads of artifacts: each is streamed, hashed and stored once, and a refused upload leaves no file behind."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def _no_temporary_file_is_left(settings: Any, tmp_path: Path, store: Path) -> It
     assert list(store.rglob(f"{PARTIAL}*")) == []
 
 
-def refused(answer: Any, status: int, code: str, content: bytes) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
-    assert answer["Content-Type"] == "application/problem+json"
+def refused(response: Any, status: int, code: str, content: bytes) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
+    assert response["Content-Type"] == "application/problem+json"
     assert (Artifact.objects.count(), ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count()) == (0, 0)
     assert not is_stored(content)
 
@@ -66,13 +66,13 @@ def test_upload_is_stored_and_returned(world: World) -> None:
     content = b"first bytes"
     spec_hash = "sha256:" + "a" * 64
 
-    answer = upload(
+    response = upload(
         api, agent, content, kind="snapshot", spec_hash=spec_hash, deployment_id=str(deployment.pk),
         metadata='{"why": "test"}',
     )  # fmt: skip
 
-    assert answer.status_code == 201
-    body = answer.json()
+    assert response.status_code == 201
+    body = response.json()
     expected: dict[str, Any] = {
         "environment_id": str(world.dev.pk), "kind": "snapshot", "status": "received", "reasons": [],
         "agent_id": str(agent.pk), "deployment_id": str(deployment.pk), "version_id": None, "spec_hash": spec_hash,
@@ -92,7 +92,7 @@ def test_upload_is_stored_and_returned(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "telemetry", "diagnostic"])
-def test_other_kinds_are_verified_without_a_check(world: World, run_jobs: Any, kind: str) -> None:
+def test_other_artifact_kinds_are_verified_without_check(world: World, run_jobs: Any, kind: str) -> None:
     agent, api = world.agent()
     artifact_id = upload(api, agent, kind=kind).json()["id"]
 
@@ -102,7 +102,7 @@ def test_other_kinds_are_verified_without_a_check(world: World, run_jobs: Any, k
     assert (artifact.status, artifact.reasons) == ("verified", [])
 
 
-def test_same_content_returns_the_same_artifact(world: World) -> None:
+def test_same_content_returns_same_artifact(world: World) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     first = upload(one_api, one, b"same")
 
@@ -115,7 +115,7 @@ def test_same_content_returns_the_same_artifact(world: World) -> None:
     assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
 
 
-def test_upload_with_a_wrong_field_can_be_made_again(world: World, run_jobs: Any) -> None:
+def test_mistaken_upload_can_be_corrected(world: World, run_jobs: Any) -> None:
     agent, api = world.agent()
     content = incidents.incident(world.version().spec_kv)
     wrong_kind = upload(api, agent, content)
@@ -127,34 +127,34 @@ def test_upload_with_a_wrong_field_can_be_made_again(world: World, run_jobs: Any
 
     assert [a.status_code for a in (wrong_kind, wrong_hash, right, again)] == [201, 201, 201, 200]
     assert again.json()["id"] == right.json()["id"]
-    ids = [answer.json()["id"] for answer in (wrong_kind, wrong_hash, right)]
+    ids = [response.json()["id"] for response in (wrong_kind, wrong_hash, right)]
     statuses = dict(Artifact.objects.values_list("pk", "status"))
     assert [statuses[UUID(id)] for id in ids] == ["verified", "rejected", "verified"]
 
 
-def test_same_content_in_another_environment_is_another_artifact(world: World) -> None:
+def test_same_content_in_two_environments_creates_two_artifacts(world: World) -> None:
     one, one_api = world.agent()
     two, two_api = world.agent(world.staging)
 
-    answers = [upload(one_api, one, b"same"), upload(two_api, two, b"same")]
+    responses = [upload(one_api, one, b"same"), upload(two_api, two, b"same")]
 
-    assert [answer.status_code for answer in answers] == [201, 201]
-    assert answers[0].json()["id"] != answers[1].json()["id"]
+    assert [response.status_code for response in responses] == [201, 201]
+    assert responses[0].json()["id"] != responses[1].json()["id"]
 
 
-def test_concurrent_uploads_of_the_same_content(at_once: Race, world: World) -> None:
+def test_concurrent_uploads_of_same_content_create_one_artifact(at_once: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
 
-    answers = at_once(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
+    responses = at_once(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
 
-    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sorted(response.status_code for response in responses) == [200, 200, 200, 201]
+    assert len({response.json()["id"] for response in responses}) == 1
     assert Artifact.objects.count() == 1
     assert AuditEvent.objects.filter(action="artifact.receive").count() == 1
 
 
 class _Stream(io.RawIOBase):
-    """A request body that is made while it is read, so that it is never in memory."""
+    """A request body that is generated while it is read, so that it never is in memory as a whole."""
 
     def __init__(self, opening: bytes, size: int, end: bytes) -> None:
         self.length = len(opening) + size + len(end)
@@ -171,7 +171,7 @@ class _Stream(io.RawIOBase):
         return data
 
 
-def test_memory_does_not_grow_with_the_upload(world: World) -> None:
+def test_memory_use_does_not_grow_with_upload_size(world: World) -> None:
     agent, api = world.agent()
     opening, _, end = form(FORM, b"CONTENT").partition(b"CONTENT")
     peaks = []
@@ -180,13 +180,13 @@ def test_memory_does_not_grow_with_the_upload(world: World) -> None:
         stream = _Stream(opening, size, end)
         environ: Any = {"CONTENT_LENGTH": str(stream.length), "wsgi.input": stream}
         tracemalloc.start()
-        answer = api.client.generic(
+        response = api.client.generic(
             "POST", f"/api/v1/agents/{agent.pk}/artifacts", b"?", MULTIPART,
             headers={"Authorization": f"Bearer {api.token}"}, **environ,
         )  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert (answer.status_code, answer.json()["size_bytes"]) == (201, size)
+        assert (response.status_code, response.json()["size_bytes"]) == (201, size)
 
     assert peaks[1] < peaks[0] + (2 << 20)
 
@@ -217,7 +217,7 @@ def test_upload_is_written_once_and_stored_in_one_transaction(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("when", ["write", "fsync", "rename"])
-def test_failing_disk_refuses_the_upload(world: World, monkeypatch: pytest.MonkeyPatch, number: int, when: str) -> None:
+def test_upload_is_refused_if_disk_fails(world: World, monkeypatch: pytest.MonkeyPatch, number: int, when: str) -> None:
     agent, api = world.agent()
 
     def fail(*arguments: Any, **keywords: Any) -> Any:
@@ -231,12 +231,12 @@ def test_failing_disk_refuses_the_upload(world: World, monkeypatch: pytest.Monke
                 patched.setattr(os, "fsync", fail)
             case "rename":
                 patched.setattr(ReceivedFile, "move", fail)
-        answer = upload(api, agent, b"bad")
+        response = upload(api, agent, b"bad")
 
     if when == "rename" and number == errno.EIO:
-        refused(answer, 503, "unavailable", b"bad")
+        refused(response, 503, "unavailable", b"bad")
     else:
-        refused(answer, 507, "insufficient_storage", b"bad")
+        refused(response, 507, "insufficient_storage", b"bad")
     assert upload(api, agent, b"bad").status_code == 201
 
 
@@ -248,29 +248,29 @@ def test_truncated_upload_is_refused(world: World, kept: float) -> None:
     part = whole[: int(len(whole) * kept)]
     environ: Any = {"CONTENT_LENGTH": str(len(whole)), "wsgi.input": io.BytesIO(part)}
 
-    answer = api.client.generic(
+    response = api.client.generic(
         "POST", f"/api/v1/agents/{agent.pk}/artifacts", b"?", MULTIPART,
         headers={"Authorization": f"Bearer {api.token}"},
         **environ,
     )  # fmt: skip
 
-    refused(answer, 400, "truncated", content)
+    refused(response, 400, "truncated", content)
 
 
-def test_form_without_an_end_is_refused(world: World) -> None:
+def test_form_without_final_boundary_is_refused(world: World) -> None:
     agent, api = world.agent()
     whole = form(FORM, b"content")
 
-    answer = api.post(f"/api/v1/agents/{agent.pk}/artifacts", whole[:-10], Content_Type=MULTIPART)
+    response = api.post(f"/api/v1/agents/{agent.pk}/artifacts", whole[:-10], Content_Type=MULTIPART)
 
-    refused(answer, 400, "truncated", b"content")
+    refused(response, 400, "truncated", b"content")
 
 
-@pytest.mark.parametrize("over", ["the file", "all of it"])
-def test_too_large_upload_is_refused(world: World, settings: Any, over: str) -> None:
+@pytest.mark.parametrize("oversized", ["file", "body"])
+def test_oversized_upload_is_refused(world: World, settings: Any, oversized: str) -> None:
     agent, api = world.agent()
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_upload_bytes=100_000, max_body_bytes=10_000)
-    content = b"y" * (100_001 if over == "the file" else 200_000)
+    content = b"y" * (100_001 if oversized == "file" else 200_000)
 
     refused(upload(api, agent, content), 413, "payload_too_large", content)
 
@@ -295,13 +295,13 @@ def test_too_large_upload_is_refused(world: World, settings: Any, over: str) -> 
         ({"capturd_at": "x"}, "/capturd_at"),
     ],
 )
-def test_upload_names_the_invalid_field(world: World, fields: dict[str, str], pointer: str) -> None:
+def test_error_points_to_invalid_upload_field(world: World, fields: dict[str, str], pointer: str) -> None:
     agent, api = world.agent()
 
-    answer = upload(api, agent, b"bad", **fields)
+    response = upload(api, agent, b"bad", **fields)
 
-    refused(answer, 400, "invalid", b"bad")
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid", b"bad")
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
 @pytest.mark.parametrize(
@@ -315,42 +315,42 @@ def test_upload_names_the_invalid_field(world: World, fields: dict[str, str], po
     ],
     ids=["no file", "empty file", "text for a file", "no time", "no kind"],
 )
-def test_upload_names_the_missing_field(world: World, body: bytes, pointer: str) -> None:
+def test_error_points_to_missing_upload_field(world: World, body: bytes, pointer: str) -> None:
     agent, api = world.agent()
 
-    answer = api.post(f"/api/v1/agents/{agent.pk}/artifacts", body, Content_Type=MULTIPART)
+    response = api.post(f"/api/v1/agents/{agent.pk}/artifacts", body, Content_Type=MULTIPART)
 
-    refused(answer, 400, "invalid", b"bad")
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid", b"bad")
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_deployment_of_another_environment_is_unknown(world: World) -> None:
+def test_deployment_of_another_environment_is_refused(world: World) -> None:
     agent, api = world.agent()
     world.agent(world.staging)
     foreign = stories.offered(world, world.bundle(world.staging))
 
-    answer = upload(api, agent, b"bad", deployment_id=str(foreign.pk))
+    response = upload(api, agent, b"bad", deployment_id=str(foreign.pk))
 
-    refused(answer, 400, "invalid", b"bad")
+    refused(response, 400, "invalid", b"bad")
 
 
-def test_upload_as_json_is_refused(world: World) -> None:
+def test_json_upload_is_refused(world: World) -> None:
     agent, api = world.agent()
 
     refused(api.post(f"/api/v1/agents/{agent.pk}/artifacts", {**FORM}), 415, "unsupported_media_type", b"")
 
 
-def test_only_the_agent_itself_can_upload(world: World) -> None:
+def test_only_agent_itself_can_upload(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     token = world.enrollment_token()
 
     for api, status in ((other_api, 404), (world.admin.api, 403), (Api(token), 403), (Api(None), 401)):
-        answer = upload(api, agent, b"bad")
-        assert answer.status_code == status
+        response = upload(api, agent, b"bad")
+        assert response.status_code == status
     assert (Artifact.objects.count(), is_stored(b"bad")) == (0, False)
 
 
-def test_list_artifacts_filters_by_each_parameter(world: World) -> None:
+def test_artifacts_can_be_filtered_by_each_parameter(world: World) -> None:
     agent, api = world.agent()
     first = upload(api, agent, b"1", kind="snapshot", captured_at="2026-01-01T00:00:00Z").json()
     second = upload(api, agent, b"2", spec_hash="sha256:" + "b" * 64).json()
@@ -369,7 +369,7 @@ def test_list_artifacts_filters_by_each_parameter(world: World) -> None:
     assert incidents.FORM["kind"] == "telemetry"
 
 
-def test_metadata_over_64_kib_is_refused_before_it_is_parsed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_over_64_kib_is_refused_before_parsing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     fits = '{"why": "' + "é" * ((64 * 1024 - 11) // 2) + '"}'
     over = [fits + " " * 2, '{"why": "' + "x" * (64 * 1024) + '"}', "[" * (64 * 1024 + 1)]
@@ -380,7 +380,7 @@ def test_metadata_over_64_kib_is_refused_before_it_is_parsed(world: World, monke
     assert upload(api, agent, b"fits", metadata=fits).status_code == 201
 
 
-def test_list_artifacts_omits_large_metadata(world: World) -> None:
+def test_artifact_list_omits_large_metadata(world: World) -> None:
     agent, api = world.agent()
     ids = [
         upload(api, agent, b"%d" % size, metadata='{"why": "' + "x" * size + '"}').json()["id"] for size in (3000, 5000)

@@ -1,1 +1,1 @@
-"""Benchmarks: ``make bench``. Ratios within one run count; absolute figures drift between machines."""
+"""Benchmarks, run by ``make bench``. Compare ratios within one run, since absolute figures vary between machines."""

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [NAME …]``: run benchmarks; print a table, write JSON and draw a picture."""
+"""``python -m tests.bench [NAME …]`` runs benchmarks, prints a table, writes JSON and draws a picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTPUT = Path("var/bench")
 
 @contextmanager
 def _installation() -> Iterator[Path]:
-    """Yield a temporary data folder with a migrated database, after Django is set up in this process."""
+    """Set up Django in this process, and yield a temporary data folder with a migrated database."""
     folder = Path(tempfile.mkdtemp(prefix="byteor-bench-"))
     folder.chmod(0o711)  # the embedded database may run as another account, which needs access
     os.environ |= {
@@ -81,7 +81,7 @@ def _facts(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import facts
 
-        # Ten pages at two sizes take long enough with a second each.
+        # Measure each page for at most one second, because there are ten pages at two sizes.
         seconds, large = min(1.0, options.seconds), min(facts.LARGE, options.agents)
         return facts.run(free_port(), seconds=seconds, rounds=options.rounds, large=large)
 
@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the named benchmarks. Each gets its own process, because a process reads the settings only once."""
+    """Run the named benchmarks, each in its own process, because a process reads the settings only once."""
     parser = _parser()
     options = parser.parse_args()
     chosen = options.names or list(BENCHMARKS)

@@ -1,4 +1,4 @@
-"""The benchmark of the console: each page with 100,000 agents, a million artifacts and events, and with a thousand."""
+"""The console benchmark: each page with 100,000 agents and a million artifacts and events, and with a thousand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bench.serving import analyze
 MOST_MS, MOST_QUERIES, MOST_GROWTH = 300, 15, 3.0
 LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
 SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
-# What the fleet looks like: a tenth is stale, a thousandth drifts, a hundredth is degraded.
+# The state of the fleet: a tenth is stale, a thousandth has drift, a hundredth is degraded.
 _AGENTS = """
 CREATE TEMPORARY TABLE made AS
     SELECT id, substr(name, 7)::int AS n FROM fleet_agent
@@ -40,7 +40,7 @@ DROP TABLE made;
 
 
 def _copy(row: models.Model, count: int, **values: str) -> None:
-    """Insert copies of a row in one statement. ``values`` are SQL for columns; ``n`` is the number of the copy."""
+    """Insert copies of a row in one statement. ``values`` has SQL by column, in which ``n`` is a copy's number."""
     table, fields = row._meta.db_table, row._meta.local_concrete_fields
     if isinstance(row._meta.pk, models.UUIDField):
         values.setdefault("id", "uuidv7()")
@@ -55,7 +55,7 @@ def _copy(row: models.Model, count: int, **values: str) -> None:
 
 
 def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) -> None:
-    """Give an organization so many rows in one environment, beside a few rows in every other table."""
+    """Fill one environment of an organization with this many rows, and every other table with a few rows."""
     from apps.fleet.models import Agent
     from apps.fleet.services import facts
     from apps.tenancy.models import AuditEvent, AuditSeal, Environment
@@ -105,7 +105,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
-    """Print each page that is slow; return the time and the queries of the worst one, and how much all of them grow."""
+    """Print each slow page. Return the time and queries of the slowest page, and the growth of all pages."""
     from tests.worlds import World
 
     logging.disable(logging.INFO)
@@ -118,7 +118,7 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
     slow = sorted(found["large"].items(), key=lambda item: -item[1][0])
     for page, (ms, queries) in slow[:15]:
         print(f"  console    {page:<50} {ms:6.0f} ms, {queries} queries", flush=True)
-    # The same pages in both, without the filters that only one has.
+    # Compare the pages that exist at both sizes, without filters that exist only at one.
     alike = found["large"].keys() & found["small"].keys()
     totals = {name: sum(pages[page][0] for page in alike) for name, pages in found.items()}
     most = max(found["large"].items(), key=lambda item: item[1][1])
@@ -136,7 +136,7 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
 
 
 def _measure(world: Any, rounds: int) -> dict[str, tuple[float, int]]:
-    """Return the median time in ms and the number of queries of each page, as an administrator sees it."""
+    """Return the median milliseconds and the number of queries of each page for an administrator."""
     from tests.browser.every_page import walk
     from tests.browser.filled import signed_in
 

@@ -11,7 +11,7 @@ from tests.bench.results import Row
 from tests.bench.serving import server
 
 CONNECTIONS, USES, GOAL_PER_S = 64, 100_000, 300
-# Each host sends a key that makes the request repeatable, as the reference agent does.
+# Each host sends an idempotency key, as the reference agent does.
 _POST = """
 local sent = 0
 request = function()
@@ -24,9 +24,9 @@ end
 
 
 def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
-    """Print the rate of each round; return the median.
+    """Print the rate of each round, and return the median.
 
-    Raise RuntimeError unless uses, agents and audit events agree afterwards.
+    Raises RuntimeError if the numbers of token uses, agents and audit events differ at the end.
     """
     from apps.fleet.models import Agent, EnrollmentToken
     from apps.tenancy.models import AuditEvent

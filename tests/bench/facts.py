@@ -23,7 +23,7 @@ PAGES = {
     "name": "/agents?name=agent-7",
     "summary": "/agents/summary",
 }
-# What the fleet looks like: a tenth is stale, a thousandth drifts, a hundredth is degraded.
+# The state of the fleet: a tenth is stale, a thousandth has drift, a hundredth is degraded.
 _STATES = """
 UPDATE fleet_heartbeat h SET
     last_seen_at = now() - CASE WHEN n % 10 = 0 THEN interval '4 hours' ELSE interval '1 second' END,
@@ -37,7 +37,7 @@ FROM (SELECT id, substr(name, 7)::int AS n FROM fleet_agent) AS a WHERE a.id = s
 
 
 def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE, small: int = SMALL) -> list[Row]:
-    """Print the times of each page; return the worst ratio and the highest number of queries."""
+    """Print the times of each page. Return the worst ratio and the highest number of queries."""
     from django.db import connection
 
     from apps.fleet.services import facts
@@ -52,7 +52,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
         store_fleet(environment, agents)
     with connection.cursor() as cursor:
         cursor.execute(_STATES)
-    facts.maintain()  # what the worker does
+    facts.maintain()  # as the worker would
     analyze()
     rows, queries = [], {}
     with server(port):
@@ -88,7 +88,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
 
 
 def _count_queries(world: Any, environment: Any, path: str) -> int | None:
-    """Return the number of queries of a page; None if this server does not have it."""
+    """Return the number of queries of a page, or None if this server does not have the page."""
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 

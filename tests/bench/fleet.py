@@ -1,4 +1,4 @@
-"""The benchmarks of whole fleets with ``simulate_fleet``: a steady fleet, a herd, and bad tokens beside good agents."""
+"""Benchmarks of fleets: a steady one, a reconnecting herd (``simulate_fleet``), and bad tokens beside good agents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.serving import keys_file, server, store_fleet
 INTERVAL_S = 30.0
 STEADY_P99_MS, HERD_AGENTS, GOOD_PER_S, BAD_PER_S = 250.0, 20_000, 500, 5000
 _GOOD_CONNECTIONS, _BAD_CONNECTIONS, _KNOWN_AGENTS = 25, 500, 3000
-# Each connection waits so many ms between two requests, so that all together send at most so many a second.
+# Each connection waits for these milliseconds between requests, which limits the requests per second of all of them.
 _PAUSE = "delay = function() return {} end\n"
 _BAD = """
 local tokens, at = {}, 0
@@ -51,7 +51,7 @@ def _environment() -> Any:
 
 
 def _updates() -> int:
-    """Return how many heartbeats the database has stored."""
+    """Return the number of heartbeats that the database has stored."""
     from django.db import connection
 
     time.sleep(2)  # a session reports its counts with a delay
@@ -65,14 +65,14 @@ def _describe(results: dict[str, Any]) -> str:
     times = results["latency_ms"]
     return (
         f"{results['requests_per_s']:.0f}/s, p50 {times['p50']:g} ms, p99 {times['p99']:g} ms,"
-        f" {results['errors']} errors, {results['busy']} answers with Retry-After,"
+        f" {results['errors']} errors, {results['busy']} responses with Retry-After,"
         f" healthy {results['healthy']}/{results['agents']},"
         f" generator {results['generator_cpu_share'] * 100:.0f} % of a core"
     )
 
 
 def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Row]:
-    """Return the p99 of a steady fleet, and the heartbeats that were acknowledged but are not in the database."""
+    """Return the p99 of a steady fleet, and the number of acknowledged heartbeats that are not in the database."""
     keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
     with server(port):
         before = _updates()
@@ -99,7 +99,7 @@ def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Ro
 
 
 def run_herd(folder: Path, port: int, *, agents: int = HERD_AGENTS) -> list[Row]:
-    """Return how long a reconnecting fleet takes to become healthy, and the answers that it must not get."""
+    """Return the time that a reconnecting fleet takes to become healthy, and the number of invalid responses."""
     keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
     with server(port):
         results = simulate(port, keys, agents=agents, seconds=20, scenario="herd")
@@ -116,7 +116,7 @@ def run_herd(folder: Path, port: int, *, agents: int = HERD_AGENTS) -> list[Row]
 
 
 def run_bad_tokens(folder: Path, port: int, *, seconds: float, rounds: int) -> list[Row]:
-    """Return how much the p99 of good agents grows while others send unknown tokens. ``wrk`` sends both."""
+    """Return the growth of good agents' p99 while other callers send unknown tokens. ``wrk`` sends both."""
     from apps.tenancy.credentials import Family, generate
 
     agents = load.agents_file(folder, store_fleet(_environment(), _KNOWN_AGENTS, next_heartbeat_s=INTERVAL_S))

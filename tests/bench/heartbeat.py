@@ -1,6 +1,6 @@
-"""The benchmark of heartbeats and unchanged polls, beside their yardsticks on one server, in alternating rounds.
+"""The benchmark of heartbeats and unchanged polls and of their yardsticks, on one server in alternating rounds.
 
-The yardsticks are a heartbeat in plain DRF, a Django view that answers ``ok``, and pgbench's single-row update.
+The yardsticks are a heartbeat in plain DRF, a Django view that responds ``ok``, and pgbench's single-row update.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tests.bench.results import Row, ratio
 from tests.bench.serving import server, store_fleet
 
 AGENTS = 5000
-# Agents come every 30 seconds, but each process looks up a key and an offer every 15 minutes only. So the rounds begin
-# when nearly all agents have been at both processes.
+# Agents send heartbeats every 30 seconds, but each process looks up a key and an offer only every 15 minutes. So the
+# rounds start after nearly all agents have reached both processes.
 WARM_UPS = 5
 BODY = (
     '{"status":"healthy","agent_version":"0.1.0","uptime_s":12.5,"active":null,'
@@ -46,12 +46,12 @@ ANALYZE bench_row
 
 
 def heartbeat_script() -> str:
-    """Return the requests of heartbeats for ``wrk``."""
+    """Return the ``wrk`` script that sends heartbeats."""
     return _POST.replace("PATH", "/api/v1/agents/").replace("BODY", BODY)
 
 
 def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
-    """Print the rate of each round; return the ratios of the medians."""
+    """Print the rates of each round. Return the ratios of the medians."""
     from django.db import connection
 
     from byteor_cloud.api.etags import body_digest

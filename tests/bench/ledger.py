@@ -56,7 +56,7 @@ def _fill() -> None:
 
 
 def _database_seconds() -> float:
-    """Return the CPU seconds of the connection's server process, which do not depend on the load of the machine."""
+    """Return the CPU seconds of the connection's server process, which do not depend on the machine's load."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()

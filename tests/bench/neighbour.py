@@ -1,8 +1,8 @@
 """The neighbour of ``make bench ARGS=neighbours``: heartbeats of agents, a person's lists, and probes.
 
-``python -m tests.bench.neighbour FILE`` sends them on schedule, each on a connection that it keeps, and prints the
-milliseconds of each. A request is sent when it is due even if earlier ones still wait, and its time begins when it was
-due, so that a server that stands still does not look fast.
+``python -m tests.bench.neighbour FILE`` sends them on schedule over persistent connections, and prints the milliseconds
+of each. A request is sent when it is due, even if earlier ones still wait, and its time starts when it was due, so that
+a server that stalls does not appear fast.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pathlib import Path
 from tests.bench.traffic import response_end
 
 TIMEOUT_S = 10.0
-_MOST_CONNECTIONS = 200  # of each kind
+_MOST_CONNECTIONS = 200  # for each kind of request
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of request: the bytes of each request in turn, and how many are due in a second."""
+    """One kind of request: the bytes of successive requests, and how many are due per second."""
 
     requests: Sequence[bytes]
     per_s: float
@@ -34,7 +34,7 @@ class Kind:
 
 @dataclass
 class Measured:
-    """What became of the requests of one kind. A failed request counts with the whole timeout."""
+    """The results of one kind of request. A failed request counts with the whole timeout."""
 
     times_ms: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class _Connection:
 
 
 def save(path: Path, kinds: Mapping[str, Kind], *, port: int, address: str, seconds: float) -> None:
-    """Write the file that only its owner may read: it holds credentials."""
+    """Write the file. Only its owner may read it, because it contains credentials."""
     path.touch(mode=0o600)
     shown = {
         name: [[base64.b64encode(each).decode() for each in kind.requests], kind.per_s] for name, kind in kinds.items()
@@ -68,7 +68,7 @@ class _Neighbour:
         self.found = {name: Measured() for name in kinds}
 
     def run(self, seconds: float) -> None:
-        """Send for so many seconds, then wait for what is under way."""
+        """Send for this many seconds, then wait for requests in progress."""
         began = time.monotonic()
         sent = dict.fromkeys(self._kinds, 0)
         while (now := time.monotonic()) < began + seconds:
@@ -144,7 +144,7 @@ class _Neighbour:
             self._idle[connection.kind].append(connection)
 
     def _lose(self, connection: _Connection, why: str) -> None:
-        """Send the request again if the server closed a kept connection before it; else count a failure."""
+        """Send the request again if the server closed an idle connection before it; otherwise count a failure."""
         was_busy = connection in self._busy
         self._drop(connection)
         if not was_busy:
@@ -170,7 +170,7 @@ class _Neighbour:
 
 
 def main() -> None:
-    """Send what the file says, and print the times and the failures as JSON."""
+    """Send the requests in the file, and print the times and failures as JSON."""
     given = json.loads(Path(sys.argv[1]).read_text())
     kinds = {
         name: Kind([base64.b64decode(each) for each in requests], per_s)

@@ -1,6 +1,6 @@
-"""The loads of ``make bench ARGS=neighbours``: what a busy or hostile caller sends while a neighbour is measured.
+"""The loads of ``make bench ARGS=neighbours``: the traffic of a busy or hostile caller while a neighbour is measured.
 
-All come from one organization, or from callers without a credential. Their connections and their time are bounded.
+Each load comes from one organization or from callers without a credential. Its connections and its time are bounded.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MANY = 64
 STAGES, LINKS = 4000, 8000
 AGENTS = 2000
 RECORDS = 20_000
-CAPTURES, CAPTURE_RECORDS = 80, 4000  # more captures than a host keeps folders of, so that each is unpacked again
+CAPTURES, CAPTURE_RECORDS = 80, 4000  # more captures than a host keeps unpacked, so that each is unpacked again
 _OPEN_FILES = 1024
 
 
 @dataclass(frozen=True)
 class Load:
-    """One load. ``limited``: the server counts requests, because the limit is a part of the protection."""
+    """One load. With ``limited``, the server applies its rate limit, because it is a part of the protection."""
 
     style: Style
     connections: int
@@ -37,7 +37,7 @@ class Load:
 
 
 class Offender:
-    """The organization that sends the loads. What several rounds of a load need is made once, in the first one."""
+    """The organization that sends the loads. Data for several rounds of a load is created once, in the first round."""
 
     def __init__(self) -> None:
         from tests.worlds import World
@@ -60,7 +60,7 @@ class Offender:
 
     @cached_property
     def replays(self) -> tuple[Any, Any]:
-        """Two replays of one capture, which have ended."""
+        """Two finished replays of one capture."""
         from apps.artifacts.services import replays
         from tests.artifacts.incidents import incident, ingested, journal
         from tests.worlds import run_jobs

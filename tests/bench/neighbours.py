@@ -1,8 +1,8 @@
 """The benchmark of fair shares: heartbeats, lists and the probe of a neighbour, beside each load of one caller.
 
-In each round the neighbour is measured alone, beside the load, and beside processes that compute, unrelated to the
-server, and take as much processor time as the load took: in the server, the database, their children and the program
-that sends it. What the load slows down beyond that is the server's fault.
+In each round, the neighbour is measured alone, beside the load, and beside unrelated processes that only compute. These
+use as much processor time as the load did in the server, the database, their children and the program that sends it.
+The server is to blame only if the load slows the neighbour down more than these processes do.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ OFFENDER, NEIGHBOUR, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 _AGENTS, _HEARTBEATS_PER_S, _LISTS_PER_S, _PROBES_PER_S = 20, 20.0, 10.0, 10.0
 _WARM_UP_S, _BEGIN_S, _RECOVERY_S = 3.0, 1.5, 60.0
 _IDLE_FOR_S, _IDLE_CORES = 0.5, 0.15
-_SPINNERS = 2  # at least; as many as the load has busy processes
+_SPINNERS = 2  # the minimum; otherwise as many processes as the load keeps busy
 CONDITIONS = ("beside the load", "beside an equal processor load", "alone")
 
 
 @dataclass(frozen=True)
 class _Beside:
-    """What was measured in one condition of one round: the p95 in ms, failures, and the cores that were used."""
+    """The results of one round under one condition: the p95 in ms, failures, and the cores that were used."""
 
     p95_ms: Mapping[str, float]
     failures: Mapping[str, Counter[str]]
@@ -55,7 +55,7 @@ class _Bench:
         self._postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])
 
     def measure(self, port: int, *pids: int, seconds: float | None = None) -> _Beside:
-        """Measure the neighbour, and the processor time that the processes and the database use meanwhile."""
+        """Measure the neighbour, and the processor time that the processes and the database use in that time."""
         file = self._folder / "neighbour.json"
         neighbour.save(file, self._kinds, port=port, address=NEIGHBOUR, seconds=seconds or self._seconds)
         used, began = self._used_s(pids), time.monotonic()
@@ -69,7 +69,7 @@ class _Bench:
         return sum(map(cpu_s, (self._postmaster, *pids)))
 
     def wait_for_recovery(self, port: int, *pids: int) -> bool:
-        """Wait until nothing is left of the load: the probe is answered, and server and database have no work."""
+        """Wait until the load is over: the probe gets a response, and the server and the database are idle."""
         until = time.monotonic() + _RECOVERY_S
         while time.monotonic() < until:
             used = self._used_s(pids)
@@ -80,7 +80,7 @@ class _Bench:
 
     @contextlib.contextmanager
     def sending(self, traffic: Traffic) -> Iterator[tuple[int, Counter[str]]]:
-        """Send the traffic in a process of its own while the block runs. Yields its pid, and what it was answered."""
+        """Send the traffic from a separate process while the block runs. Yields its pid and the response counts."""
         file = self._folder / f"traffic-{time.monotonic_ns()}.json"
         traffic.save(file)
         argv = [sys.executable, "-m", "tests.bench.traffic", str(file)]
@@ -89,12 +89,12 @@ class _Bench:
         try:
             yield process.pid, answered
         finally:
-            output, _ = process.communicate()  # closes its standard input, which ends it
+            output, _ = process.communicate()  # closes its standard input, which stops it
             file.unlink()
             answered.update(json.loads(output or "{}"))
 
     def most_s(self) -> float:
-        """Return the time after which any traffic ends by itself."""
+        """Return the seconds after which all traffic stops automatically."""
         return _BEGIN_S + self._seconds + 3 * neighbour.TIMEOUT_S
 
     def beside_load(self, port: int, pid: int, load: Load) -> tuple[_Beside, Counter[str]]:
@@ -118,7 +118,7 @@ class _Bench:
 
 
 def run(folder: Path, ports: Iterator[int], *, names: Sequence[str], seconds: float, rounds: int) -> list[Row]:
-    """Print what was measured in each round; return for each load the p95 of heartbeats, lists and the probe."""
+    """Print the results of each round. Return the p95 of heartbeats, lists and the probe for each load."""
     from tests.worlds import World
 
     world = World("neighbour")

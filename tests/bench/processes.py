@@ -1,7 +1,7 @@
-"""Heartbeats with one and two API processes, directly and through pgbouncer, in alternating rounds.
+"""The benchmark of heartbeats with one and two API processes, directly and through pgbouncer, in alternating rounds.
 
-On a machine that is shared with other work the rates say little. So the processor time of each heartbeat is measured
-too, in the API, in PostgreSQL and in pgbouncer.
+On a shared machine, the rates mean little. The processor time of a heartbeat in the API, in PostgreSQL and in pgbouncer
+is therefore measured as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int | None) -> float:
-    """Return the processor time of a process and all its descendants, also of those that have ended."""
+    """Return the processor time of a process and all of its descendants, including those that have exited."""
     if pid is None:
         return 0.0
     children: dict[int, list[int]] = defaultdict(list)
@@ -47,7 +47,7 @@ def cpu_s(pid: int | None) -> float:
 
 
 def run(folder: Path, find_port: Callable[[], int], *, seconds: float, rounds: int) -> None:
-    """Print the median rate of each way to serve, and where its processor time goes."""
+    """Print the median rate of each setup, and the processor time of its parts."""
     from tests.worlds import World
 
     agents = load.agents_file(folder, store_fleet(World("bench").dev, AGENTS, next_heartbeat_s=30))

@@ -1,4 +1,4 @@
-"""The benchmark of replays, beside the shortest loops that do the same work, and beside the engine of an old commit."""
+"""The benchmark of replays, compared with minimal loops that do the same work and with the engine of an old commit."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def compile(pattern, options): return re.compile(pattern)
 
 
 def run(rounds: int, large: int = LARGE) -> list[Row]:
-    """Print what each round measured; return the ratios of the medians, and what memory and traces cost."""
+    """Print the results of each round. Return the ratios of the medians, and the costs of memory and traces."""
     with tempfile.TemporaryDirectory(prefix="byteor-bench-replay-") as name:
         folder = Path(name)
         rows = _speed(folder, "identity", ["identity"] * 4, {}, _flat(IDENTITY), rounds)
@@ -112,7 +112,7 @@ def _spec(ops: list[str]) -> PipelineSpec:
 def _speed(
     folder: Path, name: str, ops: list[str], config: dict[str, Any], payloads: list[bytes], rounds: int
 ) -> list[Row]:
-    """Compare a replay with the shortest loop, and with the old engine if it can be had."""
+    """Compare a replay with the minimal loop, and with the old engine if it is available."""
     spec = _spec(ops)
     records = [Record(number, number, payload) for number, payload in enumerate(payloads)]
     (folder / "spec.kv").write_text(encode(spec))
@@ -140,7 +140,7 @@ def _speed(
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time of this process and the programs it started: other processes disturb it less."""
+    """Return the processor time of this process and the programs it started, which other processes disturb less."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(each.ru_utime + each.ru_stime for each in used)
 
@@ -163,7 +163,7 @@ def _identity(payload: bytes) -> bytes:
 
 
 def _loop(journal: Path, ops: list[str], config: dict[str, Any]) -> str:
-    """Read the journal, check its CRCs, call the functions of the stages and hash the frames, and nothing else."""
+    """Do only the essential work: read the journal, check its CRCs, call the stages' functions, hash the frames."""
     digest = hashlib.sha256()
     guards = (
         [guard for at, op in enumerate(ops) if (guard := build_guard(op, config.get(f"s{at}"))) is not None]
@@ -189,7 +189,7 @@ def _loop(journal: Path, ops: list[str], config: dict[str, Any]) -> str:
 
 
 def _old_engine(folder: Path) -> Path | None:
-    """Return a folder with the code of the old commit; None if this checkout does not have it."""
+    """Return a folder with the code of the old commit, or None if this checkout does not contain that commit."""
     code = folder / "old"
     if code.exists():
         return code
@@ -201,7 +201,7 @@ def _old_engine(folder: Path) -> Path | None:
         return None
     code.mkdir()
     subprocess.run(["tar", "-x", "-C", str(code)], input=packed.stdout, check=True)
-    # It compiled patterns with google-re2, which is no longer installed. The schema of the benchmark has no pattern.
+    # The old engine imports google-re2, which is not installed. This stand-in suffices for a schema without patterns.
     (code / "re2.py").write_text(_RE2)
     return code
 

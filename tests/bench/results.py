@@ -1,4 +1,4 @@
-"""The results of benchmarks: rows beside their yardsticks, as a table, as JSON and as one picture."""
+"""The results of benchmarks, compared with their yardsticks: as a table, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One work beside its yardstick. ``value`` must be at least, or at most, ``goal``."""
+    """One result. ``value`` must be at least ``goal``, or with ``is_most`` at most ``goal``."""
 
     work: str
     value: float
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """How far the goal is reached: 1 exactly, above 1 more than that."""
+        """The share of the goal that is reached: 1 if it is reached exactly, above 1 if it is exceeded."""
         if self.value <= 0 or self.goal <= 0:
             return 2.0 if self.is_reached else 0.01
         return self.goal / self.value if self.is_most else self.value / self.goal
@@ -74,7 +74,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def save(path: Path, rows: Sequence[Row], context: Mapping[str, Any]) -> None:
-    """Write the rows and what they were measured with as JSON."""
+    """Write the rows, and the machine and versions that they were measured with, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {**context, "rows": [asdict(row) | {"is_reached": row.is_reached} for row in rows]}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -91,7 +91,7 @@ _FROM, _TO = 0.05, 20.0
 
 
 def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
-    """Draw a bar for each row: how far it reaches its goal, on a logarithmic scale. The goals are one vertical line."""
+    """Draw a bar for each row with its share of the goal, on a logarithmic scale. A vertical line marks the goals."""
     height = _TOP + _LINE * len(rows) + 40
     total = _LEFT + _WIDTH + _RIGHT
 

@@ -18,9 +18,9 @@ BATCH = 5000
 
 @contextlib.contextmanager
 def server(port: int, processes: int = 2, *, open_files: int | None = None) -> Iterator[int]:
-    """Run the application as ``manage.py serve`` does, beside the views that it is compared with. Yields its pid.
+    """Run the application as ``manage.py serve`` does, with additional views for comparison. Yields its pid.
 
-    It logs as in production, to a file in the data folder. ``open_files`` is the limit of each process.
+    It logs as in production, to a file in the data folder. ``open_files`` is the file limit of each process.
     """
     argv = [
         sys.executable, "-m", "gunicorn", "tests.bench.wsgi", "--bind", f"127.0.0.1:{port}",
@@ -49,7 +49,7 @@ def _listens(port: int) -> bool:
 
 
 def store_fleet(environment: Any, count: int, **fields: Any) -> list[tuple[str, str]]:
-    """Store agents with keys without the API, which would take minutes; return their ids and keys."""
+    """Store agents with keys directly, since the API would take minutes. Return their ids and keys."""
     from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, Heartbeat
     from apps.tenancy.credentials import Family, generate
 
@@ -74,7 +74,7 @@ def store_fleet(environment: Any, count: int, **fields: Any) -> list[tuple[str, 
 
 
 def analyze() -> None:
-    """Update the planner's statistics, as autovacuum would after a while."""
+    """Update the planner's statistics, as autovacuum would do later."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -82,7 +82,7 @@ def analyze() -> None:
 
 
 def keys_file(folder: Path, fleet: list[tuple[str, str]], interval_s: float) -> Path:
-    """Write the file with which ``simulate_fleet --keys`` uses a fleet that exists."""
+    """Write the file for ``simulate_fleet --keys``, which makes it use an existing fleet."""
     from byteor_cloud.simulator.fleet import Fleet
 
     path = folder / f"keys-{len(fleet)}-{interval_s:g}"

@@ -9,7 +9,7 @@ COUNT, REQUESTS = 1000, 200
 
 
 def run() -> None:
-    """Print the median latencies without slow clients, with each kind of them, and with all kinds at once."""
+    """Print the median latencies without slow clients, with each kind of them, and with all kinds together."""
     installation = Installation(is_prepared=False)
     try:
         installation.serve(RATE_LIMIT="off", API_THREADS="8")

@@ -1,7 +1,7 @@
-"""The callers of ``make bench ARGS=neighbours``: ``python -m tests.bench.traffic FILE`` sends what the JSON file says.
+"""The callers of ``make bench ARGS=neighbours``. ``python -m tests.bench.traffic FILE`` sends the traffic in the file.
 
-One loop over plain sockets sends bytes that were made before, so that the program takes little of the cores. It ends
-after the given time, or as soon as its standard input is closed, and then prints what it was answered.
+A loop over plain sockets sends requests that were built in advance, so that the program uses little processor time. It
+stops after the given time or when its standard input is closed, and prints the number of responses by status.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-# A request with this text is sent with another number each time.
+# This text in a request is replaced with a different number each time.
 NUMBER = b"@@@@@@@@@@"
 _AT_ONCE = 64 * 1024
 _REOPEN_AFTER_S = 0.05
-_REOPEN_IDLE_AFTER_S = 5.0  # the load is connections that stay, and not their opening
+_REOPEN_IDLE_AFTER_S = 5.0  # long, because the load consists of open connections and not of opening them
 _OPENED_AT_ONCE = 50
 # Connections that open at the same moment would all be accepted by one of the server's processes.
 _OPENED_WITHIN_S, _LONGEST_PAUSE_S = 0.9, 0.15
@@ -32,16 +32,16 @@ _TICK_S = 0.02
 class Style(StrEnum):
     """How a caller uses its connections."""
 
-    IN_TURN = "in_turn"  # the next request after the response to the last one
-    PIPELINED = "pipelined"  # as many bytes of requests as the server takes; responses are thrown away
-    IDLE = "idle"  # connections on which nothing is sent
-    ROTATING = "rotating"  # an agent that rotates its key before every 25th heartbeat, in turn
-    SPINNING = "spinning"  # no request at all, but ``cores`` of processor time
+    IN_TURN = "in_turn"  # send each request after the response to the previous one
+    PIPELINED = "pipelined"  # send as many requests as the server accepts, and discard the responses
+    IDLE = "idle"  # open connections and send nothing
+    ROTATING = "rotating"  # send heartbeats in turn, and rotate the agent's key before every 25th one
+    SPINNING = "spinning"  # send no requests, but use ``cores`` of processor time
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one program sends. ``requests`` are sent in turn, each connection beginning at another one."""
+    """The traffic of one program. Each connection sends the ``requests`` in turn, starting at a different one."""
 
     style: Style
     port: int
@@ -50,18 +50,18 @@ class Traffic:
     connections: int = 1
     requests: Sequence[bytes] = ()
     bytes_per_s: float = 0.0
-    """The pace of each pipelined connection; 0 stands for full speed."""
+    """The pace of each pipelined connection. 0 means full speed."""
     cores: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Write the file that only its owner may read: it holds credentials."""
+        """Write the file. Only its owner may read it, because it contains credentials."""
         path.touch(mode=0o600)
         found = {**asdict(self), "requests": [base64.b64encode(each).decode() for each in self.requests]}
         path.write_text(json.dumps(found))
 
     @classmethod
     def load(cls, path: Path) -> Traffic:
-        """Read what ``save`` wrote."""
+        """Read the file that ``save`` wrote."""
         found = json.loads(path.read_text())
         found["requests"] = [base64.b64decode(each) for each in found["requests"]]
         return cls(**{**found, "style": Style(found["style"])})
@@ -78,7 +78,7 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
 
 
 def response_end(data: bytes | bytearray) -> int | None:
-    """Return the length of the response with which the bytes begin, or None while it is incomplete."""
+    """Return the length of the response at the start of the bytes, or None if it is incomplete."""
     head_end = data.find(b"\r\n\r\n")
     if head_end < 0:
         return None
@@ -135,7 +135,7 @@ class _Sender:
             connection.reopen_at = time.monotonic() + number * pause_s
 
     def run(self) -> dict[str, int]:
-        """Send until the time is over or standard input ends. Return how often each status was answered."""
+        """Send until the time is over or standard input is closed. Return the number of responses by status."""
         self._selector.register(sys.stdin, selectors.EVENT_READ)
         until = time.monotonic() + self._traffic.seconds
         while (now := time.monotonic()) < until:
@@ -144,7 +144,7 @@ class _Sender:
             for key, mask in events:
                 connection: _Connection | None = key.data
                 if connection is None:
-                    return dict(self._statuses)  # the parent has closed standard input, or has ended
+                    return dict(self._statuses)  # the parent has closed standard input or exited
                 try:
                     self._serve(connection, mask)
                 except OSError:
@@ -189,7 +189,7 @@ class _Sender:
             self._send(connection)
 
     def _send(self, connection: _Connection) -> None:
-        """Send what is left of the last request, or the next one; wait for the response when all of it is sent."""
+        """Send the rest of the last request, or the next request. After a whole request, wait for the response."""
         assert connection.socket is not None
         if not connection.unsent:
             connection.unsent = memoryview(self._next(connection))
@@ -257,7 +257,7 @@ def _with_token(sent: bytes, token: bytes) -> bytes:
 
 
 def _spin(traffic: Traffic) -> dict[str, int]:
-    """Take ``cores`` of processor time, in bursts of some milliseconds."""
+    """Use ``cores`` of processor time, in bursts of a few milliseconds."""
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin, selectors.EVENT_READ)
     began = time.monotonic()
@@ -272,7 +272,7 @@ def _spin(traffic: Traffic) -> dict[str, int]:
 
 
 def main() -> None:
-    """Send what the file says, and print what was answered."""
+    """Send the traffic in the file, and print the number of responses by status."""
     traffic = Traffic.load(Path(sys.argv[1]))
     found = _spin(traffic) if traffic.style is Style.SPINNING else _Sender(traffic).run()
     print(json.dumps(found))

@@ -1,4 +1,4 @@
-"""The benchmark of uploads, beside a plain loop that writes, hashes and syncs the same bytes on the same disk."""
+"""The benchmark of uploads, compared with a loop that writes, hashes and syncs the same bytes on the same disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1 << 20
 SIZES = {"1 MiB": (MIB, 0.5), "32 MiB": (32 * MIB, 0.6)}
 YARDSTICK = "write, SHA-256, fsync"
 CONNECTIONS, PIECE = 4, 64 * 1024
-# Each upload has other bytes, since the same content again would not be stored again.
+# Each upload has different bytes, since repeated content would not be stored again.
 _SCRIPT = """
 local filler, number = string.rep("0123456789abcdef", SIZE / 16 - 4), os.time() * 1000000
 local head = '--xx\\r\\nContent-Disposition: form-data; name="kind"\\r\\n\\r\\ntelemetry\\r\\n'
@@ -34,7 +34,7 @@ end
 
 
 def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
-    """Print the uploads per second of each round; return the ratios of the medians."""
+    """Print the uploads per second of each round. Return the ratios of the medians."""
     from tests.worlds import World
 
     agents = load.agents_file(folder, store_fleet(World("bench").dev, CONNECTIONS))
@@ -64,7 +64,7 @@ def _upload_rate(folder: Path, port: int, script: str, seconds: float, agents: P
 
 
 def _plain_loop(folder: Path, size: int, seconds: float) -> float:
-    """Return the files per second that one loop writes, hashes and syncs."""
+    """Return the files per second that a loop writes, hashes and syncs."""
     data = os.urandom(size)
     path = folder / "plain-loop"
     began, count = time.perf_counter(), 0

@@ -52,7 +52,7 @@ class StockHeartbeat(APIView):
 
 
 def bare(request: HttpRequest) -> HttpResponse:
-    """Answer ``ok``, as fast as Django can, and as a caller whose credential was verified."""
+    """Respond ``ok`` as fast as Django can, for a caller whose credential counts as verified."""
     note_caller(request.META, "bench")
     return HttpResponse("ok", content_type="text/plain")
 

@@ -1,7 +1,7 @@
-"""The application, and beside it what it is compared with, on one server.
+"""The application and its yardsticks on one server.
 
-``/bare`` is a Django view that answers ``ok``, without any middleware; ``/stock`` is a heartbeat in plain DRF with the
-middlewares of a new Django project.
+``/bare`` is a Django view that responds ``ok``, without any middleware. ``/stock`` is a heartbeat in plain DRF with the
+middleware of a new Django project.
 """
 
 from __future__ import annotations

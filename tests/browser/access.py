@@ -1,4 +1,4 @@
-"""The tenants and people with whom the access law of the console is tested, and who may do what by its table."""
+"""The organizations and people of the console's access tests, and the expected permissions of each person."""
 
 from __future__ import annotations
 
@@ -30,32 +30,34 @@ from tests.permissions import MATRIX
 from tests.worlds import World, plan, run_jobs
 
 P = Permission
-# Pages of the site itself: each shows everybody what the tables permit.
+# Pages of the admin site itself. Everybody may open them; each shows only data from tables that the person may see.
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
     "app_list", "records", "start",
 }  # fmt: skip
 
-CARD = "4929123456781234"  # in captured records only, which viewers must not read
+CARD = "4929123456781234"  # occurs only in captured records, which viewers must not read
 _RECORDS = [b'{"id": %d, "card": "%s"}' % (number, CARD.encode()) for number in (1, 2, 3)]
 
 
-type Place = tuple[Any, Any] | None  # the ids of an organization and of a project, if there is one
+type Place = (
+    tuple[Any, Any] | None
+)  # an organization's id, and a project's id or None; None if no organization owns the row
 
 
 def subjects_of(job: Any) -> list[tuple[str, Any]]:
-    """Return the table and the id of each row that a job is about."""
+    """Return the table and the id of each row that the job's arguments name."""
     tables = {label.partition(".")[2]: label for label in MODELS}
     return [(tables[name.removesuffix("_id")], pk) for name, pk in job.args.items() if name.endswith("_id")]
 
 
 def place_of(row: Any) -> Place:
-    """Return where a row belongs; None if it belongs to no organization. Raises AssertionError if that is unknown."""
+    """Return the organization and project that own the row, or None. Raises AssertionError if they are unknown."""
     if row is None:
         return None
     if "_place" not in row.__dict__:
         row._place = _place_of(row)
-    return row._place  # type: ignore[no-any-return]  # the line above put it there
+    return row._place  # type: ignore[no-any-return]  # set two lines above
 
 
 def _place_of(row: Any) -> Place:
@@ -77,7 +79,7 @@ def _place_of(row: Any) -> Place:
 
 
 def project_member(world: World, project: Any, role: Role) -> User:
-    """Create a person whose only role is in one project."""
+    """Create a person whose only role is in this project."""
     return members.add(
         organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
         role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
@@ -86,14 +88,14 @@ def project_member(world: World, project: Any, role: Role) -> User:
 
 @contextmanager
 def unrendered() -> Iterator[None]:
-    """Let the console answer without rendering templates, where no test looks at the page."""
+    """Let the console respond without rendering templates, for tests that do not check the page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Template, "render", lambda *_: "")
         yield
 
 
 def unrendered_list(asking: Client, url: str, query: Mapping[str, str] | None = None) -> Any:
-    """Return the list that the page would show."""
+    """Return the change list of the page without rendering the page."""
     with unrendered():
         response: Any = asking.get(url, query)
     return response.context_data["cl"]
@@ -101,7 +103,7 @@ def unrendered_list(asking: Client, url: str, query: Mapping[str, str] | None = 
 
 @dataclass
 class Somebody:
-    """A person, their roles in each organization and project, and a client that is signed in as them."""
+    """A person with their roles in each organization and project, and a signed-in client."""
 
     name: str
     user: User
@@ -118,8 +120,8 @@ class Somebody:
         self._seen: dict[Any, bool] = {}
         self._opens: dict[str, bool] = {}
 
-    def holds(self, permission: Permission, place: Place) -> bool:
-        """Tell whether the person has the permission there, by the rules of the contract."""
+    def has_permission(self, permission: Permission, place: Place) -> bool:
+        """Return whether the person has the permission in this place, according to the contract."""
         if self.user.is_superuser:
             return True
         if place is None:
@@ -131,20 +133,20 @@ class Somebody:
         joined = permission is P.VIEW_ORG and organization in self.organizations
         return joined or (role is not None and permission in MATRIX[role])
 
-    def holds_anywhere(self, permission: Permission) -> bool:
-        """Tell whether the person has the permission in some organization or project."""
+    def has_permission_anywhere(self, permission: Permission) -> bool:
+        """Return whether the person has the permission in any organization or project."""
         roles = [*self.in_organizations.values(), *self.in_projects.values()]
         return self.user.is_superuser or any(permission in MATRIX[role] for role in roles)
 
     def sees_table(self, label: str) -> bool:
-        """Tell whether the person may open the table."""
+        """Return whether the person may open the table."""
         needs = SEES[label]
         if self.user.is_superuser or (isinstance(needs, str) and not isinstance(needs, Permission)):
             return True
-        return needs is not None and self.holds_anywhere(Permission(needs))
+        return needs is not None and self.has_permission_anywhere(Permission(needs))
 
     def sees(self, row: Any) -> bool:
-        """Tell whether the person may see the row."""
+        """Return whether the person may see the row."""
         key = (row._meta.label_lower, row.pk)
         if key not in self._seen:
             self._seen[key] = self.user.is_superuser or self._sees(row)
@@ -153,11 +155,11 @@ class Somebody:
     def _sees(self, row: Any) -> bool:
         match SEES[row._meta.label_lower]:
             case Permission() as needs:
-                return self.holds(needs, place_of(row))
+                return self.has_permission(needs, place_of(row))
             case "members":
                 if row.project_id is None:
                     return row.organization_id in self.in_organizations
-                return self.holds(P.VIEW_PROJECT, place_of(row.project))
+                return self.has_permission(P.VIEW_PROJECT, place_of(row.project))
             case "people":
                 return any(self.sees(each) for each in Membership.objects.filter(user=row))
             case "own":
@@ -165,9 +167,9 @@ class Somebody:
         return False
 
     def is_near(self, row: Any) -> bool:
-        """Tell whether the row belongs to an organization, a project or a person that the person may see.
+        """Return whether the row belongs to an organization, project or person that this person may see.
 
-        A row may name who made it: another member of the same organization.
+        Pages may name such rows. For example, a row may name its creator, who is another member of the organization.
         """
         match SEES[row._meta.label_lower]:
             case "own":
@@ -175,15 +177,15 @@ class Somebody:
             case "people":
                 return any(self.is_near(each) for each in Membership.objects.filter(user=row))
         place = place_of(row)
-        return place is not None and self.holds(P.VIEW_ORG if place[1] is None else P.VIEW_PROJECT, place)
+        return place is not None and self.has_permission(P.VIEW_ORG if place[1] is None else P.VIEW_PROJECT, place)
 
     def may_act_somewhere(self, label: str, name: str) -> bool:
-        """Tell whether the person may perform the act on some rows."""
+        """Return whether the person may perform the act on any row."""
         needs = ACTS[label, name].needs
-        return needs is None or self.holds_anywhere(needs)
+        return needs is None or self.has_permission_anywhere(needs)
 
     def may_act(self, row: Any, name: str) -> bool:
-        """Tell whether the person may perform the act on the row."""
+        """Return whether the person may perform the act on this row."""
         rule = ACTS[row._meta.label_lower, name]
         place = place_of(row)
         environment = getattr(row, "environment", None)
@@ -195,10 +197,11 @@ class Somebody:
         is_mine = not rule.only_self or row.pk == self.user.pk
         if rule.only_operators and not self.user.is_superuser:
             return False
-        return self.sees(row) and is_mine and all(self.holds(each, place) for each in needed if each is not None)
+        permissions = [each for each in needed if each is not None]
+        return self.sees(row) and is_mine and all(self.has_permission(each, place) for each in permissions)
 
     def may_open(self, url: str) -> bool:
-        """Tell whether the person may open an address of the console, or send its form."""
+        """Return whether the person may open a URL of the console or send its form."""
         path = urlsplit(url).path
         if path not in self._opens:
             self._opens[path] = self._may_open(resolve(path))
@@ -212,9 +215,9 @@ class Somebody:
             page = PAGES[name]
             assert page.needs is not None
             if not page.table:
-                return self.holds_anywhere(page.needs)
+                return self.has_permission_anywhere(page.needs)
             row = find(page.table, next(iter(given.values())))
-            return row is not None and self.sees(row) and self.holds(page.needs, place_of(row))
+            return row is not None and self.sees(row) and self.has_permission(page.needs, place_of(row))
         return self._may_open_standard(match)
 
     def _may_open_standard(self, match: ResolverMatch) -> bool:
@@ -236,7 +239,7 @@ _found: dict[tuple[str, str], Any] = {}
 
 
 def find(label: str, pk: Any) -> Any:
-    """Return the row of the table, or None. It is read once."""
+    """Return the row of the table with this primary key, or None. Rows are cached."""
     key = (label, str(pk))
     if key not in _found:
         _found[key] = MODELS[label]._default_manager.filter(pk=pk).first()
@@ -246,8 +249,8 @@ def find(label: str, pk: Any) -> Any:
 class Tenants:
     """Two organizations with a row in every table, and people with each role.
 
-    ``acme`` has two projects. Its project admin is only a viewer in the second, and ``guest`` has a role only in the
-    first. For each act there is a row on which it is possible now.
+    ``acme`` has two projects. Its project admin is only a viewer in the second project, and ``guest`` has a role only
+    in the first. For each act there is at least one row whose state permits it.
     """
 
     def __init__(self) -> None:
@@ -303,7 +306,7 @@ class Tenants:
     def _make_every_act_possible(self, made: Any) -> None:
         acme = self.acme
         actor = acme.admin.actor
-        # An incident whose replay differs, another version, and a replay that waits.
+        # Create an incident with diverged replays, another version, and a queued replay.
         first, _ = (acme.version(content=plan(stages=[{"id": name, "op": "identity"}])) for name in ("a", "b"))
         expected = frames((1, _RECORDS[0]), (2, b"%s?" % _RECORDS[1]))
         self.artifact: Artifact = ingested(
@@ -316,17 +319,17 @@ class Tenants:
         for each in ACTS.values():
             if each.on is not None:
                 made.get(each.on)
-        facts.catch_up(Environment.objects.all())  # else the first list of agents does it
+        facts.catch_up(Environment.objects.all())  # otherwise the first request for a list of agents does this
 
     @property
     def everybody(self) -> list[Somebody]:
         return [*self.home, *self.abroad, self.root]
 
-    @cache  # noqa: B019  there is one object in each process
+    @cache  # noqa: B019  each process has only one instance
     def rows_for(self, label: str, name: str) -> list[Any]:
-        """Return rows of acme's trading project on which the act is possible now.
+        """Return rows of acme's trading project whose state permits the act.
 
-        It is one, or two if the rule is another one on some rows: in prod, or of an organization itself.
+        Returns one row for each variant of the rule: rows in prod, and rows of an organization itself, may differ.
         """
         admin, rule = site.get_model_admin(MODELS[label]), ACTS[label, name]
         applies = next(each for each in admin.acts if each.name == name).applies
@@ -343,40 +346,40 @@ class Tenants:
         return list(found.values())
 
     def acted_on(self, label: str) -> list[Any]:
-        """Return the rows of the table on which acts are possible."""
+        """Return the rows of the table on which at least one act is possible."""
         found = {row.pk: row for at, name in ACTS if at == label for row in self.rows_for(label, name)}
         return list(found.values())
 
     def near(self, label: str) -> Any:
-        """Return a row of acme's trading project or of acme itself, if possible one with an act; else any row."""
+        """Return a row of acme's trading project or of acme itself, preferably one with a possible act, or any row."""
         return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
 
     def far(self, label: str) -> Any:
-        """Return a row of the table in acme's research project, if there are any."""
+        """Return a row of the table in acme's research project, or None."""
         place = (self.research.organization_id, self.research.pk)
         return next((row for row in self.rows[label] if place_of(row) == place), None)
 
     @staticmethod
-    def ask(
+    def send(
         person: Somebody, url: str, method: str = "GET", data: Mapping[str, str] | None = None, *, whole: bool = False
     ) -> Any:
-        """Send a request as the person. Unless the ``whole`` page is needed, its template is not rendered."""
+        """Send a request as the person. The template is rendered only if the ``whole`` page is needed."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # it copies each context
+            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # which copies every context
             form = urlencode(data or {})
             with nullcontext() if whole else unrendered():
                 return person.client.generic(method, url, form, "application/x-www-form-urlencoded")
 
     def page(self, person: Somebody, row: Any) -> Any:
-        """Return the page of the row as the person sees it. It is asked for once."""
+        """Return the page of the row as the person sees it. Pages are cached."""
         key = (person.name, row._meta.label_lower, row.pk)
         if key not in self._pages:
-            self._pages[key] = self.ask(person, row_page(row), whole=True)
+            self._pages[key] = self.send(person, row_page(row), whole=True)
             assert self._pages[key].status_code == 200, key
         return self._pages[key]
 
     @cache  # noqa: B019
     def rows_in(self, label: str, project: Project) -> list[Any]:
-        """Return the rows of the table in the project, or in its organization itself."""
+        """Return the rows of the table that belong to the project or directly to its organization."""
         places = {(project.organization_id, project.pk), (project.organization_id, None)}
         return [row for row in self.rows[label] if place_of(row) in places]

@@ -1,12 +1,12 @@
-"""What axe-core finds on a page of the console: in light, in dark and in a window as narrow as a telephone."""
+"""Runs axe-core on pages of the console: in light and dark mode, and in a window as narrow as a phone."""
 
 from __future__ import annotations
 
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Defines ``examine``, which runs only the rules of axe whose findings are serious or critical. For each element, axe
-# parses its colors and those of all elements under it. A page has only a few colors, so the parsed ones are remembered.
+# Defines ``examine``, which runs only the axe rules whose violations are serious or critical. For each element, axe
+# parses its colors and the colors of all elements below it. A page has only a few colors, so parsed colors are cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
     && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id);
@@ -20,8 +20,8 @@ PREPARE = """;(() => {
     .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
     .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
 })()"""
-# Runs axe in light, checks the headings, icons and buttons, for which axe has no rule or only a moderate one, and then
-# runs in dark the one rule that depends on colors.
+# Runs axe in light mode, and checks headings, icons and buttons, for which axe has no rule or only a moderate one. Then
+# runs the only rule that depends on colors in dark mode.
 WIDE = """async ([leftOut, inDark]) => {
   const found = [
     ...await examine(leftOut),
@@ -37,8 +37,8 @@ WIDE = """async ([leftOut, inDark]) => {
   document.documentElement.classList.add("dark");
   return [...found, ...(await examine(leftOut, ["color-contrast"])).map(each => `in dark, ${each}`)];
 }"""
-# Runs the rules that depend on the width of the window. A page's scripts learn of a new width while the browser draws
-# the next frame, so wait for the frame after it.
+# Runs the rules that depend on the width of the window. A page's scripts are notified of a new width while the browser
+# draws the next frame, so wait for the frame after that.
 NARROW = """async leftOut => {
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
   return [
@@ -48,25 +48,25 @@ NARROW = """async leftOut => {
         .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`],
   ].map(each => `narrow, ${each}`);
 }"""
-MENU = "#nav-sidebar"  # the same on every page: it is examined once
+MENU = "#nav-sidebar"  # the same on every page, so it is examined only once
 
 
 def prepare(page: Page) -> Page:
-    """Load axe into each document that the page opens from now on. The browser compiles it only once."""
+    """Load axe into each document that the page opens after this call. The browser compiles axe only once."""
     page.add_init_script(AXE_SCRIPT + PREPARE)
     return page
 
 
 def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
-    """Open a page, and return what is wrong with it in light, in dark and in a narrow window."""
+    """Open a page and return its accessibility problems in light mode, in dark mode and in a narrow window."""
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(path)
     return examine_open(page, path, left_out=left_out)
 
 
 def examine_open(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
-    """Return what is wrong with the page that is open, as ``examine`` does."""
-    wrong = page.evaluate(WIDE, [left_out, "/act/" not in path])  # forms have the colors of the other pages
+    """Return the accessibility problems of the page that is already open, like ``examine``."""
+    wrong = page.evaluate(WIDE, [left_out, "/act/" not in path])  # forms have the same colors as other pages
     page.set_viewport_size({"width": 390, "height": 844})
     wrong += page.evaluate(NARROW, left_out)
     return [f"{path} {each}" for each in wrong]

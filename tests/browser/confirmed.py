@@ -1,4 +1,4 @@
-"""The console's messages after a confirmed act."""
+"""Helpers for confirming an act and reading the console's messages."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ YES = {"_confirm": "yes"}
 
 
 def shown_messages(response: Any) -> list[tuple[str, str]]:
-    """Return the messages that the page shows."""
+    """Return the level and text of each message on the page."""
     return [(message.level_tag, message.message) for message in response.context["messages"]]

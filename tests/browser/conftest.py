@@ -1,4 +1,4 @@
-"""Fixtures for Debian's Chromium against a live server. Any error in the browser's console fails the test."""
+"""Fixtures that run Chromium against a live server. Any error in the browser's console fails the test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from playwright.sync_api import (
 from tests.patience import PATIENCE_S
 
 TIMEOUT_MS = PATIENCE_S * 1000
-# The shell is Chromium without windows. The same pages take half of the processor time in it.
+# chromium-headless-shell is Chromium without windows. It needs half the processor time for the same pages.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
@@ -44,7 +44,7 @@ def chromium() -> Iterator[Browser]:
 
 def _listen(page: Page, errors: list[str]) -> None:
     def console(message: ConsoleMessage) -> None:
-        if message.type == "error":  # includes requests that the policy blocked
+        if message.type == "error":  # includes requests blocked by the content security policy
             errors.append(message.text)
 
     def answered(response: Response) -> None:
@@ -52,7 +52,7 @@ def _listen(page: Page, errors: list[str]) -> None:
             errors.append(f"{response.url}: {response.status}")
 
     def failed(request: Request) -> None:
-        # Leaving a page aborts its unfinished requests. What the policy blocks fails with another error.
+        # Leaving a page aborts its unfinished requests. Requests blocked by the policy fail with another error.
         if request.failure != "net::ERR_ABORTED":
             errors.append(f"{request.url}: {request.failure}")
 
@@ -64,7 +64,7 @@ def _listen(page: Page, errors: list[str]) -> None:
 
 @pytest.fixture
 def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens pages, and fail at the end if a page had an error or a blocked request."""
+    """Return a function that opens pages. Fail at the end of the test if a page had an error or a blocked request."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
@@ -84,7 +84,7 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
 
 @pytest.fixture
 def shot() -> Callable[..., None]:
-    """Return a function that takes screenshots in both themes and every width, into the folder BYTEOR_TEST_SHOTS."""
+    """Return a function that saves screenshots in both themes and all given widths to the folder BYTEOR_TEST_SHOTS."""
     asked = os.environ.get("BYTEOR_TEST_SHOTS")
 
     def take(page: Page, name: str, *, widths: tuple[int, ...] = (1440,), full_page: bool = False) -> None:
@@ -104,12 +104,12 @@ def shot() -> Callable[..., None]:
 
 @pytest.fixture
 def page(open_page: Callable[..., Page]) -> Page:
-    """Open a page without a signed-in person."""
+    """Open a browser page in which nobody is signed in."""
     return open_page()
 
 
 def sign_in(page: Page, user: Any) -> Page:
-    """Sign a person in by a new one-time link."""
+    """Sign a person in with a new one-time link."""
     from apps.tenancy.actors import system_actor
     from apps.tenancy.services import accounts
 

@@ -1,4 +1,4 @@
-"""Every page of the console that a person can reach: lists, searches, filters, pages of rows, forms of acts."""
+"""Every page of the console that a person can reach: lists, searches, filters, row pages and forms of acts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from apps.tenancy.models import Environment, User
 from tests.browser.filled import MODELS, row_page, signed_in, table
 from tests.described import TABLES
 
-# A word that is in no row, and one that is in many.
+# A word that matches no row, and a word that matches many rows.
 SEARCHES = ("nowhere", "bench")
-_CHOICES = 12  # of each filter
+_CHOICES = 12  # visited choices per filter
 
 
 def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the name and the URL of each page: of each table the list, and the page and the forms of one row.
+    """Yield the name and URL of each page: the list of each table, and the page and forms of one row.
 
-    ``lists``: also each search, each filter, each order and the further pages of the lists.
+    With ``lists``, also yield searches, filters, orderings and further pages of the lists.
     """
     client = signed_in(user)
     yield "overview", reverse("admin:index")
@@ -62,14 +62,14 @@ def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[
 
 
 def _largest(model: Any, rows: Any) -> Any:
-    """Return the row whose page has most on it: the first, but of the environments the one with agents."""
+    """Return the row whose page has the most content: the first row, or the first environment with agents."""
     if model is Environment:
         rows = rows.filter(pk__in=Agent.objects.values("environment"))
     return rows.order_by(*site._registry[model].ordering).first()
 
 
 def more(row: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name and the URL of the further pages of the row's table, beside its acts."""
+    """Yield the name and URL of each additional page of the row's table, without the pages of acts."""
     label = row._meta.label_lower
     for name, page in TABLES[label].pages.items():
         if "GET" in page.methods and not page.is_file:

@@ -1,4 +1,4 @@
-"""A tenant with a row in every table of the console, and people signed in to it."""
+"""An organization with a row in every table of the console, signed-in clients, and URLs of pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment, User
-from byteor_cloud import urls  # noqa: F401  it registers the console's tables
+from byteor_cloud import urls  # noqa: F401  registers the console's tables
 from byteor_cloud.ids import uuid7
 from tests.described import TABLES
 from tests.recorded import recorded
@@ -55,7 +55,7 @@ def act(row: Any, name: str) -> str:
 
 
 class Filled(Place):
-    """A tenant's environment with a row in every table of the console, such as an active deployment and an incident."""
+    """An environment with a row in every table of the console, such as an active deployment and an incident."""
 
     def __init__(self, world: World, suffix: str) -> None:
         super().__init__(world, world.environment("prod", f"{world.name}-{suffix}"), suffix)
@@ -89,7 +89,7 @@ class Filled(Place):
 
 
 def titled_counts(environment: Environment) -> dict[str, int]:
-    """Return the number of rows in each table that the environment's page names, by its title."""
+    """Return the number of the environment's rows in each table that its page lists, by the table's title."""
     return {
         each.title: MODELS[each.label]._default_manager.filter(environment=environment).count()
         for each in TABLES.values()
@@ -98,22 +98,22 @@ def titled_counts(environment: Environment) -> dict[str, int]:
 
 
 def fill(world: World, suffix: str = "1") -> Filled:
-    """Add a row to every table of the tenant.
+    """Add a row to every table of the organization.
 
-    Later calls, after the same events in the audit ledger, insert the same rows again.
+    The rows are recorded, so later calls with the same audit events insert the recorded rows again.
     """
     return recorded(("filled", world.name, suffix), lambda: Filled(world, suffix))
 
 
 def second(made: Filled) -> Deployment:
-    """Create an active later deployment of the same pipeline with another configuration."""
+    """Create an active, later deployment of the same pipeline with another config bundle."""
     world = made.world
     version = world.version(made.environment, plan(stages=[{"id": "only", "op": "identity"}]))
     return deployments.activate(made, world.bundle(made.environment, "second", version=version))
 
 
 def add_siblings(world: World, made: Filled) -> None:
-    """Add two more rows of what pages of rows list: versions of a pipeline, deployments, captures, replays, bisects."""
+    """Add two more rows to each list on row pages: versions of a pipeline, deployments, captures, replays, bisects."""
     environment, by = made.deployment.environment, world.operator.actor.display
     for number in (1, 2):
         first = made.artifact.version

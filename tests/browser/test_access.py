@@ -1,6 +1,7 @@
-"""The access law of the console: what a person may not do is neither offered nor accepted.
+"""Access tests of the console: what a person may not do is neither offered nor accepted.
 
-It asks every table, page and act of the admin site, as people with each role of the same organization and of another.
+They request every table, page and act of the admin site as people with each role in the same organization and in
+another.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ pytestmark = pytest.mark.django_db
 ROW_PAGES = ("changelist", "add", "history", "delete", "change", "act", "choice", "live")
 LINK = re.compile(r'(?:href|action|src|data-[a-z-]+)="(/admin/[^"]*)"')
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-LEAST = {"viewer", "guest"}  # those whose pages could show too much
-WELCOME = {200, 302, 400, 409, 422}  # the server understands the person, though perhaps not what they sent
+LEAST = {"viewer", "guest"}  # the people with the fewest permissions, whose pages could show too much
+PERMITTED = {200, 302, 400, 409, 422}  # statuses of requests that the person may send, even if they are invalid
 CARD_TEXTS = (CARD, CARD.encode().hex(" "), b64encode(CARD.encode()).decode()[:16])
 
 
 @pytest.fixture(scope="module")
 def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
-    """Make the tenants once, in one transaction. Each test runs in a savepoint of it."""
+    """Create the tenants once, in one transaction. Each test runs in a savepoint of this transaction."""
     with django_db_blocker.unblock(), transaction.atomic():
         yield Tenants()
         transaction.set_rollback(True)
@@ -54,7 +55,7 @@ def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
 
 @cache
 def url_names() -> set[str]:
-    """Return the names of all addresses of the console."""
+    """Return the names of all URL patterns of the console."""
     found = set()
     todo: list[URLPattern | URLResolver] = list(site.get_urls())
     while todo:
@@ -66,7 +67,7 @@ def url_names() -> set[str]:
     return found
 
 
-def test_every_table_act_and_page_of_the_console_has_a_rule() -> None:
+def test_every_table_act_and_page_has_access_rule() -> None:
     acts = {(model._meta.label_lower, each.name) for model, admin in site._registry.items() for each in admin.acts}
     standard = {f"{label.replace('.', '_')}_{kind}" for label in MODELS for kind in ROW_PAGES}
 
@@ -76,32 +77,32 @@ def test_every_table_act_and_page_of_the_console_has_a_rule() -> None:
 
 
 def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any) -> None:
-    """Assert that a page links only to what the person may open, names no row of others, and shows no captured record.
+    """Assert that a page links only to pages that the person may open, and names no foreign rows or captured records.
 
-    Rows of the person's own projects and organizations may be named even if the person must not open them.
+    Rows of the person's own projects and organizations may be named even if the person may not open them.
     """
-    text, asked = response.text, (person.name, response.wsgi_request.get_full_path())
+    text, context = response.text, (person.name, response.wsgi_request.get_full_path())
     for link in {unescape(each) for each in LINK.findall(text)}:
-        assert person.may_open(link), (*asked, link)
+        assert person.may_open(link), (*context, link)
     for pk in set(ID.findall(text)):
         for row in tenants.by_id.get(pk, ()):
             at = text.index(pk)
-            assert person.sees(row) or person.is_near(row), (*asked, row, text[at - 200 : at + 60])
-    if not person.holds(OPERATE, place_of(tenants.artifact)):
-        assert [each for each in CARD_TEXTS if each in text] == [], asked
+            assert person.sees(row) or person.is_near(row), (*context, row, text[at - 200 : at + 60])
+    if not person.has_permission(OPERATE, place_of(tenants.artifact)):
+        assert [each for each in CARD_TEXTS if each in text] == [], context
 
 
 def assert_refused(response: Any, before: str | None = None) -> None:
-    """Assert that the answer is 403 or 404, and that no row was written."""
-    asked = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
-    assert response.status_code in {403, 404}, (*asked, response.status_code)
-    assert before is None or writes() == before, asked
+    """Assert that the response is 403 or 404, and that no row was written."""
+    context = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
+    assert response.status_code in {403, 404}, (*context, response.status_code)
+    assert before is None or writes() == before, context
 
 
-def test_lists_show_exactly_the_rows_that_a_person_may_see(tenants: Tenants) -> None:
+def test_lists_show_exactly_the_permitted_rows(tenants: Tenants) -> None:
     for person in [*tenants.home, tenants.abroad[-1]]:
         for label, model in MODELS.items():
-            response = tenants.ask(person, table(model), whole=person.name in LEAST)
+            response = tenants.send(person, table(model), whole=person.name in LEAST)
             if not person.sees_table(label):
                 assert_refused(response)
                 continue
@@ -116,7 +117,7 @@ def test_lists_show_exactly_the_rows_that_a_person_may_see(tenants: Tenants) -> 
             assert offered == {name for name in several if person.may_act_somewhere(label, name)}, (person.name, label)
 
 
-def test_searches_and_choices_find_no_row_of_others(tenants: Tenants) -> None:
+def test_searches_and_choices_exclude_rows_of_other_tenants(tenants: Tenants) -> None:
     stranger = tenants.abroad[-1]
     for label, model in MODELS.items():
         theirs = next(row for row in tenants.rows[label] if not stranger.sees(row))
@@ -125,7 +126,7 @@ def test_searches_and_choices_find_no_row_of_others(tenants: Tenants) -> None:
             assert theirs not in found.queryset, label
     for row in (tenants.acme.organization, tenants.trading, tenants.acme.prod):
         assert_refused(stranger.client.get(table(MODELS["fleet.agent"]), {"in": str(row.pk)}))
-    # One foreign key to each table: the choices are rows of the table that it refers to.
+    # One foreign key to each table, because the choices are the rows of the referenced table.
     keys = {
         field.related_model: {"app_label": model._meta.app_label, "model_name": model._meta.model_name,
                               "field_name": field.name, "term": ""}
@@ -135,7 +136,7 @@ def test_searches_and_choices_find_no_row_of_others(tenants: Tenants) -> None:
     for person in (*tenants.home, stranger):
         for model, query in keys.items():
             label = model._meta.label_lower
-            response = tenants.ask(person, f"{reverse('admin:autocomplete')}?{urlencode(query)}")
+            response = tenants.send(person, f"{reverse('admin:autocomplete')}?{urlencode(query)}")
             if not person.sees_table(label):
                 assert_refused(response)
                 continue
@@ -148,32 +149,33 @@ def test_searches_and_choices_find_no_row_of_others(tenants: Tenants) -> None:
         assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:index")))
 
 
-def doors(row: Any) -> list[str]:
-    """Return the pages of the row that show it: its page, its history, and its fragment if it has one."""
+def row_urls(row: Any) -> list[str]:
+    """Return the URLs that show the row: its page, its history, and its live fragment if it has one."""
     names = [f"{row._meta.app_label}_{row._meta.model_name}_{kind}" for kind in ("change", "history", "live")]
     return [reverse(f"admin:{name}", args=[quote(row.pk)]) for name in names if name in url_names()]
 
 
-def test_pages_of_rows_open_only_for_those_who_may_see_the_row(tenants: Tenants) -> None:
+def test_row_pages_open_only_with_permission(tenants: Tenants) -> None:
     viewer, guest, _, lowered, admin = tenants.home
     for number, label in enumerate(MODELS):
         near, far = tenants.near(label), tenants.far(label)
-        asked = [(person, near) for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1])]
-        for person, row in (*asked, (guest, far)):
+        pairs = [(person, near) for person in (*tenants.home, tenants.abroad[number % 3], tenants.abroad[-1])]
+        for person, row in (*pairs, (guest, far)):
             if row is not None and not person.sees(row):
-                for door in doors(row):
-                    assert_refused(tenants.ask(person, door))
+                for url in row_urls(row):
+                    assert_refused(tenants.send(person, url))
         if not guest.sees(near) and admin.sees(near):
-            assert tenants.ask(admin, row_page(near)).status_code == 200, near
-        # Those who may do least see the rows on which acts are possible, and where they may do less than elsewhere.
+            assert tenants.send(admin, row_page(near)).status_code == 200, near
+        # Check the pages of the people with the fewest permissions, on rows with possible acts and in the project
+        # where they have fewer permissions.
         shown = [(viewer, row) for row in tenants.acted_on(label)] + [(guest, near), (lowered, far)]
         for person, row in shown:
             if row is not None and person.sees(row):
                 assert_shows_nothing_else(person, tenants, tenants.page(person, row))
 
 
-def start_of(form: Any) -> dict[str, str]:
-    """Return what a browser would send of the form as it was shown."""
+def initial_values(form: Any) -> dict[str, str]:
+    """Return the values that a browser would send for the unchanged form."""
     values = {}
     for name, field in form.fields.items():
         values[name] = form.get_initial_for_field(field, name)
@@ -183,12 +185,12 @@ def start_of(form: Any) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value not in (None, False, "")}
 
 
-type Asked = tuple[Somebody, str, str, dict[str, str]]  # who asks for what, with what method and what form
+type AccessRequest = tuple[Somebody, str, str, dict[str, str]]  # the person, URL, method and form values
 
 
-def forbidden_acts(tenants: Tenants, label: str, name: str) -> Iterator[Asked]:
-    """Yield the requests of people who may not perform the act: to perform it, and to see its page."""
-    # Of the other organization, its admin, and one of the others in turn.
+def forbidden_acts(tenants: Tenants, label: str, name: str) -> Iterator[AccessRequest]:
+    """Yield requests by people who may not perform the act, both to perform it and to open its page."""
+    # From the other organization: its admin, and one of the other people, a different one for each act.
     abroad = (tenants.abroad[list(ACTS).index((label, name)) % 3], tenants.abroad[-1])
     for row in tenants.rows_for(label, name):
         url, values = act(row, name), {"_confirm": "yes", "_form": new_form_id(), **ACTS[label, name].values}
@@ -198,8 +200,8 @@ def forbidden_acts(tenants: Tenants, label: str, name: str) -> Iterator[Asked]:
                 yield person, url, "GET", {}
 
 
-def forbidden_pages(tenants: Tenants, name: str) -> Iterator[Asked]:
-    """Yield the requests of people who may not open the page."""
+def forbidden_pages(tenants: Tenants, name: str) -> Iterator[AccessRequest]:
+    """Yield requests by people who may not open the page."""
     for url in addresses_of(tenants, name):
         for person in (*tenants.home, *tenants.abroad):
             if not person.may_open(url):
@@ -207,33 +209,33 @@ def forbidden_pages(tenants: Tenants, name: str) -> Iterator[Asked]:
 
 
 def addresses_of(tenants: Tenants, name: str) -> Iterator[str]:
-    """Yield the address of the page for a row of each project, or its only address."""
+    """Yield the URL of the page for a row of each project, or its only URL."""
     rule = PAGES[name]
     rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else [None]
     for row in rows:
         yield reverse(f"admin:{name}", args=[] if row is None else [row.pk]) + rule.query
 
 
-def wrongly_accepted(tenants: Tenants, requests: Iterator[Asked]) -> Iterator[str]:
-    """Send each request and undo what it does. Yield those that are not refused, or that write something."""
+def wrongly_accepted(tenants: Tenants, requests: Iterator[AccessRequest]) -> Iterator[str]:
+    """Send each request and roll back its changes. Yield the requests that are not refused or that write something."""
     for person, url, method, values in requests:
         before = writes()
         with transaction.atomic():
-            response = tenants.ask(person, url, method, values)
+            response = tenants.send(person, url, method, values)
             if response.streaming:
-                response.getvalue()  # reading a file to its end closes it
+                response.getvalue()  # reading to the end closes the file
             is_refused = response.status_code in {403, 404} and writes() == before
             transaction.set_rollback(True)
         if not is_refused:
-            yield f"{method} {url} answers {response.status_code} to {person.name}"
+            yield f"{method} {url} returns {response.status_code} to {person.name}"
 
 
-def test_acts_are_refused_without_the_permission(tenants: Tenants) -> None:
+def test_acts_are_refused_without_permission(tenants: Tenants) -> None:
     for label, name in ACTS:
         assert list(wrongly_accepted(tenants, forbidden_acts(tenants, label, name))) == []
 
 
-def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
+def test_permitted_acts_are_offered_and_accepted(tenants: Tenants) -> None:
     for (label, name), rule in ACTS.items():
         rows = tenants.rows_for(label, name)
         assert rows, f"no row of {label} on which the act {name} is possible"
@@ -244,18 +246,19 @@ def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
                 if not person.may_act(row, name):
                     assert not person.sees(row) or url not in tenants.page(person, row).text, (person.name, url)
                     continue
-                # Of those who may, who may do least and who may do most are enough.
+                # Of the permitted people, check only the ones with the fewest and the most permissions.
                 if accepted and person.name != "org_admin":
                     continue
-                shown = tenants.ask(person, url)
+                shown = tenants.send(person, url)
                 assert shown.status_code == 200, (person.name, url)
                 if accepted:
                     continue
-                # The first of them is who may do least. The page offers the act, and the service accepts it.
+                # The first permitted person has the fewest permissions. Their page must offer the act, and the service
+                # must accept it.
                 assert not rule.on_page or url in tenants.page(person, row).text, (person.name, url)
                 values, before = {"_confirm": "yes", "_form": new_form_id(), **rule.values}, writes()
                 with transaction.atomic():
-                    sent = tenants.ask(person, url, "POST", {**start_of(shown.context_data["form"]), **values})
+                    sent = tenants.send(person, url, "POST", {**initial_values(shown.context_data["form"]), **values})
                     assert sent.status_code in {200, 302}, (person.name, url)
                     accepted = writes() != before
                     transaction.set_rollback(True)
@@ -264,8 +267,8 @@ def test_acts_are_offered_and_accepted_by_permission(tenants: Tenants) -> None:
 
 
 def weakened(label: str, rule: Rule, found: Act) -> Iterator[Act]:
-    """Yield copies of the act that more people may perform than the rule says."""
-    if rule.needs and rule.needs != SEES[label]:  # else nobody else sees the row
+    """Yield copies of the act that more people may perform than the rule permits."""
+    if rule.needs and rule.needs != SEES[label]:  # otherwise everybody who sees the row may perform the act
         yield from (replace(found, needs=instead) for instead in weaker(rule.needs))
     if rule.on_prod:
         yield replace(found, needs_on_prod=None)
@@ -275,7 +278,7 @@ def weakened(label: str, rule: Rule, found: Act) -> Iterator[Act]:
         yield replace(found, only_self=False)
 
 
-def test_every_weakened_act_is_noticed(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_tests_detect_every_weakened_act(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     unnoticed = []
     for (label, name), rule in ACTS.items():
         admin = site.get_model_admin(MODELS[label])
@@ -288,18 +291,18 @@ def test_every_weakened_act_is_noticed(tenants: Tenants, monkeypatch: pytest.Mon
     assert unnoticed == []
 
 
-def test_every_weakened_table_is_noticed(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_tests_detect_every_weakened_table(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     for label, needs in SEES.items():
         url = table(MODELS[label])
-        asked: list[Asked] = [(each, url, "GET", {}) for each in tenants.home if not each.sees_table(label)]
-        assert list(wrongly_accepted(tenants, iter(asked))) == []
+        requests: list[AccessRequest] = [(each, url, "GET", {}) for each in tenants.home if not each.sees_table(label)]
+        assert list(wrongly_accepted(tenants, iter(requests))) == []
         for instead in weaker(needs) if isinstance(needs, Permission) else ():
             monkeypatch.setattr(site.get_model_admin(MODELS[label]), "needs", instead)
-            assert next(wrongly_accepted(tenants, iter(asked)), None), (label, instead)
+            assert next(wrongly_accepted(tenants, iter(requests)), None), (label, instead)
             monkeypatch.undo()
 
 
-def test_every_page_for_everybody_is_noticed(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_tests_detect_every_unprotected_page(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ConsoleUser, "permissions", lambda *_: EVERYTHING)
     monkeypatch.setattr(ConsoleUser, "holds_anywhere", lambda *_: True)
 
@@ -308,23 +311,23 @@ def test_every_page_for_everybody_is_noticed(tenants: Tenants, monkeypatch: pyte
             assert next(wrongly_accepted(tenants, forbidden_pages(tenants, name)), None), name
 
 
-def test_acts_on_several_rows_spare_those_of_others(tenants: Tenants) -> None:
+def test_acts_on_several_rows_do_not_change_forbidden_rows(tenants: Tenants) -> None:
     viewer, guest, _, lowered, _ = tenants.home
     for model, admin in site._registry.items():
         label = model._meta.label_lower
         far = tenants.far(label)
         for name in [action.__name__ for action in admin.actions]:
             (near, *_), rule = tenants.rows_for(label, name), ACTS[label, name]
-            # Two who may not act on the first row, and two who may act elsewhere, but not on the second.
+            # Two people who may not act on the first row, and two who may act on other rows but not on the second.
             for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
                 if row is not None and not person.may_act(row, name):
                     before = writes()
                     data = {"action": name, "_selected_action": str(row.pk), "_confirm": "yes", **rule.values}
-                    tenants.ask(person, table(model), "POST", data)
+                    tenants.send(person, table(model), "POST", data)
                     assert writes() == before, (person.name, label, name)
 
 
-def test_buttons_above_tables_lead_only_where_a_person_may_act(tenants: Tenants) -> None:
+def test_table_buttons_lead_only_to_permitted_acts(tenants: Tenants) -> None:
     makers = [
         (model, each)
         for model, admin in site._registry.items() for each in admin.acts if each.creates is not None
@@ -341,35 +344,35 @@ def test_buttons_above_tables_lead_only_where_a_person_may_act(tenants: Tenants)
                 assert_shows_nothing_else(person, tenants, response)
 
 
-def test_further_pages_need_their_permission(tenants: Tenants) -> None:
+def test_additional_pages_require_their_permission(tenants: Tenants) -> None:
     for name, rule in PAGES.items():
         assert list(wrongly_accepted(tenants, forbidden_pages(tenants, name))) == []
         for url in addresses_of(tenants, name):
             for person in (*tenants.home, *tenants.abroad):
                 for method in rule.methods if person.may_open(url) else ():
                     with transaction.atomic():
-                        response = tenants.ask(person, url, method, whole=person.name in LEAST)
-                        assert response.status_code in WELCOME, (person.name, method, url)
+                        response = tenants.send(person, url, method, whole=person.name in LEAST)
+                        assert response.status_code in PERMITTED, (person.name, method, url)
                         if response.streaming:
-                            response.getvalue()  # reading a file to its end closes it
+                            response.getvalue()  # reading to the end closes the file
                         elif person.name in LEAST:
                             assert_shows_nothing_else(person, tenants, response)
                         transaction.set_rollback(True)
 
 
-def test_captured_records_are_shown_to_operators_only(tenants: Tenants) -> None:
+def test_captured_records_are_shown_only_to_operators(tenants: Tenants) -> None:
     artifact = tenants.artifact
     replay, other = artifact.replays.filter(finished_at__isnull=False).order_by("pk")[:2]
     content = reverse("admin:artifacts_artifact_content", args=[artifact.pk])
-    asked = [
+    urls = [
         *(f"{row_page(artifact)}{query}" for query in ("", "?sequence=2", "?as=hex")),
         *(f"{row_page(replay)}{query}" for query in ("", "?trace=2", f"?compare={other.pk}", "?below=1")),
         reverse("admin:artifacts_replay_live", args=[replay.pk]) + "?trace=2",
     ]
     viewer, operator = tenants.home[0], tenants.home[1]
-    shown = [any(text in operator.client.get(url).text for text in CARD_TEXTS) for url in asked]
+    shown = [any(text in operator.client.get(url).text for text in CARD_TEXTS) for url in urls]
     assert shown.count(True) >= 5, shown
-    for url in asked:
+    for url in urls:
         assert_shows_nothing_else(viewer, tenants, viewer.client.get(url))
     for path in ("", "?path=journal/quotes_in.bin"):
         downloaded = operator.client.get(content + path)
@@ -378,12 +381,12 @@ def test_captured_records_are_shown_to_operators_only(tenants: Tenants) -> None:
         assert_refused(viewer.client.get(content + path))
 
 
-def test_nobody_enters_without_a_role(tenants: Tenants, settings: Any) -> None:
-    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # it asks for hundreds of pages without a credential
+def test_people_without_role_cannot_enter_console(tenants: Tenants, settings: Any) -> None:
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # for hundreds of requests without a credential
     people = [Client(), signed_in(accounts.get_or_create_account("nobody@nowhere.example"))]
     pages = [table(model) for model in MODELS.values()]
     pages += [reverse(f"admin:{name}") for name in ("index", "search", "autocomplete")]
-    pages += [door for label in MODELS for door in doors(tenants.near(label))]
+    pages += [url for label in MODELS for url in row_urls(tenants.near(label))]
     pages += [
         reverse(f"admin:{name}", args=[tenants.near(rule.table).pk] if rule.table else [])
         for name, rule in PAGES.items()

@@ -1,4 +1,4 @@
-"""axe-core on every page of the console: in light, in dark and in a window as narrow as a telephone."""
+"""Accessibility of every page of the console, checked with axe-core in light mode, dark mode and a narrow window."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "arti
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
-    """Return the paths of the lists, of a row of each, and of the forms of the acts on it.
+    """Yield the paths of the lists, of one row page for each list, and of its forms.
 
-    To save time, one page stands for those that differ only in words: one table of those behind the entry "Records",
-    and of each table one act with a form of its own.
+    To save time, pages that differ only in their texts are represented by one of them: one of the tables behind the
+    menu entry "Records", and one act with its own form for each table.
     """
     models = [model for label, model in MODELS.items() if label.partition(".")[0] in apps]
     is_record = {model: site._registry[model].section == RECORDS for model in models}
@@ -40,8 +40,10 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("apps", APPS)
-def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # all rows of a list have the same form
+def test_lists_row_pages_and_forms_are_accessible(
+    world: World, page: Page, apps: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # all rows of a list look alike
     fill(world)
     prepare(sign_in(page, superuser()))
 
@@ -50,8 +52,10 @@ def test_tables_rows_and_acts(world: World, page: Page, apps: Sequence[str], mon
     assert not wrong, "\n".join(wrong)
 
 
-def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
-    context = chromium.new_context(base_url=live_server.url)  # some of these pages are refusals, errors to the browser
+def test_other_pages_are_accessible(world: World, chromium: Browser, live_server: Any) -> None:
+    context = chromium.new_context(
+        base_url=live_server.url
+    )  # some of these pages are refusals, which the browser logs as errors
     page = prepare(context.new_page())
     page.set_default_timeout(TIMEOUT_MS)
     paths = ["/", "/admin/login/", "/nowhere"]
@@ -70,7 +74,7 @@ def test_other_pages(world: World, chromium: Browser, live_server: Any) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_menu_and_the_filters_by_keyboard_in_a_narrow_window(world: World, open_page: Callable[..., Page]) -> None:
+def test_menu_and_filters_work_by_keyboard_in_narrow_window(world: World, open_page: Callable[..., Page]) -> None:
     page = sign_in(open_page(), world.viewer.user)
     page.set_viewport_size({"width": 390, "height": 844})
     button = page.get_by_role("button", name="menu").first

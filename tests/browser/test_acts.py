@@ -1,4 +1,4 @@
-"""Acts in the console: each asks for confirmation and calls the service as the signed-in person."""
+"""Acts in the console: each requires confirmation and calls a service as the signed-in person."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def waiting(world: World, name: str = "first") -> Deployment:
     return world.deployment(world.bundle(world.prod, name, version=Version.objects.first()))
 
 
-def test_act_asks_for_confirmation_first(world: World) -> None:
+def test_act_requires_confirmation(world: World) -> None:
     approval = Approval.objects.get(deployment=waiting(world))
 
     page = signed_in(world.reviewer.user).get(act(approval, "approve"))
@@ -44,7 +44,7 @@ def test_act_asks_for_confirmation_first(world: World) -> None:
 
 
 @pytest.mark.parametrize("at", ["approval", "deployment"])
-def test_a_reviewer_approves_in_the_console(world: World, run_jobs: Callable[[], int], at: str) -> None:
+def test_reviewer_can_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
     deployment = waiting(world)
     row = deployment if at == "deployment" else deployment.approval
     client = signed_in(world.reviewer.user)
@@ -68,7 +68,7 @@ def test_a_reviewer_approves_in_the_console(world: World, run_jobs: Callable[[],
 
 
 @pytest.mark.parametrize("comment", ["", "   "])
-def test_deny_needs_a_comment(world: World, comment: str) -> None:
+def test_denial_requires_comment(world: World, comment: str) -> None:
     deployment = waiting(world)
 
     refused = signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "comment": comment})
@@ -79,7 +79,7 @@ def test_deny_needs_a_comment(world: World, comment: str) -> None:
     assert deployment.status == "pending_approval"
 
 
-def test_a_reviewer_denies_in_the_console(world: World) -> None:
+def test_reviewer_can_deny(world: World) -> None:
     deployment = waiting(world)
 
     signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "comment": "not on a Friday"})
@@ -92,7 +92,7 @@ def test_a_reviewer_denies_in_the_console(world: World) -> None:
 OWN = "You, or a key that you made, requested this. Another person must approve it."
 
 
-def test_refused_act_shows_the_reason_and_changes_nothing(world: World) -> None:
+def test_refused_act_shows_reason_and_changes_nothing(world: World) -> None:
     deployment = waiting(world)
     events = AuditEvent.objects.count()
 
@@ -103,7 +103,7 @@ def test_refused_act_shows_the_reason_and_changes_nothing(world: World) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_an_act_can_apply_to_several_rows(world: World) -> None:
+def test_act_can_apply_to_several_rows(world: World) -> None:
     first = waiting(world)
     approvals = [first.approval, *(waiting(world, name).approval for name in ("second", "third"))]
     client = signed_in(world.reviewer.user)
@@ -118,7 +118,7 @@ def test_an_act_can_apply_to_several_rows(world: World) -> None:
     assert [Approval.objects.get(pk=row.pk).status for row in approvals if row] == ["denied", "denied", "pending"]
 
 
-def test_revoke_an_approval_before_it_is_used(world: World) -> None:
+def test_unused_approval_can_be_revoked(world: World) -> None:
     deployment = waiting(world)
     approval = deployment.approval
     client = signed_in(world.reviewer.user)
@@ -130,7 +130,7 @@ def test_revoke_an_approval_before_it_is_used(world: World) -> None:
     assert (deployment.status, deployment.reason) == ("failed", "approval_revoked")
 
 
-def test_roll_back_with_a_reason(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_requires_reason(world: World, run_jobs: Callable[[], int]) -> None:
     made = fill(world)
     later = second(made)
     client = signed_in(world.operator.user)
@@ -149,7 +149,7 @@ def test_roll_back_with_a_reason(world: World, run_jobs: Callable[[], int]) -> N
     assert made.deployment.is_current
 
 
-def test_roll_back_without_an_earlier_deployment(world: World) -> None:
+def test_rollback_without_earlier_deployment_is_refused(world: World) -> None:
     made = fill(world)
 
     refused = signed_in(world.operator.user).post(
@@ -162,7 +162,7 @@ def test_roll_back_without_an_earlier_deployment(world: World) -> None:
     assert Deployment.objects.get().status == "active"
 
 
-def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_can_be_paused_resumed_and_aborted(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = waiting(world)
     signed_in(world.reviewer.user).post(act(deployment, "approve"), YES)
     run_jobs()
@@ -171,13 +171,13 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
     def buttons() -> list[str]:
         return [button["title"] for button in client.get(row_page(deployment)).context["acts"]]
 
-    assert buttons() == ["Pause", "Abort"]  # there is nothing to go back to
+    assert buttons() == ["Pause", "Abort"]  # no rollback, because there is no earlier deployment
     client.post(act(deployment, "pause"), {**YES, "comment": "lunch"})
     deployment.refresh_from_db()
     assert deployment.paused_at is not None
     assert buttons() == ["Resume", "Abort"]
     again = client.post(act(deployment, "pause"), YES, follow=True)
-    assert shown_messages(again) == [("error", "quotes v1 to prod: The deployment is paused already.")]
+    assert shown_messages(again) == [("error", "quotes v1 to prod: The deployment is already paused.")]
     client.post(act(deployment, "resume"), YES)
     deployment.refresh_from_db()
     assert deployment.paused_at is None
@@ -187,7 +187,7 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
     assert [entry.event for entry in deployment.timeline.order_by("id")][-3:] == ["pause", "resume", "abort"]
 
 
-def test_clear_known_bad(world: World) -> None:
+def test_known_bad_state_can_be_cleared_with_reason(world: World) -> None:
     bundle = world.bundle(world.prod)
     KnownBad.objects.create(environment=world.prod, config_hash=bundle.config_hash, reason="it failed")
     client = signed_in(world.operator.user)
@@ -211,7 +211,7 @@ def test_clear_known_bad(world: World) -> None:
         (AgentKey, "operator", "agent_key.revoke", "environment"),
     ],
 )
-def test_revoke_a_credential(world: World, model: Any, who: str, action: str, scope: str | None) -> None:
+def test_credential_can_be_revoked_once(world: World, model: Any, who: str, action: str, scope: str | None) -> None:
     made = fill(world)
     person = getattr(world, who)
     row = model.objects.filter(user=person.user).get() if model is UserToken else model.objects.get()
@@ -222,13 +222,15 @@ def test_revoke_a_credential(world: World, model: Any, who: str, action: str, sc
     row.refresh_from_db()
     assert row.revoked_at is not None
     assert shown_messages(again) == [("error", f"{row}: This credential is already revoked.")]
-    event = AuditEvent.objects.filter(action=action).earliest("id")  # a user token's has a copy in the organization
+    event = AuditEvent.objects.filter(action=action).earliest(
+        "id"
+    )  # the event of a user token has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)
 
 
-def test_a_revoked_agent_key_is_refused_at_once(world: World) -> None:
+def test_revoked_agent_key_is_refused_immediately(world: World) -> None:
     made = fill(world)
     url = f"/api/v1/agents/{made.agent.pk}/deployment"
     assert made.agent_api.get(url).status_code == 200
@@ -238,7 +240,7 @@ def test_a_revoked_agent_key_is_refused_at_once(world: World) -> None:
     assert made.agent_api.get(url).status_code == 401
 
 
-def test_decommission_an_agent(world: World) -> None:
+def test_agent_can_be_decommissioned(world: World) -> None:
     made = fill(world)
 
     signed_in(world.operator.user).post(act(made.agent, "revoke"), YES)
@@ -252,7 +254,7 @@ def test_decommission_an_agent(world: World) -> None:
     ("name", "states"),
     [("rotate_signing_key", ["active", "next"]), ("rotate_signing_key_at_once", ["retiring", "active"])],
 )
-def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> None:
+def test_signing_key_can_be_rotated_and_old_key_retired(world: World, name: str, states: list[str]) -> None:
     client = signed_in(world.admin.user)
     asked = {**YES, "_form": client.get(act(world.organization, name)).context["form_id"]}
     made, again = (client.post(act(world.organization, name), asked) for _ in range(2))  # a double click
@@ -270,7 +272,7 @@ def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> N
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_deletion_asks_with_the_number_of_deleted_rows(world: World, run_jobs: Callable[[], int], kind: str) -> None:
+def test_deletion_page_shows_number_of_deleted_rows(world: World, run_jobs: Callable[[], int], kind: str) -> None:
     made = fill(world)
     row: Any = world.project if kind == "project" else made.deployment.environment
     client = signed_in(world.project_admin.user)
@@ -298,7 +300,7 @@ def test_unknown_act_is_not_found(world: World) -> None:
     assert signed_in(world.admin.user).get(act(world.dev, "explode")).status_code == 404
 
 
-def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
+def test_act_on_more_than_100_rows_is_refused(world: World) -> None:
     made = Approval.objects.bulk_create(
         Approval(
             environment=world.prod, requested_by="x", spec_hash="sha256:x", required_approvals=1,
@@ -316,7 +318,7 @@ def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
     assert not ApprovalDecision.objects.exists()
 
 
-def test_webhook_is_pinged_and_its_event_redelivered(world: World, other: World) -> None:
+def test_webhook_can_be_tested_and_delivery_redelivered(world: World, other: World) -> None:
     fill(world)
     webhook, delivery = Webhook.objects.get(), WebhookDelivery.objects.get()
     admin, stranger = signed_in(world.admin.user), signed_in(other.admin.user)

@@ -1,4 +1,4 @@
-"""The page of an approval: the changes, the permitted decisions, isolation of tenants, and escaped text."""
+"""The approval page: the changes, the permitted decisions, isolation between organizations, and escaping of text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.django_db
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
-# -- an approval's page ---------------------------------------------------------------------------------------------
+# -- the approval page ----------------------------------------------------------------------------------------------
 
 
-def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> None:
+def test_approval_shows_changes_from_current_deployment(world: World) -> None:
     agents = fleet(world, 2)
     first, _ = bundles(world, 2)
     current = active(world, first, agents)
@@ -47,7 +47,7 @@ def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> N
     ]
 
 
-def test_a_deployment_is_compared_with_the_one_that_it_replaces(world: World) -> None:
+def test_deployment_is_compared_with_deployment_it_replaces(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
     assert find_base(world.deployment(first)) is None
@@ -56,10 +56,10 @@ def test_a_deployment_is_compared_with_the_one_that_it_replaces(world: World) ->
     two = active(world, second, agents)
     three = world.deployment(third)
 
-    # The base of a new deployment is the current one. For a deployment that was active, it is the one it superseded.
+    # The base of a new deployment is the current deployment, and of an activated one the deployment that it superseded.
     assert find_base(three) == two
     assert find_base(two) == one
-    assert find_base(one) == two  # it superseded no deployment, so its base is the current one
+    assert find_base(one) == two  # it superseded no deployment, so its base is the current deployment
 
 
 def test_first_deployment_shows_everything_as_new(world: World) -> None:
@@ -82,7 +82,7 @@ def test_first_deployment_shows_everything_as_new(world: World) -> None:
         ("viewer", None, []),
     ],
 )
-def test_permitted_decisions_by_person(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
+def test_offered_decisions_depend_on_person(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     client = signed_in(getattr(world, who).user)
@@ -96,7 +96,7 @@ def test_permitted_decisions_by_person(world: World, who: str, decide: set[str] 
     assert (set(on_the_deployment) if on_the_deployment else None) == decide
 
 
-def test_person_who_has_decided_waits_for_others(world: World) -> None:
+def test_person_who_decided_sees_that_others_must_decide(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     Approval.objects.filter(pk=approval.pk).update(required_approvals=2)
@@ -121,7 +121,7 @@ def test_decided_approval_stops_updating(world: World) -> None:
     assert buttons(page) == []
 
 
-# -- tenants and strangers' text --------------------------------------------------------------------------------------
+# -- isolation and escaping -------------------------------------------------------------------------------------------
 
 
 def test_fragment_of_another_tenant_is_not_found(world: World, other: World, client: Client) -> None:

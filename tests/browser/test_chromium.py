@@ -22,26 +22,26 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
-    """Return the folder for screenshots: BYTEOR_TEST_SHOTS if it is set, else a temporary one."""
+    """Return the folder for screenshots: BYTEOR_TEST_SHOTS if it is set, otherwise a temporary folder."""
     folder = Path(os.environ.get("BYTEOR_TEST_SHOTS", tmp_path))
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def requested(world: World, name: str, strategy: Any = ALL_AT_ONCE, **ring: Any) -> Deployment:
-    """Request a deployment of a new configuration to prod, which waits for approval."""
+    """Request a deployment of a new config bundle to prod, which waits for approval."""
     bundle = world.bundle(world.prod, name, version=world.version(world.prod, plan(**ring)))
     return world.deployment(bundle, strategy=strategy, note=name)
 
 
 def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) -> None:
-    """Approve the deployment as the reviewer, and run jobs until it is offered."""
+    """Approve the deployment as the reviewer and run jobs, so that agents are offered it."""
     decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": "read and tested"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
     run_jobs()
 
 
-def test_approve_in_the_console(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
+def test_reviewer_approves_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
     world.agent(world.prod)
     deployment = requested(world, "first")
     sign_in(page, world.reviewer.user)
@@ -60,7 +60,7 @@ def test_approve_in_the_console(world: World, page: Page, run_jobs: Callable[[],
     expect(page.get_by_text("Bundle hash", exact=True).or_(page.get_by_text("Bundle", exact=True)).last).to_be_visible()
 
 
-def test_a_denial_without_a_comment_is_refused(world: World, page: Page) -> None:
+def test_denial_without_comment_is_refused(world: World, page: Page) -> None:
     world.agent(world.prod)
     deployment = requested(world, "first")
     sign_in(page, world.reviewer.user)
@@ -74,7 +74,7 @@ def test_a_denial_without_a_comment_is_refused(world: World, page: Page) -> None
     assert deployment.status == "pending_approval"
 
 
-def test_roll_back_with_a_reason(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
+def test_rollback_with_reason_works_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent(world.prod)
     for name, ring in (("first", {}), ("second", {"stages": [{"id": "only", "op": "identity"}]})):
         later = requested(world, name, **ring)
@@ -94,7 +94,7 @@ def test_roll_back_with_a_reason(world: World, page: Page, run_jobs: Callable[[]
     assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
 
 
-def test_revoke_a_token_of_a_list(world: World, page: Page) -> None:
+def test_token_can_be_revoked_from_list(world: World, page: Page) -> None:
     sign_in(page, world.viewer.user)
     page.goto(table(UserToken))
 
@@ -107,7 +107,7 @@ def test_revoke_a_token_of_a_list(world: World, page: Page) -> None:
     assert world.viewer.api.get("/api/v1/me").status_code == 401
 
 
-def test_search_filter_and_sign_out(world: World, page: Page) -> None:
+def test_agent_search_and_sign_out_work_in_browser(world: World, page: Page) -> None:
     world.agent(world.prod, "edge-1")
     world.agent(world.dev, "edge-2")
     sign_in(page, world.viewer.user)
@@ -126,16 +126,16 @@ def test_search_filter_and_sign_out(world: World, page: Page) -> None:
 
 def test_api_documentation_renders(page: Page, shots: Path) -> None:
     page.goto("/api/docs")
-    # Here ``expect`` would take many seconds: each time that it looks in vain, it describes all of the large page.
+    # ``expect`` would take many seconds here, because it describes the whole large page after each failed check.
     page.locator(".opblock-summary-path").first.wait_for()
     assert page.locator(".opblock").count() >= 45
-    # Texts and roles are looked up by selectors: in these large pages, anything else takes a minute.
+    # Find elements only by CSS selectors. In these large pages, other locators take a minute.
     page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
     expect(page.locator(".opblock.is-open")).to_have_count(1)
     page.screenshot(path=shots / "docs.png")
 
     page.goto("/api/redoc")
-    # The page renders the whole document before it shows any part.
+    # ReDoc renders the whole document before it shows any part of it.
     page.locator("h1", has_text="ByteOr Cloud").wait_for()
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
     page.locator("[data-role='search:results']").wait_for()
@@ -143,7 +143,7 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_screenshots_of_pages(
+def test_main_pages_render_without_errors(
     world: World, open_page: Callable[..., Page], run_jobs: Callable[[], int], shots: Path, scheme: str
 ) -> None:
     agents = [world.agent(world.prod, f"edge-{number}") for number in range(1, 5)]

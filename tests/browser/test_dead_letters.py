@@ -26,7 +26,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
+def test_dead_letter_can_be_retried(world: World, run_jobs: Callable[[], int]) -> None:
     made = fill(world)
     run_jobs()
     client = signed_in(world.operator.user)
@@ -43,7 +43,7 @@ def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
     assert not ProcrastinateJob.objects.filter(pk=made.job.pk).exists()
 
 
-def test_a_superuser_retries_a_job_of_no_tenant(world: World) -> None:
+def test_superuser_can_retry_installation_job(world: World) -> None:
     job = dead_letter(SEAL_AUDIT)
 
     signed_in(superuser()).post(act(job, "retry"), YES)
@@ -57,7 +57,7 @@ def jobs_seen(person: Any) -> set[str]:
     return {job.task_name for job in page.context["cl"].result_list} if page.status_code == 200 else set()
 
 
-def test_dead_letter_is_visible_with_its_subject(world: World, other: World) -> None:
+def test_dead_letter_is_visible_to_people_who_see_its_subject(world: World, other: World) -> None:
     made = fill(world)
     approval, webhook = Approval.objects.get(), Webhook.objects.filter(organization=world.organization)[0]
     decided = dead_letter(ReplayDecided(approval_id=str(approval.pk)))
@@ -78,7 +78,7 @@ def test_dead_letter_is_visible_with_its_subject(world: World, other: World) -> 
     assert jobs_seen(other.admin.user) == jobs_seen(other.viewer.user) == set()
     assert jobs_seen(superuser()) == everything
 
-    # Viewers may not retry, and others do not learn that the job exists.
+    # Viewers may not retry the jobs, and people in other organizations cannot find out that they exist.
     for job in letters:
         assert signed_in(world.viewer.user).post(act(job, "retry"), YES).status_code == 403
         assert act(job, "retry") not in signed_in(world.viewer.user).get(row_page(job)).text

@@ -1,4 +1,4 @@
-"""Config bundles are created, and deployments requested, on pages of the console, by the rules of the API."""
+"""Console pages that create config bundles and request deployments, with the same rules as the API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def deploy_page(bundle: ConfigBundle) -> str:
 
 
 def filled_in(**values: Any) -> dict[str, Any]:
-    """Return what a browser sends for the form of a deployment."""
+    """Return the form values that a browser sends for a deployment."""
     first = {
         "_form": new_form_id(),
         "target": "all",
@@ -47,11 +47,11 @@ def filled_in(**values: Any) -> dict[str, Any]:
 
 
 def new_bundle(**values: str) -> dict[str, str]:
-    """Return what a browser sends for the form of a config bundle."""
+    """Return the form values that a browser sends for a config bundle."""
     return {"_form": new_form_id(), "name": "second", "tuning_profile": "default", **values}
 
 
-def test_config_bundle_starts_from_the_current_one_and_shows_its_changes(world: World) -> None:
+def test_config_bundle_form_starts_from_current_bundle_and_shows_changes(world: World) -> None:
     version = world.version()
     first = world.bundle(world.dev, "first", version=version, env={"ZONE": "a"}, stage_config={"check": {"schema": {}}})
     stories.active(world, first, stories.fleet(world, 1))
@@ -92,7 +92,7 @@ def test_config_bundle_starts_from_the_current_one_and_shows_its_changes(world: 
         ({"tuning_profile": "ludicrous"}, "tuning_profile", "valid choice"),
     ],
 )
-def test_invalid_config_bundle_is_refused_beside_its_field(
+def test_error_of_invalid_config_bundle_is_shown_at_its_field(
     world: World, values: dict[str, str], field: str, error: str
 ) -> None:
     version = world.version()
@@ -126,8 +126,8 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
     assert deployment.strategy.auto_rollback
 
 
-def test_stages_without_parameters_are_named_on_each_page_up_to_the_approval(world: World) -> None:
-    version = world.version(world.prod)  # its stage check is a dataguard_check
+def test_stages_without_parameters_are_named_on_each_page_until_approval(world: World) -> None:
+    version = world.version(world.prod)  # its stage ``check`` has the op dataguard_check, which needs parameters
     world.agent(world.prod)
     client, said = signed_in(world.operator.user), "The stage check (dataguard_check) has no parameters."
 
@@ -143,7 +143,7 @@ def test_stages_without_parameters_are_named_on_each_page_up_to_the_approval(wor
     assert [page for page in pages if said not in client.get(page).text] == []
 
 
-def test_the_outlook_is_shown_at_once_and_again_while_the_form_is_filled_in(world: World) -> None:
+def test_preview_updates_while_form_is_filled_in(world: World) -> None:
     for number in range(3):
         world.agent(world.dev, f"edge-{number}", zone="a" if number else "b")
     client, url = signed_in(world.operator.user), deploy_page(world.bundle())
@@ -159,7 +159,7 @@ def test_the_outlook_is_shown_at_once_and_again_while_the_form_is_filled_in(worl
     assert not Deployment.objects.exists()
 
 
-def test_obstacles_are_named_and_nothing_is_requested(world: World) -> None:
+def test_obstacles_are_shown_and_prevent_request(world: World) -> None:
     Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [NOW]})
     world.agent()
     bundle = world.bundle()
@@ -191,7 +191,7 @@ def test_obstacles_are_named_and_nothing_is_requested(world: World) -> None:
         ({"strategy": "nonsense"}, "strategy"),
     ],
 )
-def test_invalid_deployment_is_refused_beside_its_field(world: World, values: dict[str, Any], field: str) -> None:
+def test_error_of_invalid_deployment_is_shown_at_its_field(world: World, values: dict[str, Any], field: str) -> None:
     world.agent(None, "one", zone="a")
     world.agent(None, "two", zone="b")
     bundle = world.bundle()
@@ -202,7 +202,7 @@ def test_invalid_deployment_is_refused_beside_its_field(world: World, values: di
     assert not Deployment.objects.exists()
 
 
-def test_break_glass_is_a_step_of_its_own_for_organization_admins(world: World) -> None:
+def test_break_glass_is_separate_step_for_organization_admins(world: World) -> None:
     world.agent(world.prod)
     bundle = world.bundle(world.prod)
     admin, operator = signed_in(world.admin.user), signed_in(world.operator.user)
@@ -221,7 +221,7 @@ def test_break_glass_is_a_step_of_its_own_for_organization_admins(world: World) 
     assert (deployment.status, deployment.break_glass.reason) == ("approved", "the market opens")
 
 
-def test_pages_require_the_permission_and_the_tenant(world: World, other: World) -> None:
+def test_deployment_forms_require_permission_in_same_organization(world: World, other: World) -> None:
     bundle = world.bundle()
     pages = [new_page(bundle.version), deploy_page(bundle)]
 
@@ -236,7 +236,7 @@ def test_pages_require_the_permission_and_the_tenant(world: World, other: World)
     assert not Deployment.objects.exists()
 
 
-def test_too_few_people_to_approve_are_named(world: World) -> None:
+def test_missing_approvers_are_reported(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
     said = describe_consent(world.prod, world.operator.user.email)
@@ -246,7 +246,7 @@ def test_too_few_people_to_approve_are_named(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_from_a_version_to_a_deployment_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_person_can_click_from_version_to_deployment(world: World, page: Page, shot: Callable[..., None]) -> None:
     version = world.version(world.prod)
     for number in range(3):
         world.agent(world.prod, f"edge-{number}", zone="a" if number else "b")

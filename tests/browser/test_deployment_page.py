@@ -1,4 +1,4 @@
-"""The page of a deployment: its buttons by state, its badges, and a table of agents with a fixed number of queries."""
+"""The deployment page: its buttons in each state, its badges, and its list of agents with a constant query count."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.worlds import ALL_AT_ONCE, World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_buttons_depend_on_the_state(world: World, run_jobs: Callable[[], int]) -> None:
+def test_buttons_depend_on_deployment_state(world: World, run_jobs: Callable[[], int]) -> None:
     agents = fleet(world, 2)
     first, second = bundles(world, 2)
     client = signed_in(world.operator.user)
@@ -36,7 +36,7 @@ def test_buttons_depend_on_the_state(world: World, run_jobs: Callable[[], int]) 
         return buttons(page)
 
     current = active(world, first, agents)
-    assert offers(current) == []  # no rollback: there is no earlier deployment
+    assert offers(current) == []  # no rollback, because there is no earlier deployment
     deployment = world.deployment(second, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
     assert offers(deployment) == ["Abort"]
     run_jobs()
@@ -53,7 +53,7 @@ def test_buttons_depend_on_the_state(world: World, run_jobs: Callable[[], int]) 
     assert offers(unbuilt) == []
 
 
-def test_retry_in_the_console(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_agents_can_be_retried_with_reason(world: World, run_jobs: Callable[[], int]) -> None:
     agents = fleet(world, 2)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
@@ -68,7 +68,7 @@ def test_retry_in_the_console(world: World, run_jobs: Callable[[], int]) -> None
     assert entry.detail["reason"] == "the disk was full"
 
 
-def test_known_bad_bundle_is_shown_with_a_link_to_clear_it(world: World) -> None:
+def test_known_bad_bundle_links_to_clear_for_operators(world: World) -> None:
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -80,7 +80,7 @@ def test_known_bad_bundle_is_shown_with_a_link_to_clear_it(world: World) -> None
         assert (act(bundle, "clear") in fragment.text) is may
 
 
-def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -> None:
+def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) -> None:
     fleet(world, 1, world.prod)
     now = timezone.now()
     window = {"start": (now - timedelta(hours=1)).isoformat(), "end": (now + timedelta(hours=1)).isoformat()}
@@ -121,7 +121,7 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
 
 
 def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment:
-    """Create a deployment that is offered to ``count`` agents."""
+    """Create a deployment with ``count`` agents whose progress is ``progress(number)``."""
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -132,7 +132,7 @@ def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment
 
 
 def enlist(deployment: Deployment, agents: list[Agent], progress: Callable[[int], str]) -> None:
-    """Enlist agents with this progress. Each failed one failed for one of three causes."""
+    """Enlist agents with this progress. Each failed agent has one of three causes."""
     parts = DeploymentAgent.objects.bulk_create(
         DeploymentAgent(deployment=deployment, agent=agent, wave=n % 7, progress=progress(n))
         for n, agent in enumerate(agents)
@@ -147,13 +147,13 @@ def enlist(deployment: Deployment, agents: list[Agent], progress: Callable[[int]
 
 
 def names(page: Any) -> list[str]:
-    """Return the names of the agents in the order of the page."""
+    """Return the names of the agents in the order in which the page lists them."""
     pks = [pk for pk, _ in page.context["summary"]["agents"]["rows"]]
     found = Agent.objects.in_bulk(pks)
     return [found[pk].name for pk in pks]
 
 
-def test_failed_agents_come_first_and_the_rest_by_pages(world: World) -> None:
+def test_failed_agents_come_first_and_list_has_pages(world: World) -> None:
     deployment = many(world, 60, lambda n: "failed" if n in {40, 50} else "active" if n % 2 else "offered")
     client = signed_in(world.viewer.user)
 
@@ -175,7 +175,7 @@ def test_failed_agents_come_first_and_the_rest_by_pages(world: World) -> None:
     assert "No agents match." in client.get(live(deployment), {"q": "nobody"}).text
 
 
-def test_unexpected_query_is_answered(world: World) -> None:
+def test_invalid_query_parameters_are_ignored(world: World) -> None:
     deployment = many(world, 3, lambda n: "active")
     client = signed_in(world.viewer.user)
 
@@ -186,7 +186,7 @@ def test_unexpected_query_is_answered(world: World) -> None:
         assert (name, value, page.status_code, len(names(page))) == (name, value, 200, 3)
 
 
-def test_a_page_costs_the_same_for_few_agents_and_for_many(world: World, run_jobs: Callable[[], int]) -> None:
+def test_query_count_does_not_depend_on_number_of_agents(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = many(world, 3, lambda n: "failed")
     client = signed_in(world.operator.user)
     client.get(row_page(deployment))
@@ -204,7 +204,7 @@ def test_a_page_costs_the_same_for_few_agents_and_for_many(world: World, run_job
     enlist(deployment, agents, lambda n: "failed")
 
     assert costs(deployment) == few
-    # Five of them for the causes of failures, and for whether they can be retried; one counts the related rows.
+    # Five of these queries are for the failure causes and possible retries, and one counts the related rows.
     assert few[1] <= 19
     (waits,) = waiting(world)
     assert costs(approval_of(waits))[1] <= 9

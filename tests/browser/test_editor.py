@@ -1,4 +1,4 @@
-"""The plan editor in a real browser: an author edits a plan, sees its errors, corrects them and promotes it."""
+"""The plan editor in a real browser: a person edits a plan, sees its errors, corrects them and promotes the draft."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def new_draft(world: World, content: dict[str, Any]) -> Draft:
 
 
 def edit(page: Page, draft: Draft) -> Locator:
-    """Return the text of the editor."""
+    """Open the editor of the draft. Returns its text field."""
     page.goto(f"{table(Draft)}{draft.pk}/edit/")
     return page.get_by_label("Plan", exact=True)
 
 
 def marks(page: Page) -> dict[int, str]:
-    """Return the marks of the gutter by line, as they are placed on the screen."""
+    """Return the class of each mark in the gutter by the line next to which it is displayed."""
     found = page.locator(".gutter .mark").evaluate_all(
         """marks => marks.map(mark => {
             const first = document.querySelector('.gutter pre').getBoundingClientRect().top;
@@ -72,7 +72,7 @@ EARLY = """document.addEventListener("readystatechange", () => {  // "interactiv
 })"""
 
 
-def test_text_that_was_typed_before_the_editor_was_ready_can_be_saved(world: World, page: Page) -> None:
+def test_text_typed_before_editor_is_ready_can_be_saved(world: World, page: Page) -> None:
     draft = new_draft(world, PLAN)
     sign_in(page, world.operator.user)
     page.add_init_script(EARLY)
@@ -83,7 +83,9 @@ def test_text_that_was_typed_before_the_editor_was_ready_can_be_saved(world: Wor
     expect(page.get_by_text("Saved, revision")).to_be_visible()
 
 
-def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+def test_invalid_plan_can_be_corrected_and_promoted(
+    world: World, page: Page, shot: Callable[[Page, str], object]
+) -> None:
     draft = new_draft(world, PLAN)
     first, _ = versions.promote(draft, actor=world.operator.actor)
     sign_in(page, world.operator.user)
@@ -216,7 +218,7 @@ def test_concurrent_edits_are_not_lost(
     assert Version.objects.count() == 0
 
 
-def test_viewer_sees_the_saved_plan_and_compiles_nothing(world: World, page: Page) -> None:
+def test_viewer_sees_saved_plan_without_compiling(world: World, page: Page) -> None:
     broken = plan(stages=[{"id": "decode", "op": "nonsense"}])
     draft = new_draft(world, broken)
     sign_in(page, world.viewer.user)
@@ -227,7 +229,7 @@ def test_viewer_sees_the_saved_plan_and_compiles_nothing(world: World, page: Pag
 
     expect(page.get_by_text("does not compile")).to_be_visible()
     expect(page.locator(".finding .code")).to_have_text("stage.unknown_op")
-    expect(page.locator(".gutter pre")).to_contain_text("13")  # the script has run
+    expect(page.locator(".gutter pre")).to_contain_text("13")  # the editor's script has run
     assert text.evaluate("text => text.readOnly")
     assert text.input_value() == write_plan(broken)
     for name in ("Save", "Promote"):
@@ -236,7 +238,9 @@ def test_viewer_sees_the_saved_plan_and_compiles_nothing(world: World, page: Pag
     assert set(sent) == {"GET"}
 
 
-def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+def test_draft_can_be_created_from_list_of_environment(
+    world: World, page: Page, shot: Callable[[Page, str], object]
+) -> None:
     sign_in(page, world.operator.user)
     new_draft(world, PLAN)
     page.goto(row_page(world.dev))
@@ -260,7 +264,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     assert draft.spec_hash is not None
 
 
-def test_comparing_two_versions(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+def test_two_versions_can_be_compared(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
     world.version(content=PLAN)
     second = world.version(content=plan(stages=PLAN["single_ring"]["stages"][:1]))
     sign_in(page, world.viewer.user)

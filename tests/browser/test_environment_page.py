@@ -1,4 +1,4 @@
-"""The page of an environment says what each pipeline runs there, on how many agents, and what comes next."""
+"""The environment page, which shows what runs there for each pipeline, on how many agents, and what comes next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 def rows(world: World) -> dict[str, list[str]]:
-    """Return the rows of the panel by pipeline, as texts without markup."""
+    """Return the texts of each row in the pipelines panel, without markup, by pipeline."""
     page = signed_in(world.viewer.user).get(row_page(world.prod))
     [panel] = [each for each in page.context["summary"]["panels"] if each["title"] == "Pipelines"]
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
@@ -54,15 +54,15 @@ def test_each_pipeline_has_a_row(world: World) -> None:
 
 
 def panel(page: Any, title: str) -> dict[str, Any]:
-    """Return a panel of the page."""
+    """Return the panel of the page with this title."""
     [found] = [each for each in page.context["summary"]["panels"] if each["title"] == title]
     return dict(found)
 
 
-def test_a_small_fleet_has_a_cell_for_each_agent_and_a_large_one_bars(
+def test_small_fleet_has_agent_cells_and_large_fleet_has_bars(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both count alike, and each count leads to the list of these agents."""
+    """Both forms show the same counts, and each count links to a list of exactly these agents."""
     agents = [world.agent(world.prod, name)[0] for name in "abcdef"]
     other.agent(other.prod, "elsewhere")
     beats = {agent.name: Heartbeat.objects.filter(agent=agent) for agent in agents}
@@ -92,7 +92,7 @@ def test_a_small_fleet_has_a_cell_for_each_agent_and_a_large_one_bars(
     assert "No agent is enrolled here yet." in client.get(row_page(world.dev)).text
 
 
-def test_the_newest_captures_are_told_as_on_their_own_pages(world: World) -> None:
+def test_environment_page_lists_newest_captures(world: World) -> None:
     made = fill(world)
     older = made.artifact
     older.metadata = {"trigger": "Latency above 20 ms"}
@@ -110,7 +110,7 @@ def test_the_newest_captures_are_told_as_on_their_own_pages(world: World) -> Non
     assert panel(signed_in(world.viewer.user).get(row_page(world.dev)), "Incidents")["rows"] == []
 
 
-def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World) -> None:
+def test_deploy_button_leads_operators_to_config_bundles(world: World, other: World) -> None:
     bundle, elsewhere = world.bundle(world.prod), world.bundle(world.dev, "other")
     choose = reverse("admin:releases_configbundle_choose", args=[world.prod.pk])
     operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
@@ -127,15 +127,15 @@ def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World
         shown = operator.get(choose).context["panel"]
         assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. Th")
         assert str(newer.pk) in str(shown["rows"])
-    # What comes next is said on the pages between them.
+    # The page of a config bundle and the page of its deployment each state the next step.
     assert "What comes next: deploy it." in operator.get(row_page(bundle)).text
     world.agent(world.prod)
     deployment = world.deployment(bundle)
     assert "It waits until one of these people approved it: " in operator.get(row_page(deployment)).text
 
 
-def test_a_strangers_environment_has_no_page(world: World, other: World) -> None:
-    # A role in another organization shows nothing of this one, not even that it is empty.
+def test_environment_page_is_hidden_from_other_organizations(world: World, other: World) -> None:
+    # A role in another organization must not show anything of this organization, not even that it has no events.
     Membership.objects.create(user=world.viewer.user, organization=other.organization, role=Role.ORG_ADMIN)
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.prod)).text
     assert "Last events" not in signed_in(world.viewer.user).get(row_page(world.prod)).text

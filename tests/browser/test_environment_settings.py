@@ -1,4 +1,4 @@
-"""The settings of an environment are shown with their meaning, and edited, in the console by the rules of the API."""
+"""The environment settings in the console, which are edited with the same rules as in the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def filled_in(environment: Environment, **changes: Any) -> dict[str, str]:
-    """Return what a browser sends for the form of the settings, with some of them changed."""
+    """Return the form values that a browser sends for the settings, with the given changes."""
     values = {**environment.settings_with_defaults, **changes}
     values["freeze_windows"] = json.dumps(values["freeze_windows"])
     return {name: str(value) for name, value in values.items() if value is not False}
@@ -56,14 +56,14 @@ def test_only_changed_settings_are_stored(world: World) -> None:
         ({"freeze_windows": {"a": 1}}, "freeze_windows"),
     ],
 )
-def test_invalid_setting_is_refused_beside_its_field(world: World, changes: dict[str, Any], field: str) -> None:
+def test_error_of_invalid_setting_is_shown_at_its_field(world: World, changes: dict[str, Any], field: str) -> None:
     page = sent(signed_in(world.admin.user), world.dev, "settings", filled_in(world.dev, **changes))
 
     assert page.context["form"].errors[field]
     assert stored(world.dev) == {}
 
 
-def test_only_an_organization_admin_loosens_rules(world: World) -> None:
+def test_only_organization_admin_can_loosen_rules(world: World) -> None:
     loose = filled_in(world.prod, approvals_required=False)
 
     refused = sent(signed_in(world.project_admin.user), world.prod, "settings", loose)
@@ -74,19 +74,19 @@ def test_only_an_organization_admin_loosens_rules(world: World) -> None:
     assert stored(world.prod) == {"approvals_required": False}
 
 
-def test_settings_are_edited_only_by_those_who_manage_the_environment(world: World, other: World) -> None:
+def test_editing_settings_requires_environment_management(world: World, other: World) -> None:
     form = filled_in(world.dev, agent_timeout_s=60)
     for person, status in ((world.viewer, 403), (world.operator, 403), (other.admin, 404)):
         assert sent(signed_in(person.user), world.dev, "settings", form).status_code == status
     assert "Edit settings" not in signed_in(world.operator.user).get(row_page(world.dev)).text
     assert stored(world.dev) == {}
-    # The ledger of the organization is for its administrators.
+    # Only organization admins may see the organization's audit events.
     assert "Last events" not in signed_in(world.operator.user).get(row_page(world.dev)).text
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.dev)).text
 
 
 @pytest.mark.browser
-def test_settings_are_edited_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_settings_can_be_edited_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     world.dev.settings = {"freeze_windows": [NOW]}
     world.dev.save()
     sign_in(page, world.admin.user)

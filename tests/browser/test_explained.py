@@ -1,4 +1,4 @@
-"""The explanation on an agent's page, which the releases app adds to the fleet app."""
+"""The explanation on the agent page of why the agent runs what it runs, and what happens next."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
-    text = "quotes/bundle-1 reaches it with wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
+    text = "quotes/bundle-1 reaches it in wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
     titles = [panel["title"] for panel in page.context["summary"]["panels"]]
     assert titles == ["Why it runs this", "What happens next", "What it ran", "Desired and running bundles"]
-    assert re.search(rf"agent-1 runs quotes/bundle-0, as it should, since [^.]+\. {re.escape(text)}", page.text)
+    assert re.search(rf"agent-1 has run quotes/bundle-0, as it should, since [^.]+\. {re.escape(text)}", page.text)
     assert page.text.count(text) == 2
     assert f'href="/admin/releases/deployment/{deployment.pk}/change/">deployment</a>' in page.text
     assert "waits for wave" in page.text
     assert "Wave 1 of quotes/bundle-1 ends" in page.text
 
 
-def test_text_from_an_agent_is_escaped(world: World) -> None:
+def test_text_from_agent_is_escaped(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     report(api, agent, "failed", detail="<script>alert(1)</script>")
@@ -47,7 +47,7 @@ def test_text_from_an_agent_is_escaped(world: World) -> None:
     assert "<script>alert" not in page.text
 
 
-def test_other_pages_have_no_such_panels(world: World) -> None:
+def test_explanation_appears_only_on_agent_pages(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     console = signed_in(superuser())
 
@@ -57,7 +57,7 @@ def test_other_pages_have_no_such_panels(world: World) -> None:
         assert "Why it runs this" not in page.text
 
 
-def test_the_page_takes_as_many_queries_in_a_large_fleet(world: World) -> None:
+def test_query_count_does_not_depend_on_fleet_size(world: World) -> None:
     agents = stories.fleet(world, 2)
     stories.active(world, world.bundle(), agents)
     console, counts = signed_in(world.viewer.user), []

@@ -1,4 +1,4 @@
-"""Failed agents in a real browser: their causes after a rollback, and retries of an active deployment."""
+"""Failed agents in a real browser: their causes after a rollback, and retries in an active deployment."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ def panels(page: Page) -> list[str]:
 
 
 def causes(page: Page) -> list[list[str]]:
-    """Return the rows of the panel of the causes."""
+    """Return the rows of the failure causes panel, as texts of their cells."""
     rows = page.locator("#failures tbody tr").all_inner_texts()
     return [[cell.strip() for cell in row.split("\t")] for row in rows]
 
 
-def test_both_causes_stay_on_the_page_after_the_automatic_rollback(
-    world: World, page: Page, shot: Callable[..., None]
-) -> None:
+def test_failure_causes_remain_after_automatic_rollback(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents, (_, two), _ = stories.running(world, 8)
     deployment = stories.offered(world, two, strategy=stories.waves(75, 100, threshold=20))
     sign_in(page, world.viewer.user)
@@ -49,7 +47,7 @@ def test_both_causes_stay_on_the_page_after_the_automatic_rollback(
                 report(api, agent, "active")
     run_jobs()
 
-    # The live page shows the causes without a reload, before everything but the headline.
+    # The live page shows the causes without a reload, directly below the headline.
     headline = page.locator("#headline [role=status]")
     expect(headline).to_contain_text("Rolling back: 3 of 6 agents of wave 1 failed")
     expect(page.locator("#failures tbody tr")).to_have_count(2)
@@ -63,7 +61,7 @@ def test_both_causes_stay_on_the_page_after_the_automatic_rollback(
         [f"cannot bind port <number>{by}", "1", "retried or rolled back", "agent-4"],
     ]
     expect(page.locator("#failures").get_by_role("link", name="Retry")).to_have_count(0)
-    # Each agent's own failure is in its row, and the timeline counts the causes.
+    # Each agent's row shows its own failure, and the timeline shows how many agents each cause has.
     expect(page.locator(f"#agent-{agents[4][0].pk}")).to_contain_text("Failed before: cannot bind port 9009")
     timeline = page.locator(".live section.panel", has_text="Timeline")
     expect(timeline).to_contain_text("wave 1: 2 agents (no space: <number> of <number> MB are free")
@@ -73,7 +71,7 @@ def test_both_causes_stay_on_the_page_after_the_automatic_rollback(
     expect(page.locator("body")).to_contain_text("cannot bind port 9009")
 
 
-def test_failed_agents_of_an_active_deployment_are_retried(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_failed_agents_of_active_deployment_can_be_retried(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = stories.fleet(world, 5)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 60, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -89,7 +87,7 @@ def test_failed_agents_of_an_active_deployment_are_retried(world: World, page: P
     expect(headline).to_have_text("Active: 2 of 5 agents active, 3 failed.")
     shot(page, "failures-active", widths=BOTH, full_page=True)
 
-    # One agent.
+    # Retry one agent.
     page.get_by_role("link", name="Retry agent-2").click()
     page.get_by_label("Reason").fill("the port is free")
     page.get_by_role("button", name="Retry").click()
@@ -100,7 +98,7 @@ def test_failed_agents_of_an_active_deployment_are_retried(world: World, page: P
     report(agents[2][1], agents[2][0], "active")
     expect(headline).to_have_text("Active: 3 of 5 agents active, 2 failed.")
 
-    # All that are left.
+    # Retry all remaining failed agents.
     page.locator("#failures").get_by_role("link", name="Retry failed agents").click()
     page.get_by_role("button", name="Retry").click()
     expect(page.locator(".live[data-moving=yes]")).to_be_visible()

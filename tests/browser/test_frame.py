@@ -1,4 +1,4 @@
-"""The frame of every page: its scope, its menu, its titles, and its pages for what is refused or empty."""
+"""The frame of every console page: scope, menu and titles, pages of refusals, and the empty installation."""
 
 from __future__ import annotations
 
@@ -43,43 +43,43 @@ from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}")
-# Words that are not ours: names of apps and libraries, wrong plurals, names of classes.
+# Words that must not appear in the console: names of apps, libraries and classes, and wrong plurals.
 FOREIGN_WORDS = re.compile(
     r"tenancy|fleet\b|procrastinate|entrys|known bads|denial counts?|sign in link|memberships?|Select .* to view", re.I
 )
 
 
 def heading(page: Any) -> tuple[str, str]:
-    """Return the page's heading and the title of its tab."""
+    """Return the heading of the page and the title of its browser tab."""
     (shown,) = re.findall(r"frame-title\">\s*<h1>(.*?)</h1>", page.text, re.S)
     (tab,) = re.findall(r"<title>(.*?)</title>", page.text, re.S)
     return html.unescape(shown.strip()), html.unescape(tab.strip())
 
 
 def trail(page: Any) -> list[tuple[str, str]]:
-    """Return text and address of each link between the switcher and the heading."""
+    """Return the text and URL of each breadcrumb."""
     found = re.search(r'aria-label="Breadcrumbs">(.*?)</nav>', page.text, re.S)
     links = re.findall(r'<a href="([^"]*)">(.*?)</a>', found[1]) if found else []
     return [(html.unescape(text), html.unescape(url)) for url, text in links]
 
 
 def refusal(page: Any) -> str:
-    """Return what a page that refuses says, without the id of the request."""
+    """Return the text of a refusal page without the request id."""
     return re.sub(r"Request [0-9a-f-]+", "", page.text.partition("<section")[2].partition("</section>")[0])
 
 
 def listed(page: Any) -> set[Any]:
-    """Return the keys of the rows that a list shows."""
+    """Return the primary keys of the rows that a list shows."""
     return {row.pk for row in page.context["cl"].result_list}
 
 
 def menu_of(page: Any) -> dict[str, str]:
-    """Return the links of the menu by their titles."""
+    """Return the URL of each menu entry by its title."""
     return {item["title"]: item["link"] for group in page.context["sidebar_navigation"] for item in group["items"]}
 
 
 def fill_operators_tables() -> None:
-    """Add a row to each table that only operators of the installation see."""
+    """Add a row to each table that only installation operators may see."""
     user = User.objects.first()
     assert user is not None
     SignInLink.objects.create(user=user, digest="d", expires_at=timezone.now())
@@ -94,8 +94,8 @@ def fill_operators_tables() -> None:
 # -- scope --------------------------------------------------------------------------------------------------------
 
 
-def test_a_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list shows the rows below the scope, and those of a higher level that the scope is in; none of its siblings."""
+def test_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list shows the rows within the scope and the rows of its parent levels, but no rows of sibling scopes."""
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 1000)
     made, elsewhere = fill(world), fill(world, "2").deployment.environment
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
@@ -130,7 +130,7 @@ def test_a_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatc
     assert listed(client.get(table(Environment), {"in": str(elsewhere.pk)})) == {elsewhere.pk}
 
 
-def test_links_of_a_list_keep_its_scope(world: World) -> None:
+def test_list_links_keep_scope(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
 
@@ -145,7 +145,7 @@ def test_links_of_a_list_keep_its_scope(world: World) -> None:
         *(choice["query_string"] for spec in changelist.filter_specs for choice in spec.choices(changelist)),
         *menu_of(page).values(),
     ]
-    hub = row_page(made.deployment.environment)  # a row's page has the scope of the row
+    hub = row_page(made.deployment.environment)  # a row page always has the scope of its row
     assert [link for link in links if f"in={scope}" not in link and link != hub] == []
     assert f'<input type="hidden" name="in" value="{scope}">' in page.text
     assert listed(client.get(table(Agent), {"in": scope, "q": "acme-agent"})) == {made.agent.pk}
@@ -157,7 +157,7 @@ def test_links_of_a_list_keep_its_scope(world: World) -> None:
     assert client.get(new).context["form"].initial["environment"] == scope
 
 
-def test_an_act_on_the_rows_of_a_list_stays_in_its_scope(world: World) -> None:
+def test_act_on_listed_rows_respects_scope(world: World) -> None:
     made = fill(world)
     client, other = signed_in(world.operator.user), f"{table(Agent)}?in={world.dev.pk}"
     form = {"action": "drain", "_selected_action": str(made.agent.pk), "_confirm": "yes", "comment": ""}
@@ -171,8 +171,8 @@ def test_an_act_on_the_rows_of_a_list_stays_in_its_scope(world: World) -> None:
     assert made.agent.drained_at is not None
 
 
-def test_a_scope_that_is_not_visible_is_not_found(world: World, other: World) -> None:
-    """The answer is the same for a scope that is unknown, malformed, deleted, or somebody else's."""
+def test_invisible_scope_is_not_found(world: World, other: World) -> None:
+    """The response is the same for a scope that is unknown, malformed, deleted or in another organization."""
     client = signed_in(world.admin.user)
     gone = world.environment("dev", "gone")
     organizations.delete(gone, kind="environment", actor=world.admin.actor)
@@ -186,16 +186,18 @@ def test_a_scope_that_is_not_visible_is_not_found(world: World, other: World) ->
     answers = [client.get(door, {"in": scope}) for scope in bad for door in doors]
 
     assert {answer.status_code for answer in answers} == {404}
-    assert len({refusal(answer) for answer in answers}) == 2  # the table's page also has a button to the table
+    assert (
+        len({refusal(answer) for answer in answers}) == 2
+    )  # the page of a table also has a button that leads to the table
     for door in answers[: len(doors)]:
         assert "There is no such organization, project or environment, or you may not see it." in refusal(door)
     for label, model in MODELS.items():
         refused = client.get(table(model), {"in": str(other.dev.pk)})
         assert refused.status_code == (403 if label in OPERATORS_ONLY else 404), label
-    assert client.get("/admin/").status_code == 200  # none of them is remembered
+    assert client.get("/admin/").status_code == 200  # the overview has remembered none of these scopes
 
 
-def test_the_page_of_a_row_has_the_scope_of_the_row(world: World) -> None:
+def test_row_page_has_scope_of_row(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), made.deployment.environment
 
@@ -210,7 +212,7 @@ def test_the_page_of_a_row_has_the_scope_of_the_row(world: World) -> None:
     assert {url.rpartition("in=")[2] for _, _, url in related} == {str(scope.pk)}
 
 
-def test_the_overview_has_a_scope_and_remembers_it(world: World) -> None:
+def test_overview_remembers_scope(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
 
@@ -236,7 +238,7 @@ def test_the_overview_has_a_scope_and_remembers_it(world: World) -> None:
     assert client.get("/admin/").status_code == 200
 
 
-def test_the_switcher_costs_the_same_for_many_organizations(world: World) -> None:
+def test_switcher_query_count_does_not_depend_on_organizations(world: World) -> None:
     client = signed_in(superuser())
 
     def cost(query: dict[str, str]) -> tuple[int, Any]:
@@ -247,7 +249,7 @@ def test_the_switcher_costs_the_same_for_many_organizations(world: World) -> Non
     scopes = [{}, *({"in": str(row.pk)} for row in (world.organization, world.project, world.dev))]
 
     def costs() -> list[int]:
-        return [min(cost(scope)[0] for _ in range(2)) for scope in scopes]  # the first time, it is remembered
+        return [min(cost(scope)[0] for _ in range(2)) for scope in scopes]  # only the first request stores the scope
 
     few = costs()
     Organization.objects.bulk_create(Organization(name=f"company {at}", slug=f"company-{at}") for at in range(120))
@@ -276,7 +278,7 @@ def test_the_switcher_costs_the_same_for_many_organizations(world: World) -> Non
 # -- titles and the menu ------------------------------------------------------------------------------------------
 
 
-def test_titles_say_what_a_page_is_in_our_words(world: World) -> None:
+def test_titles_use_product_terms(world: World) -> None:
     made = fill(world)
     fill_operators_tables()
     client, wrong = signed_in(superuser()), []
@@ -314,7 +316,7 @@ def test_titles_say_what_a_page_is_in_our_words(world: World) -> None:
     assert heading(page)[1] == "Roll back · acme / trading / acme-1 | ByteOr Cloud"
 
 
-def test_the_menu_has_an_entry_for_each_daily_task(world: World) -> None:
+def test_menu_has_entry_for_each_daily_task(world: World) -> None:
     daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays"]
     viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
     admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
@@ -326,8 +328,8 @@ def test_the_menu_has_an_entry_for_each_daily_task(world: World) -> None:
     assert [*operator] == ["Overview", "Environments", *daily, "People and keys", "Audit", "Jobs", "Records"]
 
 
-def test_every_table_is_behind_an_entry(world: World) -> None:
-    """The links of the menu, the tabs of their lists and the page of records lead to each table that one may see."""
+def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
+    """Every table that the person may see is linked by the menu, the tabs of its lists, or the records page."""
     for user in (world.viewer.user, world.operator.user, world.admin.user, superuser()):
         client = signed_in(user)
         start = client.get("/admin/", {"in": "all"})
@@ -347,7 +349,7 @@ def test_every_table_is_behind_an_entry(world: World) -> None:
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_what_does_not_exist_and_what_is_not_yours_get_the_same_page(world: World, other: World) -> None:
+def test_missing_and_forbidden_rows_return_same_page(world: World, other: World) -> None:
     made = fill(other)
     client, pages = signed_in(world.admin.user), []
     for pk in (made.deployment.pk, uuid7(), "not-a-key", 7):
@@ -363,7 +365,7 @@ def test_what_does_not_exist_and_what_is_not_yours_get_the_same_page(world: Worl
     assert client.get("/admin/tenancy/").status_code == 404
 
 
-def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
+def test_refusals_name_required_role(world: World) -> None:
     made, client = fill(world), signed_in(world.viewer.user)
     cases = {
         table(AuditEvent): (403, "An organization admin may see them."),
@@ -385,7 +387,7 @@ def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
 # -- an empty installation ----------------------------------------------------------------------------------------
 
 
-def test_the_overview_of_an_empty_installation_says_what_comes_next(world: World) -> None:
+def test_overview_of_empty_installation_lists_next_steps(world: World) -> None:
     def steps(user: User, scope: Any = "all") -> dict[str, Any]:
         page = signed_in(user).get("/admin/", {"in": getattr(scope, "pk", scope)})
         assert page.context["tiles"] == [] or not page.context["steps"]
@@ -412,7 +414,7 @@ def test_the_overview_of_an_empty_installation_says_what_comes_next(world: World
     assert steps(world.admin.user, empty) != {}
 
 
-def test_a_person_without_an_organization_can_create_one() -> None:
+def test_person_without_organization_can_create_one() -> None:
     person = accounts.get_or_create_account("new@nowhere.example")
     client = signed_in(person)
     assert 'href="/admin/start/"' in client.get("/admin/", follow=True).text
@@ -433,7 +435,7 @@ def test_a_person_without_an_organization_can_create_one() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_switcher_works_by_mouse_and_keyboard(
+def test_switcher_works_by_mouse_and_keyboard(
     open_page: Callable[..., Page], world: World, shot: Callable[..., None]
 ) -> None:
     page = sign_in(open_page(), world.admin.user)

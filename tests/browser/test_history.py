@@ -1,4 +1,4 @@
-"""The timeline of what an agent ran, on the agent's page."""
+"""The history of an agent on the agent page, with its timeline."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def store(agent: Agent, hours_ago: float, bundle: str | None) -> None:
     )
 
 
-def told(world: World) -> Any:
-    """Return an agent that ran two bundles with a gap between them."""
+def agent_with_history(world: World) -> Any:
+    """Create an agent that ran two bundles with a gap between them."""
     agents = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), agents)
     agent = agents[0][0]
@@ -36,8 +36,8 @@ def told(world: World) -> Any:
 
 
 @pytest.mark.django_db
-def test_agent_page_shows_what_it_ran(world: World) -> None:
-    agent = told(world)
+def test_agent_page_shows_its_history(world: World) -> None:
+    agent = agent_with_history(world)
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
@@ -50,7 +50,7 @@ def test_agent_page_shows_what_it_ran(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_agent_that_ran_nothing_has_an_empty_timeline(world: World) -> None:
+def test_agent_without_history_has_empty_timeline(world: World) -> None:
     agent, _ = world.agent()
 
     page = signed_in(world.viewer.user).get(row_page(agent))
@@ -61,8 +61,8 @@ def test_agent_that_ran_nothing_has_an_empty_timeline(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_timeline_in_the_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
-    agent = told(world)
+def test_timeline_renders_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
+    agent = agent_with_history(world)
     sign_in(page, world.viewer.user)
 
     page.goto(row_page(agent))

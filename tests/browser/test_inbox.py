@@ -1,4 +1,4 @@
-"""The approvals inbox: its rows by person, and their order."""
+"""The approvals inbox: which rows each person sees, and their order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_pending_approvals_come_first_by_expiry(world: World) -> None:
     assert listed(signed_in(world.viewer.user)) == [third.pk, first.pk, second.pk, fourth.pk]
 
 
-def test_waiting_for_me_lists_approvals_that_i_can_give(world: World) -> None:
+def test_waiting_for_me_lists_only_approvals_person_can_give(world: World) -> None:
     mine, decided, expired, own = (approval_of(each) for each in waiting(world, 4))
     Approval.objects.filter(pk=decided.pk).update(required_approvals=2)
     approvals.decide(decided, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
@@ -38,12 +38,12 @@ def test_waiting_for_me_lists_approvals_that_i_can_give(world: World) -> None:
     assert listed(reviewer, **{"for": "me"}) == [mine.pk]
     Approval.objects.filter(pk=own.pk).update(allow_self_approval=True)
     assert listed(reviewer, **{"for": "me"}) == [mine.pk, own.pk]
-    # Viewers and the requester have nothing to decide.
+    # A viewer has nothing to decide, and the requester only the approvals that other people requested.
     assert listed(signed_in(world.viewer.user), **{"for": "me"}) == []
     assert listed(signed_in(world.operator.user), **{"for": "me"}) == [own.pk]
 
 
-def test_the_overview_shows_what_waits_for_the_person(world: World) -> None:
+def test_overview_shows_approvals_waiting_for_person(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
 
@@ -59,7 +59,7 @@ def test_the_overview_shows_what_waits_for_the_person(world: World) -> None:
     assert panel("viewer") == []
 
 
-def test_creator_of_the_requesting_key_may_only_deny(world: World) -> None:
+def test_creator_of_requesting_key_can_only_deny(world: World) -> None:
     approval = approval_of(*waiting(world, 1))
     Approval.objects.filter(pk=approval.pk).update(requester_id=world.reviewer.user.pk, requested_by="key ci")
     reviewer = signed_in(world.reviewer.user)
@@ -70,7 +70,7 @@ def test_creator_of_the_requesting_key_may_only_deny(world: World) -> None:
     assert "a key that you made" in decide["why"]
 
 
-def test_request_of_an_unknown_creator_waits_for_nobody(world: World) -> None:
+def test_request_by_key_with_unknown_creator_waits_for_nobody(world: World) -> None:
     approval = approval_of(*waiting(world, 1))
     Approval.objects.filter(pk=approval.pk).update(requester_id=None)
     reviewer = signed_in(world.reviewer.user)
@@ -83,7 +83,7 @@ def test_request_of_an_unknown_creator_waits_for_nobody(world: World) -> None:
     assert listed(reviewer, **{"for": "me"}) == [approval.pk]
 
 
-def test_an_execute_replays_approval_is_shown_without_a_deployment(world: World) -> None:
+def test_approval_of_execute_replay_is_shown_without_deployment(world: World) -> None:
     replay_id = UUID(int=7)
     row = Approval.objects.create(
         environment=world.prod, replay_id=replay_id, requested_by="somebody",

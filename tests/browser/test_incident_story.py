@@ -1,4 +1,4 @@
-"""An incident in a real browser: captured, replayed, understood, and traced to the version that brought the fault."""
+"""An incident in a real browser: it is captured, replayed, examined, and traced to the version with the fault."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ RECORDS = [b'{"id": 1, "card": "1234"}', b'{"no": "id"}', b'{"id": 3, "card": "5
 CONFIG = {"check": {"schema": {"required": ["id"]}}, "limit": {"schema": {"properties": {"id": {"maximum": 2}}}}}
 
 
-class Held:
-    """Lets each replay report progress, and begin only when the test says so."""
+class HeldReplays:
+    """Makes each replay report some progress and then wait until the test sets ``may_run``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.go_on = threading.Event()
-        self._real = children.run_apart
-        monkeypatch.setattr(children, "run_apart", self._run)
+        self.may_run = threading.Event()
+        self._real = children.run_in_child
+        monkeypatch.setattr(children, "run_in_child", self._run)
 
     def _run(self, request: Any, **options: Any) -> Any:
         if request["kind"] == "replay":
             assert options["on_tick"](children.Progress(1_000, 4_000))
-            assert self.go_on.wait(PATIENCE_S)
+            assert self.may_run.wait(PATIENCE_S)
         return self._real(request, **options)
 
 
@@ -48,7 +48,7 @@ def start_worker() -> threading.Thread:
 
 
 def history(world: World) -> None:
-    """Make eight versions. Since the sixth, a stage drops what the others keep."""
+    """Create eight versions. From the sixth version on, an additional stage drops records that the others keep."""
     for number in range(1, 9):
         copy = {"id": f"copy-{number}", "op": "identity"}
         stages = [copy, {"id": "check", "op": "dataguard_check", "depends_on": [copy["id"]]}]
@@ -57,7 +57,7 @@ def history(world: World) -> None:
         world.version(content=plan(stages=stages))
 
 
-def test_incident_is_replayed_followed_and_bisected(
+def test_incident_can_be_replayed_traced_and_bisected(
     world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history(world)
@@ -74,10 +74,10 @@ def test_incident_is_replayed_followed_and_bisected(
     agent, api = world.agent(name="edge-1")
     assert upload(api, agent, captured, kind="incident_bundle").status_code == 201
     run_jobs()
-    held = Held(monkeypatch)
+    held = HeldReplays(monkeypatch)
     sign_in(page, world.operator.user)
 
-    # The incident arrives, and is replayed.
+    # The person opens the incident and replays it.
     page.goto("/admin/artifacts/artifact/")
     page.get_by_role("link", name="Incident bundle").first.click()
     headline = page.locator("#headline [role=status]")
@@ -94,7 +94,7 @@ def test_incident_is_replayed_followed_and_bisected(
     page.get_by_role("link", name="Replay", exact=True).click()
     page.get_by_role("button", name="Replay").click()
 
-    # It leads to the replay, whose page shows where it stands and the progress, without a reload.
+    # The page of the replay opens, and shows the status and progress without a reload.
     expect(headline).to_have_text("Waits for a worker.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
@@ -102,7 +102,7 @@ def test_incident_is_replayed_followed_and_bisected(
     expect(page.get_by_role("img", name="1,000 of 4,000 records")).to_be_visible()
     expect(page.get_by_role("link", name="Cancel")).to_be_visible()
     shot(page, "incident-running", widths=WIDTHS, full_page=True)
-    held.go_on.set()
+    held.may_run.set()
     expect(headline).to_have_text("Diverged at quotes_out, record 3: stage limit dropped it (schema).")
     worker.join(PATIENCE_S)
     assert page.evaluate("document.body.dataset.loaded") == "once"
@@ -130,7 +130,7 @@ def test_incident_is_replayed_followed_and_bisected(
     ]
     shot(page, "incident-traced", widths=WIDTHS, full_page=True)
 
-    # Another version is replayed, and compared with this one.
+    # The person replays the incident through another version and compares the two replays.
     page.get_by_role("link", name="Other version").click()
     page.get_by_label("Version").select_option("quotes v7 with the parameters of the capture")
     page.get_by_role("button", name="Other version").click()
@@ -141,16 +141,16 @@ def test_incident_is_replayed_followed_and_bisected(
     expect(page.locator("#found")).to_contain_text("Compared with the replay through quotes v8")
     shot(page, "incident-compared", widths=WIDTHS, full_page=True)
 
-    # A bisect names the version, and shows what it changed.
+    # A bisect finds the first bad version and shows its changes.
     page.get_by_role("link", name="Bisect", exact=True).click()
     page.get_by_role("button", name="Bisect").click()
-    held.go_on.clear()
+    held.may_run.clear()
     worker = start_worker()
     expect(page.locator(".panel", has_text="Replayed versions")).to_contain_text("v8")
     expect(headline).to_have_text("0 of 8 versions have a verdict.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     shot(page, "incident-bisecting", widths=WIDTHS, full_page=True)
-    held.go_on.set()
+    held.may_run.set()
     expect(headline).to_have_text("quotes v6 is the first bad version.")
     worker.join(PATIENCE_S)
     assert page.evaluate("document.body.dataset.loaded") == "once"
@@ -164,13 +164,13 @@ def test_incident_is_replayed_followed_and_bisected(
     expect(strip.get_by_role("listitem").filter(has_text="v6")).to_contain_text("bad")
     assert Replay.objects.filter(bisect__isnull=False).count() <= 5
 
-    # Everybody can read and use these pages.
+    # These pages are accessible.
     prepare(page)
     replayed, bisected, artifact = (row_page(each.objects.earliest("id")) for each in (Replay, Bisect, Artifact))
     for path in (f"{replayed}?trace=3", bisected, f"{artifact}?as=hex"):
         assert examine(page, path) == []
 
-    # An ended page asks for nothing more.
+    # The page of a finished row sends no more requests for updates.
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.clock.install()

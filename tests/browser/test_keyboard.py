@@ -1,4 +1,4 @@
-"""Deploy, approve and roll back by keyboard alone."""
+"""Deploying, approving and rolling back with the keyboard alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
 MAX_TABS = 150
-# The name of what has the focus, without its icon.
+# Returns the name of the focused element, without its icon.
 FOCUSED = """() => {
     const found = document.activeElement;
     const shown = found.cloneNode(true);
@@ -25,13 +25,13 @@ FOCUSED = """() => {
 
 
 class Keys:
-    """A person who has no mouse."""
+    """A person who uses a page only with the keyboard."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
     def tab_to(self, name: str) -> None:
-        """Press Tab until what has this name, or a name that begins with it, has the focus."""
+        """Press Tab until an element with this name, or with a name that starts with this word, has the focus."""
         seen = []
         for _ in range(MAX_TABS):
             self.page.keyboard.press("Tab")
@@ -41,18 +41,18 @@ class Keys:
         raise AssertionError(f"{name!r} is not reached by Tab, only {seen}")
 
     def follow(self, name: str) -> None:
-        """Follow a link, or press a button, and wait for the page that it leads to."""
+        """Activate the link or button with this name, and wait for the next page."""
         self.tab_to(name)
         with self.page.expect_navigation():
             self.page.keyboard.press("Enter")
 
     def type(self, label: str, text: str) -> None:
-        """Type into a field."""
+        """Type the text into the field with this label."""
         self.tab_to(label)
         self.page.keyboard.type(text)
 
 
-def test_deploys_approves_and_rolls_back_by_keyboard_alone(world: World, open_page: Callable[..., Page]) -> None:
+def test_deployment_approval_and_rollback_work_by_keyboard(world: World, open_page: Callable[..., Page]) -> None:
     agent, api = world.agent(world.prod, "edge-1")
 
     def settle(*reported: str) -> None:

@@ -1,4 +1,4 @@
-"""No list of the console reads a large column. ``test_tables.py`` checks the pages of rows."""
+"""Lists of the console do not read large columns. ``test_tables.py`` checks row pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _pages(environment: Environment) -> Iterator[str]:
         yield f"{reverse('admin:search')}?s={text}"
 
 
-def test_lists_searches_and_choices_read_no_large_column(world: World) -> None:
+def test_lists_searches_and_overview_read_no_large_columns(world: World) -> None:
     made = fill(world)
     add_siblings(world, made)
     enlarge()

@@ -1,4 +1,4 @@
-"""The console's rate limit in a browser: the page, the live updates, the search."""
+"""The console's rate limit in a browser: its page, and its effect on live updates and the search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def page(chromium: Browser, live_server: Any) -> Iterator[Page]:
-    """Open a page whose failed requests are expected."""
+    """Open a browser page in which failed requests do not fail the test."""
     context = chromium.new_context(base_url=live_server.url, viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
@@ -28,7 +28,7 @@ def page(chromium: Browser, live_server: Any) -> Iterator[Page]:
     context.close()
 
 
-def test_person_over_the_limit_sees_when_to_continue(
+def test_person_over_rate_limit_sees_when_to_continue(
     world: World, page: Page, monkeypatch: pytest.MonkeyPatch, shot: Callable[..., None]
 ) -> None:
     fleet(world, 1)
@@ -44,7 +44,7 @@ def test_person_over_the_limit_sees_when_to_continue(
     notice = page.locator("[data-trouble]")
     expect(notice).to_contain_text("You have sent too many requests to the console. Updates continue in ")
     page.clock.run_for(2100)
-    assert updates == [429]  # it waits as long as it was told to
+    assert updates == [429]  # the page sends no request before the time in Retry-After
     page.keyboard.press("Control+k")
     expect(page.locator(".search-note")).to_contain_text("Too many requests. Search again in ")
     page.goto(row_page(deployment))
@@ -58,7 +58,9 @@ def test_person_over_the_limit_sees_when_to_continue(
     assert page.url.endswith(row_page(deployment))
 
 
-def test_updates_continue_after_the_pause(world: World, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_updates_continue_after_rate_limit_pause(
+    world: World, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     sign_in(page, world.viewer.user)

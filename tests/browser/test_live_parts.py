@@ -1,4 +1,4 @@
-"""A page that updates itself updates all its numbers, not only those in the first part."""
+"""Live pages: every number on the page is in a part that updates itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 def changing(world: World) -> Iterator[Any]:
-    """Yield a row of each table whose pages update themselves, while it changes."""
+    """Yield a row of each table with live pages, in a state that still changes."""
     [deployment] = waiting(world)
     yield deployment
     yield approval_of(deployment)
@@ -36,7 +36,7 @@ def changing(world: World) -> Iterator[Any]:
 
 
 def main_lines(client: Client, row: Any) -> set[str]:
-    """Return the lines of the row's page below its title, without the part that does not change."""
+    """Return the lines of the row page below its title, without the part that never changes."""
     html = client.get(row_page(row)).content.decode().partition('id="content-main"')[2].partition("</main>")[0]
     changes, _, rest = html.partition('<div class="still">')
     return text_lines(changes + rest.partition(f'id="{row._meta.model_name}_form"')[2])
@@ -52,7 +52,7 @@ def related(client: Client, url: str) -> dict[str, str]:
     return dict(found)
 
 
-def test_every_number_is_in_parts_that_are_reloaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_number_is_in_live_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, shown = signed_in(world.operator.user), set()
 
     for row in changing(world):
@@ -66,7 +66,7 @@ def test_every_number_is_in_parts_that_are_reloaded(world: World, monkeypatch: p
     assert shown == {model for model, table in site._registry.items() if isinstance(table, LiveAdmin)}
 
 
-def test_related_counts_follow_the_page(world: World) -> None:
+def test_live_update_includes_related_counts(world: World) -> None:
     [(agent, api)] = fleet(world, 1)
     deployment = offered(world, world.bundle())
     client = signed_in(world.viewer.user)
@@ -79,7 +79,7 @@ def test_related_counts_follow_the_page(world: World) -> None:
     assert after != before
 
 
-def test_costly_part_is_reloaded_once_when_the_row_no_longer_changes(world: World) -> None:
+def test_expensive_part_is_loaded_when_row_stops_changing(world: World) -> None:
     agent, api = world.agent()
     content = incident(world.version().spec_kv)
     artifact = Artifact.objects.get(pk=upload(api, agent, content, kind="incident_bundle").json()["id"])

@@ -1,4 +1,4 @@
-"""A page offers exactly the acts that the service accepts in the row's state."""
+"""Row pages offer exactly the acts that the services accept in the state of the row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db
 
 
 def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
-    """Return the labels of the acts that the service accepts for the row. Each is rolled back."""
+    """Return the labels of the acts that the services accept for the row. Each act is performed and rolled back."""
     found = set()
     for each in acts:
         context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason")
@@ -45,7 +45,7 @@ def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
 
 
 def offered(row: Any, world: World) -> set[str]:
-    """Return the labels of the buttons on the row's page, without rendering it."""
+    """Return the labels of the buttons on the row page, without rendering the page."""
     request, admin = RequestFactory().get(row_page(row)), site._registry[type(row)]
     request.user = world.reviewer.user
     return {button["title"] for button in admin._buttons(request, admin.get_object(request, str(row.pk)))}
@@ -94,7 +94,7 @@ CASES: list[Callable[[Deployment], None]] = [
 ]  # fmt: skip
 
 
-def test_a_deployment_in_each_state(world: World) -> None:
+def test_deployment_page_offers_exactly_accepted_acts(world: World) -> None:
     row = second(fill(world))
     seen = set()
     for status in DeploymentStatus:
@@ -112,7 +112,7 @@ def test_a_deployment_in_each_state(world: World) -> None:
     assert seen >= {"Roll back", "Retry", "Pause", "Resume", "Abort"}
 
 
-def test_an_agent_of_a_deployment_in_each_state(world: World) -> None:
+def test_deployment_agent_page_offers_exactly_accepted_acts(world: World) -> None:
     row = second(fill(world))
     part = row.agents.get()
     seen = set()
@@ -131,7 +131,7 @@ def test_an_agent_of_a_deployment_in_each_state(world: World) -> None:
     assert seen == {(status, "Retry") for status in ("active", "deploying", "failed")}
 
 
-def test_an_approval_in_each_state(world: World) -> None:
+def test_approval_page_offers_exactly_accepted_acts(world: World) -> None:
     world.agent(world.prod)
     row = world.deployment(world.bundle(world.prod)).approval
     assert row is not None
@@ -148,7 +148,7 @@ def test_an_approval_in_each_state(world: World) -> None:
     assert seen == {"Approve", "Deny", "Revoke"}
 
 
-def test_an_agent_in_each_state(world: World) -> None:
+def test_agent_page_offers_exactly_accepted_acts(world: World) -> None:
     row, _ = world.agent()
     seen = set()
     for changed in ({}, {"drained_at": timezone.now()}, {"decommissioned_at": timezone.now()}):
@@ -162,7 +162,7 @@ def test_an_agent_in_each_state(world: World) -> None:
     assert seen == {"Drain", "Undrain", "Change labels", "Rotate key", "Decommission"}
 
 
-def test_suspected_clone_cannot_be_told_to_rotate_its_key(world: World) -> None:
+def test_suspected_clone_cannot_rotate_its_key(world: World) -> None:
     row, _ = world.agent()
     Heartbeat.objects.filter(agent=row).update(clone_suspected_at=timezone.now())
 
@@ -175,7 +175,7 @@ def test_suspected_clone_cannot_be_told_to_rotate_its_key(world: World) -> None:
     assert Heartbeat.objects.get(agent=row).commands == []
 
 
-def test_agent_of_prod_is_relabelled_by_those_who_manage_it(world: World) -> None:
+def test_relabeling_prod_agent_requires_environment_management(world: World) -> None:
     row, _ = world.agent(world.prod, zone="a")
     yes = {**YES, "comment": "zone=b, !ring"}
     assert "Change labels" not in offered(row, world)
@@ -192,7 +192,7 @@ def test_agent_of_prod_is_relabelled_by_those_who_manage_it(world: World) -> Non
 
 
 @pytest.mark.parametrize("policy", ["disabled", "dry_run_only", "allowed"])
-def test_an_artifact_in_each_state(world: World, policy: str) -> None:
+def test_artifact_page_offers_exactly_accepted_acts(world: World, policy: str) -> None:
     row = fill(world).artifact
     environment = row.environment
     environment.settings["replay_policy"] = policy

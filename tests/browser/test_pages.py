@@ -1,4 +1,4 @@
-"""Public pages, signing in to the console and signing out."""
+"""Public pages, error pages, and signing in to and out of the console."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def policy(response: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     "address", ["/api/docs", "/api/redoc", "/api/schema", "/admin/", "/healthz", "/readyz", "/metrics"]
 )
-def test_the_start_page_links_on(client: Client, address: str) -> None:
+def test_start_page_links_to_main_pages(client: Client, address: str) -> None:
     page = client.get("/")
 
     assert page.status_code == 200
@@ -41,7 +41,7 @@ def test_the_start_page_links_on(client: Client, address: str) -> None:
 @pytest.mark.parametrize(
     "template", sorted(TEMPLATES.rglob("*.html")), ids=lambda path: str(path.relative_to(TEMPLATES))
 )
-def test_no_template_holds_a_script_or_a_foreign_address(template: Path) -> None:
+def test_templates_contain_no_inline_scripts_or_external_urls(template: Path) -> None:
     text = template.read_text()
 
     assert re.findall(r"<script(?![^>]*\bsrc=)", text) == []
@@ -50,7 +50,7 @@ def test_no_template_holds_a_script_or_a_foreign_address(template: Path) -> None
 
 
 @pytest.mark.django_db
-def test_only_the_console_policy_allows_eval(world: World) -> None:
+def test_only_console_policy_allows_eval(world: World) -> None:
     console = signed_in(world.viewer.user)
 
     assert policy(console.get("/admin/"))["script-src"] == "'self' 'unsafe-eval'"
@@ -76,7 +76,7 @@ def test_unknown_page_is_not_found(client: Client, path: str, headers: dict[str,
     assert "req-12345678" in answer.text
 
 
-def test_server_error_page_shows_only_the_request_id(rf: Any) -> None:
+def test_server_error_page_shows_only_request_id(rf: Any) -> None:
     page = problems.server_error(rf.get("/admin/", headers={**PAGE, "x-request-id": "req-12345678"}))
 
     assert page.status_code == 500
@@ -92,7 +92,7 @@ def test_form_from_another_site_is_refused(path: str, kind: str) -> None:
     assert "came from another site" in answer.text
 
 
-def test_sign_in_page_without_a_provider(client: Client) -> None:
+def test_sign_in_page_without_provider_explains_commands(client: Client) -> None:
     asked = client.get("/admin/releases/deployment/", follow=True)
 
     assert asked.redirect_chain == [("/admin/login/?next=/admin/releases/deployment/", 302)]
@@ -105,7 +105,7 @@ def test_sign_in_page_without_a_provider(client: Client) -> None:
     ("given", "following"),
     [("/admin/fleet/agent/?q=a%26b", "%2Fadmin%2Ffleet%2Fagent%2F%3Fq%3Da%2526b"), ("", "%2Fadmin%2F")],
 )
-def test_sign_in_with_a_provider(client: Client, settings: Any, given: str, following: str) -> None:
+def test_sign_in_page_links_to_provider(client: Client, settings: Any, given: str, following: str) -> None:
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer="https://id.example")
 
     page = client.get("/admin/login/", {"next": given} if given else {})
@@ -115,7 +115,7 @@ def test_sign_in_with_a_provider(client: Client, settings: Any, given: str, foll
 
 
 @pytest.mark.django_db
-def test_sign_in_link_asks_before_it_is_used(world: World) -> None:
+def test_sign_in_link_requires_confirmation(world: World) -> None:
     url = f"/auth/link/{accounts.create_sign_in_link(user=world.viewer.user, actor=system_actor('test'))}"
     client = Client(enforce_csrf_checks=True, headers=PAGE)
 
@@ -134,7 +134,7 @@ def test_sign_in_link_asks_before_it_is_used(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_sign_out(world: World) -> None:
+def test_sign_out_ends_session(world: World) -> None:
     client = signed_in(world.viewer.user)
 
     assert client.get("/admin/logout/").status_code == 405
@@ -146,7 +146,7 @@ def test_sign_out(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_a_person_without_a_role_is_told_so_and_may_sign_out() -> None:
+def test_person_without_role_sees_explanation_and_can_sign_out() -> None:
     client = signed_in(accounts.get_or_create_account("new@nowhere.example"))
 
     page = client.get("/admin/", follow=True)
@@ -159,7 +159,7 @@ def test_a_person_without_a_role_is_told_so_and_may_sign_out() -> None:
 
 
 @pytest.mark.django_db
-def test_signed_in_people_need_no_sign_in_page(world: World) -> None:
+def test_sign_in_page_redirects_signed_in_people(world: World) -> None:
     assert signed_in(world.viewer.user).get("/admin/login/").headers["Location"] == "/admin/"
 
 

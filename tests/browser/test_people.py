@@ -1,4 +1,4 @@
-"""People and tokens in the console: invite, change roles, create tenants and credentials, each as the API does it."""
+"""People and credentials in the console: inviting people, changing roles, and creating organizations and tokens."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ ENROLLMENT = {"max_uses": "3", "expires_in_s": "3600", "labels": "zone=eu-1, rin
 
 
 def sent(client: Client, row: Any, name: str, values: dict[str, str], **options: Any) -> Any:
-    """Send the form of an act, as the page that shows it does."""
+    """Send the form of an act, as its page does."""
     body = {"_confirm": "yes", "_form": new_form_id(), **values}
     return client.post(act(row, name), body, **options)
 
 
 def counts() -> dict[str, int]:
-    """Count the rows that the acts make, and the audit events."""
+    """Return the number of rows in each table in which the acts create rows, and of audit events."""
     return {model.__name__: model._default_manager.count() for model in (*MADE, AuditEvent)}
 
 
 @pytest.mark.django_db
-def test_buttons_of_the_tables_lead_to_the_acts(world: World) -> None:
+def test_table_buttons_lead_to_acts(world: World) -> None:
     organization, project, environment, user = ("tenancy/organization", "tenancy/project", "tenancy/environment",
                                                 "tenancy/user")  # fmt: skip
     buttons = {
@@ -87,7 +87,7 @@ def test_buttons_of_the_tables_lead_to_the_acts(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogCaptureFixture, settings: Any) -> None:
+def test_secret_is_shown_once_and_never_stored(world: World, caplog: pytest.LogCaptureFixture, settings: Any) -> None:
     client = signed_in(world.admin.user)
     for row, name, values, model in (
         (world.admin.user, "create_token", {"name": "laptop", "expires_in_s": "86400"}, UserToken),
@@ -103,16 +103,16 @@ def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogC
         assert made.digest == credential_digest(secret)
         assert "no-store" in shown.headers["Cache-Control"]
         assert "Location" not in shown.headers
-        # A double click or a reload sends the form again, and must neither make a second one nor lose the secret.
+        # A double click or a reload sends the form again. It must neither create a second row nor lose the secret.
         again = sent(client, row, name, {**values, "_form": form_id})
         assert (secret in again.text, again.headers["Cache-Control"]) == (True, shown.headers["Cache-Control"])
         assert secret.encode() not in b"".join(map(bytes, IdempotencyKey.objects.values_list("response", flat=True)))
         changed = sent(client, row, name, {**values, "name": "other", "_form": form_id})
-        IdempotencyKey.objects.filter(expires_at__lt=timezone.now() + sent_forms.ANSWER_LIFETIME).update(
+        IdempotencyKey.objects.filter(expires_at__lt=timezone.now() + sent_forms.RESULT_LIFETIME).update(
             expires_at=timezone.now()
         )
         for late in (changed, sent(client, row, name, {**values, "_form": form_id})):
-            assert late.context["form"].non_field_errors()[0].startswith("You sent this form already")
+            assert late.context["form"].non_field_errors()[0].startswith("You already submitted this form")
             assert late.context["form_id"] != form_id
             assert not SECRET.search(late.text)
         assert model.objects.count() == before + 1
@@ -129,7 +129,7 @@ def test_secret_is_shown_once_and_kept_nowhere(world: World, caplog: pytest.LogC
 
 
 @pytest.mark.django_db
-def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_and_forged_form_ids_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, before = signed_in(world.admin.user), counts()
     long_ago = time.time() - sent_forms.LIFETIME.total_seconds() - 60
     with monkeypatch.context() as patch:
@@ -145,7 +145,7 @@ def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pyte
 
 
 @pytest.mark.django_db
-def test_a_form_that_was_sent_answers_only_on_its_page_and_only_its_sender(world: World) -> None:
+def test_sent_form_is_repeated_only_for_its_page_and_sender(world: World) -> None:
     form_id = new_form_id()
     values = {**KEY, "_form": form_id}
     made = sent(signed_in(world.admin.user), world.organization, "create_key", values)
@@ -155,14 +155,14 @@ def test_a_form_that_was_sent_answers_only_on_its_page_and_only_its_sender(world
     refused = sent(signed_in(world.viewer.user), world.organization, "create_key", values)
 
     (secret,) = set(SECRET.findall(made.text))
-    assert elsewhere.context["form"].non_field_errors()[0].startswith("You sent this form already")
+    assert elsewhere.context["form"].non_field_errors()[0].startswith("You already submitted this form")
     assert refused.status_code == 403
     assert secret not in elsewhere.text + refused.text
     assert OrganizationKey.objects.count() == 1
 
 
 @pytest.mark.django_db
-def test_errors_are_shown_beside_their_fields(world: World) -> None:
+def test_errors_are_shown_at_their_fields(world: World) -> None:
     world.organization.settings = {"email_domains": ["acme.example"], "token_max_days": 10}
     world.organization.save(update_fields=["settings"])
     admin, project_admin = signed_in(world.admin.user), signed_in(world.project_admin.user)
@@ -178,11 +178,11 @@ def test_errors_are_shown_beside_their_fields(world: World) -> None:
         return name, error["message"]
 
     invite = {"email": "viewer@acme.example", "role": "viewer"}
-    exists = "This person has a role here already. Change the role instead."
+    exists = "This person already has a role here. Change that role instead."
     assert only(errors(world.organization, "invite", invite)) == ("email", exists)
     elsewhere = {**invite, "email": "new@elsewhere.example"}
     assert only(errors(world.organization, "invite", elsewhere))[0] == "email"
-    for client in (admin, project_admin):  # org_admin is no role of a project
+    for client in (admin, project_admin):  # org_admin is not a project role
         assert only(errors(world.project, "invite", {**elsewhere, "role": "org_admin"}, client))[0] == "role"
     assert only(errors(last_admin, "change_role", {"role": "viewer"}))[0] == "__all__"
     assert only(errors(world.organization, "create_project", {"name": "trading"})) == ("name", taken)
@@ -202,11 +202,11 @@ def test_errors_are_shown_beside_their_fields(world: World) -> None:
         "1 hour", "1 day", "7 days", "10 days",
     ]  # fmt: skip
     offered = admin.get(row_page(last_admin)).context["acts"]
-    assert offered == []  # the last org_admin can neither be demoted nor removed
+    assert offered == []  # the last org_admin can be neither demoted nor removed
 
 
 @pytest.mark.django_db
-def test_nobody_grants_more_than_they_hold(world: World) -> None:
+def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
     member = Membership.objects.create(
         user=world.viewer.user, organization=world.organization, project=world.project, role=Role.VIEWER
     )
@@ -226,7 +226,7 @@ def test_nobody_grants_more_than_they_hold(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_forms_need_the_csrf_token(world: World) -> None:
+def test_forms_require_csrf_token(world: World) -> None:
     client = Client(enforce_csrf_checks=True, headers={"accept": "text/html"})
     client.force_login(world.admin.user, backend="django.contrib.auth.backends.ModelBackend")
 
@@ -235,7 +235,7 @@ def test_forms_need_the_csrf_token(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, page: Page, shot: Any) -> None:
+def test_person_can_click_from_empty_organization_to_enrollment(world: World, page: Page, shot: Any) -> None:
     widths = (1440, 390)
 
     def press(name: str) -> None:
@@ -245,7 +245,7 @@ def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, pag
         page.get_by_role("button", name=name, exact=True).click()
 
     def look(name: str) -> None:
-        page.wait_for_load_state()  # a page that was only begun has no elements to measure
+        page.wait_for_load_state()  # a page that is still loading has no elements to measure
         for width in widths:
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)

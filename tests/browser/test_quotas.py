@@ -1,4 +1,4 @@
-"""The use of an organization is shown as bars on its page, and installation operators set its quotas there."""
+"""The organization page shows usage as bars, and installation operators set quotas there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_operators_set_quotas_and_members_see_bars(world: World) -> None:
+def test_operators_set_quotas_and_members_see_usage(world: World) -> None:
     organization, root = world.organization, superuser()
     world.agent()
     url = act(organization, "set_quotas")
@@ -36,7 +36,7 @@ def test_operators_set_quotas_and_members_see_bars(world: World) -> None:
     assert "width:100%" in page
     assert url not in page
     assert url in operator.get(row_page(organization)).text
-    # The form holds all quotas: an empty field is none.
+    # The form contains all quotas. An empty field removes the quota.
     assert 'value="1000000"' in operator.get(url).text
     assert sent(operator, organization, "set_quotas", {"agents": "2", "stored_bytes": ""}).status_code == 302
     changes = AuditEvent.objects.filter(action="organization.set_quotas").latest("id").changes
@@ -46,7 +46,7 @@ def test_operators_set_quotas_and_members_see_bars(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_quotas_are_set_by_clicks(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_quotas_can_be_set_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     def hold(kind: str, count: int) -> None:
         UseCount.objects.create(environment=world.dev, kind=kind, count=count)
 

@@ -1,4 +1,4 @@
-"""A release in a real browser: approved, watched, failed and rolled back without a reload of the page."""
+"""A release in a real browser: it is approved, watched, fails and is rolled back without a reload of the page."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BOTH = (1440, 1000)
 
 
 def approve(world: World, deployment: Deployment) -> None:
-    """Approve the deployment as the reviewer, and run jobs until it is offered."""
+    """Approve the deployment as the reviewer and run jobs, so that agents are offered it."""
     approval = Approval.objects.get(deployment=deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     run_jobs()
 
 
 def running(world: World, count: int) -> Any:
-    """Create a fleet in prod that runs a first release."""
+    """Create agents in prod that run a first deployment."""
     agents = fleet(world, count, world.prod)
     first = world.bundle(world.prod, "calm", env={"REGION": "eu", "FEED": {"secret_ref": "FEED_A"}})
     current = world.deployment(first)
@@ -44,7 +44,7 @@ def running(world: World, count: int) -> Any:
 
 
 def risky(world: World, **options: Any) -> Deployment:
-    """Request another release of the pipeline in waves."""
+    """Request another deployment of the pipeline, in waves."""
     stages = [{"id": "decode", "op": "identity"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["decode"]}]
     bundle = world.bundle(
         world.prod, "risky", version=world.version(world.prod, plan(stages=stages)), tuning_profile="low-latency",
@@ -54,11 +54,11 @@ def risky(world: World, **options: Any) -> Deployment:
 
 
 def wave(page: Page, number: int) -> Any:
-    """Return the state that the segment of a wave shows."""
+    """Return the element that shows the state of the wave."""
     return page.locator(f"#wave-{number} .pill")
 
 
-def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_release_is_approved_fails_and_rolls_back_live(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
     sign_in(page, world.reviewer.user)
@@ -132,7 +132,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     assert deployment.status == "rolled_back"
 
 
-def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
+def test_rollout_can_be_rolled_back(world: World, page: Page) -> None:
     agents = running(world, 2)
     deployment = risky(world)
     approve(world, deployment)
@@ -155,7 +155,7 @@ def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
     expect(page.locator("#known-bad")).to_contain_text("rolled back: latency")
 
 
-def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> None:
+def test_unfinished_denial_survives_decision_of_another_person(world: World, page: Page) -> None:
     fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
     approval = Approval.objects.get(deployment=deployment)
@@ -177,7 +177,7 @@ def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> 
     assert deployment.status == "denied"
 
 
-def test_page_says_when_it_cannot_update(world: World, chromium: Browser, live_server: Any) -> None:
+def test_page_reports_failed_updates(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
@@ -193,7 +193,7 @@ def test_page_says_when_it_cannot_update(world: World, chromium: Browser, live_s
     page.clock.run_for(2100)
     expect(trouble).to_have_text("The server does not respond. The data shown may be outdated. Trying again.")
     page.clock.run_for(2100)
-    assert len(asked) == 1  # the interval has grown
+    assert len(asked) == 1  # the interval is longer after a failure
     page.unroute("**/live/")
     page.clock.run_for(2100)
     expect(trouble).to_be_hidden()
@@ -228,7 +228,7 @@ def test_update_without_a_response_times_out(world: World, chromium: Browser, li
     context.close()
 
 
-def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..., Page]) -> None:
+def test_deployment_page_works_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
     fleet(world, 2)
     deployment = offered(world, world.bundle())
     page = sign_in(open_page(java_script_enabled=False), world.operator.user)
@@ -244,7 +244,7 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
     expect(page.get_by_label("Reason")).to_be_visible()
 
 
-def test_screenshot_of_break_glass(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_break_glass_banner_is_visible(world: World, page: Page, shot: Callable[..., None]) -> None:
     fleet(world, 3, world.prod)
     deployment = deployments.create_deployment(
         environment=world.prod, config_bundle=world.bundle(world.prod), target=Target(),

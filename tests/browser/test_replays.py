@@ -1,4 +1,4 @@
-"""Replays in the console: requested on the artifact's page and shown on their own page."""
+"""Replays in the console, which are requested on the artifact page and shown on their own page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}]
 
 
 def new_form(**values: object) -> dict[str, object]:
-    """Return what the page of an act sends."""
+    """Return the form values that the page of an act sends."""
     return {**YES, "_form": new_form_id(), **values}
 
 
@@ -41,7 +41,7 @@ def offered(world: World, artifact: Artifact) -> list[str]:
     return [name for name in ("replay", "execute") if act(artifact, name) in page]
 
 
-def test_a_dry_run_from_the_artifacts_page(world: World) -> None:
+def test_dry_run_can_be_started_from_artifact_page(world: World) -> None:
     artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
 
     assert offered(world, artifact) == ["replay", "execute"]
@@ -79,7 +79,7 @@ def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
     assert row_page(approval) in shown["Approval"]
 
 
-def test_only_what_the_policy_permits_is_offered(world: World) -> None:
+def test_offered_replay_modes_depend_on_policy(world: World) -> None:
     versions = {
         policy: world.version(world.environment("dev", policy, replay_policy=policy), HOOK)
         for policy in ("disabled", "dry_run_only")
@@ -96,7 +96,7 @@ def test_only_what_the_policy_permits_is_offered(world: World) -> None:
     assert "permits dry runs only" in refused.content.decode()
 
 
-def test_viewer_cannot_start_a_replay(world: World) -> None:
+def test_viewer_cannot_start_replay(world: World) -> None:
     artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
 
     assert signed_in(world.viewer.user).post(act(artifact, "execute"), new_form()).status_code == 403
@@ -104,7 +104,7 @@ def test_viewer_cannot_start_a_replay(world: World) -> None:
     assert Replay.objects.count() == 0
 
 
-def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None:
+def test_diverged_replay_can_be_traced_compared_and_bisected(world: World) -> None:
     first = world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
     world.version(content=plan(egress="elsewhere", stages=[{"id": "copy", "op": "identity"}]))
     artifact = ingested(world, incident(first.spec_kv, expected=frames((1, PAYLOADS[0]), (2, b"other"))))
@@ -132,7 +132,7 @@ def test_a_diverged_replay_is_traced_compared_and_bisected(world: World) -> None
     assert "v2" in shown
 
 
-def test_the_artifact_page_shows_files_and_journals_to_operators_only(world: World) -> None:
+def test_artifact_page_shows_files_and_journals_only_to_operators(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
 
@@ -147,7 +147,7 @@ def test_the_artifact_page_shows_files_and_journals_to_operators_only(world: Wor
     assert "0987654321" not in hidden
 
 
-def test_a_journal_is_read_from_a_sequence_or_a_time_on_and_as_hex(world: World) -> None:
+def test_journal_can_start_at_sequence_or_time_and_be_shown_as_hex(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b'{"n": 1}'] * 45)))
     client = signed_in(world.operator.user)
 
@@ -166,7 +166,7 @@ def test_a_journal_is_read_from_a_sequence_or_a_time_on_and_as_hex(world: World)
     assert "<i>000000</i>  7b 22 6e 22 3a 20 31 7d  {&quot;n&quot;: 1}" in page
 
 
-def test_downloads_are_attachments_for_operators_only(world: World) -> None:
+def test_operators_can_download_attachments(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
     operator, content = signed_in(world.operator.user), row_page(artifact).replace("change", "content")
@@ -182,7 +182,7 @@ def test_downloads_are_attachments_for_operators_only(world: World) -> None:
     assert signed_in(World("initech").admin.user).get(content).status_code == 404
 
 
-def test_a_replay_is_repeated_through_a_version_of_its_environment_only(world: World) -> None:
+def test_replay_can_be_repeated_only_through_version_of_its_environment(world: World) -> None:
     first, second = world.version(), world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
     artifact = ingested(world, incident(first.spec_kv))
     client = signed_in(world.operator.user)
@@ -204,7 +204,7 @@ def test_a_replay_is_repeated_through_a_version_of_its_environment_only(world: W
     assert made.count() == 2
 
 
-def test_other_version_offers_config_bundles_first_the_one_that_was_deployed_last(world: World) -> None:
+def test_other_version_form_lists_last_deployed_config_bundle_first(world: World) -> None:
     versions = [world.version(content=plan(stages=[{"id": f"s{n}", "op": "dataguard_check"}])) for n in range(3)]
     deployed = world.bundle(name="deployed", version=versions[1])
     stories.active(world, deployed, stories.fleet(world, 1))
@@ -235,7 +235,7 @@ def test_other_version_offers_config_bundles_first_the_one_that_was_deployed_las
     assert list(wrong.context["form"].errors) == ["version"]
 
 
-def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:
+def test_query_count_does_not_depend_on_number_of_replays(world: World) -> None:
     versions = [world.version(content=plan(stages=[{"id": f"copy-{n}", "op": "identity"}])) for n in range(3)]
     world.agent()
     deployment = world.deployment(world.bundle(version=versions[0]))
@@ -259,7 +259,7 @@ def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:
         return counts
 
     assert row_page(deployment) in [url for _, url, _ in client.get(row_page(replay)).context["summary"]["links"]]
-    costs()  # Django remembers content types
+    costs()  # fills Django's cache of content types
     few = costs()
     fields = {"environment": world.dev, "artifact": artifact, "requested_by": "x", "status": "succeeded"}
     ended = {**fields, "finished_at": artifact.captured_at}
@@ -270,7 +270,7 @@ def test_the_pages_cost_few_queries_however_much_there_is(world: World) -> None:
     assert max(few.values()) <= 17, few
 
 
-def test_a_queued_dry_run_is_cancelled_from_its_page(world: World) -> None:
+def test_queued_dry_run_can_be_canceled_from_its_page(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     client = signed_in(world.operator.user)
     client.post(act(artifact, "replay"), new_form())
@@ -282,7 +282,7 @@ def test_a_queued_dry_run_is_cancelled_from_its_page(world: World) -> None:
     assert (replay.status, replay.error) == ("failed", "cancelled: not needed")
 
 
-def test_fragments_show_viewers_no_captured_records(world: World) -> None:
+def test_live_updates_show_viewers_no_captured_records(world: World) -> None:
     version = world.version(content=plan(stages=[{"id": "copy", "op": "identity"}]))
     artifact = ingested(world, incident(version.spec_kv, expected=frames((1, b"a captured secret"))))
     operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)

@@ -1,4 +1,4 @@
-"""The search over everything in the console: what it finds, for whom, at what cost, and by keyboard alone."""
+"""The global search of the console: its results, permissions, query counts and keyboard control."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 
 def found(user: Any, text: str) -> list[tuple[str, str, str]]:
-    """Return title, place and URL of what the person finds."""
+    """Return the title, place and URL of each result that the person finds."""
     answer = signed_in(user).get(reverse("admin:search"), {"s": text})
     assert answer.status_code == 200
     return [(each.title, each.where, each.url) for each in answer.context["found"]]
@@ -37,7 +37,7 @@ def urls(user: Any, text: str) -> set[str]:
 
 
 def rows(filled: Filled) -> dict[str, Any]:
-    """Return texts of every kind, and the row that each of them must find."""
+    """Return search texts of every kind, each with the row that it must find."""
     deployment, artifact = filled.deployment, filled.artifact
     bundle, version = deployment.config_bundle, deployment.config_bundle.version
     assert deployment.bundle_hash is not None
@@ -60,7 +60,7 @@ def rows(filled: Filled) -> dict[str, Any]:
     }
 
 
-def test_finds_every_kind_for_those_who_may_see_it(world: World, other: World) -> None:
+def test_search_finds_every_kind_of_row_with_permission(world: World, other: World) -> None:
     filled = fill(world)
     expected = {text: row_page(row) for text, row in rows(filled).items()}
 
@@ -71,7 +71,7 @@ def test_finds_every_kind_for_those_who_may_see_it(world: World, other: World) -
         assert not any("acme" in " ".join(each) for each in theirs)
 
 
-def test_says_what_was_found_and_where(world: World) -> None:
+def test_search_results_show_title_and_place(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
 
     assert found(world.viewer.user, "FRA-") == [("Agent fra-node-012", "acme / trading / prod", row_page(agent))]
@@ -80,7 +80,7 @@ def test_says_what_was_found_and_where(world: World) -> None:
     ]
 
 
-def test_the_role_in_a_project_decides(world: World) -> None:
+def test_search_respects_project_roles(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
     project = organizations.create_project(organization=world.organization, name="other", actor=world.admin.actor)
     environment = organizations.create_environment(
@@ -96,7 +96,7 @@ def test_the_role_in_a_project_decides(world: World) -> None:
     assert not {row_page(agent)} & (urls(member.user, "fra-node") | urls(member.user, str(agent.pk)))
 
 
-def test_the_same_name_first_then_few_of_many(world: World) -> None:
+def test_exact_match_comes_first_and_results_are_limited(world: World) -> None:
     agents = [world.agent(world.prod, f"fra-{number}")[0] for number in (10, 1, 11, 12, 13, 14, 15)]
 
     assert [url for _, _, url in found(world.viewer.user, "fra-1")] == [
@@ -116,7 +116,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_no_text_fails(world: World) -> None:
+def test_search_accepts_any_text(world: World) -> None:
     client = signed_in(world.viewer.user)
 
     for text in HOSTILE:
@@ -129,7 +129,7 @@ def test_no_text_fails(world: World) -> None:
     assert "Type the beginning" in client.get(reverse("admin:search")).text
 
 
-def test_costs_few_queries_and_no_more_for_more_rows(world: World) -> None:
+def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
     filled = fill(world)
     user, texts = (
         superuser(),
@@ -152,8 +152,8 @@ def test_costs_few_queries_and_no_more_for_more_rows(world: World) -> None:
     assert max(before) <= 15
 
 
-def test_reads_ranges_of_indexes(world: World) -> None:
-    """Each table with many rows is read by an index, if PostgreSQL may choose."""
+def test_search_uses_indexes(world: World) -> None:
+    """PostgreSQL can use an index for each table that may have many rows."""
     fill(world)
     client = signed_in(world.viewer.user)
     with connection.cursor() as cursor:
@@ -171,7 +171,7 @@ def test_reads_ranges_of_indexes(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_by_keyboard_alone(world: World, open_page: Callable[..., Page], shot: Callable[..., None]) -> None:
+def test_search_works_by_keyboard(world: World, open_page: Callable[..., Page], shot: Callable[..., None]) -> None:
     first, _ = world.agent(world.prod, "fra-node-011")
     second, _ = world.agent(world.prod, "fra-node-012")
     page = sign_in(open_page(), world.viewer.user)
@@ -198,12 +198,12 @@ def test_by_keyboard_alone(world: World, open_page: Callable[..., Page], shot: C
 
     page.get_by_role("button", name=re.compile("^Search")).click()
     page.keyboard.type(str(first.pk))
-    page.keyboard.press("Enter")  # before the answer
+    page.keyboard.press("Enter")  # before the response arrives
     page.wait_for_url(f"**{row_page(first)}")
 
 
 @pytest.mark.browser
-def test_the_chosen_row_stays_chosen_when_a_later_answer_arrives(world: World, open_page: Callable[..., Page]) -> None:
+def test_selected_result_stays_selected_after_later_response(world: World, open_page: Callable[..., Page]) -> None:
     for name in ("fra-node-011", "fra-node-012"):
         world.agent(world.prod, name)
     page = sign_in(open_page(), world.viewer.user)
@@ -226,6 +226,6 @@ def test_the_chosen_row_stays_chosen_when_a_later_answer_arrives(world: World, o
     page.wait_for_function("option => !option.isConnected", arg=listed)
     expect(second).to_have_attribute("aria-selected", "true")
 
-    # A search for another text starts at its first row again.
+    # After a search for another text, its first row is selected.
     page.keyboard.type("-")
     expect(first).to_have_attribute("aria-selected", "true")

@@ -1,4 +1,4 @@
-"""Every table of the console is searchable and read-only, shows no secret, and needs a fixed number of queries."""
+"""Tables of the console are searchable and read-only, show no secrets, and need a constant number of queries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 
 @pytest.fixture
 def tenant(world: World) -> tuple[World, Filled]:
-    """Return a world and its rows in every table."""
+    """Return a world with a row in every table."""
     return world, fill(world)
 
 
@@ -61,11 +61,11 @@ def test_every_model_has_a_table() -> None:
 
 
 def newest(model: Any) -> Any:
-    """Return the first row of the table."""
+    """Return the row that the table lists first."""
     return model._default_manager.order_by(*site._registry[model].ordering).first()
 
 
-def test_table_lists_newest_first_and_finds_rows(world: World) -> None:
+def test_tables_list_newest_rows_first_and_can_be_searched(world: World) -> None:
     fill(world)
     fill(world, "2")
     client, answers = signed_in(superuser()), {}
@@ -85,7 +85,7 @@ def test_table_lists_newest_first_and_finds_rows(world: World) -> None:
     assert answers == dict.fromkeys(MODELS, (True, True, 0, 200))
 
 
-def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
+def test_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
     fill(world)
     client = signed_in(superuser())
 
@@ -97,7 +97,7 @@ def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
             counts[label] = (len(queries), listed.context["cl"].result_count)
         return counts
 
-    client.get("/admin/")  # fills the caches of the process, and settles the facts of the fleet
+    client.get("/admin/")  # fills the caches of the process and updates the agents' facts
     few = costs()
     for name in ("initech", "hooli"):
         fill(World(name))
@@ -109,7 +109,7 @@ def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
     assert max(queries for queries, _ in many.values()) <= 10
 
 
-def test_pages_of_rows_and_forms_need_few_queries_and_no_large_columns_of_many_rows(world: World) -> None:
+def test_row_pages_and_forms_need_few_queries_and_no_large_columns(world: World) -> None:
     made = fill(world)
     add_siblings(world, made)
     client, costs, large = signed_in(world.admin.user), {}, {}
@@ -125,8 +125,8 @@ def test_pages_of_rows_and_forms_need_few_queries_and_no_large_columns_of_many_r
     assert {name: cost for name, cost in costs.items() if cost[0] > 17 or cost[1] not in {200, 302}} == {}
 
 
-def test_a_long_list_is_cut_and_searched_from_its_newest_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words are found in the newest rows only, a whole id everywhere. An unlisted order is not followed."""
+def test_long_list_is_limited_and_word_search_covers_newest_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words are searched only in the newest rows, but complete ids in all rows. Unsupported orderings are ignored."""
     fill(world)
     monkeypatch.setattr(large, "MOST_LISTED", 3)
     monkeypatch.setattr(large, "SEARCHED", 3)
@@ -149,8 +149,8 @@ def test_a_long_list_is_cut_and_searched_from_its_newest_row(world: World, monke
     assert [each.pk for each in found(o="2")] == [each.pk for each in found()]
 
 
-def test_nothing_is_written_by_a_form(world: World, settings: Any) -> None:
-    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # which counts requests
+def test_generic_admin_forms_cannot_write(world: World, settings: Any) -> None:
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # the rate limit writes rows to count requests
     fill(world)
     client, answers, changed = signed_in(superuser()), {}, []
 
@@ -183,7 +183,7 @@ def test_nothing_is_written_by_a_form(world: World, settings: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("tenant")
-def test_secrets_are_not_shown_to_anybody(model: Any, secret: Any) -> None:
+def test_secrets_are_never_shown(model: Any, secret: Any) -> None:
     row = model.objects.first()
 
     page = signed_in(superuser()).get(row_page(row)).text
@@ -194,7 +194,7 @@ def test_secrets_are_not_shown_to_anybody(model: Any, secret: Any) -> None:
 
 
 @pytest.mark.parametrize(("who", "seen"), [("viewer", False), ("operator", True), ("admin", True)])
-def test_credential_is_shown_to_operators(tenant: tuple[World, Filled], who: str, seen: bool) -> None:
+def test_credential_is_shown_only_to_operators(tenant: tuple[World, Filled], who: str, seen: bool) -> None:
     world, made = tenant
     approval = Approval.objects.get(deployment=made.deployment)
     assert approval.credential
@@ -216,24 +216,24 @@ def test_credential_is_shown_to_operators(tenant: tuple[World, Filled], who: str
         (Deployment, "q=%00"),
     ],
 )
-def test_filter_reveals_no_secret(tenant: tuple[World, Filled], model: Any, query: str) -> None:
+def test_filters_on_secret_columns_are_refused(tenant: tuple[World, Filled], model: Any, query: str) -> None:
     assert signed_in(tenant[0].admin.user).get(f"{table(model)}?{query}").status_code == 400
 
 
 @pytest.mark.parametrize(
     "query", ["environment__id__exact=junk", "status__exact=nothing", "p=999", "o=99.-99", "liveness=x"]
 )
-def test_unexpected_query_of_a_table_is_answered(tenant: tuple[World, Filled], query: str) -> None:
+def test_unexpected_table_query_is_tolerated(tenant: tuple[World, Filled], query: str) -> None:
     assert signed_in(tenant[0].admin.user).get(f"{table(Deployment)}?{query}").status_code in {200, 302}
 
 
-def test_an_action_with_a_malformed_key_is_refused(world: World) -> None:
+def test_act_on_malformed_key_is_refused(world: World) -> None:
     data = {"action": "approve", "_selected_action": "junk"}
 
     assert signed_in(world.operator.user).post(table(Approval), data).status_code == 400
 
 
-def test_row_links_to_its_child_rows(world: World) -> None:
+def test_environment_page_links_to_its_child_rows(world: World) -> None:
     made = fill(world)
 
     page = signed_in(world.admin.user).get(row_page(made.deployment.environment))
@@ -244,7 +244,7 @@ def test_row_links_to_its_child_rows(world: World) -> None:
     assert [row.pk for row in signed_in(world.admin.user).get(url).context["cl"].result_list] == [made.deployment.pk]
 
 
-def test_overview_counts_rows_of_the_person(world: World, other: World) -> None:
+def test_overview_counts_only_rows_person_may_see(world: World, other: World) -> None:
     made = fill(world)
     fill(other)
     waiting = world.deployment(world.bundle(made.deployment.environment, "next", version=made.artifact.version))
@@ -269,10 +269,10 @@ AGENT_FILTERS = {
 }  # fmt: skip
 
 
-def test_the_fleet_is_filtered_and_counted_without_reading_all_heartbeats(world: World, other: World) -> None:
-    """The filters find what the columns show, and only the page's own agents are read together with their heartbeats.
+def test_agent_filters_do_not_read_all_heartbeats(world: World, other: World) -> None:
+    """The filters match the displayed columns, and only agents on the page are read together with their heartbeats.
 
-    Neither the number of agents nor that of environments with news changes the number of queries.
+    The number of queries depends neither on the number of agents nor on how many environments have changes.
     """
     client, now = signed_in(world.viewer.user), timezone.now()
     drifts, stale, offline, drained, left = (
@@ -303,7 +303,7 @@ def test_the_fleet_is_filtered_and_counted_without_reading_all_heartbeats(world:
 
 
 @pytest.mark.parametrize(("beats", "liveness"), [(2, "online"), (4, "stale"), (11, "offline")])
-def test_liveness_uses_the_interval_of_the_environment(world: World, beats: int, liveness: str) -> None:
+def test_liveness_uses_heartbeat_interval_of_environment(world: World, beats: int, liveness: str) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=100)
     agent, _ = world.agent(slow, "tortoise")
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now() - timedelta(seconds=100 * beats))
@@ -315,7 +315,7 @@ def test_liveness_uses_the_interval_of_the_environment(world: World, beats: int,
     assert {row.name for row in listed.context["cl"].result_list} == {"tortoise", "hare"}
 
 
-def test_agent_page_shows_the_four_states_separately(world: World) -> None:
+def test_agent_page_shows_four_bundle_states(world: World) -> None:
     made = fill(world)
 
     page = signed_in(world.viewer.user).get(row_page(made.agent))

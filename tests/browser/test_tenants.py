@@ -1,4 +1,4 @@
-"""Isolation in the console beside the law in ``test_access.py``: denials, deleted rows, and people without access."""
+"""Isolation in the console, in addition to ``test_access.py``: denials, deleted rows, and people without access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_generic_admin_urls_reveal_nothing(world: World, other: World) -> None:
     assert mine.context["text"] == nobodys.context["text"]
 
 
-def test_viewer_is_refused_and_the_denial_is_counted(world: World) -> None:
+def test_refused_acts_of_viewer_are_counted(world: World) -> None:
     made = fill(world)
     DenialCount.objects.all().delete()
     client, events = signed_in(world.viewer.user), AuditEvent.objects.count()
@@ -59,7 +59,7 @@ def test_deleted_rows_are_hidden_from_superusers(world: World, what: str) -> Non
         assert list(client.get(table(Deployment)).context["cl"].result_list) == []
 
 
-def test_person_who_lost_the_last_role_cannot_enter(world: World) -> None:
+def test_person_who_lost_last_role_cannot_enter(world: World) -> None:
     client = signed_in(world.viewer.user)
     assert client.get("/admin/").status_code == 200
     Membership.objects.filter(user=world.viewer.user).delete()

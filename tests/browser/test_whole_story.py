@@ -1,6 +1,6 @@
 """The whole story in a real browser: from an empty installation to a deployment that is rolled back after an incident.
 
-A person reaches each page by links and buttons, and nothing is done through the API except the agent's own calls.
+People reach each page by links and buttons. Only the agent uses the API.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BAD = plan(
 
 
 class Hand:
-    """A person at a browser. Every click goes through here, and is counted for all of them together."""
+    """A person at a browser. All clicks go through this class, which counts the clicks of all people together."""
 
     clicks = 0
 
@@ -47,30 +47,30 @@ class Hand:
         self.page = page
 
     def click(self, found: Locator) -> None:
-        """Click what can be seen."""
+        """Count and click an element."""
         Hand.clicks += 1
         found.click()
 
     def link(self, name: str | re.Pattern[str], *, within: Locator | None = None) -> None:
-        """Click a link. Its name may follow the name of an icon."""
+        """Click the link with this name, which may be preceded by the name of an icon."""
         text = name if isinstance(name, re.Pattern) else re.compile(rf"^(?:\w+ )?{re.escape(name)}$")
         self.click((within or self.page).get_by_role("link", name=text).first)
 
     def button(self, name: str) -> None:
-        """Click a button."""
+        """Click the button with this name."""
         self.click(self.page.get_by_role("button", name=re.compile(rf"^(?:\w+ )?{re.escape(name)}$")))
 
     def menu(self, name: str) -> None:
-        """Click an entry of the menu."""
+        """Click the menu entry with this name."""
         self.link(name, within=self.page.locator("#nav-sidebar-inner"))
 
     def fill(self, label: str, text: str) -> None:
-        """Type into a field."""
+        """Type the text into the field with this label."""
         self.page.get_by_label(label).fill(text)
 
 
 def open_console(page: Page, email: str) -> Hand:
-    """Open the one-time link that the person who runs the server made, as the sign-in page says."""
+    """Sign in with a one-time link, like the links that an installation operator creates with ``manage.py``."""
     user = accounts.get_or_create_account(email)
     hand = Hand(page)
     page.goto(f"/auth/link/{accounts.create_sign_in_link(user=user, actor=system_actor('manage.py'))}")
@@ -79,7 +79,7 @@ def open_console(page: Page, email: str) -> Hand:
 
 
 def enroll(token: str) -> tuple[Agent, Api]:
-    """Enroll an agent as its program does, and send its first heartbeat."""
+    """Enroll an agent through the API, as its program does, and send its first heartbeat."""
     environment = Environment.objects.get()
     path = f"/api/v1/orgs/{environment.project.organization_id}/projects/{environment.project_id}"
     made = Api(token).post(f"{path}/environments/{environment.pk}/agents", {"name": "edge-1"}).json()
@@ -90,7 +90,7 @@ def enroll(token: str) -> tuple[Agent, Api]:
 
 
 def write_and_promote(hand: Hand, content: dict[str, Any]) -> None:
-    """Write the plan in the editor, save it, and promote it."""
+    """Write the plan in the editor, save it and promote the draft."""
     hand.page.get_by_label("Plan", exact=True).fill(write_plan(content))
     expect(hand.page.locator(".verdict")).to_have_text("compiles")
     hand.button("Save")
@@ -102,7 +102,7 @@ def write_and_promote(hand: Hand, content: dict[str, Any]) -> None:
 
 
 def configure_and_deploy(hand: Hand, name: str, **parameters: Any) -> None:
-    """Fill in a config bundle, and request its deployment to all agents."""
+    """Create a config bundle and request its deployment to all agents."""
     hand.fill("Name", name)
     for stage, value in parameters.items():
         hand.fill(f"Parameters of the stage {stage}", json.dumps(value))
@@ -114,22 +114,22 @@ def configure_and_deploy(hand: Hand, name: str, **parameters: Any) -> None:
 
 
 def status(hand: Hand) -> Locator:
-    """Return the sentence that says how it stands."""
+    """Return the element with the status of the row on the page."""
     return hand.page.locator("#headline [role=status]")
 
 
 def approve(hand: Hand, subject: str) -> None:
-    """Find the request on the overview, and approve it."""
+    """Find the request on the overview and approve it."""
     hand.link(subject, within=hand.page.locator(".panel", has_text="Waiting for you"))
     hand.button("Approve")
     expect(hand.page.locator(".states .pill").first).to_have_text("approved")
 
 
-def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
+def test_empty_installation_reaches_deployment_and_rollback_by_clicks(
     transactional_db: None, open_page: Callable[..., Page]
 ) -> None:
     Hand.clicks = 0
-    # An organization with a project, an environment for production, and a second person.
+    # Create an organization with a project and a production environment, and invite a second person.
     ada = open_console(open_page(), "ada@acme.example")
     ada.link("Create an organization")
     ada.fill("Name", "Acme")
@@ -155,7 +155,7 @@ def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
     ada.button("Invite to organization")
     grace = open_console(open_page(), "grace@acme.example")
 
-    # A pipeline is written, promoted, configured, deployed, and approved by the second person.
+    # Write a pipeline, promote it, configure it and request its deployment. The second person approves.
     ada.menu("Pipelines")
     ada.link(re.compile("Write a draft|New draft"))
     ada.page.get_by_role("combobox", name="Environment").select_option(index=1)
@@ -170,7 +170,7 @@ def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
     run_jobs()
     expect(status(ada)).to_contain_text("Active")
 
-    # The next version, in which a stage drops what the first one kept.
+    # Deploy a second version, in which a stage drops records that the first version kept.
     ada.menu("Pipelines")
     ada.link("Drafts")
     ada.link("quotes")
@@ -184,7 +184,7 @@ def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
     run_jobs()
     expect(status(ada)).to_contain_text("Active")
 
-    # The agent uploads an incident, which is replayed and traced to the version.
+    # The agent uploads an incident. Replay it and find the version that caused it.
     files = files_of(
         Version.objects.get(number=2).spec_kv,
         **{
@@ -208,7 +208,7 @@ def test_from_an_empty_installation_to_a_deployment_that_is_rolled_back(
     run_jobs()
     expect(status(ada)).to_have_text("quotes v2 is the first bad version.")
 
-    # The deployment is rolled back.
+    # Roll the deployment back.
     ada.menu("Deployments")
     ada.link("quotes", within=ada.page.locator("#result_list"))
     ada.link("Roll back")

@@ -1,4 +1,4 @@
-"""Helpers for deployments that wait for approval and for their pages."""
+"""Helpers for deployments that wait for approval, and for their pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def live(row: Any) -> str:
 
 
 def waiting(world: World, count: int = 1, **options: Any) -> list[Deployment]:
-    """Create deployments to prod that wait for approval."""
+    """Create ``count`` deployments to prod that wait for approval."""
     fleet(world, 1, world.prod)
     return [world.deployment(bundle, **options) for bundle in bundles(world, count, world.prod)]
 
@@ -35,5 +35,5 @@ def listed(client: Client, **query: str) -> list[UUID]:
 
 
 def buttons(page: Any) -> list[str]:
-    """Return the acts that a page offers, without those of the decision form."""
+    """Return the titles of the acts that a page offers, without the decisions of the decision form."""
     return [each["title"] for each in page.context["acts"] if each["title"] not in {"Approve", "Deny"}]

@@ -1,4 +1,4 @@
-"""The processes run what the engine's tests of replays build."""
+"""Fixtures that provide the replay data of the engine's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an op of an installed package can reach from the process of a replay, and how much memory the process uses."""
+"""Tests of what an installed op can reach from the replay process, and of the memory that the process uses."""
 
 import json
 import os
@@ -32,7 +32,7 @@ BY_NATIVE_CODE = {
 
 
 def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[bytes, bytes]) -> Any:
-    """Run an op that makes each of the attempts, and expect what it found. Returns the process's last message."""
+    """Run an op that makes each attempt, and assert the outcomes. Returns the process's last message."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "reaching", {"reach": "reaching"})
@@ -44,7 +44,7 @@ def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[byt
     return replay_apart(tmp_path / "bundle", spec, {"PYTHONPATH": modules, "SECRET": str(tmp_path / "secret")})
 
 
-def test_op_reaches_nothing_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+def test_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
     told = reach(tmp_path, bundle, ring, FOUND)
 
     assert told["outcome"]["result"]["divergence"] is None
@@ -54,7 +54,7 @@ def test_op_reaches_nothing_outside_its_process(tmp_path: Path, bundle: MakeBund
 @pytest.mark.skipif(
     None in sealing.in_force().values(), reason=f"this system does not seal everything: {dict(sealing.in_force())}"
 )
-def test_native_code_of_an_op_reaches_nothing_either(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+def test_native_code_of_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
     told = reach(tmp_path, bundle, ring, BY_NATIVE_CODE)
 
     assert told["outcome"]["result"]["divergence"] is None
@@ -63,12 +63,12 @@ def test_native_code_of_an_op_reaches_nothing_either(tmp_path: Path, bundle: Mak
 
 
 @needs_linux
-def test_process_that_needs_too_much_memory_is_refused(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+def test_replay_over_memory_limit_is_refused(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
     assert reach(tmp_path, bundle, ring, {b"allocate": b""}) == {"refused": "it needs more than 256 MiB of memory"}
 
 
 @needs_linux
-def test_largest_trace_is_cut_in_the_process(tmp_path: Path, bundle: MakeBundle) -> None:
+def test_largest_trace_is_truncated_in_child_process(tmp_path: Path, bundle: MakeBundle) -> None:
     chain = ["in", *(f"s{number}" for number in range(64)), "out"]
     spec = graph(" ".join(f"{source}>{target}" for source, target in pairwise(chain)))
     payload = json.dumps({"text": "x" * 65_000}).encode()

@@ -1,4 +1,4 @@
-"""Tests of the limits and seals of a process, in a process of its own."""
+"""Tests of the limits and seals of a process, in a separate process."""
 
 import json
 import os
@@ -46,8 +46,8 @@ def test_limits_are_set_and_cannot_be_raised_even_by_root(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sealing.in_force()["files"] is None, reason="this system has no Landlock")
-def test_folders_beside_the_package_cannot_be_read(tmp_path: Path) -> None:
-    """The data folder with the master key is often below the folder of this project."""
+def test_folders_next_to_package_cannot_be_read(tmp_path: Path) -> None:
+    """The data folder, which contains the master key, is often inside the folder of this project."""
     beside = Path(sealing.__file__).parents[2] / "README.md"
     (tmp_path / "given").write_text("given")
     code = f"""
@@ -73,7 +73,7 @@ except PermissionError:
     assert done.stdout.splitlines() == ["given UTC True", *["refused"] * 4, "not written"], done.stderr
 
 
-def test_environment_of_a_child_has_no_settings_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_environment_contains_no_server_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BYTEOR_CLOUD_MASTER_KEY", "secret")
 
     found = sealing.environment(["/a", "/b"], TMPDIR="/c")

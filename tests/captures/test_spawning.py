@@ -1,4 +1,4 @@
-"""Child processes that are started from an event loop."""
+"""Tests of child processes that are started from an event loop."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ os.register_at_fork(before=lambda: forks.append(1))
 child = spawning.Child("json.tool", environment={})
 child.socket.sendall(b'{"a":1}')
 child.socket.shutdown(1)
-print(child.socket.recv(100), child.end() in (0, -9), forks)
+print(child.socket.recv(100), child.kill() in (0, -9), forks)
 """
 
 
-def test_child_talks_through_its_socket_and_has_a_session_of_its_own() -> None:
+def test_child_uses_its_socket_and_separate_session() -> None:
     child = Child("json.tool", "--compact", environment=ENVIRONMENT)
 
     assert os.getsid(child.pid) == child.pid
     child.socket.sendall(b'{"a": 1}')
     child.socket.shutdown(1)
     assert child.socket.recv(100) == b'{"a":1}\n'
-    child.end()
+    child.kill()
 
 
-def test_end_kills_the_process_and_tells_how_it_ended() -> None:
+def test_kill_stops_process_and_returns_exit_code() -> None:
     child = Child("json.tool", environment=ENVIRONMENT)
 
-    assert child.end() == -signal.SIGKILL
-    assert child.end() == -signal.SIGKILL
+    assert child.kill() == -signal.SIGKILL
+    assert child.kill() == -signal.SIGKILL
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
 
 
-def test_program_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_that_cannot_start_raises_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     with pytest.raises(FileNotFoundError):

@@ -1,6 +1,6 @@
-"""``make clients``: generate clients from docs/openapi.yaml and look for each operation of the document in them.
+"""``make clients``: generate clients from docs/openapi.yaml and check that they contain every operation.
 
-Exits 1 when a generator lost an operation or warned, or when a generated client cannot be imported or compiled.
+Exits with 1 if a client lacks an operation, a generator warns, or a client cannot be imported or compiled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WRONG_TYPE = re.compile(r"^(\w+)\.ts\((\d+),\d+\): error TS2", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path of the document."""
+    """One method of one path in the document."""
 
     method: str
     path: str
@@ -48,14 +48,14 @@ class Operation:
 
 @dataclass(frozen=True)
 class Generated:
-    """The result of a generator: the operations in the client, and the errors and warnings of the programs."""
+    """The result of a generator: the operations in the client, and the errors and warnings of all programs."""
 
     operations: frozenset[Operation]
-    complaints: Sequence[str]
+    problems: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Output:
     """The output of a program, and whether the program succeeded."""
 
     ok: bool
@@ -63,34 +63,34 @@ class Answer:
     errors: str
 
     @property
-    def complaint(self) -> str:
+    def problem(self) -> str:
         """All output of a program that failed, or the error output of a program that succeeded."""
         return self.errors if self.ok else self.output + self.errors
 
 
-def run(*command: str | Path, folder: Path) -> Answer:
-    """Run the program in the folder, without colours."""
+def run(*command: str | Path, folder: Path) -> Output:
+    """Run the program in the folder, without colors."""
     environment = {**os.environ, "NO_COLOR": "1", "NODE_NO_WARNINGS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return Answer(done.returncode == 0, done.stdout, done.stderr)
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return Output(finished.returncode == 0, finished.stdout, finished.stderr)
 
 
 def operations_of(document: Path) -> list[Operation]:
-    """Return the operations of the document, in the order of the document."""
+    """Return the operations in the order of the document."""
     return [
-        Operation(method, path, operation.get("operationId", "an operation without a name"))
+        Operation(method, path, operation.get("operationId", "an operation without an id"))
         for path, item in yaml.safe_load(document.read_text())["paths"].items()
         for method, operation in item.items()
         if method in METHODS
     ]
 
 
-def _nameless(path: str) -> str:
+def _without_names(path: str) -> str:
     """Return the path without the names of its parameters, because generators rename parameters."""
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
-def python_client(document: Path, wanted: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
+def python_client(document: Path, expected: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
     """Generate the client with openapi-python-client and import all of its modules."""
     package = scratch / PACKAGE
     generator = run(
@@ -99,31 +99,31 @@ def python_client(document: Path, wanted: Sequence[Operation], environment: Path
         folder=scratch,
     )
     if not package.exists():
-        return Generated(frozenset(), [generator.complaint])
+        return Generated(frozenset(), [generator.problem])
     calls = {
-        (method, _nameless(path))
+        (method, _without_names(path))
         for module in package.glob("api/**/*.py")
         for method, path in _PYTHON_CALL.findall(module.read_text())
     }
     imported = run(environment / "bin/python", "-c", IMPORT_ALL, folder=scratch)
     return Generated(
-        frozenset(operation for operation in wanted if (operation.method, _nameless(operation.path)) in calls),
-        [generator.complaint, imported.complaint],
+        frozenset(operation for operation in expected if (operation.method, _without_names(operation.path)) in calls),
+        [generator.problem, imported.problem],
     )
 
 
-def typescript_client(document: Path, wanted: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
+def typescript_client(document: Path, expected: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
     """Generate the types with openapi-typescript, and let the TypeScript compiler look up each operation in them."""
     node, modules = environment / "bin/node", environment / "node_modules"
     generator = run(
         *(node, modules / "openapi-typescript/bin/cli.js", document, "--output", "client.ts"), folder=scratch
     )
     if not (scratch / "client.ts").exists():
-        return Generated(frozenset(), [generator.complaint])
+        return Generated(frozenset(), [generator.problem])
     # Write one line for each operation. If the types lack an operation, its line is a type error.
     lines = [
         f"export type _{n} = import('./client').paths[{json.dumps(it.path)}][{json.dumps(it.method)}]['responses'];\n"
-        for n, it in enumerate(wanted, start=1)
+        for n, it in enumerate(expected, start=1)
     ]
     (scratch / "probe.ts").write_text("".join(lines))
     compiler = run(
@@ -134,10 +134,10 @@ def typescript_client(document: Path, wanted: Sequence[Operation], environment: 
     )
     wrong: list[tuple[str, str]] = _WRONG_TYPE.findall(compiler.output)
     lost = {int(line) for file, line in wrong if file == "probe"}
-    looked = compiler.ok or bool(wrong)
+    was_checked = compiler.ok or bool(wrong)
     return Generated(
-        frozenset(operation for n, operation in enumerate(wanted, start=1) if looked and n not in lost),
-        [generator.complaint, compiler.complaint],
+        frozenset(operation for n, operation in enumerate(expected, start=1) if was_checked and n not in lost),
+        [generator.problem, compiler.problem],
     )
 
 
@@ -145,26 +145,28 @@ GENERATORS = {"openapi-python-client": python_client, "openapi-typescript": type
 
 
 def main() -> int:
-    """Run each generator and print its result. Return 1 if an operation is missing or a program complained, else 0."""
+    """Run each generator and print its result. Return 1 if there is a missing operation or a problem, otherwise 0."""
     parser = argparse.ArgumentParser(prog="make clients", description="Generate clients from the OpenAPI document.")
-    parser.add_argument("--environment", type=Path, default=ROOT / ".venv/clients", help="where the generators are")
-    parser.add_argument("--document", type=Path, default=ROOT / "docs/openapi.yaml", help="another document")
+    parser.add_argument(
+        "--environment", type=Path, default=ROOT / ".venv/clients", help="the environment that contains the generators"
+    )
+    parser.add_argument("--document", type=Path, default=ROOT / "docs/openapi.yaml", help="the OpenAPI document")
     options = parser.parse_args()
     document, environment = options.document.resolve(), options.environment.absolute()
-    wanted = operations_of(document)
-    if not wanted:
-        print(f"clients: {document} has no operation")
+    expected = operations_of(document)
+    if not expected:
+        print(f"clients: {document} contains no operations")
         return 1
     complete = True
     for name, generate in GENERATORS.items():
         with tempfile.TemporaryDirectory(prefix="byteor-clients-") as scratch:
-            generated = generate(document, wanted, environment, Path(scratch))
-        print(f"{name}: {len(generated.operations)} of {len(wanted)} operations", flush=True)
-        missing = [operation for operation in wanted if operation not in generated.operations]
-        complaints = [line for complaint in generated.complaints for line in complaint.splitlines() if line.strip()]
-        for line in [*(f"missing: {operation}" for operation in missing), *complaints]:
+            generated = generate(document, expected, environment, Path(scratch))
+        print(f"{name}: {len(generated.operations)} of {len(expected)} operations", flush=True)
+        missing = [operation for operation in expected if operation not in generated.operations]
+        problems = [line for problem in generated.problems for line in problem.splitlines() if line.strip()]
+        for line in [*(f"missing: {operation}" for operation in missing), *problems]:
             print(f"  {line}")
-        complete = complete and not missing and not complaints
+        complete = complete and not missing and not problems
     return 0 if complete else 1
 
 

@@ -1,4 +1,4 @@
-"""Tests of how much the computations of requests return."""
+"""Tests of the size of results that computations return for requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def chain(stages: int, op: str) -> dict[str, Any]:
-    """Return a plan whose stages have ids as long as possible."""
+    """Return a plan whose stages have the longest possible ids."""
     names = [f"s{number:05}".ljust(63, "x") for number in range(stages)]
     connections = [{"from": one, "to": other} for one, other in pairwise(["in", *names, "out"])]
     graph = {
@@ -25,7 +25,7 @@ def chain(stages: int, op: str) -> dict[str, Any]:
     return {"plan_v": 1, "name": "large", "target": "lane_graph", "lane_graph": graph}
 
 
-def test_largest_previews_diffs_and_drawings_are_cut() -> None:
+def test_largest_previews_diffs_and_drawings_are_truncated() -> None:
     plan = chain(3_900, "http_post:http://127.0.0.1:9000/".ljust(800, "u"))
     assert 3 * MIB < len(json.dumps(plan)) <= 4 * MIB
     compilation = compile_plan(plan)
@@ -49,7 +49,7 @@ def test_largest_previews_diffs_and_drawings_are_cut() -> None:
     assert len(text["spec_kv"]) <= 4 * MIB
 
 
-def test_parts_that_fit_are_whole() -> None:
+def test_parts_within_limit_are_complete() -> None:
     plan = chain(1_500, "http_post:http://127.0.0.1:9000/".ljust(600, "u"))
     whole = compile_plan(plan).to_json()
     assert len(json.dumps(whole)) > 4 * MIB

@@ -1,4 +1,4 @@
-"""Flat combining: callers that wait at the same time share a batch, and each gets its own result."""
+"""Tests of flat combining: callers that wait at the same time share a batch, and each gets its own result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_single_caller_runs_its_own_item() -> None:
 
 
 def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[str]], dict[int, object]]:
-    """Submit all keys while a first batch runs; return the later batches, and the result of each key."""
+    """Submit all keys while a first batch runs. Return the later batches, and the result of each key."""
     busy, go_on = threading.Event(), threading.Event()
     batches: list[list[str]] = []
     got: dict[int, object] = {}
@@ -84,14 +84,14 @@ def test_batch_size_is_limited() -> None:
     assert batches == [["a", "b"], ["c"]]
 
 
-def test_error_reaches_only_the_callers_of_its_batch() -> None:
+def test_error_reaches_only_callers_in_its_batch() -> None:
     batches, got = _submit_while_busy(["a", "bad", "c"], limit=2)
 
     assert batches == [["a", "bad"], ["c"]]
     assert got == {0: "bad batch", 1: "bad batch", 2: "C"}
 
 
-def test_combiner_continues_after_an_error() -> None:
+def test_combiner_continues_after_error() -> None:
     def work(items: Sequence[int]) -> list[int | None]:
         return [1 // item for item in items]
 
@@ -102,7 +102,7 @@ def test_combiner_continues_after_an_error() -> None:
     assert combiner.submit("a", 1) == 1
 
 
-def test_waiting_callers_fail_with_a_leader_whose_deadline_has_passed() -> None:
+def test_waiting_callers_fail_when_leader_exceeds_deadline() -> None:
     busy, go_on = threading.Event(), threading.Event()
     batches: list[list[int]] = []
     now = [0.0]
@@ -136,5 +136,5 @@ def test_waiting_callers_fail_with_a_leader_whose_deadline_has_passed() -> None:
         thread.join(PATIENCE_S)
 
     assert batches == [[0]]
-    assert sorted(failed) == ["The database does not respond. Try again later."] * 3 + ["no response"]
+    assert sorted(failed) == ["The database is not responding. Try again later."] * 3 + ["no response"]
     assert not combiner._has_leader

@@ -1,4 +1,4 @@
-"""Tests of the deadline that all waits of a request share, with a clock that the tests set."""
+"""Tests of the deadline that all waits of a request share, with a fake clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.database.connections import FrequentStatement, Unresponsive
 
 
 class Clock:
-    """A clock that advances only when a test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -43,7 +43,7 @@ def test_waits_share_one_allowance(clock: Clock) -> None:
 
 def test_time_between_waits_does_not_count(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
-        clock.now += 60  # a slow client, or a poll that waits on purpose
+        clock.now += 60  # like a slow client or a long poll
 
         with deadline.waiting() as left_s:
             assert left_s == 8
@@ -63,7 +63,7 @@ def test_failed_wait_counts(clock: Clock) -> None:
         assert deadline.is_over()
 
 
-def test_whoever_acts_for_others_has_time_left(clock: Clock) -> None:
+def test_ensure_least_extends_deadline(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
         deadline.ensure_least()
         with deadline.waiting() as left_s:
@@ -75,7 +75,7 @@ def test_whoever_acts_for_others_has_time_left(clock: Clock) -> None:
             assert left_s == deadline.LEAST_S
 
 
-def test_nothing_is_limited_outside(clock: Clock) -> None:
+def test_waits_outside_block_are_unlimited(clock: Clock) -> None:
     with deadline.limited(0, clock=clock):
         assert deadline.is_over()
 
@@ -85,7 +85,7 @@ def test_nothing_is_limited_outside(clock: Clock) -> None:
     assert not deadline.is_over()
 
 
-def test_other_threads_have_deadlines_of_their_own(clock: Clock) -> None:
+def test_threads_have_separate_deadlines(clock: Clock) -> None:
     seen: list[bool] = []
     with deadline.limited(8, clock=clock):
         thread = threading.Thread(target=lambda: seen.append(deadline.is_limited()))
@@ -102,7 +102,7 @@ def run(statement: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("is_frequent", [False, True])
-def test_statement_ends_at_the_deadline(is_frequent: bool) -> None:
+def test_statement_is_aborted_at_deadline(is_frequent: bool) -> None:
     frequent = FrequentStatement("SELECT pg_sleep(%s::text::int)")
     wait = (lambda: frequent.run("3600")) if is_frequent else lambda: run("SELECT pg_sleep(3600)")
     run("SELECT 1")
@@ -111,7 +111,7 @@ def test_statement_ends_at_the_deadline(is_frequent: bool) -> None:
         wait()
 
     assert isinstance(raised.value.__cause__, Unresponsive)
-    assert problems.as_domain_error(raised.value).detail == "The database does not respond. Try again later."
+    assert problems.as_domain_error(raised.value).detail == "The database is not responding. Try again later."
     connection.close()
     run("SELECT 1")  # on a new connection
     assert frequent.run("0") == [("",)]
@@ -119,7 +119,7 @@ def test_statement_ends_at_the_deadline(is_frequent: bool) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_is_committed_after_the_deadline(clock: Clock) -> None:
+def test_nothing_is_committed_after_deadline(clock: Clock) -> None:
     def write_too_slowly() -> None:
         with deadline.limited(8, clock=clock), transaction.atomic():
             Organization.objects.create(name="Late", slug="late")
@@ -134,7 +134,7 @@ def test_nothing_is_committed_after_the_deadline(clock: Clock) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_request_without_time_takes_no_connection(clock: Clock) -> None:
+def test_request_past_deadline_takes_no_connection(clock: Clock) -> None:
     connection.close()
 
     with pytest.raises(OperationalError) as raised, deadline.limited(0, clock=clock):

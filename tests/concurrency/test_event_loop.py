@@ -1,4 +1,4 @@
-"""Turns in the event loop: who computes next, and who need not wait for a turn."""
+"""Tests of turns in the event loop: who computes next, and who does not have to wait for a turn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import gevent
 import pytest
 
 from byteor_cloud.concurrency import event_loop
-from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computing_for, go_on, pause, set_owner
+from byteor_cloud.concurrency.event_loop import STEP_S, Pausing, Turns, computing_for, pause, resume, set_owner
 
 
 class Clock:
-    """A clock that moves only when somebody computes."""
+    """A clock that advances only while a greenlet computes."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -28,7 +28,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Use a fake clock, and behave as in a process whose event loop serves requests."""
+    """Use a fake clock, and act like a process whose event loop serves requests."""
     clock = Clock()
     monkeypatch.setattr(event_loop, "time", clock)
     monkeypatch.setattr(event_loop, "is_module_patched", lambda _: True)
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
-    """Let greenlets wait for a turn each, in this order; return them in the order of their turns."""
+    """Start greenlets that each wait for a turn, in this order. Return the owners in the order of their turns."""
     order: list[str] = []
 
     def work(number: int, owner: str) -> None:
@@ -49,18 +49,18 @@ def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
     return order
 
 
-def test_owner_who_used_least_goes_first(clock: Clock) -> None:
+def test_owner_with_least_used_time_goes_first(clock: Clock) -> None:
     assert in_turn(clock, Turns(), "a", "a", "a", "a", "b") == ["a0", "b4", "a1", "a2", "a3"]
 
 
-def test_what_was_used_before_counts(clock: Clock) -> None:
+def test_previously_used_time_counts(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
 
     assert in_turn(clock, turns, "a", "a", "b", "b", "c") == ["b2", "c4", "b3", "a0", "a1"]
 
 
-def test_long_ago_does_not_count(clock: Clock) -> None:
+def test_old_usage_does_not_count(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
     for _ in range(20):
@@ -70,7 +70,7 @@ def test_long_ago_does_not_count(clock: Clock) -> None:
     assert in_turn(clock, turns, "a", "b", "a")[0] == "a0"
 
 
-def test_others_run_between_turns(clock: Clock) -> None:
+def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     order: list[str] = []
 
     def work() -> None:
@@ -90,7 +90,7 @@ def test_others_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_strangers_rest_after_each_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rest_follows_each_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -126,25 +126,25 @@ def test_long_computation_lets_others_compute(clock: Clock) -> None:
     assert order.index("short") < order.index("row 2")
 
 
-def test_step_after_each_wait_needs_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_after_wait_needs_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[str] = []
     monkeypatch.setattr(event_loop._steps.turns, "wait", waited.append)
 
     with computing_for("a"):
-        go_on()
+        resume()
         assert waited == []  # nobody else computes
         with computing_for("b"):
-            go_on()
+            resume()
             set_owner("c")
-            go_on()
+            resume()
 
     assert waited == ["b", "b", "c"]  # the first one when it began
 
 
-def test_nothing_waits_outside_of_requests(clock: Clock) -> None:
+def test_code_outside_requests_does_not_wait(clock: Clock) -> None:
     clock.compute(10)
     pause()
-    go_on()
+    resume()
     set_owner("a")
     pause()
     assert list(Pausing([1, 2])) == [1, 2]

@@ -1,4 +1,4 @@
-"""Slots that are shared fairly: who gets the next free one, who is refused, and that none is lost."""
+"""Tests of fairly shared slots: who gets the next free slot, who is refused, and that no slot is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Crowd:
             self.served.append(holder)
 
     def give_back(self, *holders: Holder) -> None:
-        """Give slots back, each time that another waiting thread has got its slot."""
+        """Free slots one by one, each after the next waiting thread has taken the previous one."""
         for holder in holders:
             waiting = self.slots._waiting.total()
             self.slots.give_back(holder)
@@ -53,7 +53,7 @@ class Crowd:
             assert self.slots._waiting.total() == waiting - 1
 
     def finish(self, *held: Holder) -> None:
-        """Give back all slots until everybody who waits has got one."""
+        """Free slots until every waiting thread has had one."""
         waiting, given_back = list(held), 0
         while len(self.served) + len(self.refused) < len(self.threads):
             self.slots.give_back(waiting.pop(0))
@@ -62,7 +62,7 @@ class Crowd:
             waiting = [*held, *self.served][given_back:]
 
     def serve_all(self, first: Holder) -> Sequence[Holder]:
-        """Give back one slot again and again, and return who got it, in this order."""
+        """Free a slot repeatedly, and return the holders in the order in which they got it."""
         held = first
         while len(self.served) < len(self.threads) - len(self.refused):
             self.give_back(held)
@@ -81,17 +81,17 @@ def crowd(count: int, *, held_by: Sequence[Holder], waiting: int = 100) -> Crowd
     return Crowd(slots)
 
 
-def test_another_organization_gets_next_free_slot() -> None:
+def test_next_free_slot_goes_to_another_organization() -> None:
     made = crowd(4, held_by=[ADA, ADA, EVE, EVE])
     made.wait_for_slot(*[ADA] * 10, FAR, FAR)
 
     made.give_back(ADA, ADA)
 
-    assert made.served == [FAR, ADA]  # Acme has given back both slots, so each holds one
+    assert made.served == [FAR, ADA]  # Acme has freed both slots, so each organization holds one
     made.finish(FAR, ADA, EVE, EVE)
 
 
-def test_organization_holds_at_most_half_of_the_slots() -> None:
+def test_organization_holds_at_most_half_of_slots() -> None:
     made = crowd(4, held_by=[ADA, KEY])
     made.wait_for_slot(BOB)
 
@@ -109,14 +109,14 @@ def test_organizations_take_turns_for_single_slot() -> None:
     assert made.serve_all(ADA) == [EVE, FAR, BOB, EVE, ADA, ADA]
 
 
-def test_people_and_keys_of_organization_take_turns() -> None:
+def test_people_and_keys_take_turns_within_organization() -> None:
     made = crowd(1, held_by=[KEY])
     made.wait_for_slot(KEY, KEY, KEY, ADA, BOB, ADA)
 
     assert made.serve_all(KEY) == [ADA, KEY, BOB, KEY, ADA, KEY]
 
 
-def test_person_gets_no_more_slots_by_more_organizations() -> None:
+def test_person_in_more_organizations_gets_no_more_slots() -> None:
     many = [Holder(f"organization {number}", "people", "ada") for number in range(4)]
     made = crowd(3, held_by=[many[0], many[1], EVE])
     made.wait_for_slot(many[2], many[3], EVE)
@@ -127,7 +127,7 @@ def test_person_gets_no_more_slots_by_more_organizations() -> None:
     made.serve_all(EVE)
 
 
-def test_caller_is_served_in_order_of_arrival_and_returning_request_first() -> None:
+def test_requests_of_caller_are_served_in_order_and_returning_one_first() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
     made = Crowd(slots)
@@ -150,20 +150,20 @@ def test_caller_is_served_in_order_of_arrival_and_returning_request_first() -> N
     assert order == ["returning", "one", "two"]
 
 
-def test_organization_that_waits_most_is_refused_when_too_many_wait() -> None:
+def test_organization_with_most_waiting_requests_is_refused() -> None:
     made = crowd(1, held_by=[ADA], waiting=4)
     made.wait_for_slot(ADA, ADA, BOB, KEY)
 
-    made.wait_for_slot(EVE)  # a fifth one: Acme has four
+    made.wait_for_slot(EVE)  # the fifth waiting request; Acme has four of them
 
     wait_until(lambda: made.refused)
-    assert made.refused == [ADA]  # of its callers the one with the most
+    assert made.refused == [ADA]  # Acme's caller with the most waiting requests
     made.give_back(ADA)
     assert made.served == [EVE]
     made.serve_all(EVE)
 
 
-def test_wait_ends_with_error_and_loses_no_slot() -> None:
+def test_timed_out_wait_raises_error_and_loses_no_slot() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
 
@@ -175,7 +175,7 @@ def test_wait_ends_with_error_and_loses_no_slot() -> None:
     slots.take(EVE, timeout_s=0.0)
 
 
-def test_moved_slot_counts_for_its_new_holder() -> None:
+def test_moved_slot_counts_for_new_holder() -> None:
     made = crowd(4, held_by=[FAR, EVE, EVE, ADA])
     made.slots.move(FAR, ADA)
     made.wait_for_slot(ADA, FAR)
@@ -186,7 +186,7 @@ def test_moved_slot_counts_for_its_new_holder() -> None:
     made.finish(ADA, ADA, EVE, FAR)
 
 
-def test_no_slot_is_lost_or_given_twice_among_many_threads() -> None:
+def test_many_threads_neither_lose_nor_duplicate_slots() -> None:
     slots = FairSlots(3, waiting=5)
     holders = [ADA, BOB, KEY, EVE, FAR]
     inside: list[int] = []

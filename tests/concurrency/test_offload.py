@@ -1,4 +1,4 @@
-"""Tests of the threads that wait for the disk, in a process with an event loop as in an API process."""
+"""Tests of the threads that wait for the disk, in a process with an event loop, like an API process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(waiting.get())
 """
 
 
-def test_event_loop_runs_while_a_thread_waits_for_the_disk() -> None:
+def test_event_loop_runs_while_thread_waits_for_disk() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=100, check=False)
 
     assert (done.stdout, done.stderr) == ("True\ndone\n", "")

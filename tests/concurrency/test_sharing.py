@@ -1,4 +1,4 @@
-"""Tests of work that concurrent callers share."""
+"""Tests of results that concurrent callers share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_concurrent_callers_share_one_call() -> None:
     assert (results, len(calls)) == ([1] * 10, 1)
 
 
-def test_result_is_kept_for_a_second(clock: SimpleNamespace) -> None:
+def test_result_is_kept_for_one_second(clock: SimpleNamespace) -> None:
     numbers = iter(range(10))
     shared = Shared(lambda: next(numbers))
 
@@ -53,7 +53,7 @@ def test_result_is_kept_for_a_second(clock: SimpleNamespace) -> None:
     assert seen == [0, 0, 1, 1, 2]
 
 
-def test_time_counts_from_the_end_of_the_call(clock: SimpleNamespace) -> None:
+def test_lifetime_starts_when_call_finishes(clock: SimpleNamespace) -> None:
     def compute() -> float:
         clock.now += 5
         return float(clock.now)
@@ -63,7 +63,7 @@ def test_time_counts_from_the_end_of_the_call(clock: SimpleNamespace) -> None:
     assert (shared.get(), shared.get()) == (1005.0, 1005.0)
 
 
-def test_error_is_shared_too_and_its_traceback_does_not_grow(clock: SimpleNamespace) -> None:
+def test_error_is_shared_and_its_traceback_does_not_grow(clock: SimpleNamespace) -> None:
     calls = []
 
     def fail() -> None:
@@ -85,11 +85,11 @@ def test_error_is_shared_too_and_its_traceback_does_not_grow(clock: SimpleNamesp
     assert len(calls) == 2
 
 
-def test_forgotten_result_is_computed_again(clock: SimpleNamespace) -> None:
+def test_discarded_result_is_recomputed(clock: SimpleNamespace) -> None:
     numbers = iter(range(10))
     shared = Shared(lambda: next(numbers))
     shared.get()
 
-    shared.forget()
+    shared.discard()
 
     assert shared.get() == 1

@@ -132,7 +132,7 @@ def test_the_records_beside_a_divergence_are_found_on_both_sides(kind: str) -> N
 
     sides = [(None if each == b"-" else each) for each in (captured[3], replayed[3])]
     assert [read.expected, read.actual] == sides
-    assert [(each.sequence, each.expected, each.actual) for each in read.neighbours] == [
+    assert [(each.sequence, each.expected, each.actual) for each in read.neighbors] == [
         (2, b"b", b"b"), (3, b"c", b"c"), (4, *sides), (5, b"e", b"E"), (6, b"f", b"f"),
     ]  # fmt: skip
-    assert [each.sequence for each in read.neighbours if each.is_divergence] == [4]
+    assert [each.sequence for each in read.neighbors if each.is_divergence] == [4]

@@ -45,18 +45,18 @@ class Workspace:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Create a resource and return it."""
-        answer = self.request("POST", path, json=body)
-        assert answer.status_code in {200, 201}, answer.text
-        return answer.json()
+        response = self.request("POST", path, json=body)
+        assert response.status_code in {200, 201}, response.text
+        return response.json()
 
     def get(self, path: str) -> Any:
         """Return a resource."""
-        answer = self.request("GET", path)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.request("GET", path)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def config_bundle(self, **config: Any) -> Any:
-        """Create a config bundle of a newly promoted draft."""
+        """Create a config bundle for a newly promoted draft."""
         draft = self.post(f"{self.environment}/drafts", {"name": "quotes", "plan": PLAN})
         version = self.post(f"{self.environment}/drafts/{draft['id']}/version", {})
         return self.post(
@@ -70,13 +70,13 @@ class Workspace:
 
     # -- processes ----------------------------------------------------------------------------------------------
 
-    def _child(self, what: str) -> int:
-        """Return the id of a supervised process. Wait while the supervisor restarts it."""
+    def _child(self, command: str) -> int:
+        """Return the id of a supervised process. Waits while the supervisor restarts it."""
 
         found: list[int] = []
 
         def is_there() -> bool:
-            found[:] = [pid for pid, line in children(self.server.pid).items() if what in line]
+            found[:] = [pid for pid, line in children(self.server.pid).items() if command in line]
             return bool(found)
 
         wait_until(is_there)
@@ -91,7 +91,7 @@ class Workspace:
         return list(children(self._child("gunicorn")))
 
     def kill_everything(self) -> None:
-        """Kill all processes at once, as a power failure does."""
+        """Kill all processes at the same time, as a power failure does."""
         master = self._child("gunicorn")
         victims = [self.server.pid, *children(self.server.pid), *children(master), self.installation.database_pid()]
         for pid in victims:
@@ -102,12 +102,12 @@ class Workspace:
         wait_until(lambda: not any(lives(pid) for pid in victims))
 
     def restart(self) -> None:
-        """Serve on the same address, without rate limits, since one agent sends as many heartbeats as a fleet."""
+        """Serve on the same address, without rate limits, because one agent sends as many heartbeats as a fleet."""
         self.server = self.installation.serve(RATE_LIMIT="off", **self.settings)
 
 
 def lives(pid: int) -> bool:
-    """Return whether the process runs. A zombie does not count."""
+    """Return whether the process is running. A zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -117,7 +117,7 @@ def lives(pid: int) -> bool:
 
 @pytest.fixture(scope="package")
 def workspace() -> Iterator[Workspace]:
-    """Start one workspace for all tests. Each test leaves it running."""
+    """Start one workspace for all tests. Each test must leave it running."""
     made = Workspace(REPLAY_EXEC_ALLOWLIST="/bin/sh")
     yield made
     made.installation.remove()

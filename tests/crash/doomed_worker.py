@@ -1,11 +1,11 @@
-"""A worker that kills itself with ``kill -9`` at chosen moments of a rollout and is restarted at once.
+"""A worker that kills itself with ``kill -9`` at chosen moments of a rollout and is restarted immediately.
 
 ``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each is a JSON list of moments at which successive
 workers die; the last worker survives. It prints a line for each moment that a worker passes, and for each death. Every
-worker is a fork of this process, which has loaded the code and holds no connection, so that a start is fast.
+worker is a fork of this process, which has loaded the code and has no open connection, so workers start fast.
 
-The moments are detected: before and after the commit of each transaction of a job that changes a deployment, and in
-the middle and at the end of writing its bundle.
+The moments are before and after the commit of each transaction in which a job changes a deployment, and in the middle
+and at the end of writing its bundle.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Doom:
         self.job = threading.local()
 
     def is_at(self, moment: str) -> bool:
-        """Return whether the process must die at this moment; if not, report the moment as passed."""
+        """Return whether the process must die at this moment. If not, print that the moment passed."""
         if moment == self.moment:
             return True
-        _say(f"passed {moment}")
+        _print(f"passed {moment}")
         return False
 
     def pass_or_die(self, moment: str) -> None:
@@ -50,7 +50,7 @@ class Doom:
             _die()
 
     def watch(self) -> None:
-        """Patch the code of this process, since the product has no hooks for tests."""
+        """Patch the code of this process, because the product has no hooks for tests."""
         from django.core.files.base import ContentFile
         from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -59,7 +59,7 @@ class Doom:
         from byteor_cloud.worker import jobs, outcomes
         from byteor_cloud.worker.jobs import KINDS
 
-        # A rollout may see more deaths than the limit for a job, without the wait after each.
+        # A rollout may have more deaths than the limit for a job, without the delay after each.
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
         for name in (BuildBundle.name, StepRollout.name):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
@@ -116,7 +116,7 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
 
     os.write(1, f"{line}\n".encode())
 
@@ -153,8 +153,8 @@ def main() -> None:
         os.close(death)
         if death in ready:
             status = os.waitpid(child, 0)[1]
-            assert os.WIFSIGNALED(status), f"the worker ended by itself: {status}"
-            _say(f"died {doomed}")
+            assert os.WIFSIGNALED(status), f"the worker exited on its own: {status}"
+            _print(f"died {doomed}")
         else:
             line = orders.readline()
             os.kill(child, signal.SIGKILL if line else signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Worker processes that a job kills with ``kill -9``, one after the other.
+"""Worker processes that are killed by a job with ``kill -9``, one after the other.
 
 ``python -m tests.crash.poisoned_worker JOB`` reads lines from its stdin. For each line it starts a worker process that
 the job JOB kills, and prints ``died``. At the end of the input it starts a worker that runs until no job is due. Each

@@ -1,4 +1,4 @@
-"""Many agents in one process. They send heartbeats and follow their offers through the public API."""
+"""Many agents in one process, which send heartbeats and handle their offers through the public API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.crash.conftest import Workspace
 from tests.patience import PATIENCE_S
 
 THREADS = 4
-EVERY_S = 0.5  # between heartbeats of an agent; more would compete with the reports
+EVERY_S = 0.5  # seconds between heartbeats of an agent; shorter intervals would delay the reports
 
 
 @dataclass
@@ -29,11 +29,11 @@ class SimulatedAgent:
     name: str
     key: str
     running: dict[str, str] | None = None
-    answered: str | None = None  # the time of the offer that it has answered
+    handled: str | None = None  # ``offered_at`` of the last offer that the agent handled
 
 
 class SimulatedFleet:
-    """``count`` agents, sorted by id, that send heartbeats in turn while the block runs."""
+    """``count`` agents, sorted by id, which send heartbeats in turn while the block runs."""
 
     def __init__(self, workspace: Workspace, count: int) -> None:
         self.workspace = workspace
@@ -46,7 +46,7 @@ class SimulatedFleet:
             return SimulatedAgent(made["agent_id"], body["name"], made["api_key"])
 
         with ThreadPoolExecutor(THREADS) as pool:
-            # By id, since a rollout assigns agents to waves in this order.
+            # Sorted by id, because a rollout assigns agents to waves in this order.
             self.agents = sorted(pool.map(enroll, range(count)), key=lambda agent: agent.id)
         self.failing: Collection[str] = ()  # the agents that fail to activate
         self.errors: list[str] = []
@@ -85,10 +85,10 @@ class SimulatedFleet:
 
     def _send_heartbeat(self, connection: HTTPConnection, agent: SimulatedAgent) -> None:
         beat = {"status": "healthy", "agent_version": "1", "active": agent.running}
-        status, answer = _post(connection, agent, "heartbeat", beat)
-        assert status == 200, answer
-        desired = answer["desired"]
-        if desired is None or desired["offered_at"] == agent.answered:
+        status, response = _post(connection, agent, "heartbeat", beat)
+        assert status == 200, response
+        desired = response["desired"]
+        if desired is None or desired["offered_at"] == agent.handled:
             return
         offer = {"deployment_id": desired["deployment_id"], "bundle_hash": desired["bundle_hash"]}
         if desired["action"] == "rollback":
@@ -96,11 +96,11 @@ class SimulatedFleet:
         else:
             outcome = "failed" if agent.id in self.failing else "active"
         for word in (outcome,) if int(agent.name[-1]) else ("downloading", outcome):
-            status, answer = _post(connection, agent, "deployment", {**offer, "status": word})
-            assert status in {200, 409}, answer
+            status, response = _post(connection, agent, "deployment", {**offer, "status": word})
+            assert status in {200, 409}, response
             if status == 409:
                 return  # the agent has a newer offer
-        agent.answered = desired["offered_at"]
+        agent.handled = desired["offered_at"]
         if outcome != "failed":
             agent.running = {**offer, "spec_hash": "sha256:" + "0" * 64}
 

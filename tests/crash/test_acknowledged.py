@@ -1,4 +1,4 @@
-"""Acknowledged data survives ``kill -9`` of the API, of the database and of all processes under load."""
+"""Tests that acknowledged data survives ``kill -9`` of the API, the database and all processes under load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 class Stream:
-    """An agent that sends heartbeats and uploads without pause, and records what was acknowledged."""
+    """An agent that sends heartbeats and uploads without pause, and records which were acknowledged."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -63,18 +63,18 @@ class Stream:
     def _upload(self) -> None:
         content = os.urandom(20_000)
         form = {"kind": "telemetry", "captured_at": "2026-01-01T00:00:00Z"}
-        answer = self._call("artifacts", data=form, files={"file": ("t.bin", content)})
-        if answer.status_code == 201:
-            self.uploads[answer.json()["id"]] = content
+        response = self._call("artifacts", data=form, files={"file": ("t.bin", content)})
+        if response.status_code == 201:
+            self.uploads[response.json()["id"]] = content
 
-    def goes_on(self) -> None:
+    def wait_for_progress(self) -> None:
         """Wait until more heartbeats and more uploads are acknowledged."""
         beats, uploads = self.beats_acknowledged, len(self.uploads)
         wait_until(lambda: self.beats_acknowledged > beats + 5 and len(self.uploads) > uploads + 2)
 
 
 def check(stream: Stream) -> None:
-    """Assert that everything that was acknowledged is stored unchanged."""
+    """Assert that all acknowledged data is stored unchanged."""
     workspace = stream.workspace
     agent = workspace.get(f"{workspace.environment}/agents/{stream.agent_id}")
     assert stream.beats_acknowledged <= agent["report"]["uptime_s"] <= stream.beats_sent
@@ -92,14 +92,14 @@ def stream(workspace: Workspace) -> Stream:
     return Stream(workspace)
 
 
-def test_acknowledged_data_survives_a_kill(workspace: Workspace, stream: Stream) -> None:
+def test_acknowledged_data_survives_kills(workspace: Workspace, stream: Stream) -> None:
     with stream:
-        stream.goes_on()
+        stream.wait_for_progress()
         for pid in workspace.api_processes():
             os.kill(pid, signal.SIGKILL)
-        stream.goes_on()
+        stream.wait_for_progress()
         os.kill(workspace.installation.database_pid(), signal.SIGKILL)
-        stream.goes_on()
+        stream.wait_for_progress()
         workspace.kill_everything()
 
     assert stream.beats_acknowledged > 15

@@ -1,4 +1,4 @@
-"""A worker that loses its database sessions during an execute replay and a build, while another worker starts."""
+"""Tests of a worker that loses its database sessions during an execute replay and a build, while another starts."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ def test_lost_sessions_neither_repeat_nor_interrupt_jobs(
 
 def _get(workspace: Workspace, path: str) -> dict[str, str]:
     """Return a resource. Retry while the API reconnects to the database."""
-    answer = workspace.request("GET", path)
-    found: dict[str, str] = answer.json() if answer.status_code == 200 else {"status": "running"}
+    response = workspace.request("GET", path)
+    found: dict[str, str] = response.json() if response.status_code == 200 else {"status": "running"}
     return found

@@ -1,7 +1,7 @@
-"""Heartbeats under load while the database is down, loses all connections, or API processes are killed.
+"""Tests of heartbeats under load while the database is down or loses all connections, or API processes are killed.
 
-Each heartbeat that was answered 200 is stored. Every other one gets a clear 503, or a broken connection if its process
-was killed. Nobody has to repair anything.
+Each heartbeat with a 200 response is stored. Every other one receives a clear 503, or a broken connection if its
+process was killed. The service recovers without intervention.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ AGENTS = 8
 
 
 class BeatingAgent:
-    """An agent that sends heartbeats over one kept-alive connection. Each has the next number as its version."""
+    """An agent that sends heartbeats over one kept-alive connection. Their agent version is a running number."""
 
     def __init__(self, workspace: Workspace, token: str, name: str) -> None:
         enrolled = workspace.request("POST", f"{workspace.environment}/agents", token, json={"name": name}).json()
         self.id, self._key = enrolled["agent_id"], enrolled["api_key"]
         self._address = urlsplit(workspace.installation.base).netloc
         self.sent = self.acknowledged = self.refused = self.broken = 0
-        self.wrong: list[str] = []  # answers that are neither 200 nor a clear 503
+        self.wrong: list[str] = []  # responses that are neither 200 nor a clear 503
 
     def run(self, over: threading.Event) -> None:
-        """Send heartbeats until ``over``."""
+        """Send heartbeats until ``over`` is set."""
         with closing(HTTPConnection(self._address, timeout=PATIENCE_S)) as connection:
             while not over.is_set():
                 self.sent += 1
@@ -54,23 +54,23 @@ class BeatingAgent:
         beat = {"status": "healthy", "agent_version": str(self.sent)}
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         connection.request("POST", f"/api/v1/agents/{self.id}/heartbeat", json.dumps(beat), headers)
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status == 200:
+        response = connection.getresponse()
+        body = response.read()
+        if response.status == 200:
             self.acknowledged = self.sent
-        elif _is_clear(answer, body):
+        elif _is_clear(response, body):
             self.refused += 1
             time.sleep(0.02)
         else:
-            self.wrong.append(f"{answer.status} {body[:300]!r}")
+            self.wrong.append(f"{response.status} {body[:300]!r}")
 
 
-def _is_clear(answer: HTTPResponse, body: bytes) -> bool:
-    """Return whether this is a 503 that tells a program when to come again, and a person what is wrong."""
-    if answer.status != 503 or answer.headers["Content-Type"] != "application/problem+json":
+def _is_clear(response: HTTPResponse, body: bytes) -> bool:
+    """Return whether this is a 503 with ``Retry-After`` and a detail for people."""
+    if response.status != 503 or response.headers["Content-Type"] != "application/problem+json":
         return False
     problem = json.loads(body)
-    return problem["status"] == 503 and bool(problem["detail"]) and int(answer.headers["Retry-After"]) > 0
+    return problem["status"] == 503 and bool(problem["detail"]) and int(response.headers["Retry-After"]) > 0
 
 
 class Load:
@@ -88,7 +88,7 @@ class Load:
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
-        self.goes_on()
+        self.wait_for_progress()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,15 +96,15 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def goes_on(self) -> None:
-        """Wait until each agent had further heartbeats acknowledged."""
-        self._grows(lambda agent: agent.acknowledged, by=3)
+    def wait_for_progress(self) -> None:
+        """Wait until more heartbeats of each agent are acknowledged."""
+        self._wait_for_growth(lambda agent: agent.acknowledged, by=3)
 
-    def is_refused(self) -> None:
-        """Wait until each agent was told that the service is unavailable."""
-        self._grows(lambda agent: agent.refused, by=1)
+    def wait_for_refusals(self) -> None:
+        """Wait until each agent has received a 503."""
+        self._wait_for_growth(lambda agent: agent.refused, by=1)
 
-    def _grows(self, number: Callable[[BeatingAgent], int], *, by: int) -> None:
+    def _wait_for_growth(self, number: Callable[[BeatingAgent], int], *, by: int) -> None:
         before = [number(agent) for agent in self.agents]
         wait_until(
             lambda: all(number(agent) >= then + by for agent, then in zip(self.agents, before, strict=True)),
@@ -112,7 +112,7 @@ class Load:
         )
 
     def check(self) -> None:
-        """Assert that the last acknowledged heartbeat is stored, or one that was sent after it, and nothing is odd."""
+        """Assert that no acknowledged heartbeat is lost, and that no response was wrong."""
         assert [line for agent in self.agents for line in agent.wrong] == []
         for agent in self.agents:
             shown = self._workspace.get(f"{self._workspace.environment}/agents/{agent.id}")
@@ -126,7 +126,7 @@ class Load:
 
 @contextmanager
 def no_restart(workspace: Workspace) -> Iterator[None]:
-    """Prevent that the server starts its database again while the block runs."""
+    """Keep the server from restarting its database while the block runs."""
     with (workspace.installation.data_dir / "postgres" / "start.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -137,18 +137,18 @@ def load(workspace: Workspace) -> Load:
     return Load(workspace)
 
 
-def test_database_stops_and_starts(workspace: Workspace, load: Load) -> None:
+def test_heartbeats_recover_after_database_restart(workspace: Workspace, load: Load) -> None:
     with load:
         with no_restart(workspace):
             os.kill(workspace.installation.database_pid(), signal.SIGINT)
-            load.is_refused()
-        load.goes_on()
+            load.wait_for_refusals()
+        load.wait_for_progress()
 
     load.check()
     assert load.broken == 0
 
 
-def test_database_connections_are_cut(workspace: Workspace, load: Load) -> None:
+def test_heartbeats_recover_after_database_connections_are_cut(workspace: Workspace, load: Load) -> None:
     embedded = EmbeddedPostgres(workspace.installation.data_dir)
     try:
         with load, psycopg.connect(embedded.acquire(), autocommit=True) as session:
@@ -157,7 +157,7 @@ def test_database_connections_are_cut(workspace: Workspace, load: Load) -> None:
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
-                load.goes_on()
+                load.wait_for_progress()
     finally:
         embedded.release()
 
@@ -165,14 +165,14 @@ def test_database_connections_are_cut(workspace: Workspace, load: Load) -> None:
     assert load.broken == 0
 
 
-def test_api_processes_are_killed(workspace: Workspace, load: Load) -> None:
-    # One after the other, so that at least one of them has connections of agents.
+def test_heartbeats_recover_after_api_processes_are_killed(workspace: Workspace, load: Load) -> None:
+    # Kill one after the other, so that at least one of them has connections of agents.
     first = workspace.api_processes()
     with load:
         for victim in first:
             others = set(workspace.api_processes()) - {victim}
             os.kill(victim, signal.SIGKILL)
-            load.goes_on()
+            load.wait_for_progress()
             wait_until(lambda others=others: len(set(workspace.api_processes()) - others) == 1)  # type: ignore[misc]
 
     load.check()

@@ -1,4 +1,4 @@
-"""A job that kills its worker ten times becomes a dead letter, and other jobs continue."""
+"""Tests that a job that kills its worker ten times becomes a dead letter, while other jobs continue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def kill_in(job: str) -> None:
-    """Run workers until the job has killed ten of them, and then one that survives. Skips the back-off."""
+    """Run workers until the job has killed ten of them, and then one that survives. Skips the backoff."""
     here = connection.settings_dict
     environment = {
         **os.environ,
@@ -61,7 +61,7 @@ def kill_in(job: str) -> None:
 
 @pytest.fixture
 def made() -> Any:
-    """Create waiting jobs: an artifact to verify, a replay and a build, for each of two tenants."""
+    """Create waiting jobs for two tenants: an artifact to verify, a replay, and a build for each."""
     acme, other = World("acme"), World("other")
     agent, api = acme.agent()
     version = acme.version()
@@ -102,8 +102,8 @@ WELL = {
         (BuildBundle.name, {"deployments": ["approved", "approved"]}),
     ],
 )
-def test_job_that_kills_ten_workers_becomes_a_dead_letter(made: World, job: str, differs: dict[str, Any]) -> None:
-    if job == BuildBundle.name:  # the other tenant's build would kill the worker too
+def test_job_that_kills_ten_workers_becomes_dead_letter(made: World, job: str, differs: dict[str, Any]) -> None:
+    if job == BuildBundle.name:  # the other tenant's build would also kill the worker
         Deployment.objects.exclude(environment=made.dev).delete()
         ProcrastinateJob.objects.filter(task_name=job).exclude(
             queue_name__endswith=made.organization.pk.hex

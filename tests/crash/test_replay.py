@@ -1,4 +1,4 @@
-"""Workers that are killed or stopped during replays and bisects: each ends once, and no side effect is repeated."""
+"""Tests that replays and bisects finish once and repeat no side effects when workers are killed or stopped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 def promote(workspace: Workspace, name: str, *stages: dict[str, Any]) -> Any:
-    """Make a version of a pipeline, with the stages in a row."""
+    """Create a version of a pipeline with these stages in a row."""
     for before, stage in pairwise(stages):
         stage["depends_on"] = [before["id"]]
     content = {"name": f"{name} {len(stages)} {stages[0]['id']}", "plan": plan(name, stages=list(stages))}
@@ -56,8 +56,8 @@ def capture(workspace: Workspace, spec_kv: str, **options: Any) -> str:
     return artifact
 
 
-def held_replay(worker: int) -> int:
-    """Wait for the process in which a worker replays something, stop it there, and return its id."""
+def stop_next_replay(worker: int) -> int:
+    """Wait for the worker's next replay process, stop it with SIGSTOP, and return its id."""
     found: list[int] = []
 
     def is_there() -> bool:
@@ -70,9 +70,9 @@ def held_replay(worker: int) -> int:
 
 
 def kill_during_replay(workspace: Workspace) -> None:
-    """Kill the worker during its next replay. The process of the replay then ends by itself."""
+    """Kill the worker during its next replay, and wait until the replay's process has exited."""
     worker = workspace.worker()
-    child = held_replay(worker)
+    child = stop_next_replay(worker)
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: not lives(worker))
     os.kill(child, signal.SIGCONT)
@@ -80,13 +80,13 @@ def kill_during_replay(workspace: Workspace) -> None:
 
 
 def events(workspace: Workspace, row: str) -> list[str]:
-    """Return what the audit ledger says about a row, in the order of its events."""
+    """Return the audit actions about a row, oldest first."""
     organization = workspace.environment.partition("/projects/")[0]
     found = workspace.get(f"{organization}/audit-events?resource_id={row}")["results"]
     return [each["action"] for each in reversed(found)]
 
 
-def test_execute_replay_ends_as_interrupted_and_repeats_nothing(workspace: Workspace, tmp_path: Path) -> None:
+def test_killed_execute_replay_fails_without_repeated_effects(workspace: Workspace, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     log = tmp_path / "effects"
     version = promote(
@@ -105,7 +105,7 @@ def test_execute_replay_ends_as_interrupted_and_repeats_nothing(workspace: Works
     assert log.read_bytes() == PAYLOADS[0] + b"\n"
 
 
-def test_dry_run_is_run_again_and_ends_once(workspace: Workspace) -> None:
+def test_killed_dry_run_is_rerun_and_finishes_once(workspace: Workspace) -> None:
     artifact = capture(workspace, promote(workspace, "dry", {"id": "copy", "op": "identity"})["spec_kv"])
     replay = workspace.request("POST", f"{artifact}/replay", json={}).json()
 
@@ -116,14 +116,14 @@ def test_dry_run_is_run_again_and_ends_once(workspace: Workspace) -> None:
     final = workspace.get(path)
     assert (final["status"], final["result"]["egress"]["quotes_out"]["records"]) == ("succeeded", 3)
     assert events(workspace, replay["id"]) == ["replay.request", "replay.start", "replay.succeed"]
-    # Without the files that the worker keeps, an API process unpacks the capture again.
+    # Without the worker's unpacked files, an API process unpacks the capture again.
     shutil.rmtree(workspace.installation.data_dir / "captures")
     (record,) = workspace.get(f"{path}/trace?sequence=2")["records"]
     assert [step["json"] for step in record["steps"]][-1] == {"no": "id"}
     assert len(workspace.get(f"{artifact}/journal/quotes_in")["results"]) == 3
 
 
-def test_bisect_ends_once_and_names_the_version(workspace: Workspace) -> None:
+def test_killed_bisect_finishes_once_and_finds_version(workspace: Workspace) -> None:
     limit = {"id": "limit", "op": "dataguard_check"}
     copies = [{"id": f"copy-{number}", "op": "identity"} for number in range(4)]
     versions = [
@@ -169,12 +169,12 @@ def worker_environment() -> dict[str, str]:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("at_once")
-def test_worker_that_is_stopped_leaves_its_long_replay_to_another() -> None:
+def test_stopped_worker_leaves_long_replay_to_next_worker() -> None:
     world = World("acme")
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
     with subprocess.Popen([sys.executable, "-c", STOPPABLE], env=worker_environment()) as worker:
-        child = held_replay(worker.pid)  # from here, this replay takes longer than any grace period
+        child = stop_next_replay(worker.pid)  # the stopped replay takes longer than any grace period
         worker.terminate()
         assert worker.wait(PATIENCE_S) == 0
         with suppress(ProcessLookupError):
@@ -210,7 +210,7 @@ def test_killed_worker_leaves_no_paused_process_and_loses_no_replay() -> None:
         processes: dict[int, str] = {}
 
         def one_is_paused() -> bool:
-            """Stop the worker when it has a paused process, so that it cannot continue that process any more."""
+            """Stop the worker while it has a paused process, so that it can no longer continue that process."""
             os.kill(worker.pid, signal.SIGSTOP)
             processes.update(children(worker.pid))
             if any(is_stopped(pid) for pid in processes):

@@ -1,4 +1,4 @@
-"""A rollout in waves ends the same if the worker is killed with ``kill -9`` at each of its steps.
+"""Tests that a rollout in waves has the same result if the worker is killed with ``kill -9`` at each step.
 
 By default the worker dies at all moments of one rollout. ``BYTEOR_TEST_EACH_DEATH=1`` runs one rollout per moment,
 which takes minutes.
@@ -24,7 +24,7 @@ from tests.system.conftest import ROOT, Installation
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 AGENTS = 60
-# The waves have 3, 12 and 45 agents. In the second, one agent more fails than the threshold permits.
+# The waves have 3, 12 and 45 agents. In the second wave, one more agent fails than the threshold permits.
 FAILING = (5, 12)
 WAVES = {"kind": "waves", "percents": [5, 25, 100], "failure_threshold_percent": 10}
 BUILT = [
@@ -39,7 +39,7 @@ UNCOMPARED = {"id", "request_id", "seq", "hash", "prev_hash", "seal", "name", "e
 
 
 def around(*states: str) -> list[str]:
-    """The moments before and after the commits that lead to these states."""
+    """Return the moments before and after the commits that lead to these states."""
     return [f"{side} {state}" for state in states for side in ("before", "after")]
 
 
@@ -71,7 +71,7 @@ class Worker:
             )  # fmt: skip
 
     def restart_and_die_at(self, moments: Sequence[str]) -> None:
-        """Restart the worker, and let it die at each of these moments in turn."""
+        """Restart the worker, which then dies at each of these moments in turn."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(list(moments)).encode() + b"\n")
         self.process.stdin.flush()
@@ -87,12 +87,12 @@ class Worker:
 
 
 class Rollout(NamedTuple):
-    """A deployment that has ended, with the output of the worker and everything that the API shows of it."""
+    """A finished deployment, with the output of the worker and all API resources of the deployment."""
 
     id: str
     lines: list[str]
     final: Any
-    before: Any  # the deployment that was current before, as it is afterwards
+    before: Any  # the previously current deployment, read after the rollout
     names: dict[str, str]
 
     def deaths(self) -> list[str]:
@@ -110,7 +110,7 @@ class Rollouts:
         self.count = 0
 
     def roll_out(self, strategy: Any, *, failing: Iterable[int] = (), dies: Sequence[str] = ()) -> Rollout:
-        """Run one deployment to its end. The agents at the positions ``failing`` fail."""
+        """Run one deployment until it finishes. The agents at the positions ``failing`` fail."""
         workspace = self.workspace
         self.count += 1
         bundle = workspace.post(
@@ -125,7 +125,7 @@ class Rollouts:
         path = f"{path}/{workspace.post(path, body)['id']}"
 
         # Frequent polling would slow the rollout down.
-        wait_until(lambda: self._has_ended(path), every_s=0.2)
+        wait_until(lambda: self._is_finished(path), every_s=0.2)
         desired, downloaded = self.fleet.bundle_hashes()
         assert desired == downloaded
         deployment = workspace.get(path)
@@ -146,8 +146,8 @@ class Rollouts:
         joint = "&" if "?" in what else "?"
         return self.workspace.get(f"{self.workspace.environment}/{what}{joint}limit=200")["results"]
 
-    def _has_ended(self, path: str) -> bool:
-        """Return whether the deployment has ended, no agent has drifted, and no job waits, runs or is a dead letter."""
+    def _is_finished(self, path: str) -> bool:
+        """Return whether the deployment is finished, no agent has drifted, and no job is queued, running or dead."""
         if self.workspace.get(path)["status"] not in {"active", "failed", "rolled_back"} or self._all(
             "agents?drifted=true"
         ):
@@ -174,7 +174,7 @@ class Rollouts:
 
 
 def _compared(value: Any, names: Mapping[str, str]) -> Any:
-    """Replace ids and times that differ between rollouts, and drop fields that cannot be compared."""
+    """Replace ids and times, which differ between rollouts, and drop fields that cannot be compared."""
     if isinstance(value, list):
         return [_compared(item, names) for item in value]
     if isinstance(value, dict):
@@ -198,7 +198,7 @@ def rollouts() -> Iterator[Rollouts]:
 
 
 def disturbed(rollouts: Rollouts, moments: list[str], undisturbed: Rollout, **options: Any) -> list[Rollout]:
-    """Repeat the rollout with a kill at each moment, and assert that it ends like the undisturbed one."""
+    """Repeat the rollout with a kill at each moment, and assert that its result equals the undisturbed one's."""
     assert undisturbed.lines == [f"passed {moment}" for moment in moments]
     deaths = [[moment] for moment in moments] if "BYTEOR_TEST_EACH_DEATH" in os.environ else [moments]
     made = [rollouts.roll_out(dies=dies, **options) for dies in deaths]
@@ -207,7 +207,7 @@ def disturbed(rollouts: Rollouts, moments: list[str], undisturbed: Rollout, **op
     for rollout in made:
         for what, value in undisturbed.final.items():
             assert rollout.final[what] == value, what
-    # Nothing happened after the end.
+    # Nothing happened after a rollout finished.
     for rollout in (undisturbed, *made):
         assert rollouts.timeline(rollout) == rollout.final["timeline"]
     return made

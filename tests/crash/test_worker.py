@@ -1,4 +1,4 @@
-"""After ``kill -9`` of the worker no job is lost, and each step of a deployment happens once."""
+"""Tests that after ``kill -9`` of the worker no job is lost and each step of a deployment happens once."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def builds_cannot_end(installation: Installation) -> Iterator[psycopg.Connection]:
-    """Lock the table that a build writes last while the block runs, and yield another database session."""
+def blocked_builds(installation: Installation) -> Iterator[psycopg.Connection]:
+    """Lock the table that a build writes last while the block runs. Yields another database session."""
     database = EmbeddedPostgres(installation.data_dir)
     try:
         url = database.acquire()
@@ -55,8 +55,8 @@ def builds_cannot_end(installation: Installation) -> Iterator[psycopg.Connection
         database.release()
 
 
-def test_kill_while_a_bundle_is_built(workspace: Workspace, agent: str) -> None:
-    with builds_cannot_end(workspace.installation) as session:
+def test_deployment_survives_kills_during_build(workspace: Workspace, agent: str) -> None:
+    with blocked_builds(workspace.installation) as session:
         bundle = workspace.config_bundle()
         deployment = workspace.post(
             f"{workspace.environment}/deployments", {"config_bundle_id": bundle["id"], "target": {"agents": [agent]}}
@@ -72,7 +72,7 @@ def test_kill_while_a_bundle_is_built(workspace: Workspace, agent: str) -> None:
             victim = workspace.worker()
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: not lives(victim))  # noqa: B023  called within the iteration
-            # The next worker notices the death by the lock file, not by an old heartbeat.
+            # The next worker detects the death by the lock file, not by an old heartbeat.
             session.execute("UPDATE procrastinate_workers SET last_heartbeat = now() + interval '1 day'")
             assert status() == "building"
             wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
@@ -91,7 +91,7 @@ def _restarted(workspace: Workspace, victim: int) -> bool:
     return workspace.worker() != victim
 
 
-def test_kill_between_arbitrary_steps(workspace: Workspace, agent: str) -> None:
+def test_deployment_survives_kills_at_arbitrary_moments(workspace: Workspace, agent: str) -> None:
     """Kill the worker repeatedly at arbitrary moments."""
     bundle = workspace.post(
         f"{workspace.environment}/config-bundles",

@@ -1,4 +1,4 @@
-"""Queries that are compiled once and run with other values."""
+"""Tests of queries that are compiled once and run with different values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_each_call_finds_the_rows_of_its_values(world: World) -> None:
+def test_each_call_returns_rows_for_its_values(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project, name: Environment.objects.select_related("project").filter(project_id=project, name=name),
         UUID,
@@ -50,7 +50,7 @@ def test_each_call_finds_the_rows_of_its_values(world: World) -> None:
     assert query.rows(world.project.pk, "'; --%s\x01value 1") == []
 
 
-def test_a_row_is_complete_and_needs_one_query(world: World) -> None:
+def test_row_is_complete_after_one_query(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda pk: Environment.objects.select_related("project__organization").filter(pk=pk), UUID
     )
@@ -65,7 +65,7 @@ def test_a_row_is_complete_and_needs_one_query(world: World) -> None:
     assert found.created_at == world.dev.created_at
 
 
-def test_a_value_that_the_query_does_not_use_is_refused() -> None:
+def test_unused_value_is_refused() -> None:
     query = CompiledQuery[Organization](lambda pk, name: Organization.objects.filter(pk=pk), UUID, str)
 
     with pytest.raises(TypeError, match="each of its values"):
@@ -117,14 +117,14 @@ KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
 
 
 @pytest.mark.parametrize("case", KEPT)
-def test_query_that_keeps_a_value_of_the_first_call_is_refused(case: str) -> None:
+def test_query_that_keeps_value_of_first_call_is_refused(case: str) -> None:
     query = CompiledQuery[Organization](KEPT[case], UUID, str, uses_all=False)
 
     with pytest.raises(TypeError, match="value of the first call"):
         query.rows(uuid7(), "acme")
 
 
-def test_query_keeps_constants_of_the_code(world: World) -> None:
+def test_query_may_contain_code_constants(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project: Environment.objects.filter(project_id=project, posture__in=[Posture.DEV, "prod"]).annotate(
             is_named=Value(True),
@@ -139,14 +139,14 @@ def test_query_keeps_constants_of_the_code(world: World) -> None:
     assert {row.pk for row in query.rows(world.project.pk)} == {world.dev.pk, world.prod.pk}
 
 
-def test_values_may_be_left_out_and_no_row_may_be_possible() -> None:
+def test_query_without_possible_rows_returns_none() -> None:
     ignoring = CompiledQuery[Organization](lambda *_: Organization.objects.none(), UUID, str, uses_all=False)
 
     assert ignoring.rows(uuid7(), "x") == []
     assert ignoring.tuples(uuid7(), "x") == []
 
 
-def test_tuples_are_the_columns_of_the_rows(world: World) -> None:
+def test_tuples_contain_columns_of_rows(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project: Environment.objects.filter(project_id=project).order_by("name").values_list("name", "pk"), UUID
     )

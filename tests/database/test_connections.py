@@ -1,4 +1,4 @@
-"""Tests of database timeouts, and of the check that the processes do not need too many connections."""
+"""Tests of database timeouts, and of the check that the processes do not open too many connections."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ URL = "postgresql://someone@db.example:5432/cloud"
         ("", None),
     ],
 )
-def test_timeouts_depend_on_the_kind_of_process(
-    monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None
-) -> None:
+def test_timeouts_depend_on_process_kind(monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None) -> None:
     monkeypatch.setenv(connections.PROCESS_KIND_VARIABLE, kind)
 
     by_default = connections.database_settings(URL, threads=8)["OPTIONS"].get("options")
@@ -51,7 +49,7 @@ def test_timeouts_depend_on_the_kind_of_process(
 
 @contextmanager
 def timeouts(**seconds: float) -> Iterator[None]:
-    """Set database timeouts for every connection that is opened inside the block."""
+    """Set the database timeouts of every connection that is opened inside the block."""
     database_name = connection.settings_dict["NAME"]
 
     def alter(change: str) -> None:
@@ -86,7 +84,7 @@ def slow_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow_project")
 @pytest.mark.django_db(transaction=True)
-def test_statement_timeout_is_503_and_changes_nothing() -> None:
+def test_statement_timeout_returns_503_and_changes_nothing() -> None:
     world = World("slow")
     with timeouts(statement_timeout=1):
         answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "billing"})
@@ -104,7 +102,7 @@ def _lock_project(parameters: Any, world: World) -> psycopg.Connection[Any]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_lock_timeout_is_503_and_changes_nothing() -> None:
+def test_lock_timeout_returns_503_and_changes_nothing() -> None:
     world = World("locked")
     parameters = connection.get_connection_params()
     address = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
@@ -120,7 +118,7 @@ def test_lock_timeout_is_503_and_changes_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_statement_timeout_on_a_page_is_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statement_timeout_on_console_page_returns_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_cancelled(*args: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '57014'; END $$")
@@ -141,7 +139,7 @@ def test_statement_timeout_on_a_page_is_503(world: World, monkeypatch: pytest.Mo
     ("mode", "processes", "threads", "needed"),
     [("combined", 2, 8, 2 * 29 + 26 + 6), ("api", 3, 64, 3 * 70 + 6), ("worker", 64, 8, 26 + 6)],
 )
-def test_connections_needed_depend_on_the_mode(mode: str, processes: int, threads: int, needed: int) -> None:
+def test_required_connections_depend_on_deployment_mode(mode: str, processes: int, threads: int, needed: int) -> None:
     counted = connections.connections_needed(
         api_processes=0 if mode == "worker" else processes, threads=threads, workers=0 if mode == "api" else 1
     )
@@ -150,7 +148,7 @@ def test_connections_needed_depend_on_the_mode(mode: str, processes: int, thread
 
 
 @pytest.mark.django_db
-def test_serve_refuses_to_start_when_connections_may_run_out(settings: Any, set_config: Callable[..., Any]) -> None:
+def test_serve_refuses_to_start_with_too_few_connections(settings: Any, set_config: Callable[..., Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
@@ -173,7 +171,7 @@ def test_serve_refuses_to_start_when_connections_may_run_out(settings: Any, set_
 
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
-    """Return a function that returns the settings with some of them changed."""
+    """Return a function that changes some of the settings."""
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)
@@ -181,7 +179,7 @@ def set_config(settings: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def frequent(transactional_db: None) -> Iterator[Callable[[str], FrequentStatement]]:
-    """Return a function that makes frequent statements, whose connections end with the test."""
+    """Return a function that creates frequent statements, whose connections are closed after the test."""
     made: list[FrequentStatement] = []
 
     def make(statement: str) -> FrequentStatement:
@@ -196,7 +194,7 @@ def frequent(transactional_db: None) -> Iterator[Callable[[str], FrequentStateme
 type Frequent = Callable[[str], FrequentStatement]
 
 
-def test_frequent_statement_has_long_parameters_and_results(frequent: Frequent) -> None:
+def test_frequent_statement_accepts_long_parameters_and_results(frequent: Frequent) -> None:
     echo = frequent("SELECT repeat(%s::text, 50), now() FROM generate_series(1, 3)")
 
     for _ in range(2):
@@ -207,7 +205,7 @@ def test_frequent_statement_has_long_parameters_and_results(frequent: Frequent) 
     assert len(echo._idle) == 1
 
 
-def test_frequent_statement_works_after_an_error(frequent: Frequent) -> None:
+def test_frequent_statement_works_after_error(frequent: Frequent) -> None:
     double = frequent("SELECT %s::text::int * 2")
 
     with pytest.raises(DataError):
@@ -216,7 +214,7 @@ def test_frequent_statement_works_after_an_error(frequent: Frequent) -> None:
     assert double.run("21") == [(42,)]
 
 
-def test_frequent_statement_raises_the_error_of_its_commit(frequent: Frequent) -> None:
+def test_frequent_statement_raises_commit_error(frequent: Frequent) -> None:
     World("acme")
     orphan = frequent(
         "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # its foreign key is deferred
@@ -226,7 +224,7 @@ def test_frequent_statement_raises_the_error_of_its_commit(frequent: Frequent) -
         orphan.run("00000000-0000-0000-0000-000000000000")
 
 
-def test_frequent_statement_replaces_a_closed_connection(frequent: Frequent) -> None:
+def test_frequent_statement_replaces_closed_connection(frequent: Frequent) -> None:
     pid = frequent("SELECT pg_backend_pid() WHERE %s::text IS NOT NULL")
     [(before,)] = pid.run("")
     with connection.cursor() as cursor:
@@ -237,7 +235,7 @@ def test_frequent_statement_replaces_a_closed_connection(frequent: Frequent) -> 
     assert after != before
 
 
-def test_frequent_statement_runs_for_several_callers_at_once(at_once: Race, frequent: Frequent) -> None:
+def test_frequent_statement_runs_for_concurrent_callers(at_once: Race, frequent: Frequent) -> None:
     pid = frequent("SELECT pg_backend_pid(), pg_sleep(0.2), %s::text")
 
     rows = at_once(*(lambda: pid.run("") for _ in range(2)))
@@ -245,7 +243,7 @@ def test_frequent_statement_runs_for_several_callers_at_once(at_once: Race, freq
     assert len({backend for [(backend, *_)] in rows}) == len(pid._idle) == 2
 
 
-def test_frequent_statement_works_beside_thousands_of_open_files(frequent: Frequent) -> None:
+def test_frequent_statement_works_with_thousands_of_open_files(frequent: Frequent) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     files = [os.dup(0) for _ in range(1100)]

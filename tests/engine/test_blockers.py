@@ -1,4 +1,4 @@
-"""What an approved deployment waits for: each rule alone, their order, and the sentences for people."""
+"""Tests of the blockers of approved deployments: each rule, their order, and their sentences."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ((), {"freeze": FREEZE, "overrides_freeze": True}, []),
         ((RUNS,), {"limit": 2}, []),
         ((RUNS,), {"limit": 1}, [(C.IN_FLIGHT_LIMIT, (1,))]),
-        # Approved deployments do not count for the limit. They come first if they are in the way and created earlier.
+        # Approved deployments do not count for the limit. They come first if they compete and were created earlier.
         ((WAITS,), {"limit": 1}, []),
         ((replace(WAITS, **MINE),), {}, [(C.PIPELINE_BUSY, (2,))]),
         ((replace(WAITS, **SHARED),), {}, [(C.AGENTS_BUSY, (2,))]),
         ((replace(WAITS, is_earlier=False, **MINE),), {}, []),
-        # What is under way comes first, also if it was created later.
+        # Deployments under way come first, even if they were created later.
         ((replace(RUNS, **MINE),), {}, [(C.PIPELINE_BUSY, (1,))]),
         ((replace(RUNS, status=S.ROLLING_BACK, **SHARED),), {}, [(C.AGENTS_BUSY, (1,))]),
         ((replace(RUNS, **MINE, **SHARED),), {}, [(C.PIPELINE_BUSY, (1,))]),
@@ -58,22 +58,22 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ),
     ],
 )
-def test_each_rule_blocks_or_does_not(
+def test_rules_return_expected_blockers(
     others: tuple[OtherDeployment, ...], more: dict[str, Any], expected: list[tuple[C, tuple[int, ...]]]
 ) -> None:
     assert found(*others, **more) == expected
 
 
-def test_sentences_name_what_is_in_the_way() -> None:
+def test_sentences_name_blocking_deployments() -> None:
     crowd = [replace(RUNS, id=UUID(int=10 + n), label=f"trades/{n}", **SHARED) for n in range(5)]
 
     blockers = find_blockers(StartFacts(1, (replace(RUNS, **MINE), *crowd), FREEZE))
 
     assert [each.detail for each in blockers] == [
         "A freeze window is open until 2026-12-27 05:00 UTC: holidays.",
-        "At most 1 deployment may be in flight at once, and quotes/one (deploying), trades/0 (deploying), trades/1 "
-        "(deploying) and 3 more are.",
-        "A pipeline has one deployment under way at a time, and quotes/one (deploying) comes first.",
+        "At most 1 deployment may be in flight at the same time, and quotes/one (deploying), trades/0 (deploying), "
+        "trades/1 (deploying) and 3 more already are.",
+        "Only one deployment of a pipeline may be under way at a time, and quotes/one (deploying) comes first.",
         "It shares agents with trades/0 (deploying), trades/1 (deploying), trades/2 (deploying) and 2 more, which come "
         "first.",
     ]

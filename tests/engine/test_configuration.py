@@ -31,7 +31,7 @@ def changes_with(**fields: Any) -> list[tuple[str, str, str, str | None, str | N
     ]
 
 
-def test_the_same_configuration_has_no_changes() -> None:
+def test_equal_configurations_have_no_changes() -> None:
     assert diff_configurations(with_fields(), with_fields(env=dict(reversed(OLD["env"].items())))) == ()
 
 
@@ -43,7 +43,7 @@ def test_the_same_configuration_has_no_changes() -> None:
         ({"env": {"TOKEN": OLD["env"]["TOKEN"]}}, ("removed", "env", "REGION", '"eu"', None)),
         ({"env": {**OLD["env"], "N": "1"}}, ("added", "env", "N", None, '"1"')),
         ({"env": {**OLD["env"], "REGION": "é"}}, ("changed", "env", "REGION", '"eu"', '"é"')),
-        # A reference to a secret differs from the text that looks the same.
+        # A reference to a secret differs from an equal-looking string.
         (
             {"env": {**OLD["env"], "TOKEN": "secret_ref TOKEN_EU"}},
             ("changed", "env", "TOKEN", "secret_ref TOKEN_EU", '"secret_ref TOKEN_EU"'),
@@ -73,7 +73,7 @@ def test_changes_are_sorted_by_field_and_path() -> None:
     ]  # fmt: skip
 
 
-def test_every_value_of_a_first_configuration_is_added() -> None:
+def test_every_value_of_first_configuration_is_added() -> None:
     found = diff_configurations(None, with_fields(stage_config={}))
 
     assert found == (
@@ -85,7 +85,7 @@ def test_every_value_of_a_first_configuration_is_added() -> None:
     )
 
 
-def test_a_deeply_nested_configuration_is_compared() -> None:
+def test_deeply_nested_configuration_is_compared() -> None:
     deep: Any = "end"
     for _ in range(900):
         deep = {"a": deep}

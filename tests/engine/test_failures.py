@@ -30,7 +30,7 @@ def test_numbers_ids_and_hashes_are_masked(detail: str, cause: str) -> None:
     assert find_cause(detail) == cause
 
 
-def test_causes_are_short() -> None:
+def test_long_causes_are_shortened() -> None:
     assert find_cause("é" * 4000) == "é" * (MAX_CAUSE - 1) + "…"
     assert find_cause("g" * MAX_CAUSE) == "g" * MAX_CAUSE
     assert find_cause("1" * 30) == "<number>"

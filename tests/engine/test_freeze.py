@@ -1,4 +1,4 @@
-"""Freeze windows: they exclude their end, have their own time zone, and repeat at the same time of day."""
+"""Freeze windows exclude their end, have their own time zone, and repeat at the same time of day."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ONCE = window("2026-12-24T18:00:00+01:00", "2026-12-27T06:00:00+01:00")
         ("2026-12-27T05:00:00Z", False), ("2027-12-25T00:00:00Z", False),
     ],
 )  # fmt: skip
-def test_a_window_without_recurrence_applies_once(now: str, is_frozen: bool) -> None:
+def test_window_without_recurrence_applies_once(now: str, is_frozen: bool) -> None:
     assert (active_window([ONCE], at(now)) is ONCE) is is_frozen
 
 
@@ -57,12 +57,12 @@ NIGHTLY = window(
         ("2026-11-10T22:00:00+01:00", True), ("2026-11-10T21:00:00+01:00", False),
     ],
 )  # fmt: skip
-def test_a_daily_window_over_midnight_and_in_summer_time(now: str, is_frozen: bool) -> None:
+def test_daily_window_crosses_midnight_and_follows_summer_time(now: str, is_frozen: bool) -> None:
     assert (active_window([NIGHTLY], at(now)) is NIGHTLY) is is_frozen
 
 
 @pytest.mark.parametrize("night", ["2026-03-28", "2026-10-24"])
-def test_a_daily_window_ends_by_the_wall_clock_when_the_clocks_change(night: str) -> None:
+def test_daily_window_ends_at_wall_clock_time_when_clocks_change(night: str) -> None:
     berlin = ZoneInfo("Europe/Berlin")
     evening = datetime.fromisoformat(f"{night}T22:00:00").replace(tzinfo=berlin)
     morning = (evening + timedelta(days=1)).replace(hour=6)
@@ -79,7 +79,7 @@ def test_a_daily_window_ends_by_the_wall_clock_when_the_clocks_change(night: str
         ("2026-10-24T22:00:00+02:00", "2026-10-25T06:00:00+01:00"),
     ],
 )
-def test_a_single_window_ends_at_its_end_when_the_clocks_change(start: str, end: str) -> None:
+def test_single_window_keeps_its_end_when_clocks_change(start: str, end: str) -> None:
     only = window(start, end, time_zone="Europe/Berlin")
 
     assert active_window([only], at(end).astimezone(UTC) - timedelta(seconds=1)) is only
@@ -97,16 +97,16 @@ WEEKENDS = window("2026-01-02T18:00:00Z", "2026-01-05T06:00:00Z", recurrence="we
         ("2026-01-09T18:00:00Z", True), ("2026-06-14T12:00:00Z", True), ("2026-06-17T12:00:00Z", False),
     ],
 )  # fmt: skip
-def test_a_weekly_window_repeats_each_week(now: str, is_frozen: bool) -> None:
+def test_weekly_window_repeats_each_week(now: str, is_frozen: bool) -> None:
     assert (active_window([WEEKENDS], at(now)) is WEEKENDS) is is_frozen
 
 
-def test_active_window_returns_the_first_that_contains_now() -> None:
+def test_active_window_returns_first_open_window() -> None:
     assert active_window([ONCE, WEEKENDS, NIGHTLY], at("2026-06-13T23:00:00Z")) is WEEKENDS
     assert active_window([], at("2026-06-13T23:00:00Z")) is None
 
 
-def test_open_until_returns_the_window_that_ends_last() -> None:
+def test_last_open_window_returns_window_that_ends_last() -> None:
     saturday = at("2026-06-13T23:00:00Z")
 
     assert last_open_window([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
@@ -121,7 +121,7 @@ def test_open_until_returns_the_window_that_ends_last() -> None:
         ("2026-07-02T04:00:00Z", False),
     ],
 )  # fmt: skip
-def test_times_without_an_offset_are_in_the_windows_time_zone(now: str, is_frozen: bool) -> None:
+def test_times_without_offset_use_window_time_zone(now: str, is_frozen: bool) -> None:
     wall = window("2026-07-01T18:00:00", "2026-07-02T06:00:00", time_zone="Europe/Berlin")
 
     assert (active_window([wall], at(now)) is wall) is is_frozen
@@ -144,11 +144,11 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
     ],
 )  # fmt: skip
-def test_ambiguous_edges_are_read_as_the_longest_window(now: str, is_frozen: bool) -> None:
+def test_ambiguous_edges_are_read_as_longest_window(now: str, is_frozen: bool) -> None:
     assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
 
 
-def test_is_skipped_finds_times_that_the_clocks_skip() -> None:
+def test_is_skipped_detects_times_that_clocks_skip() -> None:
     berlin = ZoneInfo("Europe/Berlin")
 
     assert [is_skipped(at(f"2026-{day}"), berlin) for day in ("03-29T02:30", "03-29T03:00", "10-25T02:30")] == [
@@ -156,7 +156,7 @@ def test_is_skipped_finds_times_that_the_clocks_skip() -> None:
     ]  # fmt: skip
 
 
-def test_a_stored_window_is_read_with_defaults() -> None:
+def test_stored_window_is_read_with_defaults() -> None:
     stored: dict[str, Any] = {"start": "2026-12-24T17:00:00Z", "end": "2026-12-25T17:00:00Z", "reason": "holidays"}
     read = FreezeWindow(at("2026-12-24T17:00:00Z"), at("2026-12-25T17:00:00Z"), "holidays", "UTC", None)
 
@@ -166,7 +166,7 @@ def test_a_stored_window_is_read_with_defaults() -> None:
     assert (weekly.time_zone, weekly.recurrence) == ("Europe/Berlin", Recurrence.WEEKLY)
 
 
-def test_occurrences_are_those_of_a_period_in_the_time_zone_of_their_window() -> None:
+def test_occurrences_cover_period_in_window_time_zone() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     found = occurrences([NIGHTLY, ONCE], at("2026-03-28T12:00:00Z"), at("2026-03-30T21:00:00Z"))
 
@@ -179,7 +179,7 @@ def test_occurrences_are_those_of_a_period_in_the_time_zone_of_their_window() ->
     assert all(start.tzinfo == berlin for start, _, _ in found)
 
 
-def test_occurrences_keep_exact_times_in_an_hour_that_occurs_twice() -> None:
+def test_occurrences_keep_exact_times_in_hour_that_occurs_twice() -> None:
     exact = window("2026-10-25T02:10:00+02:00", "2026-10-25T02:30:00+02:00", time_zone="Europe/Berlin")
 
     ((start, end, _),) = occurrences([exact], at("2026-10-24T00:00:00Z"), at("2026-10-26T00:00:00Z"))
@@ -188,7 +188,7 @@ def test_occurrences_keep_exact_times_in_an_hour_that_occurs_twice() -> None:
     assert active_window([exact], end) is None
 
 
-def test_occurrences_include_what_is_open_and_agree_with_the_rule_for_now() -> None:
+def test_occurrences_include_open_windows_and_agree_with_active_window() -> None:
     saturday = at("2026-06-13T12:00:00Z")
     found = occurrences([WEEKENDS, ONCE], saturday, saturday + timedelta(days=400))
 

@@ -55,7 +55,7 @@ events = st.builds(
         texts,
     ),
 )
-# On a busy machine it may take long to generate an event.
+# Generating an event may take long on a busy machine.
 patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EVENT = LedgerEvent(
     id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c04",
@@ -74,7 +74,7 @@ EVENT = LedgerEvent(
     ip=None,
     changes='{"status": ["approved", "building"]}',
 )
-# The hash of EVENT with the sequence number 7, as the first release of the format computed it.
+# The hash of EVENT with the sequence number 7, as computed by the first release of the format.
 GOLDEN = "sha256:47716c5db94405fdfb6f15190901d6c9e849b08a0260f5a5e4af172df3097814"
 PRIVATE = bytes(range(32))
 KEYS = KeySet((PublicKey(keys.public_key(PRIVATE), KeyStatus.ACTIVE, EVENT.timestamp),))
@@ -103,17 +103,17 @@ def link_hash_by_library(event: LedgerEvent, seq: int, prev_hash: str) -> str:
 
 @patient
 @given(events, st.integers(1, 2**53 - 1), texts)
-def test_link_hash_equals_that_of_the_library(event: LedgerEvent, seq: int, prev_hash: str) -> None:
+def test_link_hash_matches_rfc8785_library(event: LedgerEvent, seq: int, prev_hash: str) -> None:
     assert link_hash(event, seq=seq, prev_hash=prev_hash) == link_hash_by_library(event, seq, prev_hash)
 
 
-def test_link_hash_is_the_same_as_in_the_first_release() -> None:
+def test_link_hash_matches_first_release() -> None:
     assert link_hash(EVENT, seq=7, prev_hash=GENESIS) == GOLDEN
 
 
 @patient
 @given(events, st.integers(1, 2**63 - 1))
-def test_read_line_returns_the_link_of_an_exported_line(event: LedgerEvent, seq: int) -> None:
+def test_read_line_returns_link_of_exported_line(event: LedgerEvent, seq: int) -> None:
     link = Link(seq, GENESIS, link_hash(event, seq=seq, prev_hash=GENESIS), event.id, event)
 
     read = read_line(write_line(link))
@@ -145,14 +145,14 @@ LINE = write_line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), E
         ('"event":{', '"event":null,"was":{'),
     ],
 )
-def test_read_line_refuses_a_changed_line(old: str, new: str) -> None:
+def test_read_line_refuses_changed_line(old: str, new: str) -> None:
     assert old in LINE
 
     with pytest.raises(ValueError, match=r"."):
         read_line(LINE.replace(old, new))
 
 
-def test_a_checkpoint_beyond_the_end_of_a_chain_is_a_fault() -> None:
+def test_checkpoint_beyond_end_of_chain_is_fault() -> None:
     chain = Chain(EVENT.organization_id, known={5: GENESIS})
 
     assert list(chain.verify_links([read_line(LINE)])) == []
@@ -172,7 +172,7 @@ def checkpoint(**changes: Any) -> Checkpoint:
     return sign_checkpoint(**made | changes)
 
 
-def test_a_checkpoint_is_read_from_its_line() -> None:
+def test_checkpoint_is_read_from_its_line() -> None:
     signed = checkpoint()
 
     read = Checkpoint.read(signed.write_line())
@@ -196,7 +196,7 @@ def test_a_checkpoint_is_read_from_its_line() -> None:
         ('"signature":"', '"signature":"=', LedgerCode.CHECKPOINT_MALFORMED),
     ],
 )
-def test_an_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) -> None:
+def test_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) -> None:
     text = checkpoint().write_line()
     assert old in text
 
@@ -206,7 +206,7 @@ def test_an_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) 
     assert refused.value.code == code
 
 
-def test_a_checkpoint_by_a_retired_key_is_trusted_only_before_the_keys_end() -> None:
+def test_retired_key_is_trusted_only_for_earlier_checkpoints() -> None:
     end = EVENT.timestamp
     retired = PublicKey(keys.public_key(PRIVATE), KeyStatus.RETIRED, end - timedelta(days=9), end)
     other = PublicKey(keys.public_key(bytes(32)), KeyStatus.ACTIVE, end)

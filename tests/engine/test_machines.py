@@ -1,4 +1,4 @@
-"""The tables of the state machines contain exactly the documented transitions, and use every event and status."""
+"""The state machines have exactly the documented transitions, and use every event and status."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_event_and_status_is_used(machine: StateMachine) -> None:
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
 
-def test_target_returns_none_without_a_transition_and_raises_for_an_unknown_status() -> None:
+def test_target_returns_none_without_transition_and_raises_for_unknown_status() -> None:
     event = next(iter(DEPLOYMENT.events))
 
     assert DEPLOYMENT.target(DeploymentStatus.ROLLED_BACK, event) is None

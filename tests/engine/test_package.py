@@ -1,4 +1,4 @@
-"""The package byteor, as its users start it."""
+"""Tests of the package ``byteor`` as its users start it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HEAVY = ("requests", "cryptography", "jsonschema_rs", "byteor.engine")
 
 @pytest.mark.parametrize("command", ["byteor.agent.cli", "byteor.verify.cli"])
 @pytest.mark.parametrize("options", [["--help"], ["--nothing"]])
-def test_help_and_wrong_command_lines_load_little(command: str, options: list[str]) -> None:
-    """What a command needs takes ten times as long to load as the help takes to print."""
+def test_help_and_usage_errors_load_few_modules(command: str, options: list[str]) -> None:
+    """Loading what a command needs would take ten times as long as printing the help."""
     code = f"""
 import sys
 from {command} import main
@@ -34,7 +34,7 @@ finally:
     assert ended.returncode == (0 if options == ["--help"] else 2)
 
 
-def test_service_needs_exactly_its_own_version_of_byteor() -> None:
+def test_service_requires_its_exact_byteor_version() -> None:
     service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert f"byteor=={byteor.__version__}" in service["dependencies"]

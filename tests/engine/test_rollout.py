@@ -32,11 +32,11 @@ def plan(agents: Sequence[RolloutAgent], strategy: Strategy | None = None, **sta
     return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
-def test_a_step_does_nothing_while_agents_are_unfinished() -> None:
+def test_step_does_nothing_while_agents_are_unfinished() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.ACTIVATING)]) == StepPlan()
 
 
-def test_a_rollout_ends_when_all_agents_are_active() -> None:
+def test_rollout_completes_when_all_agents_are_active() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.ACTIVE)]) == StepPlan(wave_done=True, outcome="active")
 
 
@@ -45,7 +45,7 @@ def test_a_rollout_ends_when_all_agents_are_active() -> None:
     [(0, 0, "active"), (0, 1, "failed"), (25, 1, "active"), (24, 1, "failed"), (49, 2, "failed"), (50, 2, "active"),
      (100, 4, "active"), (99, 4, "failed")],
 )  # fmt: skip
-def test_a_rollout_fails_above_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
+def test_rollout_fails_above_wave_threshold(threshold: int, failed: int, outcome: str) -> None:
     agents = [
         agent(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
     ]
@@ -56,7 +56,7 @@ def test_a_rollout_fails_above_the_threshold_of_a_wave(threshold: int, failed: i
     assert made.reason == ("threshold" if outcome == "failed" else "")
 
 
-def test_too_many_failures_fail_the_rollout_before_other_agents_finish() -> None:
+def test_too_many_failures_fail_rollout_before_other_agents_finish() -> None:
     made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED), agent(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
 
     assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
@@ -69,13 +69,13 @@ def test_agents_that_time_out_count_as_failed() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
 
 
-def test_the_reason_is_threshold_when_reported_failures_alone_exceed_it() -> None:
+def test_reason_is_threshold_if_reported_failures_exceed_it() -> None:
     made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S)])
 
     assert (made.reason, made.timed_out) == ("threshold", (TWO,))
 
 
-def test_a_wave_ends_when_timeouts_are_within_the_threshold() -> None:
+def test_wave_completes_when_timeouts_are_within_threshold() -> None:
     made = plan(
         [agent(ONE, P.ACTIVE), agent(TWO, P.OFFERED, age_s=TIMEOUT_S)],
         Strategy.all_at_once(failure_threshold_percent=50),
@@ -91,7 +91,7 @@ def test_uncounted_agents_delay_nothing_and_never_time_out() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
-def test_the_threshold_applies_when_the_whole_wave_is_enlisted() -> None:
+def test_threshold_applies_when_whole_wave_is_enlisted() -> None:
     known = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE)]
 
     assert plan(known, Strategy.waves((50, 100)), complete=False) == StepPlan()
@@ -99,15 +99,15 @@ def test_the_threshold_applies_when_the_whole_wave_is_enlisted() -> None:
     assert plan(known).outcome == "failed"
 
 
-def test_a_rollout_fails_when_no_counted_agents_remain() -> None:
-    expected = StepPlan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
+def test_rollout_fails_when_no_counted_agents_remain() -> None:
+    expected = StepPlan(outcome="failed", reason="empty_target", detail="no counted agents remain")
 
     assert plan([]) == expected
     assert plan([agent(TWO, P.ACTIVE, counted=False)], paused=True) == expected
     assert plan([], complete=False) == StepPlan()
 
 
-def test_the_next_wave_is_offered_at_once() -> None:
+def test_next_wave_is_offered_immediately_without_pause() -> None:
     made = plan(
         [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1), agent(THREE, P.PENDING, 2)], Strategy.waves((34, 67, 100))
     )
@@ -119,7 +119,7 @@ def test_empty_waves_are_skipped() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
 
 
-def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
+def test_earlier_wave_failures_are_not_counted_again() -> None:
     agents = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE), agent(THREE, P.ACTIVE, 1), agent(FOUR, P.OFFERED, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == StepPlan(wave=1)
@@ -134,13 +134,13 @@ def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
         ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, StepPlan(wave_done=True)),
     ],
 )
-def test_a_rollout_waits_between_waves(state: dict[str, Any], expected: StepPlan) -> None:
+def test_rollout_waits_between_waves(state: dict[str, Any], expected: StepPlan) -> None:
     agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
-def test_a_paused_rollout_offers_nothing_but_can_end() -> None:
+def test_paused_rollout_makes_no_offers_but_can_complete() -> None:
     agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)
@@ -168,20 +168,20 @@ def back(*agents: RolloutAgent) -> StepPlan:
     return plan_rollback(agents, timeout_s=TIMEOUT_S, now=NOW)
 
 
-def test_a_rollback_waits_for_all_agents() -> None:
+def test_rollback_waits_for_all_agents() -> None:
     assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.OFFERED)) == StepPlan()
     assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.ROLLED_BACK)) == StepPlan(outcome="active")
     assert back() == StepPlan(outcome="active")
 
 
-def test_a_failed_rollback_names_the_agents() -> None:
+def test_failed_rollback_names_agents() -> None:
     made = back(agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S), agent(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))
-    assert made.detail == f"2 agent(s) did not roll back: {ONE}, {TWO}"
+    assert made.detail == f"2 agents did not roll back: {ONE}, {TWO}"
 
 
-def test_a_rollback_ignores_uncounted_agents() -> None:
+def test_rollback_ignores_uncounted_agents() -> None:
     away = agent(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
     assert back(agent(ONE, P.ROLLED_BACK), away) == StepPlan(outcome="active")

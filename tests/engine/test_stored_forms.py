@@ -1,4 +1,4 @@
-"""The JSON that deployments and approvals store: one form for each type. The JSON of older rows can still be read."""
+"""Deployments and approvals store one JSON form for each type, and the JSON of older rows can still be read."""
 
 from __future__ import annotations
 
@@ -96,25 +96,25 @@ def test_each_value_has_one_stored_form(value: Any, text: str) -> None:
         ({"kind": "waves", "auto_rollback": True}, Strategy.waves((100,))),
     ],
 )
-def test_a_strategy_of_an_older_row_reads_with_defaults(stored: dict[str, Any], value: Strategy) -> None:
+def test_older_strategy_row_is_read_with_defaults(stored: dict[str, Any], value: Strategy) -> None:
     assert Strategy.from_stored(stored) == value
 
 
-def test_an_approval_target_of_an_older_row_reads_without_a_count() -> None:
+def test_older_approval_target_row_is_read_without_count() -> None:
     assert ApprovalTarget.from_stored({"all": True}) == ApprovalTarget(Target())
 
 
-def test_a_replay_target_of_an_older_row_reads_without_optional_keys() -> None:
+def test_older_replay_target_row_is_read_without_optional_keys() -> None:
     stored = {"mode": "execute", "artifact_id": ONE, "content_hash": HASH, "version_id": TWO}
 
     assert ReplayTarget.from_stored(stored) == ReplayTarget("execute", ONE, HASH, TWO)
 
 
-def test_options_of_an_older_row_read_with_defaults() -> None:
+def test_older_options_row_is_read_with_defaults() -> None:
     assert DeploymentOptions.from_stored({"take_over": True}) == DeploymentOptions(
         take_over=True, agent_timeout_s=None, override_freeze=None
     )
 
 
-def test_a_target_has_each_agent_once_in_order() -> None:
+def test_target_agents_are_unique_and_sorted() -> None:
     assert Target.of_agents([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))

@@ -23,7 +23,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def exact(value: Any) -> Any:
-    """Replace all numbers by decimals. Booleans are not numbers."""
+    """Replace all numbers with decimals. Booleans are not numbers."""
     if isinstance(value, dict):
         return {name: exact(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -32,7 +32,7 @@ def exact(value: Any) -> Any:
 
 
 @given(values, st.booleans(), st.sampled_from([None, 1]))
-def test_valid_json_is_read_as_python_reads_it(value: Any, ascii_only: bool, indent: int | None) -> None:
+def test_valid_json_is_read_as_by_python(value: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
 
     assert read(text.encode(), JsonLimits()) == json.loads(text) == value
@@ -40,7 +40,7 @@ def test_valid_json_is_read_as_python_reads_it(value: Any, ascii_only: bool, ind
 
 
 @given(st.text('[]{}:,"\\u0d8eE-1.+ ntrufalse\n\x01é', max_size=40))
-def test_a_refused_text_gets_a_message_of_this_module(text: str) -> None:
+def test_refused_text_gets_own_message(text: str) -> None:
     try:
         value = read(text, JsonLimits())
     except MalformedJson as error:
@@ -48,7 +48,7 @@ def test_a_refused_text_gets_a_message_of_this_module(text: str) -> None:
     else:
         assert json.loads(text) == value
         return
-    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses a text
+    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses the text
     assert 1 <= refused.line <= text.count("\n") + 1
 
 
@@ -70,16 +70,16 @@ def test_a_refused_text_gets_a_message_of_this_module(text: str) -> None:
         ('{"x/~":\n {"a":1,"a":2}}', JsonFault.DUPLICATE_NAME, 2, 9, "/x~1~0",
          'The key "a" occurs twice in this object.'),
         ('{"a": {"\\u0000": 1}}', JsonFault.CHARACTER, 1, 8, "/a",
-         "A string must not contain NUL or half a surrogate pair."),
+         "A string must not contain NUL or a lone surrogate."),
         ('[{"a": "\\udc00"}]', JsonFault.CHARACTER, 1, 8, "/0/a",
-         "A string must not contain NUL or half a surrogate pair."),
+         "A string must not contain NUL or a lone surrogate."),
         ("[1,[[2]]]", JsonFault.DEPTH, 1, 5, "/1/0", "The text nests deeper than 2 levels."),
         ("[1,2,3,4,5,6,7]", JsonFault.VALUES, 1, 13, "", "The text has more than 6 values."),
         ('{"a": ' + "9" * 500 + "}", JsonFault.NUMBER, 1, 7, "/a",
          "99999999999999999999 is not a number that all JSON parsers read as the same value."),
     ],
 )  # fmt: skip
-def test_read_reports_the_first_fault(
+def test_read_reports_first_fault(
     text: str, fault: JsonFault, line: int, column: int, pointer: str, message: str
 ) -> None:
     with pytest.raises(MalformedJson) as refused:
@@ -91,12 +91,12 @@ def test_read_reports_the_first_fault(
     )  # fmt: skip
 
 
-def test_a_text_over_the_byte_limit_is_refused() -> None:
+def test_text_over_byte_limit_is_refused() -> None:
     with pytest.raises(MalformedJson, match="longer than 3 bytes"):
         read(b"[1, 2]", JsonLimits(max_bytes=3))
 
 
-def test_read_object_refuses_a_list() -> None:
+def test_read_object_refuses_list() -> None:
     with pytest.raises(MalformedJson, match="must be a JSON object"):
         read_object(b"[]", JsonLimits())
 
@@ -106,12 +106,12 @@ def test_commas_in_strings_do_not_count_as_values() -> None:
 
 
 @pytest.mark.parametrize("word", ["1e1001", "1e-1001", "1" * 1001, "0." + "1" * 1001, "1e" + "9" * 5000])
-def test_a_decimal_number_with_too_many_digits_is_refused(word: str) -> None:
+def test_decimal_number_with_too_many_digits_is_refused(word: str) -> None:
     with pytest.raises(MalformedJson, match="is not a number"):
         read(word, JsonLimits(decimal=True))
 
 
-def test_a_long_pointer_is_cut_to_the_nearest_ancestor() -> None:
+def test_long_pointer_is_shortened_to_ancestor() -> None:
     long = json.dumps({"a": {"b" * 5000: [0, "\0"]}})
 
     with pytest.raises(MalformedJson) as refused:
@@ -135,7 +135,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 def cost(text: bytes) -> tuple[int, int]:
-    """Return the peak of memory, and the number of function calls, of reading or refusing a text."""
+    """Return the peak memory and the number of function calls for reading or refusing a text."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -157,7 +157,7 @@ def cost(text: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("end", ["", "x", ',"\\ud800"]'])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_memory_and_calls_are_proportional_to_the_size(shape: str, end: str) -> None:
+def test_memory_and_calls_are_proportional_to_text_size(shape: str, end: str) -> None:
     def text(size: int) -> bytes:
         made = SHAPES[shape](size)
         return (made[:-1] + end if end.startswith(",") else made + end).encode()
@@ -172,7 +172,7 @@ def test_memory_and_calls_are_proportional_to_the_size(shape: str, end: str) -> 
 
 
 @pytest.mark.parametrize("made", [b"[" + b"[]," * 1_400_000 + b"1]", b"{" + b'"a":{},' * 500_000 + b'"b":1}'])
-def test_too_many_values_are_refused_before_any_value_is_built(made: bytes) -> None:
+def test_too_many_values_are_refused_before_parsing(made: bytes) -> None:
     tracemalloc.start()
     with pytest.raises(MalformedJson, match="more than 250,000 values"):
         read(made, JsonLimits())

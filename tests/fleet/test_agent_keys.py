@@ -1,4 +1,4 @@
-"""The cache of verified agent keys: what it spares, and what makes it forget."""
+"""The cache of verified agent keys: which queries it saves, and which changes remove keys from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_known(api: Api) -> bool:
     return credential_digest(api.token or "") in agent_keys._keys
 
 
-def test_known_key_costs_only_the_shared_write_and_an_unchanged_poll_nothing(listening: None) -> None:
+def test_cached_key_needs_no_look_up_query(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -52,7 +52,7 @@ def test_known_key_costs_only_the_shared_write_and_an_unchanged_poll_nothing(lis
     assert api.get(path, If_None_Match=etag).status_code == 304
 
 
-def test_changed_offer_is_seen(listening: None) -> None:
+def test_poll_returns_changed_offer(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -62,13 +62,13 @@ def test_changed_offer_is_seen(listening: None) -> None:
     deployment = stories.offered(world, world.bundle())
 
     wait_until(lambda: api.get(path, If_None_Match=etag).status_code == 200)
-    answer = api.get(path, If_None_Match=etag)
-    assert answer.json()["desired"]["deployment_id"] == str(deployment.pk)
+    response = api.get(path, If_None_Match=etag)
+    assert response.json()["desired"]["deployment_id"] == str(deployment.pk)
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
-    wait_until(lambda: api.get(path, If_None_Match=answer["ETag"]).status_code == 200)  # signed with the new key
+    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)  # signed with a new key
 
 
-ENDINGS: dict[str, Callable[[World, Agent], Any]] = {
+INVALIDATIONS: dict[str, Callable[[World, Agent], Any]] = {
     "rotated": lambda world, agent: keys.rotate_key(agent, actor=world.admin.actor),
     "decommissioned": lambda world, agent: agents.decommission(agent, actor=world.admin.actor),
     "environment deleted": lambda world, agent: organizations.delete(
@@ -78,36 +78,36 @@ ENDINGS: dict[str, Callable[[World, Agent], Any]] = {
         world.project, kind="project", actor=world.admin.actor
     ),
     "revoked": lambda world, agent: AgentKey.objects.update(revoked_at=timezone.now()),
-    "made to expire": lambda world, agent: AgentKey.objects.update(expires_at=timezone.now()),
+    "expired": lambda world, agent: AgentKey.objects.update(expires_at=timezone.now()),
     "deleted": lambda world, agent: AgentKey.objects.all().delete(),
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_cached_key_is_refused_after_its_end(listening: None, ending: str) -> None:
+@pytest.mark.parametrize("reason", INVALIDATIONS)
+def test_cached_key_is_refused_after_it_becomes_invalid(listening: None, reason: str) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     assert beat(api, agent).status_code == 200
     assert is_known(api)
 
-    ENDINGS[ending](world, agent)
+    INVALIDATIONS[reason](world, agent)
 
     wait_until(lambda: beat(api, agent).status_code == 401)
     assert not is_known(api)
 
 
-def test_key_that_becomes_usable_again_is_not_refused_from_the_cache(listening: None) -> None:
+def test_key_is_accepted_again_after_its_project_is_restored(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
     assert beat(api, agent).status_code == 401
 
-    Project.objects.update(deleted_at=None)  # nobody can do that today
+    Project.objects.update(deleted_at=None)  # no API operation restores projects
 
     wait_until(lambda: beat(api, agent).status_code == 200)
 
 
-def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_cached_key_is_refused(listening: None, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     AgentKey.objects.update(expires_at=timezone.now() + timedelta(hours=1))
@@ -115,11 +115,11 @@ def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatc
 
     monkeypatch.setattr("apps.fleet.services.verified_keys.time.time", lambda: timezone.now().timestamp() + 3601)
 
-    # While the cache must not be used, the database's time counts.
+    # While the cache is not current, the key is looked up and the database's clock decides.
     wait_until(lambda: beat(api, agent).status_code == 401)
 
 
-def test_changed_settings_reach_cached_keys(listening: None) -> None:
+def test_changed_heartbeat_interval_applies_to_cached_keys(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     beat(api, agent)
@@ -129,7 +129,7 @@ def test_changed_settings_reach_cached_keys(listening: None) -> None:
     wait_until(lambda: beat(api, agent).json()["next_heartbeat_s"] > 400)
 
 
-def test_without_the_listening_connection_the_cache_is_not_used(listening: None) -> None:
+def test_cache_is_not_used_without_notifications(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     beat(api, agent)
@@ -139,23 +139,23 @@ def test_without_the_listening_connection_the_cache_is_not_used(listening: None)
 
     looked_up, used, stored = queries(lambda: beat(api, agent))
     assert (looked_up, stored) == ("SELECT", "WITH")
-    assert used == "WITH"  # an unknown key's use is stored
+    assert used == "WITH"  # the use of a key that was just looked up is stored
     AgentKey.objects.update(revoked_at=timezone.now())
     assert beat(api, agent).status_code == 401
 
-    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # never happens, but shows what was forgotten
+    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # to see whether the key is looked up again
     notices.start()
     wait_until(notices.is_current)
     assert not is_known(api)
     assert beat(api, agent).status_code == 200
 
 
-def test_cut_listening_connection_is_replaced_and_a_key_revoked_meanwhile_is_refused(listening: None) -> None:
+def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     beat(api, agent)
-    forgotten: list[None] = []
-    notices.on_gap(lambda: forgotten.append(None))
+    gaps: list[None] = []
+    notices.on_gap(lambda: gaps.append(None))
 
     with connection.cursor() as cursor:
         cursor.execute(
@@ -165,12 +165,12 @@ def test_cut_listening_connection_is_replaced_and_a_key_revoked_meanwhile_is_ref
     AgentKey.objects.update(revoked_at=timezone.now())
 
     wait_until(lambda: beat(api, agent).status_code == 401)
-    wait_until(lambda: forgotten and notices.is_current())
+    wait_until(lambda: gaps and notices.is_current())
     assert beat(api, agent).status_code == 401
     notices._gap_handlers.pop()
 
 
-def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) -> None:
+def test_key_revoked_during_look_up_is_not_cached(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     read = module._statement.run
@@ -185,7 +185,7 @@ def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) ->
     changes = agent_keys._changes
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module._statement, "run", read_then_revoke)
-        assert agent_keys.find(key) is not None  # the request began before the revocation
+        assert agent_keys.find(key) is not None  # the look-up read the key before its revocation
 
     assert agent_keys.find(key) is None
 
@@ -200,15 +200,15 @@ class AlwaysCurrent(Notices):
 
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
-    """Return a cache of its own, without pauses."""
-    monkeypatch.setattr(module, "STORM_PAUSE_S", 0.0)
+    """Return a separate cache that does not pause after unsuccessful look-ups."""
+    monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.0)
     return AgentKeys(AlwaysCurrent())
 
 
-def test_storm_of_unknown_keys_shares_queries_and_keeps_little(
+def test_unknown_keys_share_queries_and_fill_bounded_cache(
     at_once: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STORM_PAUSE_S", 0.3)
+    monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.3)
     monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
     read, calls = module._statement.run, []
 
@@ -230,7 +230,7 @@ def test_storm_of_unknown_keys_shares_queries_and_keeps_little(
 
 
 @pytest.mark.django_db
-def test_cache_is_bounded(world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_size_is_bounded(world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEYS", 3)
     fleet = stories.fleet(world, 5)
 
@@ -242,7 +242,7 @@ def test_cache_is_bounded(world: World, own_keys: AgentKeys, monkeypatch: pytest
 
 
 @pytest.mark.django_db
-def test_key_is_looked_up_again_after_a_while(
+def test_cached_key_is_looked_up_again_after_maximum_age(
     world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [(_, api)] = stories.fleet(world, 1)
@@ -257,9 +257,9 @@ def test_key_is_looked_up_again_after_a_while(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_heartbeats_rewrite_their_rows_in_place() -> None:
+def test_heartbeats_use_hot_updates() -> None:
     def updates() -> tuple[int, int]:
-        heartbeats._statement.close()  # a session reports its counts when it ends, and otherwise after ten idle seconds
+        heartbeats._statement.close()  # a closed session reports its counts immediately, an idle one after ten seconds
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_stat_force_next_flush()")
             cursor.execute("SELECT pg_stat_clear_snapshot()")
@@ -268,7 +268,7 @@ def test_heartbeats_rewrite_their_rows_in_place() -> None:
         return found
 
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE fleet_heartbeat")  # earlier tests may have left pages without room
+        cursor.execute("TRUNCATE fleet_heartbeat")  # earlier tests may have left pages without free space
     world = World("acme")
     agents = stories.fleet(world, 5)
     before = updates()

@@ -20,12 +20,12 @@ BEAT = {"status": "healthy", "agent_version": "1"}
 
 
 def names(world: World, query: str) -> list[str]:
-    answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
-    assert answer.status_code == 200, answer.json()
-    return [row["name"] for row in answer.json()["results"]]
+    response = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
+    assert response.status_code == 200, response.json()
+    return [row["name"] for row in response.json()["results"]]
 
 
-def test_list_agents_filters_by_each_parameter(world: World) -> None:
+def test_agents_are_filtered_by_each_parameter(world: World) -> None:
     alpha, alpha_api = world.agent(name="alpha", zone="a", tier="edge")
     world.agent(name="beta", zone="a")
     world.agent(world.staging, "gamma", zone="a")
@@ -50,13 +50,13 @@ def test_list_agents_filters_by_each_parameter(world: World) -> None:
 @pytest.mark.parametrize(
     "query", ["liveness=dead", "progress=dead", "bundle_hash=a", "label==a", "limit=0", "cursor=x", "created_after=x"]
 )
-def test_list_agents_refuses_invalid_filters(world: World, query: str) -> None:
-    answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
+def test_invalid_filters_are_refused(world: World, query: str) -> None:
+    response = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
 
-    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
 
 
-def test_list_agents_needs_no_more_queries_for_more_agents(world: World) -> None:
+def test_query_count_does_not_depend_on_number_of_agents(world: World) -> None:
     counts = []
     for number in range(2):
         world.agent(name=f"agent-{number}")
@@ -73,17 +73,17 @@ def test_update_agent_changes_name_and_labels(world: World) -> None:
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)
 
-    answer = world.operator.api.patch(path, {"name": "new", "labels": {"tier": "edge"}}, If_Match=before["ETag"])
+    response = world.operator.api.patch(path, {"name": "new", "labels": {"tier": "edge"}}, If_Match=before["ETag"])
 
-    assert (answer.status_code, answer.json()["name"], answer.json()["labels"]) == (200, "new", {"tier": "edge"})
-    assert answer.json()["updated_at"] > before.json()["updated_at"]
+    assert (response.status_code, response.json()["name"], response.json()["labels"]) == (200, "new", {"tier": "edge"})
+    assert response.json()["updated_at"] > before.json()["updated_at"]
     event = AuditEvent.objects.get(action="agent.update")
     assert event.changes == {"name": ["old", "new"], "labels": [{"zone": "a"}, {"tier": "edge"}]}
     stale = world.operator.api.patch(path, {"name": "newer"}, If_Match=before["ETag"])
     assert (stale.status_code, Agent.objects.get().name) == (412, "new")
 
 
-def test_other_labels_on_prod_need_the_permission_to_manage_the_environment(world: World) -> None:
+def test_changing_labels_in_prod_requires_permission_to_manage_environment(world: World) -> None:
     agent, _ = world.agent(world.prod, name="old", zone="a")
     path = world.path(world.prod, f"/agents/{agent.pk}")
 
@@ -99,7 +99,7 @@ def test_other_labels_on_prod_need_the_permission_to_manage_the_environment(worl
     assert (relabeled.status_code, relabeled.json()["labels"]) == (200, {"zone": "b"})
 
 
-def test_heartbeat_does_not_change_the_etag(world: World) -> None:
+def test_heartbeat_does_not_change_etag(world: World) -> None:
     agent, api = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)["ETag"]
@@ -111,24 +111,24 @@ def test_heartbeat_does_not_change_the_etag(world: World) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"), [({"name": ""}, "/name"), ({"labels": {"a": None}}, "/labels/a"), ({"zone": "a"}, "/zone")]
 )
-def test_update_agent_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_update_error_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     agent, _ = world.agent(name="old", zone="a")
 
-    answer = world.operator.api.patch(world.path(rest=f"/agents/{agent.pk}"), body)
+    response = world.operator.api.patch(world.path(rest=f"/agents/{agent.pk}"), body)
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     agent.refresh_from_db()
     assert (agent.name, agent.labels, agent.revision) == ("old", {"zone": "a"}, 1)
 
 
-def test_update_agent_refuses_the_name_of_another_agent(world: World) -> None:
+def test_agent_cannot_be_renamed_to_taken_name(world: World) -> None:
     world.agent(name="one")
     two, _ = world.agent(name="two")
 
-    answer = world.operator.api.patch(world.path(rest=f"/agents/{two.pk}"), {"name": "one"})
+    response = world.operator.api.patch(world.path(rest=f"/agents/{two.pk}"), {"name": "one"})
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:name_taken")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:name_taken")
     two.refresh_from_db()
     assert two.name == "two"
 
@@ -137,23 +137,23 @@ def test_viewers_cannot_change_agents(world: World) -> None:
     agent, api = world.agent(name="a")
     path = world.path(rest=f"/agents/{agent.pk}")
 
-    answers = [
+    responses = [
         world.viewer.api.patch(path, {"name": "b"}), world.viewer.api.delete(path),
         world.viewer.api.post(f"{path}/rotate-key"),
     ]  # fmt: skip
 
-    assert [answer.status_code for answer in answers] == [403, 403, 403]
+    assert [response.status_code for response in responses] == [403, 403, 403]
     assert api.get(f"/api/v1/agents/{agent.pk}").json()["name"] == "a"
 
 
-def test_rotate_key_revokes_the_old_key_at_once(world: World) -> None:
+def test_rotation_revokes_old_key_immediately(world: World) -> None:
     agent, old = world.agent()
     path = f"/api/v1/agents/{agent.pk}"
 
-    answer = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"))
+    response = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"))
 
-    assert (answer.status_code, answer.json()["agent_id"]) == (201, str(agent.pk))
-    new = Api(answer.json()["token"])
+    assert (response.status_code, response.json()["agent_id"]) == (201, str(agent.pk))
+    new = Api(response.json()["token"])
     assert (old.get(path).status_code, new.get(path).status_code) == (401, 200)
     assert old.post(f"{path}/heartbeat", BEAT).status_code == 401
     assert new.post(f"{path}/heartbeat", BEAT).status_code == 200
@@ -171,11 +171,11 @@ def test_decommissioned_agent_is_not_found(world: World) -> None:
 
     assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 401
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", BEAT).status_code == 401
-    for answer in (
+    for response in (
         world.operator.api.get(path), world.operator.api.delete(path), world.operator.api.post(f"{path}/rotate-key"),
         world.operator.api.patch(path, {"name": "b"}),
     ):  # fmt: skip
-        assert answer.status_code == 404
+        assert response.status_code == 404
     assert names(world, "") == []
     assert AuditEvent.objects.filter(action="agent.decommission", resource_id=str(agent.pk)).count() == 1
     again, _ = world.agent(name="a")
@@ -192,18 +192,18 @@ def test_agent_can_read_only_itself(world: World) -> None:
     assert Heartbeat.objects.count() == 2
 
 
-def test_signing_keys_have_an_etag(world: World) -> None:
+def test_signing_keys_have_etag(world: World) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/signing-key"
 
-    answer = api.get(path)
-    again = api.get(path, If_None_Match=answer["ETag"])
+    response = api.get(path)
+    again = api.get(path, If_None_Match=response["ETag"])
 
-    keys = KeySet.parse(answer.content)
-    (only,) = answer.json()["keys"]
-    assert answer.json()["active_kid"] == keys.active.kid == only["kid"]
+    keys = KeySet.parse(response.content)
+    (only,) = response.json()["keys"]
+    assert response.json()["active_kid"] == keys.active.kid == only["kid"]
     assert {name: only[name] for name in ("kty", "crv", "alg", "use", "status", "not_after")} == {
         "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "status": "active", "not_after": None,
     }  # fmt: skip
-    assert "max-age" in answer["Cache-Control"]
+    assert "max-age" in response["Cache-Control"]
     assert (again.status_code, again.content) == (304, b"")

@@ -1,4 +1,4 @@
-"""The rate limit of callers without a valid credential: who is refused, who never is, and what a refusal costs."""
+"""The rate limit for callers without a valid credential: which requests are refused, and what a refusal costs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.races import Race
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
-AT_ONCE = 3
+BURST = 3
 ELSEWHERE = "192.0.2.9"
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that only tests move forward, and that records sleeps."""
 
     def __init__(self) -> None:
         self.now, self.slept = 1000.0, list[float]()
@@ -42,11 +42,11 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Allow ``AT_ONCE`` requests from an address, and one more each ten seconds, by a clock that stands still."""
+    """Allow each address ``BURST`` requests, and one more every ten seconds of a fake clock."""
     clock = Clock()
     for module in (refusals, anonymous):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(anonymous, "PER_ADDRESS_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(anonymous, "PER_ADDRESS_BURST", BURST)
     monkeypatch.setattr(anonymous, "PER_ADDRESS_PER_S", 0.1)
     monkeypatch.setattr(anonymous, "callers", anonymous.AnonymousCallers())
     monkeypatch.setattr(anonymous, "_pace", refusals.Pace())
@@ -55,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def get(path: str, token: str | None = None, *, address: str = "127.0.0.1", cookie: str = "", **headers: str) -> Any:
-    """Send a request as a new client."""
+    """Send a request on a new client."""
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     if cookie:
@@ -68,7 +68,7 @@ def statuses(times: int, path: str = "/nothing", token: str | None = None, **opt
 
 
 def use_up(**options: str) -> None:
-    assert statuses(AT_ONCE + 1, **options) == [404] * AT_ONCE + [429]
+    assert statuses(BURST + 1, **options) == [404] * BURST + [429]
 
 
 def session_of(user: User) -> str:
@@ -91,42 +91,42 @@ def session_of(user: User) -> str:
         "/static/x",
     ],
 )
-def test_requests_without_a_credential_are_limited(path: str) -> None:
-    answers = [get(path) for _ in range(AT_ONCE + 2)]
+def test_requests_without_credential_are_limited(path: str) -> None:
+    responses = [get(path) for _ in range(BURST + 2)]
 
-    assert [answer.status_code == 429 for answer in answers] == [False] * AT_ONCE + [True] * 2
-    assert answers[-1].json()["type"] == "urn:byteor:problem:too_many_requests"
-    assert 10 <= int(answers[-1]["Retry-After"]) <= 10 + 30
-    assert answers[-1]["X-Request-ID"] == answers[-1].json()["request_id"]
+    assert [response.status_code == 429 for response in responses] == [False] * BURST + [True] * 2
+    assert responses[-1].json()["type"] == "urn:byteor:problem:too_many_requests"
+    assert 10 <= int(responses[-1]["Retry-After"]) <= 10 + 30
+    assert responses[-1]["X-Request-ID"] == responses[-1].json()["request_id"]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_probes_are_not_limited(path: str) -> None:
     use_up()
 
-    assert statuses(AT_ONCE + 2, path) == [200] * (AT_ONCE + 2)
+    assert statuses(BURST + 2, path) == [200] * (BURST + 2)
 
 
-def test_browser_gets_a_page() -> None:
+def test_refused_browser_gets_html_page() -> None:
     use_up()
 
     page = get("/metrics", Accept="text/html")
-    below_the_api = get("/api/v1/me", Accept="text/html")
+    from_api = get("/api/v1/me", Accept="text/html")
 
     assert (page.status_code, page["Content-Type"]) == (429, "text/html; charset=utf-8")
     assert b"Too many requests" in page.content
     assert "default-src 'self'" in page["Content-Security-Policy"]
-    assert below_the_api["Content-Type"] == "application/problem+json"
+    assert from_api["Content-Type"] == "application/problem+json"
 
 
-def test_allowance_comes_back_with_time(clock: Clock) -> None:
+def test_allowance_recovers_over_time(clock: Clock) -> None:
     use_up()
 
     clock.now += 10
 
     assert statuses(2) == [404, 429]
     clock.now += 10_000
-    assert statuses(AT_ONCE + 1) == [404] * AT_ONCE + [429]
+    assert statuses(BURST + 1) == [404] * BURST + [429]
 
 
 @pytest.mark.parametrize(
@@ -141,36 +141,34 @@ def test_allowance_comes_back_with_time(clock: Clock) -> None:
 def test_refused_anonymous_request_makes_no_query(token: str | None, cookie: str) -> None:
     use_up()
 
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        answer = get("/api/v1/me", token, cookie=cookie)
+    with CaptureQueriesContext(connection) as queries:
+        response = get("/api/v1/me", token, cookie=cookie)
 
-    assert (answer.status_code, len(queries)) == (429, 0)
+    assert (response.status_code, len(queries)) == (429, 0)
 
 
 @pytest.mark.parametrize("kind", [*Family, "malformed", "session"])
-def test_bad_credentials_are_limited_by_address(kind: str) -> None:
+def test_invalid_credentials_are_limited_by_address(kind: str) -> None:
     bad = {"cookie": "f" * 32} if kind == "session" else {"token": "bor" if kind == "malformed" else ""}
     if kind in set(Family):
         bad["token"] = generate(Family(kind)).text
     path = "/admin/" if kind == "session" else "/api/v1/me"
     status = 302 if kind == "session" else 401
 
-    assert statuses(AT_ONCE + 2, path, **bad) == [status] * AT_ONCE + [429] * 2
+    assert statuses(BURST + 2, path, **bad) == [status] * BURST + [429] * 2
     assert statuses(1, path, address=ELSEWHERE, **bad) == [status]
 
 
-def test_storm_of_one_bad_credential_makes_one_look_up() -> None:
+def test_repeated_invalid_credential_is_looked_up_once() -> None:
     use_up()
-    bad = generate(Family.USER).text
+    invalid = generate(Family.USER).text
     with CaptureQueriesContext(connection) as queries:
-        assert statuses(20, "/api/v1/me", bad) == [429] * 20
+        assert statuses(20, "/api/v1/me", invalid) == [429] * 20
 
     assert len(queries) == 1
 
 
-def test_look_ups_of_unknown_credentials_keep_a_pace(clock: Clock) -> None:
+def test_pause_follows_each_look_up_of_unknown_credential(clock: Clock) -> None:
     use_up()
     clock.slept.clear()
 
@@ -179,9 +177,7 @@ def test_look_ups_of_unknown_credentials_keep_a_pace(clock: Clock) -> None:
     assert clock.slept == [1 / anonymous.LOOK_UPS_PER_S] * 5
 
 
-def test_unknown_credentials_that_arrive_together_share_a_look_up(
-    at_once: Race, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_unknown_credentials_share_look_ups(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     use_up()
     tokens = [generate(family).text for family in Family for _ in range(5)]
     batches: list[int] = []
@@ -194,106 +190,106 @@ def test_unknown_credentials_that_arrive_together_share_a_look_up(
 
     monkeypatch.setattr(anonymous, "_valid_digests", look_up)
 
-    answers = at_once(*(lambda token=token: get("/api/v1/me", token).status_code for token in tokens))
+    responses = at_once(*(lambda token=token: get("/api/v1/me", token).status_code for token in tokens))
 
-    assert answers == [429] * len(tokens)
+    assert responses == [429] * len(tokens)
     assert sum(batches) == len(tokens)
     assert len(batches) <= 2
 
 
-def test_valid_credentials_are_never_refused_because_of_others(world: World) -> None:
+def test_valid_credentials_are_accepted_when_address_is_over_limit(world: World) -> None:
     for token in (None, generate(Family.USER).text):
-        assert 429 in statuses(AT_ONCE + 2, "/api/v1/me", token)
+        assert 429 in statuses(BURST + 2, "/api/v1/me", token)
 
     known = world.viewer.api.token
     key = world.admin.api.post(
         f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": "script", "role": "viewer"}
     ).json()["token"]
 
-    assert statuses(AT_ONCE * 3, "/api/v1/me", known) == [200] * (AT_ONCE * 3)
-    assert statuses(AT_ONCE * 3, "/api/v1/me", key) == [200] * (AT_ONCE * 3)
+    assert statuses(BURST * 3, "/api/v1/me", known) == [200] * (BURST * 3)
+    assert statuses(BURST * 3, "/api/v1/me", key) == [200] * (BURST * 3)
 
 
-def test_agents_and_their_enrollment_are_never_refused_because_of_others(world: World) -> None:
+def test_agents_and_enrollments_are_accepted_when_address_is_over_limit(world: World) -> None:
     agent, api = world.agent()
     token = world.enrollment_token(max_uses=9)
     use_up()
 
-    assert statuses(AT_ONCE * 2, f"/api/v1/agents/{agent.pk}/signing-key", api.token) == [200] * (AT_ONCE * 2)
-    for number in range(AT_ONCE * 2):
-        answer = Client().post(
+    assert statuses(BURST * 2, f"/api/v1/agents/{agent.pk}/signing-key", api.token) == [200] * (BURST * 2)
+    for number in range(BURST * 2):
+        response = Client().post(
             world.path(rest="/agents"),
             {"name": f"a{number}"},
             "application/json",
             headers={"Authorization": f"Bearer {token}"},
         )
-        assert answer.status_code == 201
+        assert response.status_code == 201
 
 
-def test_person_in_the_console_is_never_refused_because_of_others(world: World) -> None:
+def test_console_session_is_accepted_when_address_is_over_limit(world: World) -> None:
     cookie = session_of(world.viewer.user)
     use_up()
 
-    assert statuses(AT_ONCE * 2, "/admin/records/", cookie=cookie) == [200] * (AT_ONCE * 2)
-    assert statuses(AT_ONCE, "/static/byteor/page.css", cookie=cookie) == [404] * AT_ONCE  # not collected in tests
+    assert statuses(BURST * 2, "/admin/records/", cookie=cookie) == [200] * (BURST * 2)
+    assert statuses(BURST, "/static/byteor/page.css", cookie=cookie) == [404] * BURST  # tests collect no files
 
 
-def test_person_whose_session_this_process_does_not_know_gets_static_files(world: World) -> None:
+def test_unverified_session_gets_static_files_when_address_is_over_limit(world: World) -> None:
     cookie = session_of(world.viewer.user)
     use_up()
 
     assert statuses(1, "/static/byteor/page.css", cookie=cookie) == [404]
 
 
-def test_api_request_without_a_token_leaves_the_session_of_the_browser_valid(world: World) -> None:
+def test_api_request_without_token_does_not_invalidate_session(world: World) -> None:
     cookie = session_of(world.viewer.user)
     assert statuses(1, "/admin/records/", cookie=cookie) == [200]
 
-    assert statuses(AT_ONCE + 1, "/api/v1/me", cookie=cookie) == [401] * AT_ONCE + [429]
+    assert statuses(BURST + 1, "/api/v1/me", cookie=cookie) == [401] * BURST + [429]
 
     assert statuses(1, "/admin/records/", cookie=cookie) == [200]
 
 
-def test_valid_requests_use_nothing_of_the_allowance(world: World) -> None:
+def test_valid_requests_do_not_use_up_allowance(world: World) -> None:
     token, cookie = world.viewer.api.token, session_of(world.viewer.user)
 
-    assert statuses(AT_ONCE * 2, "/api/v1/me", token) == [200] * (AT_ONCE * 2)
-    assert statuses(AT_ONCE * 2, "/admin/records/", cookie=cookie) == [200] * (AT_ONCE * 2)
+    assert statuses(BURST * 2, "/api/v1/me", token) == [200] * (BURST * 2)
+    assert statuses(BURST * 2, "/admin/records/", cookie=cookie) == [200] * (BURST * 2)
 
     use_up()
 
 
-def test_valid_credential_limits_itself_where_nothing_asks_for_it(world: World) -> None:
+def test_valid_credential_has_its_own_limit_where_no_view_verifies_it(world: World) -> None:
     token = world.viewer.api.token
     assert statuses(1, "/api/v1/me", token) == [200]
 
-    assert statuses(AT_ONCE + 1, "/nothing", token) == [404] * AT_ONCE + [429]
+    assert statuses(BURST + 1, "/nothing", token) == [404] * BURST + [429]
 
     assert statuses(1, "/nothing") == [404]
     assert statuses(1, "/api/v1/me", world.operator.api.token) == [200]
 
 
-def test_revoked_credential_is_limited_by_address_again(world: World) -> None:
+def test_revoked_credential_is_limited_by_address(world: World) -> None:
     token = world.viewer.api.token
     assert statuses(1, "/api/v1/me", token) == [200]
     UserToken.objects.filter(user=world.viewer.user).delete()
 
-    assert statuses(AT_ONCE + 2, "/api/v1/me", token) == [401] * AT_ONCE + [429] * 2
+    assert statuses(BURST + 2, "/api/v1/me", token) == [401] * BURST + [429] * 2
 
 
-def test_spent_enrollment_token_is_limited_like_a_bad_one(world: World) -> None:
+def test_spent_enrollment_token_is_limited_by_address(world: World) -> None:
     token = world.enrollment_token(max_uses=1)
     headers = {"Authorization": f"Bearer {token}"}
     path = world.path(rest="/agents")
     assert Client().post(path, {"name": "a"}, "application/json", headers=headers).status_code == 201
 
-    answers = [Client().post(path, {"name": "b"}, "application/json", headers=headers) for _ in range(AT_ONCE + 3)]
+    responses = [Client().post(path, {"name": "b"}, "application/json", headers=headers) for _ in range(BURST + 3)]
 
-    assert answers[-1].status_code == 429
+    assert responses[-1].status_code == 429
     assert AgentKey.objects.count() == 1
 
 
-def test_session_of_an_unfinished_sign_in_counts_as_none(db: None) -> None:
+def test_session_of_unfinished_sign_in_is_no_valid_credential(db: None) -> None:
     client = Client()
     session = client.session
     session["state"] = "x"
@@ -303,17 +299,17 @@ def test_session_of_an_unfinished_sign_in_counts_as_none(db: None) -> None:
     assert statuses(1, cookie=str(session.session_key)) == [429]
 
 
-def test_all_addresses_share_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anonymous, "IN_TOTAL_AT_ONCE", 5)
+def test_all_addresses_share_total_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anonymous, "IN_TOTAL_BURST", 5)
     monkeypatch.setattr(anonymous, "IN_TOTAL_PER_S", 0.1)
     monkeypatch.setattr(anonymous, "callers", anonymous.AnonymousCallers())
 
-    answers = [statuses(1, address=f"192.0.2.{number}") for number in range(8)]
+    responses = [statuses(1, address=f"192.0.2.{number}") for number in range(8)]
 
-    assert answers == [[404]] * 5 + [[429]] * 3
+    assert responses == [[404]] * 5 + [[429]] * 3
 
 
-def test_whole_network_counts_as_one_address() -> None:
+def test_ipv6_network_counts_as_one_address() -> None:
     use_up(address="2001:db8::1")
 
     assert statuses(1, address="2001:db8::ffff:1") == [429]
@@ -321,16 +317,16 @@ def test_whole_network_counts_as_one_address() -> None:
 
 
 @pytest.mark.parametrize(("proxies", "status"), [(0, 429), (1, 404)])
-def test_forwarded_address_counts_behind_trusted_proxies(settings: Any, proxies: int, status: int) -> None:
+def test_forwarded_address_is_used_behind_trusted_proxies(settings: Any, proxies: int, status: int) -> None:
     use_up()
     settings.CONFIG = replace(settings.CONFIG, trusted_proxies=proxies)
 
-    answer = get("/nothing", **{"X-Forwarded-For": ELSEWHERE})
+    response = get("/nothing", **{"X-Forwarded-For": ELSEWHERE})
 
-    assert answer.status_code == status
+    assert response.status_code == status
 
 
-def test_number_of_remembered_addresses_is_bounded() -> None:
+def test_number_of_tracked_addresses_is_bounded() -> None:
     allowance = refusals.Allowance(per_s=1, at_once=1, max_keys=100)
 
     for number in range(1000):
@@ -341,34 +337,34 @@ def test_number_of_remembered_addresses_is_bounded() -> None:
     assert allowance.take("0") == 0
 
 
-def test_limits_can_be_switched_off(settings: Any) -> None:
+def test_limits_can_be_disabled(settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
 
-    assert statuses(AT_ONCE * 2) == [404] * (AT_ONCE * 2)
+    assert statuses(BURST * 2) == [404] * (BURST * 2)
 
 
 def denied() -> float:
     return REGISTRY.get_sample_value("byteor_denied_requests_total", {"status": "429"}) or 0
 
 
-def test_refusals_are_counted_and_logged_in_one_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_counted_and_logged_in_summary_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     use_up(address=ELSEWHERE)
     before = denied()
     clock.now += 60
     monkeypatch.setattr(refusals, "AT_ONCE", 2)
 
     with structlog.testing.capture_logs() as lines:
-        assert statuses(10, "/nothing", address=ELSEWHERE).count(429) == 10 - AT_ONCE
+        assert statuses(10, "/nothing", address=ELSEWHERE).count(429) == 10 - BURST
 
     refused = [line for line in lines if line.get("status") == 429]
-    assert (refused, denied()) == ([], before + 10 - AT_ONCE)
+    assert (refused, denied()) == ([], before + 10 - BURST)
     assert [line["event"] for line in lines if line["event"] != "request"] == [
         "anonymous_requests_refused", "refusals_delayed",
     ]  # fmt: skip
-    assert len(clock.slept) == 10 - AT_ONCE - 2
+    assert len(clock.slept) == 10 - BURST - 2
 
 
-def test_database_outage_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_outage_returns_503(monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import OperationalError
 
     def down(batch: Any) -> set[str]:
@@ -377,17 +373,17 @@ def test_database_outage_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     use_up()
     monkeypatch.setattr(anonymous, "_valid_digests", down)
 
-    answer = get("/api/v1/me", generate(Family.USER).text)
+    response = get("/api/v1/me", generate(Family.USER).text)
 
-    assert (answer.status_code, answer.json()["type"]) == (503, "urn:byteor:problem:unavailable")
-    assert "Retry-After" in answer
-
-
-# -- what a connection counts for -----------------------------------------------------------------------------------
+    assert (response.status_code, response.json()["type"]) == (503, "urn:byteor:problem:unavailable")
+    assert "Retry-After" in response
 
 
-def of_connection(path: str, token: str | None = None, **options: Any) -> SimpleNamespace:
-    """Send a request and return what was noted on its connection."""
+# -- connections ----------------------------------------------------------------------------------------------------
+
+
+def send_and_get_connection(path: str, token: str | None = None, **options: Any) -> SimpleNamespace:
+    """Send a request and return its connection, on which the server noted address and caller."""
     made = SimpleNamespace(address="10.0.0.1", caller=None)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     options |= {"gunicorn.socket": made, "REMOTE_ADDR": "10.0.0.1", "wsgi.url_scheme": "http"}
@@ -395,19 +391,19 @@ def of_connection(path: str, token: str | None = None, **options: Any) -> Simple
     return made
 
 
-def test_connection_counts_for_address_that_trusted_proxy_names(settings: Any) -> None:
-    assert of_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "10.0.0.1"
+def test_connection_counts_for_address_from_trusted_proxy(settings: Any) -> None:
+    assert send_and_get_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "10.0.0.1"
 
     settings.CONFIG = replace(settings.CONFIG, trusted_proxies=1)
 
-    assert of_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "203.0.113.7"
+    assert send_and_get_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "203.0.113.7"
 
 
-def test_connection_belongs_to_caller_only_once_credential_was_verified(world: World) -> None:
+def test_connection_belongs_to_caller_after_credential_is_verified(world: World) -> None:
     agent, api = world.agent()
     operator = world.operator
 
-    assert of_connection("/api/v1/me", operator.api.token).caller == f"user:{operator.user.pk}"
-    assert of_connection(f"/api/v1/agents/{agent.pk}/deployment?wait_s=0", api.token).caller is not None
+    assert send_and_get_connection("/api/v1/me", operator.api.token).caller == f"user:{operator.user.pk}"
+    assert send_and_get_connection(f"/api/v1/agents/{agent.pk}/deployment?wait_s=0", api.token).caller is not None
     for token in (None, "nonsense", generate(Family.USER).text, generate(Family.AGENT).text):
-        assert of_connection("/api/v1/me", token).caller is None
+        assert send_and_get_connection("/api/v1/me", token).caller is None

@@ -24,25 +24,25 @@ def enroll(world: World, token: str, environment: Environment | None = None, **b
     return Api(token).post(world.path(environment, "/agents"), body)
 
 
-def refused(answer: Any, status: int, code: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     assert not Agent.objects.exists()
     assert not EnrollmentToken.objects.filter(uses__gt=0).exists()
 
 
-def test_enrollment_returns_what_the_agent_needs(world: World) -> None:
+def test_enrollment_returns_agent_key_and_signing_keys(world: World) -> None:
     token = world.enrollment_token()
 
-    answer = enroll(world, token, name="edge-1", hostname="host.example", labels={"zone": "a"})
+    response = enroll(world, token, name="edge-1", hostname="host.example", labels={"zone": "a"})
 
-    assert answer.status_code == 201
-    body = answer.json()
+    assert response.status_code == 201
+    body = response.json()
     agent = Agent.objects.get()
     assert {name: body[name] for name in ("agent_id", "name", "environment_id", "heartbeat_interval_s")} == {
         "agent_id": str(agent.pk), "name": "edge-1", "environment_id": str(world.dev.pk), "heartbeat_interval_s": 30,
     }  # fmt: skip
     assert len(KeySet.from_document(body["signing_keys"]).keys) == 1
-    assert answer["Location"] == world.path(rest=f"/agents/{agent.pk}")
+    assert response["Location"] == world.path(rest=f"/agents/{agent.pk}")
     own = Api(body["api_key"]).get(f"/api/v1/agents/{agent.pk}").json()
     assert (own["name"], own["hostname"], own["labels"]) == ("edge-1", "host.example", {"zone": "a"})
     assert (own["status"], own["last_seen_at"], own["liveness"], own["drifted"]) == (None, None, "online", False)
@@ -57,13 +57,13 @@ def test_enrollment_returns_what_the_agent_needs(world: World) -> None:
     assert body["api_key"] not in str(list(AuditEvent.objects.values_list("changes", flat=True)))
 
 
-def test_fifty_concurrent_enrollments_spend_one_use_once(at_once: Race, world: World) -> None:
+def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(at_once: Race, world: World) -> None:
     token = world.enrollment_token()
 
-    answers = at_once(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
+    responses = at_once(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
 
-    assert sorted(answer.status_code for answer in answers) == [201] + [401] * 49
-    assert all(answer["WWW-Authenticate"] == "Bearer" for answer in answers if answer.status_code == 401)
+    assert sorted(response.status_code for response in responses) == [201] + [401] * 49
+    assert all(response["WWW-Authenticate"] == "Bearer" for response in responses if response.status_code == 401)
     assert (Agent.objects.count(), AgentKey.objects.count()) == (1, 1)
     assert EnrollmentToken.objects.get().uses == 1
     assert AuditEvent.objects.filter(action="agent.enroll").count() == 1
@@ -72,16 +72,16 @@ def test_fifty_concurrent_enrollments_spend_one_use_once(at_once: Race, world: W
 def test_token_enrolls_as_many_agents_as_it_has_uses(at_once: Race, world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
-    answers = at_once(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
+    responses = at_once(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
 
-    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [401] * 3
+    assert sorted(response.status_code for response in responses) == [201] * 3 + [401] * 3
     names = list(Agent.objects.values_list("name", flat=True))
     assert len(set(names)) == 3
     assert "same" in names
     assert all(name.startswith("same") for name in names)
 
 
-def test_shared_query_tells_tokens_apart(world: World) -> None:
+def test_batched_token_look_up_returns_token_for_each_digest(world: World) -> None:
     one, two = (credential_digest(world.enrollment_token(max_uses=uses)) for uses in (1, 2))
 
     found = authentication._find_tokens([two, "unknown", one, two])
@@ -90,7 +90,7 @@ def test_shared_query_tells_tokens_apart(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "end",
+    "invalidate",
     [
         lambda token: EnrollmentToken.objects.update(expires_at=timezone.now()),
         lambda token: EnrollmentToken.objects.update(revoked_at=timezone.now()),
@@ -98,9 +98,9 @@ def test_shared_query_tells_tokens_apart(world: World) -> None:
     ],
     ids=["expired", "revoked", "environment deleted"],
 )
-def test_expired_or_revoked_token_is_refused(world: World, end: Callable[[str], Any]) -> None:
+def test_expired_or_revoked_token_is_refused(world: World, invalidate: Callable[[str], Any]) -> None:
     token = world.enrollment_token()
-    end(token)
+    invalidate(token)
 
     refused(enroll(world, token, name="late"), 401, "unauthenticated")
 
@@ -129,9 +129,9 @@ def test_token_is_refused_in_another_environment(world: World, other: World) -> 
 
 
 def test_user_token_cannot_enroll_agents(world: World) -> None:
-    answer = world.admin.api.post(world.path(rest="/agents"), {"name": "x"})
+    response = world.admin.api.post(world.path(rest="/agents"), {"name": "x"})
 
-    refused(answer, 403, "wrong_credential")
+    refused(response, 403, "wrong_credential")
 
 
 def test_enrollment_token_cannot_list_agents(world: World) -> None:
@@ -159,23 +159,23 @@ def test_enrollment_token_cannot_list_agents(world: World) -> None:
 def test_invalid_enrollment_spends_no_use(world: World, body: dict[str, Any], pointer: str) -> None:
     token = world.enrollment_token()
 
-    answer = enroll(world, token, **body)
+    response = enroll(world, token, **body)
 
-    refused(answer, 400, "invalid")
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid")
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
 @pytest.mark.parametrize(
     "body", [b'{"name": "x"', b'{"name": "a", "name": "b"}', b'{"name": "\\u0000"}', b"\xff", b"[]"]
 )
 def test_malformed_enrollment_spends_no_use(world: World, body: bytes) -> None:
-    answer = Api(world.enrollment_token()).post(world.path(rest="/agents"), body)
+    response = Api(world.enrollment_token()).post(world.path(rest="/agents"), body)
 
-    assert answer.status_code == 400
+    assert response.status_code == 400
     assert (Agent.objects.count(), EnrollmentToken.objects.get().uses) == (0, 0)
 
 
-def test_agent_name_defaults_to_the_host_name(world: World) -> None:
+def test_agent_name_defaults_to_host_name(world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
     first, second = (enroll(world, token, hostname="h").json()["name"] for _ in range(2))
@@ -186,7 +186,7 @@ def test_agent_name_defaults_to_the_host_name(world: World) -> None:
     assert third == "agent"
 
 
-def test_long_host_name_is_cut_for_the_agent_name(world: World) -> None:
+def test_agent_name_from_long_host_name_is_truncated(world: World) -> None:
     token = world.enrollment_token(max_uses=2)
     host = "x" * 253
 
@@ -201,24 +201,24 @@ def test_taken_agent_name_is_refused_and_spends_no_use(world: World) -> None:
     agent, api = world.agent(name="edge-1")
     token = world.enrollment_token()
 
-    answer = enroll(world, token, name="edge-1")
+    response = enroll(world, token, name="edge-1")
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:name_taken")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:name_taken")
     assert EnrollmentToken.objects.get(digest=credential_digest(token)).uses == 0
     assert list(Agent.objects.values_list("pk", flat=True)) == [agent.pk]
     assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 200
     assert enroll(world, token, name="edge-2").status_code == 201
 
 
-def test_replacing_token_supersedes_the_agent_with_the_same_name(world: World) -> None:
+def test_replacing_token_supersedes_agent_with_same_name(world: World) -> None:
     old, old_api = world.agent(name="edge-1")
     bystander, bystander_api = world.agent(name="edge-2")
     elsewhere, elsewhere_api = world.agent(world.staging, "edge-1")
 
-    answer = enroll(world, world.enrollment_token(replace=True), name="edge-1")
+    response = enroll(world, world.enrollment_token(replace=True), name="edge-1")
 
-    assert answer.status_code == 201
-    assert answer.json()["agent_id"] != str(old.pk)
+    assert response.status_code == 201
+    assert response.json()["agent_id"] != str(old.pk)
     assert old_api.get(f"/api/v1/agents/{old.pk}").status_code == 401
     beat = {"status": "healthy", "agent_version": "1"}
     assert old_api.post(f"/api/v1/agents/{old.pk}/heartbeat", beat).status_code == 401
@@ -229,7 +229,7 @@ def test_replacing_token_supersedes_the_agent_with_the_same_name(world: World) -
     assert AuditEvent.objects.get(action="agent.supersede").resource_id == str(old.pk)
 
 
-def test_labels_of_the_token_take_precedence(world: World) -> None:
+def test_token_labels_take_precedence(world: World) -> None:
     token = world.enrollment_token(labels={"zone": "token", "tier": "edge"})
 
     body = enroll(world, token, name="a", labels={"zone": "mine", "disk": "ssd"}).json()
@@ -237,7 +237,7 @@ def test_labels_of_the_token_take_precedence(world: World) -> None:
     assert Agent.objects.get(pk=body["agent_id"]).labels == {"zone": "token", "tier": "edge", "disk": "ssd"}
 
 
-def test_repeated_enrollment_with_idempotency_key_returns_the_same_agent(world: World) -> None:
+def test_repeated_enrollment_with_idempotency_key_returns_same_agent(world: World) -> None:
     api, path = Api(world.enrollment_token(max_uses=2)), world.path(rest="/agents")
 
     first, second = (api.post(path, {"name": "a"}, Idempotency_Key="once") for _ in range(2))
@@ -246,7 +246,7 @@ def test_repeated_enrollment_with_idempotency_key_returns_the_same_agent(world: 
     assert (second["Idempotent-Replayed"], Agent.objects.count(), EnrollmentToken.objects.get().uses) == ("true", 1, 1)
 
 
-def test_revoked_token_does_not_affect_enrolled_agents(world: World) -> None:
+def test_revoking_token_does_not_affect_enrolled_agents(world: World) -> None:
     text = world.enrollment_token(max_uses=5)
     body = enroll(world, text, name="a").json()
     token = EnrollmentToken.objects.get()
@@ -260,7 +260,7 @@ def test_revoked_token_does_not_affect_enrolled_agents(world: World) -> None:
     assert world.project_admin.api.delete(path).status_code == 409
 
 
-def test_create_token_uses_defaults_and_shows_the_secret_once(world: World) -> None:
+def test_new_token_has_defaults_and_secret_is_shown_once(world: World) -> None:
     path = world.path(rest="/enrollment-tokens")
     before = timezone.now()
 
@@ -287,9 +287,9 @@ def test_create_token_uses_defaults_and_shows_the_secret_once(world: World) -> N
         ({"replace": "perhaps"}, "/replace"), ({"maximum": 2}, "/maximum"), ({"uses": -1}, "/uses"),
     ],
 )  # fmt: skip
-def test_create_token_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
-    answer = world.project_admin.api.post(world.path(rest="/enrollment-tokens"), body)
+def test_token_creation_error_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    response = world.project_admin.api.post(world.path(rest="/enrollment-tokens"), body)
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert EnrollmentToken.objects.count() == 0

@@ -1,4 +1,4 @@
-"""Filters and counts over all agents of an environment, which triggers keep in narrow rows."""
+"""Filters and counts of an environment's agents, which are read from narrow rows."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ A, B = (f"sha256:{digit * 64}" for digit in "ab")
 
 
 def names(world: World, query: str) -> list[str]:
-    answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
-    assert answer.status_code == 200, answer.json()
-    return [row["name"] for row in answer.json()["results"]]
+    response = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
+    assert response.status_code == 200, response.json()
+    return [row["name"] for row in response.json()["results"]]
 
 
 def beat(agent: Agent, api: Api, **body: Any) -> None:
@@ -49,7 +49,7 @@ def beat(agent: Agent, api: Api, **body: Any) -> None:
 
 
 def assert_counts_are_exact() -> None:
-    """Compare the counts with the pulses, in whichever rows the counts are stored."""
+    """Compare the sums of all count rows with the numbers of pulses."""
     by = ("environment", "drifted", "status", "running_bundle_hash")
     kept = PulseCount.objects.order_by().values_list(*by).annotate(n=Sum("count")).exclude(n=0)
     pulses = Pulse.objects.order_by().values_list(*by).annotate(n=Count("pk"))
@@ -77,7 +77,7 @@ def assert_counts_are_exact() -> None:
         ("hostname=RACK", ["zoned"]),
     ],
 )
-def test_label_filters_must_all_hold(world: World, query: str, found: list[str]) -> None:
+def test_listed_agents_match_all_label_filters(world: World, query: str, found: list[str]) -> None:
     world.agent(name="bare")
     zoned, _ = world.agent(name="zoned", zone="a")
     world.agent(name="tiered", tier="edge")
@@ -90,18 +90,18 @@ def test_label_filters_must_all_hold(world: World, query: str, found: list[str])
 
 @pytest.mark.parametrize("query", ["label=", "label==a", "label=a,", "label=!", "&".join(["label=a"] * 21)])
 def test_invalid_label_filter_is_refused(world: World, query: str) -> None:
-    answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
+    response = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
 
     if query == "label=!":  # a key may be an exclamation mark
-        assert answer.status_code == 200
+        assert response.status_code == 200
     else:
-        assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, "label")
+        assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "label")
 
 
 @pytest.mark.parametrize(
     ("beats", "liveness"), [(0, "online"), (2.9, "online"), (3.1, "stale"), (9.9, "stale"), (11, "offline")]
 )
-def test_filter_by_liveness_agrees_with_the_liveness_of_the_agent(world: World, beats: float, liveness: str) -> None:
+def test_liveness_filter_agrees_with_agent_liveness(world: World, beats: float, liveness: str) -> None:
     for name, interval_s in (("slow", 10_000.0), ("quick", 1_000.0)):
         agent, _ = world.agent(name=name)
         seen = timezone.now() - timedelta(seconds=beats * interval_s)
@@ -118,7 +118,7 @@ def test_filter_by_liveness_agrees_with_the_liveness_of_the_agent(world: World, 
     ("desired", "running", "drifted"),
     [(None, None, False), (None, A, False), (A, A, False), (A, B, True), (A, None, True)],
 )
-def test_filter_by_drift_agrees_with_the_drift_of_the_agent(
+def test_drift_filter_agrees_with_agent_drift(
     world: World, desired: str | None, running: str | None, drifted: bool
 ) -> None:
     agent, _ = world.agent()
@@ -133,7 +133,7 @@ def test_filter_by_drift_agrees_with_the_drift_of_the_agent(
     assert facts.count(world.dev).drifted == drifted
 
 
-def test_drift_follows_offers_and_heartbeats(world: World) -> None:
+def test_offers_and_heartbeats_update_drift(world: World) -> None:
     agent, api = world.agent()
     running = {"deployment_id": str(agent.pk), "bundle_hash": A, "spec_hash": A}
     offer = {"deployment_id": agent.pk, "action": "activate", "since": timezone.now()}
@@ -149,7 +149,7 @@ def test_drift_follows_offers_and_heartbeats(world: World) -> None:
     assert (names(world, "drifted=true"), names(world, "drifted=false")) == ([], ["agent"])
 
 
-def test_heartbeats_and_reports_that_change_nothing_leave_no_note(world: World) -> None:
+def test_changes_that_do_not_affect_pulses_add_no_note(world: World) -> None:
     agent, api = world.agent(zone="a")
     beat(agent, api)
     facts.settle(world.dev.pk)
@@ -163,7 +163,7 @@ def test_heartbeats_and_reports_that_change_nothing_leave_no_note(world: World) 
 
 
 @pytest.mark.parametrize("read", [lambda world: facts.count(world.dev), lambda world: names(world, "limit=1")])
-def test_notes_are_removed_by_the_job_or_by_the_first_reader(world: World, read: Any) -> None:
+def test_first_reader_or_job_deletes_notes(world: World, read: Any) -> None:
     world.agent()
     world.agent(world.staging)
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (True, 0)
@@ -175,7 +175,7 @@ def test_notes_are_removed_by_the_job_or_by_the_first_reader(world: World, read:
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (False, 2)
 
 
-def test_first_reader_needs_the_same_queries_for_one_note_and_for_many(world: World) -> None:
+def test_query_count_does_not_depend_on_number_of_notes(world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}")
     facts.maintain()
@@ -193,13 +193,13 @@ def test_first_reader_needs_the_same_queries_for_one_note_and_for_many(world: Wo
 
 
 def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "AT_ONCE", 2)
+    monkeypatch.setattr(facts, "BATCH_SIZE", 2)
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(5)]
     for status in ("degraded", "failed"):
         Heartbeat.objects.update(status=status, last_seen_at=timezone.now())
 
     assert facts.count(world.dev).status["failed"] == 5
-    # Heartbeats move the time only when the job looks at them. That changes no count.
+    # Only the job extends ``online_until`` after heartbeats. That changes no count.
     facts.maintain()
     Pulse.objects.update(online_until=timezone.now())
     counts = list(PulseCount.objects.values())
@@ -208,12 +208,12 @@ def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.Mon
     assert Pulse.objects.filter(agent__in=agents, online_until__gt=timezone.now() + timedelta(seconds=60)).count() == 5
 
 
-def test_agents_are_online_until_the_time_in_their_pulse(world: World) -> None:
-    """The time may be too early, because only then the heartbeat is read. It must never be too late."""
+def test_online_until_is_never_too_late(world: World) -> None:
+    """Until this time, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()
     beats = Heartbeat.objects.filter(agent=agent)
-    for interval_s in (30, 300, 20, 30):  # stretched, and with a setting that was shorter
+    for interval_s in (30, 300, 20, 30):  # the setting, an interval under load, and one of an earlier, shorter setting
         beats.update(last_seen_at=now, next_heartbeat_s=interval_s)
         facts.settle(world.dev.pk)
     assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 30)
@@ -226,7 +226,7 @@ def test_agents_are_online_until_the_time_in_their_pulse(world: World) -> None:
     assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 10)
 
 
-def test_silent_agent_that_returns_is_online_at_once(world: World) -> None:
+def test_returning_silent_agent_is_online_immediately(world: World) -> None:
     agent, api = world.agent()
     beats = Heartbeat.objects.filter(agent=agent)
     found = []
@@ -241,7 +241,7 @@ def test_silent_agent_that_returns_is_online_at_once(world: World) -> None:
     assert (names(world, "liveness=online"), names(world, "liveness=offline")) == (["agent"], [])
 
 
-def test_pulse_whose_time_has_passed_is_judged_by_the_heartbeat(world: World) -> None:
+def test_heartbeat_decides_liveness_after_online_until(world: World) -> None:
     agent, _ = world.agent()
     facts.settle(world.dev.pk)
     for silent_s, liveness in ((0, "online"), (100, "stale"), (400, "offline")):
@@ -254,7 +254,7 @@ def test_pulse_whose_time_has_passed_is_judged_by_the_heartbeat(world: World) ->
         assert facts.count(world.dev).liveness[liveness] == facts.count(world.dev).total == 1
 
 
-def test_clock_that_is_set_back_leaves_no_agent_online(world: World) -> None:
+def test_agent_is_offline_after_clock_was_set_back(world: World) -> None:
     agent, _ = world.agent()
     now = timezone.now()
     for hours in (5, 0, 2):
@@ -265,8 +265,8 @@ def test_clock_that_is_set_back_leaves_no_agent_online(world: World) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("first", ["offer", "heartbeat"])
-def test_drift_is_right_if_an_offer_and_a_heartbeat_meet(world: World, at_once: Race, first: str) -> None:
-    """Whichever commits first: neither waits for the other, and the result is as if one came after the other."""
+def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, at_once: Race, first: str) -> None:
+    """Neither waits for the other, and the result does not depend on which of them commits first."""
     agent, _ = world.agent()
     Assignment.objects.filter(agent=agent).update(bundle_hash=A, deployment_id=agent.pk)
     Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=A)
@@ -296,7 +296,7 @@ def test_drift_is_right_if_an_offer_and_a_heartbeat_meet(world: World, at_once: 
     assert Agent.objects.with_state().get().drifted
 
 
-def test_filter_by_status_progress_and_bundle_follows_each_change(world: World) -> None:
+def test_status_progress_and_bundle_filters_reflect_each_change(world: World) -> None:
     one, one_api = world.agent(name="one")
     two, two_api = world.agent(name="two")
     beat(one, one_api, status="degraded")
@@ -321,12 +321,12 @@ def test_decommissioned_agents_are_neither_listed_nor_counted(world: World) -> N
     assert [pulse.agent_id for pulse in Pulse.objects.all()] == [stays.pk]
     assert (counted.total, counted.labels) == (1, {"tier": {"edge": 1}, "zone": {"a": 1}})
     assert names(world, "liveness=online") == ["stays"]
-    # A heartbeat that is stored late does not bring it back.
+    # A heartbeat that is stored late does not count the agent again.
     Heartbeat.objects.filter(agent=leaves).update(status="healthy")
     assert facts.count(world.dev).total == 1
 
 
-def test_labels_are_counted_through_every_change(world: World) -> None:
+def test_label_counts_reflect_every_change(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="ab"[number % 2])[0] for number in range(3)]
     world.agent(world.staging, zone="a")
     assert facts.count(world.dev).labels == {"zone": {"a": 2, "b": 1}}
@@ -334,7 +334,7 @@ def test_labels_are_counted_through_every_change(world: World) -> None:
     fleet.update_agent(agents[0], {"labels": {"zone": "b", "tier": "edge"}}, may_relabel=True, actor=world.admin.actor)
     assert facts.count(world.dev).labels == {"zone": {"b": 2, "a": 1}, "tier": {"edge": 1}}
 
-    Agent.objects.filter(environment=world.dev).update(labels={"zone": "c"})  # a change of many agents at once
+    Agent.objects.filter(environment=world.dev).update(labels={"zone": "c"})  # one statement that changes many agents
     assert facts.count(world.dev).labels == {"zone": {"c": 3}}
 
     facts.condense()
@@ -346,7 +346,7 @@ def test_labels_are_counted_through_every_change(world: World) -> None:
     assert facts.count(world.dev).labels == {"zone": {"c": 2}}
 
 
-def test_a_change_of_the_name_changes_no_count(world: World) -> None:
+def test_renaming_agent_changes_no_label_count(world: World) -> None:
     agent, _ = world.agent(zone="a")
     before = LabelCount.objects.count()
 
@@ -355,7 +355,7 @@ def test_a_change_of_the_name_changes_no_count(world: World) -> None:
     assert LabelCount.objects.count() == before
 
 
-def test_at_most_50_values_of_a_key_are_counted(world: World) -> None:
+def test_label_counts_contain_at_most_50_values_per_key(world: World) -> None:
     agents = [Agent(environment=world.dev, name=f"{n}", labels={"rack": f"{n:03}", "zone": "a"}) for n in range(60)]
     Agent.objects.bulk_create([*agents, Agent(environment=world.dev, name="x", labels={"rack": "059"})])
 
@@ -367,22 +367,22 @@ def test_at_most_50_values_of_a_key_are_counted(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_label_counts_stay_exact_while_they_are_summed(world: World, at_once: Race) -> None:
+def test_label_counts_stay_exact_while_being_condensed(world: World, at_once: Race) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="a")[0] for number in range(4)]
 
     def relabel(agent: Agent) -> None:
         for zone in "bcd":
             fleet.update_agent(agent, {"labels": {"zone": zone}}, may_relabel=True, actor=world.admin.actor)
 
-    answers = at_once(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
+    responses = at_once(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
 
-    assert answers == [None] * 6
+    assert responses == [None] * 6
     assert facts.count(world.dev).labels == {"zone": {"d": 4}}
     facts.condense()
     assert facts.count(world.dev).labels == {"zone": {"d": 4}}
 
 
-def test_purged_environment_takes_its_counts_and_history_along(world: World) -> None:
+def test_deleting_environment_deletes_its_counts_and_history(world: World) -> None:
     agent, _ = world.agent(zone="a")
     facts.settle(world.dev.pk)
     Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=B)
@@ -395,8 +395,8 @@ def test_purged_environment_takes_its_counts_and_history_along(world: World) -> 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("leaves", ["decommissioned", "replaced"])
-def test_heartbeats_do_not_wait_for_a_transaction_that_removes_agents(world: World, at_once: Race, leaves: str) -> None:
-    """A transaction may remove several agents in any order. Waiting for it could deadlock."""
+def test_heartbeats_do_not_wait_while_agents_are_removed(world: World, at_once: Race, leaves: str) -> None:
+    """A transaction may remove agents in any order, so heartbeats that waited for it could deadlock."""
     first, second = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda each: each.pk)
     token = EnrollmentToken.objects.get(digest=credential_digest(world.enrollment_token(replace=True, max_uses=2)))
     removed, stored = threading.Event(), threading.Event()
@@ -427,7 +427,7 @@ def test_heartbeats_do_not_wait_for_a_transaction_that_removes_agents(world: Wor
 
 
 @pytest.mark.django_db(transaction=True)
-def test_settling_waits_for_no_heartbeat_and_forgets_no_change(world: World, at_once: Race) -> None:
+def test_settling_neither_waits_for_heartbeats_nor_loses_changes(world: World, at_once: Race) -> None:
     agent, _ = world.agent()
     stored, settled = threading.Event(), threading.Event()
 
@@ -448,7 +448,7 @@ def test_settling_waits_for_no_heartbeat_and_forgets_no_change(world: World, at_
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pulses_are_right_after_changes_while_they_are_settled(world: World, at_once: Race) -> None:
+def test_pulses_are_correct_after_changes_during_settling(world: World, at_once: Race) -> None:
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(3)]
 
     def change(agent: Agent) -> None:
@@ -470,7 +470,7 @@ def test_pulses_are_right_after_changes_while_they_are_settled(world: World, at_
     assert PulseCount.objects.count() == 1
 
 
-def test_migration_writes_what_the_triggers_would_have_written(world: World) -> None:
+def test_migration_writes_same_rows_as_triggers(world: World) -> None:
     for number, (running, desired) in enumerate([(None, None), (A, None), (A, A), (A, B), (None, B)]):
         agent, api = world.agent(name=f"agent-{number}", zone="ab"[number % 2], rack=f"{number}")
         if desired is not None:

@@ -1,4 +1,4 @@
-"""Heartbeats: how they are checked and stored, and how liveness and drift follow from them."""
+"""Heartbeats: how they are checked and stored, and the liveness and drift that result from them."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_accepted_heartbeat_is_stored(world: World) -> None:
     }  # fmt: skip
     before = timezone.now()
 
-    answer = beat(api, agent, status="degraded", active=active(deployment_id), **more)
+    response = beat(api, agent, status="degraded", active=active(deployment_id), **more)
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     stored = Heartbeat.objects.get(agent=agent)
     assert (stored.status, stored.agent_version, stored.report) == ("degraded", "1.2.3", more)
     assert (stored.running_deployment_id, stored.running_bundle_hash, stored.running_spec_hash) == (
@@ -57,7 +57,7 @@ def test_accepted_heartbeat_is_stored(world: World) -> None:
     assert stored.last_seen_at is not None
     assert stored.last_seen_at >= before - timedelta(seconds=1)
     assert stored.running_since == stored.last_seen_at
-    body = answer.json()
+    body = response.json()
     assert body == {
         "server_time": stored.last_seen_at.isoformat().replace("+00:00", "Z"),
         "next_heartbeat_s": body["next_heartbeat_s"],
@@ -68,7 +68,7 @@ def test_accepted_heartbeat_is_stored(world: World) -> None:
     assert f'"{body["signing_key_etag"]}"' == api.get(f"/api/v1/agents/{agent.pk}/signing-key")["ETag"]
 
 
-def test_heartbeat_replaces_all_values_of_the_previous_one(world: World) -> None:
+def test_heartbeat_replaces_all_previous_values(world: World) -> None:
     agent, api = world.agent()
     beat(api, agent, active=active(), resources={"cpu_percent": 1})
 
@@ -78,44 +78,44 @@ def test_heartbeat_replaces_all_values_of_the_previous_one(world: World) -> None
     assert (stored.running_bundle_hash, stored.running_deployment_id, stored.report) == (None, None, {})
 
 
-def test_heartbeat_needs_one_statement_beside_the_look_up_of_the_key_and_no_audit_event(world: World) -> None:
+def test_heartbeat_is_stored_with_one_statement_and_no_audit_event(world: World) -> None:
     agent, api = world.agent()
     events = AuditEvent.objects.count()
 
     with CaptureQueriesContext(connection) as queries:
         assert beat(api, agent).status_code == 200
 
-    # In an event loop the uses of many keys are stored together, a moment later.
+    # In an event loop the uses of many keys are stored together in the background.
     looked_up, used, stored = (query["sql"].strip() for query in queries)
     assert "UPDATE fleet_agentkey SET last_used_at" in used
     assert looked_up.startswith("SELECT k.digest")
-    assert stored.startswith("WITH held AS")
+    assert stored.startswith("WITH locked AS")
     assert AuditEvent.objects.count() == events
 
 
 def test_concurrent_heartbeats_are_all_stored(at_once: Race, world: World) -> None:
     agents = stories.fleet(world, 16)
 
-    answers = at_once(
+    responses = at_once(
         *(lambda agent=agent, api=api, n=n: beat(api, agent, uptime_s=n) for n, (agent, api) in enumerate(agents))
     )
 
-    assert [answer.status_code for answer in answers] == [200] * 16
+    assert [response.status_code for response in responses] == [200] * 16
     stored = {row.agent_id: row.report for row in Heartbeat.objects.all()}
     assert [stored[agent.pk] for agent, _ in agents] == [{"uptime_s": n} for n in range(16)]
 
 
-def test_concurrent_heartbeats_with_valid_and_revoked_keys(at_once: Race, world: World) -> None:
+def test_only_concurrent_heartbeats_with_revoked_keys_are_refused(at_once: Race, world: World) -> None:
     agents = stories.fleet(world, 8)
     for agent, _ in agents[4:]:
         fleet.decommission(agent, actor=world.admin.actor)
 
-    answers = at_once(*(lambda agent=agent, api=api: beat(api, agent) for agent, api in agents))
+    responses = at_once(*(lambda agent=agent, api=api: beat(api, agent) for agent, api in agents))
 
-    assert [answer.status_code for answer in answers] == [200] * 4 + [401] * 4
+    assert [response.status_code for response in responses] == [200] * 4 + [401] * 4
 
 
-def test_running_since_is_kept_while_the_same_bundle_runs(world: World) -> None:
+def test_running_since_changes_only_with_bundle(world: World) -> None:
     agent, api = world.agent()
     beat(api, agent, active=active())
     then = timezone.now() - timedelta(hours=1)
@@ -128,7 +128,7 @@ def test_running_since_is_kept_while_the_same_bundle_runs(world: World) -> None:
     assert Heartbeat.objects.get().running_since == Heartbeat.objects.get().last_seen_at
 
 
-def test_heartbeat_returns_the_desired_deployment_even_if_it_runs(world: World) -> None:
+def test_heartbeat_returns_desired_deployment_even_if_it_runs(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     deployment = stories.offered(world, world.bundle())
@@ -147,7 +147,7 @@ def test_heartbeat_returns_the_desired_deployment_even_if_it_runs(world: World) 
 
 
 @pytest.mark.parametrize("interval", [30, 5])
-def test_next_heartbeat_is_spread_around_the_interval(world: World, interval: int) -> None:
+def test_next_heartbeat_is_spread_around_interval(world: World, interval: int) -> None:
     environment = world.environment("dev", "paced", heartbeat_interval_s=interval)
     agent, api = world.agent(environment)
 
@@ -202,24 +202,24 @@ def test_interval_grows_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"hostname": "h"}, "/hostname", "unknown_field"),
     ],
 )
-def test_invalid_heartbeat_names_the_field_and_stores_nothing(
+def test_invalid_heartbeat_names_field_and_stores_nothing(
     world: World, change: dict[str, Any], pointer: str, code: str
 ) -> None:
     agent, api = world.agent()
 
-    answer = beat(api, agent, **change)
+    response = beat(api, agent, **change)
 
-    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
-    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
+    assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
+    assert [(error["pointer"], error["code"]) for error in response.json()["errors"]] == [(pointer, code)]
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_invalid_heartbeat_reports_all_errors_at_once(world: World) -> None:
+def test_invalid_heartbeat_reports_all_errors(world: World) -> None:
     agent, api = world.agent()
 
-    answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"active": {}})
+    response = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"active": {}})
 
-    assert [error["pointer"] for error in answer.json()["errors"]] == [
+    assert [error["pointer"] for error in response.json()["errors"]] == [
         "/status", "/agent_version", "/active/bundle_hash", "/active/spec_hash", "/active/deployment_id",
     ]  # fmt: skip
 
@@ -239,13 +239,13 @@ def test_invalid_heartbeat_reports_all_errors_at_once(world: World) -> None:
 def test_malformed_heartbeat_stores_nothing(world: World, body: bytes, content_type: str, status: int) -> None:
     agent, api = world.agent()
 
-    answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body, Content_Type=content_type)
+    response = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body, Content_Type=content_type)
 
-    assert (answer.status_code, answer["Content-Type"]) == (status, "application/problem+json")
+    assert (response.status_code, response["Content-Type"]) == (status, "application/problem+json")
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_heartbeat_for_another_agent_is_not_found(world: World) -> None:
+def test_heartbeat_for_another_agent_returns_404(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
 
     assert beat(other_api, agent).status_code == 404
@@ -253,20 +253,20 @@ def test_heartbeat_for_another_agent_is_not_found(world: World) -> None:
     assert set(Heartbeat.objects.values_list("last_seen_at", flat=True)) == {None}
 
 
-def test_heartbeat_refuses_other_credential_families(world: World) -> None:
+def test_heartbeat_with_other_credential_family_is_refused(world: World) -> None:
     agent, _ = world.agent()
 
-    answers = [
+    responses = [
         beat(api, agent) for api in (world.admin.api, Api(world.enrollment_token()), Api(None), Api("bor_agt_x"))
     ]
 
-    assert [answer.status_code for answer in answers] == [403, 403, 401, 401]
-    assert [answer.get("WWW-Authenticate") for answer in answers] == [None, None, "Bearer", "Bearer"]
+    assert [response.status_code for response in responses] == [403, 403, 401, 401]
+    assert [response.get("WWW-Authenticate") for response in responses] == [None, None, "Bearer", "Bearer"]
     assert Heartbeat.objects.get().last_seen_at is None
 
 
 @pytest.mark.parametrize(
-    "end",
+    "invalidate",
     [
         lambda: AgentKey.objects.update(revoked_at=timezone.now()),
         lambda: AgentKey.objects.update(expires_at=timezone.now() - timedelta(minutes=1)),
@@ -276,17 +276,17 @@ def test_heartbeat_refuses_other_credential_families(world: World) -> None:
     ],
     ids=["revoked", "expired", "decommissioned", "environment deleted", "project deleted"],
 )
-def test_heartbeat_refuses_an_unusable_key(world: World, end: Callable[[], Any]) -> None:
+def test_heartbeat_with_unusable_key_returns_401(world: World, invalidate: Callable[[], Any]) -> None:
     agent, api = world.agent()
-    end()
+    invalidate()
 
-    answer = beat(api, agent)
+    response = beat(api, agent)
 
-    assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
+    assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_heartbeat_refuses_a_key_without_the_scope(world: World) -> None:
+def test_heartbeat_requires_scope(world: World) -> None:
     agent, api = world.agent()
     AgentKey.objects.update(scopes=["agent:deployment"])
 
@@ -297,24 +297,24 @@ def test_heartbeat_refuses_a_key_without_the_scope(world: World) -> None:
 def test_heartbeat_allows_only_post(world: World) -> None:
     agent, api = world.agent()
 
-    answer = api.get(f"/api/v1/agents/{agent.pk}/heartbeat")
+    response = api.get(f"/api/v1/agents/{agent.pk}/heartbeat")
 
-    assert (answer.status_code, answer["Content-Type"]) == (405, "application/problem+json")
+    assert (response.status_code, response["Content-Type"]) == (405, "application/problem+json")
 
 
-def test_each_key_has_its_own_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_agent_has_its_own_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (agent, api), (_, other_api) = stories.fleet(world, 2)
     monkeypatch.setitem(limits.PER_MINUTE, AgentKey.family, 3)
     monkeypatch.setattr("apps.tenancy.api.limits.time.time", lambda: 120.0)
 
-    for _ in range(5):  # the requests of another key do not count
+    for _ in range(5):  # requests of another agent do not count
         beat(other_api, agent)
-    answers = [beat(api, agent) for _ in range(4)]
+    responses = [beat(api, agent) for _ in range(4)]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    assert [answer["X-RateLimit-Remaining"] for answer in answers[:3]] == ["2", "1", "0"]
-    assert (answers[0]["X-RateLimit-Limit"], answers[0]["X-RateLimit-Reset"]) == ("3", "180")
-    assert 61 <= int(answers[3]["Retry-After"]) <= 61 + 30
+    assert [response.status_code for response in responses] == [200, 200, 200, 429]
+    assert [response["X-RateLimit-Remaining"] for response in responses[:3]] == ["2", "1", "0"]
+    assert (responses[0]["X-RateLimit-Limit"], responses[0]["X-RateLimit-Reset"]) == ("3", "180")
+    assert 61 <= int(responses[3]["Retry-After"]) <= 61 + 30
 
 
 def seen(seconds_ago: float) -> None:
@@ -324,7 +324,7 @@ def seen(seconds_ago: float) -> None:
 @pytest.mark.parametrize(
     ("intervals", "liveness"), [(0, "online"), (2.9, "online"), (3.1, "stale"), (9.9, "stale"), (10.1, "offline")]
 )
-def test_liveness_follows_from_the_last_heartbeat(world: World, intervals: float, liveness: str) -> None:
+def test_liveness_depends_on_last_heartbeat(world: World, intervals: float, liveness: str) -> None:
     environment = world.environment("dev", "paced", heartbeat_interval_s=20)
     agent, _ = world.agent(environment)
     seen(intervals * 20)
@@ -339,25 +339,24 @@ def test_liveness_follows_from_the_last_heartbeat(world: World, intervals: float
 @pytest.mark.parametrize(
     ("intervals", "liveness"), [(2.9, "online"), (3.1, "stale"), (9.9, "stale"), (10.1, "offline")]
 )
-def test_liveness_uses_the_interval_that_the_agent_was_given(
+def test_liveness_uses_interval_last_given_to_agent(
     world: World, monkeypatch: pytest.MonkeyPatch, intervals: float, liveness: str
 ) -> None:
     environment = world.environment("dev", "busy", heartbeat_interval_s=20)
     agent, api = world.agent(environment)
-    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # as under load
+    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # like under heavy load
 
     assert beat(api, agent).json()["next_heartbeat_s"] == 100
     seen(intervals * 100)
-    world.admin.api.put(
-        world.path(environment), {"settings": {"heartbeat_interval_s": 1}}
-    )  # the agent does not know this interval yet
+    # The agent has not received this interval yet.
+    world.admin.api.put(world.path(environment), {"settings": {"heartbeat_interval_s": 1}})
 
     path = world.path(environment, "/agents")
     assert world.viewer.api.get(f"{path}/{agent.pk}").json()["liveness"] == liveness
     assert len(world.viewer.api.get(f"{path}?liveness={liveness}").json()["results"]) == 1
 
 
-def test_list_agents_omits_large_reports(world: World) -> None:
+def test_agent_list_omits_large_reports(world: World) -> None:
     (small, small_api), (large, large_api) = stories.fleet(world, 2)
     beat(small_api, small, resources={"note": "x" * 3000})
     beat(large_api, large, resources={"note": "x" * 5000})
@@ -369,7 +368,7 @@ def test_list_agents_omits_large_reports(world: World) -> None:
     assert whole["report"] == {"resources": {"note": "x" * 5000}}
 
 
-def test_agent_is_drifted_when_it_does_not_run_the_desired_bundle(world: World) -> None:
+def test_agent_is_drifted_unless_it_runs_desired_bundle(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     path = f"/api/v1/agents/{agent.pk}"

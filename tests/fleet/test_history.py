@@ -1,4 +1,4 @@
-"""Intervals of what agents ran: when heartbeats write them, and when not."""
+"""The history of what agents ran: which heartbeats open, confirm and end intervals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def beat(agent: Agent, api: Api, bundle: str | None = A, *, deployment: Any = DE
 
 
 def store(agent: Agent, minute: float, bundle: str | None = A) -> None:
-    """Store a heartbeat of this many minutes after noon. The server's clock stands still in a transaction."""
+    """Store a heartbeat dated ``minute`` minutes after noon, because the database's clock stops in a transaction."""
     Heartbeat.objects.filter(agent=agent).update(
         last_seen_at=NOON + timedelta(minutes=minute),
         running_bundle_hash=bundle,
@@ -59,7 +59,7 @@ def row_counts() -> dict[str, int]:
     return {model._meta.db_table: model._default_manager.count() for model in apps.get_models()}
 
 
-def test_heartbeat_opens_an_interval(world: World) -> None:
+def test_first_heartbeat_with_bundle_opens_interval(world: World) -> None:
     agent, api = world.agent()
     beat(agent, api, None)
     assert minutes(agent) == []
@@ -72,7 +72,7 @@ def test_heartbeat_opens_an_interval(world: World) -> None:
 
 
 @pytest.mark.parametrize("change", [{"bundle": B}, {"deployment": uuid7()}, {"spec": OTHER_SPEC}])
-def test_heartbeat_with_another_bundle_ends_one_interval_and_opens_the_next(world: World, change: Any) -> None:
+def test_changed_bundle_deployment_or_spec_opens_next_interval(world: World, change: Any) -> None:
     agent, api = world.agent()
     beat(agent, api)
 
@@ -82,7 +82,7 @@ def test_heartbeat_with_another_bundle_ends_one_interval_and_opens_the_next(worl
     assert (first.ended_at, second.ended_at) == (second.started_at, None)
 
 
-def test_number_of_rows_does_not_depend_on_the_number_of_heartbeats(world: World) -> None:
+def test_row_count_does_not_depend_on_number_of_heartbeats(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}") for number in range(2)]
 
     def send(times: int) -> dict[str, int]:
@@ -97,7 +97,7 @@ def test_number_of_rows_does_not_depend_on_the_number_of_heartbeats(world: World
     assert once["fleet_runninginterval"] == len(agents)
 
 
-def test_interval_is_confirmed_until_the_last_heartbeat_that_named_it(world: World) -> None:
+def test_interval_is_confirmed_until_last_heartbeat_with_its_bundle(world: World) -> None:
     agent, _ = world.agent()
     for minute, bundle in ((0, A), (1, A), (9, A), (30, B), (31, None), (40, None), (50, A)):
         store(agent, minute, bundle)
@@ -105,7 +105,7 @@ def test_interval_is_confirmed_until_the_last_heartbeat_that_named_it(world: Wor
     assert minutes(agent) == [(A, 0, 30, 9), (B, 30, 31, 30), (A, 50, None, None)]
 
 
-def test_intervals_do_not_overlap_if_an_earlier_statement_gets_the_row_later(world: World) -> None:
+def test_intervals_do_not_overlap_when_heartbeats_are_stored_out_of_order(world: World) -> None:
     agent, _ = world.agent()
     for minute, bundle in ((0, A), (10, B), (9, A), (8, None), (7, B)):
         store(agent, minute, bundle)
@@ -113,15 +113,15 @@ def test_intervals_do_not_overlap_if_an_earlier_statement_gets_the_row_later(wor
     assert minutes(agent) == [(A, 0, 10, 0), (B, 10, 10, 10), (A, 10, 10, 10), (B, 10, None, None)]
 
 
-def test_agent_that_flaps_writes_at_most_1000_rows_a_day(world: World) -> None:
+def test_flapping_agent_adds_at_most_1000_intervals_per_day(world: World) -> None:
     agent, _ = world.agent()
     for change in range(1010):
         store(agent, change * 0.5, A if change % 2 else B)
 
     found = minutes(agent)
     assert len(found) == 1000
-    assert found[-1] == (A, 504.5, None, None)  # what it runs now is right
-    assert found[-2][:3] == (B, 499, 499.5)  # between them is a gap
+    assert found[-1] == (A, 504.5, None, None)  # the open interval is correct even beyond the limit
+    assert found[-2][:3] == (B, 499, 499.5)  # a gap precedes the open interval
     store(agent, 505, None)
     assert minutes(agent)[-1][:3] == (A, 504.5, 505)
     store(agent, 506, B)
@@ -139,7 +139,7 @@ def test_decommissioned_agent_keeps_its_history(world: World) -> None:
     assert minutes(agent) == [(A, 0, None, None)]
 
 
-def test_intervals_are_deleted_a_year_after_they_ended(world: World) -> None:
+def test_intervals_are_deleted_one_year_after_their_end(world: World) -> None:
     agent, _ = world.agent()
     for minute, bundle in ((0, A), (10, B), (20, A)):
         store(agent, minute, bundle)
@@ -148,7 +148,7 @@ def test_intervals_are_deleted_a_year_after_they_ended(world: World) -> None:
     assert delete_old_history(NOON + year + timedelta(minutes=10)) == 0
     assert delete_old_history(NOON + year + timedelta(minutes=11)) == 1
     assert delete_old_history(NOON + 9 * year) == 1
-    assert minutes(agent) == [(A, 20, None, None)]  # it still runs
+    assert minutes(agent) == [(A, 20, None, None)]  # the open interval remains
 
 
 def test_refused_heartbeat_writes_no_interval(world: World) -> None:
@@ -163,12 +163,12 @@ def test_refused_heartbeat_writes_no_interval(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_racing_heartbeats_of_one_agent_leave_one_open_interval(world: World, at_once: Race) -> None:
+def test_concurrent_heartbeats_leave_at_most_one_open_interval(world: World, at_once: Race) -> None:
     agent, api = world.agent()
 
-    answers = at_once(*(lambda bundle=bundle: beat(agent, api, bundle) for bundle in (A, B, A, B, None, A, B, A)))
+    responses = at_once(*(lambda bundle=bundle: beat(agent, api, bundle) for bundle in (A, B, A, B, None, A, B, A)))
 
-    assert answers == [None] * 8
+    assert responses == [None] * 8
     found = list(RunningInterval.objects.filter(agent=agent).order_by("started_at", "pk"))
     running = Heartbeat.objects.get(agent=agent).running_bundle_hash
     assert [row.bundle_hash for row in found if row.ended_at is None] == ([running] if running else [])
@@ -178,8 +178,8 @@ def test_racing_heartbeats_of_one_agent_leave_one_open_interval(world: World, at
 
 
 @pytest.mark.django_db(transaction=True)
-def test_heartbeat_that_waits_for_another_sees_its_interval(world: World, at_once: Race) -> None:
-    """Two transactions, each with heartbeats of two agents, one after the other for each agent."""
+def test_waiting_heartbeat_sees_interval_of_previous_heartbeat(world: World, at_once: Race) -> None:
+    """Two transactions store heartbeats of the same two agents, so that one must wait for the other."""
     agents = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda agent: agent.pk)
 
     def store_both(bundle: str) -> None:

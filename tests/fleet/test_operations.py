@@ -1,4 +1,4 @@
-"""Operations on a fleet: drain, rotation by the agent, detection of clones."""
+"""Operations on agents: drain, key rotation by the agent, and clone detection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def request_rotation(world: World, agent: Agent) -> Any:
     return world.operator.api.post(path, {"mode": "by_agent"})
 
 
-def test_drain_and_undrain(world: World) -> None:
+def test_agent_can_be_drained_and_undrained(world: World) -> None:
     agent, api = world.agent()
     world.agent(name="other")
     path = world.path(rest=f"/agents/{agent.pk}")
@@ -65,29 +65,29 @@ def test_drain_and_undrain(world: World) -> None:
 def test_viewers_cannot_operate_agents(world: World, operation: str) -> None:
     agent, _ = world.agent()
 
-    answer = world.viewer.api.post(world.path(rest=f"/agents/{agent.pk}/{operation}"))
+    response = world.viewer.api.post(world.path(rest=f"/agents/{agent.pk}/{operation}"))
 
     agent.refresh_from_db()
-    assert (answer.status_code, agent.drained_at) == (403, None)
+    assert (response.status_code, agent.drained_at) == (403, None)
 
 
 def test_concurrent_drains_record_one_event(at_once: Race, world: World) -> None:
     agent, _ = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}/drain")
 
-    answers = at_once(*(lambda: world.operator.api.post(path) for _ in range(5)))
+    responses = at_once(*(lambda: world.operator.api.post(path) for _ in range(5)))
 
-    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 4
+    assert sorted(response.status_code for response in responses) == [200] + [409] * 4
     assert AuditEvent.objects.filter(action="agent.drain").count() == 1
 
 
-def test_agent_is_told_to_rotate_until_it_uses_its_new_key(world: World) -> None:
+def test_heartbeats_return_rotate_command_until_new_key_is_used(world: World) -> None:
     agent, old = world.agent()
     assert beat(old, agent).json()["commands"] == []
 
-    answer = request_rotation(world, agent)
+    response = request_rotation(world, agent)
 
-    assert (answer.status_code, answer.json()) == (202, {"agent_id": str(agent.pk), "mode": "by_agent"})
+    assert (response.status_code, response.json()) == (202, {"agent_id": str(agent.pk), "mode": "by_agent"})
     assert beat(old, agent).json()["commands"] == ["rotate_key"]
     new = Api(rotate(old, agent).json()["token"])
     assert beat(old, agent).json()["commands"] == ["rotate_key"]
@@ -99,17 +99,17 @@ def test_agent_is_told_to_rotate_until_it_uses_its_new_key(world: World) -> None
     assert (revoked.actor_kind, revoked.actor_id) == ("agent", str(agent.pk))
 
 
-def test_repeated_request_for_a_rotation_is_recorded_once(world: World) -> None:
+def test_repeated_rotation_request_is_recorded_once(world: World) -> None:
     agent, _ = world.agent()
 
-    answers = [request_rotation(world, agent) for _ in range(2)]
+    responses = [request_rotation(world, agent) for _ in range(2)]
 
-    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [response.status_code for response in responses] == [202, 202]
     assert AuditEvent.objects.filter(action="agent.request_key_rotation").count() == 1
 
 
 @pytest.mark.parametrize("rest", ["", "/deployment", "/signing-key"])
-def test_any_use_of_the_new_key_ends_the_old_one(world: World, rest: str) -> None:
+def test_any_use_of_new_key_revokes_old_key(world: World, rest: str) -> None:
     agent, old = world.agent()
     new = Api(rotate(old, agent).json()["token"])
     assert old.get(f"/api/v1/agents/{agent.pk}").status_code == 200
@@ -119,7 +119,7 @@ def test_any_use_of_the_new_key_ends_the_old_one(world: World, rest: str) -> Non
     assert old.get(f"/api/v1/agents/{agent.pk}").status_code == 401
 
 
-def test_old_key_ends_after_a_day(world: World) -> None:
+def test_old_key_expires_after_24_hours(world: World) -> None:
     agent, old = world.agent()
     new = Api(rotate(old, agent).json()["token"])
     ends = AgentKey.objects.get(is_pending=False).expires_at
@@ -132,7 +132,7 @@ def test_old_key_ends_after_a_day(world: World) -> None:
     assert beat(new, agent).status_code == 200
 
 
-def test_second_new_key_replaces_the_unused_one(world: World) -> None:
+def test_second_new_key_replaces_unused_key(world: World) -> None:
     agent, old = world.agent()
     lost = Api(rotate(old, agent).json()["token"])
 
@@ -144,7 +144,7 @@ def test_second_new_key_replaces_the_unused_one(world: World) -> None:
     assert beat(old, agent).status_code == 401
 
 
-def test_new_key_has_the_scopes_of_the_old_one(world: World) -> None:
+def test_new_key_has_scopes_of_old_key(world: World) -> None:
     agent, api = world.agent()
     AgentKey.objects.update(scopes=["agent:heartbeat"])
 
@@ -153,7 +153,7 @@ def test_new_key_has_the_scopes_of_the_old_one(world: World) -> None:
     assert AgentKey.objects.get(is_pending=True).scopes == ["agent:heartbeat"]
 
 
-def test_ended_key_gets_no_new_one(world: World) -> None:
+def test_revoked_key_cannot_be_rotated(world: World) -> None:
     agent, _ = world.agent()
     key = AgentKey.objects.select_related("agent__environment__project").get()
     keys.rotate_key(agent, actor=world.admin.actor)
@@ -164,14 +164,14 @@ def test_ended_key_gets_no_new_one(world: World) -> None:
     assert AgentKey.objects.count() == 2
 
 
-def test_rotation_now_ends_a_rotation_by_the_agent(world: World) -> None:
+def test_rotation_now_cancels_rotation_by_agent(world: World) -> None:
     agent, old = world.agent()
     request_rotation(world, agent)
     pending = Api(rotate(old, agent).json()["token"])
 
-    answer = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "now"})
+    response = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "now"})
 
-    new = Api(answer.json()["token"])
+    new = Api(response.json()["token"])
     assert [beat(api, agent).status_code for api in (old, pending, new)] == [401, 401, 200]
     assert beat(new, agent).json()["commands"] == []
 
@@ -179,28 +179,30 @@ def test_rotation_now_ends_a_rotation_by_the_agent(world: World) -> None:
 def test_unknown_rotation_mode_is_refused(world: World) -> None:
     agent, api = world.agent()
 
-    answer = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "later"})
+    response = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "later"})
 
-    assert (answer.status_code, beat(api, agent).json()["commands"]) == (400, [])
+    assert (response.status_code, beat(api, agent).json()["commands"]) == (400, [])
 
 
-def test_one_of_two_clones_survives_a_rotation(at_once: Race, world: World) -> None:
+def test_only_one_of_two_clones_keeps_access_after_rotation(at_once: Race, world: World) -> None:
     agent, shared = world.agent()
 
-    fetched = [Api(answer.json()["token"]) for answer in at_once(*(lambda: rotate(shared, agent) for _ in range(2)))]
+    fetched = [
+        Api(response.json()["token"]) for response in at_once(*(lambda: rotate(shared, agent) for _ in range(2)))
+    ]
 
     statuses = sorted(beat(api, agent).status_code for api in fetched)
     assert statuses == [200, 401]
     assert beat(shared, agent).status_code == 401
 
 
-def test_first_uses_at_once_finish_a_rotation_once(at_once: Race, world: World) -> None:
+def test_concurrent_first_uses_finish_rotation_once(at_once: Race, world: World) -> None:
     agent, old = world.agent()
     token = rotate(old, agent).json()["token"]
 
-    answers = at_once(*(lambda: beat(Api(token), agent) for _ in range(4)))
+    responses = at_once(*(lambda: beat(Api(token), agent) for _ in range(4)))
 
-    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [response.status_code for response in responses] == [200] * 4
     assert AuditEvent.objects.filter(action="agent_key.revoke").count() == 1
     assert beat(old, agent).status_code == 401
 
@@ -209,11 +211,11 @@ def suspected(agent: Agent) -> bool:
     return Heartbeat.objects.get(agent=agent).clone_suspected_at is not None
 
 
-def test_boot_id_that_comes_back_marks_a_clone(world: World) -> None:
+def test_returning_boot_id_raises_clone_suspicion(world: World) -> None:
     agent, api = world.agent()
     for boot in ("a", "a", "b"):
         beat(api, agent, boot_id=boot)
-    assert not suspected(agent)  # a restart
+    assert not suspected(agent)  # a restart raises no suspicion
 
     beat(api, agent, boot_id="a")
 
@@ -227,7 +229,7 @@ def test_boot_id_that_comes_back_marks_a_clone(world: World) -> None:
 
 
 @pytest.mark.parametrize("others", [["b", None, "b"], ["b", "", "c"], ["b", "c", "d"]])
-def test_new_boot_ids_are_no_clone(world: World, others: list[str | None]) -> None:
+def test_new_boot_ids_raise_no_clone_suspicion(world: World, others: list[str | None]) -> None:
     agent, api = world.agent()
 
     for boot in ("a", *others):
@@ -236,7 +238,7 @@ def test_new_boot_ids_are_no_clone(world: World, others: list[str | None]) -> No
     assert not suspected(agent)
 
 
-def test_boot_id_that_comes_back_after_a_day_is_no_clone(world: World) -> None:
+def test_boot_id_returning_after_24_hours_raises_no_clone_suspicion(world: World) -> None:
     agent, api = world.agent()
     beat(api, agent, boot_id="a")
     beat(api, agent, boot_id="b")
@@ -247,7 +249,7 @@ def test_boot_id_that_comes_back_after_a_day_is_no_clone(world: World) -> None:
     assert not suspected(agent)
 
 
-def test_few_earlier_boot_ids_are_kept(world: World) -> None:
+def test_at_most_16_earlier_boot_ids_are_stored(world: World) -> None:
     agent, api = world.agent()
 
     for number in range(30):
@@ -256,7 +258,7 @@ def test_few_earlier_boot_ids_are_kept(world: World) -> None:
     assert set(Heartbeat.objects.get().superseded_boots) == {f"boot-{number}" for number in range(13, 29)}
 
 
-def test_report_tells_clones_apart_too(world: World) -> None:
+def test_returning_boot_id_in_report_raises_clone_suspicion(world: World) -> None:
     agent, api = world.agent()
     deployment = stories.offered(world, world.bundle())
     beat(api, agent, boot_id="a")
@@ -264,8 +266,8 @@ def test_report_tells_clones_apart_too(world: World) -> None:
     report = {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash}
 
     for boot, status in (("b", "downloading"), ("a", "activating")):
-        answer = api.post(f"/api/v1/agents/{agent.pk}/deployment", {**report, "status": status, "boot_id": boot})
-        assert answer.status_code == 200
+        response = api.post(f"/api/v1/agents/{agent.pk}/deployment", {**report, "status": status, "boot_id": boot})
+        assert response.status_code == 200
 
     assert suspected(agent)
 
@@ -274,9 +276,9 @@ def test_report_tells_clones_apart_too(world: World) -> None:
 def test_invalid_boot_id_is_refused(world: World, boot_id: Any) -> None:
     agent, api = world.agent()
 
-    answer = beat(api, agent, boot_id=boot_id)
+    response = beat(api, agent, boot_id=boot_id)
 
-    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/boot_id")
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (400, "/boot_id")
     assert Heartbeat.objects.get().last_seen_at is None
 
 
@@ -294,7 +296,7 @@ def test_boot_id_has_at_most_64_characters(world: World) -> None:
 
 
 def suspect(world: World) -> tuple[Agent, Api]:
-    """Enroll an agent, and let a copy of it send heartbeats too."""
+    """Enroll an agent and raise a clone suspicion with the heartbeats of a second process."""
     agent, api = world.agent()
     for boot in "aba":
         beat(api, agent, boot_id=boot)
@@ -306,13 +308,13 @@ def rotate_now(api: Api, world: World, agent: Agent) -> Any:
     return api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "now"})
 
 
-def refused_for_clone(answer: Any) -> None:
-    problem = answer.json()
-    assert (answer.status_code, problem["type"]) == (409, "urn:byteor:problem:clone_suspected"), problem
+def refused_for_clone(response: Any) -> None:
+    problem = response.json()
+    assert (response.status_code, problem["type"]) == (409, "urn:byteor:problem:clone_suspected"), problem
     assert "`mode: now`" in problem["detail"]
 
 
-def test_rotation_now_by_a_person_clears_the_suspicion(world: World) -> None:
+def test_rotation_now_by_person_clears_clone_suspicion(world: World) -> None:
     agent, api = suspect(world)
     since = Heartbeat.objects.get(agent=agent).clone_suspected_at
 
@@ -321,7 +323,7 @@ def test_rotation_now_by_a_person_clears_the_suspicion(world: World) -> None:
     assert not suspected(agent)
     assert beat(api, agent, boot_id="b").status_code == 401
     assert beat(new, agent, boot_id="b").status_code == 200
-    assert not suspected(agent)  # the earlier boot ids are forgotten too
+    assert not suspected(agent)  # the earlier boot ids were deleted
     event = AuditEvent.objects.get(action="agent.clear_clone_suspicion")
     assert (event.actor_display, event.resource_id) == (world.operator.user.email, str(agent.pk))
     assert since is not None
@@ -330,7 +332,7 @@ def test_rotation_now_by_a_person_clears_the_suspicion(world: World) -> None:
     assert AuditEvent.objects.filter(action="agent.clear_clone_suspicion").count() == 1
 
 
-def test_rotation_now_by_an_organization_key_keeps_the_suspicion(world: World) -> None:
+def test_rotation_now_by_organization_key_keeps_clone_suspicion(world: World) -> None:
     agent, _ = suspect(world)
     made = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": "ci", "role": Role.OPERATOR})
 
@@ -341,7 +343,7 @@ def test_rotation_now_by_an_organization_key_keeps_the_suspicion(world: World) -
     refused_for_clone(rotate(Api(rotated.json()["token"]), agent))
 
 
-def test_suspected_clone_cannot_rotate_its_key(world: World) -> None:
+def test_agent_with_suspected_clone_cannot_rotate_its_key(world: World) -> None:
     agent, api = suspect(world)
 
     refused_for_clone(rotate(api, agent))
@@ -353,7 +355,7 @@ def test_suspected_clone_cannot_rotate_its_key(world: World) -> None:
     assert not AuditEvent.objects.filter(action="agent.request_key_rotation").exists()
 
 
-def test_rotation_that_was_requested_before_the_suspicion_is_refused(world: World) -> None:
+def test_rotation_requested_before_clone_suspicion_is_refused(world: World) -> None:
     agent, api = world.agent()
     assert request_rotation(world, agent).status_code == 202
     for boot in "aba":
@@ -364,7 +366,7 @@ def test_rotation_that_was_requested_before_the_suspicion_is_refused(world: Worl
     assert (suspected(agent), AgentKey.objects.count()) == (True, 1)
 
 
-def test_new_key_from_before_the_suspicion_does_not_clear_it(world: World) -> None:
+def test_key_fetched_before_clone_suspicion_does_not_clear_it(world: World) -> None:
     agent, api = world.agent()
     request_rotation(world, agent)
     for boot in "ab":
@@ -380,8 +382,8 @@ def test_new_key_from_before_the_suspicion_does_not_clear_it(world: World) -> No
     assert (heartbeat.clone_suspected_at, heartbeat.commands) == (since, [])
 
 
-def test_own_rotation_does_not_forget_earlier_boot_ids(world: World) -> None:
-    """A copy that fetches the new key must not hide the original that way."""
+def test_rotation_by_agent_keeps_earlier_boot_ids(world: World) -> None:
+    """Otherwise a clone that fetches the new key could hide that the original still runs."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)
@@ -394,7 +396,7 @@ def test_own_rotation_does_not_forget_earlier_boot_ids(world: World) -> None:
     assert suspected(agent)
 
 
-def test_new_enrollment_replaces_a_suspected_agent(world: World) -> None:
+def test_enrollment_can_replace_agent_with_suspected_clone(world: World) -> None:
     agent, api = suspect(world)
     token = Api(world.enrollment_token(replace=True))
 
@@ -406,19 +408,19 @@ def test_new_enrollment_replaces_a_suspected_agent(world: World) -> None:
     assert rotate(new_api, new).status_code == 201
 
 
-def test_rotations_and_a_returning_boot_id_at_once(at_once: Race, world: World) -> None:
-    """Whichever comes first: a suspicion stays, and no key is made after it."""
+def test_no_key_is_created_after_clone_suspicion(at_once: Race, world: World) -> None:
+    """Whichever request comes first, the suspicion remains and no key is created after it."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)
 
-    answers = at_once(lambda: rotate(api, agent), lambda: beat(api, agent, boot_id="a"), lambda: rotate(api, agent))
+    responses = at_once(lambda: rotate(api, agent), lambda: beat(api, agent, boot_id="a"), lambda: rotate(api, agent))
 
-    assert answers[1].status_code == 200
+    assert responses[1].status_code == 200
     assert suspected(agent)
-    made = [answer for answer in (answers[0], answers[2]) if answer.status_code == 201]
-    for answer in (answers[0], answers[2]):
-        if answer not in made:
-            refused_for_clone(answer)
+    made = [response for response in (responses[0], responses[2]) if response.status_code == 201]
+    for response in (responses[0], responses[2]):
+        if response not in made:
+            refused_for_clone(response)
     assert AgentKey.objects.count() == 1 + len(made)
     refused_for_clone(rotate(api, agent))

@@ -55,7 +55,7 @@ def serve(installation: Installation, issuer: str) -> Path:
 
 
 def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, arguments: list[str]) -> int:
-    """Run schemathesis and print a summary. Return 1 if it found a contradiction, and 2 if it tested nothing."""
+    """Run schemathesis and print a summary. Return 1 if it found a contradiction, or 2 if it tested nothing."""
     phases = "coverage,fuzzing" if seconds >= MIN_SECONDS_FOR_COVERAGE else "fuzzing"
     command = [
         *(str(schemathesis), "--no-color", "run", f"{base}/api/schema?format=json"),

@@ -1,4 +1,4 @@
-"""Callers with each role, and how the operations treat them otherwise than the table of permissions says."""
+"""Callers with each role, and the check that operations admit them according to the permission table."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.laws.tenants import Tenants, writes
 from tests.permissions import MATRIX, VIEW_ORG
 from tests.worlds import Api, World
 
-ADMITTED = 400  # what an admitted request gets for a parameter that does not exist
+ADMITTED = 400  # the status of an admitted request with an unknown query parameter
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A person or an organization key, and its roles in the organization and in the project of the calls."""
+    """A person or an organization key, with its roles in the organization and in the project that the calls use."""
 
     name: str
     api: Api
     family: Family = Family.USER
     in_organization: Role | None = None
     in_project: Role | None = None
-    is_member: bool = True  # or a stranger
+    is_member: bool = True  # whether the caller belongs to the organization of the calls
 
     def status(self, operation: Operation, *, on_prod: bool = True) -> int:
-        """Return how the operation must answer: 404, 403 or ``ADMITTED``."""
+        """Return the status that the operation must return: 404, 403 or ``ADMITTED``."""
         if not operation.is_tenant:
             return ADMITTED if self.family in operation.families else 403
         role = self.in_organization
@@ -75,7 +75,7 @@ def make_callers(tenants: Tenants) -> list[Caller]:
         person = home.person(role, f"{role}-but-{other}")
         _join(home, person.user.email, other, home.project)
         found.append(Caller(f"{role}, but {other} of the project", person.api, Family.USER, role, other))
-    for model in (UserToken, OrganizationKey):  # so that no request records the use of its credential
+    for model in (UserToken, OrganizationKey):  # a future time, so that no request records the use of its credential
         model.objects.update(last_used_at=timezone.now() + timedelta(days=1))
     return found
 
@@ -107,11 +107,10 @@ def _key(world: World, role: Role, project: Project | None = None) -> Api:
 def disagreements(
     operation: Operation, callers: list[Caller], tenants: Tenants, ids: dict[str, Any] | None = None
 ) -> Iterator[str]:
-    """Yield how the operation treats callers otherwise than the table says.
+    """Yield a message for each caller whom the operation treats differently from the permission table.
 
-    Callers that it must refuse send a valid call, which must write nothing. The others send a parameter that does not
-    exist: the answer to that comes after the check of permissions, and nothing is done. ``ids`` names a path that is
-    not in prod.
+    Callers whom it must refuse send a valid request, which must write nothing. The others send an unknown query
+    parameter, which is refused after the permission check and before any work. ``ids`` selects a path outside prod.
     """
     path = path_of(operation, tenants, ids or tenants.home.ids())
     before = writes()
@@ -127,13 +126,13 @@ def disagreements(
             if response.streaming:
                 response.getvalue()  # reading a file to its end closes it
         if not is_right:
-            yield f"{operation} answers {response.status_code} to {caller.name}, not {status}"
+            yield f"{operation} returns {response.status_code} to {caller.name}, not {status}"
     if writes() != before:
-        yield f"{operation} writes although it refuses"
+        yield f"{operation} writes although it refuses the request"
 
 
-def is_noticed(operation: Operation, callers: list[Caller], tenants: Tenants) -> bool:
-    """Tell whether the operation disagrees with the table. What it does is undone."""
+def deviates(operation: Operation, callers: list[Caller], tenants: Tenants) -> bool:
+    """Return whether the operation deviates from the permission table. Its changes are rolled back."""
     refused = [caller for caller in reversed(callers) if caller.status(operation) == 403]
     with transaction.atomic():
         found = next(disagreements(operation, refused, tenants), None)

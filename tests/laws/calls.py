@@ -1,4 +1,4 @@
-"""Every operation under /api/v1, read from the URLconf, and requests to it as its description says."""
+"""Every operation under /api/v1, read from the URLconf, and valid requests to it as described in tests/resources."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Operation:
 
     @property
     def call(self) -> Call:
-        """The description of the operation."""
+        """How to call the operation, as described in tests/resources."""
         assert (self.method, self.path) in CALLS, f"describe {self} in tests/resources"
         return CALLS[self.method, self.path]
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The credential families that the operation must accept, and no others."""
+        """The only credential families that the operation must accept."""
         needs = self.call.needs
         return (Family.USER, Family.ORGANIZATION) if isinstance(needs, Permission) else _FAMILIES[needs]
 
@@ -91,7 +91,7 @@ def _patterns(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, UR
 
 @cache
 def operations() -> tuple[Operation, ...]:
-    """Return all operations under /api/v1."""
+    """Return all routed operations under /api/v1."""
     found = []
     for route, pattern in _patterns(get_resolver()):
         if not route.startswith("api/v1/"):
@@ -113,19 +113,19 @@ def operation(method: str, path: str) -> Operation:
 
 
 def permitted_caller(operation: Operation, tenants: Tenants) -> Api:
-    """Return the least privileged caller that the operation permits: a person, or the one agent."""
+    """Return the least privileged caller whom the operation permits: a person, the agent, or the enrollment token."""
     if set(operation.families) & {Family.ENROLLMENT, Family.AGENT}:
         return tenants.caller(operation.families[0])
     return tenants.person(operation.role).api
 
 
 def path_of(operation: Operation, tenants: Tenants, ids: dict[str, Any]) -> str:
-    """Return the operation's path for the rows in ``ids``, with its query."""
+    """Return the operation's path and query for the rows in ``ids``."""
     return tenants.fill(operation.path, ids) + operation.call.query(tenants.home.place)
 
 
 def example(operation: Operation, tenants: Tenants) -> dict[str, Any] | None:
-    """Return the example body of the document for the rows of ``home``; None if the operation has no body."""
+    """Return the document's example body for the rows of ``home``, or None if the operation has no body."""
     if "requestBody" not in operation.documented:
         return None
     (content,) = operation.documented["requestBody"]["content"].values()
@@ -133,13 +133,13 @@ def example(operation: Operation, tenants: Tenants) -> dict[str, Any] | None:
 
 
 def body_of(operation: Operation, tenants: Tenants) -> Any:
-    """Return a valid body for rows of ``home``; None if the operation has none."""
+    """Return a valid body for rows of ``home``, or None if the operation has no body."""
     make = operation.call.body
     return example(operation, tenants) if make is None else make(tenants.home.place)
 
 
 def send(operation: Operation, tenants: Tenants, caller: Api, ids: dict[str, Any] | None = None, **headers: str) -> Any:
-    """Send the operation with a valid body, for rows of ``home`` unless ``ids`` names others."""
+    """Call the operation with a valid body, for rows of ``home`` unless ``ids`` contains others."""
     body = body_of(operation, tenants)
     if isinstance(body, bytes):
         headers["Content_Type"] = f"multipart/form-data; boundary={BOUNDARY}"
@@ -147,12 +147,12 @@ def send(operation: Operation, tenants: Tenants, caller: Api, ids: dict[str, Any
 
 
 def ids_for(operation: Operation, tenants: Tenants) -> dict[str, Any]:
-    """Return the ids of rows on which the operation succeeds, which are made if it needs others than ``home`` has."""
+    """Return ids of rows on which the operation succeeds. Creates rows if those of ``home`` do not suffice."""
     on = operation.call.on
     return tenants.home.ids() | (described.ids_on(on, operation.path, tenants.home.place) if on else {})
 
 
 def send_valid(operation: Operation, tenants: Tenants, **headers: str) -> Any:
-    """Send the operation as a permitted caller, for rows on which it succeeds."""
+    """Call the operation as a permitted caller, for rows on which it succeeds."""
     ids = ids_for(operation, tenants)
     return send(operation, tenants, permitted_caller(operation, tenants), ids, **headers)

@@ -1,4 +1,4 @@
-"""The rows of ``Tenants`` per module, in one transaction. Each test (``django_db``) runs in a savepoint of it."""
+"""``Tenants``, created once per module in one transaction. Each test (``django_db``) runs in a savepoint of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _recorded_tenants = Recorded(Tenants)
 
 @pytest.fixture(autouse=True, scope="module")
 def _unread_access_lines() -> Iterator[None]:
-    """Make the access lines of thousands of requests, but do not print them."""
+    """Create the access log lines of thousands of requests, but do not print them."""
     lines = logging.getLogger("byteor.access")
     lines.propagate = False
     yield
@@ -26,9 +26,9 @@ def _unread_access_lines() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
-    """Tenants with a real row behind every id of every path."""
+    """Tenants with an existing row for every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
         made = _recorded_tenants()
-        connection.check_constraints()  # once: otherwise each test would check all these rows when it ends
+        connection.check_constraints()  # otherwise each test would check all these rows at its end
         yield made
         transaction.set_rollback(True)

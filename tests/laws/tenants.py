@@ -1,4 +1,4 @@
-"""Test data for the laws over all routes: tenants with a real row behind every id of every path."""
+"""Test data for the laws over all routes: tenants with an existing row for every id of every path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.worlds import Api, Person, World, run_jobs
 
 
 class FilledEnvironment(Place):
-    """A prod environment with the rows that calls need, and the ids of these rows by path segment."""
+    """A prod environment with the rows that calls need. ``ids`` contains their ids by path segment."""
 
     def __init__(self, world: Tenant, environment: Environment) -> None:
         super().__init__(world, environment, str(environment.pk))
@@ -66,7 +66,7 @@ class Tenant(World):
         return self.place.get(organization_keys.created)[1]
 
     def ids(self, place: FilledEnvironment | None = None) -> dict[str, Any]:
-        """Return the id for each parameter or segment of a path."""
+        """Return the ids by path parameter or segment."""
         return {**self._own_ids, **(place or self.place).ids}
 
 
@@ -100,12 +100,12 @@ class Tenants:
 
     @staticmethod
     def fill(template: str, ids: dict[str, Any]) -> str:
-        """Replace each parameter of the path by an id. The id for ``{id}`` depends on the segment before it."""
+        """Replace each parameter of the path with an id. The id for ``{id}`` depends on the segment before it."""
         named = re.sub(r"([a-z-]+)/\{id\}", r"\1/{\1}", template)
         return re.sub(r"\{([a-z_-]+)\}", lambda match: str(ids[match[1]]), named)
 
     def bad_credentials(self, family: Family) -> dict[str, str]:
-        """Return an invalid credential of ``family`` for each reason, such as expired or revoked."""
+        """Return invalid credentials of ``family`` by the reason why they are invalid, such as expired or revoked."""
         return self._bad[family]
 
     def _bad_credentials(self, family: Family) -> dict[str, str]:
@@ -154,7 +154,7 @@ UNCOUNTED = ("tenancy_ratecounter", "tenancy_denialcount")
 
 @cache
 def _counting() -> str:
-    """Return a statement that lists the written rows by table."""
+    """Return a statement that selects the number of written rows by table."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT relid, relname FROM pg_stat_user_tables WHERE NOT relname = ANY(%s)", [list(UNCOUNTED)])
         tables = ",".join(f"({relid}::oid,'{name}')" for relid, name in cursor)
@@ -165,10 +165,10 @@ def _counting() -> str:
 
 
 def writes() -> str:
-    """Return how many rows were written by table in this transaction, without rate limits and denials.
+    """Return the number of rows written in this transaction by table, without rate limits and denials.
 
-    This is asked thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. One text is
-    sent and compared faster than a row for each table.
+    This runs thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. One text is sent and
+    compared faster than a row for each table.
     """
     with connection.cursor() as cursor:
         cursor.execute(_counting())

@@ -14,7 +14,7 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.ids import uuid7
 from tests import described
-from tests.laws.callers import Caller, disagreements, is_noticed, make_callers
+from tests.laws.callers import Caller, deviates, disagreements, make_callers
 from tests.laws.calls import CALLS, Operation, operations, path_of, permitted_caller, send, send_valid
 from tests.laws.tenants import Tenants, writes
 from tests.openapi import document
@@ -24,7 +24,7 @@ from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
 every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
-NAMES = {"lane", "kid"}  # which are no ids
+NAMES = {"lane", "kid"}  # path parameters that are not ids
 MACHINES = {Family.ENROLLMENT, Family.AGENT}
 PEOPLE = [o for o in operations() if not MACHINES & set(o.families)]
 IN_A_TENANT = [o for o in PEOPLE if o.is_tenant]
@@ -38,7 +38,7 @@ def _no_limits(settings: Any) -> None:
 
 @pytest.fixture(scope="module")
 def callers(tenants: Tenants, django_db_blocker: Any) -> list[Caller]:
-    """Callers with each role, in the transaction of ``tenants``."""
+    """Callers with each role, created in the transaction of ``tenants``."""
     with django_db_blocker.unblock():
         return make_callers(tenants)
 
@@ -49,11 +49,11 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_every_operation_has_a_call() -> None:
+def test_every_operation_has_described_call() -> None:
     assert {(o.method, o.path) for o in operations()} == CALLS.keys()
 
 
-def test_every_operation_and_role_has_a_rule() -> None:
+def test_every_operation_and_role_has_rule() -> None:
     documented = {
         operation["operationId"]: (method.upper(), path)
         for path, methods in document()["paths"].items()
@@ -86,7 +86,7 @@ def test_permitted_caller_succeeds(operation: Operation, tenants: Tenants) -> No
 
 
 @every_operation
-def test_call_without_a_credential_is_refused(operation: Operation, tenants: Tenants) -> None:
+def test_call_without_credential_is_refused(operation: Operation, tenants: Tenants) -> None:
     before = writes()
 
     response = send(operation, tenants, Api(None))
@@ -118,7 +118,7 @@ def test_invalid_credential_is_refused(operation: Operation, tenants: Tenants) -
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if MACHINES & set(o.families)], ids=str)
-def test_agent_of_another_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
+def test_agent_of_other_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
     before = writes()
     for place in (tenants.sibling, tenants.cousin, tenants.abroad.place):
         stranger = place.agent_api if operation.families == (Family.AGENT,) else place.enroller
@@ -138,16 +138,16 @@ def test_agent_cannot_read_another_agent(tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if "{" in o.path], ids=str)
-def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -> None:
+def test_wrong_id_in_path_returns_404(operation: Operation, tenants: Tenants) -> None:
     home = tenants.home.ids()
-    # Real ids of another environment, another project and another tenant, and an unknown id.
+    # Existing ids of another environment, another project and another tenant, and an unknown id.
     elsewhere = {
         "sibling": tenants.home.ids(tenants.sibling),
         "cousin": tenants.home.ids(tenants.cousin),
         "abroad": tenants.abroad.ids(),
         "nowhere": {name: uuid7() for name in home},
     }
-    # An id is not wrong if it matches the rest of the path and belongs to the caller.
+    # These ids are not wrong: they match the rest of the path and belong to the caller's organization.
     fitting = {(E, "sibling"), (P, "cousin")}
     names = [name for name in described.names_in(operation.path) if name not in NAMES]
     tried = []
@@ -175,11 +175,13 @@ def test_token_of_another_person_is_not_found(tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize("operation", PEOPLE, ids=str)
-def test_callers_are_admitted_as_the_table_says(operation: Operation, tenants: Tenants, callers: list[Caller]) -> None:
+def test_callers_are_admitted_according_to_permission_table(
+    operation: Operation, tenants: Tenants, callers: list[Caller]
+) -> None:
     assert list(disagreements(operation, callers, tenants)) == []
 
 
-def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
+def test_callers_are_admitted_according_to_table_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
     dev = {**tenants.home.ids(), "env_id": tenants.home.dev.pk}
     for operation in IN_A_TENANT:
         if operation.call.on_prod:
@@ -187,11 +189,11 @@ def test_callers_are_admitted_outside_prod(tenants: Tenants, callers: list[Calle
 
 
 @pytest.mark.parametrize(
-    ("operation", "asks_for"), [(o, each) for o in operations() for each in o.call.further], ids=str
+    ("operation", "extension"), [(o, each) for o in operations() for each in o.call.further], ids=str
 )
-def test_request_for_more_needs_a_further_permission(operation: Operation, asks_for: str, tenants: Tenants) -> None:
+def test_extended_request_requires_further_permission(operation: Operation, extension: str, tenants: Tenants) -> None:
     path = path_of(operation, tenants, tenants.home.ids())
-    further = operation.call.further[asks_for]
+    further = operation.call.further[extension]
     body = further.body(tenants.home.place)
     for role, held in MATRIX.items():
         before = writes()
@@ -205,14 +207,14 @@ def test_request_for_more_needs_a_further_permission(operation: Operation, asks_
             transaction.set_rollback(True)
 
 
-# Operations that once could be weakened without a failing test.
+# Operations that must be among the tried ones, because no test failed when their permissions were weakened before.
 WEAKENED_BEFORE = {
     "rotateSigningKey", "createOrganizationKey", "createWebhook", "updateWebhook", "deleteWebhook", "deleteProject",
     "deleteEnvironment", "updateProject", "updateEnvironment",
 }  # fmt: skip
 
 
-def test_every_weakened_view_is_noticed(
+def test_every_weakened_permission_is_detected(
     tenants: Tenants, callers: list[Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, unnoticed = [], []
@@ -222,7 +224,7 @@ def test_every_weakened_view_is_noticed(
             declared = replace(operation.view.operations[operation.action], needs=instead, needs_on_prod=None)
             monkeypatch.setattr(operation.view, "operations", {**operation.view.operations, operation.action: declared})
             tried.append(operation.id)
-            if not is_noticed(operation, callers, tenants):
+            if not deviates(operation, callers, tenants):
                 unnoticed.append((operation.id, instead))
             monkeypatch.undo()
 
@@ -231,7 +233,7 @@ def test_every_weakened_view_is_noticed(
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if o.call.scope], ids=str)
-def test_agent_key_needs_the_scope(operation: Operation, tenants: Tenants) -> None:
+def test_agent_key_requires_scope(operation: Operation, tenants: Tenants) -> None:
     keys = AgentKey.objects.filter(agent=tenants.home.place.agent)
     [scopes] = keys.filter(revoked_at=None).values_list("scopes", flat=True)[:1]
     keys.update(scopes=[scope for scope in scopes if scope != operation.call.scope])
@@ -252,7 +254,7 @@ def test_viewer_has_read_permissions_only() -> None:
     assert not writing & MATRIX[Role.VIEWER]
 
 
-def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_action_without_declared_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     before = writes()
     for operation in PEOPLE:
         undeclared = {name: each for name, each in operation.view.operations.items() if name != operation.action}
@@ -265,7 +267,7 @@ def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: py
 
 
 def test_wrong_family_is_refused_before_path_lookup(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ApiViewSet, "resolve_scope", lambda self: pytest.fail("looked"))
+    monkeypatch.setattr(ApiViewSet, "resolve_scope", lambda self: pytest.fail("the path was looked up"))
 
     for operation in IN_A_TENANT:
         assert send(operation, tenants, tenants.home.place.agent_api).status_code == 403

@@ -1,6 +1,6 @@
-"""Each field of a request that needs approval is shown to approvers and bound, or there is a reason why it need not be.
+"""Each field of a request that needs approval is shown to approvers and bound, or is exempt for a stated reason.
 
-Bound means equal: an unused approval permits a later request only if the field has the same value.
+A field is bound if an unused approval permits a later request only with the same value.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db
 
-NOT_BOUND_OF_DEPLOYMENTS = {
-    "note": "It is shown, but it is a comment: nothing that happens depends on it.",
-    "approval": "It is the credential itself. A request with it needs no other approval.",
-    "break_glass.reason": "Break-glass does not use an approval, and the one that follows is used up when it is given.",
-    "break_glass.expires_in_s": "As above. It is shown as the time when the approval expires.",
+EXEMPT_DEPLOYMENT_FIELDS = {
+    "note": "It is shown, but it is only a comment and has no effect.",
+    "approval": "It is the approval credential itself. A request that has it needs no other approval.",
+    "break_glass.reason": "Break-glass needs no approval first, and the later approval is used when it is given.",
+    "break_glass.expires_in_s": "As for `break_glass.reason`. It is shown as the time when the approval expires.",
 }
-NOT_BOUND_OF_REPLAYS = {
-    "mode": "It is shown, and always `execute`: a dry run takes no approval.",
-    "approval": "It is the credential itself. A request with it needs no other approval.",
+EXEMPT_REPLAY_FIELDS = {
+    "mode": "It is shown, and it is always `execute`, because a dry run needs no approval.",
+    "approval": "It is the approval credential itself. A request that has it needs no other approval.",
 }
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a request has in one field, and how the API and the page of its approval must show that."""
+    """The body of a request, and how the API and the page of its approval must show the tested field."""
 
     body: dict[str, Any]
     in_api: dict[str, Any]
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Bound:
-    """Two requests that differ in one field only. ``label`` names the field on the page of an approval."""
+    """Two requests that differ only in one field. ``label`` names the field on the page of an approval."""
 
     label: str
     first: Request
@@ -71,7 +71,7 @@ def _fields(schema: dict[str, Any], name: str = "") -> Iterator[str]:
 
 
 def fields_of(operation_id: str) -> list[str]:
-    """Return the fields of the operation's request body, as the API document lists them."""
+    """Return the fields of the operation's request body in the API document."""
     (operation,) = (
         operation
         for path in document()["paths"].values()
@@ -82,8 +82,8 @@ def fields_of(operation_id: str) -> list[str]:
 
 
 @dataclass
-class Asked:
-    """A request that was approved, whose approval is unused."""
+class Approved:
+    """The body of an approved request, and its unused approval."""
 
     approval: Approval
     body: dict[str, Any]
@@ -96,7 +96,7 @@ def console(world: World) -> Client:
 
 
 def check_shown(world: World, console: Client, approval: Approval, label: str, expected: Request) -> str:
-    """Check that a viewer reads the field in the API, and an approver on the page. Return what the page says."""
+    """Check that the API shows the field to a viewer and the page shows it to an approver. Returns the page's text."""
     shown = world.viewer.api.get(world.path(approval.environment, f"/approvals/{approval.pk}")).json()
     assert {name: shown[name] for name in expected.in_api} == expected.in_api
     page = console.get(row_page(approval))
@@ -106,8 +106,10 @@ def check_shown(world: World, console: Client, approval: Approval, label: str, e
     return fact
 
 
-def check_binds(answer: Any, approval: Approval) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.binding"), answer.json()
+def check_binds(response: Any, approval: Approval) -> None:
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.binding"), (
+        response.json()
+    )
     approval.refresh_from_db()
     assert approval.used_at is None
 
@@ -115,7 +117,7 @@ def check_binds(answer: Any, approval: Approval) -> None:
 # -- deployments ------------------------------------------------------------------------------------------------------
 
 
-def bound_of_deployments(world: World, environment: Environment) -> dict[str, Bound]:
+def bound_deployment_fields(world: World, environment: Environment) -> dict[str, Bound]:
     """Return the bound fields of ``createDeployment``."""
     one, two = (world.agent(environment, f"agent-{zone}", zone=zone)[0] for zone in "ab")
     version = world.version(environment)
@@ -179,34 +181,34 @@ def post_deployment(world: World, environment: Environment, body: dict[str, Any]
     return world.admin.api.post(world.path(environment, "/deployments"), {**body, **more})
 
 
-def approved_deployment(world: World, environment: Environment, body: dict[str, Any]) -> Asked:
+def approved_deployment(world: World, environment: Environment, body: dict[str, Any]) -> Approved:
     """Request a deployment, approve it and abort it."""
     made = post_deployment(world, environment, body)
     assert made.status_code == 201, made.json()
     decision = {"deployment_id": made.json()["id"], "decision": "approve"}
     assert world.reviewer.api.post(world.path(environment, "/approvals"), decision).status_code == 201
     deployments.abort(Deployment.objects.get(pk=made.json()["id"]), actor=world.operator.actor)
-    return Asked(Approval.objects.get(pk=made.json()["approval_id"]), body)
+    return Approved(Approval.objects.get(pk=made.json()["approval_id"]), body)
 
 
-def hand_in(world: World, asked: Asked, body: dict[str, Any]) -> Any:
+def hand_in(world: World, asked: Approved, body: dict[str, Any]) -> Any:
     return post_deployment(world, asked.approval.environment, body, approval=asked.approval.credential)
 
 
-def check_serves(world: World, asked: Asked, body: dict[str, Any]) -> Deployment:
-    answer = hand_in(world, asked, body)
-    assert (answer.status_code, answer.json().get("status")) == (201, "approved"), answer.json()
-    deployment = Deployment.objects.get(pk=answer.json()["id"])
+def check_serves(world: World, asked: Approved, body: dict[str, Any]) -> Deployment:
+    response = hand_in(world, asked, body)
+    assert (response.status_code, response.json().get("status")) == (201, "approved"), response.json()
+    deployment = Deployment.objects.get(pk=response.json()["id"])
     deployments.abort(deployment, actor=world.operator.actor)
     return deployment
 
 
-def test_each_field_of_a_deployment_is_bound_or_need_not_be(world: World, console: Client) -> None:
+def test_each_deployment_field_is_bound_or_exempt(world: World, console: Client) -> None:
     prod = world.prod
-    bound = bound_of_deployments(world, prod)
-    assert sorted([*bound, *NOT_BOUND_OF_DEPLOYMENTS]) == fields_of("createDeployment")
+    bound = bound_deployment_fields(world, prod)
+    assert sorted([*bound, *EXEMPT_DEPLOYMENT_FIELDS]) == fields_of("createDeployment")
 
-    approved: dict[str, Asked] = {}
+    approved: dict[str, Approved] = {}
     for case in bound.values():
         said = set()
         for each in (case.first, case.second):
@@ -224,7 +226,7 @@ def test_each_field_of_a_deployment_is_bound_or_need_not_be(world: World, consol
         check_serves(world, asked, asked.body)
 
 
-def test_reason_to_override_a_freeze_is_bound_in_both_directions(world: World) -> None:
+def test_freeze_override_reason_is_bound_in_both_directions(world: World) -> None:
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     world.agent(world.prod)
     overriding = {**basis, "override_freeze": {"reason": "outage"}}
@@ -234,7 +236,7 @@ def test_reason_to_override_a_freeze_is_bound_in_both_directions(world: World) -
         check_binds(hand_in(world, asked, other), asked.approval)
 
 
-def test_fields_of_deployments_that_need_not_be_bound(world: World) -> None:
+def test_exempt_deployment_fields_may_change(world: World) -> None:
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     asked = approved_deployment(world, world.prod, {**basis, "note": "one"})
@@ -251,7 +253,7 @@ def test_fields_of_deployments_that_need_not_be_bound(world: World) -> None:
 
 
 def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None:
-    """The deployment copies it from the environment. It decides when agents have failed."""
+    """The deployment copies the timeout from the environment. It determines when agents have failed."""
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     first, second = Request(basis, {"agent_timeout_s": 600}, "600 s"), Request(basis, {"agent_timeout_s": 60}, "60 s")
@@ -265,7 +267,7 @@ def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None
     check_shown(world, console, approved_deployment(world, world.prod, basis).approval, "Agent timeout", second)
 
 
-def test_approval_serves_no_request_under_a_stricter_policy(world: World) -> None:
+def test_approval_is_refused_under_stricter_policy(world: World) -> None:
     environment = world.environment("prod", "lenient", allow_self_approval=True)
     world.agent(environment)
     basis = {"config_bundle_id": str(world.bundle(environment).pk), "target": {"all": True}}
@@ -278,8 +280,8 @@ def test_approval_serves_no_request_under_a_stricter_policy(world: World) -> Non
     check_binds(hand_in(world, asked, basis), asked.approval)
     set_policy(allow_self_approval=False, required_approvals=1)
     path = world.path(environment, "/deployments")
-    by_the_approver = world.reviewer.api.post(path, {**basis, "approval": asked.approval.credential})
-    assert (by_the_approver.status_code, by_the_approver.json()["type"]) == (403, "urn:byteor:problem:approval.self")
+    by_approver = world.reviewer.api.post(path, {**basis, "approval": asked.approval.credential})
+    assert (by_approver.status_code, by_approver.json()["type"]) == (403, "urn:byteor:problem:approval.self")
     check_serves(world, asked, basis)
 
 
@@ -292,9 +294,7 @@ def test_approval_serves_no_request_under_a_stricter_policy(world: World) -> Non
     ],
     ids=str,
 )
-def test_build_refuses_a_deployment_that_was_altered(
-    world: World, run_jobs: Callable[[], int], altered: dict[str, Any]
-) -> None:
+def test_build_refuses_altered_deployment(world: World, run_jobs: Callable[[], int], altered: dict[str, Any]) -> None:
     world.agent(world.prod)
     deployment = world.deployment(world.bundle(world.prod))
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
@@ -316,23 +316,23 @@ def test_build_refuses_a_deployment_that_was_altered(
 def captured(world: World, environment: Environment, spec_kv: str, name: str, payload: bytes) -> Artifact:
     agent, api = world.agent(environment, name)
     bundle = incidents.incident(spec_kv, quotes_in=incidents.journal([payload, payload]))
-    answer = incidents.upload(api, agent, bundle, kind="incident_bundle")
+    response = incidents.upload(api, agent, bundle, kind="incident_bundle")
     run_jobs()
-    artifact = Artifact.objects.get(pk=answer.json()["id"])
+    artifact = Artifact.objects.get(pk=response.json()["id"])
     assert artifact.status == "verified", artifact.reasons
     return artifact
 
 
-def approved_replay(world: World, artifact: Artifact, body: dict[str, Any]) -> Asked:
+def approved_replay(world: World, artifact: Artifact, body: dict[str, Any]) -> Approved:
     made = post_replay(world, artifact, **body)
     assert (made.status_code, made.json()["status"]) == (202, "pending_approval"), made.json()
     decision = {"replay_id": made.json()["id"], "decision": "approve"}
     path = world.path(artifact.environment, "/approvals")
     assert world.reviewer.api.post(path, decision).status_code == 201
-    return Asked(Approval.objects.get(replay_id=made.json()["id"]), body)
+    return Approved(Approval.objects.get(replay_id=made.json()["id"]), body)
 
 
-def test_each_field_of_an_execute_replay_is_bound_or_need_not_be(world: World, console: Client) -> None:
+def test_each_execute_replay_field_is_bound_or_exempt(world: World, console: Client) -> None:
     environment = create_environment(world)
     older, newer = (create_version(world, environment, "http_post:http://127.0.0.1:9/hook") for _ in range(2))
     artifact = captured(world, environment, newer.spec_kv, "one", b"x")
@@ -366,7 +366,7 @@ def test_each_field_of_an_execute_replay_is_bound_or_need_not_be(world: World, c
         ),
         "config_bundle_id": Bound("Config bundle", of_bundle(configs[0]), of_bundle(configs[1])),
     }
-    assert sorted([*bound, *NOT_BOUND_OF_REPLAYS]) == fields_of("replayArtifact")
+    assert sorted([*bound, *EXEMPT_REPLAY_FIELDS]) == fields_of("replayArtifact")
 
     # The artifact is a part of the path.
     for case, second_artifact in (

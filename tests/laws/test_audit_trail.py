@@ -1,4 +1,4 @@
-"""Audit events are written in one place, and nothing that a machine can repeat at will is recorded each time."""
+"""One module writes all audit events, and what machines can repeat without limit is counted, not recorded each time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.laws.tenants import Tenants
 ROOT = Path(__file__).parents[2]
 OWNER = "apps/tenancy/services/audit.py"  # it shortens changes and counts repetitions
 WRITES = re.compile(r"\bAuditEvent\(|\bAuditEvent\.objects\.\w*create|INSERT\s+INTO\s+\"?tenancy_auditevent", re.I)
-# The events of agents and enrollment tokens, each with what limits it. All other events of theirs must be counted.
+# The events that agents and enrollment tokens can cause, and what limits their number. All others must be counted.
 LIMITED = {
     "agent.enroll": "the uses of the token",
     "agent_key.create": "the uses of the token, or the rotations in an hour",
@@ -32,7 +32,7 @@ def test_audit_events_are_written_in_one_module() -> None:
 
 
 @pytest.mark.django_db
-def test_events_of_agents_and_enrollment_tokens_are_limited(tenants: Tenants) -> None:
+def test_only_limited_events_are_recorded_for_agents_and_enrollment_tokens(tenants: Tenants) -> None:
     newest = AuditEvent.objects.latest("id").pk
     families = {Family.AGENT, Family.ENROLLMENT}
 

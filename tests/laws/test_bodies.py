@@ -1,4 +1,4 @@
-"""Invalid bodies for every operation that reads one: a clear problem, and no change."""
+"""Every operation that reads a body refuses invalid bodies with a clear problem and changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reads_json(operation: Operation) -> bool:
 WITH_BODY = [o for o in operations() if reads_json(o)]
 every_operation_with_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 DEEP = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
-# Name, body, status, code of the problem, and pointer and code of the field error.
+# Name, body, status, the problem's code, and the pointer and code of the field error.
 BAD: list[tuple[str, bytes, int, str, tuple[str, str] | None]] = [
     ("truncated", b'{"name": "que', 400, "malformed_json", None),
     ("empty text", b" ", 400, "malformed_json", None),
@@ -52,7 +52,7 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_operations_that_write_have_a_body_if_their_description_says_so() -> None:
+def test_writing_operations_document_their_described_bodies() -> None:
     writing = {o for o in operations() if o.method in {"POST", "PUT", "PATCH"} and o.call.has_body}
 
     assert {o for o in operations() if "requestBody" in o.documented} == writing
@@ -75,7 +75,7 @@ def test_invalid_body_is_refused(
 
 
 @every_operation_with_body
-def test_unknown_field_is_named(operation: Operation, tenants: Tenants) -> None:
+def test_error_names_unknown_field(operation: Operation, tenants: Tenants) -> None:
     body = {**body_of(operation, tenants), "surprise/~": 1}
     caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
@@ -89,7 +89,7 @@ def test_unknown_field_is_named(operation: Operation, tenants: Tenants) -> None:
 
 @every_operation_with_body
 @pytest.mark.parametrize("value", [[], {}, 5, True, None, "", "\t", 1e308, -1], ids=repr)
-def test_field_of_a_wrong_type_is_no_server_error(operation: Operation, value: Any, tenants: Tenants) -> None:
+def test_field_of_wrong_type_returns_400(operation: Operation, value: Any, tenants: Tenants) -> None:
     caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     body, before = body_of(operation, tenants), writes()
     for name, was in body.items():
@@ -128,13 +128,13 @@ def test_unsupported_method_is_refused(path: str, tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/orgs/5", "/api/v1/orgs/", "/api/v1/agents/x/heartbeat"])
-def test_unknown_path_is_answered_with_a_problem(path: str, tenants: Tenants) -> None:
+def test_unknown_path_returns_problem(path: str, tenants: Tenants) -> None:
     response = tenants.home.admin.api.get(path, Accept="text/html")
 
     assert_refused(response, 404, "not_found", writes())
 
 
-def test_body_of_exactly_the_limit_is_read(tenants: Tenants, settings: Any) -> None:
+def test_body_of_maximum_size_is_read(tenants: Tenants, settings: Any) -> None:
     operation = next(o for o in WITH_BODY if (o.method, o.path) == ("POST", "/api/v1/orgs"))
     cap = settings.CONFIG.max_body_bytes
     head = b'{"name": "quotes", "pad": "'
@@ -146,13 +146,13 @@ def test_body_of_exactly_the_limit_is_read(tenants: Tenants, settings: Any) -> N
     assert tenants.home.admin.api("POST", operation.path, body + b" ").status_code == 413
 
 
-def test_every_accept_header_is_answered(tenants: Tenants) -> None:
+def test_unsupported_accept_header_is_ignored(tenants: Tenants) -> None:
     for operation in operations():
         if operation.method == "GET":
             response = send(operation, tenants, permitted_caller(operation, tenants), Accept="image/png")
             assert (response.status_code, bool(response.getvalue())) == (200, True)
 
 
-def test_api_never_answers_with_html(tenants: Tenants) -> None:
+def test_api_never_returns_html(tenants: Tenants) -> None:
     for operation in operations():
         assert send(operation, tenants, Api(None), Accept="text/html")["Content-Type"] == PROBLEM

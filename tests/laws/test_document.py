@@ -1,4 +1,4 @@
-"""The OpenAPI document is complete, valid and reproducible, and has every operation of the public reference."""
+"""The OpenAPI document is complete, valid and reproducible, and contains every operation of the public reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.openapi import document, validator
 from tests.resources import A, E, O, P
 
 ROOT = Path(__file__).parents[2]
-# The public API reference, line by line, with full paths.
+# The operations of the public API reference, with full paths and security schemes.
 REFERENCE = [
     ("GET", "/readyz", None),
     ("GET", "/healthz", None),
@@ -70,7 +70,7 @@ REFERENCE = [
 
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield method, path and operation of the whole document."""
+    """Yield the method, path and description of each operation in the document."""
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
@@ -81,18 +81,18 @@ every_documented = pytest.mark.parametrize(
 )
 
 
-def test_the_reference_has_45_operations() -> None:
+def test_reference_has_45_operations() -> None:
     assert len({(method, path) for method, path, _ in REFERENCE}) == 45
 
 
 @pytest.mark.parametrize(("method", "path", "scheme"), REFERENCE)
-def test_document_has_the_operation_of_the_reference(method: str, path: str, scheme: str | None) -> None:
+def test_document_contains_each_operation_of_reference(method: str, path: str, scheme: str | None) -> None:
     operation = document()["paths"][path][method.lower()]
 
     assert operation.get("security", []) == ([{scheme: []}] if scheme else [])
 
 
-def test_document_has_exactly_the_routed_operations() -> None:
+def test_document_contains_exactly_routed_operations() -> None:
     api = {(method, path) for method, path, _ in documented() if path.startswith("/api/")}
 
     assert api == {(o.method, o.path) for o in operations()}
@@ -111,7 +111,7 @@ def test_operation_ids_are_unique() -> None:
 
 
 @every_documented
-def test_operation_documents_its_purpose_and_its_errors(method: str, path: str, operation: dict[str, Any]) -> None:
+def test_operation_documents_its_purpose_and_errors(method: str, path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"].keys()
 
     assert 10 <= len(operation["summary"]) <= 120
@@ -125,7 +125,7 @@ def test_operation_documents_its_purpose_and_its_errors(method: str, path: str, 
 
 
 @every_documented
-def test_every_body_has_a_valid_example(method: str, path: str, operation: dict[str, Any]) -> None:
+def test_every_body_has_valid_example(method: str, path: str, operation: dict[str, Any]) -> None:
     place = ("paths", path, method.lower())
     bodies: list[tuple[tuple[str, ...], Any]] = [
         ((*place, "responses", code), body) for code, body in operation["responses"].items()
@@ -145,8 +145,8 @@ def test_every_body_has_a_valid_example(method: str, path: str, operation: dict[
     assert seen or path.startswith("/auth/")
 
 
-def test_document_is_the_same_on_every_run(tmp_path: Path) -> None:
-    """Another process, in which sets have another order than in this one, generates the same bytes."""
+def test_document_is_reproducible(tmp_path: Path) -> None:
+    """A process with another hash seed, in which sets have another order, generates the same bytes."""
     file = tmp_path / "openapi.json"
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     command = [sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn", "--format", "openapi-json"]

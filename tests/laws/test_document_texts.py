@@ -1,4 +1,4 @@
-"""The texts of the OpenAPI document: every operation, parameter, field and tag is named and described."""
+"""The texts of the OpenAPI document: every operation, parameter, field and tag has a name and a description."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def undescribed_fields(schema: Any, place: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", [operation["operationId"] for operation in operations()])
-def test_operation_id_is_camel_case_and_starts_with_a_verb(name: str) -> None:
+def test_operation_id_is_camel_case_and_starts_with_verb(name: str) -> None:
     assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", name)
     assert re.split(r"(?=[A-Z])", name)[0] in VERBS
 
@@ -76,13 +76,13 @@ def test_every_field_is_described() -> None:
     assert list(undescribed_fields(document()["paths"])) == []
 
 
-def test_undescribed_fields_finds_a_field_without_a_description() -> None:
+def test_field_without_description_is_found() -> None:
     schema = {"A": {"properties": {"b": {"description": "B.", "items": {"properties": {"c": {}}}}}}}
 
     assert list(undescribed_fields(schema)) == ["/A.b.c"]
 
 
-def test_tags_are_described_and_in_the_order_of_the_reference() -> None:
+def test_tags_are_described_and_in_declared_order() -> None:
     tags = document()["tags"]
 
     assert [tag["name"] for tag in tags] == list(Tag)
@@ -91,13 +91,13 @@ def test_tags_are_described_and_in_the_order_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(document()["components"]["schemas"]))
-def test_schema_name_does_not_repeat_a_word(name: str) -> None:
+def test_schema_name_does_not_repeat_words(name: str) -> None:
     name_words = re.findall(r"[A-Z][a-z]*", name)
 
     assert all(word != following for word, following in itertools.pairwise(name_words))
 
 
-def test_the_document_introduces_the_api() -> None:
+def test_document_introduces_api() -> None:
     introduction = document()["info"]["description"]
 
     for subject in (
@@ -108,5 +108,5 @@ def test_the_document_introduces_the_api() -> None:
     assert document()["servers"]
 
 
-def test_people_and_scripts_authorize_first() -> None:
+def test_bearer_scheme_is_listed_first() -> None:
     assert next(iter(document()["components"]["securitySchemes"])) == "bearer"

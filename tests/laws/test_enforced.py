@@ -21,8 +21,8 @@ from tests.resources.versions import INCIDENT
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parents[2]
 FORM = "multipart/form-data"
-# The codes of errors in the form of a value. Services may still refuse a valid value for its meaning, with other codes.
-OF_THE_FORM = {
+# Error codes for values that do not match their schema. Services use other codes to refuse values that match it.
+SCHEMA_CODES = {
     "required", "null", "blank", "invalid_choice", "min_value", "max_value", "max_length", "min_length", "pattern",
     "unknown_field", "unknown_parameter", "not_a_dict", "not_a_list", "empty",
 }  # fmt: skip
@@ -36,7 +36,7 @@ def _no_limits(settings: Any) -> None:
 
 
 def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
-    """Yield the operation's parameters in the query, the path or the headers."""
+    """Yield the operation's parameters in ``place``: query, path or header."""
     for parameter in operation.documented.get("parameters", []):
         if "$ref" in parameter:
             parameter = document()["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]  # noqa: PLW2901
@@ -45,7 +45,7 @@ def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
 
 
 def schema_of(operation: Operation, media_type: str) -> dict[str, Any] | None:
-    """Return the schema of the operation's body."""
+    """Return the schema of the operation's body, or None if it accepts no body of this media type."""
     content = operation.documented.get("requestBody", {}).get("content", {})
     return content[media_type]["schema"] if media_type in content else None
 
@@ -64,13 +64,13 @@ def refused_at(response: Any, key: str, place: str) -> bool:
 
 
 class Written:
-    """Whether rows were written since the last look."""
+    """Detects whether rows were written since the last check."""
 
     def __init__(self) -> None:
         self._before = writes()
 
     def changed(self) -> bool:
-        """Look, and return whether rows were written since the last look."""
+        """Return whether rows were written since the last check."""
         before, self._before = self._before, writes()
         return self._before != before
 
@@ -79,7 +79,7 @@ WITH_QUERY = [(o, p["name"]) for o in operations() for p in parameters(o, "query
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if any(parameters(o, "query"))], ids=str)
-def test_parameters_are_enforced(operation: Operation, tenants: Tenants) -> None:
+def test_parameter_schemas_are_enforced(operation: Operation, tenants: Tenants) -> None:
     caller = permitted_caller(operation, tenants)
     texts: dict[tuple[str, bool], list[str]] = {}
     for parameter in parameters(operation, "query"):
@@ -93,12 +93,14 @@ def test_parameters_are_enforced(operation: Operation, tenants: Tenants) -> None
     written = Written()
 
     def find_wrong(query: dict[str, str], *, is_allowed: bool) -> list[Any]:
-        """Send the query; return the parameters in it that the server treats otherwise than the document says."""
+        """Send the query. Returns the parameters that the server does not treat as documented."""
         response = caller(operation.method, f"{bare(operation, tenants)}?{urlencode(query)}")
         if not is_allowed:
             was_changed = written.changed()
             refused = {name for name in query if refused_at(response, "parameter", name)}
-            return [("taken", name, query, response.getvalue()) for name in query if was_changed or name not in refused]
+            return [
+                ("accepted", name, query, response.getvalue()) for name in query if was_changed or name not in refused
+            ]
         errors = response.json().get("errors", []) if response.status_code == 400 else []
         return [
             ("refused", name, query, response.getvalue())
@@ -111,7 +113,7 @@ def test_parameters_are_enforced(operation: Operation, tenants: Tenants) -> None
         columns = {name: found for (name, allowed), found in texts.items() if allowed == is_allowed}
         for number in range(max(map(len, columns.values()))):
             query = {name: found[number] for name, found in columns.items() if number < len(found)}
-            if find_wrong(query, is_allowed=is_allowed):  # one error may have hidden others, so send each by itself
+            if find_wrong(query, is_allowed=is_allowed):  # one error may have hidden others, so send each separately
                 for name, text in query.items():
                     wrong += find_wrong({name: text}, is_allowed=is_allowed)
     assert wrong == []
@@ -158,8 +160,7 @@ def test_unknown_parameter_is_refused(operation: Operation, tenants: Tenants) ->
 
 @every_operation
 def test_every_declared_parameter_is_documented(operation: Operation) -> None:
-    takes_none = not hasattr(operation.view, "query_parameters")  # the heartbeat's own path
-    declared: dict[str, Any] = {} if takes_none else operation.view.query_parameters(operation.action)
+    declared = operation.view.query_parameters(operation.action)
 
     assert {p["name"] for p in parameters(operation, "query")} == set(declared)
 
@@ -169,7 +170,7 @@ def test_no_view_reads_undeclared_parameters() -> None:
     assert ROOT / "apps/releases/api/views/deployments.py" in files
     reading = {file.name for file in files if re.search(r"query_params|\.GET\b", file.read_text())}
 
-    # The base of all views reads declared parameters only. The page of a list has its cursor's address from DRF.
+    # The base class of all views reads only declared parameters, and DRF's pagination reads the cursor.
     assert reading == {"view_sets.py", "pagination.py", "document.py"}
 
 
@@ -197,13 +198,13 @@ def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None
     written = Written()
 
     def find_wrong(body: Any, variants: list[values.Variant]) -> list[Any]:
-        """Send the body; return the variants in it that the server treats otherwise than the document says."""
+        """Send the body. Returns the variants that the server does not treat as documented."""
         # An empty body is valid if no field is required; ``null`` is not.
         response = caller(operation.method, path, b"null" if body is None else body)
         if not variants[0].is_allowed:
             was_changed = written.changed()
             return [
-                ("taken", variant, response.status_code, response.getvalue()[:300])
+                ("accepted", variant, response.status_code, response.getvalue()[:300])
                 for variant in variants
                 if was_changed or not refused_at(response, "pointer", variant.pointer)
             ]
@@ -214,16 +215,16 @@ def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None
             ("refused", variant, error)
             for variant in variants
             for error in errors or [None]
-            if error is None or (error.get("pointer") == variant.pointer and error["code"] in OF_THE_FORM)
+            if error is None or (error.get("pointer") == variant.pointer and error["code"] in SCHEMA_CODES)
         ]
 
     wrong: list[Any] = []
-    # The refused ones first: none of them may change what is written.
+    # Send the invalid bodies first. None of them may write anything.
     for is_allowed, start in ((False, values.filled(schema, base)), (True, base)):
         variants = [variant for variant in values.around(schema, start) if variant.is_allowed is is_allowed]
         assert variants
         for body, group in values.batches(start, variants):
-            if find_wrong(body, group):  # one error may have hidden others, so send each by itself
+            if find_wrong(body, group):  # one error may have hidden others, so send each separately
                 for variant in group:
                     wrong += [found for found in find_wrong(variant.body, [variant]) if found[-1] is not None]
     assert wrong == []

@@ -1,4 +1,4 @@
-"""The OpenAPI document lists exactly the declared errors of the views, and its generator knows no view by name."""
+"""The OpenAPI document lists exactly the errors that the views declare, and its generator names no view."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.laws.calls import Operation, operations
 from tests.openapi import document
 
 every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
-# Only some operations have these errors, so a view must have declared each of them.
-PARTICULAR = {"411", "412", "422", "507"}
+# Only some operations return these statuses, so their views must declare them.
+SPECIFIC = {"411", "412", "422", "507"}
 
 
 def documented(operation: Operation) -> set[str]:
@@ -24,7 +24,7 @@ def documented(operation: Operation) -> set[str]:
 
 
 def declarations() -> list[Any]:
-    """Return each declaration by action in the routed views and their bases: the class and the attribute's name."""
+    """Return the declarations by action in routed views and their bases, as pairs of class and attribute name."""
     found = {base for operation in operations() for base in operation.view.__mro__}
     made = [(base, name) for base in found for name in ("operations", "mixin_errors") if vars(base).get(name)]
     return sorted(made, key=lambda each: (each[0].__qualname__, each[1]))
@@ -39,11 +39,11 @@ def test_every_declared_error_is_documented(operation: Operation) -> None:
 
 
 @every_operation
-def test_specific_error_is_documented_only_where_it_is_declared(operation: Operation) -> None:
+def test_specific_error_is_documented_only_where_declared(operation: Operation) -> None:
     declared = {str(error.status) for error in operation.view.errors_of(operation.action)}
     reads = operation.method in {"GET", "DELETE"}
 
-    assert documented(operation) & PARTICULAR == declared & PARTICULAR
+    assert documented(operation) & SPECIFIC == declared & SPECIFIC
     assert not reads or ("409" in documented(operation)) is ("409" in declared)
 
 
@@ -54,8 +54,8 @@ def test_declaration_names_routed_actions_only(view: Any, name: str) -> None:
     assert set(vars(view)[name]) <= routed
 
 
-def test_generator_of_the_document_names_no_action() -> None:
-    actions = {operation.action for operation in operations()} - {"content"}  # also a keyword of OpenAPI
+def test_document_generator_names_no_action() -> None:
+    actions = {operation.action for operation in operations()} - {"content"}  # this is also an OpenAPI keyword
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))
     texts = {

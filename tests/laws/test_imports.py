@@ -1,4 +1,4 @@
-"""The imports of the whole product. The order of packages is checked by the contracts in pyproject.toml."""
+"""The imports of all modules have no cycles. The contracts in pyproject.toml check the order of packages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PACKAGES = ("byteor", "byteor_cloud", "apps")
 
 
 def sort(imports: dict[str, set[str]]) -> list[str]:
-    """Return the modules in an order in which each comes after what it imports. Raises CycleError."""
+    """Return the modules so that each follows the modules that it imports. Raises CycleError."""
     return list(TopologicalSorter(imports).static_order())
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     graph = grimp.build_graph(*PACKAGES)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
 

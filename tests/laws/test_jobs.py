@@ -71,7 +71,7 @@ def module_of(path: Path) -> ModuleType:
 
 
 def declared() -> list[type[Job] | Periodic]:
-    """Return the kinds of jobs of all apps."""
+    """Return the jobs and periodic jobs that all apps declare."""
     return [
         kind
         for path in DECLARING
@@ -85,14 +85,14 @@ every_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 
 
 def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
-    """Yield each call of a module with the function that contains it."""
+    """Yield each call in a module with the function that contains it."""
     for function in ast.walk(ast.parse(path.read_text())):
         if isinstance(function, ast.FunctionDef):
             yield from ((function, node) for node in ast.walk(function) if isinstance(node, ast.Call))
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield the line of each call of ``enqueue`` with the kind of job, or with the annotation of a parameter."""
+    """Yield the line and the job class of each call of ``enqueue``. The annotation of a parameter gives the class."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:
@@ -111,15 +111,15 @@ def _members(hint: Any) -> tuple[object, ...]:
     return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
-def test_every_name_is_declared_once_and_registered() -> None:
+def test_every_job_name_is_declared_once_and_registered() -> None:
     names = [kind.name for kind in declared()]
 
     assert sorted(names) == sorted(set(names))
     assert set(names) == {name for name in KINDS if not name.startswith("test.")}
 
 
-def test_name_of_a_job_is_written_once() -> None:
-    """The code contains the name of a job only in its declaration, and never builds the name from parts."""
+def test_job_names_appear_only_in_declarations() -> None:
+    """No other code may contain the name of a job or build it from parts."""
     names = {kind.name for kind in declared()}
     written = [
         (str(path.relative_to(ROOT)), node.value)
@@ -133,7 +133,7 @@ def test_name_of_a_job_is_written_once() -> None:
     assert [job for job in Job.__subclasses__() if job not in JOBS.values() and not job.name.startswith("test.")] == []
 
 
-def test_exactly_the_declared_jobs_are_enqueued() -> None:
+def test_exactly_declared_jobs_are_enqueued() -> None:
     found = {(f"{path.relative_to(ROOT)}:{line}", kind) for path in USERS for line, kind in enqueued(path)}
 
     assert [(place, kind) for place, kind in found if kind not in JOBS.values()] == []
@@ -162,20 +162,20 @@ def test_stored_names_and_arguments_do_not_change() -> None:
 
 @every_job
 @pytest.mark.django_db
-def test_registered_function_takes_the_declared_arguments(job: type[Job]) -> None:
+def test_registered_function_accepts_declared_arguments(job: type[Job]) -> None:
     kind = KINDS[job.name]
-    of_a_row_that_is_gone = dict.fromkeys(signature(job).parameters, str(uuid7()))
+    for_missing_row = dict.fromkeys(signature(job).parameters, str(uuid7()))
     assert kind.gave_up is not None
 
-    kind.run(Claim(), **of_a_row_that_is_gone)
-    kind.gave_up(GivenUp(killed=True, error="no"), **of_a_row_that_is_gone)
+    kind.run(Claim(), **for_missing_row)
+    kind.gave_up(GivenUp(killed=True, error="no"), **for_missing_row)
 
-    for wrong in ({}, {**of_a_row_that_is_gone, "another": "x"}):
+    for wrong in ({}, {**for_missing_row, "another": "x"}):
         with pytest.raises(TypeError, match="argument"):
             kind.run(Claim(), **wrong)
 
 
-def test_second_function_for_a_job_is_refused() -> None:
+def test_second_function_for_job_is_refused() -> None:
     before = dict(KINDS)
 
     with pytest.raises(ValueError, match=r"^A function for the job releases\.build is registered already\.$"):

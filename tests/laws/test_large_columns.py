@@ -1,4 +1,4 @@
-"""No list returns a value of more than 4 KiB, and no query of a list reads one."""
+"""No list returns a value larger than 4 KiB, and no query of a list reads one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(each: Operation, tenants: Tenants) -> tuple[list[dict[str, Any]], int]:
 
 
 def single(each: Operation, row: dict[str, Any], tenants: Tenants) -> Any:
-    """Return the response of the operation that returns one row in full; None if there is no such operation."""
+    """Return the response that contains one row in full, or None if no operation returns it."""
     path = {"/api/v1/orgs": O, P + "/environments": E}.get(each.path, each.path + "/{id}")
     if ("GET", path) not in CALLS:
         return None
@@ -37,12 +37,12 @@ def single(each: Operation, row: dict[str, Any], tenants: Tenants) -> Any:
     )
 
 
-def test_every_long_column_is_large_or_has_a_bound() -> None:
+def test_every_long_column_is_declared_large_or_short() -> None:
     assert LARGE.isdisjoint(SHORT)
     assert long_columns().keys() == LARGE | SHORT
 
 
-def test_lists_show_the_small_values_and_leave_out_the_large_ones(tenants: Tenants) -> None:
+def test_lists_show_small_values_and_omit_large_ones(tenants: Tenants) -> None:
     shown: dict[Operation, set[str]] = {}
     for each in LISTS:
         small, fields = rows(each, tenants)[0], each.call.null

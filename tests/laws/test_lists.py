@@ -1,4 +1,4 @@
-"""Every list takes a fixed number of queries, and its pages contain each row exactly once."""
+"""Every list makes a fixed number of queries, and its pages contain each row exactly once."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tests.worlds import Api
 pytestmark = pytest.mark.django_db
 LISTS = [o for o in operations() if o.action == "list"]
 every_list = pytest.mark.parametrize("operation", LISTS, ids=str)
-# Module scope runs the tests of one list after another, so that they share its rows.
+# With module scope, the tests of one list run one after the other and share its rows.
 every_filled_list = pytest.mark.parametrize("operation", LISTS, ids=str, scope="module")
 MANY = 100
 PAGE = 17
 # Queries for the caller, the roles, the scope, the rate limit, the page and its related rows.
-MOST_QUERIES = 8
+MAX_QUERIES = 8
 
 
 def _fresh(row: models.Model, i: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _fresh(row: models.Model, i: int) -> dict[str, Any]:
         case DeploymentAgent():
             return {"agent_id": copies(row.agent, 1, start=i)[0].pk}
         case RunningInterval():
-            return {"ended_at": row.started_at}  # only one interval of an agent is open
+            return {"ended_at": row.started_at}  # an agent can have only one open interval
         case Membership():
             return {"user_id": copies(row.user, 1, start=1000 + i)[0].pk}
     constraints = [each for each in row._meta.constraints if isinstance(each, models.UniqueConstraint)]
@@ -108,32 +108,32 @@ def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]])
 
 @pytest.fixture(scope="module")
 def filled(operation: Operation, tenants: Tenants, django_db_blocker: Any) -> Iterator[tuple[Api, str]]:
-    """Fill a list with more than MANY rows; return its caller and path."""
+    """Fill a list with more than ``MANY`` rows. Returns a permitted caller and the path."""
     api, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     with django_db_blocker.unblock(), transaction.atomic():
         copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
-        facts.maintain()  # the worker's job. The first reader would do it otherwise: see ``tests/fleet/test_facts.py``
-        connection.check_constraints()  # once, see the fixture ``tenants``
+        facts.maintain()  # as a worker does; otherwise the first reader would (see tests/fleet/test_facts.py)
+        connection.check_constraints()  # checked once for all tests of the list
         yield api, path
         transaction.set_rollback(True)
 
 
 def queries(call: Callable[[], Any]) -> tuple[int, Any]:
-    """Return how many statements ``call`` sent, and its result."""
+    """Return the number of statements that ``call`` executes, and its result."""
     with CaptureQueriesContext(connection) as captured:
-        answer = call()
-    return len(captured), answer
+        result = call()
+    return len(captured), result
 
 
 @every_filled_list
-def test_number_of_queries_does_not_depend_on_the_rows(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_query_count_does_not_depend_on_number_of_rows(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
 
     for_one, one = queries(lambda: api.get(path + "?limit=1"))
     for_many, many = queries(lambda: api.get(path + f"?limit={MANY}"))
 
     assert (len(one.json()["results"]), len(many.json()["results"])) == (1, MANY)
-    assert for_one == for_many <= MOST_QUERIES
+    assert for_one == for_many <= MAX_QUERIES
 
 
 def pages(api: Api, url: str | None, direction: str) -> Iterator[Any]:
@@ -146,7 +146,7 @@ def pages(api: Api, url: str | None, direction: str) -> Iterator[Any]:
 
 
 def rows_of(pages: Iterable[Any]) -> list[Any]:
-    """Return the rows of the pages without ``liveness``, which may change from one request to the next."""
+    """Return the rows of the pages without ``liveness``, which may change between requests."""
     return [
         {name: value for name, value in row.items() if name != "liveness"} for page in pages for row in page["results"]
     ]
@@ -168,7 +168,7 @@ def test_pages_in_both_directions_contain_every_row_once(operation: Operation, f
 
 
 @every_filled_list
-def test_a_list_starts_with_the_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_list_starts_with_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
     times = [row.get("created_at", row.get("timestamp")) for row in api.get(path + "?limit=200").json()["results"]]
 

@@ -11,10 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OWNER = "apps/releases/services/assignments.py"
-# The app fleet, which must not import releases, creates an empty assignment with each agent.
+# The fleet app must not import releases, so it creates an empty assignment with each agent itself.
 ENROLLMENT = "apps/fleet/services/enrollment.py"
 MODELS = {"Assignment", "DeploymentAgent"}
-RELATED = {"agents", "assignment"}  # attributes that lead from a deployment or an agent to these rows
+RELATED = {"agents", "assignment"}  # attributes of deployments and agents that refer to these rows
 WRITES = {
     "save", "delete", "update", "create", "get_or_create", "update_or_create", "bulk_create", "bulk_update",
     "asave", "adelete", "aupdate", "acreate", "aget_or_create", "aupdate_or_create", "abulk_create", "abulk_update",
@@ -108,7 +108,7 @@ def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
     ]
 
 
-def test_deployment_changes_its_status_only_with_a_timeline_entry() -> None:
+def test_deployment_status_changes_only_with_timeline_entry() -> None:
     folder = ROOT / "apps/releases"
     modules = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
 
@@ -122,7 +122,7 @@ def test_deployment_changes_its_status_only_with_a_timeline_entry() -> None:
 
 
 def status_changes(source: str) -> list[tuple[str, str]]:
-    """Return function and row of each call that changes a status."""
+    """Return the function and the row of each call that changes a status."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     found = [(getattr(call.func, "id", None) or getattr(call.func, "attr", ""), call) for call in calls]
     return [(name, ast.unparse(call.args[0])) for name, call in found if name in {"advance", "transition"}]

@@ -1,4 +1,4 @@
-"""Names that installations have stored: what an earlier release signed or encrypted must be accepted by this one."""
+"""Names that installations have stored. This release must accept what earlier releases signed or encrypted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from apps.tenancy.services import vault
 from tests.worlds import World
 
 BACKENDS = ["apps.tenancy.sessions.Accounts", "django.contrib.auth.backends.ModelBackend"]
-SESSION_SALT = "django.contrib.sessions.SessionStore"  # it ends with the name of the class in SESSION_ENGINE
+SESSION_SALT = "django.contrib.sessions.SessionStore"  # ends with the name of the class in SESSION_ENGINE
 FORM_SALT = "apps.tenancy.console.forms"
 ROW, ORGANIZATION = UUID(int=1), UUID(int=2)
 # A row of each encrypted column, and the text that its ciphertext is bound to.
@@ -37,7 +37,7 @@ SEALED: dict[str, tuple[models.Model, str]] = {
 
 
 def browser(user: User, backend: str = BACKENDS[0]) -> Client:
-    """Return a browser with a session that is stored as earlier releases stored it."""
+    """Return a client whose session is stored in the format of earlier releases."""
     values = {
         "_auth_user_id": str(user.pk),
         "_auth_user_backend": backend,
@@ -55,12 +55,12 @@ def test_stored_sessions_stay_signed_in(world: World, backend: str) -> None:
     assert browser(world.viewer.user, backend).get("/admin/").status_code == 200
 
 
-def test_session_of_an_unknown_backend_is_signed_out(world: World) -> None:
+def test_session_of_unknown_backend_is_signed_out(world: World) -> None:
     assert browser(world.viewer.user, "apps.tenancy.sessions.Gone").get("/admin/").status_code == 302
 
 
 @pytest.mark.parametrize(("salt", "projects"), [(FORM_SALT, 1), ("another", 0)])
-def test_form_that_was_shown_before_an_upgrade_can_be_sent(world: World, salt: str, projects: int) -> None:
+def test_form_shown_before_upgrade_can_be_submitted(world: World, salt: str, projects: int) -> None:
     form_id = signing.TimestampSigner(salt=salt).sign("a form")
     url = f"/admin/tenancy/organization/{world.organization.pk}/act/create_project/"
 
@@ -69,7 +69,7 @@ def test_form_that_was_shown_before_an_upgrade_can_be_sent(world: World, salt: s
     assert Project.objects.filter(name="billing").count() == projects
 
 
-def test_encrypted_values_stay_bound_to_the_same_text() -> None:
+def test_encrypted_values_stay_bound_to_same_text() -> None:
     fields = {f"{field.model._meta.label}.{field.name}": field for field in sealed_fields()}
 
     assert {name: fields[name].context_of(row).decode() for name, (row, _) in SEALED.items()} == {
@@ -78,13 +78,13 @@ def test_encrypted_values_stay_bound_to_the_same_text() -> None:
     assert set(fields) == set(SEALED)
 
 
-def test_master_key_keeps_its_id() -> None:
+def test_master_key_id_is_stable() -> None:
     key = bytes(range(32))
 
     assert vault.key_id(key) == hmac.digest(key, b"byteor-cloud master key", "sha256").hex()[:16]
 
 
-def test_stored_response_is_found_and_returned(world: World) -> None:
+def test_stored_idempotent_response_is_returned(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
     stored = world.admin.api.get(f"{path}/{world.project.pk}").json()
     row = IdempotencyKey(

@@ -1,4 +1,4 @@
-"""Values that are passed between modules have their own types: these names are never annotated as untyped mappings."""
+"""Values that modules exchange have specific types. These names are never annotated as untyped mappings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Names of parameters, attributes and columns for the parts of a release.
+# Names of parameters, attributes and columns for release values.
 TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})
 VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONField", "Json"})
 
 
 def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
-    """Yield line, name and annotation of each parameter, attribute, annotated variable and return value."""
+    """Yield the line, name and annotation of each parameter, attribute, annotated variable and return value."""
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             yield node.lineno, node.arg, node.annotation
@@ -31,7 +31,7 @@ def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
 
 
 def untyped(source: str) -> list[tuple[int, str]]:
-    """Return line and name of each annotation that is Any or an untyped mapping."""
+    """Return the line and name of each annotation that is ``Any`` or an untyped mapping."""
     found = []
     for line, name, annotation in _annotated(ast.parse(source)):
         if name not in TYPED or annotation is None:
@@ -44,7 +44,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", ["byteor", "byteor_cloud", "apps"])
-def test_parts_of_a_release_are_not_untyped_mappings(package: str) -> None:
+def test_release_values_are_not_untyped_mappings(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
 
     assert len(files) > 50

@@ -34,7 +34,7 @@ LONGEST = 20_000
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow the schema's reference, and drop its null alternative."""
+    """Resolve the schema's references, and drop a null alternative."""
     while True:
         if "$ref" in schema:
             schema = document()["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
@@ -47,7 +47,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_valid(schema: dict[str, Any], value: Any) -> bool:
-    """Return whether the document allows ``value``. A time must also exist, which its format does not check."""
+    """Return whether the document allows ``value``. Of times, ids and addresses, only known valid texts are allowed."""
     flat = resolved(schema)
     if isinstance(value, str) and flat.get("format") == "date-time" and value not in _TIMES[:2]:
         return False
@@ -80,7 +80,7 @@ def example(schema: dict[str, Any]) -> Any:
 
 
 def texts(schema: dict[str, Any]) -> list[str]:
-    """Return valid and invalid texts for ``schema``, as a query or a form sends them."""
+    """Return valid and invalid texts for ``schema`` in a query or a form."""
     flat = resolved(schema)
     if flat.get("type") == "array":  # a parameter that may be repeated
         return texts(flat["items"])
@@ -137,7 +137,7 @@ def _pool(schema: dict[str, Any]) -> list[Any]:
 
 
 def filled(schema: dict[str, Any], base: Any) -> Any:
-    """Return ``base`` with an example of each object that it leaves out, so that batches change its parts together."""
+    """Return ``base`` with an example for each object that it lacks, so that one batch can vary all of their fields."""
     flat = resolved(schema)
     if "items" in flat and "properties" in resolved(flat["items"]):
         return base or [filled(flat["items"], None)]
@@ -151,7 +151,7 @@ def filled(schema: dict[str, Any], base: Any) -> Any:
 def around(
     schema: dict[str, Any], base: Any, pointer: str = "", put: Callable[[Any], Any] = lambda value: value
 ) -> Iterator[Variant]:
-    """Yield the variants of ``base``. ``put`` completes a value at ``pointer`` to the whole body."""
+    """Yield variants of ``base``. ``put`` turns a value at ``pointer`` into the complete body."""
     for value in _pool(schema):
         yield Variant(pointer, put(value), is_valid(schema, value))
     flat = resolved(schema)
@@ -185,7 +185,7 @@ class Variant(NamedTuple):
 
 
 def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
-    """Return the keys that lead to the outermost value that a variant may change alone at ``pointer``."""
+    """Return the path of keys to the value at ``pointer`` that a variant can replace without changing others."""
     keys: list[str] = []
     node = base
     for key in pointer.split("/")[1:]:
@@ -197,7 +197,7 @@ def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
 
 
 def batches(base: Any, variants: Iterable[Variant]) -> Iterator[tuple[Any, list[Variant]]]:
-    """Group variants that change ``base`` at different places, and yield each group with one body for all of them.
+    """Group variants that change ``base`` at different places, and yield each group with one combined body.
 
     A server reports all errors of a body at once, so one request checks a group.
     """
@@ -223,7 +223,7 @@ def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _changed(body: Any, place: tuple[str, ...], variant: Any) -> Any:
-    """Return ``body`` with the value that ``variant`` has at ``place``, or without one if it has none there."""
+    """Return ``body`` with the value of ``variant`` at ``place``, or without a value if ``variant`` has none there."""
     if not place:
         return variant
     key, *rest = place

@@ -1,4 +1,4 @@
-"""The commands ``bootstrap`` and ``sign_in_link``, and the errors of ``manage.py`` when it cannot run."""
+"""Tests of the commands ``bootstrap`` and ``sign_in_link``, and of errors that keep ``manage.py`` from running."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django.test import Client
 from apps.operations.management import installation
 from apps.tenancy.models import AuditEvent, Membership, Organization, SigningKey, SignInLink, User, UserToken
 from apps.tenancy.permissions import Role
-from byteor_cloud import urls  # it registers the console's tables
+from byteor_cloud import urls  # importing it registers the console's tables
 from tests.patience import PATIENCE_S
 from tests.system.conftest import ROOT, Installation
 from tests.worlds import Api, World
@@ -38,7 +38,7 @@ def counts() -> list[int]:
 
 
 @pytest.mark.django_db
-def test_bootstrap_creates_the_first_admin() -> None:
+def test_bootstrap_creates_first_admin() -> None:
     message = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
 
     made = json.loads(message)
@@ -71,12 +71,12 @@ def test_bootstrap_prints_text_without_json() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["Acme", "acme", "ACME!"])
-def test_a_second_bootstrap_of_an_organization_changes_nothing(name: str) -> None:
+def test_second_bootstrap_of_organization_changes_nothing(name: str) -> None:
     run("bootstrap", "--org", "Acme", "--email", "ada@acme.example")
     before = counts()
 
     with pytest.raises(
-        CommandError, match=f"^an organization with the name '{name}' or a similar name exists already$"
+        CommandError, match=f"^an organization with the name '{name}' or a similar name already exists$"
     ):
         run("bootstrap", "--org", name, "--email", "eve@acme.example")
 
@@ -84,7 +84,7 @@ def test_a_second_bootstrap_of_an_organization_changes_nothing(name: str) -> Non
 
 
 @pytest.mark.django_db
-def test_bootstrap_reuses_the_account_in_a_second_organization() -> None:
+def test_bootstrap_reuses_account_for_second_organization() -> None:
     first = json.loads(run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json"))
     second = json.loads(run("bootstrap", "--org", "Umbrella", "--email", "ADA@acme.example", "--json"))
 
@@ -105,7 +105,7 @@ def test_bootstrap_reuses_the_account_in_a_second_organization() -> None:
         ("x" * 201, "ada@acme.example", "--org must be"),
     ],
 )
-def test_bootstrap_refuses_invalid_input(org: str, email: str, message: str) -> None:
+def test_bootstrap_rejects_invalid_input(org: str, email: str, message: str) -> None:
     with pytest.raises(CommandError, match=message):
         run("bootstrap", "--org", org, "--email", email)
 
@@ -129,14 +129,14 @@ def test_sign_in_link_and_invitation_create_no_token(world: World) -> None:
     assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 1, 0, 2, 0, 3]
     assert "bor_usr_" not in answer.text + printed + json.dumps(made)
     secret = made["login_url"].partition("/auth/link/")[2]
-    assert Api(secret).get("/api/v1/me").status_code == 401  # a link is no token
+    assert Api(secret).get("/api/v1/me").status_code == 401  # a link is not a token
     statuses = [Client().post(f"/auth/link/{secret}").status_code for _ in range(2)]
     assert statuses == [302, 401]
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", ["unknown", "inactive"])
-def test_sign_in_link_refuses_unknown_and_inactive_accounts(world: World, case: str) -> None:
+def test_sign_in_link_rejects_unknown_and_inactive_accounts(world: World, case: str) -> None:
     email = "viewer@acme.example" if case == "inactive" else "eve@acme.example"
     User.objects.filter(email="viewer@acme.example").update(is_active=False)
     before = counts()
@@ -157,12 +157,12 @@ def test_sign_in_link_refuses_unknown_and_inactive_accounts(world: World, case: 
         (("10.0.0.7", 80), "https://byteor.example", "https://byteor.example"),
     ],
 )
-def test_site_is_the_public_url_or_the_bound_address(
+def test_public_url_is_setting_or_bound_address(
     settings: Any, tmp_path: Any, address: Any, public: str | None, expected: str
 ) -> None:
     config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)
 
-    assert installation.site(config) == expected
+    assert installation.public_url(config) == expected
 
 
 # Commands in separate processes
@@ -176,7 +176,7 @@ def cold() -> Iterator[Installation]:
     made.remove()
 
 
-def test_bootstrap_runs_without_a_server(cold: Installation) -> None:
+def test_bootstrap_runs_without_server(cold: Installation) -> None:
     """Standard output is one line of JSON, which a script can parse, even if the command also logs."""
     done = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json", LOG_FORMAT="json")
 
@@ -188,10 +188,10 @@ def test_bootstrap_runs_without_a_server(cold: Installation) -> None:
     again = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
 
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "CommandError: an organization with the name 'Acme' or a similar name exists already\n"
+    assert again.stderr == "CommandError: an organization with the name 'Acme' or a similar name already exists\n"
 
 
-def test_concurrent_bootstraps_on_a_new_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_concurrent_bootstraps_on_new_data_folder_succeed(tmp_path_factory: pytest.TempPathFactory) -> None:
     made = Installation(is_prepared=False)
     processes = [
         subprocess.Popen(
@@ -215,13 +215,13 @@ def test_concurrent_bootstraps_on_a_new_data_folder(tmp_path_factory: pytest.Tem
     [
         ({"NONSENSE": "1"}, "unknown setting BYTEOR_CLOUD_NONSENSE"),
         ({"API_BIND_ADDR": "8080"}, "BYTEOR_CLOUD_API_BIND_ADDR must be HOST:PORT"),
-        ({"DATABASE_URL": "postgresql://db/x"}, "BYTEOR_CLOUD_MASTER_KEY is missing: it must be set when"),
-        ({"OIDC_ISSUER": "https://id.example"}, "BYTEOR_CLOUD_OIDC_ISSUER needs BYTEOR_CLOUD_OIDC_CLIENT_ID"),
-        ({"DATA_DIR": "/dev/null/x"}, "BYTEOR_CLOUD_DATA_DIR /dev/null/x is not usable: Not a directory"),
+        ({"DATABASE_URL": "postgresql://db/x"}, "BYTEOR_CLOUD_MASTER_KEY is required when"),
+        ({"OIDC_ISSUER": "https://id.example"}, "BYTEOR_CLOUD_OIDC_ISSUER requires BYTEOR_CLOUD_OIDC_CLIENT_ID"),
+        ({"DATA_DIR": "/dev/null/x"}, "BYTEOR_CLOUD_DATA_DIR /dev/null/x cannot be used: Not a directory"),
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_command_reports_an_invalid_setting(
+def test_command_reports_invalid_setting(
     cold: Installation, settings: dict[str, str], message: str, command: str
 ) -> None:
     done = cold.manage(command, **settings)
@@ -231,7 +231,7 @@ def test_command_reports_an_invalid_setting(
     assert done.stderr.count("\n") == 1
 
 
-def test_commands_report_an_unreachable_database(cold: Installation) -> None:
+def test_commands_report_unreachable_database(cold: Installation) -> None:
     def connect(argv: list[str]) -> subprocess.CompletedProcess[str]:
         return cold.manage(
             *argv,
@@ -248,19 +248,19 @@ def test_commands_report_an_unreachable_database(cold: Installation) -> None:
             # The error may not be the last line, since the thread of the connection pool may still log its attempts.
             message = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
             assert len(message) == 1
-            assert message[0].startswith("byteor-cloud: the database is not usable: ")
+            assert message[0].startswith("byteor-cloud: the database cannot be used: ")
             assert "Connection refused" in done.stderr
             assert "Traceback" not in done.stderr
             assert "hunter2" not in done.stderr
 
 
-def test_system_checks_find_nothing() -> None:
-    """Our commands skip Django's checks, so this test makes them, also those of the console and of each view."""
+def test_system_checks_report_nothing() -> None:
+    """Our commands skip Django's checks, so this test runs them, including those of the console and the views."""
     call_command("check", "--fail-level", "INFO", stdout=StringIO())
     assert urls.urlpatterns
 
 
-def test_help_needs_no_database(cold: Installation) -> None:
+def test_help_works_without_database(cold: Installation) -> None:
     empty = cold.data_dir / "empty"
     done = cold.manage("help", DATA_DIR=str(empty))
 

@@ -1,4 +1,4 @@
-"""How long ``serve`` waits for its database, and what it says meanwhile. tests/system has the real processes."""
+"""Tests of how long ``serve`` waits for its database, and what it reports. tests/system uses real processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.patience import PATIENCE_S
 
 
 class FakeAttempts:
-    """Attempts that end at a moment of the fake clock, if they end."""
+    """Attempts that finish ``end_at`` seconds after the start of the fake clock, or never."""
 
     def __init__(self, *, end_at: float | None, is_refused: bool = False, error: str = "connection refused") -> None:
         self.now = 1000.0
@@ -40,31 +40,31 @@ def lines() -> list[str]:
     return []
 
 
-def test_serve_gives_up_after_60_seconds_with_a_line_every_5(lines: list[str]) -> None:
+def test_wait_gives_up_after_60_seconds_and_reports_every_5(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=None)
 
-    with pytest.raises(OperationalError, match=r"^it did not answer within 60 s: connection refused$"):
-        database_wait.insist(attempts, lines.append, clock=attempts.clock)
+    with pytest.raises(OperationalError, match=r"^it did not respond within 60 s: connection refused$"):
+        database_wait.wait_for_attempts(attempts, lines.append, clock=attempts.clock)
 
     assert attempts.now == 1060
     assert len(lines) == 11
     assert all(line.startswith("waiting for the database ") and line.endswith(": connection refused") for line in lines)
 
 
-@pytest.mark.parametrize(("end_at", "said"), [(0, 0), (4, 0), (23, 4), (59, 11)])
-def test_serve_starts_when_the_database_comes(lines: list[str], end_at: float, said: int) -> None:
+@pytest.mark.parametrize(("end_at", "reported"), [(0, 0), (4, 0), (23, 4), (59, 11)])
+def test_wait_finishes_when_database_becomes_available(lines: list[str], end_at: float, reported: int) -> None:
     attempts = FakeAttempts(end_at=end_at)
 
-    database_wait.insist(attempts, lines.append, clock=attempts.clock)
+    database_wait.wait_for_attempts(attempts, lines.append, clock=attempts.clock)
 
-    assert (attempts.now, len(lines)) == (1000 + end_at, said)
+    assert (attempts.now, len(lines)) == (1000 + end_at, reported)
 
 
-def test_serve_gives_up_when_the_server_refuses(lines: list[str]) -> None:
+def test_wait_gives_up_when_server_refuses(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=7, is_refused=True, error="FATAL: no")
 
     with pytest.raises(OperationalError, match=r"^FATAL: no$"):
-        database_wait.insist(attempts, lines.append, clock=attempts.clock)
+        database_wait.wait_for_attempts(attempts, lines.append, clock=attempts.clock)
 
     assert (attempts.now, len(lines)) == (1007, 1)
 
@@ -89,15 +89,15 @@ def test_serve_gives_up_when_the_server_refuses(lines: list[str]) -> None:
         ("server closed the connection unexpectedly", False),
     ],
 )
-def test_only_definite_refusals_end_the_wait(monkeypatch: pytest.MonkeyPatch, text: str, is_refused: bool) -> None:
+def test_only_permanent_refusals_stop_wait(monkeypatch: pytest.MonkeyPatch, text: str, is_refused: bool) -> None:
     errors: list[Exception | None] = [psycopg.OperationalError(text), None]
 
     def connect(*_: object, **__: object) -> Any:
         if (error := errors.pop(0)) is not None:
             raise error
-        return Answering()
+        return FakeConnection()
 
-    monkeypatch.setattr(database_wait, "direct_connection", Answering)
+    monkeypatch.setattr(database_wait, "direct_connection", FakeConnection)
     monkeypatch.setattr(psycopg, "connect", connect)
     monkeypatch.setattr(database_wait, "RETRY_S", 0.0)
     monkeypatch.setattr(database_wait, "_query", lambda session: None)
@@ -109,14 +109,14 @@ def test_only_definite_refusals_end_the_wait(monkeypatch: pytest.MonkeyPatch, te
     assert len(errors) == (1 if is_refused else 0)
 
 
-class Answering:
-    """A connection to a database that is there."""
+class FakeConnection:
+    """A connection to an available database."""
 
     def close(self) -> None:
         """Do nothing."""
 
 
-def test_invalid_url_ends_the_wait_without_quoting_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_url_stops_wait_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object, **__: object) -> Any:
         raise psycopg.ProgrammingError('invalid percent-encoded token: "hunter%2"')
 
@@ -130,14 +130,14 @@ def test_invalid_url_ends_the_wait_without_quoting_it(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.django_db
-def test_real_database_is_there(settings: Any) -> None:
+def test_available_database_is_detected(settings: Any) -> None:
     attempts = database_wait.ConnectionAttempts()
 
     assert attempts.wait(PATIENCE_S)
     assert not attempts.is_refused
 
 
-def test_description_has_neither_user_nor_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_description_omits_user_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"HOST": "db.example", "PORT": "6432", "NAME": "byteor", "USER": "ada", "PASSWORD": "hunter2"}
     for name, value in known.items():
         monkeypatch.setitem(connection.settings_dict, name, value)
@@ -145,7 +145,9 @@ def test_description_has_neither_user_nor_password(monkeypatch: pytest.MonkeyPat
     assert database_wait.describe() == "db.example:6432/byteor"
 
 
-def test_embedded_database_is_not_awaited(settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_does_nothing_for_embedded_database(
+    settings: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.CONFIG = replace(settings.CONFIG, database_url=None)
     monkeypatch.setattr(database_wait, "ConnectionAttempts", _unexpected)
 

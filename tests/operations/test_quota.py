@@ -1,4 +1,4 @@
-"""``manage.py quota``."""
+"""Tests of ``manage.py quota``."""
 
 from __future__ import annotations
 
@@ -50,17 +50,15 @@ def test_quotas_are_set_cleared_and_printed(world: World) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--org", "nobody", "--agents", "1"), "there is no organization 'nobody'"),
+        (("--org", "nobody", "--agents", "1"), "there is no organization with the id or slug 'nobody'"),
         (("--org", "acme", "--agents", "-1"), "agents must be from 0 to 9223372036854775807."),
         (("--org", "acme", "--drafts", str(2**63)), "drafts must be from 0 to 9223372036854775807."),
-        (("--org", "acme", "--agents", "1", "--clear", "agents"), "--agents and --clear agents exclude each other"),
+        (("--org", "acme", "--agents", "1", "--clear", "agents"), "--agents and --clear agents cannot be combined"),
         (("--org", "acme", "--agents", "many"), "argument --agents: invalid int value: 'many'"),
         (("--org", "acme", "--clear", "users"), "argument --clear: invalid choice: 'users'"),
     ],
 )
-def test_wrong_arguments_are_refused_in_one_line_and_change_nothing(
-    world: World, argv: tuple[str, ...], message: str
-) -> None:
+def test_invalid_arguments_print_one_line_and_change_nothing(world: World, argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(CommandError) as refused:
         run(*argv)
 

@@ -1,4 +1,4 @@
-"""The collection of the console's static files: done once, and again when an installed file changes."""
+"""Tests of the collection of static files, which is repeated only after an installed file changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.operations.management import static_files
 
 @pytest.fixture
 def source(settings: Any, tmp_path: Path) -> Path:
-    """The only folder with static files, with one file in it; they are collected into ``tmp_path / "static"``."""
+    """The only source folder of static files, with one file. Files are collected into ``tmp_path / "static"``."""
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "logo.svg").write_text("<svg/>")
@@ -34,7 +34,7 @@ def test_collected_files_are_not_collected_again(source: Path, monkeypatch: pyte
     assert static_files.collect() == {}
 
 
-def test_a_changed_file_is_collected(source: Path) -> None:
+def test_added_file_is_collected(source: Path) -> None:
     static_files.collect()
     (source / "icon.svg").write_text("<svg/>")
 
@@ -53,7 +53,7 @@ def test_missing_files_are_collected_again(source: Path, settings: Any) -> None:
     assert collected(source).keys() == {"logo.svg"}
 
 
-def test_an_interrupted_collection_is_repeated(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_collection_is_repeated(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     static_files.collect()
     (source / "icon.svg").write_text("<svg/>")
 

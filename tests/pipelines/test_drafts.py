@@ -1,4 +1,4 @@
-"""Drafts: create, update, delete and preview them."""
+"""Tests of creating, updating, deleting and previewing drafts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_plan_that_does_not_compile_is_saved(world: World, content: dict[str, An
     assert "error" in {diagnostic["severity"] for diagnostic in body["diagnostics"]}
 
 
-def test_compiler_reports_all_diagnostics_at_once(world: World) -> None:
+def test_created_draft_contains_all_diagnostics(world: World) -> None:
     body = create(world, BROKEN).json()
 
     assert codes(body["diagnostics"]) == codes([d.to_json() for d in compile_plan(BROKEN).diagnostics])
@@ -79,15 +79,15 @@ def test_compiler_reports_all_diagnostics_at_once(world: World) -> None:
         ({"name": "x", "plan": {"name": "a\u0000b"}}, "/plan/name"),
     ],
 )
-def test_create_draft_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
-    answer = world.operator.api.post(world.path(rest="/drafts"), body)
+def test_create_draft_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    response = world.operator.api.post(world.path(rest="/drafts"), body)
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert Draft.objects.count() == 0
 
 
-def test_draft_name_is_unique_in_an_environment(world: World) -> None:
+def test_draft_name_is_unique_in_environment(world: World) -> None:
     create(world)
 
     again = create(world)
@@ -97,7 +97,7 @@ def test_draft_name_is_unique_in_an_environment(world: World) -> None:
     assert (elsewhere.status_code, Draft.objects.count()) == (201, 2)
 
 
-def test_update_draft_compiles_again_and_increments_the_revision(world: World) -> None:
+def test_update_draft_recompiles_plan_and_increments_revision(world: World) -> None:
     created = create(world)
     path = world.path(rest=f"/drafts/{created.json()['id']}")
 
@@ -134,27 +134,27 @@ def test_deleted_draft_keeps_its_versions(world: World) -> None:
 def preview(world: World, draft: Any, query: str = "", body: Any = None) -> Any:
     path = world.path(rest=f"/drafts/{draft['id']}/preview{query}")
     before = Draft.objects.get(), Version.objects.count(), AuditEvent.objects.count()
-    answer = world.operator.api.post(path, {} if body is None else body)
+    response = world.operator.api.post(path, {} if body is None else body)
     after = Draft.objects.get(), Version.objects.count(), AuditEvent.objects.count()
     assert after == before
     assert (after[0].revision, after[0].plan) == (before[0].revision, before[0].plan)
-    return answer
+    return response
 
 
-def test_preview_returns_the_whole_compilation_and_stores_nothing(world: World) -> None:
+def test_preview_returns_whole_compilation_and_stores_nothing(world: World) -> None:
     draft = create(world).json()
 
-    answer = preview(world, draft)
+    response = preview(world, draft)
 
     compilation = compile_plan(PLAN)
-    assert (answer.status_code, answer.json()) == (200, compilation.to_json() | {"truncated": False})
-    assert set(answer.json()) == {
+    assert (response.status_code, response.json()) == (200, compilation.to_json() | {"truncated": False})
+    assert set(response.json()) == {
         "ok", "target", "spec_kv", "spec_hash", "spec", "diagnostics", "graph", "dot", "truncated",
     }  # fmt: skip
-    assert answer.json()["ok"] is True
+    assert response.json()["ok"] is True
 
 
-def test_preview_writes_nothing(world: World) -> None:
+def test_preview_writes_only_rate_counters(world: World) -> None:
     draft = create(world).json()
     preview(world, draft)
 
@@ -165,7 +165,7 @@ def test_preview_writes_nothing(world: World) -> None:
     assert all("tenancy_ratecounter" in sql for sql in written)
 
 
-def test_preview_of_a_plan_that_does_not_compile_returns_200(world: World) -> None:
+def test_preview_of_invalid_plan_returns_200(world: World) -> None:
     body = preview(world, create(world, BROKEN).json()).json()
 
     assert (body["ok"], body["spec_kv"], body["spec_hash"], body["spec"], body["graph"], body["dot"]) == (
@@ -174,7 +174,7 @@ def test_preview_of_a_plan_that_does_not_compile_returns_200(world: World) -> No
     assert body["diagnostics"] == [d.to_json() for d in compile_plan(BROKEN).diagnostics]
 
 
-def test_preview_prefers_the_plan_in_the_body(world: World) -> None:
+def test_preview_prefers_plan_in_body(world: World) -> None:
     draft = create(world, BROKEN).json()
 
     body = preview(world, draft, body={"plan": plan("other")}).json()
@@ -182,7 +182,7 @@ def test_preview_prefers_the_plan_in_the_body(world: World) -> None:
     assert (body["ok"], body["spec_hash"]) == (True, compile_plan(plan("other")).spec_hash)
 
 
-def test_preview_can_override_the_target(world: World) -> None:
+def test_preview_can_override_target(world: World) -> None:
     draft = create(world, BOTH).json()
 
     ring, graph = (preview(world, draft, query).json() for query in ("", "?target=lane_graph"))
@@ -194,24 +194,24 @@ def test_preview_can_override_the_target(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "body", "place"),
+    ("query", "body", "field"),
     [("?target=ring", {}, "target"), ("", {"plan": []}, "/plan"), ("", {"plans": {}}, "/plans"), ("", [], "")],
 )
-def test_preview_names_the_invalid_field(world: World, query: str, body: Any, place: str) -> None:
-    answer = preview(world, create(world).json(), query, body)
+def test_preview_names_invalid_field(world: World, query: str, body: Any, field: str) -> None:
+    response = preview(world, create(world).json(), query, body)
 
-    assert answer.status_code == 400
-    assert [error.get("pointer", error.get("parameter")) for error in answer.json()["errors"]] == [place]
+    assert response.status_code == 400
+    assert [error.get("pointer", error.get("parameter")) for error in response.json()["errors"]] == [field]
 
 
 def test_viewers_cannot_change_drafts(world: World) -> None:
     draft = create(world).json()
     path = world.path(rest=f"/drafts/{draft['id']}")
 
-    answers = [
+    responses = [
         world.viewer.api.put(path, {"name": "mine"}), world.viewer.api.post(f"{path}/preview", {}),
         world.viewer.api.post(f"{path}/version", {}), world.viewer.api.post(world.path(rest="/drafts"), {}),
     ]  # fmt: skip
 
-    assert [answer.status_code for answer in answers] == [403, 403, 403, 403]
+    assert [response.status_code for response in responses] == [403, 403, 403, 403]
     assert (Draft.objects.get().name, Version.objects.count()) == ("draft", 0)

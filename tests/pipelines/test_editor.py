@@ -1,4 +1,4 @@
-"""The console's plan editor: saving, promoting, permissions, and the pages of drafts and versions."""
+"""Tests of the console's plan editor: saving, promoting, permissions, and the pages of drafts and versions."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def test_save_conflicts_when_another_revision_was_saved(world: World, draft: Dra
     [
         ('{"plan_v": 1,\n}', "Line 2, column 1: Expected a key in double quotes."),
         ("[1]", "A plan must be a JSON object: {…}."),
-        ('{"name": "\\u0000"}', "Line 1, column 10: A string must not contain NUL or half a surrogate pair."),
+        ('{"name": "\\u0000"}', "Line 1, column 10: A string must not contain NUL or a lone surrogate."),
     ],
 )
 @pytest.mark.parametrize("name", ["save", "promote"])
-def test_text_that_is_not_a_plan_is_refused(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
+def test_text_that_is_not_a_plan_is_rejected(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
     events = AuditEvent.objects.count()
 
-    answer = post(signed_in(world.operator.user), draft, name, text, revision=1)
+    response = post(signed_in(world.operator.user), draft, name, text, revision=1)
 
-    assert answer.json() == {"outcome": "refused", "detail": detail}
+    assert response.json() == {"outcome": "refused", "detail": detail}
     assert unchanged(draft, events)
 
 
-def test_promote_needs_the_saved_text_and_creates_one_version(world: World, draft: Draft) -> None:
+def test_promote_requires_saved_text_and_creates_one_version(world: World, draft: Draft) -> None:
     client = signed_in(world.operator.user)
     events = AuditEvent.objects.count()
 
@@ -86,28 +86,28 @@ def test_promote_needs_the_saved_text_and_creates_one_version(world: World, draf
 def test_promote_conflicts_when_another_revision_was_saved(world: World, draft: Draft) -> None:
     drafts.update_draft(draft, {"plan": plan(ingress="theirs")}, actor=world.reviewer.actor)
 
-    answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(PLAN), revision=1).json()
+    response = post(signed_in(world.operator.user), draft, "promote", json.dumps(PLAN), revision=1).json()
 
-    assert (answer["outcome"], answer["revision"], answer["by"]) == ("conflict", 2, world.reviewer.user.email)
+    assert (response["outcome"], response["revision"], response["by"]) == ("conflict", 2, world.reviewer.user.email)
     assert Version.objects.count() == 0
 
 
 def test_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
     draft = drafts.create_draft(environment=world.dev, name="b", plan=BROKEN, actor=world.operator.actor)
 
-    answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(BROKEN), revision=1).json()
+    response = post(signed_in(world.operator.user), draft, "promote", json.dumps(BROKEN), revision=1).json()
 
-    assert answer == {"outcome": "refused", "detail": "The plan does not compile. Fix the errors, then save."}
+    assert response == {"outcome": "refused", "detail": "The plan does not compile. Fix the errors, then save."}
     assert Version.objects.count() == 0
 
 
 @pytest.mark.parametrize("revision", ["", "x", "-1", "٣", "9" * 10])
-def test_invalid_revision_is_refused(world: World, draft: Draft, revision: str) -> None:
+def test_invalid_revision_is_rejected(world: World, draft: Draft, revision: str) -> None:
     events = AuditEvent.objects.count()
 
-    answer = post(signed_in(world.operator.user), draft, "save", json.dumps(BROKEN), revision=revision)
+    response = post(signed_in(world.operator.user), draft, "save", json.dumps(BROKEN), revision=revision)
 
-    assert answer.status_code == 400
+    assert response.status_code == 400
     assert unchanged(draft, events)
 
 
@@ -115,12 +115,12 @@ def test_invalid_revision_is_refused(world: World, draft: Draft, revision: str) 
 
 
 @pytest.mark.parametrize("name", ["save", "promote", "preview"])
-def test_denied_request_of_a_viewer_is_counted(world: World, draft: Draft, name: str) -> None:
+def test_denied_viewer_request_is_counted(world: World, draft: Draft, name: str) -> None:
     events = AuditEvent.objects.count()
 
-    answer = post(signed_in(world.viewer.user), draft, name, json.dumps(PLAN), revision=1)
+    response = post(signed_in(world.viewer.user), draft, name, json.dumps(PLAN), revision=1)
 
-    assert answer.status_code == 403
+    assert response.status_code == 403
     assert unchanged(draft, events)
     assert Version.objects.count() == 0
     (denial,) = DenialCount.objects.all()
@@ -139,7 +139,7 @@ def test_editor_is_read_only_for_viewers(world: World, draft: Draft) -> None:
     }  # fmt: skip
 
 
-def test_viewer_sees_the_diagnostics_of_the_last_save(world: World) -> None:
+def test_viewer_sees_diagnostics_of_last_save(world: World) -> None:
     broken = drafts.create_draft(environment=world.dev, name="broken", plan=BROKEN, actor=world.operator.actor)
 
     shown = signed_in(world.viewer.user).get(page(broken, "edit/")).text
@@ -170,7 +170,7 @@ def test_draft_of_another_organization_is_not_found(world: World, other: World, 
     assert unchanged(draft, events)
 
 
-def test_editor_refuses_requests_without_a_session_or_csrf_token(world: World, draft: Draft) -> None:
+def test_editor_rejects_requests_without_session_or_csrf_token(world: World, draft: Draft) -> None:
     forger = Client(enforce_csrf_checks=True)
     forger.force_login(world.operator.user, backend="django.contrib.auth.backends.ModelBackend")
     events = AuditEvent.objects.count()
@@ -188,7 +188,7 @@ def test_editor_refuses_requests_without_a_session_or_csrf_token(world: World, d
 
 
 @pytest.mark.parametrize("target", ["single_ring", "lane_graph"])
-def test_new_draft_starts_with_a_plan_that_compiles(world: World, target: str) -> None:
+def test_new_draft_contains_plan_that_compiles(world: World, target: str) -> None:
     client = signed_in(world.operator.user)
 
     made = client.post(
@@ -204,28 +204,28 @@ def test_new_draft_starts_with_a_plan_that_compiles(world: World, target: str) -
     assert AuditEvent.objects.get(action="draft.create").actor_id == str(world.operator.user.pk)
 
 
-def test_new_draft_needs_permission_in_the_environment(world: World, other: World) -> None:
+def test_new_draft_requires_permission_in_environment(world: World, other: World) -> None:
     body = {"name": "new", "target": "single_ring"}
-    abroad = signed_in(other.operator.user).post(f"{table(Draft)}new/", {**body, "environment": str(world.dev.pk)})
+    foreign = signed_in(other.operator.user).post(f"{table(Draft)}new/", {**body, "environment": str(world.dev.pk)})
     viewer = signed_in(world.viewer.user)
 
-    assert (abroad.status_code, list(abroad.context["form"].errors)) == (200, ["environment"])
+    assert (foreign.status_code, list(foreign.context["form"].errors)) == (200, ["environment"])
     assert viewer.post(f"{table(Draft)}new/", {**body, "environment": str(world.dev.pk)}).status_code == 403
     assert viewer.get(f"{table(Draft)}new/").status_code == 403
     assert Draft.objects.count() == 0
 
 
 @pytest.mark.parametrize("name", ["night", "", "a\tb", "n" * 201])
-def test_new_draft_form_shows_the_error_of_the_name(world: World, draft: Draft, name: str) -> None:
+def test_new_draft_form_shows_name_error(world: World, draft: Draft, name: str) -> None:
     body = {"_form": new_form_id(), "environment": str(world.dev.pk), "name": name, "target": "single_ring"}
 
-    answer = signed_in(world.operator.user).post(f"{table(Draft)}new/", body)
+    response = signed_in(world.operator.user).post(f"{table(Draft)}new/", body)
 
-    assert (answer.status_code, list(answer.context["form"].errors)) == (200, ["name"])
+    assert (response.status_code, list(response.context["form"].errors)) == (200, ["name"])
     assert Draft.objects.count() == 1
 
 
-def test_table_links_to_a_new_draft_in_the_filtered_environment(world: World, other: World, draft: Draft) -> None:
+def test_table_links_to_new_draft_in_filtered_environment(world: World, other: World, draft: Draft) -> None:
     def new_draft_links(user: Any, **query: str) -> list[str]:
         shown = signed_in(user).get(table(Draft), query)
         return [button["path"] for button in shown.context["actions_list"]]
@@ -241,7 +241,7 @@ def test_table_links_to_a_new_draft_in_the_filtered_environment(world: World, ot
     assert foreign.initial["environment"] is None
 
 
-def test_editor_offers_the_pipelines_versions_of_the_environment(world: World, draft: Draft) -> None:
+def test_editor_lists_versions_of_same_pipeline_and_environment(world: World, draft: Draft) -> None:
     own, _ = versions.promote(draft, actor=world.operator.actor)
     same_name = world.version(content=plan(ingress="again"))
     world.version(world.prod, plan())
@@ -253,7 +253,7 @@ def test_editor_offers_the_pipelines_versions_of_the_environment(world: World, d
 
 
 @pytest.mark.parametrize("content", [{}, {"name": 5}, {"name": ["x"]}])
-def test_draft_with_any_plan_opens_in_the_editor(world: World, content: dict[str, Any]) -> None:
+def test_draft_with_any_plan_opens_in_editor(world: World, content: dict[str, Any]) -> None:
     draft = drafts.create_draft(environment=world.dev, name="odd", plan=content, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 
@@ -261,7 +261,7 @@ def test_draft_with_any_plan_opens_in_the_editor(world: World, content: dict[str
     assert client.get(row_page(draft)).status_code == 200
 
 
-def test_version_page_shows_its_graph(world: World) -> None:
+def test_version_page_shows_graph(world: World) -> None:
     version = world.version()
     client = signed_in(world.viewer.user)
 
@@ -272,7 +272,7 @@ def test_version_page_shows_its_graph(world: World) -> None:
     assert drawing.text == versions.draw(version)
 
 
-def test_compare_page_shows_the_changes_between_versions(world: World) -> None:
+def test_compare_page_shows_changes_between_versions(world: World) -> None:
     first, second, third = (world.version(content=plan(ingress=name)) for name in ("a", "b", "c"))
     client = signed_in(world.viewer.user)
 
@@ -284,7 +284,7 @@ def test_compare_page_shows_the_changes_between_versions(world: World) -> None:
     assert '<span class="added">+single_ring.ingress=c</span>' in chosen.text
 
 
-def test_compare_page_refuses_versions_of_other_environments(world: World, other: World) -> None:
+def test_compare_page_rejects_versions_of_other_environments(world: World, other: World) -> None:
     version = world.version()
     wrong = [world.version(content=plan("another")), world.version(world.prod), other.version()]
     client = signed_in(world.viewer.user)

@@ -1,4 +1,4 @@
-"""The plan editor's preview: spec, graph, diagnostics with lines, comparison, and limits."""
+"""Tests of the plan editor's preview: spec, graph, diagnostics with lines, comparison, and limits."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.worlds import PLAN, World, plan
 pytestmark = pytest.mark.django_db
 
 
-def test_preview_has_spec_hash_and_graph(world: World, draft: Draft) -> None:
+def test_preview_contains_spec_hash_and_graph(world: World, draft: Draft) -> None:
     events = AuditEvent.objects.count()
     content = plan(ingress="other_in")
 
-    answer = post(signed_in(world.operator.user), draft, "preview", json.dumps(content)).json()
+    response = post(signed_in(world.operator.user), draft, "preview", json.dumps(content)).json()
 
     compilation = compile_plan(content)
     assert compilation.spec is not None
-    assert answer == {
+    assert response == {
         "ok": True, "target": "single_ring", "spec_kv": compilation.spec_kv, "spec_hash": compilation.spec_hash,
         "svg": to_svg(compilation.spec), "diagnostics": [],
     }  # fmt: skip
@@ -39,10 +39,10 @@ def test_preview_has_spec_hash_and_graph(world: World, draft: Draft) -> None:
 def test_diagnostics_have_line_numbers(world: World, draft: Draft) -> None:
     text = write_plan(BROKEN).replace("\n", "\r\n")
 
-    answer = post(signed_in(world.operator.user), draft, "preview", text).json()
+    response = post(signed_in(world.operator.user), draft, "preview", text).json()
 
-    (found,) = answer["diagnostics"]
-    assert answer == {"ok": False, "diagnostics": [found]}
+    (found,) = response["diagnostics"]
+    assert response == {"ok": False, "diagnostics": [found]}
     assert (found["code"], found["pointer"]) == ("stage.unknown_op", "/single_ring/stages/1/op")
     line = text.split("\r\n")[found["line"] - 1]
     assert line[found["column"] - 1 :].startswith('"op": "nonsense"')
@@ -57,12 +57,12 @@ def test_diagnostics_have_line_numbers(world: World, draft: Draft) -> None:
         (b"", 1, 1, "Expected a value."),
     ],
 )
-def test_syntax_error_is_a_diagnostic(
+def test_syntax_error_is_returned_as_diagnostic(
     world: World, draft: Draft, text: bytes, line: int, column: int, message: str
 ) -> None:
-    answer = post(signed_in(world.operator.user), draft, "preview", text).json()
+    response = post(signed_in(world.operator.user), draft, "preview", text).json()
 
-    assert answer == {
+    assert response == {
         "ok": False,
         "diagnostics": [
             {
@@ -73,26 +73,26 @@ def test_syntax_error_is_a_diagnostic(
     }  # fmt: skip
 
 
-def test_preview_can_choose_another_target(world: World, draft: Draft) -> None:
+def test_preview_compiles_for_chosen_target(world: World, draft: Draft) -> None:
     client = signed_in(world.operator.user)
 
-    answer = post(client, draft, "preview", json.dumps(PLAN), target="lane_graph").json()
+    response = post(client, draft, "preview", json.dumps(PLAN), target="lane_graph").json()
     refused = post(client, draft, "preview", json.dumps(PLAN), target="tape")
 
-    assert [each["code"] for each in answer["diagnostics"]] == ["plan.target_missing"]
+    assert [each["code"] for each in response["diagnostics"]] == ["plan.target_missing"]
     assert (refused.status_code, refused.json()["type"]) == (400, "urn:byteor:problem:invalid")
 
 
-def test_preview_against_a_version_shows_the_changes(world: World, draft: Draft) -> None:
+def test_preview_shows_changes_from_chosen_version(world: World, draft: Draft) -> None:
     version, _ = versions.promote(draft, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 
     same = post(client, draft, "preview", json.dumps(PLAN), against=str(version.pk)).json()["diff"]
-    answer = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
+    response = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
     other = post(client, draft, "preview", json.dumps(plan(egress="late")), against=str(version.pk)).json()["diff"]
 
     assert "Both specs are equal." in same
-    assert answer.keys() == {"ok", "diagnostics"}
+    assert response.keys() == {"ok", "diagnostics"}
     assert '<span class="removed">-single_ring.egress=quotes_out</span>' in other
     assert '<span class="added">+single_ring.egress=late</span>' in other
 
@@ -109,18 +109,18 @@ def test_comparison_escapes_html(world: World, draft: Draft) -> None:
     assert "<script" not in diff
 
 
-@pytest.mark.parametrize("against", ["elsewhere", "abroad", "nowhere", "none"])
+@pytest.mark.parametrize("against", ["another environment", "another organization", "unknown id", "no id"])
 def test_version_of_another_environment_is_not_found(world: World, other: World, draft: Draft, against: str) -> None:
     ids = {
-        "elsewhere": str(world.version(world.prod).pk),
-        "abroad": str(other.version().pk),
-        "nowhere": str(draft.pk),
-        "none": "no-id",
+        "another environment": str(world.version(world.prod).pk),
+        "another organization": str(other.version().pk),
+        "unknown id": str(draft.pk),
+        "no id": "no-id",
     }
 
-    answer = post(signed_in(world.operator.user), draft, "preview", json.dumps(PLAN), against=ids[against])
+    response = post(signed_in(world.operator.user), draft, "preview", json.dumps(PLAN), against=ids[against])
 
-    assert answer.status_code == 404
+    assert response.status_code == 404
 
 
 def test_large_plan_is_compiled_but_not_drawn(world: World, draft: Draft) -> None:
@@ -133,9 +133,9 @@ def test_large_plan_is_compiled_but_not_drawn(world: World, draft: Draft) -> Non
         },
     }  # fmt: skip
 
-    answer = post(signed_in(world.operator.user), draft, "preview", json.dumps(content)).json()
+    response = post(signed_in(world.operator.user), draft, "preview", json.dumps(content)).json()
 
-    assert (answer["ok"], answer["svg"], answer["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
+    assert (response["ok"], response["svg"], response["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
 
 
 def test_preview_needs_at_most_six_queries(world: World, draft: Draft) -> None:
@@ -143,19 +143,19 @@ def test_preview_needs_at_most_six_queries(world: World, draft: Draft) -> None:
     client = signed_in(world.operator.user)
 
     with CaptureQueriesContext(connection) as queries:
-        answer = post(client, draft, "preview", json.dumps(BROKEN), target="single_ring", against=str(version.pk))
+        response = post(client, draft, "preview", json.dumps(BROKEN), target="single_ring", against=str(version.pk))
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert len(queries) <= 6, "\n".join(query["sql"] for query in queries)
 
 
-def test_body_size_is_limited_by_the_setting(world: World, draft: Draft, settings: Any) -> None:
+def test_body_size_is_limited_by_setting(world: World, draft: Draft, settings: Any) -> None:
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_body_bytes=1000)
     events = AuditEvent.objects.count()
     client = signed_in(world.operator.user)
 
     for name in ("preview", "save", "promote"):
-        answer = post(client, draft, name, json.dumps(PLAN) + " " * 1000, revision=1)
+        response = post(client, draft, name, json.dumps(PLAN) + " " * 1000, revision=1)
 
-        assert (answer.status_code, answer.json()["type"]) == (413, "urn:byteor:problem:payload_too_large")
+        assert (response.status_code, response.json()["type"]) == (413, "urn:byteor:problem:payload_too_large")
     assert unchanged(draft, events)

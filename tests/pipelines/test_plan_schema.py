@@ -1,4 +1,4 @@
-"""The route of the plan's JSON Schema."""
+"""Tests of the route that returns the JSON Schema of plans."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ pytestmark = pytest.mark.django_db
 PATH = "/api/v1/plan-schema"
 
 
-def test_schema_equals_the_compilers_and_validates_plans(world: World) -> None:
-    answer = world.viewer.api.get(PATH)
+def test_schema_equals_compiler_schema_and_validates_plans(world: World) -> None:
+    response = world.viewer.api.get(PATH)
 
-    assert answer.status_code == 200
-    assert answer.json() == plan_schema()
-    validator = Draft202012Validator(answer.json())
+    assert response.status_code == 200
+    assert response.json() == plan_schema()
+    validator = Draft202012Validator(response.json())
     assert validator.is_valid(PLAN)
     assert [list(error.path) for error in validator.iter_errors(plan(shards="four"))] == [["single_ring", "shards"]]
 
 
-def test_schema_is_not_sent_again_when_the_etag_matches(world: World, other: World) -> None:
+def test_schema_returns_304_when_etag_matches(world: World, other: World) -> None:
     first = world.viewer.api.get(PATH)
 
     again = other.admin.api.get(PATH, If_None_Match=first["ETag"])

@@ -1,4 +1,4 @@
-"""Plans that differ only in ``true`` and ``1`` are different, although Python's ``True == 1``."""
+"""Tests that plans with ``true`` and ``1`` at the same place differ, although ``True == 1`` in Python."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_change_from_one_to_true_is_stored_and_promoted(world: World) -> None:
     )
     assert draft.spec_hash is None
 
-    mended = drafts.update_draft(draft, {"plan": PLAN}, actor=world.operator.actor)
-    mended.refresh_from_db()
+    fixed = drafts.update_draft(draft, {"plan": PLAN}, actor=world.operator.actor)
+    fixed.refresh_from_db()
 
-    assert mended.plan.value["plan_v"] is not True
-    _, fresh = versions.promote(mended, actor=world.operator.actor)
-    assert fresh
+    assert fixed.plan.value["plan_v"] is not True
+    _, is_new = versions.promote(fixed, actor=world.operator.actor)
+    assert is_new

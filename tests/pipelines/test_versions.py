@@ -1,4 +1,4 @@
-"""Versions: promotion, numbering, immutability, copies in other environments, comparison and graphs."""
+"""Tests of versions: promotion, numbering, immutability, copies in other environments, comparison and graphs."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def promote(world: World, draft: Draft, body: Any = None, **headers: str) -> Any
     return world.operator.api.post(world.path(rest=f"/drafts/{draft.pk}/version"), body or {}, **headers)
 
 
-def test_version_contains_the_whole_compilation(world: World) -> None:
+def test_version_contains_whole_compilation(world: World) -> None:
     draft = draft_of(world)
 
-    answer = promote(world, draft)
+    response = promote(world, draft)
 
-    assert answer.status_code == 201
+    assert response.status_code == 201
     compilation = compile_plan(PLAN)
-    body = answer.json()
+    body = response.json()
     expected = {
         "name": "quotes", "number": 1, "draft_id": str(draft.pk), "draft_revision": 1, "plan": PLAN,
         "spec": compilation.to_json()["spec"], "spec_kv": compilation.spec_kv, "spec_hash": compilation.spec_hash,
@@ -51,26 +51,26 @@ def test_version_contains_the_whole_compilation(world: World) -> None:
     }  # fmt: skip
     assert {name: body[name] for name in expected} == expected
     path = world.path(rest=f"/versions/{body['id']}")
-    assert (answer["Location"], world.viewer.api.get(path).json()) == (path, body)
+    assert (response["Location"], world.viewer.api.get(path).json()) == (path, body)
     kv = world.viewer.api.get(f"{path}/spec.kv")
     assert (kv.content.decode(), kv["Content-Type"]) == (compilation.spec_kv, "text/plain; charset=us-ascii")
     assert world.viewer.api.get(f"{path}/spec.kv", If_None_Match=kv["ETag"]).status_code == 304
 
 
-def test_promote_refuses_a_plan_that_does_not_compile_with_the_errors(world: World) -> None:
+def test_promoting_invalid_plan_returns_422_with_errors(world: World) -> None:
     draft = draft_of(world, BROKEN)
 
-    answer = promote(world, draft)
+    response = promote(world, draft)
 
-    assert (answer.status_code, answer.json()["type"]) == (422, "urn:byteor:problem:plan_invalid")
-    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [
+    assert (response.status_code, response.json()["type"]) == (422, "urn:byteor:problem:plan_invalid")
+    assert [(error["pointer"], error["code"]) for error in response.json()["errors"]] == [
         (f"/plan{d.pointer}", d.code) for d in compile_plan(BROKEN).diagnostics if d.severity == "error"
     ]
-    assert "/plan/single_ring/stages/1/op" in [error["pointer"] for error in answer.json()["errors"]]
+    assert "/plan/single_ring/stages/1/op" in [error["pointer"] for error in response.json()["errors"]]
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (0, 0)
 
 
-def test_promoting_an_unchanged_draft_returns_the_same_version(world: World) -> None:
+def test_promoting_unchanged_draft_returns_same_version(world: World) -> None:
     draft = draft_of(world)
     first = promote(world, draft)
 
@@ -78,12 +78,12 @@ def test_promoting_an_unchanged_draft_returns_the_same_version(world: World) -> 
     drafts.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
     renamed = promote(world, draft)
 
-    assert [answer.status_code for answer in (first, again, renamed)] == [201, 200, 200]
+    assert [response.status_code for response in (first, again, renamed)] == [201, 200, 200]
     assert first.json() == again.json() == renamed.json()
     assert AuditEvent.objects.filter(action="version.create").count() == 1
 
 
-def test_promoting_a_changed_draft_creates_the_next_version(world: World) -> None:
+def test_promoting_changed_draft_creates_next_version(world: World) -> None:
     draft = draft_of(world)
     other = plan(egress="elsewhere")
     promote(world, draft)
@@ -107,7 +107,7 @@ def test_versions_are_numbered_per_pipeline_and_environment(world: World) -> Non
 
 
 @pytest.mark.parametrize("how", ["body", "If-Match"])
-def test_promote_refuses_an_outdated_revision(world: World, how: str) -> None:
+def test_promoting_outdated_revision_returns_412(world: World, how: str) -> None:
     draft = draft_of(world)
     path = world.path(rest=f"/drafts/{draft.pk}")
     etag = world.operator.api.get(path)["ETag"]
@@ -127,14 +127,14 @@ def test_promote_refuses_an_outdated_revision(world: World, how: str) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"), [({"expected_revision": 0}, "/expected_revision"), ({"revision": 1}, "/revision")]
 )
-def test_promote_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
-    answer = promote(world, draft_of(world), body)
+def test_promote_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    response = promote(world, draft_of(world), body)
 
-    assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, [pointer])
+    assert (response.status_code, [e["pointer"] for e in response.json()["errors"]]) == (400, [pointer])
     assert Version.objects.count() == 0
 
 
-def test_promotion_of_a_prepared_plan_is_refused_once_another_plan_is_saved(world: World) -> None:
+def test_prepared_promotion_conflicts_after_another_plan_is_saved(world: World) -> None:
     draft = draft_of(world)
     prepared = versions.prepare_promotion(draft, compute=here)
 
@@ -146,7 +146,7 @@ def test_promotion_of_a_prepared_plan_is_refused_once_another_plan_is_saved(worl
     assert Version.objects.count() == 0
 
 
-def test_promotion_of_a_prepared_plan_survives_a_rename(world: World) -> None:
+def test_prepared_promotion_survives_rename_of_draft(world: World) -> None:
     draft = draft_of(world)
     prepared = versions.prepare_promotion(draft, compute=here)
 
@@ -159,24 +159,24 @@ def test_promotion_of_a_prepared_plan_survives_a_rename(world: World) -> None:
 def test_twenty_concurrent_promotions_create_one_version(at_once: Race, world: World) -> None:
     draft = draft_of(world)
 
-    answers = at_once(*(lambda: promote(world, draft) for _ in range(20)))
+    responses = at_once(*(lambda: promote(world, draft) for _ in range(20)))
 
-    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sorted(response.status_code for response in responses) == [200] * 19 + [201]
+    assert len({response.json()["id"] for response in responses}) == 1
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (1, 1)
 
 
-def test_concurrent_promotions_of_eight_drafts_leave_no_gap_in_the_numbers(at_once: Race, world: World) -> None:
+def test_concurrent_promotions_leave_no_gap_in_version_numbers(at_once: Race, world: World) -> None:
     drafts = [draft_of(world, plan(egress=f"out-{number}"), f"draft-{number}") for number in range(8)]
 
-    answers = at_once(*(lambda draft=draft: promote(world, draft) for draft in drafts))
+    responses = at_once(*(lambda draft=draft: promote(world, draft) for draft in drafts))
 
-    assert [answer.status_code for answer in answers] == [201] * 8
-    assert sorted(answer.json()["number"] for answer in answers) == list(range(1, 9))
+    assert [response.status_code for response in responses] == [201] * 8
+    assert sorted(response.json()["number"] for response in responses) == list(range(1, 9))
 
 
 @pytest.mark.parametrize("change", [{"spec_kv": "spec.v=1\n"}, {"number": 7}, {"created_by": "me"}, {"plan": {}}])
-def test_database_refuses_changes_of_a_version(world: World, change: dict[str, Any]) -> None:
+def test_database_rejects_changes_to_version(world: World, change: dict[str, Any]) -> None:
     version = world.version()
 
     with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
@@ -193,51 +193,51 @@ def copy(world: World, version_id: Any, environment: Any = None) -> Any:
     return world.operator.api.post(path, {"from_version_id": str(version_id)})
 
 
-def test_copy_creates_the_same_version_in_another_environment(world: World) -> None:
+def test_copy_creates_equal_version_in_another_environment(world: World) -> None:
     source = world.version()
 
-    answer = copy(world, source.pk)
+    response = copy(world, source.pk)
 
-    assert answer.status_code == 201
-    body = answer.json()
+    assert response.status_code == 201
+    body = response.json()
     assert (body["origin"], body["number"], body["environment_id"]) == (str(source.pk), 1, str(world.prod.pk))
     same = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_revision")
     assert {name: body[name] for name in same} == {name: parsed(getattr(source, name)) for name in same}
     again = copy(world, source.pk)
     assert (again.status_code, again.json()["id"]) == (200, body["id"])
-    onwards = copy(world, body["id"], world.staging)
-    assert (onwards.status_code, onwards.json()["origin"]) == (201, body["id"])
+    next_copy = copy(world, body["id"], world.staging)
+    assert (next_copy.status_code, next_copy.json()["origin"]) == (201, body["id"])
 
 
-def test_copy_returns_an_existing_copy(world: World) -> None:
+def test_copy_into_own_environment_returns_version_itself(world: World) -> None:
     source = world.version()
 
-    answer = copy(world, source.pk, world.dev)
+    response = copy(world, source.pk, world.dev)
 
-    assert (answer.status_code, answer.json()["id"]) == (200, str(source.pk))
+    assert (response.status_code, response.json()["id"]) == (200, str(source.pk))
     assert Version.objects.count() == 1
 
 
-def test_version_of_another_project_is_unknown(world: World, other: World) -> None:
+def test_version_of_another_project_is_not_found(world: World, other: World) -> None:
     foreign = other.version()
     gone = world.version(world.staging)
     world.staging.deleted_at = world.staging.created_at
     world.staging.save()
 
     for version_id in (foreign.pk, gone.pk, uuid7()):
-        answer = copy(world, version_id)
-        assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
+        response = copy(world, version_id)
+        assert (response.status_code, response.json()["type"]) == (404, "urn:byteor:problem:not_found")
     assert not Version.objects.filter(environment=world.prod).exists()
 
 
 @pytest.mark.parametrize("body", [{}, {"from_version_id": "x"}, {"from_version_id": None}])
-def test_copy_names_the_invalid_field(world: World, body: dict[str, Any]) -> None:
-    answer = world.operator.api.post(world.path(world.prod, "/versions"), body)
+def test_copy_names_invalid_field(world: World, body: dict[str, Any]) -> None:
+    response = world.operator.api.post(world.path(world.prod, "/versions"), body)
 
-    assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, ["/from_version_id"])
+    assert (response.status_code, [e["pointer"] for e in response.json()["errors"]]) == (400, ["/from_version_id"])
 
 
-def test_list_versions_filters_by_name_draft_and_hash(world: World) -> None:
+def test_versions_are_filtered_by_name_draft_and_hash(world: World) -> None:
     first = world.version()
     second = world.version(content=plan("trades"))
     path = world.path(rest="/versions")
@@ -251,22 +251,24 @@ def test_list_versions_filters_by_name_draft_and_hash(world: World) -> None:
     assert found(f"spec_hash={second.spec_hash}") == [str(second.pk)]
 
 
-def test_diff_shows_the_changes_from_the_other_version(world: World) -> None:
+def test_diff_shows_changes_from_other_version(world: World) -> None:
     old = world.version()
     new = world.version(content=plan(stages=[{"id": "decode", "op": "dataguard_redact"}]))
 
-    answer = world.viewer.api.get(world.path(rest=f"/versions/{new.pk}/diff?against={old.pk}"))
+    response = world.viewer.api.get(world.path(rest=f"/versions/{new.pk}/diff?against={old.pk}"))
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     expected = diff_specs(decode(old.spec_kv), decode(new.spec_kv)).to_json()
-    assert answer.json() == {"against": str(old.pk), **expected}
+    assert response.json() == {"against": str(old.pk), **expected}
     assert {"change": "changed", "what": "op", "name": "decode", "old": "identity", "new": "dataguard_redact"} in (
-        answer.json()["changes"]
+        response.json()["changes"]
     )
-    assert "-single_ring.stages.0.op=identity\n+single_ring.stages.0.op=dataguard_redact\n" in answer.json()["unified"]
+    assert (
+        "-single_ring.stages.0.op=identity\n+single_ring.stages.0.op=dataguard_redact\n" in response.json()["unified"]
+    )
 
 
-def test_diff_of_a_draft_uses_the_saved_plan(world: World) -> None:
+def test_draft_diff_uses_saved_plan(world: World) -> None:
     draft = draft_of(world)
     version, _ = versions.promote(draft, actor=world.operator.actor)
     path = world.path(rest=f"/drafts/{draft.pk}/diff?against={version.pk}")
@@ -285,36 +287,36 @@ def test_diff_of_a_draft_uses_the_saved_plan(world: World) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?against=", "?against=x", "?against=%00"])
-def test_diff_needs_the_parameter_against(world: World, query: str) -> None:
+def test_diff_requires_parameter_against(world: World, query: str) -> None:
     version = world.version()
 
     for kind, row_id in (("versions", version.pk), ("drafts", version.draft_id)):
-        answer = world.viewer.api.get(world.path(rest=f"/{kind}/{row_id}/diff{query}"))
-        assert answer.status_code == 400
-        assert [error["parameter"] for error in answer.json()["errors"]] == ["against"]
+        response = world.viewer.api.get(world.path(rest=f"/{kind}/{row_id}/diff{query}"))
+        assert response.status_code == 400
+        assert [error["parameter"] for error in response.json()["errors"]] == ["against"]
 
 
-def test_diff_refuses_versions_of_other_environments(world: World, other: World) -> None:
+def test_diff_with_version_of_another_environment_returns_404(world: World, other: World) -> None:
     version = world.version()
 
     for against in (world.version(world.staging).pk, other.version().pk, uuid7()):
-        answer = world.viewer.api.get(world.path(rest=f"/versions/{version.pk}/diff?against={against}"))
-        assert answer.status_code == 404
+        response = world.viewer.api.get(world.path(rest=f"/versions/{version.pk}/diff?against={against}"))
+        assert response.status_code == 404
 
 
-def test_graph_is_an_svg(world: World) -> None:
+def test_graph_is_returned_as_svg(world: World) -> None:
     version = world.version()
     path = world.path(rest=f"/versions/{version.pk}/graph.svg")
 
-    answer = world.viewer.api.get(path)
+    response = world.viewer.api.get(path)
 
-    assert (answer.status_code, answer["Content-Type"]) == (200, "image/svg+xml")
-    drawing = ElementTree.fromstring(answer.content)
+    assert (response.status_code, response["Content-Type"]) == (200, "image/svg+xml")
+    drawing = ElementTree.fromstring(response.content)
     assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
     texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert {"decode", "check", "quotes_in", "quotes_out"} <= set(texts)
     assert not [element for element in drawing.iter() if element.tag.endswith("script")]
-    assert world.viewer.api.get(path, If_None_Match=answer["ETag"]).status_code == 304
+    assert world.viewer.api.get(path, If_None_Match=response["ETag"]).status_code == 304
 
 
 def test_promotion_and_its_response_parse_neither_plan_nor_spec(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

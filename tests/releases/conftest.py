@@ -9,5 +9,5 @@ __all__ = ["at_once", "listening"]
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that only the test moves."""
+    """A clock that advances only when the test moves it."""
     return Clock(monkeypatch)

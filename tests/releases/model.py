@@ -1,6 +1,6 @@
 """A model of releases in plain Python, without database, HTTP, queue, locks or crashes.
 
-The methods for requests of callers return the problem code of the refusal, or None.
+The methods for callers' requests return the problem code if the request is refused, and None otherwise.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tests.releases.model_rollouts import Rollouts
 
 
 class Model(Rollouts):
-    """One environment with the requests of callers, the reports of agents and the jobs of the worker."""
+    """One environment with callers' requests, agents' reports and the worker's jobs."""
 
-    # Requests of callers.
+    # Callers' requests.
 
     def obstacles(
         self,
@@ -33,19 +33,19 @@ class Model(Rollouts):
         strategy: Strategy,
         *,
         take_over: bool = False,
-        hand_in: Deployment | None = None,
+        submitted: Deployment | None = None,
         override_freeze: bool = False,
         break_glass_s: int | None = None,
         by: str,
     ) -> set[str]:
-        """Return the problem codes of all reasons to refuse a new deployment."""
+        """Return the problem codes of all reasons for which a new deployment is refused."""
         agents = self.matching(target)
         found = set()
         if (override_freeze or break_glass_s) and by != "admin":
             found.add("forbidden")
         if self.frozen and not override_freeze:
             found.add("freeze_window")
-        if break_glass_s and (hand_in or not self.policy.approvals or break_glass_s > self.policy.ttl_s):
+        if break_glass_s and (submitted or not self.policy.approvals or break_glass_s > self.policy.ttl_s):
             found.add("invalid")
         if bundle.number in self.bad:
             found.add("known_bad")
@@ -55,9 +55,9 @@ class Model(Rollouts):
             found.add("invalid")
         if not take_over and any(self._runs_another(agent, bundle.pipeline) for agent in agents):
             found.add("take_over")
-        if hand_in:
-            asked = (bundle, target, strategy, take_over, override_freeze)
-            if refusal := self._credential_refusal(hand_in, *asked, by=by):
+        if submitted:
+            request = (bundle, target, strategy, take_over, override_freeze)
+            if refusal := self._credential_refusal(submitted, *request, by=by):
                 found.add(refusal)
         return found
 
@@ -68,19 +68,19 @@ class Model(Rollouts):
         strategy: Strategy,
         *,
         take_over: bool = False,
-        hand_in: Deployment | None = None,
+        submitted: Deployment | None = None,
         override_freeze: bool = False,
         break_glass_s: int | None = None,
         by: str,
     ) -> Deployment:
-        """Create a deployment that ``obstacles`` does not refuse."""
+        """Create a deployment for which ``obstacles`` returns nothing."""
         approval = None
-        if self.policy.approvals and not hand_in:
+        if self.policy.approvals and not submitted:
             approval = Approval(by, self.now + (break_glass_s or self.policy.ttl_s), break_glass_s is not None)
         waits = approval is not None and not approval.broken
         made = Deployment(
             len(self.deployments), bundle, target, strategy, self.policy, take_over,
-            "pending_approval" if waits else "approved", approval, hand_in, override_freeze,
+            "pending_approval" if waits else "approved", approval, submitted, override_freeze,
         )  # fmt: skip
         self.deployments.append(made)
         return made
@@ -138,7 +138,7 @@ class Model(Rollouts):
         return None
 
     def retry(self, deployment: Deployment) -> set[str]:
-        """Retry the deployment, or return the problem codes of all reasons to refuse it."""
+        """Retry the deployment, or return the problem codes of all reasons for which this is refused."""
         has_failed = deployment.status == "failed"
         if deployment.status == "active" and not deployment.current:
             return {"not_current"}
@@ -213,7 +213,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval and fail the deployment that waits for it. Break-glass is left to the worker."""
+        """Close the approval and fail the deployment that waits for it. The worker handles break-glass deployments."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")
@@ -226,7 +226,7 @@ class Model(Rollouts):
         return agent
 
     def report(self, agent: Agent, by: int, source: int, status: str) -> bool:
-        """Record a report, and return whether it is accepted (or was accepted before)."""
+        """Record a report. Return whether it is accepted now or was accepted before."""
         offer = agent.offer
         end = "rolled_back" if offer and offer.action == "rollback" else "active"
         if not offer or (offer.by, offer.source) != (by, source):
@@ -248,7 +248,7 @@ class Model(Rollouts):
                 part.failures[part.action] = "reported" if part.action == "activate" else "rollback_reported"
         return True
 
-    # Jobs of the worker.
+    # The worker's jobs.
 
     def begin_build(self, deployment: Deployment) -> None:
         if deployment.status != "approved" or not self._can_start(deployment):
@@ -271,7 +271,7 @@ class Model(Rollouts):
         deployment.status = "building"
 
     def _can_start(self, deployment: Deployment) -> bool:
-        """Return whether the build can start: no freeze, below the limit, and no earlier deployment in the way."""
+        """Return whether the build can start: no open freeze window, no reached limit, and no blocking deployment."""
         if self.frozen and not deployment.overrides_freeze:
             return False
         under_way = [d for d in self.deployments if d.status in UNDER_WAY]

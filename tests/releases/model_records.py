@@ -1,4 +1,4 @@
-"""The records of the model of releases: bundles, targets, offers, agents, approvals, deployments.
+"""The records of the release model: bundles, targets, offers, agents, approvals, deployments.
 
 Times are whole seconds since the start. Records are identified by numbers, in the order of their creation.
 """
@@ -16,7 +16,7 @@ IN_FLIGHT = {"approved", *UNDER_WAY}
 
 @dataclass(frozen=True)
 class Bundle:
-    """A config bundle. ``number`` stands for its config hash."""
+    """A config bundle. ``number`` is used as its config hash."""
 
     number: int
     pipeline: str
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Offer:
-    """An offer of the deployment ``by`` to run the bundle of ``source``. A repeated offer has another ``since``."""
+    """An offer of the deployment ``by`` to run the bundle of ``source``. A repeated offer has a new ``since``."""
 
     by: int
     source: int

@@ -1,4 +1,4 @@
-"""The rollouts and rollbacks of the model of releases."""
+"""The rollouts and rollbacks of the release model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Rollouts:
         self.policy = policy
         self.frozen = False
         self.now = 0
-        self.count = 0  # the number of events so far, which tells later offers from earlier ones
+        self.count = 0  # the number of events so far, which orders offers
         self.agents: list[Agent] = []
         self.deployments: list[Deployment] = []
         self.bad: set[int] = set()
@@ -106,7 +106,7 @@ class Rollouts:
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
     def _participants(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the enlisted agents, without those that another deployment has taken over meanwhile."""
+        """Return the enlisted agents, without those that another deployment has taken over since."""
 
         def is_its(number: int, part: Part) -> bool:
             if part.progress == "pending":
@@ -119,7 +119,7 @@ class Rollouts:
         late = set()
         for number, part in parts.items():
             waits = part.counted and part.progress not in ENDS and part.offered is not None
-            if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # waits
+            if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # not None
                 late.add(number)
                 part.progress = "failed"
                 part.failures[part.action] = "timeout" if part.action == "activate" else "rollback_timeout"
@@ -215,7 +215,7 @@ class Rollouts:
             return
         deployment.status, deployment.current = "rolled_back", False
         pipeline = deployment.bundle.pipeline
-        restored = self.deployments[deployment.restores]  # type: ignore[index]  # it rolls back
+        restored = self.deployments[deployment.restores]  # type: ignore[index]  # set by the rollback
         is_free = not any(d.current and d.bundle.pipeline == pipeline for d in self.deployments)
         if is_free and restored.status == "active" and restored.bundle.number not in self.bad:
             restored.current, restored.superseded_by = True, None

@@ -17,7 +17,9 @@ class Fleet(Story):
     """The agents of a random story."""
 
     @random_action(
-        2, what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "beat", "beat"]), number=any_index
+        2,
+        what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "heartbeat", "heartbeat"]),
+        number=any_index,
     )
     def change_of_fleet(self, what: str, number: int) -> None:
         site = "ab"[number % 2]
@@ -27,40 +29,40 @@ class Fleet(Story):
         elif what == "relabel":
             self._relabel(number, site)
         else:
-            (self._leave if what == "leave" else self._beat)(number)
+            (self._leave if what == "leave" else self._send_heartbeat)(number)
 
     def _enroll(self, site: str) -> None:
         token = self.scene.world.enrollment_token(self.scene.here)
         body = {"name": f"agent {len(self.agents)}", "labels": {"site": site}}
-        answer = Api(token).post(self.scene.path("/agents"), body)
-        assert answer.status_code == 201, answer.json()
-        enrolled = answer.json()
+        response = Api(token).post(self.scene.path("/agents"), body)
+        assert response.status_code == 201, response.json()
+        enrolled = response.json()
         self.agents.append((Agent.objects.get(pk=enrolled["agent_id"]), Api(enrolled["api_key"])))
         self.model.enroll(site)
 
     def _leave(self, number: int) -> None:
         known, agent, _ = self._agent(number)
-        answer = self.scene.world.operator.api.delete(self.scene.path(f"/agents/{agent.pk}"))
-        assert answer.status_code == (404 if known.left else 204)
+        response = self.scene.world.operator.api.delete(self.scene.path(f"/agents/{agent.pk}"))
+        assert response.status_code == (404 if known.left else 204)
         known.left = True
 
     def _relabel(self, number: int, site: str) -> None:
         known, agent, _ = self._agent(number)
         path = self.scene.path(f"/agents/{agent.pk}")
-        answer = self.scene.world.operator.api.patch(path, {"labels": {"site": site}})
-        assert answer.status_code == (404 if known.left else 200)
+        response = self.scene.world.operator.api.patch(path, {"labels": {"site": site}})
+        assert response.status_code == (404 if known.left else 200)
         known.site = known.site if known.left else site
 
-    def _beat(self, number: int) -> None:
+    def _send_heartbeat(self, number: int) -> None:
         known, agent, api = self._agent(number)
-        answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
+        response = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
         if known.left:
-            assert answer.status_code == 401
+            assert response.status_code == 401
             return
-        # PostgreSQL's clock is not the story's clock.
+        # PostgreSQL does not use the story's clock.
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
         known.heard = self.model.now
-        desired = answer.json()["desired"]
+        desired = response.json()["desired"]
         if known.offer is None:
             assert desired is None
         else:
@@ -74,18 +76,18 @@ class Fleet(Story):
 
     def _report(self, number: int, by: int, source: int, status: str) -> None:
         known, agent, api = self._agent(number)
-        answer = self._post_report(agent, api, by, source, status)
+        response = self._post_report(agent, api, by, source, status)
         if known.left:
-            assert answer.status_code == 401
+            assert response.status_code == 401
         else:
-            self._check_answer(answer, None if self.model.report(known, by, source, status) else "late_report")
+            self._check_response(response, None if self.model.report(known, by, source, status) else "late_report")
 
     @random_action(
         3, when=lambda self: self.seen,
         which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]),
     )  # fmt: skip
     def report(self, which: int, status: str) -> None:
-        """Report on an offer that is open."""
+        """Report on an open offer."""
         open_ones = [a for a in self.model.agents if a.offer and a.progress not in m.ENDS]
         if open_ones:
             self._report_on_offer(open_ones[which % len(open_ones)], status)
@@ -106,7 +108,7 @@ class Fleet(Story):
         which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
     )  # fmt: skip
     def report_late(self, which: int, status: str) -> None:
-        """Report on any offer that the agent ever had, in any order and any number of times."""
+        """Report on any offer that an agent has ever had, in any order and any number of times."""
         self._report(*self.seen[which % len(self.seen)], status)
 
         if which % 8 == 0:
@@ -115,4 +117,4 @@ class Fleet(Story):
     def _report_from_other_environment(self, which: int) -> None:
         """Let an agent of another environment report on an offer of this one."""
         _, by, source = self.seen[which % len(self.seen)]
-        self._check_answer(self._post_report(*self.scene.stranger, by, source, "active"), "not_found")
+        self._check_response(self._post_report(*self.scene.stranger, by, source, "active"), "not_found")

@@ -33,7 +33,7 @@ ACTIONS: list[tuple[str, int, When, dict[str, Any]]] = []
 
 
 def random_action[F: Callable[..., None]](weight: int, *, when: When = bool, **arguments: Any) -> Callable[[F], F]:
-    """Declare a random action, with its relative frequency and the condition ``when`` it is possible."""
+    """Declare a random action with its relative frequency. ``when`` returns whether the action is possible."""
 
     def declare(function: F) -> F:
         ACTIONS.append((function.__name__, weight, when, arguments))
@@ -43,18 +43,18 @@ def random_action[F: Callable[..., None]](weight: int, *, when: When = bool, **a
 
 
 class Story(RuleBasedStateMachine):
-    """One environment, compared with the model after each action. Its transaction is rolled back at the end."""
+    """One environment, compared with the model after each action. Its changes are rolled back at the end."""
 
     scene: ClassVar[StoryWorld]
 
     def __init__(self) -> None:
         super().__init__()
-        limits.forget()
+        limits.clear_local()
         StoryClock.at, ids._last = self.scene.start, 0
         self.story = transaction.atomic()
         self.story.__enter__()
         self.model = Model(m.Policy())
-        self.ids: list[UUID] = []  # of the deployments, by number
+        self.ids: list[UUID] = []  # ids of the deployments, by number
         self.agents: list[tuple[Agent, Api]] = []
         self.seen: list[tuple[int, int, int]] = []  # all offers so far: (agent, by, source)
         self.timeline_seen = Counter[UUID]()
@@ -68,15 +68,15 @@ class Story(RuleBasedStateMachine):
         Environment.objects.filter(pk=self.scene.here.pk).update(settings={**settings, **changed})
 
     @staticmethod
-    def _check_answer(answer: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
-        """Check that the answer has the status ``expected``, or one of the problem codes of the model."""
+    def _check_response(response: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
+        """Check that the response has the status ``expected``, or one of the model's problem codes if there are any."""
         if not refusals:
-            assert answer.status_code == expected, answer.json()
+            assert response.status_code == expected, response.json()
             return
-        problem = answer.json()
+        problem = response.json()
         code = problem.get("type", "not refused").removeprefix("urn:byteor:problem:")
         assert code in ({refusals} if isinstance(refusals, str) else refusals), (problem, refusals)
-        assert answer.status_code == problem["status"]
+        assert response.status_code == problem["status"]
 
     def _post(self, rest: str, body: Any = None, *, by: str = "operator") -> Any:
         return self.scene.people[by].api.post(self.scene.path(rest), body)
@@ -89,7 +89,7 @@ class Story(RuleBasedStateMachine):
         return Deployment.objects.get(pk=self.ids[number]).bundle_hash
 
     def _waiting(self) -> list[ProcrastinateJob]:
-        """Return the jobs that can run next. Only the first of several jobs with the same lock can."""
+        """Return the jobs that can run next. Of several jobs with the same lock, only the first can run."""
         found: dict[str, ProcrastinateJob] = {}
         for job in ProcrastinateJob.objects.filter(status="todo").order_by("id"):
             found.setdefault(job.lock or f"job {job.pk}", job)
@@ -106,7 +106,7 @@ class Story(RuleBasedStateMachine):
         self.queue = self._waiting()
 
     def _check_transitions(self, deployments: dict[int, Any], approvals: dict[int, Any]) -> None:
-        """Check that the new timeline entries lead from the earlier status to the present one."""
+        """Check that the new timeline entries lead from the earlier status to the current one."""
         entries = TimelineEntry.objects.filter(deployment__environment=self.scene.here).order_by("id")
         events: dict[UUID, list[str]] = {pk: [] for pk in self.ids}
         for pk, event in entries.values_list("deployment_id", "event"):
@@ -127,7 +127,7 @@ class Story(RuleBasedStateMachine):
             self.statuses[number] = status
 
     def _check_invariants(self, rows: dict[str, Any]) -> None:
-        """Check what must always hold, whatever the model says."""
+        """Check the invariants that do not depend on the model."""
         deployments = rows["deployments"]
         current = [n for n, row in deployments.items() if row[2]]
         assert all(deployments[n][0] in {"active", "rolling_back"} for n in current)
@@ -135,7 +135,7 @@ class Story(RuleBasedStateMachine):
         assert len(pipelines) == len(set(pipelines))
         counted = Counter((n, *part[:2], part[3]) for (n, _), part in rows["parts"].items())
         assert rows["progress_counts"] == counted
-        # A rollback is not limited: it may start at any time.
+        # Rollbacks do not count: they may start at any time.
         under_way = sum(row[0] in {"building", "deploying"} for row in deployments.values())
         assert under_way <= self.model.policy.in_flight
         for number, (by, source, action, progress) in rows["offers"].items():

@@ -1,4 +1,4 @@
-"""The random actions of the worker: run jobs, crash, fail; and the passing of time."""
+"""The random actions of the worker: run jobs, crash, fail, and let time pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.releases.random_story import any_index, random_action
 from tests.releases.stage import Crash, StoryClock, crash_before
 from tests.worlds import run_job
 
-# The SQL statement of a job before which the worker crashes. A step has about 15 statements, a build about 60.
+# The number of the SQL statement before which the worker crashes. A step has about 15 statements, a build about 60.
 crashes = st.none() | st.integers(3, 16) | st.integers(0, 60)
 
 
@@ -45,7 +45,7 @@ class Worker(Fleet):
         return self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
 
     def _done(self, job: ProcrastinateJob) -> None:
-        """Run the job in the model too."""
+        """Run the job in the model as well."""
         steps: dict[str, Callable[[m.Deployment], None]] = {
             BuildBundle.name: self.model.build,
             StepRollout.name: self.model.step,
@@ -61,7 +61,7 @@ class Worker(Fleet):
 
     @random_action(3, when=lambda self: self.queue, which=any_index, again=st.sampled_from([False, False, False, True]))
     def work(self, which: int, again: bool) -> None:
-        """Run one job. With ``again`` the worker crashes before it marks the job as done, so that it runs again."""
+        """Run one job. With ``again``, the worker crashes before it marks the job as done, so the job runs again."""
         job = self._take(which)
         run_job(job)
         self._done(job)
@@ -72,7 +72,7 @@ class Worker(Fleet):
 
     @random_action(2, when=lambda self: self.queue, which=any_index, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
-        """Run all waiting jobs. With ``crash_at`` each first crashes at that statement or a little later."""
+        """Run all waiting jobs. With ``crash_at``, each job first crashes near that statement."""
         for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:
@@ -81,7 +81,7 @@ class Worker(Fleet):
                 self.crash(which, (crash_at + turn) % 61)
                 self.check()
             self.work(which, again=False)
-        raise AssertionError("something enqueues itself")
+        raise AssertionError("a job keeps enqueuing itself")
 
     @random_action(3, when=lambda self: self.queue, which=any_index, statement=st.integers(0, 60))
     def crash(self, which: int, statement: int) -> None:

@@ -1,4 +1,4 @@
-"""What random stories need: an organization, a clock that tests move, and worker crashes."""
+"""The setup of random stories: an organization, a clock that tests move, and worker crashes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.worlds import Person, World, plan
 
 
 class Crash(BaseException):
-    """Simulates the end of the worker's process. A BaseException, so that no ``except Exception`` catches it."""
+    """Simulates the end of the worker process. It is a BaseException, so that no ``except Exception`` catches it."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def crash_before(statement: int) -> Iterator[None]:
 
 
 class StoryClock(datetime):
-    """A replacement of ``timezone.now`` that tests move. Each call adds one microsecond."""
+    """A replacement for ``timezone.now`` that tests move. Each call adds one microsecond."""
 
     at: ClassVar[datetime]
 
@@ -70,7 +70,7 @@ class StoryClock(datetime):
 
     @classmethod
     def time_ns(cls) -> int:
-        """Return the time for generated ids, which contain it."""
+        """Return the time that generated ids contain."""
         return int(cls.at.timestamp() * 1_000_000) * 1000
 
 
@@ -94,7 +94,7 @@ class StoryWorld:
         ]  # fmt: skip
         self.stranger = self.world.agent(self.there, "stranger")
         ProcrastinateJob.objects.all().delete()
-        # Start later than the real time, so that nothing created here lies in the future of a story.
+        # Start after the real time, so that nothing created here is in the future of a story.
         self.start = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
         Agent.objects.update(created_at=self.start)
 
@@ -102,7 +102,7 @@ class StoryWorld:
         return self.world.path(self.here, rest)
 
 
-# Read after each action of a story: Django takes longer to compile such a query than to run it.
+# These queries run after each action of a story. Django takes longer to compile than to run them.
 _DEPLOYMENTS = CompiledQuery[Deployment](lambda here: Deployment.objects.filter(environment=here), UUID)
 _ASSIGNMENTS = CompiledQuery[Assignment](
     lambda here: Assignment.objects.filter(agent__environment=here).order_by("agent_id"), UUID
@@ -119,7 +119,7 @@ _APPROVALS = CompiledQuery[Approval](
 
 
 def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
-    """Return the database's rows in the form of the model, with numbers in the order of the lists for ids."""
+    """Return the database rows in the form of the model. Ids become their index in ``deployments`` and ``agents``."""
     number = {pk: n for n, pk in enumerate(deployments)}
     whose = {pk: n for n, pk in enumerate(agents)}
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
@@ -143,7 +143,7 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
             for d in made.values()
         },
         "approvals": {
-            number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)  # type: ignore[attr-defined]  # the annotation
+            number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)  # type: ignore[attr-defined]  # annotated
             for a in _APPROVALS.rows(scene.here.pk)
         },
         "parts": {
@@ -159,7 +159,7 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
             for a in assignments
         },
         "bad": {hashes[config_hash] for config_hash in bad},
-        # Agents may already have a configuration when it becomes known bad. Afterwards none is offered it.
+        # Agents may already have a configuration when it becomes known bad, but none may be offered it later.
         "offered_though_bad": {
             whose[a.agent_id] for a in assignments
             if a.since and a.bundle_deployment_id
@@ -200,7 +200,7 @@ def rows_of_model(model: Model) -> dict[str, Any]:
 def run_stories(
     machine: type[RuleBasedStateMachine], monkeypatch: pytest.MonkeyPatch, *, examples: int, steps: int
 ) -> None:
-    """Run random stories of a state machine by the clock of stories. They are chosen by BYTEOR_TEST_SEED."""
+    """Run random stories of a state machine with ``StoryClock``. BYTEOR_TEST_SEED selects the stories."""
     print(f"BYTEOR_TEST_SEED={SEED}")
     monkeypatch.setattr(timezone, "datetime", StoryClock)
     monkeypatch.setattr(ids, "time", StoryClock)

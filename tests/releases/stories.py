@@ -1,4 +1,4 @@
-"""Helpers that bring deployments and agents into the states from which tests start."""
+"""Helpers that bring deployments and agents into the initial states of tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fleet(world: World, count: int, environment: Environment | None = None) -> F
 
 
 def bundles(world: World, count: int, environment: Environment | None = None) -> list[ConfigBundle]:
-    """Create config bundles of one version, each with another configuration."""
+    """Create config bundles of one version with different configurations."""
     version = world.version(environment)
     return [
         world.bundle(environment, f"bundle-{number}", version=version, env={"NUMBER": str(number)})
@@ -46,7 +46,7 @@ def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
 
 
 def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) -> Deployment:
-    """Create a deployment and let all agents report that they run it."""
+    """Create a deployment and report from all agents that they run it."""
     deployment = offered(world, bundle, **options)
     for agent, api in agents:
         assert report(api, agent, "active").status_code == 200
@@ -58,7 +58,7 @@ def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) ->
 
 @dataclass
 class Running:
-    """A fleet, two config bundles, and one or two deployments of them, of which the agents run the newest."""
+    """A fleet, two config bundles, and one or two deployments of them. The agents run the newest deployment."""
 
     agents: Fleet
     bundles: list[ConfigBundle]
@@ -66,9 +66,10 @@ class Running:
 
 
 def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, list[ConfigBundle], list[Deployment]]:
-    """Return a fleet in ``dev``, two config bundles, and the deployments of the first ones, activated in turn.
+    """Return a fleet in ``dev``, two config bundles, and deployments of the first ones, activated one by one.
 
-    It comes first in a test: later calls, after the same events in the audit ledger, insert the same rows again.
+    Call this first in a test. Later tests insert the rows that the first call recorded, which is only correct after the
+    same audit events.
     """
 
     def make() -> Running:
@@ -80,7 +81,7 @@ def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, lis
 
 
 def waves(*percents: int, pause_s: int = 0, threshold: int = 0, auto_rollback: bool = True) -> dict[str, Any]:
-    """Return the API's form of a strategy with waves up to each of these percents of the agents."""
+    """Return a strategy with waves up to these percentages of the agents, as a request body."""
     return {
         "kind": "waves", "percents": list(percents), "pause_s": pause_s, "failure_threshold_percent": threshold,
         "auto_rollback": auto_rollback,
@@ -88,14 +89,14 @@ def waves(*percents: int, pause_s: int = 0, threshold: int = 0, auto_rollback: b
 
 
 def report_from_all(agents: Fleet, status: str, run_jobs: Run) -> None:
-    """Let each of the agents report ``status``, and run the jobs."""
+    """Send a report with ``status`` from each agent, and run the jobs."""
     for agent, api in agents:
         assert report(api, agent, status).status_code == 200
     run_jobs()
 
 
 def run_sweep(run_jobs: Run) -> None:
-    """Run the sweep once, and then the jobs."""
+    """Run the sweep once, then run the jobs."""
     sweep()
     run_jobs()
 
@@ -113,17 +114,17 @@ def state(deployment: Deployment) -> tuple[str, str]:
 
 
 def events(deployment: Deployment) -> list[str]:
-    """Return the events on the deployment's timeline, in order."""
+    """Return the events on the deployment's timeline, oldest first."""
     return list(deployment.timeline.order_by("id").values_list("event", flat=True))
 
 
 def progress(deployment: Deployment) -> list[str]:
-    """Return the progress of each agent, in the order of enrollment."""
+    """Return the progress of each agent, in enrollment order."""
     return list(deployment.agents.order_by("agent_id").values_list("progress", flat=True))
 
 
 def desired(agent: Agent) -> tuple[Any, str | None]:
-    """Return the deployment that made the agent's offer, and the action."""
+    """Return the id of the deployment that made the agent's offer, and the action of the offer."""
     assignment = Assignment.objects.get(agent=agent)
     return assignment.deployment_id, assignment.action
 
@@ -141,23 +142,23 @@ def set_offered_ago(deployment: Deployment, seconds: int, *agents: Agent) -> Non
     )
 
 
-def beat(agent: Agent, api: Api) -> Any:
+def send_heartbeat(agent: Agent, api: Api) -> Any:
     """Send a heartbeat and return ``desired`` of the response."""
-    answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
-    assert answer.status_code == 200
-    return answer.json()["desired"]
+    response = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
+    assert response.status_code == 200
+    return response.json()["desired"]
 
 
 def send_heartbeat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
-    """Send a heartbeat of an agent that runs ``runs``, or else its desired bundle."""
-    wanted = Assignment.objects.get(agent=agent)
-    deployment_id, bundle_hash = wanted.bundle_deployment_id, wanted.bundle_hash
+    """Send a heartbeat of an agent that runs ``runs``. It defaults to the agent's desired bundle."""
+    assignment = Assignment.objects.get(agent=agent)
+    deployment_id, bundle_hash = assignment.bundle_deployment_id, assignment.bundle_hash
     if runs is not None:
         deployment_id, bundle_hash = runs.pk, runs.bundle_hash
     active = {"deployment_id": str(deployment_id), "bundle_hash": bundle_hash, "spec_hash": "sha256:" + "0" * 64}
     body = {"status": "healthy", "agent_version": "1", "active": active}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
-    # PostgreSQL's now() does not advance within the one transaction of a test.
+    # PostgreSQL's now() does not advance during a test, which is one transaction.
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
 
 
@@ -166,7 +167,7 @@ def stored_assignments(agents: Fleet) -> list[Any]:
     return list(Assignment.objects.filter(agent__in=[agent for agent, _ in agents]).order_by("agent_id").values())
 
 
-def wanted(agents: Fleet) -> list[tuple[Any, str | None]]:
+def all_desired(agents: Fleet) -> list[tuple[Any, str | None]]:
     """Return ``desired`` for each agent."""
     return [desired(agent) for agent, _ in agents]
 
@@ -188,16 +189,16 @@ def roll_back(world: World, deployment: Deployment, reason: str = "latency") -> 
 
 
 class Clock:
-    """A replacement of ``timezone.now()`` that only the test moves. PostgreSQL's ``now()`` is not replaced."""
+    """A replacement for ``timezone.now()`` that only the test moves. PostgreSQL's ``now()`` is not replaced."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = timezone.now()
         monkeypatch.setattr(timezone, "now", lambda: self.now)
 
     def forward(self, **by: float) -> None:
-        """Move the time forward."""
+        """Advance the time."""
         self.now += timedelta(**by)
 
     def set(self, moment: str) -> None:
-        """Set the time, in RFC 3339."""
+        """Set the time, which is in RFC 3339 format."""
         self.now = datetime.fromisoformat(moment)

@@ -1,4 +1,4 @@
-"""Approvals: who may decide, the credential that an approval issues, its one use and its expiry."""
+"""Approvals: who may decide, the credential that an approval issues, and its single use and expiry."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def decide(
     return api.post(path, {"deployment_id": str(deployment.pk), "decision": decision, **body})
 
 
-def refused(answer: Any, status: int, code: str, deployment: Deployment) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str, deployment: Deployment) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     before = deployment.status, deployment.approval.status  # type: ignore[union-attr]
     deployment.refresh_from_db()
     assert (deployment.status, Approval.objects.get().status) == before
 
 
-def test_one_reviewer_approves(world: World) -> None:
+def test_approval_of_one_reviewer_approves_deployment(world: World) -> None:
     deployment = pending(world)
 
-    answer = decide(world.reviewer.api, world, deployment, comment="looks right")
+    response = decide(world.reviewer.api, world, deployment, comment="looks right")
 
-    assert answer.status_code == 201
-    body = answer.json()
+    assert response.status_code == 201
+    body = response.json()
     assert (body["status"], body["id"], body["deployment_id"]) == (
         "approved", str(deployment.approval_id), str(deployment.pk),
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_one_reviewer_approves(world: World) -> None:
     assert events(deployment) == ["create", "approve"]
 
 
-def test_the_credential_says_what_was_approved(world: World) -> None:
+def test_credential_contains_approved_claims(world: World) -> None:
     deployment = pending(world)
     text = decide(world.reviewer.api, world, deployment, expires_in_s=600).json()["credential"]
     version = deployment.config_bundle.version
@@ -95,7 +95,7 @@ def test_the_credential_says_what_was_approved(world: World) -> None:
     assert other.value.code is ApprovalCode.ENVIRONMENT
 
 
-def test_a_decision_cannot_extend_the_policys_approval_ttl(world: World) -> None:
+def test_decision_cannot_exceed_approval_ttl_of_policy(world: World) -> None:
     deployment = pending(world)
 
     decide(world.reviewer.api, world, deployment, expires_in_s=86400)
@@ -105,7 +105,7 @@ def test_a_decision_cannot_extend_the_policys_approval_ttl(world: World) -> None
     assert approval.expires_at - approval.approved_at == timedelta(seconds=3600)
 
 
-def test_only_operators_see_the_credential(world: World) -> None:
+def test_only_operators_see_credential(world: World) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}")
@@ -114,7 +114,7 @@ def test_only_operators_see_the_credential(world: World) -> None:
     assert world.operator.api.get(path).json()["credential"] == Approval.objects.get().credential
 
 
-def test_the_requester_cannot_approve_in_prod(world: World) -> None:
+def test_requester_cannot_approve_in_prod(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.operator.api, world, deployment), 403, "approval.self", deployment)
@@ -122,36 +122,36 @@ def test_the_requester_cannot_approve_in_prod(world: World) -> None:
     assert ApprovalDecision.objects.count() == 0
 
 
-def test_the_requester_may_deny(world: World) -> None:
+def test_requester_may_deny(world: World) -> None:
     deployment = pending(world)
 
     assert decide(world.operator.api, world, deployment, "deny", comment="a mistake").json()["status"] == "denied"
 
 
-def test_the_requester_may_approve_when_self_approval_is_allowed(world: World) -> None:
+def test_requester_may_approve_if_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "small", allow_self_approval=True)
     deployment = pending(world, environment)
 
     assert decide(world.operator.api, world, deployment).json()["status"] == "approved"
 
 
-def test_a_denial_needs_a_comment_and_denies_the_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_denial_requires_comment_and_denies_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, "deny", comment=" "), 400, "invalid", deployment)
 
-    answer = decide(world.reviewer.api, world, deployment, "deny", comment="not on a Friday")
-    assert answer.json()["status"] == "denied"
+    response = decide(world.reviewer.api, world, deployment, "deny", comment="not on a Friday")
+    assert response.json()["status"] == "denied"
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.bundle_hash) == ("denied", None)
-    assert answer.json()["credential"] is None
+    assert response.json()["credential"] is None
     other = world.person(Role.OPERATOR, "third")
     refused(decide(other.api, world, deployment), 409, "approval.decided", deployment)
     assert ApprovalDecision.objects.count() == 1
 
 
-def test_two_approvals_are_needed_when_two_are_required(world: World) -> None:
+def test_two_required_approvals_must_come_from_two_people(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     deployment = pending(world, environment)
 
@@ -167,7 +167,7 @@ def test_two_approvals_are_needed_when_two_are_required(world: World) -> None:
     refused(decide(world.admin.api, world, deployment), 409, "approval.decided", deployment)
 
 
-def test_one_denial_denies_after_an_approval(world: World) -> None:
+def test_one_denial_overrides_earlier_approval(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     deployment = pending(world, environment)
     decide(world.reviewer.api, world, deployment)
@@ -179,7 +179,7 @@ def test_one_denial_denies_after_an_approval(world: World) -> None:
     assert deployment.status == "denied"
 
 
-def test_an_api_key_cannot_decide(world: World) -> None:
+def test_api_key_cannot_decide(world: World) -> None:
     deployment = pending(world)
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
@@ -203,28 +203,28 @@ def test_an_api_key_cannot_decide(world: World) -> None:
         ({"why": "x"}, "/why"),
     ],
 )
-def test_bad_decisions_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_decisions_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     deployment = pending(world)
 
-    answer = decide(world.reviewer.api, world, deployment, **body)
+    response = decide(world.reviewer.api, world, deployment, **body)
 
-    refused(answer, 400, "invalid", deployment)
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid", deployment)
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_a_deployment_of_another_environment_cannot_be_decided(world: World) -> None:
+def test_deployment_of_other_environment_cannot_be_approved(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, environment=world.dev), 400, "invalid", deployment)
 
 
-def test_a_deployment_without_approval_cannot_be_decided(world: World) -> None:
+def test_deployment_that_needs_no_approval_cannot_be_approved(world: World) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
-    answer = decide(world.reviewer.api, world, deployment)
+    response = decide(world.reviewer.api, world, deployment)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.not_needed")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.not_needed")
     deployment.refresh_from_db()
     assert deployment.status == "approved"
 
@@ -233,7 +233,7 @@ def lapse(deployment: Deployment) -> None:
     Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
-def test_a_deployment_fails_when_its_approval_expires(world: World) -> None:
+def test_deployment_fails_when_approval_expires(world: World) -> None:
     deployment = pending(world)
     lapse(deployment)
 
@@ -249,9 +249,7 @@ def test_a_deployment_fails_when_its_approval_expires(world: World) -> None:
     assert AuditEvent.objects.filter(action="approval.expire").count() == 1
 
 
-def test_a_deployment_fails_when_the_credential_expires_before_the_build(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_deployment_fails_when_credential_expires_before_build(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment, expires_in_s=60)
     approval = Approval.objects.get()
@@ -273,7 +271,7 @@ def test_a_deployment_fails_when_the_credential_expires_before_the_build(
 
 
 @pytest.mark.parametrize("is_approved", [False, True])
-def test_a_deployment_fails_when_its_approval_is_revoked_before_the_build(
+def test_deployment_fails_when_approval_is_revoked_before_build(
     world: World, run_jobs: Callable[[], int], is_approved: bool
 ) -> None:
     deployment = pending(world)
@@ -281,9 +279,9 @@ def test_a_deployment_fails_when_its_approval_is_revoked_before_the_build(
         decide(world.reviewer.api, world, deployment)
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke")
 
-    answer = world.reviewer.api.post(path)
+    response = world.reviewer.api.post(path)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, "revoked")
+    assert (response.status_code, response.json()["status"]) == (200, "revoked")
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval_revoked", None)
@@ -292,14 +290,14 @@ def test_a_deployment_fails_when_its_approval_is_revoked_before_the_build(
     assert AuditEvent.objects.filter(action="approval.revoke").count() == 1
 
 
-def test_a_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], int]) -> None:
+def test_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     run_jobs()
 
-    answer = world.reviewer.api.post(world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke"))
+    response = world.reviewer.api.post(world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke"))
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.used")
     deployment.refresh_from_db()
     assert (deployment.status, Approval.objects.get().status) == ("deploying", "approved")
 
@@ -312,7 +310,7 @@ def test_a_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], 
         {"strategy": {"kind": "all_at_once", "failure_threshold_percent": 100, "auto_rollback": False}},
     ],
 )
-def test_a_deployment_fails_when_it_was_altered_after_the_approval(
+def test_deployment_altered_after_approval_fails(
     world: World, run_jobs: Callable[[], int], altered: dict[str, Any]
 ) -> None:
     deployment = pending(world)
@@ -326,7 +324,7 @@ def test_a_deployment_fails_when_it_was_altered_after_the_approval(
     assert (deployment.bundle_hash, Approval.objects.get().used_at) == (None, None)
 
 
-def test_an_approval_can_be_used_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_approval_can_be_used_only_once(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     Approval.objects.update(used_at=timezone.now())
@@ -337,7 +335,7 @@ def test_an_approval_can_be_used_once(world: World, run_jobs: Callable[[], int])
     assert (deployment.status, deployment.reason) == ("failed", "approval.used")
 
 
-def test_lists_filter_by_status_and_deployment(world: World) -> None:
+def test_list_can_be_filtered_by_status_and_deployment(world: World) -> None:
     deployment = pending(world)
     path = world.path(world.prod, "/approvals")
 
@@ -348,18 +346,18 @@ def test_lists_filter_by_status_and_deployment(world: World) -> None:
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
-def test_two_reviewers_at_once_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
+def test_concurrent_reviews_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
     deployment = pending(world)
     people: list[Person] = [world.reviewer, world.project_admin]
 
-    answers = at_once(
+    responses = at_once(
         *(
             lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")
             for person, decision in zip(people, decisions, strict=True)
         )
     )
 
-    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    assert sorted(response.status_code for response in responses) == [201, 409]
     only = ApprovalDecision.objects.get()
     deployment.refresh_from_db()
     assert deployment.status == {"approve": "approved", "deny": "denied"}[only.decision]

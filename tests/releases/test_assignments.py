@@ -1,4 +1,4 @@
-"""Concurrent changes to assignments: one waits for the other, and all rows agree afterwards."""
+"""Concurrent changes to assignments: one waits for the other, and all rows are consistent at the end."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from tests.races import Race
 from tests.releases import stories
 from tests.worlds import World, report
 
-WAITS_S = 30  # the longest wait for the other thread; only a failing test waits so long
+WAITS_S = 30  # the maximum wait for the other thread, in seconds, which only a failing test reaches
 _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 class Pause:
-    """Blocks the first call of a function of ``assignments`` before it does anything, until it is released."""
+    """Blocks the first call of a function in ``assignments`` at its start, until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        self._entered, self._goes_on = threading.Event(), threading.Event()
+        self._entered, self._released = threading.Event(), threading.Event()
         function = getattr(assignments, name)
 
         def paused(*args: Any, **kwargs: Any) -> Any:
             if not self._entered.is_set():
                 self._entered.set()
-                assert self._goes_on.wait(WAITS_S)
+                assert self._released.wait(WAITS_S)
             return function(*args, **kwargs)
 
         monkeypatch.setattr(assignments, name, paused)
 
     def then[T](self, call: Callable[[], T]) -> Callable[[], T]:
-        """Return a function that waits until the other thread is blocked and then makes the call."""
+        """Return a function that waits until the other thread is blocked, and then calls ``call``."""
 
         def run() -> T:
             assert self._entered.wait(WAITS_S)
@@ -47,8 +47,8 @@ class Pause:
 
         return run
 
-    def end_when_blocked(self) -> None:
-        """Release the blocked thread as soon as another one waits for a lock that it holds."""
+    def release_when_blocked(self) -> None:
+        """Release the blocked thread when another one waits for a lock that the blocked thread has."""
         assert self._entered.wait(WAITS_S)
         until = time.monotonic() + WAITS_S
         try:
@@ -58,13 +58,13 @@ class Pause:
                     if cursor.fetchone()[0]:
                         return
                     time.sleep(0.01)
-            raise AssertionError("nobody waits")
+            raise AssertionError("no thread waits for the blocked one")
         finally:
-            self._goes_on.set()
+            self._released.set()
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Release the blocked thread."""
-        self._goes_on.set()
+        self._released.set()
 
 
 def rows_agree() -> bool:
@@ -76,12 +76,12 @@ def rows_agree() -> bool:
         )
     }
     return all(
-        parts[wanted.deployment_id, wanted.agent_id] == (wanted.action, wanted.progress)
-        for wanted in Assignment.objects.filter(deployment_id__isnull=False)
+        parts[assignment.deployment_id, assignment.agent_id] == (assignment.action, assignment.progress)
+        for assignment in Assignment.objects.filter(deployment_id__isnull=False)
     )
 
 
-def test_a_rollback_waits_for_a_report_and_then_replaces_the_offer(
+def test_rollback_waits_for_report_then_replaces_offer(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -93,37 +93,35 @@ def test_a_rollback_waits_for_a_report_and_then_replaces_the_offer(
     reported, rolled_back, _ = at_once(
         lambda: report(agents[1][1], agents[1][0], "active").status_code,
         pause.then(lambda: stories.roll_back(world, deployment).status_code),
-        pause.end_when_blocked,
+        pause.release_when_blocked,
     )
 
     assert (reported, rolled_back) == (200, 200)
-    assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
+    assert stories.all_desired(agents) == [(deployment.pk, "rollback")] * 3
     assert stories.progress(deployment) == ["offered"] * 3
     assert rows_agree()
 
 
-def test_a_report_is_late_when_it_waited_for_a_rollback(
-    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_report_that_waited_for_rollback_is_late(at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agents = stories.fleet(world, 3)
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
     deployment = stories.offered(world, second)
-    pause = Pause(monkeypatch, "_change")  # after the assignments are written, and before the deployment agents are
+    pause = Pause(monkeypatch, "_change")  # after the assignments are written, but before the deployment agents are
 
     rolled_back, reported, _ = at_once(
         lambda: stories.roll_back(world, deployment).status_code,
         pause.then(lambda: report(agents[1][1], agents[1][0], "active").status_code),
-        pause.end_when_blocked,
+        pause.release_when_blocked,
     )
 
     assert (rolled_back, reported) == (200, 409)
-    assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
+    assert stories.all_desired(agents) == [(deployment.pk, "rollback")] * 3
     assert stories.progress(deployment) == ["offered"] * 3
     assert rows_agree()
 
 
-def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
+def test_rollback_includes_agents_restored_by_abort(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 2)
@@ -136,15 +134,15 @@ def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
     aborted, rolled_back, _ = at_once(
         lambda: stories.command(world.operator.api, world, newest, "abort").status_code,
         pause.then(lambda: stories.roll_back(world, current).status_code),
-        pause.end_when_blocked,
+        pause.release_when_blocked,
     )
 
     assert (aborted, rolled_back) == (200, 200)
-    assert stories.wanted(agents) == [(current.pk, "rollback")] * 2
+    assert stories.all_desired(agents) == [(current.pk, "rollback")] * 2
     assert rows_agree()
 
 
-def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
+def test_agent_can_be_decommissioned_during_offer(
     at_once: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stays, api), (leaves, _) = stories.fleet(world, 2)
@@ -153,11 +151,11 @@ def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
 
     def leave() -> None:
         fleet_services.decommission(leaves, actor=world.operator.actor)
-        pause.end()
+        pause.release()
 
-    answers = at_once(lambda: builds.build(str(deployment.pk)), pause.then(leave))
+    results = at_once(lambda: builds.build(str(deployment.pk)), pause.then(leave))
 
-    assert answers == [None, None]
+    assert results == [None, None]
     assert stories.progress(deployment) == ["offered", "offered"]
     assert report(api, stays, "active").status_code == 200
     run_jobs()
@@ -166,7 +164,7 @@ def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_reports_succeed_during_a_change_to_all_agents(
+def test_reports_succeed_during_changes_to_all_agents(
     at_once: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)
@@ -180,8 +178,8 @@ def test_reports_succeed_during_a_change_to_all_agents(
         if change == "step":
             rollout_steps.run_step(str(deployment.pk))
             return 200
-        answer = stories.command(world.operator.api, world, deployment, change, reason="now")
-        return int(answer.status_code)
+        response = stories.command(world.operator.api, world, deployment, change, reason="now")
+        return int(response.status_code)
 
     changed, *reported = at_once(
         change_all,

@@ -1,4 +1,4 @@
-"""What a waiting deployment says about itself, compared with what its build does, over random stories.
+"""The blockers that a waiting deployment shows, compared with what its build does, in random stories.
 
 BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… their number.
 """
@@ -35,12 +35,12 @@ FINDINGS = {
     "freeze_window": "waits_for_freeze", "in_flight_limit": "waits_for_turn", "pipeline_busy": "waits_for_turn",
     "agents_busy": "waits_for_turn",
 }  # fmt: skip
-AHEAD_OF_UTC = timedelta(hours=3)  # in the time zone of the freeze windows
+AHEAD_OF_UTC = timedelta(hours=3)  # offset of the freeze windows' time zone
 
 
 @dataclass(frozen=True)
 class Requested:
-    """A deployment as it was requested. ``agents`` are numbers; a site stands for all agents with this label."""
+    """A deployment as it was requested. ``target`` has the numbers of the agents."""
 
     pk: UUID
     pipeline: str
@@ -50,20 +50,20 @@ class Requested:
 
 
 class Waiting(RuleBasedStateMachine):
-    """Deployments that wait for freeze windows, for the limit and for each other. Jobs run only when a rule says so."""
+    """Deployments that wait for freeze windows, for the limit and for each other. Only rules run jobs."""
 
     scene: ClassVar[StoryWorld]
     seen: ClassVar[Counter[str]]
 
     def __init__(self) -> None:
         super().__init__()
-        limits.forget()
+        limits.clear_local()
         StoryClock.at, ids._last = self.scene.start, 0
         self.story = transaction.atomic()
         self.story.__enter__()
         self.requested: list[Requested] = []
         self.drained: set[int] = set()
-        self.window: tuple[datetime, datetime, bool] | None = None  # start, end, and whether it is daily
+        self.window: tuple[datetime, datetime, bool] | None = None  # start, end, and whether the window is daily
         self.limit = 1
 
     def teardown(self) -> None:
@@ -74,13 +74,13 @@ class Waiting(RuleBasedStateMachine):
         return self.scene.people["admin"].api.post(self.scene.path(rest), body)
 
     def _set(self, **changed: Any) -> None:
-        answer = self.scene.people["admin"].api.put(self.scene.path(""), {"settings": changed})
-        assert answer.status_code == 200
+        response = self.scene.people["admin"].api.put(self.scene.path(""), {"settings": changed})
+        assert response.status_code == 200
 
     def _statuses(self) -> dict[UUID, str]:
         return dict(Deployment.objects.filter(environment=self.scene.here).order_by("pk").values_list("pk", "status"))
 
-    # The rule, written down a second time.
+    # A second implementation of the rules.
 
     def _is_frozen(self) -> bool:
         if self.window is None:
@@ -92,7 +92,7 @@ class Waiting(RuleBasedStateMachine):
         return timedelta() <= since < end - start
 
     def _expected(self, mine: Requested) -> list[tuple[str, set[UUID]]]:
-        """Return the codes of the blockers, each with the deployments that it names."""
+        """Return the expected blockers: their codes, and the deployments that they name."""
         statuses = self._statuses()
         frozen, agents = self._is_frozen(), mine.target - self.drained
         under_way = [each for each in self.requested if statuses[each.pk] in UNDER_WAY]
@@ -109,7 +109,7 @@ class Waiting(RuleBasedStateMachine):
             found.append(("in_flight_limit", {each.pk for each in under_way}))
         return found + [(code, pks) for code, pks in (("pipeline_busy", same), ("agents_busy", shared)) if pks]
 
-    # What may happen.
+    # Random actions.
 
     def create(self, data: Any) -> None:
         site = data.draw(st.sampled_from(["a", "b", "all", ""]))
@@ -126,17 +126,17 @@ class Waiting(RuleBasedStateMachine):
         body = {"config_bundle_id": str(made.pk), "take_over": True, "target": target, **more}
         in_flight = sum(status in {"approved", *UNDER_WAY} for status in self._statuses().values())
 
-        answer = self._post("/deployments", body)
+        response = self._post("/deployments", body)
 
         if self._is_frozen() and not override:
-            assert answer.json()["type"] == "urn:byteor:problem:freeze_window"
+            assert response.json()["type"] == "urn:byteor:problem:freeze_window"
         elif in_flight >= self.limit:
-            assert answer.json()["type"] == "urn:byteor:problem:in_flight_limit"
+            assert response.json()["type"] == "urn:byteor:problem:in_flight_limit"
         elif not agents - self.drained:
-            assert answer.status_code == 400
+            assert response.status_code == 400
         else:
-            assert answer.status_code == 201
-            pk = UUID(answer.json()["id"])
+            assert response.status_code == 201
+            pk = UUID(response.json()["id"])
             self.requested.append(Requested(pk, bundle.pipeline, frozenset(agents), self.limit, override))
 
     def freeze(self, data: Any) -> None:
@@ -145,7 +145,7 @@ class Waiting(RuleBasedStateMachine):
         )
         start = StoryClock.at.replace(microsecond=0) + timedelta(minutes=begins)
         self.window = (start, start + timedelta(minutes=lasts), daily)
-        # Sent as wall-clock times. The zone is three hours ahead of UTC all the year.
+        # The times are sent as wall-clock times. The zone is always three hours ahead of UTC.
         walls = [(edge + AHEAD_OF_UTC).replace(tzinfo=None).isoformat() for edge in self.window[:2]]
         window = {"start": walls[0], "end": walls[1], "time_zone": "Etc/GMT-3", "reason": "the close"}
         self._set(freeze_windows=[{**window, "recurrence": "daily" if daily else None}])
@@ -168,7 +168,7 @@ class Waiting(RuleBasedStateMachine):
         for each in self._some(data, {"deploying", "rolling_back"}):
             word = "active" if self._statuses()[each.pk] == "deploying" else "rolled_back"
             for _, agent, api in self.scene.agents:
-                report(api, agent, word)  # it is refused if the agent has no such offer
+                report(api, agent, word)  # the report is refused if the agent has no such offer
             rollout_steps.run_step(str(each.pk))
 
     def abort(self, data: Any) -> None:
@@ -189,14 +189,14 @@ class Waiting(RuleBasedStateMachine):
         assert self._post(f"/agents/{agent.pk}/{verb}", {"reason": "repair"}).status_code == 200
 
     def _some(self, data: Any, statuses: set[str]) -> list[Requested]:
-        """Return one of the deployments in these statuses, if there is one."""
+        """Return a list with one of the deployments in these statuses, or an empty list."""
         now = self._statuses()
         fit = [each for each in self.requested if now[each.pk] in statuses]
         return [data.draw(st.sampled_from(fit))] if fit else []
 
     @initialize(data=st.data())
     def begin(self, data: Any) -> None:
-        """Request three deployments, the first of them while the limit is low. The second may start at once."""
+        """Request three deployments, the first of them while the limit is low. The second may start immediately."""
         self._create(0, "a", set())
         self._set_limit(3)
         self._create(3, "b", set())
@@ -210,14 +210,14 @@ class Waiting(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def next(self, data: Any) -> None:
-        """Do one random thing. With one rule for each, Hypothesis would use only a few of them in a story."""
+        """Run one random action. With one rule for each, Hypothesis would use only a few of them in a story."""
         actions: list[Callable[[Any], None]] = [
             self.create, self.create, self.build, self.build, self.finish, self.finish, self.wait, self.freeze,
             self.thaw, self.set_limit, self.abort, self.roll_back, self.drain,
         ]  # fmt: skip
         data.draw(st.sampled_from(actions))(data)
 
-    # What must agree.
+    # Invariants.
 
     @invariant()
     def agree(self) -> None:
@@ -251,10 +251,10 @@ class Waiting(RuleBasedStateMachine):
                 assert found["detail"][1:] in detail
 
     def _check_build(self, each: Requested, *, starts: bool) -> None:
-        """Compare with what the build does, and undo that."""
+        """Run the build, check whether it starts, and undo its changes."""
         with transaction.atomic():
             with pytest.MonkeyPatch.context() as patched, suppress(OSError):
-                patched.setattr(blobs, "put", _no_storage)  # the rest of a build takes most of its time
+                patched.setattr(blobs, "put", _no_storage)  # storing the bundle takes most of the time of a build
                 builds.build(str(each.pk))
             assert (self._statuses()[each.pk] != "approved") is starts
             transaction.set_rollback(True)

@@ -1,4 +1,4 @@
-"""Break-glass deployments: who may create them, how they are marked, and their rollback without approval."""
+"""Break-glass deployments: who may create them, how they are marked, and their rollback if they are not approved."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tests.worlds import ALL, Api, Person, World, report
 pytestmark = pytest.mark.django_db
 
 
-def ask(world: World, api: Api, bundle: Any, **body: Any) -> Any:
+def request_deployment(world: World, api: Api, bundle: Any, **body: Any) -> Any:
     glass = {"break_glass": {"reason": "the market is open"}}
     path = world.path(bundle.environment, "/deployments")
     return api.post(path, {"config_bundle_id": str(bundle.pk), "target": ALL, **glass, **body})
 
 
-def broken(world: World, bundle: Any, **body: Any) -> Deployment:
-    answer = ask(world, world.admin.api, bundle, **body)
-    assert answer.status_code == 201, answer.json()
-    return Deployment.objects.get(pk=answer.json()["id"])
+def deploy(world: World, bundle: Any, **body: Any) -> Deployment:
+    response = request_deployment(world, world.admin.api, bundle, **body)
+    assert response.status_code == 201, response.json()
+    return Deployment.objects.get(pk=response.json()["id"])
 
 
 def decide(world: World, person: Person, deployment: Deployment, decision: str = "approve", **body: Any) -> Any:
@@ -45,7 +45,7 @@ def decide(world: World, person: Person, deployment: Deployment, decision: str =
     return person.api.post(path, {"deployment_id": str(deployment.pk), "decision": decision, **body})
 
 
-def lapse() -> None:
+def expire_approvals() -> None:
     Approval.objects.filter(status="pending").update(expires_at=timezone.now() - timedelta(seconds=1))
     sweep()
 
@@ -65,10 +65,10 @@ def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, De
     return agents, deployment, second
 
 
-def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run_jobs: Callable[[], int]) -> None:
+def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
 
-    deployment = broken(world, world.bundle(world.prod))
+    deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
 
     deployment.refresh_from_db()
@@ -91,20 +91,20 @@ def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
 
 
-def test_another_person_approves_afterwards(world: World, run_jobs: Callable[[], int]) -> None:
+def test_another_person_can_approve_later(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
-    deployment = broken(world, world.bundle(world.prod))
+    deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
 
     own = decide(world, world.admin, deployment)
     assert (own.status_code, own.json()["type"]) == (403, "urn:byteor:problem:approval.self")
-    answer = decide(world, world.reviewer, deployment)
+    response = decide(world, world.reviewer, deployment)
 
-    assert (answer.status_code, answer.json()["status"]) == (201, "approved")
-    assert answer.json()["used_at"] is not None
+    assert (response.status_code, response.json()["status"]) == (201, "approved")
+    assert response.json()["used_at"] is not None
     report(agents[0][1], agents[0][0], "active")
     run_jobs()
-    lapse()
+    expire_approvals()
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.is_current) == ("active", True)
@@ -113,11 +113,9 @@ def test_another_person_approves_afterwards(world: World, run_jobs: Callable[[],
 
 @pytest.mark.parametrize("how", ["expired", "denied", "revoked"])
 @pytest.mark.parametrize("status", ["active", "deploying"])
-def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
-    world: World, run_jobs: Callable[[], int], status: str, how: str
-) -> None:
+def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[], int], status: str, how: str) -> None:
     agents, earlier, bundle = before(world, run_jobs)
-    deployment = broken(world, bundle)
+    deployment = deploy(world, bundle)
     run_jobs()
     if status == "active":
         for agent, api in agents:
@@ -128,7 +126,7 @@ def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
 
     match how:
         case "expired":
-            lapse()
+            expire_approvals()
         case "denied":
             assert decide(world, world.reviewer, deployment, "deny", comment="no").status_code == 201
         case "revoked":
@@ -149,14 +147,12 @@ def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_unapproved_first_rollout_stops_and_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, _),) = stories.fleet(world, 1, world.prod)
-    deployment = broken(world, world.bundle(world.prod))
+    deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
 
-    lapse()
+    expire_approvals()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -165,16 +161,16 @@ def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_to_restore(
+def test_unapproved_first_deployment_stays_active_but_becomes_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     ((agent, api),) = stories.fleet(world, 1, world.prod)
-    deployment = broken(world, world.bundle(world.prod))
+    deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
     report(api, agent, "active")
     run_jobs()
 
-    lapse()
+    expire_approvals()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -184,11 +180,9 @@ def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_
     assert deployment.timeline.filter(event="break_glass_expired").count() == 1
 
 
-def test_a_break_glass_deployment_fails_when_it_is_denied_before_the_build(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_denial_before_build_fails_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
-    deployment = broken(world, world.bundle(world.prod))
+    deployment = deploy(world, world.bundle(world.prod))
 
     decide(world, world.reviewer, deployment, "deny", comment="no")
     rollbacks.roll_back_break_glass(str(deployment.pk))
@@ -199,23 +193,23 @@ def test_a_break_glass_deployment_fails_when_it_is_denied_before_the_build(
     assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_the_time_to_approve_is_limited_by_the_policy(world: World) -> None:
+def test_time_to_approve_is_limited_by_policy(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     glass = {"reason": "outage", "expires_in_s": 3601}
 
-    late = ask(world, world.admin.api, bundle, break_glass=glass)
+    late = request_deployment(world, world.admin.api, bundle, break_glass=glass)
     assert late.status_code == 400
     assert [error["pointer"] for error in late.json()["errors"]] == ["/break_glass/expires_in_s"]
     assert not Deployment.objects.exists()
 
-    deployment = broken(world, bundle, break_glass={"reason": "outage", "expires_in_s": 120})
+    deployment = deploy(world, bundle, break_glass={"reason": "outage", "expires_in_s": 120})
     approval = deployment.approval
     assert approval is not None
     assert timedelta(seconds=110) < approval.expires_at - deployment.created_at <= timedelta(seconds=120)
 
 
-def test_only_a_person_who_is_org_admin_may_break_glass(world: World) -> None:
+def test_break_glass_requires_person_with_org_admin_role(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     _, text = tokens.create_organization_key(
@@ -224,41 +218,41 @@ def test_only_a_person_who_is_org_admin_may_break_glass(world: World) -> None:
     )  # fmt: skip
 
     for api in (world.project_admin.api, world.operator.api, Api(text)):
-        answer = ask(world, api, bundle)
-        assert (answer.status_code, answer.json()["type"]) == (403, "urn:byteor:problem:forbidden")
+        response = request_deployment(world, api, bundle)
+        assert (response.status_code, response.json()["type"]) == (403, "urn:byteor:problem:forbidden")
 
     assert not Deployment.objects.exists()
     assert not Approval.objects.exists()
 
 
-def test_break_glass_is_refused_when_no_approval_is_required(world: World) -> None:
+def test_break_glass_is_refused_if_no_approval_is_required(world: World) -> None:
     stories.fleet(world, 1, world.dev)
-    answer = ask(world, world.admin.api, world.bundle(world.dev))
+    response = request_deployment(world, world.admin.api, world.bundle(world.dev))
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == ["/break_glass"]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == ["/break_glass"]
     assert not Deployment.objects.exists()
 
 
-def test_break_glass_is_refused_together_with_a_credential(world: World) -> None:
+def test_break_glass_with_approval_credential_is_refused(world: World) -> None:
     stories.fleet(world, 1, world.prod)
-    answer = ask(world, world.admin.api, world.bundle(world.prod), approval="x.y")
+    response = request_deployment(world, world.admin.api, world.bundle(world.prod), approval="x.y")
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == ["/break_glass"]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == ["/break_glass"]
     assert not Deployment.objects.exists()
 
 
-def test_nothing_is_rolled_back_when_the_deployment_was_aborted_before_agents_started(
+def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     stories.fleet(world, 1, world.prod)
-    deployment = broken(world, world.bundle(world.prod))
+    deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
 
     assert world.admin.api.post(world.path(world.prod, f"/deployments/{deployment.pk}/abort")).status_code == 200
     assert Approval.objects.get().status == "pending"
-    lapse()
+    expire_approvals()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -266,11 +260,9 @@ def test_nothing_is_rolled_back_when_the_deployment_was_aborted_before_agents_st
     assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_an_aborted_deployment_is_rolled_back_when_it_is_not_approved(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_unapproved_aborted_deployment_is_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, earlier, bundle = before(world, run_jobs)
-    deployment = broken(world, bundle)
+    deployment = deploy(world, bundle)
     run_jobs()
     report(agents[0][1], agents[0][0], "active")
     path = world.path(world.prod, f"/deployments/{deployment.pk}")
@@ -287,11 +279,11 @@ def test_an_aborted_deployment_is_rolled_back_when_it_is_not_approved(
     assert stories.desired(agents[1][0]) == (earlier.pk, "activate")
 
 
-def test_the_sweep_enqueues_a_lost_rollback_job(world: World, run_jobs: Callable[[], int]) -> None:
+def test_sweep_enqueues_lost_rollback_job_again(world: World, run_jobs: Callable[[], int]) -> None:
     _, earlier, bundle = before(world, run_jobs)
-    deployment = broken(world, bundle)
+    deployment = deploy(world, bundle)
     run_jobs()
-    lapse()
+    expire_approvals()
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM procrastinate_jobs")
 
@@ -303,9 +295,9 @@ def test_the_sweep_enqueues_a_lost_rollback_job(world: World, run_jobs: Callable
     assert not ProcrastinateJob.objects.filter(task_name="releases.undo_break_glass").exists()
 
 
-def test_a_rollback_never_restores_an_unapproved_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_never_restores_unapproved_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, bundle = before(world, run_jobs)
-    unapproved = broken(world, bundle)
+    unapproved = deploy(world, bundle)
     run_jobs()
     for agent, api in agents:
         report(api, agent, "active")
@@ -319,9 +311,9 @@ def test_a_rollback_never_restores_an_unapproved_deployment(world: World, run_jo
     decide(world, world.reviewer, unapproved, "deny", comment="no")
     run_jobs()
 
-    answer = world.operator.api.post(world.path(world.prod, f"/deployments/{third.pk}/rollback"), {"reason": "slow"})
+    response = world.operator.api.post(world.path(world.prod, f"/deployments/{third.pk}/rollback"), {"reason": "slow"})
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     third.refresh_from_db()
     assert third.restores is not None
     assert third.restores != unapproved

@@ -1,4 +1,4 @@
-"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by an agent."""
+"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by agents."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ pytestmark = pytest.mark.django_db
 
 
 class Crash(BaseException):
-    """Simulates the death of the worker's process."""
+    """Simulates a crash of the worker process."""
 
 
 def approved(world: World) -> tuple[Deployment, Agent, Api]:
-    """Create an approved deployment in prod that no worker has built yet; return it and its only agent."""
+    """Create an approved deployment in prod that is not built yet. Return the deployment and its only agent."""
     agent, api = world.agent(world.prod)
     deployment = world.deployment(
         world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency")
     )
-    answer = world.reviewer.api.post(
+    response = world.reviewer.api.post(
         world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
     )
-    assert answer.json()["status"] == "approved"
+    assert response.json()["status"] == "approved"
     return deployment, agent, api
 
 
@@ -58,7 +58,7 @@ def verified(api: Api, agent: Agent) -> VerifiedBundle:
     return verify_delivery(tar, desired["envelope"], keys, str(agent.environment_id))
 
 
-def test_an_agent_can_verify_the_whole_bundle(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agent_can_verify_complete_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     deployment, agent, api = approved(world)
     run_jobs()
     deployment.refresh_from_db()
@@ -89,9 +89,7 @@ def test_an_agent_can_verify_the_whole_bundle(world: World, run_jobs: Callable[[
     assert set(manifest.files) == {"spec.kv", "runtime_config.json", "approval.cred", "signing_keys.json"}
 
 
-def test_numbers_that_the_database_writes_in_another_way_keep_the_config_hash(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_numbers_reformatted_by_database_keep_config_hash(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     bundle = world.bundle(stage_config={"decode": {"n": [1e22, -1e20, float(2**60), 4.0, -0.0, 1e-7]}})
     world.deployment(bundle)
@@ -103,7 +101,7 @@ def test_numbers_that_the_database_writes_in_another_way_keep_the_config_hash(
     assert hash_configuration(delivered_bundle.manifest.spec_hash, kept, ["deploy"]) == stored == bundle.config_hash
 
 
-def test_a_bundle_has_no_credential_when_no_approval_is_required(world: World, run_jobs: Callable[[], int]) -> None:
+def test_bundle_without_approval_has_no_credential(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     world.deployment(world.bundle())
     run_jobs()
@@ -114,7 +112,7 @@ def test_a_bundle_has_no_credential_when_no_approval_is_required(world: World, r
     assert set(bundle.manifest.files) == {"spec.kv", "runtime_config.json", "signing_keys.json"}
 
 
-def test_a_bundle_with_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
+def test_bundle_with_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
     _, agent, api = approved(world)
     run_jobs()
     tar, desired, keys = delivered(api, agent)
@@ -123,12 +121,12 @@ def test_a_bundle_with_one_flipped_byte_is_refused(world: World, run_jobs: Calla
         verify_delivery(bytes([tar[0] ^ 1]) + tar[1:], desired["envelope"], keys, str(world.prod.pk))
 
 
-def test_the_stored_tar_gets_a_new_signature_after_a_key_rotation(world: World, run_jobs: Callable[[], int]) -> None:
+def test_stored_tar_gets_new_signature_after_key_rotation(world: World, run_jobs: Callable[[], int]) -> None:
     _, agent, api = approved(world)
     run_jobs()
     before_tar, before, before_keys = delivered(api, agent)
-    beat = {"status": "healthy", "agent_version": "1"}
-    etag = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"]
+    heartbeat = {"status": "healthy", "agent_version": "1"}
+    etag = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).json()["signing_key_etag"]
 
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
@@ -142,10 +140,10 @@ def test_the_stored_tar_gets_a_new_signature_after_a_key_rotation(world: World, 
     assert verify_delivery(tar, before["envelope"], keys, str(world.prod.pk)).approval is not None
     with pytest.raises(Refused):
         verify_delivery(tar, desired["envelope"], before_keys, str(world.prod.pk))
-    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"] != etag
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).json()["signing_key_etag"] != etag
 
 
-def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[], int]) -> None:
+def test_same_inputs_produce_same_bytes(world: World, run_jobs: Callable[[], int]) -> None:
     deployment, _, _ = approved(world)
     run_jobs()
     deployment.refresh_from_db()
@@ -160,7 +158,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
 
 
 @pytest.mark.parametrize("at", ["_build_bundle", "_offer_first_wave"])
-def test_a_build_is_resumed_when_the_worker_crashes(
+def test_build_resumes_after_worker_crash(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     deployment, agent, _ = approved(world)
@@ -189,7 +187,7 @@ def test_a_build_is_resumed_when_the_worker_crashes(
     assert Approval.objects.get().used_at is not None
 
 
-def test_a_second_build_changes_nothing(world: World, run_jobs: Callable[[], int]) -> None:
+def test_second_build_changes_nothing(world: World, run_jobs: Callable[[], int]) -> None:
     deployment, agent, _ = approved(world)
     run_jobs()
     deployment.refresh_from_db()
@@ -201,7 +199,7 @@ def test_a_second_build_changes_nothing(world: World, run_jobs: Callable[[], int
     assert Deployment.objects.get().bundle_hash == deployment.bundle_hash
 
 
-def test_a_deployment_fails_when_its_build_fails_for_good(world: World) -> None:
+def test_deployment_fails_after_last_build_attempt(world: World) -> None:
     deployment, agent, _ = approved(world)
 
     builds.fail_build(str(deployment.pk), "ValueError: no such thing")
@@ -218,7 +216,7 @@ def test_a_deployment_fails_when_its_build_fails_for_good(world: World) -> None:
     assert (deployment.status, deployment.detail) == ("failed", "ValueError: no such thing")
 
 
-def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_build(
+def test_deployment_fails_when_configuration_becomes_known_bad_before_build(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     deployment, agent, _ = approved(world)
@@ -231,7 +229,7 @@ def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_
     assert stories.desired(agent) == (None, None)
 
 
-def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_fails_when_target_becomes_empty(world: World, run_jobs: Callable[[], int]) -> None:
     from apps.fleet.services import agents as fleet
 
     deployment, agent, _ = approved(world)
@@ -245,7 +243,7 @@ def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs
     assert not bundle_services.is_known_bad(deployment.environment_id, deployment.config_hash)
 
 
-def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_other_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "two", max_in_flight_deployments=2)
     (one, api), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")
@@ -256,7 +254,7 @@ def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Cal
 
     builds.build(str(waiting.pk))
     waiting.refresh_from_db()
-    assert waiting.status == "approved"  # it waits for the agent that both deployments target
+    assert waiting.status == "approved"  # the deployment waits for the agent that both deployments target
     report(api, one, "active")
     run_jobs()
     builds.build(str(waiting.pk))
@@ -268,7 +266,7 @@ def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Cal
     assert list(waiting.agents.values_list("agent_id", flat=True)) == [two.pk]
 
 
-def test_approved_deployments_start_one_after_the_other(world: World, run_jobs: Callable[[], int]) -> None:
+def test_approved_deployments_start_in_turn(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 2, world.prod)]
     for deployment in waiting:
@@ -287,7 +285,7 @@ def test_approved_deployments_start_one_after_the_other(world: World, run_jobs: 
     assert [d.status for d in Deployment.objects.order_by("id")] == ["active", "deploying"]
 
 
-def test_a_deployment_of_a_deleted_environment_is_not_built(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_of_deleted_environment_is_not_built(world: World, run_jobs: Callable[[], int]) -> None:
     from apps.tenancy.services import organizations
 
     deployment, _, _ = approved(world)
@@ -299,7 +297,7 @@ def test_a_deployment_of_a_deleted_environment_is_not_built(world: World, run_jo
     assert (deployment.status, deployment.bundle_hash) == ("approved", None)
 
 
-def test_an_agent_can_only_download_its_desired_bundle(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agent_can_download_only_its_desired_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     (agent, api), (other_agent, other_api) = agents
     first, second = stories.bundles(world, 2)
@@ -318,7 +316,7 @@ def test_an_agent_can_only_download_its_desired_bundle(world: World, run_jobs: C
     assert sha256(tar) == old.bundle_hash
 
 
-def test_desired_is_null_without_an_offer_and_an_unchanged_offer_is_304(
+def test_desired_is_null_without_offer_and_unchanged_offer_returns_304(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agent, api = world.agent()

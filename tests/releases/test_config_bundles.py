@@ -70,7 +70,7 @@ def test_all_fields_are_stored_and_hashed(world: World) -> None:
     assert body["config_hash"] == expected_hash(version.spec_hash, ["deploy"], **FULL)
 
 
-def test_stage_without_parameters_is_a_warning_at_creation_and_in_the_approval(world: World) -> None:
+def test_stage_without_parameters_is_reported_as_warning(world: World) -> None:
     stages = [
         {"id": "mask", "op": "dataguard_redact"},
         {"id": "copy", "op": "identity", "depends_on": ["mask"]},
@@ -109,11 +109,11 @@ def test_stage_without_parameters_is_a_warning_at_creation_and_in_the_approval(w
 @pytest.mark.parametrize(
     ("profile", "wait"), [("default", "backoff"), ("low-latency", "spin"), ("isolated-core", "spin")]
 )
-def test_the_wait_follows_from_the_profile(world: World, profile: str, wait: str) -> None:
+def test_wait_defaults_to_value_of_profile(world: World, profile: str, wait: str) -> None:
     assert create(world, tuning_profile=profile).json()["wait"] == wait
 
 
-def test_the_hash_covers_each_field_but_the_name(world: World) -> None:
+def test_hash_covers_every_field_except_name(world: World) -> None:
     version = str(world.version().pk)
     same = [create(world, name=name, version_id=version, **FULL).json()["config_hash"] for name in ("a", "b")]
     other_version = str(world.version(content=plan(egress="elsewhere")).pk)
@@ -181,41 +181,41 @@ SECRETS = ["-----BEGIN PRIVATE KEY-----\nabc", "x -----BEGIN RSA PRIVATE KEY----
         ({"adapters": {"egress": {"kind": "s3", "key": SECRETS[2]}}}, "/adapters/egress/key", "secret"),
     ],
 )  # fmt: skip
-def test_bad_configurations_are_refused(world: World, body: dict[str, Any], pointer: str, code: str) -> None:
-    answer = create(world, **body)
+def test_invalid_configurations_are_refused(world: World, body: dict[str, Any], pointer: str, code: str) -> None:
+    response = create(world, **body)
 
-    assert answer.status_code == 400, answer.json()
-    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
-    assert not any(secret in answer.content.decode() for secret in SECRETS)
+    assert response.status_code == 400, response.json()
+    assert [(error["pointer"], error["code"]) for error in response.json()["errors"]] == [(pointer, code)]
+    assert not any(secret in response.content.decode() for secret in SECRETS)
     assert ConfigBundle.objects.count() == 0
 
 
-def test_all_errors_are_reported_at_once(world: World) -> None:
-    answer = create(world, stage_config={"nobody": {}, "check": {"on_reject": "drop"}}, env={"KEY": SECRETS[0]})
+def test_all_errors_are_reported_together(world: World) -> None:
+    response = create(world, stage_config={"nobody": {}, "check": {"on_reject": "drop"}}, env={"KEY": SECRETS[0]})
 
-    assert sorted(error["pointer"] for error in answer.json()["errors"]) == [
+    assert sorted(error["pointer"] for error in response.json()["errors"]) == [
         "/env/KEY", "/stage_config/check/schema", "/stage_config/nobody",
     ]  # fmt: skip
 
 
-def test_numbers_without_canonical_json_are_refused(world: World) -> None:
-    answer = create(world, stage_config={"decode": {"n": 2**60}})
+def test_numbers_without_canonical_form_are_refused(world: World) -> None:
+    response = create(world, stage_config={"decode": {"n": 2**60}})
 
-    assert (answer.status_code, answer.json()["type"]) == (400, "urn:byteor:problem:invalid")
+    assert (response.status_code, response.json()["type"]) == (400, "urn:byteor:problem:invalid")
     assert ConfigBundle.objects.count() == 0
 
 
-def test_another_environments_version_is_unknown(world: World) -> None:
+def test_version_of_other_environment_is_unknown(world: World) -> None:
     foreign = world.version(world.staging)
 
-    answer = create(world, version_id=str(foreign.pk))
+    response = create(world, version_id=str(foreign.pk))
 
-    assert answer.status_code == 400
-    assert answer.json()["errors"][0]["pointer"] == "/version_id"
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == "/version_id"
     assert ConfigBundle.objects.count() == 0
 
 
-def test_a_name_is_unique_in_its_environment(world: World) -> None:
+def test_name_is_unique_in_environment(world: World) -> None:
     version = str(world.version().pk)
     assert create(world, name="same", version_id=version).status_code == 201
 
@@ -225,7 +225,7 @@ def test_a_name_is_unique_in_its_environment(world: World) -> None:
     assert ConfigBundle.objects.count() == 1
 
 
-def test_the_database_refuses_changes(world: World) -> None:
+def test_database_refuses_updates(world: World) -> None:
     bundle = world.bundle()
 
     with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
@@ -235,7 +235,7 @@ def test_the_database_refuses_changes(world: World) -> None:
     assert bundle.wait == "backoff"
 
 
-def test_clearing_known_bad_needs_a_reason(world: World) -> None:
+def test_clearing_known_bad_requires_reason(world: World) -> None:
     bundle = world.bundle()
     bundles.mark_known_bad(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
     path = world.path(rest=f"/config-bundles/{bundle.pk}")
@@ -256,7 +256,7 @@ def test_clearing_known_bad_needs_a_reason(world: World) -> None:
     assert AuditEvent.objects.filter(action="config.clear").count() == 1
 
 
-def test_lists_filter_by_name_version_and_hash(world: World) -> None:
+def test_list_can_be_filtered_by_name_version_and_hash(world: World) -> None:
     first, second = stories.bundles(world, 2)
     path = world.path(rest="/config-bundles")
 
@@ -269,7 +269,7 @@ def test_lists_filter_by_name_version_and_hash(world: World) -> None:
     assert found(f"version_id={first.version_id}") == [str(second.pk), str(first.pk)]
 
 
-def test_an_invalid_allowlist_is_refused(world: World) -> None:
+def test_invalid_allowlist_is_refused(world: World) -> None:
     stages = [
         {"id": "notify", "op": "http_post:http://127.0.0.1:9000/hook"},
         {"id": "run", "op": "exec:/bin/true", "depends_on": ["notify"]},
@@ -277,10 +277,10 @@ def test_an_invalid_allowlist_is_refused(world: World) -> None:
     version = str(world.version(content=plan("effects", stages=stages)).pk)
     lists = {"notify": ["https://x.example/a", "ftp://x", 5], "run": "/bin/true"}
 
-    answer = create(world, version_id=version, stage_config={k: {"allowlist": v} for k, v in lists.items()})
+    response = create(world, version_id=version, stage_config={k: {"allowlist": v} for k, v in lists.items()})
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [
         "/stage_config/notify/allowlist/1",
         "/stage_config/notify/allowlist/2",
         "/stage_config/run/allowlist",

@@ -1,4 +1,4 @@
-"""Drained agents: no new offer reaches them, nothing waits for them, and afterwards they catch up."""
+"""Drained agents: they get no new offers, nothing waits for them, and they catch up when they are undrained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from apps.fleet.models import Agent
 from apps.fleet.services import agents
 from tests.releases import stories
-from tests.releases.stories import Run, report_from_all, state, wanted, waves
+from tests.releases.stories import Run, all_desired, report_from_all, state, waves
 from tests.worlds import World, report
 
 pytestmark = pytest.mark.django_db
@@ -20,25 +20,25 @@ def drain(world: World, agent: Agent, *, drained: bool = True) -> None:
 
 
 def explained(world: World, agent: Agent) -> tuple[list[str], list[str]]:
-    """Return the codes of the explanation: reasons and coming events."""
+    """Return the codes in the agent's explanation: those of the reasons and those of the next events."""
     body = world.viewer.api.get(world.path(rest=f"/agents/{agent.pk}/explain")).json()
     return [each["code"] for each in body["because"]], [each["code"] for each in body["next"]]
 
 
-def test_new_deployment_passes_a_drained_agent_by(world: World, run_jobs: Run) -> None:
+def test_new_deployment_skips_drained_agent(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     drain(world, agents[0][0])
 
     second = stories.active(world, two, agents[1:])
 
     assert (second.target_count, second.agents.count()) == (1, 1)
-    assert wanted(agents) == [(first.pk, "activate"), (second.pk, "activate")]
+    assert all_desired(agents) == [(first.pk, "activate"), (second.pk, "activate")]
     because, coming = explained(world, agents[0][0])
     assert because[0] == "runs_desired" or "drained" in because
     assert "undrain" in coming
 
 
-def test_undrained_agent_is_offered_what_is_current(world: World, run_jobs: Run) -> None:
+def test_undrained_agent_is_offered_current_deployment(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 2)
     drain(world, agents[0][0])
     second = stories.active(world, two, agents[1:])
@@ -46,11 +46,11 @@ def test_undrained_agent_is_offered_what_is_current(world: World, run_jobs: Run)
     drain(world, agents[0][0], drained=False)
     run_jobs()
 
-    assert wanted(agents) == [(second.pk, "activate")] * 2
+    assert all_desired(agents) == [(second.pk, "activate")] * 2
     assert second.agents.get(agent=agents[0][0]).counted is False
 
 
-def test_agent_that_is_drained_before_its_wave_is_skipped_and_catches_up(world: World, run_jobs: Run) -> None:
+def test_agent_drained_before_its_wave_is_skipped_and_catches_up(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
     late = agents[1][0]
@@ -63,11 +63,11 @@ def test_agent_that_is_drained_before_its_wave_is_skipped_and_catches_up(world: 
     assert stories.desired(late) is None or stories.desired(late) == (None, None)
     drain(world, late, drained=False)
     run_jobs()
-    assert wanted(agents) == [(deployment.pk, "activate")] * 2
+    assert all_desired(agents) == [(deployment.pk, "activate")] * 2
     assert deployment.agents.get(agent=late).progress == "offered"
 
 
-def test_agent_that_is_undrained_in_time_gets_its_wave(world: World, run_jobs: Run) -> None:
+def test_agent_undrained_before_its_wave_is_offered_deployment(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
     drain(world, agents[1][0])
@@ -75,11 +75,11 @@ def test_agent_that_is_undrained_in_time_gets_its_wave(world: World, run_jobs: R
 
     report_from_all(agents[:1], "active", run_jobs)
 
-    assert wanted(agents) == [(deployment.pk, "activate")] * 2
+    assert all_desired(agents) == [(deployment.pk, "activate")] * 2
     assert state(deployment) == ("deploying", "")
 
 
-def test_rollout_does_not_wait_for_a_drained_agent_which_may_finish(world: World, run_jobs: Run) -> None:
+def test_rollout_does_not_wait_for_drained_agent(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report_from_all(agents[:1], "active", run_jobs)
@@ -93,7 +93,7 @@ def test_rollout_does_not_wait_for_a_drained_agent_which_may_finish(world: World
     assert deployment.agents.get(agent=agents[1][0]).progress == "active"
 
 
-def test_failure_before_the_drain_still_counts(world: World, run_jobs: Run) -> None:
+def test_failure_before_drain_still_counts(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report(agents[0][1], agents[0][0], "failed")
@@ -104,45 +104,45 @@ def test_failure_before_the_drain_still_counts(world: World, run_jobs: Run) -> N
     assert state(deployment) == ("failed", "threshold")
 
 
-def test_rollback_reaches_a_drained_agent_without_waiting_for_it(world: World, run_jobs: Run) -> None:
+def test_rollback_includes_drained_agent_without_waiting(world: World, run_jobs: Run) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     drain(world, agents[0][0])
 
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
 
-    assert wanted(agents) == [(second.pk, "rollback")] * 2
+    assert all_desired(agents) == [(second.pk, "rollback")] * 2
     report_from_all(agents[1:], "rolled_back", run_jobs)
     assert state(second)[0] == "rolled_back"
     first.refresh_from_db()
     assert first.is_current
 
 
-def test_retry_does_not_reach_a_drained_agent(world: World, run_jobs: Run) -> None:
+def test_retry_skips_drained_agent(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(100, threshold=100))
     report(agents[0][1], agents[0][0], "failed")
     drain(world, agents[0][0])
 
-    answer = world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/retry"))
+    response = world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/retry"))
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:nothing_to_retry")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:nothing_to_retry")
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_target_of_drained_agents_only_is_refused(world: World, named: bool) -> None:
+def test_target_with_only_drained_agents_is_refused(world: World, named: bool) -> None:
     agent, _ = world.agent()
     drain(world, agent)
     target: dict[str, Any] = {"agents": [str(agent.pk)]} if named else {"all": True}
 
-    answer = world.operator.api.post(
+    response = world.operator.api.post(
         world.path(rest="/deployments"), {"config_bundle_id": str(world.bundle().pk), "target": target}
     )
 
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "empty_target")
-    assert answer.json()["errors"][0]["detail"] == "All agents that the target matches are drained."
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "empty_target")
+    assert response.json()["errors"][0]["detail"] == "All agents that the target matches are drained."
 
 
-def test_named_drained_agent_is_skipped(world: World) -> None:
+def test_drained_agent_listed_in_target_is_skipped(world: World) -> None:
     agents = stories.fleet(world, 2)
     drain(world, agents[0][0])
 

@@ -51,7 +51,7 @@ def verified(folder: Path, files: dict[str, bytes], capsys: Any, *options: str) 
     return json.loads(capsys.readouterr().out)
 
 
-def test_evidence_is_proven_offline(
+def test_evidence_can_be_verified_offline(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = download(world, delivered)
@@ -93,7 +93,7 @@ def test_evidence_is_proven_offline(
     assert signers == [(place, kid, True) for place in ("envelope.json", "approval.cred", "approval.json")]
 
 
-def test_the_download_is_the_same_until_something_changes(world: World, delivered: Deployment) -> None:
+def test_repeated_download_returns_same_bytes(world: World, delivered: Deployment) -> None:
     first, second = (world.operator.api.get(path(world, delivered)) for _ in range(2))
 
     assert first["Content-Type"] == "application/x-tar"
@@ -103,7 +103,7 @@ def test_the_download_is_the_same_until_something_changes(world: World, delivere
     assert world.operator.api.get(path(world, delivered), If_None_Match=first["ETag"]).status_code == 304
 
 
-def test_evidence_is_signed_with_the_active_key(
+def test_evidence_is_signed_with_active_key(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = download(world, delivered)
@@ -116,7 +116,7 @@ def test_evidence_is_signed_with_the_active_key(
     assert verified(tmp_path, before, capsys)["envelope_kid"] != new.kid
 
 
-def test_evidence_is_refused_before_the_bundle_is_built(world: World, requested: Deployment) -> None:
+def test_evidence_is_refused_before_bundle_is_built(world: World, requested: Deployment) -> None:
     response = world.operator.api.get(path(world, requested))
 
     assert response.status_code == 409
@@ -127,7 +127,7 @@ def test_viewers_cannot_download_evidence(world: World, delivered: Deployment) -
     assert world.viewer.api.get(path(world, delivered)).status_code == 403
 
 
-def test_evidence_has_no_credential_when_no_approval_is_required(
+def test_evidence_without_approval_has_no_credential(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.agent(world.dev)
@@ -143,7 +143,7 @@ def test_evidence_has_no_credential_when_no_approval_is_required(
     assert proof["approval_record"] is None
 
 
-def test_evidence_has_the_approval_that_followed_a_break_glass(
+def test_evidence_includes_approval_after_break_glass(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.agent(world.prod)
@@ -171,7 +171,7 @@ def test_evidence_has_the_approval_that_followed_a_break_glass(
     assert [doubt["code"] for doubt in after["doubts"]] == ["keys.exported"]
 
 
-def test_evidence_of_a_deployment_that_used_an_earlier_approval_is_proven(
+def test_evidence_with_earlier_approval_can_be_verified(
     world: World, requested: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decision = {"deployment_id": str(requested.pk), "decision": "approve"}
@@ -191,7 +191,7 @@ def test_evidence_of_a_deployment_that_used_an_earlier_approval_is_proven(
     assert proof["approval_record"]["approval_id"] == str(requested.approval_id)
 
 
-def test_the_exported_ledger_is_proven_offline(
+def test_exported_ledger_can_be_verified_offline(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger.seal_all()

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.django_db
 
 
 def explain(world: World, agent: Agent) -> Any:
-    answer = world.viewer.api.get(world.path(agent.environment, f"/agents/{agent.pk}/explain"))
-    assert answer.status_code == 200, answer.json()
-    return answer.json()
+    response = world.viewer.api.get(world.path(agent.environment, f"/agents/{agent.pk}/explain"))
+    assert response.status_code == 200, response.json()
+    return response.json()
 
 
 def codes(explanation: Any) -> list[str]:
@@ -38,12 +38,12 @@ def next_codes(explanation: Any) -> list[str]:
 
 
 def at(explanation: Any, code: str) -> datetime:
-    """Return the time of the next event with that code."""
+    """Return the time of the next event that has this code."""
     (event,) = [event for event in explanation["next"] if event["code"] == code]
     return datetime.fromisoformat(event["at"])
 
 
-def test_explains_an_agent_that_runs_its_desired_bundle(world: World) -> None:
+def test_running_desired_bundle_is_explained(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
     send_heartbeat_running(agent, api)
@@ -55,24 +55,24 @@ def test_explains_an_agent_that_runs_its_desired_bundle(world: World) -> None:
     since = f"{since:%Y-%m-%d %H:%M:%S} UTC"
     about: dict[str, Any] = {"deployment_id": str(deployment.pk), "approval_id": None, "config_hash": None}
     assert (explanation["agent_id"], explanation["summary"]) == (
-        str(agent.pk), f"agent-0 runs quotes/bundle, as it should, since {since}."
+        str(agent.pk), f"agent-0 has run quotes/bundle, as it should, since {since}."
     )  # fmt: skip
     assert (explanation["running"]["bundle_hash"], explanation["desired"]["action"]) == (
         deployment.bundle_hash,
         "activate",
     )
     assert explanation["because"] == [
-        {"code": "runs_desired", "detail": f"It runs quotes/bundle, as it should, since {since}.", **about},
+        {"code": "runs_desired", "detail": f"It has run quotes/bundle, as it should, since {since}.", **about},
         {"code": "target_all", "detail": "The deployment of quotes/bundle goes to all agents of the environment.",
          **about},
     ]  # fmt: skip
     assert next_codes(explanation) == ["heartbeat_expected", "nothing"]
-    told = timedelta(seconds=agent.heartbeat.next_heartbeat_s)
-    assert timedelta(seconds=27) <= told <= timedelta(seconds=33)
-    assert at(explanation, "heartbeat_expected") == seen + told
+    interval = timedelta(seconds=agent.heartbeat.next_heartbeat_s)
+    assert timedelta(seconds=27) <= interval <= timedelta(seconds=33)
+    assert at(explanation, "heartbeat_expected") == seen + interval
 
 
-def test_explains_an_agent_without_an_offer(world: World) -> None:
+def test_missing_offer_is_explained(world: World) -> None:
     (chosen, api), (passed, _) = stories.fleet(world, 2)
     agent, _ = world.agent(name="other zone", zone="b")
     first, second = stories.bundles(world, 2)
@@ -92,7 +92,7 @@ def test_explains_an_agent_without_an_offer(world: World) -> None:
     assert "no zone" in explain(world, passed)["because"][1]["detail"]
 
 
-def test_explains_an_agent_of_another_pipeline(world: World) -> None:
+def test_agent_of_other_pipeline_is_explained(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)], target={"agents": [str(agent.pk)]})
     world.agent(name="free", kind="trades")
@@ -110,7 +110,7 @@ def test_explains_an_agent_of_another_pipeline(world: World) -> None:
     )
 
 
-def test_explains_a_wait_for_approval(world: World) -> None:
+def test_wait_for_approval_is_explained(world: World) -> None:
     strict = world.environment("prod", "strict", required_approvals=2)
     agent, _ = world.agent(strict)
     deployment = world.deployment(world.bundle(strict))
@@ -129,7 +129,7 @@ def test_explains_a_wait_for_approval(world: World) -> None:
     assert at(explanation, "approval_expires") == approval.expires_at
 
 
-def test_explains_a_wait_for_a_wave_and_for_the_pause_before_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_wait_for_wave_and_pause_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
     (first, first_api), (second, _), (third, _) = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     begun = explain(world, third)
@@ -158,7 +158,7 @@ def test_explains_a_wait_for_a_wave_and_for_the_pause_before_it(world: World, ru
     assert at(done, "wave_begins") == deployment.wave_done_at + timedelta(seconds=600)
 
 
-def test_explains_a_paused_deployment(world: World) -> None:
+def test_paused_deployment_is_explained(world: World) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     actor = world.operator.actor
@@ -173,7 +173,7 @@ def test_explains_a_paused_deployment(world: World) -> None:
     assert next_codes(explanation) == ["heartbeat_expected", "resume"]
 
 
-def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failure_and_rollback_are_explained(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, after), (old,) = stories.running(world, 2)
     deployment = stories.offered(world, after, strategy=waves(50, 100, pause_s=600))
     (agent, api), (spared, spared_api) = agents
@@ -192,7 +192,8 @@ def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[]
     assert codes(failed) == ["failed", "drifted", "threshold", "target_all", "wave"]
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
     assert (
-        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may fail, or the deployment ends."
+        failed["because"][2]["detail"]
+        == "1 of 1 agents of wave 1 failed. None may fail; otherwise the deployment fails."
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
@@ -203,7 +204,7 @@ def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[]
     assert codes(untouched) == ["runs_desired", "ended_before_its_turn", "known_bad", "target_all"]
 
 
-def test_explains_a_rollback_by_a_person(world: World) -> None:
+def test_manual_rollback_is_explained(world: World) -> None:
     agents, _, (_, deployment) = stories.running(world, 1, 2)
     rollbacks.start(deployment, reason="drops records", actor=world.operator.actor)
 
@@ -211,13 +212,13 @@ def test_explains_a_rollback_by_a_person(world: World) -> None:
 
     assert explanation["because"][0]["code"] == "rolling_back"
     assert explanation["because"][0]["detail"].startswith(
-        "It has to go back to quotes/bundle-0: quotes/bundle-1 is rolled back by operator@acme.example at "
+        "It must return to quotes/bundle-0: quotes/bundle-1 is being rolled back by operator@acme.example at "
     )
     assert explanation["because"][0]["detail"].endswith(" UTC: drops records.")
     assert explanation["desired"]["action"] == "rollback"
 
 
-def test_explains_drift(world: World) -> None:
+def test_drift_is_explained(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api), (before, after) = agents[0], stories.bundles(world, 2)
     old = stories.active(world, before, agents)
@@ -233,7 +234,7 @@ def test_explains_drift(world: World) -> None:
     assert next_codes(explanation) == ["heartbeat_expected", "told_again"]
 
 
-def test_explains_a_wait_for_the_end_of_a_freeze_window(world: World, run_jobs: Callable[[], int]) -> None:
+def test_wait_for_freeze_window_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
     agent, _ = world.agent()
     deployment = world.deployment(world.bundle())
     now = timezone.now().replace(microsecond=0)
@@ -250,7 +251,7 @@ def test_explains_a_wait_for_the_end_of_a_freeze_window(world: World, run_jobs: 
     assert at(explanation, "freeze_ends") == ends
 
 
-def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_wait_for_other_deployment_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
     roomy = world.environment("dev", "roomy", max_in_flight_deployments=2)
     agent, api = world.agent(roomy)
     first, second = stories.bundles(world, 2, roomy)
@@ -263,12 +264,12 @@ def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable
 
     assert codes(explanation) == ["activating", "target_all", "waits_for_turn"]
     assert explanation["because"][2]["detail"] == (
-        "The deployment of quotes/bundle-1 waits, because a pipeline has one deployment under way at a time,"
+        "The deployment of quotes/bundle-1 waits because only one deployment of a pipeline may be under way at a time,"
         " and quotes/bundle-0 (deploying) comes first."
     )
 
 
-def test_explains_late_joiners_and_agents_that_were_offline(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiners_and_offline_agents_are_explained(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     absent = agents[1][0]
     stories.set_last_seen(absent, for_s=4000)
@@ -283,7 +284,7 @@ def test_explains_late_joiners_and_agents_that_were_offline(world: World, run_jo
     assert codes(joined) == ["not_fetched", "target_all", "late_joiner"]
 
 
-def test_explains_a_retry(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, api), _) = stories.fleet(world, 2)
     lenient = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=lenient)
@@ -299,7 +300,7 @@ def test_explains_a_retry(world: World, run_jobs: Callable[[], int]) -> None:
     )
 
 
-def test_explains_a_break_glass_deployment(world: World) -> None:
+def test_break_glass_deployment_is_explained(world: World) -> None:
     agent, _ = world.agent(world.prod)
     glass = BreakGlassRequest("the market opens")
     world.operator = world.admin  # only an org_admin may deploy by break-glass
@@ -313,7 +314,7 @@ def test_explains_a_break_glass_deployment(world: World) -> None:
 
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
-        "admin@acme.example began the deployment of quotes/bundle without approval: the market opens;"
+        "admin@acme.example started the deployment of quotes/bundle without approval: the market opens;"
         " nobody else has approved it yet."
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at
@@ -321,7 +322,7 @@ def test_explains_a_break_glass_deployment(world: World) -> None:
     assert "ratification_due" not in next_codes(after)
 
 
-def test_explains_a_decommissioned_agent(world: World) -> None:
+def test_decommissioned_agent_is_explained(world: World) -> None:
     agent, _ = world.agent()
     fleet.decommission(agent, actor=world.admin.actor)
 
@@ -330,7 +331,7 @@ def test_explains_a_decommissioned_agent(world: World) -> None:
     assert (codes(explanation), next_codes(explanation)) == (["decommissioned"], [])
 
 
-def test_liveness_depends_on_the_environments_heartbeat_interval(world: World) -> None:
+def test_liveness_depends_on_heartbeat_interval_of_environment(world: World) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=300)
     agent, api = world.agent(slow)
     stories.active(world, world.bundle(slow), [(agent, api)])
@@ -343,9 +344,7 @@ def test_liveness_depends_on_the_environments_heartbeat_interval(world: World) -
     assert at(explanation, "goes_offline") - timezone.now() > timedelta(seconds=1990)
 
 
-def test_the_running_deployment_is_explained_when_many_others_wait(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_deployment_is_explained_while_many_others_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanations, "MAX_DEPLOYMENTS", 2)
     agent, api = world.agent(world.prod)
     version = world.version(world.prod)
@@ -363,11 +362,11 @@ def test_the_running_deployment_is_explained_when_many_others_wait(
     explanation = explain(world, agent)
 
     assert codes(explanation) == ["runs_desired", "waits_for_approval", "target_all"]
-    assert explanation["summary"].startswith("agent runs quotes/bundle-0, as it should, since ")
+    assert explanation["summary"].startswith("agent has run quotes/bundle-0, as it should, since ")
     assert ". The deployment of quotes/bundle-4 waits for approval:" in explanation["summary"]
 
 
-def test_the_number_of_queries_does_not_grow_with_the_fleet(world: World, django_assert_num_queries: Any) -> None:
+def test_query_count_does_not_grow_with_fleet(world: World, django_assert_num_queries: Any) -> None:
     (agent, api), *others = stories.fleet(world, 6)
     names = {"agents": [str(each.pk) for each, _ in ((agent, api), *others)]}
     first, second = stories.bundles(world, 2)
@@ -375,14 +374,14 @@ def test_the_number_of_queries_does_not_grow_with_the_fleet(world: World, django
     path = world.path(rest=f"/agents/{agent.pk}/explain")
     world.viewer.api.get(path)
 
-    # Queries for the credential, its rate limit, the environment, the roles and the agent, and for the deployments, the
+    # The queries read the credential, its rate limit, the environment, the roles, the agent, the deployments, the
     # agent's progress and the people's actions.
     with django_assert_num_queries(8):
         world.viewer.api.get(path)
     stories.offered(world, second, target=names, strategy=waves(50, 100, pause_s=600))
     with CaptureQueriesContext(connection) as queries:
         world.viewer.api.get(path)
-    assert len(queries) == 10  # two more, for the progress of waves and for jobs that cannot continue
+    assert len(queries) == 10  # two more queries: the progress of waves, and jobs that cannot continue
     for query in queries:
         assert str(others[0][0].pk) not in query["sql"]
         assert '"releases_deployment"."target",' not in query["sql"]

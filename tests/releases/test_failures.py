@@ -1,4 +1,4 @@
-"""Why agents failed stays known: through retries, rollbacks and the end of the deployment, grouped by cause."""
+"""The failures of agents are kept through retries, rollbacks and the end of the deployment, grouped by cause."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ NO_SPACE = "no space: {} of 4096 MB are free on /var/lib"
 
 def get(world: World, deployment: Deployment, rest: str = "") -> Any:
     path = world.path(deployment.environment, f"/deployments/{deployment.pk}{rest}")
-    answer = world.viewer.api.get(path)
-    assert answer.status_code == 200, answer.json()
-    return answer.json()
+    response = world.viewer.api.get(path)
+    assert response.status_code == 200, response.json()
+    return response.json()
 
 
 def failed_entries(deployment: Deployment) -> list[Any]:
     return [entry.detail for entry in deployment.timeline.filter(event="agents_failed").order_by("id")]
 
 
-def test_rolled_back_deployment_says_who_failed_and_why(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rolled_back_deployment_shows_failed_agents_and_causes(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), _ = stories.running(world, 8)
     # Three agents report two causes, and one does not finish in time.
     deployment = stories.offered(world, two, strategy=waves(50, 100))
@@ -69,8 +69,8 @@ def test_rolled_back_deployment_says_who_failed_and_why(world: World, run_jobs: 
         *[("pending", None)] * 4,
     ]
     assert rows[ids[3]]["failure"].keys() == {"reason", "detail", "at"}
-    for wanted, number in (("true", 4), ("false", 4)):
-        assert len(get(world, deployment, f"/agents?has_failure={wanted}")["results"]) == number
+    for has_failure, number in (("true", 4), ("false", 4)):
+        assert len(get(world, deployment, f"/agents?has_failure={has_failure}")["results"]) == number
     assert failed_entries(deployment) == [
         {
             "wave": 1,
@@ -86,7 +86,7 @@ def test_rolled_back_deployment_says_who_failed_and_why(world: World, run_jobs: 
     assert (listed["id"], listed["failures"]) == (str(deployment.pk), None)
 
 
-def test_retry_keeps_the_failure_until_the_next_one(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_keeps_failure_until_next_failure(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 70, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -111,7 +111,7 @@ def test_retry_keeps_the_failure_until_the_next_one(world: World, run_jobs: Call
     assert {each["detail"]: each["count"] for each in get(world, deployment)["failures"]} == {
         "no disk": 1, "no descriptors": 1,
     }  # fmt: skip
-    # The entries of the timeline say what had failed before the retry, and after it.
+    # The timeline has an entry for the failures before the retry, and one for those after it.
     assert [[each["detail"] for each in entry["causes"]] for entry in failed_entries(deployment)] == [
         ["no disk", "no memory"], ["no descriptors"],
     ]  # fmt: skip
@@ -119,7 +119,7 @@ def test_retry_keeps_the_failure_until_the_next_one(world: World, run_jobs: Call
     assert [first.event, retried.event, second.event] == ["agents_failed", "retry", "agents_failed"]
 
 
-def test_failed_rollback_does_not_replace_the_failure_to_activate(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_rollback_does_not_replace_failure_to_activate(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     deployment = stories.offered(world, two, strategy=waves(100, auto_rollback=True))
     (one, one_api), (other, other_api) = agents
@@ -144,7 +144,7 @@ def test_failed_rollback_does_not_replace_the_failure_to_activate(world: World, 
         "agent-0": "reported", "agent-1": "rollback_timeout",
     }  # fmt: skip
     assert [entry.get("wave") for entry in failed_entries(deployment)] == [1, None]
-    # The second rollback erases neither.
+    # The second rollback erases neither failure.
     assert roll_back(world, deployment).status_code == 200
     report_from_all(agents, "rolled_back", run_jobs)
     assert state(deployment)[0] == "rolled_back"
@@ -153,7 +153,7 @@ def test_failed_rollback_does_not_replace_the_failure_to_activate(world: World, 
     ]
 
 
-def test_command_between_the_report_and_the_step_loses_nothing_on_the_timeline(world: World) -> None:
+def test_command_before_rollout_step_keeps_failures_on_timeline(world: World) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, two, strategy=strategy)
@@ -167,7 +167,7 @@ def test_command_between_the_report_and_the_step_loses_nothing_on_the_timeline(w
     assert [entry["causes"][0]["detail"] for entry in failed_entries(deployment)] == ["no disk", "no memory"]
 
 
-def test_each_wave_has_one_entry_however_often_it_is_stepped(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_wave_has_one_timeline_entry(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 6)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=70))
     for place in (0, 1, 3, 4):
@@ -181,7 +181,7 @@ def test_each_wave_has_one_entry_however_often_it_is_stepped(world: World, run_j
     assert failed_entries(deployment) == [
         {"wave": 1, "failed": 2, "causes": causes}, {"wave": 2, "failed": 2, "causes": causes},
     ]  # fmt: skip
-    # What fails after the activation has an entry of its own.
+    # Failures after the activation have a separate entry.
     command(world.operator.api, world, deployment, "retry")
     report(agents[0][1], agents[0][0], "failed", detail="exit 7")
     run_jobs()
@@ -190,7 +190,7 @@ def test_each_wave_has_one_entry_however_often_it_is_stepped(world: World, run_j
     assert failed_entries(deployment)[2:] == [{"failed": 2, "causes": causes}]
 
 
-def test_late_joiner_that_was_withdrawn_keeps_its_failure(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiner_keeps_failure_of_withdrawn_offer(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -234,7 +234,7 @@ def fail_many(world: World, count: int, detail: Callable[[int], str], cause: Cal
     return deployment
 
 
-def test_many_causes_are_bounded_and_add_up(world: World) -> None:
+def test_causes_are_limited_and_counts_add_up(world: World) -> None:
     total = 2 * MAX_CAUSES + 7
     deployment = fail_many(world, total, lambda n: f"cause {n}", lambda n: f"cause {'common' if n < 7 else n}")
 
@@ -254,7 +254,7 @@ def test_many_causes_are_bounded_and_add_up(world: World) -> None:
     assert len([query for query in queries if "agentfailure" in query["sql"]]) == 1
 
 
-def test_migration_finds_the_failures_of_earlier_deployments(world: World, run_jobs: Callable[[], int]) -> None:
+def test_migration_finds_failures_of_earlier_deployments(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), _ = stories.running(world, 3)
     deployment = stories.offered(world, two, strategy=waves(100))
     report(agents[0][1], agents[0][0], "failed", detail="exit 7")

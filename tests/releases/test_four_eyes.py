@@ -1,4 +1,4 @@
-"""The person who made a key counts as the requester of everything that the key requests."""
+"""The person who created a key counts as the requester of everything that the key requests."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.worlds import ALL, ALL_AT_ONCE, Api, Person, World
 pytestmark = pytest.mark.django_db
 
 
-def key_of(world: World, maker: Api, name: str = "ci", role: Role = Role.OPERATOR) -> tuple[OrganizationKey, Api]:
-    """Create a key through the API as ``maker``; return its row, and an API client that uses the key."""
-    made = maker.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": name, "role": role})
+def key_of(world: World, creator: Api, name: str = "ci", role: Role = Role.OPERATOR) -> tuple[OrganizationKey, Api]:
+    """Create a key through the API as ``creator``. Return its row and an API client that uses the key."""
+    made = creator.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": name, "role": role})
     assert made.status_code == 201, made.json()
     return OrganizationKey.objects.get(pk=made.json()["id"]), Api(made.json()["token"])
 
@@ -33,15 +33,15 @@ def bundle_of(world: World, environment: Environment | None = None) -> ConfigBun
     return world.bundle(environment)
 
 
-def ask(world: World, api: Api, bundle: ConfigBundle, **body: Any) -> Any:
-    asked = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, **body}
-    return api.post(world.path(bundle.environment, "/deployments"), asked)
+def request_deployment(world: World, api: Api, bundle: ConfigBundle, **body: Any) -> Any:
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, **body}
+    return api.post(world.path(bundle.environment, "/deployments"), body)
 
 
-def asked(world: World, api: Api, bundle: ConfigBundle) -> Deployment:
-    answer = ask(world, api, bundle)
-    assert answer.status_code == 201, answer.json()
-    return Deployment.objects.select_related("environment").get(pk=answer.json()["id"])
+def requested_deployment(world: World, api: Api, bundle: ConfigBundle) -> Deployment:
+    response = request_deployment(world, api, bundle)
+    assert response.status_code == 201, response.json()
+    return Deployment.objects.select_related("environment").get(pk=response.json()["id"])
 
 
 def decide(world: World, person: Person, deployment: Deployment, decision: str = "approve") -> Any:
@@ -49,16 +49,16 @@ def decide(world: World, person: Person, deployment: Deployment, decision: str =
     return person.api.post(world.path(deployment.environment, "/approvals"), body)
 
 
-def kind_of(answer: Any) -> tuple[int, str]:
-    return answer.status_code, str(answer.json()["type"]).removeprefix("urn:byteor:problem:")
+def kind_of(response: Any) -> tuple[int, str]:
+    return response.status_code, str(response.json()["type"]).removeprefix("urn:byteor:problem:")
 
 
 SELF, UNKNOWN = (403, "approval.self"), (403, "approval.requester_unknown")
 
 
-def test_the_maker_of_a_key_cannot_approve_what_it_asks_for(world: World) -> None:
+def test_creator_of_key_cannot_approve_its_requests(world: World) -> None:
     _, api = key_of(world, world.admin.api)
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
     audited = AuditEvent.objects.count()
 
     assert kind_of(decide(world, world.admin, deployment)) == SELF
@@ -69,22 +69,25 @@ def test_the_maker_of_a_key_cannot_approve_what_it_asks_for(world: World) -> Non
     assert decide(world, world.reviewer, deployment).status_code == 201
 
 
-def test_the_maker_of_a_key_may_deny_what_it_asks_for(world: World) -> None:
+def test_creator_of_key_may_deny_its_requests(world: World) -> None:
     _, api = key_of(world, world.admin.api)
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
 
     assert decide(world, world.admin, deployment, "deny").json()["status"] == "denied"
 
 
-def test_the_maker_of_a_key_may_approve_when_self_approval_is_allowed(world: World) -> None:
+def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     environment = world.environment("prod", "lax", allow_self_approval=True)
 
-    assert decide(world, world.admin, asked(world, api, bundle_of(world, environment))).json()["status"] == "approved"
+    assert (
+        decide(world, world.admin, requested_deployment(world, api, bundle_of(world, environment))).json()["status"]
+        == "approved"
+    )
 
 
-def test_a_key_made_by_a_key_counts_as_the_person_who_made_the_first_key(world: World) -> None:
-    """This holds for any number of keys in between, even if they are revoked."""
+def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
+    """This applies to any number of keys in between, even if they are revoked."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
     third, api = key_of(world, api, "third")
@@ -92,16 +95,16 @@ def test_a_key_made_by_a_key_counts_as_the_person_who_made_the_first_key(world: 
     for key in (first, second):
         tokens.revoke(key, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
 
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
 
     assert kind_of(decide(world, world.admin, deployment)) == SELF
 
 
-def test_a_maker_who_left_and_rejoined_cannot_approve(world: World) -> None:
+def test_creator_who_left_and_rejoined_cannot_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     _, api = key_of(world, other.api)
     Membership.objects.filter(user=other.user).delete()
-    deployment = asked(world, api, bundle_of(world))
+    deployment = requested_deployment(world, api, bundle_of(world))
     assert decide(world, other, deployment).status_code == 404
 
     world.person(Role.OPERATOR, "second-admin")
@@ -109,15 +112,15 @@ def test_a_maker_who_left_and_rejoined_cannot_approve(world: World) -> None:
     assert kind_of(decide(world, other, deployment)) == SELF
 
 
-def test_the_maker_of_another_key_may_approve(world: World) -> None:
+def test_creator_of_other_key_may_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     key_of(world, other.api, "theirs")
     _, api = key_of(world, world.admin.api, "ours")
 
-    assert decide(world, other, asked(world, api, bundle_of(world))).json()["status"] == "approved"
+    assert decide(world, other, requested_deployment(world, api, bundle_of(world))).json()["status"] == "approved"
 
 
-def test_a_key_shows_who_made_it(world: World) -> None:
+def test_key_shows_its_creator(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     made = world.admin.api.post(path, {"name": "ci", "role": "org_admin"}).json()
     nested = Api(made["token"]).post(path, {"name": "ci 2", "role": "viewer"}).json()
@@ -142,11 +145,11 @@ def orphan(world: World) -> Api:
 
 
 @pytest.mark.parametrize("lax", [False, True], ids=["strict", "self-approval allowed"])
-def test_a_key_without_a_known_maker_cannot_request_an_approval(world: World, orphan: Api, lax: bool) -> None:
+def test_key_without_known_creator_cannot_request_approval(world: World, orphan: Api, lax: bool) -> None:
     environment = world.environment("prod", "other", allow_self_approval=lax)
     bundle, audited = bundle_of(world, environment), AuditEvent.objects.count()
 
-    refused = ask(world, orphan, bundle)
+    refused = request_deployment(world, orphan, bundle)
 
     assert kind_of(refused) == UNKNOWN
     assert "Create a new key" in refused.json()["detail"]
@@ -154,12 +157,12 @@ def test_a_key_without_a_known_maker_cannot_request_an_approval(world: World, or
     assert AuditEvent.objects.filter(outcome="success").count() == audited
 
 
-def test_a_key_without_a_known_maker_can_deploy_without_approval(world: World, orphan: Api) -> None:
-    assert ask(world, orphan, bundle_of(world, world.dev)).status_code == 201
+def test_key_without_known_creator_can_deploy_without_approval(world: World, orphan: Api) -> None:
+    assert request_deployment(world, orphan, bundle_of(world, world.dev)).status_code == 201
 
 
-def test_an_old_request_by_a_key_without_a_known_maker_can_only_be_denied(world: World) -> None:
-    deployment = asked(world, key_of(world, world.admin.api)[1], bundle_of(world))
+def test_old_request_of_key_without_known_creator_can_only_be_denied(world: World) -> None:
+    deployment = requested_deployment(world, key_of(world, world.admin.api)[1], bundle_of(world))
     Approval.objects.update(requester_id=None)
 
     for person in (world.admin, world.reviewer):
@@ -173,9 +176,9 @@ def test_an_old_request_by_a_key_without_a_known_maker_can_only_be_denied(world:
 
 
 def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
-    """Create an unused approval by ``approver`` of a request of the operator; return the bundle and the credential."""
+    """Create an unused approval by ``approver`` of an operator's request. Return the bundle and the credential."""
     bundle = bundle_of(world)
-    deployment = asked(world, world.operator.api, bundle)
+    deployment = requested_deployment(world, world.operator.api, bundle)
     assert decide(world, approver, deployment).status_code == 201
     deployment.refresh_from_db()
     deployments.abort(deployment, actor=world.operator.actor)
@@ -184,49 +187,49 @@ def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
     return bundle, approval.credential
 
 
-def test_an_approver_and_their_key_cannot_hand_in_the_credential(world: World) -> None:
+def test_approver_and_their_key_cannot_submit_credential(world: World) -> None:
     bundle, credential = consented(world, world.admin)
     _, api = key_of(world, world.admin.api)
 
     for caller in (world.admin.api, api):
-        assert kind_of(ask(world, caller, bundle, approval=credential)) == SELF
+        assert kind_of(request_deployment(world, caller, bundle, approval=credential)) == SELF
 
     assert (Deployment.objects.count(), Approval.objects.get().used_at) == (1, None)
-    assert ask(world, world.operator.api, bundle, approval=credential).status_code == 201
+    assert request_deployment(world, world.operator.api, bundle, approval=credential).status_code == 201
 
 
-def test_a_key_without_a_known_maker_cannot_hand_in_a_credential(world: World, orphan: Api) -> None:
+def test_key_without_known_creator_cannot_submit_credential(world: World, orphan: Api) -> None:
     bundle, credential = consented(world, world.reviewer)
 
-    assert kind_of(ask(world, orphan, bundle, approval=credential)) == UNKNOWN
+    assert kind_of(request_deployment(world, orphan, bundle, approval=credential)) == UNKNOWN
 
     assert Deployment.objects.count() == 1
 
 
-def test_one_of_two_approvers_cannot_hand_in_the_credential(world: World) -> None:
+def test_one_of_two_approvers_cannot_submit_credential(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     bundle = bundle_of(world, environment)
-    deployment = asked(world, world.operator.api, bundle)
+    deployment = requested_deployment(world, world.operator.api, bundle)
     for person in (world.reviewer, world.admin):
         decide(world, person, deployment)
     deployment.refresh_from_db()
     deployments.abort(deployment, actor=world.operator.actor)
     credential = Approval.objects.get().credential
 
-    assert kind_of(ask(world, world.reviewer.api, bundle, approval=credential)) == SELF
+    assert kind_of(request_deployment(world, world.reviewer.api, bundle, approval=credential)) == SELF
 
-    assert ask(world, world.project_admin.api, bundle, approval=credential).status_code == 201
+    assert request_deployment(world, world.project_admin.api, bundle, approval=credential).status_code == 201
 
 
-def test_an_approver_may_hand_in_the_credential_when_self_approval_is_allowed(world: World) -> None:
+def test_approver_may_submit_credential_if_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "lax", allow_self_approval=True)
     bundle = bundle_of(world, environment)
-    deployment = asked(world, world.operator.api, bundle)
+    deployment = requested_deployment(world, world.operator.api, bundle)
     decide(world, world.operator, deployment)
     deployment.refresh_from_db()
     deployments.abort(deployment, actor=world.operator.actor)
 
-    again = ask(world, world.operator.api, bundle, approval=Approval.objects.get().credential)
+    again = request_deployment(world, world.operator.api, bundle, approval=Approval.objects.get().credential)
 
     assert again.status_code == 201
 
@@ -240,7 +243,7 @@ def run_migration(name: str, constant: str) -> None:
         cursor.execute(getattr(module, constant))
 
 
-def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -> None:
+def test_creators_of_older_keys_are_read_from_audit_trail(world: World) -> None:
     _, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     _, api = key_of(world, api, "second", Role.ORG_ADMIN)
     _, asking = key_of(world, api, "third")
@@ -249,7 +252,7 @@ def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -
         organization=world.organization, name="unknown", role=Role.VIEWER, granter=GRANTS[Role.ORG_ADMIN],
         actor=Actor("system", "script", "system:script"),
     )  # fmt: skip
-    asked(world, asking, bundle_of(world))
+    requested_deployment(world, asking, bundle_of(world))
     OrganizationKey.objects.exclude(pk=known.pk).update(created_by=None)
     OrganizationKey.objects.filter(pk=known.pk).update(created_by=world.reviewer.user)
     Approval.objects.update(requester_id=None)
@@ -258,16 +261,16 @@ def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -
         run_migration("apps.tenancy.migrations.0008_makers_of_older_keys", "MAKERS")
         run_migration("apps.releases.migrations.0006_requesters_behind_keys", "REQUESTERS")
 
-    makers = dict(OrganizationKey.objects.values_list("name", "created_by"))
+    creators = dict(OrganizationKey.objects.values_list("name", "created_by"))
     admin = world.admin.user.pk
-    assert makers == {
+    assert creators == {
         "first": admin, "second": admin, "third": admin, "known": world.reviewer.user.pk, "unknown": None,
     }  # fmt: skip
     assert unknown.created_by is None
     assert Approval.objects.get().requester_id == admin
 
 
-def test_a_key_that_is_recorded_as_its_own_maker_has_no_maker(world: World) -> None:
+def test_key_recorded_as_its_own_creator_has_no_creator(world: World) -> None:
     key, _ = key_of(world, world.admin.api)
     OrganizationKey.objects.update(created_by=None)
     AuditEvent.objects.create(

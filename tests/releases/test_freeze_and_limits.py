@@ -27,15 +27,15 @@ def statuses(*deployments: Deployment) -> list[str]:
     return [state(deployment)[0] for deployment in deployments]
 
 
-def ask(world: World, bundle: ConfigBundle, **body: Any) -> Any:
+def request_deployment(world: World, bundle: ConfigBundle, **body: Any) -> Any:
     """Request a deployment to all agents as the operator, and return the response."""
     path = world.path(bundle.environment, "/deployments")
     return world.operator.api.post(path, {"config_bundle_id": str(bundle.pk), "target": ALL, **body})
 
 
-def refused(answer: Any, code: str, count: int) -> None:
+def refused(response: Any, code: str, count: int) -> None:
     """Assert that the request was refused and that there are still ``count`` deployments."""
-    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}"), response.json()
     assert (Deployment.objects.count(), AuditEvent.objects.filter(action="deployment.create").count()) == (count, count)
 
 
@@ -55,7 +55,7 @@ def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
 
 @pytest.fixture
 def clock(world: World, clock: stories.Clock) -> stories.Clock:
-    """Set the clock to one hour before a weekend. Let the user tokens not expire, since they were created today."""
+    """Set the clock to one hour before a weekend. Remove the expiry of the user tokens, which were created today."""
     UserToken.objects.update(expires_at=None)
     clock.set("2027-03-19T16:00:00+00:00")
     return clock
@@ -71,27 +71,27 @@ def frozen(world: World, clock: stories.Clock) -> Environment:
     ("open_at", "last_s", "closed_at"),
     [
         ("2027-03-19T17:00:00+00:00", "2027-03-22T04:59:59+00:00", "2027-03-22T05:00:00+00:00"),
-        # Summer time begins in the first weekend, which is an hour shorter, and ends in the last one.
+        # Summer time starts in the first weekend, which is an hour shorter, and ends in the last one.
         ("2027-03-26T17:00:00+00:00", "2027-03-29T03:59:59+00:00", "2027-03-29T04:00:00+00:00"),
         ("2027-04-02T16:00:00+00:00", "2027-04-05T03:59:59+00:00", "2027-04-05T04:00:00+00:00"),
         ("2027-10-29T16:00:00+00:00", "2027-11-01T04:59:59+00:00", "2027-11-01T05:00:00+00:00"),
     ],
 )
-def test_a_build_waits_for_the_end_of_the_window(
+def test_build_waits_for_end_of_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run, open_at: str, last_s: str, closed_at: str
 ) -> None:
     (agent, _), *_ = stories.fleet(world, 1, frozen)
     one, two = stories.bundles(world, 2, frozen)
     clock.set(open_at)
     clock.forward(seconds=-1)
-    assert ask(world, one).status_code == 201
+    assert request_deployment(world, one).status_code == 201
     deployment = Deployment.objects.get()
 
     for moment in (open_at, last_s):
         clock.set(moment)
         run_sweep(run_jobs)
         assert state(deployment) == ("approved", "")
-        refused(ask(world, two), "freeze_window", 1)
+        refused(request_deployment(world, two), "freeze_window", 1)
         assert stories.desired(agent) == (None, None)
 
     clock.set(closed_at)
@@ -101,40 +101,40 @@ def test_a_build_waits_for_the_end_of_the_window(
     assert events(deployment) == ["create", "build", "offer"]
 
 
-def test_an_override_starts_the_build_in_a_freeze_window(
+def test_override_starts_build_during_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
     bundle = world.bundle(frozen)
     clock.set("2027-03-28T12:00:00+00:00")
-    refused(ask(world, bundle), "freeze_window", 0)
-    by_operator = ask(world, bundle, override_freeze={"reason": "outage"})
+    refused(request_deployment(world, bundle), "freeze_window", 0)
+    by_operator = request_deployment(world, bundle, override_freeze={"reason": "outage"})
     assert (by_operator.status_code, Deployment.objects.count()) == (403, 0)
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "override_freeze": {"reason": "outage"}}
 
-    answer = world.admin.api.post(world.path(frozen, "/deployments"), body)
+    response = world.admin.api.post(world.path(frozen, "/deployments"), body)
     run_jobs()
 
-    assert answer.status_code == 201
+    assert response.status_code == 201
     deployment = Deployment.objects.get()
     assert (state(deployment), deployment.freeze_override) == (("deploying", ""), "outage")
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
     assert deployment.timeline.get(event="create").detail["override_freeze"] == "outage"
 
 
-def test_an_override_without_a_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
+def test_override_without_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
     stories.fleet(world, 1, frozen)
     bundle = world.bundle(frozen)
     clock.set("2027-03-28T12:00:00+00:00")
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "override_freeze": {"reason": ""}}
 
-    answer = world.admin.api.post(world.path(frozen, "/deployments"), body)
+    response = world.admin.api.post(world.path(frozen, "/deployments"), body)
 
-    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/override_freeze/reason")
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (400, "/override_freeze/reason")
     assert Deployment.objects.count() == 0
 
 
-def test_a_freeze_window_stops_neither_a_rollout_nor_a_rollback(
+def test_freeze_window_does_not_stop_rollouts_or_rollbacks(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     agents = stories.fleet(world, 4, frozen)
@@ -152,10 +152,10 @@ def test_a_freeze_window_stops_neither_a_rollout_nor_a_rollback(
 
     cleared = world.operator.api.post(world.path(frozen, f"/config-bundles/{two.pk}/clear"), {"reason": "r"})
     assert cleared.status_code == 200
-    refused(ask(world, two), "freeze_window", 2)
+    refused(request_deployment(world, two), "freeze_window", 2)
 
 
-def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
+def test_deployment_fails_when_approval_expires_during_freeze_window(
     world: World, clock: stories.Clock, run_jobs: Run
 ) -> None:
     clock.set("2027-03-26T16:30:00+00:00")
@@ -174,7 +174,7 @@ def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
     assert stories.desired(agent) == (None, None)
 
 
-def test_a_build_starts_when_the_freeze_window_is_removed(
+def test_build_starts_when_freeze_window_is_removed(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
@@ -189,29 +189,29 @@ def test_a_build_starts_when_the_freeze_window_is_removed(
     assert state(deployment) == ("deploying", "")
 
 
-# -- the in-flight limit and turns ----------------------------------------------------------------------------------
+# -- the in-flight limit and the order of starts ----------------------------------------------------------------------
 
 
-def test_a_second_deployment_is_refused_while_one_is_in_flight_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_second_deployment_is_refused_at_in_flight_limit(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    assert ask(world, two, strategy=waves(50, 100)).status_code == 201
+    assert request_deployment(world, two, strategy=waves(50, 100)).status_code == 201
     second = Deployment.objects.latest("id")
 
-    refused(ask(world, one), "in_flight_limit", 2)
+    refused(request_deployment(world, one), "in_flight_limit", 2)
     run_jobs()
-    refused(ask(world, one), "in_flight_limit", 2)
+    refused(request_deployment(world, one), "in_flight_limit", 2)
     report_from_all(agents[:1], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
-    refused(ask(world, one), "in_flight_limit", 2)
+    refused(request_deployment(world, one), "in_flight_limit", 2)
     report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert statuses(first, second) == ["active", "rolled_back"]
-    assert ask(world, one).status_code == 201
+    assert request_deployment(world, one).status_code == 201
 
 
-def test_approved_deployments_start_one_after_the_other_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_approved_deployments_start_in_turn_at_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 3, world.prod)]
     for deployment in waiting:
@@ -230,13 +230,13 @@ def test_approved_deployments_start_one_after_the_other_at_a_limit_of_one(world:
     assert [deployment.is_current for deployment in waiting] == [False, False, True]
 
 
-def test_deployments_of_one_pipeline_start_one_after_the_other_at_a_limit_of_two(world: World, run_jobs: Run) -> None:
+def test_deployments_of_one_pipeline_start_in_turn(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 4)
     one, two, three = stories.bundles(world, 3)
     first = world.deployment(one, target={"agents": [str(agent.pk) for agent, _ in agents[:2]]})
     second = world.deployment(two, target={"agents": [str(agent.pk) for agent, _ in agents[2:]]})
-    refused(ask(world, three), "in_flight_limit", 2)
+    refused(request_deployment(world, three), "in_flight_limit", 2)
 
     run_jobs()
     run_sweep(run_jobs)
@@ -252,9 +252,7 @@ def test_deployments_of_one_pipeline_start_one_after_the_other_at_a_limit_of_two
     assert [stories.desired(agent)[0] for agent, _ in agents] == [first.pk, first.pk, second.pk, second.pk]
 
 
-def test_deployments_of_two_pipelines_to_other_agents_run_at_once_at_a_limit_of_two(
-    world: World, run_jobs: Run
-) -> None:
+def test_deployments_of_two_pipelines_run_concurrently(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -267,10 +265,8 @@ def test_deployments_of_two_pipelines_to_other_agents_run_at_once_at_a_limit_of_
 
 
 @pytest.mark.parametrize("with_others", [False, True])
-def test_a_later_deployment_does_not_start_before_an_earlier_one(
-    world: World, run_jobs: Run, with_others: bool
-) -> None:
-    """The second deployment waits for the sweep. The third is requested right after the first has ended."""
+def test_later_deployment_does_not_start_before_earlier_one(world: World, run_jobs: Run, with_others: bool) -> None:
+    """The second deployment waits for the sweep. The third is requested immediately after the first has finished."""
     allow_in_flight(world, 3)
     agents = stories.fleet(world, 2)
     one, two, three = stories.bundles(world, 3)
@@ -295,7 +291,7 @@ def test_a_later_deployment_does_not_start_before_an_earlier_one(
     assert third.is_current
 
 
-def test_a_deployment_with_an_override_starts_before_one_that_waits_for_the_window(
+def test_override_starts_before_deployment_that_waits_for_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     frozen.settings = {**frozen.settings, "max_in_flight_deployments": 2}
@@ -314,7 +310,7 @@ def test_a_deployment_with_an_override_starts_before_one_that_waits_for_the_wind
     assert statuses(waiting, urgent) == ["approved", "active"]
 
 
-def test_a_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None:
+def test_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
@@ -333,7 +329,7 @@ def test_a_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> No
     assert [stories.desired(agent)[0] for agent, _ in agents] == [second.pk, second.pk]
 
 
-def test_a_waiting_deployment_that_is_aborted_does_not_start(world: World, run_jobs: Run) -> None:
+def test_aborted_deployment_does_not_start_after_wait(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
@@ -350,7 +346,7 @@ def test_a_waiting_deployment_that_is_aborted_does_not_start(world: World, run_j
     assert stories.desired(agents[0][0]) == (first.pk, "activate")
 
 
-def test_the_in_flight_limit_is_that_of_the_creation(world: World, run_jobs: Run) -> None:
+def test_in_flight_limit_is_fixed_at_creation(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))

@@ -1,4 +1,4 @@
-"""What agents ran, what a fleet ran at a time, and the summary of a fleet, each with the deployments behind it."""
+"""The history of agents, the state of a fleet at a given time and its summary, with the deployments behind them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MOST_QUERIES = 9
 
 
 def at(minute: float) -> str:
-    """Return the time of this many minutes after noon, as a query has it."""
+    """Return the time ``minute`` minutes after noon, in the format of query parameters."""
     return format_time(NOON + timedelta(minutes=minute))
 
 
 def store(agent: Agent, minute: float, bundle: str | None, deployment: Any = None) -> None:
-    """Store a heartbeat of this many minutes after noon."""
+    """Store a heartbeat that was received ``minute`` minutes after noon."""
     Heartbeat.objects.filter(agent=agent).update(
         last_seen_at=NOON + timedelta(minutes=minute),
         running_bundle_hash=bundle,
@@ -47,14 +47,14 @@ def old_agent(world: World, environment: Any = None, name: str = "agent", **labe
 
 
 def read(world: World, rest: str, environment: Any = None) -> list[dict[str, Any]]:
-    answer = world.viewer.api.get(world.path(environment, rest))
-    assert answer.status_code == 200, answer.json()
-    rows: list[dict[str, Any]] = answer.json()["results"]
+    response = world.viewer.api.get(world.path(environment, rest))
+    assert response.status_code == 200, response.json()
+    rows: list[dict[str, Any]] = response.json()["results"]
     return rows
 
 
 def approved(world: World, agent: Agent, api: Api) -> Deployment:
-    """Deploy to prod with an approval of the reviewer, and let the agent activate it."""
+    """Create a deployment to prod that the reviewer approves and the agent activates."""
     deployment = world.deployment(world.bundle(world.prod))
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
@@ -65,7 +65,7 @@ def approved(world: World, agent: Agent, api: Api) -> Deployment:
     return deployment
 
 
-def test_history_names_the_deployment_and_who_approved_it(world: World) -> None:
+def test_history_names_deployment_and_approver(world: World) -> None:
     agent, api = old_agent(world, world.prod, "edge")
     deployment = approved(world, agent, api)
     store(agent, 0, deployment.bundle_hash, deployment)
@@ -105,10 +105,10 @@ def test_open_interval_is_confirmed_by_each_heartbeat(world: World) -> None:
         assert (row["from"], row["to"], row["confirmed_until"]) == (at(0), None, at(minute))
 
 
-def test_after_a_rollback_the_history_names_the_deployment_that_built_the_bundle(world: World) -> None:
+def test_history_after_rollback_names_deployment_that_built_bundle(world: World) -> None:
     agents, (one, _), (old, new) = stories.running(world, 1, 2)
 
-    store(agents[0][0], 0, old.bundle_hash, new)  # the offer to go back is the newer deployment's
+    store(agents[0][0], 0, old.bundle_hash, new)  # the rollback offer is from the newer deployment
 
     (row,) = read(world, f"/agents/{agents[0][0].pk}/history")
     assert (row["deployment_id"], row["config_bundle_id"]) == (str(old.pk), str(one.pk))
@@ -124,7 +124,7 @@ def test_ids_of_other_environments_are_null(world: World) -> None:
     assert [row[name] for name in ("deployment_id", "version_id", "config_bundle_id", "approval_id")] == [None] * 4
 
 
-def test_deployment_that_the_agent_names_counts_for_a_bundle_that_nobody_built(world: World) -> None:
+def test_reported_deployment_is_shown_for_unknown_bundle(world: World) -> None:
     agent, _ = old_agent(world)
     deployment = stories.offered(world, world.bundle())
     store(agent, 0, STRANGE, deployment)
@@ -150,7 +150,7 @@ def test_deployment_that_the_agent_names_counts_for_a_bundle_that_nobody_built(w
         ("limit=1", [20]),
     ],
 )
-def test_history_of_a_time(world: World, query: str, starts: list[int]) -> None:
+def test_history_can_be_limited_to_time_range(world: World, query: str, starts: list[int]) -> None:
     agent, _ = old_agent(world)
     for minute, bundle in ((0, STRANGE), (10, SPEC), (15, None), (20, STRANGE)):
         store(agent, minute, bundle)
@@ -160,7 +160,7 @@ def test_history_of_a_time(world: World, query: str, starts: list[int]) -> None:
     assert [row["from"] for row in found] == [at(minute) for minute in starts]
 
 
-def test_fleet_state_is_what_each_agent_ran_then(world: World) -> None:
+def test_fleet_state_shows_what_each_agent_ran_at_given_time(world: World) -> None:
     one, _ = old_agent(world, None, "one")
     two, _ = old_agent(world, None, "two")
     elsewhere, _ = old_agent(world, world.staging, "elsewhere")
@@ -198,13 +198,13 @@ def test_decommissioned_agents_are_included(world: World) -> None:
 def test_future_time_is_refused(world: World) -> None:
     later = format_time(timezone.now() + timedelta(minutes=1))
 
-    answer = world.viewer.api.get(world.path(rest=f"/fleet-state?at={later}"))
+    response = world.viewer.api.get(world.path(rest=f"/fleet-state?at={later}"))
 
-    assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, "at")
+    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "at")
 
 
 @pytest.mark.parametrize("rest", ["/agents/{agent}/history", "/fleet-state", "/agents/summary"])
-def test_other_tenants_are_not_found(world: World, other: World, rest: str) -> None:
+def test_agents_of_other_tenants_are_not_found(world: World, other: World, rest: str) -> None:
     agent, _ = old_agent(world)
     stranger, _ = old_agent(other)
     store(agent, 0, STRANGE)
@@ -216,7 +216,7 @@ def test_other_tenants_are_not_found(world: World, other: World, rest: str) -> N
     assert read(other, "/fleet-state") == []
 
 
-def test_summary_counts_agents_by_everything_that_lists_filter_by(world: World) -> None:
+def test_summary_counts_agents_by_all_filter_attributes(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="ab"[number % 2]) for number in range(3)]
     deployment = stories.active(world, world.bundle(), agents)
     version = deployment.config_bundle.version
@@ -227,10 +227,10 @@ def test_summary_counts_agents_by_everything_that_lists_filter_by(world: World) 
     store(agents[1][0], 0, STRANGE)
     Heartbeat.objects.filter(agent=agents[0][0]).update(last_seen_at=timezone.now())
 
-    answer = world.viewer.api.get(world.path(rest="/agents/summary"))
+    response = world.viewer.api.get(world.path(rest="/agents/summary"))
 
-    assert answer.status_code == 200
-    assert answer.json() == {
+    assert response.status_code == 200
+    assert response.json() == {
         "total": 3,
         "liveness": {"online": 2, "stale": 0, "offline": 1},
         "drifted": 2,
@@ -244,11 +244,11 @@ def test_summary_counts_agents_by_everything_that_lists_filter_by(world: World) 
     }
 
 
-def test_summary_of_an_empty_environment(world: World) -> None:
-    answer = world.viewer.api.get(world.path(rest="/agents/summary")).json()
+def test_summary_of_empty_environment_has_zero_counts(world: World) -> None:
+    response = world.viewer.api.get(world.path(rest="/agents/summary")).json()
 
-    assert (answer["total"], answer["drifted"], answer["versions"], answer["labels"]) == (0, 0, [], {})
-    assert answer["liveness"] == {"online": 0, "stale": 0, "offline": 0}
+    assert (response["total"], response["drifted"], response["versions"], response["labels"]) == (0, 0, [], {})
+    assert response["liveness"] == {"online": 0, "stale": 0, "offline": 0}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_summary_of_an_empty_environment(world: World) -> None:
         "/agents?drifted=false", "/agents?label=zone&label=!tier&progress=pending", "/agents?name=agent&hostname=h",
     ],
 )  # fmt: skip
-def test_number_of_queries_does_not_depend_on_the_number_of_agents(world: World, rest: str) -> None:
+def test_query_count_does_not_depend_on_agent_count(world: World, rest: str) -> None:
     path, counts = world.path(rest=rest), []
     for number in range(8):
         agent, _ = old_agent(world, None, f"agent-{number}", zone=str(number))
@@ -267,8 +267,8 @@ def test_number_of_queries_does_not_depend_on_the_number_of_agents(world: World,
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
         world.viewer.api.get(path)
         with CaptureQueriesContext(connection) as queries:
-            answer = world.viewer.api.get(path).json()
-        assert answer.get("total", len(answer.get("results", ()))) == number + 1
+            response = world.viewer.api.get(path).json()
+        assert response.get("total", len(response.get("results", ()))) == number + 1
         counts.append(len(queries))
 
     assert set(counts) == {counts[0]}

@@ -1,4 +1,4 @@
-"""Deletion of old rows of deployments, while everything that explanations and rollbacks need is kept."""
+"""Old rows of deployments are deleted, and everything that explanations and rollbacks need is kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ YEARS = timedelta(days=1000)
 
 
 def age(days: int, *rows: Any) -> None:
-    """Make the deployments, and their reports, timelines and agents' progress, this many days old."""
+    """Make the deployments, their reports, their timelines and their agents' progress ``days`` days old."""
     moment = timezone.now() - timedelta(days=days)
     for deployment in rows:
         Deployment.objects.filter(pk=deployment.pk).update(created_at=moment)
@@ -38,7 +38,7 @@ def kept(deployment: Deployment) -> tuple[int, int, bool]:
     return deployment.agents.count(), deployment.reports.count(), deployment.timeline.exists()
 
 
-def test_rows_of_a_superseded_deployment_are_deleted_after_a_year(world: World) -> None:
+def test_rows_of_superseded_deployment_are_deleted_after_one_year(world: World) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
@@ -61,17 +61,17 @@ def test_rows_of_a_superseded_deployment_are_deleted_after_a_year(world: World) 
     assert old.superseded_by_id == new.pk
 
 
-def test_an_old_running_deployment_can_be_rolled_back(world: World, run_jobs: Any) -> None:
+def test_old_running_deployment_can_be_rolled_back(world: World, run_jobs: Any) -> None:
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
     age(1000, old, new)
     tasks.delete_old_details()
 
-    answer = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
+    response = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
     run_jobs()
 
-    assert answer.status_code in {200, 202}, answer.json()
+    assert response.status_code in {200, 202}, response.json()
     assert stories.desired(agents[0][0]) == (new.pk, "rollback")
     report(agents[0][1], agents[0][0], "rolled_back")
     run_jobs()
@@ -79,7 +79,7 @@ def test_an_old_running_deployment_can_be_rolled_back(world: World, run_jobs: An
     assert old.is_current
 
 
-def test_rows_of_a_deployment_in_flight_are_kept(world: World) -> None:
+def test_rows_of_deployment_in_flight_are_kept(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     age(1000, deployment)
@@ -90,19 +90,19 @@ def test_rows_of_a_deployment_in_flight_are_kept(world: World) -> None:
     assert kept(deployment) == (parts, reports, has_timeline) == (1, 0, True)
 
 
-def test_an_old_report_can_be_repeated(world: World) -> None:
+def test_old_report_can_be_repeated(world: World) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), agents)
     age(1000, deployment)
     Assignment.objects.update(since=timezone.now() - YEARS - timedelta(days=1))
     tasks.delete_old_details()
 
-    answer = report(agents[0][1], agents[0][0], "active")
+    response = report(agents[0][1], agents[0][0], "active")
 
-    assert (answer.status_code, answer.json()) == (200, {"accepted": True})
+    assert (response.status_code, response.json()) == (200, {"accepted": True})
 
 
-def test_a_decommissioned_agent_is_deleted_when_no_row_refers_to_it(world: World) -> None:
+def test_decommissioned_agent_is_deleted_after_its_last_artifact(world: World) -> None:
     (stays, _), (left, left_api) = agents = stories.fleet(world, 2)
     deployment = stories.active(world, world.bundle(), agents)
     artifact = upload(left_api, left).json()["id"]
@@ -127,10 +127,10 @@ def test_a_decommissioned_agent_is_deleted_when_no_row_refers_to_it(world: World
     Artifact.objects.filter(pk=artifact).update(created_at=timezone.now() - timedelta(days=2))
     assert not delete_after(91)
     assert Agent.objects.filter(pk=stays.pk).exists()
-    assert AuditEvent.objects.count() == events + 1  # the event that the artifact expired
+    assert AuditEvent.objects.count() == events + 1  # the audit event of the expired artifact
 
 
-def test_a_deployment_under_way_keeps_its_decommissioned_agents(world: World) -> None:
+def test_deployment_under_way_keeps_its_decommissioned_agents(world: World) -> None:
     (left, _), *_ = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - YEARS)
@@ -143,7 +143,7 @@ def test_a_deployment_under_way_keeps_its_decommissioned_agents(world: World) ->
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) -> None:
+def test_old_expired_and_revoked_credentials_are_deleted(world: World, column: str) -> None:
     (one, _), (two, _), (three, _) = stories.fleet(world, 3)
     now = timezone.now()
     for agent, days in ((one, 91), (two, 89)):

@@ -1,4 +1,4 @@
-"""Rotations of signing keys during a rollout to real agents over HTTP, which accept all valid bundles."""
+"""Rotations of signing keys during a rollout to real agents over HTTP. The agents accept all valid bundles."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ class Node:
         )  # fmt: skip
         self.thread = threading.Thread(target=self.agent.run)
 
-        ask = self.plane.fetch_offer
+        fetch = self.plane.fetch_offer
 
         def noted() -> OfferedBundle | None:
-            answer = ask()
-            if answer is not None and isinstance(answer.envelope, dict):
-                self.signers.add(answer.envelope["signatures"][0]["keyid"])
-            return answer
+            response = fetch()
+            if response is not None and isinstance(response.envelope, dict):
+                self.signers.add(response.envelope["signatures"][0]["keyid"])
+            return response
 
-        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # it returns the same answer
+        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # same signature
 
     def stop(self) -> None:
         self.off.set()
@@ -99,7 +99,7 @@ def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
 
 
 def until(done: Callable[[], object]) -> None:
-    """Wait until ``done``. Only the agents run while this waits. The worker does not run, so no wave starts."""
+    """Wait until ``done`` returns true. Meanwhile only the agents run, and no wave starts without the worker."""
     wait_until(done, every_s=0.02)
 
 
@@ -124,11 +124,11 @@ def pass_time(seconds: float) -> None:
         key.save()
 
 
-def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) -> None:
+def test_agents_accept_bundles_despite_rotations_between_waves(world: World, start: Start) -> None:
     nodes = start(world, 4)
     one, two, three, absent = nodes
     first = SigningKey.objects.get(organization=world.organization)
-    absent.agent.run_until_idle()  # this agent fetches the first key, and is then offline during the rotations
+    absent.agent.run_until_idle()  # this agent fetches the first key and is offline during the rotations
     for node in (one, two, three):
         node.thread.start()
     until(lambda: all(node.knows(first.kid) for node in nodes))
@@ -141,13 +141,13 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     run_jobs()
     until(lambda: done.count() == 1)
 
-    # Rotate again at once: the next wave gets a signature of a key that was created seconds ago.
+    # Rotate again immediately: the next wave gets a signature of a key that was created seconds ago.
     third = rotate(world, activate_in_s=0)
     run_jobs()
     until(lambda: done.count() == 2)
 
-    # Rotate with the normal delay: agents that are online know the next key before it signs. The key becomes active at
-    # its time, even if the worker stores the new status later.
+    # Rotate with the normal delay: agents that are online have the next key before it signs. The key becomes active at
+    # its activation time, even if the worker stores the new status later.
     fourth = rotate(world)
     until(lambda: all(node.knows(fourth.kid) for node in (one, two, three)))
     assert signing_keys.key_set(world.organization.pk).active.kid == third.kid
@@ -177,21 +177,21 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     assert [key.kid for key in open_bundle(tar).signing_keys] == [second.kid, first.kid]
 
 
-def test_an_agent_accepts_a_bundle_when_keys_rotate_between_heartbeat_and_download(
+def test_agent_accepts_bundle_after_rotation_between_heartbeat_and_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat's response named the old key set, and then a key signs that the agent does not know."""
+    """The heartbeat's response names the old key set. Then a key that the agent does not have signs the offer."""
     [node] = start(world, 1)
     node.agent.run_until_idle()
     deployment = approved(world, "quotes")
     run_jobs()
-    ask = node.plane.fetch_offer
+    fetch = node.plane.fetch_offer
     fetched: list[OfferedBundle | None] = []
 
     def late() -> OfferedBundle | None:
         if not fetched:
             rotate(world, activate_in_s=0)
-        fetched.append(ask())
+        fetched.append(fetch())
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
@@ -203,7 +203,7 @@ def test_an_agent_accepts_a_bundle_when_keys_rotate_between_heartbeat_and_downlo
     assert node.state.progress().last_failed is None
 
 
-def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
+def test_agent_accepts_bundle_whose_key_is_retired_during_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second key signs the bundle, and is replaced and retired while the agent fetches the offer."""
@@ -213,18 +213,18 @@ def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
     run_jobs()
     second = rotate(world, activate_in_s=0)
     known = node.state.keys()
-    ask = node.plane.fetch_offer
+    fetch = node.plane.fetch_offer
     fetched: list[OfferedBundle | None] = []
 
     def late() -> OfferedBundle | None:
-        fetched.append(ask())
+        fetched.append(fetch())
         if len(fetched) == 1:
             rotate(world, activate_in_s=0)
             signing_keys.retire(second, reason="leaked", actor=world.admin.actor)
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat came before the rotation
+    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat had come first
     node.agent.run_until_idle()
     run_jobs()
 
@@ -234,7 +234,7 @@ def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
     assert node.state.progress().last_failed is None
 
 
-def test_a_credential_of_a_retired_key_can_be_used(world: World) -> None:
+def test_credential_signed_by_retired_key_can_be_used(world: World) -> None:
     first = SigningKey.objects.get(organization=world.organization)
     world.agent(world.prod)
     deployment = approved(world, "quotes")

@@ -1,4 +1,4 @@
-"""A host that missed a rotation of the master key: offers, jobs and the console say 503 or wait, and nothing fails."""
+"""A host that missed a rotation of the master key: requests return 503, the console shows why, and nothing fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def lagging(settings: Any) -> Any:
-    """Return a function that gives this process another master key than the installation's."""
+    """Return a function that gives this process a different master key from the installation's."""
 
     def lag() -> None:
         settings.CONFIG = replace(settings.CONFIG, master_key=b"n" * 32)
@@ -29,7 +29,7 @@ def lagging(settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("client", [Client, FrontClient])
-def test_offer_that_cannot_be_signed_is_503(world: World, client: Any, lagging: Any) -> None:
+def test_offer_that_cannot_be_signed_returns_503(world: World, client: Any, lagging: Any) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     lagging()
@@ -39,16 +39,16 @@ def test_offer_that_cannot_be_signed_is_503(world: World, client: Any, lagging: 
 
     assert poll.status_code == 503
     assert "master key" in poll.json()["detail"]
-    assert stories.beat(agent, api)["action"] == "activate"
+    assert stories.send_heartbeat(agent, api)["action"] == "activate"
 
 
-def test_console_act_that_needs_the_key_shows_the_reason(world: World, lagging: Any) -> None:
+def test_console_action_without_master_key_shows_reason(world: World, lagging: Any) -> None:
     client = signed_in(world.admin.user)
-    asked = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
+    form = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
     before = SigningKey.objects.count(), AuditEvent.objects.count()
     lagging()
 
-    page = client.post(act(world.organization, "rotate_signing_key"), asked)
+    page = client.post(act(world.organization, "rotate_signing_key"), form)
 
     assert "master key" in page.text
     assert (SigningKey.objects.count(), AuditEvent.objects.count()) == before

@@ -1,4 +1,4 @@
-"""Agents that enroll, or begin to match the target, after a deployment has started."""
+"""Agents that enroll, or start to match the target, after a deployment has started."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from apps.fleet.services import agents as fleet
 from apps.releases.models import KnownBad
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import Run, report_from_all, run_sweep, state, stored_assignments, wanted, waves
+from tests.releases.stories import Run, all_desired, report_from_all, run_sweep, state, stored_assignments, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
 
 
-def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: Run) -> None:
+def test_late_joiners_wait_for_end_of_rollout_and_do_not_count(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100))
     early, early_api = world.agent(name="early")
@@ -32,7 +32,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     run_jobs()
 
     joined = [(early, early_api), (later, later_api)]
-    assert wanted(joined) == [(second.pk, "activate")] * 2
+    assert all_desired(joined) == [(second.pk, "activate")] * 2
     rows = second.agents.filter(counted=False).order_by("agent_id")
     assert list(rows.values_list("agent_id", "wave", "progress", "before_id")) == [
         (early.pk, 1, "offered", first.pk), (later.pk, 1, "offered", None),
@@ -44,7 +44,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     assert {a["bundle_hash"] for a in stored_assignments([*agents, *joined])} == {first.bundle_hash}
 
 
-def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs: Run) -> None:
+def test_late_joiners_are_not_offered_failed_deployment(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100))
     late, _ = world.agent(name="late")
@@ -61,7 +61,7 @@ def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs
     assert second.agents.filter(agent__in=[late, later]).count() == 0
 
 
-def test_a_late_joiner_is_offered_the_current_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiner_is_offered_current_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     _, _, (deployment,) = stories.running(world, 1)
 
     late, api = world.agent(name="late")
@@ -76,9 +76,7 @@ def test_a_late_joiner_is_offered_the_current_deployment(world: World, run_jobs:
     assert KnownBad.objects.count() == 0
 
 
-def test_an_agent_that_joins_during_a_rollout_is_offered_it_at_the_end(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_agent_joining_during_rollout_is_offered_deployment_at_end(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     late, _ = world.agent(name="late")
@@ -92,7 +90,7 @@ def test_an_agent_that_joins_during_a_rollout_is_offered_it_at_the_end(
     assert deployment.agents.get(agent=late).counted is False
 
 
-def test_an_agent_with_a_new_label_is_a_late_joiner(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agent_with_new_label_becomes_late_joiner(world: World, run_jobs: Callable[[], int]) -> None:
     first, first_api = world.agent(name="first", tier="edge")
     second, _ = world.agent(name="second")
     target = {"selector": {"tier": "edge"}}
@@ -106,9 +104,7 @@ def test_an_agent_with_a_new_label_is_a_late_joiner(world: World, run_jobs: Call
     assert stories.desired(second) == (deployment.pk, "activate")
 
 
-def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipeline(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_late_joiner_leaves_earlier_release_but_not_other_pipeline(world: World, run_jobs: Callable[[], int]) -> None:
     old, old_api = world.agent(name="old", tier="edge")
     other, other_api = world.agent(name="other", tier="core")
     new, new_api = world.agent(name="new", tier="lab")
@@ -126,7 +122,7 @@ def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipe
     assert stories.desired(other) == (kept.pk, "activate")
 
 
-def test_late_joiners_are_not_offered_a_known_bad_configuration(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiners_are_not_offered_known_bad_configuration(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     bundle_services.mark_known_bad(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 

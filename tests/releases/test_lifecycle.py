@@ -12,7 +12,7 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def test_a_deployment_from_request_to_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_can_be_created_activated_and_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agent, agent_api = world.agent(world.prod)
     first = world.bundle(world.prod, "first")
     path = world.path(world.prod, "/deployments")

@@ -1,8 +1,8 @@
-"""Operations that lock several rows lock them in one order, so that none of two fails because of the other.
+"""Operations that lock several rows lock them in the same order, so that two of them cannot deadlock.
 
 The tests of the purge are about requests that found a row before its environment or project was deleted. The purge
-stops just before it deletes from one table, the request runs until it ends or waits, and the purge goes on. So if both
-took locks in different orders, each would wait for the other.
+stops just before it deletes from one table, the request runs until it finishes or waits, and the purge continues. If
+both acquired locks in different orders, they would deadlock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-_STOP = 7_226_190_777  # a lock number of this test
+_STOP = 7_226_190_777  # the number of this test's advisory lock
 _STOPPING = """
 CREATE FUNCTION test_stop() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock_shared(%s); RETURN NULL; END $$;
@@ -82,10 +82,10 @@ def tell(world: World) -> Story:
 
 
 def _report(story: Story) -> None:
-    wanted = Assignment.objects.get(agent=story.agent)
+    assignment = Assignment.objects.get(agent=story.agent)
     reports.report(
         agent_id=story.agent.pk, environment_id=story.environment.pk, deployment_id=story.under_way.pk,
-        status=AgentProgress.DOWNLOADING, bundle_hash=wanted.bundle_hash or "",
+        status=AgentProgress.DOWNLOADING, bundle_hash=assignment.bundle_hash or "",
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _key(story: Story) -> AgentKey:
 
 
 ENVIRONMENT = "tenancy_environment"
-# The request, and the table before whose rows the purge stops.
+# Each request, with the table before which the purge stops.
 REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
     "drain": (ENVIRONMENT, lambda s: fleet.set_drained(s.agent, drained=True, actor=s.world.admin.actor)),
     "undrain": (ENVIRONMENT, lambda s: fleet.set_drained(s.drained, drained=False, actor=s.world.admin.actor)),
@@ -127,7 +127,7 @@ REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
     "revoke": ("releases_approval", _revoke),
     "decommission": ("fleet_agent", lambda s: fleet.decommission(s.agent, actor=s.world.admin.actor)),
     "rotate": ("fleet_agent", lambda s: keys.rotate_key(s.agent, actor=s.world.admin.actor)),
-    "ask to rotate": ("fleet_agent", lambda s: keys.request_rotation(s.agent, actor=s.world.admin.actor)),
+    "request rotation": ("fleet_agent", lambda s: keys.request_rotation(s.agent, actor=s.world.admin.actor)),
     "rotate own key": ("fleet_agent", lambda s: keys.rotate_own_key(_key(s), actor=s.world.admin.actor)),
     "report": ("fleet_assignment", _report),
     "enroll again": ("fleet_enrollmenttoken", _enroll),
@@ -137,7 +137,7 @@ REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
 
 @contextmanager
 def _stopped_before(table: str) -> Iterator[Callable[[], None]]:
-    """Make each deletion from the table wait until the yielded function is called."""
+    """Make every deletion from the table wait until the yielded function is called."""
     with connection.cursor() as cursor:
         cursor.execute(_STOPPING.format(table=table).replace("%s", str(_STOP)))
         cursor.execute("SELECT pg_advisory_lock(%s)", [_STOP])
@@ -161,7 +161,7 @@ def _stopped_before(table: str) -> Iterator[Callable[[], None]]:
         *(("project", name) for name in ("undrain", "abort", "deliver again")),
     ],
 )
-def test_request_and_purge_do_not_wait_for_each_other(world: World, kind: str, name: str) -> None:
+def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) -> None:
     table, request = REQUESTS[name]
     story = tell(world)
     row: Environment | Project = story.environment if kind == "environment" else world.project
@@ -176,16 +176,16 @@ def test_request_and_purge_do_not_wait_for_each_other(world: World, kind: str, n
         go_on()
 
         assert purge.result() is None
-        answer = requested.result()
-    assert isinstance(answer, DomainError), answer
-    assert not isinstance(answer, Unavailable), answer
+        response = requested.result()
+    assert isinstance(response, DomainError), response
+    assert not isinstance(response, Unavailable), response
     assert not Environment.objects.filter(pk=story.environment.pk).exists()
 
 
-def test_enrollments_and_relabeling_do_not_wait_for_each_other(world: World) -> None:
+def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
     actor = world.admin.actor
     world.agent(name="z")
-    second, _ = world.agent(name="a")  # its id is the larger one, its name the smaller one
+    second, _ = world.agent(name="a")  # the larger id, but the smaller name
     token, _ = enrollment.create_enrollment_token(environment=world.dev, max_uses=2, replace=True, actor=actor)
     requests = [Enrollment(token=token, environment=world.dev, name=name, actor=actor) for name in ("a", "z")]
     with ThreadPoolExecutor(2) as threads:
@@ -204,7 +204,7 @@ def test_enrollments_and_relabeling_do_not_wait_for_each_other(world: World) -> 
 
 
 @pytest.mark.parametrize("kind", ["environment", "project"])
-def test_purge_begins_once_no_earlier_request_can_run(world: World, kind: str) -> None:
+def test_purge_starts_after_all_earlier_requests(world: World, kind: str) -> None:
     row: Environment | Project = world.dev if kind == "environment" else world.project
     before = timezone.now()
 

@@ -45,7 +45,7 @@ def pairs() -> Iterator[tuple[str, Any, Any]]:
 
 
 def row(world: World, name: str) -> Stateful:
-    """Create a row of the model whose status the machine ``name`` changes."""
+    """Create a row of the model whose status the state machine ``name`` changes."""
     stories.fleet(world, 1, world.prod)
     if name in {"deployment", "approval"}:
         deployment = world.deployment(world.bundle(world.prod))
@@ -63,7 +63,7 @@ def row(world: World, name: str) -> Stateful:
     return Replay.objects.create(environment=world.dev, artifact=artifact, version=world.version())
 
 
-def test_every_machine_governs_a_model() -> None:
+def test_every_state_machine_has_model() -> None:
     assert {machine.name for machine in MACHINES} == set(MODELS)
     assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect}
 
@@ -78,7 +78,7 @@ def _recorded_row(name: str) -> Recorded[tuple[World, Stateful]]:
 
 
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
-def test_an_event_changes_the_status_with_its_records_or_nothing(name: str, status: Any, event: Any) -> None:
+def test_event_changes_status_and_records_or_nothing(name: str, status: Any, event: Any) -> None:
     world, governed = _recorded_row(name)()
     machine: StateMachine = governed.machine
     governed.status = status
@@ -127,38 +127,38 @@ STORIES = {
     "aborted": "approve work abort",
     "rolling_back": "approve work end rollback",
     "rolled_back": "approve work end rollback end",
-    "broken_glass": "work",
+    "break_glass": "work",
 }
 STATUS = {
     "expired": "failed", "revoked": "failed", "cleared": "failed", "aborted": "failed", "paused": "deploying",
-    "superseded": "active", "broken_glass": "deploying",
+    "superseded": "active", "break_glass": "deploying",
 }  # fmt: skip
 ALLOWED = {
-    "approve": "pending_approval broken_glass",
-    "deny": "pending_approval broken_glass",
-    "revoke": "pending_approval broken_glass approved",
-    "abort": "pending_approval approved building deploying paused broken_glass",
-    "pause": "deploying broken_glass",
+    "approve": "pending_approval break_glass",
+    "deny": "pending_approval break_glass",
+    "revoke": "pending_approval break_glass approved",
+    "abort": "pending_approval approved building deploying paused break_glass",
+    "pause": "deploying break_glass",
     "resume": "paused",
     "retry": "cleared aborted",
-    "rollback": "deploying paused active failed cleared broken_glass",
+    "rollback": "deploying paused active failed cleared break_glass",
 }
-# Words in the error message of requests that are refused for another reason than the status.
+# The text in the error messages of requests that are refused for reasons other than the status.
 OTHER_REFUSALS = {
     ("superseded", "rollback"): "superseded",
     ("paused", "pause"): "paused",
     ("deploying", "resume"): "not paused",
-    ("broken_glass", "resume"): "not paused",
+    ("break_glass", "resume"): "not paused",
     ("expired", "retry"): "The deployment failed before it was offered to an agent",
     ("revoked", "retry"): "The deployment failed before it was offered to an agent",
 }
 
 
 class Interrupted(Exception):
-    """Simulates the death of the worker."""
+    """Simulates a crash of the worker."""
 
 
-def ask(world: World, deployment: Deployment, action: str) -> Any:
+def request_action(world: World, deployment: Deployment, action: str) -> Any:
     """Request the action through the API, and return the response."""
     path = world.path(world.prod)
     if action in {"approve", "deny"}:
@@ -171,7 +171,7 @@ def ask(world: World, deployment: Deployment, action: str) -> Any:
 
 @dataclass
 class Before:
-    """What every story starts with: an agent, three bundles, and the first of them active."""
+    """The initial state of every story: an agent and three bundles, the first of which is active."""
 
     world: World
     agent: Agent
@@ -192,7 +192,7 @@ _recorded_before = Recorded(_before)
 
 def deployment_after(before: Before, story: str) -> Deployment:
     """Create a deployment and perform the steps of the story with it."""
-    glass = {"break_glass": BreakGlassRequest("outage"), "is_org_admin": True} if story == "broken_glass" else {}
+    glass = {"break_glass": BreakGlassRequest("outage"), "is_org_admin": True} if story == "break_glass" else {}
     deployment = before.world.deployment(before.bundles[1], **glass)
     _act_out(before, deployment, STORIES[story])
     deployment.refresh_from_db()
@@ -223,7 +223,7 @@ def _act_out(before: Before, deployment: Deployment, steps: str) -> None:
             case "clear":
                 bundles.clear_known_bad(second, reason="mended", actor=world.operator.actor)
             case _:
-                assert ask(world, deployment, step).status_code in {200, 201}
+                assert request_action(world, deployment, step).status_code in {200, 201}
 
     for step in steps.split():
         act(deployment, step)
@@ -245,7 +245,7 @@ def digests() -> dict[str, str]:
 
 @cache
 def _digesting() -> str:
-    """Return the statement for ``digests``."""
+    """Return the SQL statement of ``digests``."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
         tables = [table for (table,) in cursor if table != "tenancy_ratecounter"]
@@ -254,12 +254,12 @@ def _digesting() -> str:
     )
 
 
-def test_the_histories_reach_every_status() -> None:
+def test_stories_reach_every_status() -> None:
     assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_a_request_changes_the_status_with_its_records_or_nothing(story: str) -> None:
+def test_request_changes_status_and_records_or_nothing(story: str) -> None:
     recorded = _recorded_before()
     world, deployment = recorded.world, deployment_after(recorded, story)
     approval = deployment.approval
@@ -271,15 +271,15 @@ def test_a_request_changes_the_status_with_its_records_or_nothing(story: str) ->
     for action, allowed in ALLOWED.items():
         since, mark = uuid7(), transaction.savepoint_create()
 
-        answer = ask(world, deployment, action)
+        response = request_action(world, deployment, action)
 
         if story in allowed.split():
-            assert answer.status_code in {200, 201}, (action, answer.json())
+            assert response.status_code in {200, 201}, (action, response.json())
             _moved_with_its_records(deployment, approval, action, since)
         else:
-            problem = answer.json()
-            assert (answer.status_code, problem["status"]) == (409, 409), (action, problem)
-            assert answer["Content-Type"] == "application/problem+json"
+            problem = response.json()
+            assert (response.status_code, problem["status"]) == (409, 409), (action, problem)
+            assert response["Content-Type"] == "application/problem+json"
             status = approval.status if action in {"approve", "deny", "revoke"} else deployment.status
             if action == "revoke" and approval.used_at:
                 status = "used"

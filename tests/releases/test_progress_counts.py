@@ -1,4 +1,4 @@
-"""The counts of a deployment's agents, which triggers keep: always what a count of all agents' rows would find."""
+"""The counts of a deployment's agents, which triggers maintain, always equal a count of the agents' rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BY = ("deployment_id", "wave", "counted", "progress")
 
 
 def assert_exact() -> None:
-    """Compare the counts with the agents' rows, in whichever rows the counts are stored."""
+    """Assert that the counts agree with the agents' rows, however many rows store the counts."""
     rows = DeploymentAgent.objects.order_by().values_list(*BY).annotate(n=Count("pk"))
     kept = ProgressCount.objects.order_by().values_list(*BY).annotate(n=Sum("count"))
     assert sorted(kept.exclude(n=0), key=repr) == sorted(rows, key=repr)
@@ -38,7 +38,7 @@ def listed(world: World) -> list[dict[str, int]]:
     return [row["progress"] for row in world.viewer.api.get(world.path(rest="/deployments")).json()["results"]]
 
 
-def test_list_and_deployment_show_the_counts_without_reading_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_counts_are_shown_without_reading_agents(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     nothing = dict.fromkeys(("total", *AgentProgress), 0)
     deployment = world.deployment(world.bundle(), strategy=stories.waves(34, 100))
@@ -59,7 +59,7 @@ def test_list_and_deployment_show_the_counts_without_reading_agents(world: World
     assert sorted(ProgressCount.objects.values_list("count", "is_sum")) == [(1, True), (2, True)]
 
 
-def test_sums_are_not_summed_again(world: World) -> None:
+def test_existing_sums_are_not_summed_again(world: World) -> None:
     stories.fleet(world, 2)
     stories.offered(world, world.bundle())
     progress.sum_up()
@@ -71,7 +71,7 @@ def test_sums_are_not_summed_again(world: World) -> None:
     assert (len(queries), [*ProgressCount.objects.values()]) == (1, before)
 
 
-def test_deleted_agents_deployments_and_environments_leave_no_count(world: World) -> None:
+def test_deleted_agents_deployments_and_environments_leave_no_counts(world: World) -> None:
     (first, _), *_ = stories.fleet(world, 3)
     bundle = world.bundle()
     deployment = stories.offered(world, bundle)
@@ -89,7 +89,7 @@ def test_deleted_agents_deployments_and_environments_leave_no_count(world: World
 
 
 @pytest.mark.django_db(transaction=True)
-def test_counts_stay_exact_while_agents_report_and_counts_are_summed(world: World, at_once: Race) -> None:
+def test_counts_stay_exact_during_reports_and_summing(world: World, at_once: Race) -> None:
     agents = stories.fleet(world, 5)
     deployment = stories.offered(world, world.bundle())
 
@@ -98,7 +98,7 @@ def test_counts_stay_exact_while_agents_report_and_counts_are_summed(world: Worl
             assert report(api, agent, status).status_code == 200
 
     def offer_more() -> None:
-        """Write all rows of another deployment at once, and delete them, as enlistment and housekeeping do."""
+        """Insert all rows of another deployment in one statement and delete them, as enlistment and housekeeping do."""
         for _ in range(4):
             with transaction.atomic():
                 other = Deployment.objects.get(pk=deployment.pk)
@@ -124,7 +124,7 @@ def test_counts_stay_exact_while_agents_report_and_counts_are_summed(world: Worl
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reports_of_different_agents_and_sums_do_not_wait_for_each_other(world: World, at_once: Race) -> None:
+def test_reports_and_summing_do_not_block_each_other(world: World, at_once: Race) -> None:
     (one, _), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     progress.sum_up()
@@ -132,8 +132,8 @@ def test_reports_of_different_agents_and_sums_do_not_wait_for_each_other(world: 
 
     def hold() -> None:
         with transaction.atomic():
-            wanted = one.assignment
-            assignments.record_report(deployment, wanted, AgentProgress.ACTIVATING, detail="", tuning=None)
+            assignment = one.assignment
+            assignments.record_report(deployment, assignment, AgentProgress.ACTIVATING, detail="", tuning=None)
             reported.set()
             assert finished.wait(PATIENCE_S)
 
@@ -147,7 +147,7 @@ def test_reports_of_different_agents_and_sums_do_not_wait_for_each_other(world: 
     assert progress.count_agents(deployment).by_progress == {"activating": 1, "downloading": 1}
 
 
-def test_migration_counts_what_the_triggers_would_have_counted(world: World) -> None:
+def test_migration_counts_same_as_triggers(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 3)
     stories.offered(world, world.bundle(), strategy=stories.waves(50, 100))
     report(api, agent, "active")

@@ -1,4 +1,4 @@
-"""The pace of refusals, with a simulated clock, and what a storm of unknown keys leaves in the log and the metrics."""
+"""The delay of refusals, with a simulated clock, and the log lines and metrics of many requests with unknown keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.front import FrontClient
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that advances only when the code sleeps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.slept = 1000.0, list[float]()
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_few_refusals_do_not_wait_and_many_take_turns(clock: Clock) -> None:
+def test_refusals_are_delayed_only_when_frequent(clock: Clock) -> None:
     pace = refusals.Pace()
 
     waits = [pace.wait() for _ in range(refusals.AT_ONCE + 3)]
@@ -40,7 +40,7 @@ def test_few_refusals_do_not_wait_and_many_take_turns(clock: Clock) -> None:
     assert pace.wait() == 0
 
 
-def test_no_refusal_waits_for_longer_than_a_few_seconds(clock: Clock) -> None:
+def test_refusals_are_delayed_by_few_seconds_at_most(clock: Clock) -> None:
     pace = refusals.Pace()
 
     waits = [pace.wait() for _ in range(5000)]
@@ -49,7 +49,7 @@ def test_no_refusal_waits_for_longer_than_a_few_seconds(clock: Clock) -> None:
 
 
 @pytest.mark.django_db
-def test_a_storm_is_counted_but_its_lines_are_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_storm_is_counted_but_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "refusals", refusals.Pace())
     monkeypatch.setattr(refusals, "AT_ONCE", 2)
     denied = {"status": "401"}
@@ -58,10 +58,10 @@ def test_a_storm_is_counted_but_its_lines_are_not_logged(clock: Clock, monkeypat
     headers = {"Authorization": f"Bearer {generate(Family.AGENT).text}"}
 
     with structlog.testing.capture_logs() as lines:
-        answers = [client.get(f"/api/v1/agents/{uuid7()}/deployment", headers=headers) for _ in range(5)]
+        responses = [client.get(f"/api/v1/agents/{uuid7()}/deployment", headers=headers) for _ in range(5)]
 
-    assert [answer.status_code for answer in answers] == [401] * 5
-    assert len({answer.content.decode().partition('"instance"')[0] for answer in answers}) == 1
+    assert [response.status_code for response in responses] == [401] * 5
+    assert len({response.content.decode().partition('"instance"')[0] for response in responses}) == 1
     assert len(clock.slept) == 3
     assert [line["event"] for line in lines] == ["request", "request", "refusals_delayed"]
     assert REGISTRY.get_sample_value("byteor_denied_requests_total", denied) == before + 5

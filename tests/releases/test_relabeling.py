@@ -1,4 +1,4 @@
-"""Label changes of many agents: what they change, what they offer, and who may make them."""
+"""Label changes of many agents: their effects, the resulting offers, and who may make them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def zones(world: World) -> World:
 
 
 def test_labels_of_matching_agents_are_changed(zones: World) -> None:
-    answer = relabel(zones, selector={"zone": "a"}, set={"ring": "canary"}, unset=["trial"])
+    response = relabel(zones, selector={"zone": "a"}, set={"ring": "canary"}, unset=["trial"])
 
-    assert (answer.status_code, answer.json()) == (200, {"matched": 2, "changed": 1, "deployments_offered": 0})
+    assert (response.status_code, response.json()) == (200, {"matched": 2, "changed": 1, "deployments_offered": 0})
     assert labels(zones) == {
         "one": {"zone": "a", "ring": "canary"}, "two": {"zone": "a", "ring": "canary"}, "three": {"zone": "b"},
     }  # fmt: skip
@@ -64,28 +64,28 @@ def test_dry_run_changes_nothing(zones: World) -> None:
     stories.active(zones, zones.bundle(), [zones.agent(name="x", zone="c")], target={"selector": {"zone": "c"}})
     before, events = labels(zones), AuditEvent.objects.count()
 
-    answer = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
+    response = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
 
-    assert answer.json() == {"matched": 2, "changed": 2, "deployments_offered": 2}
+    assert response.json() == {"matched": 2, "changed": 2, "deployments_offered": 2}
     assert (labels(zones), AuditEvent.objects.count()) == (before, events)
 
 
-def test_agents_that_come_to_match_are_offered_the_current_deployment(zones: World, run_jobs: Run) -> None:
+def test_newly_matching_agents_are_offered_current_deployment(zones: World, run_jobs: Run) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     drained = Agent.objects.get(name="two")
     zones.operator.api.post(zones.path(rest=f"/agents/{drained.pk}/drain"))
 
-    answer = relabel(zones, selector={"zone": "a"}, set={"zone": "c"})
+    response = relabel(zones, selector={"zone": "a"}, set={"zone": "c"})
 
-    assert answer.json() == {"matched": 2, "changed": 2, "deployments_offered": 1}
+    assert response.json() == {"matched": 2, "changed": 2, "deployments_offered": 1}
     run_jobs()
     offered = Agent.objects.filter(assignment__deployment_id=deployment.pk).order_by("name")
     assert list(offered.values_list("name", flat=True)) == ["first", "one"]
     assert relabel(zones, selector={"zone": "c"}, set={"zone": "c"}).json()["deployments_offered"] == 0
 
 
-def test_known_bad_configuration_is_not_counted(zones: World) -> None:
+def test_known_bad_configuration_is_not_counted_as_offered(zones: World) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     zones.dev.refresh_from_db()
@@ -93,9 +93,9 @@ def test_known_bad_configuration_is_not_counted(zones: World) -> None:
 
     KnownBad.objects.create(environment=zones.dev, config_hash=deployment.config_hash, reason="it failed")
 
-    answer = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
+    response = relabel(zones, selector={"zone": "a"}, set={"zone": "c"}, dry_run=True)
 
-    assert answer.json()["deployments_offered"] == 0
+    assert response.json()["deployments_offered"] == 0
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_known_bad_configuration_is_not_counted(zones: World) -> None:
 def test_invalid_change_is_refused(zones: World, body: dict[str, Any], pointer: str) -> None:
     before = labels(zones)
 
-    answer = relabel(zones, **body)
+    response = relabel(zones, **body)
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert (labels(zones), AuditEvent.objects.filter(action="agent.label").count()) == (before, 0)
 
 
-def test_prod_needs_the_permission_to_manage_the_environment(world: World) -> None:
+def test_relabeling_in_prod_requires_manage_permission(world: World) -> None:
     agent, _ = world.agent(world.prod, zone="a")
     path, body = world.path(world.prod, "/agents/labels"), {"selector": {"zone": "a"}, "set": {"zone": "b"}}
 
@@ -136,20 +136,20 @@ def test_prod_needs_the_permission_to_manage_the_environment(world: World) -> No
     assert world.project_admin.api.post(path, body).json()["changed"] == 1
 
 
-def test_concurrent_changes_both_hold(at_once: Race, world: World) -> None:
+def test_concurrent_changes_are_both_applied(at_once: Race, world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}", zone="a")
 
-    answers = at_once(
+    responses = at_once(
         lambda: relabel(world, selector={"zone": "a"}, set={"x": "1"}),
         lambda: relabel(world, selector={"zone": "a"}, set={"y": "1"}),
     )
 
-    assert [answer.json()["changed"] for answer in answers] == [20, 20]
+    assert [response.json()["changed"] for response in responses] == [20, 20]
     assert all(each == {"zone": "a", "x": "1", "y": "1"} for each in labels(world).values())
 
 
-def test_events_of_a_large_change_name_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_events_of_large_change_name_all_agents(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", zone="a")

@@ -1,4 +1,4 @@
-"""Agents' reports: they only move forward, can be repeated, and are recorded and refused when late."""
+"""Agents' reports: they only move progress forward, can be repeated, and are recorded but refused when late."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_each_report_is_recorded_and_accepted(world: World) -> None:
     path = world.path(rest=f"/deployments/{deployment.pk}/agents")
 
     for status in ("downloading", "activating"):
-        answer = report(api, agent, status)
-        assert (answer.status_code, answer.json()) == (200, {"accepted": True})
+        response = report(api, agent, status)
+        assert (response.status_code, response.json()) == (200, {"accepted": True})
         assert stories.progress(deployment) == [status]
     report(api, agent, "active", detail="ok", tuning=tuning)
 
@@ -58,19 +58,19 @@ def test_reports_may_skip_steps_but_not_move_backwards(world: World) -> None:
     assert stored_reports() == [("activating", True), ("downloading", False)]
 
 
-def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
-    answers = [report(api, agent, "active") for _ in range(3)]
+    responses = [report(api, agent, "active") for _ in range(3)]
 
-    assert [(a.status_code, a.json()) for a in answers] == [(200, {"accepted": True})] * 3
+    assert [(each.status_code, each.json()) for each in responses] == [(200, {"accepted": True})] * 3
     assert stored_reports() == [("active", True)]
     assert (stories.progress(deployment), run_jobs()) == (["active"], 0)
 
 
 @pytest.mark.parametrize(("first", "second"), [("active", "failed"), ("failed", "active"), ("failed", "activating")])
-def test_a_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
+def test_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, first)
@@ -79,7 +79,7 @@ def test_a_final_status_cannot_be_changed(world: World, first: str, second: str)
     assert stories.progress(deployment) == [first]
 
 
-def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
+def test_status_rolled_back_is_refused_for_activation(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -87,7 +87,7 @@ def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
     assert stories.progress(deployment) == ["offered"]
 
 
-def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> None:
+def test_report_on_replaced_offer_is_recorded_and_refused(world: World) -> None:
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     new = stories.offered(world, second)
@@ -107,7 +107,7 @@ def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> N
     assert Assignment.objects.get(agent=agent).failed_deployment_id is None
 
 
-def test_late_reports_are_counted_in_one_row_for_each_status(world: World) -> None:
+def test_late_reports_with_same_status_share_one_row(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
@@ -124,17 +124,17 @@ def test_late_reports_are_counted_in_one_row_for_each_status(world: World) -> No
     assert stories.progress(deployment) == ["active"]
 
 
-def test_two_concurrent_late_reports_make_one_row(at_once: Race, world: World) -> None:
+def test_concurrent_late_reports_share_one_row(at_once: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)])
 
-    answers = at_once(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
+    results = at_once(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
 
-    assert answers == [409] * 6
+    assert results == [409] * 6
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
-def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: World, other: World) -> None:
+def test_report_on_deployment_of_other_environment_returns_404(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     elsewhere = stories.fleet(world, 1, world.staging)
@@ -143,15 +143,15 @@ def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: Wor
     stranger_deployment = stories.offered(other, other.bundle())
 
     for deployment_id in (foreign.pk, stranger_deployment.pk, uuid7()):
-        answer = report(api, agent, "active", deployment_id=str(deployment_id))
-        assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
+        response = report(api, agent, "active", deployment_id=str(deployment_id))
+        assert (response.status_code, response.json()["type"]) == (404, "urn:byteor:problem:not_found")
     assert stored_reports() == []
     assert stories.progress(foreign) == ["offered"]
     assert stories.desired(stranger) == (stranger_deployment.pk, "activate")
     assert len(elsewhere) == 1
 
 
-def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
+def test_agent_cannot_report_for_other_agent(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
@@ -176,23 +176,23 @@ def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
         ({"when": "now"}, "/when"),
     ],
 )
-def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_reports_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
-    answer = report(api, agent, **{"status": "active", **body})
+    response = report(api, agent, **{"status": "active", **body})
 
-    assert answer.status_code == 400
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert response.status_code == 400
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert (stored_reports(), stories.progress(deployment)) == ([], ["offered"])
 
 
-def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> None:
+def test_desired_attempted_failed_and_running_states_are_distinct(world: World) -> None:
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     old_version = old.config_bundle.version
-    beat = {"deployment_id": str(old.pk), "bundle_hash": old.bundle_hash, "spec_hash": old_version.spec_hash}
-    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": beat})
+    running = {"deployment_id": str(old.pk), "bundle_hash": old.bundle_hash, "spec_hash": old_version.spec_hash}
+    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": running})
     new = stories.offered(world, second)
     report(api, agent, "failed", detail="port in use")
 
@@ -207,16 +207,16 @@ def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> No
     assert (shown["progress"], shown["drifted"]) == ("failed", True)
 
 
-def test_many_agents_report_at_once(at_once: Race, world: World, run_jobs: Callable[[], int]) -> None:
+def test_many_agents_can_report_concurrently(at_once: Race, world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 12)
     deployment = stories.offered(world, world.bundle())
 
     def tell(agent: Any, api: Api) -> Callable[[], int]:
         return lambda: [report(api, agent, status).status_code for status in ("downloading", "active")].count(200)
 
-    answers = at_once(*(tell(agent, api) for agent, api in agents))
+    results = at_once(*(tell(agent, api) for agent, api in agents))
 
-    assert answers == [2] * 12
+    assert results == [2] * 12
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, stories.progress(deployment)) == ("active", ["active"] * 12)

@@ -1,4 +1,4 @@
-"""Creation of deployments: what is stored, and each refusal."""
+"""Creation of deployments: what is stored, and every refusal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def request(world: World, environment: Environment | None = None, **body: Any) -
     return world.operator.api.post(world.path(environment, "/deployments"), body)
 
 
-def refused(answer: Any, status: int, code: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}"), response.json()
     assert (Deployment.objects.count(), Approval.objects.count(), TimelineEntry.objects.count()) == (0, 0, 0)
     assert not AuditEvent.objects.filter(action__in=["deployment.create", "approval.request"]).exists()
 
@@ -44,7 +44,7 @@ NOW = window(timedelta(hours=-1), timedelta(hours=1))
 LATER = window(timedelta(hours=1), timedelta(hours=2))
 
 
-def test_a_deployment_starts_as_approved_when_no_approval_is_required(world: World) -> None:
+def test_deployment_is_approved_if_no_approval_is_required(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2)
     bundle = world.bundle()
 
@@ -70,7 +70,7 @@ def test_a_deployment_starts_as_approved_when_no_approval_is_required(world: Wor
     assert stories.desired(agent) == (None, None)
 
 
-def test_prod_requests_approval_of_what_is_shown(world: World) -> None:
+def test_prod_deployment_requests_approval_with_its_details(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2, world.prod)
     target = {"agents": [str(agent.pk)]}
     strategy = {"kind": "waves", "percents": [50, 100]}
@@ -92,7 +92,7 @@ def test_prod_requests_approval_of_what_is_shown(world: World) -> None:
     assert body["strategy"] == stored
 
 
-def test_a_deployment_keeps_the_policy_of_its_creation(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_keeps_policy_from_creation(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     created = request(world, world.prod).json()
 
@@ -132,20 +132,20 @@ def test_a_deployment_keeps_the_policy_of_its_creation(world: World, run_jobs: C
         ({"config_bundle_id": 7}, "/config_bundle_id"),
     ],
 )
-def test_bad_requests_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_requests_return_field_errors(world: World, body: dict[str, Any], pointer: str) -> None:
     stories.fleet(world, 1)
 
-    answer = request(world, **body)
+    response = request(world, **body)
 
-    refused(answer, 400, "invalid")
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    refused(response, 400, "invalid")
+    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_an_environment_without_agents_is_an_empty_target(world: World) -> None:
-    answer = request(world)
+def test_environment_without_agents_is_refused_as_empty_target(world: World) -> None:
+    response = request(world)
 
-    refused(answer, 400, "invalid")
-    assert answer.json()["errors"][0]["code"] == "empty_target"
+    refused(response, 400, "invalid")
+    assert response.json()["errors"][0]["code"] == "empty_target"
 
 
 def test_decommissioned_agents_and_agents_of_other_environments_are_refused(world: World) -> None:
@@ -155,19 +155,19 @@ def test_decommissioned_agents_and_agents_of_other_environments_are_refused(worl
     bundle = world.bundle()
 
     for agent in (gone, foreign):
-        answer = request(world, config_bundle_id=str(bundle.pk), target={"agents": [str(agent.pk)]})
-        refused(answer, 400, "invalid")
-        assert answer.json()["errors"][0]["pointer"] == "/target/agents"
+        response = request(world, config_bundle_id=str(bundle.pk), target={"agents": [str(agent.pk)]})
+        refused(response, 400, "invalid")
+        assert response.json()["errors"][0]["pointer"] == "/target/agents"
 
 
-def test_a_bundle_of_another_environment_is_refused(world: World) -> None:
+def test_bundle_of_other_environment_is_refused(world: World) -> None:
     stories.fleet(world, 1)
     foreign = world.bundle(world.staging)
 
-    answer = request(world, config_bundle_id=str(foreign.pk))
+    response = request(world, config_bundle_id=str(foreign.pk))
 
-    refused(answer, 400, "invalid")
-    assert answer.json()["errors"] == [
+    refused(response, 400, "invalid")
+    assert response.json()["errors"] == [
         {
             "pointer": "/config_bundle_id",
             "code": "does_not_exist",
@@ -176,7 +176,7 @@ def test_a_bundle_of_another_environment_is_refused(world: World) -> None:
     ]
 
 
-def test_a_known_bad_configuration_is_refused_until_cleared(world: World) -> None:
+def test_known_bad_configuration_is_refused_until_cleared(world: World) -> None:
     stories.fleet(world, 1)
     bundle = world.bundle()
     bundle_services.mark_known_bad(world.dev, bundle.config_hash, reason="threshold", actor=world.admin.actor)
@@ -187,7 +187,7 @@ def test_a_known_bad_configuration_is_refused_until_cleared(world: World) -> Non
     assert request(world, config_bundle_id=str(bundle.pk)).status_code == 201
 
 
-def test_only_an_admin_with_a_reason_can_override_a_freeze_window(world: World) -> None:
+def test_freeze_window_override_requires_org_admin_and_reason(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER, NOW])
     stories.fleet(world, 1, environment)
     bundle = world.bundle(environment)
@@ -199,21 +199,21 @@ def test_only_an_admin_with_a_reason_can_override_a_freeze_window(world: World) 
     override = {**body, "override_freeze": {"reason": "outage"}}
     refused(world.project_admin.api.post(path, override), 403, "forbidden")
 
-    answer = world.admin.api.post(path, override)
+    response = world.admin.api.post(path, override)
 
-    assert answer.status_code == 201
-    assert "override_freeze" not in answer.json()
+    assert response.status_code == 201
+    assert "override_freeze" not in response.json()
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
 
 
-def test_a_freeze_window_has_no_effect_outside_of_its_times(world: World) -> None:
+def test_closed_freeze_window_has_no_effect(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER])
     stories.fleet(world, 1, environment)
 
     assert request(world, environment).status_code == 201
 
 
-def test_the_in_flight_limit_is_one_unless_the_settings_raise_it(world: World) -> None:
+def test_in_flight_limit_defaults_to_one(world: World) -> None:
     stories.fleet(world, 1)
     two = world.environment("dev", "two", max_in_flight_deployments=2)
     stories.fleet(world, 1, two)
@@ -227,38 +227,38 @@ def test_the_in_flight_limit_is_one_unless_the_settings_raise_it(world: World) -
     assert Deployment.objects.count() == 3
 
 
-def test_a_deployment_that_waits_for_approval_is_not_in_flight(world: World) -> None:
+def test_deployment_waiting_for_approval_is_not_in_flight(world: World) -> None:
     stories.fleet(world, 1, world.prod)
 
-    answers = [
+    responses = [
         request(world, world.prod, config_bundle_id=str(bundle.pk)) for bundle in stories.bundles(world, 2, world.prod)
     ]
 
-    assert [answer.json()["status"] for answer in answers] == ["pending_approval", "pending_approval"]
+    assert [response.json()["status"] for response in responses] == ["pending_approval", "pending_approval"]
 
 
-def test_agents_of_another_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_other_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     first = stories.active(world, world.bundle(name="first"), agents)
     other = world.bundle(name="other", version=world.version(content=plan("trades")))
     body = {"config_bundle_id": str(other.pk), "target": {"agents": [str(agents[0][0].pk)]}}
     path = world.path(rest="/deployments")
 
-    answer = world.operator.api.post(path, body)
+    response = world.operator.api.post(path, body)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:take_over")
-    assert "quotes" in answer.json()["detail"]
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:take_over")
+    assert "quotes" in response.json()["detail"]
     assert Deployment.objects.count() == 1
 
     taken = world.operator.api.post(path, {**body, "take_over": True})
 
     assert taken.status_code == 201
     run_jobs()
-    wanted = [stories.desired(agent)[0] for agent, _ in agents]
-    assert [str(pk) for pk in wanted] == [taken.json()["id"], str(first.pk)]
+    desired = [stories.desired(agent)[0] for agent, _ in agents]
+    assert [str(pk) for pk in desired] == [taken.json()["id"], str(first.pk)]
 
 
-def test_a_selector_matches_all_of_its_labels(world: World, run_jobs: Callable[[], int]) -> None:
+def test_selector_matches_agents_with_all_labels(world: World, run_jobs: Callable[[], int]) -> None:
     hit, _ = world.agent(name="hit", zone="a", tier="edge")
     miss, _ = world.agent(name="miss", zone="a")
 
@@ -274,12 +274,14 @@ def test_viewers_cannot_create_deployments(world: World) -> None:
     stories.fleet(world, 1)
     bundle = world.bundle()
 
-    answer = world.viewer.api.post(world.path(rest="/deployments"), {"config_bundle_id": str(bundle.pk), "target": ALL})
+    response = world.viewer.api.post(
+        world.path(rest="/deployments"), {"config_bundle_id": str(bundle.pk), "target": ALL}
+    )
 
-    refused(answer, 403, "forbidden")
+    refused(response, 403, "forbidden")
 
 
-def test_the_same_idempotency_key_creates_one_deployment(world: World) -> None:
+def test_same_idempotency_key_creates_one_deployment(world: World) -> None:
     stories.fleet(world, 1)
     body = {"config_bundle_id": str(world.bundle().pk), "target": ALL}
 
@@ -292,7 +294,7 @@ def test_the_same_idempotency_key_creates_one_deployment(world: World) -> None:
     assert (second["Idempotent-Replayed"], Deployment.objects.count()) == ("true", 1)
 
 
-def test_lists_filter_by_status_pipeline_and_bundle(world: World, run_jobs: Callable[[], int]) -> None:
+def test_list_can_be_filtered_by_status_pipeline_and_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     _, (_, two), (first,) = stories.running(world, 1)
     second = world.deployment(two)
     path = world.path(rest="/deployments")
@@ -309,7 +311,7 @@ def test_lists_filter_by_status_pipeline_and_bundle(world: World, run_jobs: Call
     run_jobs()
 
 
-def test_nothing_is_offered_until_the_worker_has_run(world: World) -> None:
+def test_nothing_is_offered_before_worker_runs(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
 
     world.deployment(world.bundle())

@@ -1,4 +1,4 @@
-"""Retries of deployments: offers to failed agents, and each refusal."""
+"""Retries of deployments: offers to failed agents, and every refusal."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def retry(api: Api, world: World, deployment: Deployment) -> Any:
 def refused(world: World, deployment: Deployment, code: str) -> None:
     deployment.refresh_from_db()
     before = (deployment.status, stories.progress(deployment), AuditEvent.objects.count())
-    answer = retry(world.operator.api, world, deployment)
-    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}")
+    response = retry(world.operator.api, world, deployment)
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}")
     if code not in {"freeze_window", "in_flight_limit"}:
-        assert deployment.status in answer.json()["detail"]
+        assert deployment.status in response.json()["detail"]
     deployment.refresh_from_db()
     assert (deployment.status, stories.progress(deployment), AuditEvent.objects.count()) == before
 
@@ -41,9 +41,7 @@ def clear(world: World, deployment: Deployment) -> None:
     bundle_services.clear_known_bad(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
 
-def test_failed_agents_get_a_new_offer_while_the_deployment_is_deploying(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_failed_agents_get_new_offer_while_deployment_is_deploying(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -53,9 +51,9 @@ def test_failed_agents_get_a_new_offer_while_the_deployment_is_deploying(
     report(two_api, two, "active")
     run_jobs()
 
-    answer = retry(world.operator.api, world, deployment)
+    response = retry(world.operator.api, world, deployment)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, "deploying")
+    assert (response.status_code, response.json()["status"]) == (200, "deploying")
     assert stories.progress(deployment) == ["offered", "active", "offered"]
     again = Assignment.objects.get(agent=one)
     assert first is not None
@@ -72,7 +70,7 @@ def test_failed_agents_get_a_new_offer_while_the_deployment_is_deploying(
     assert AuditEvent.objects.filter(action="deployment.retry").count() == 1
 
 
-def test_a_failed_deployment_continues_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_deployment_continues_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=False))
     report(agents[0][1], agents[0][0], "failed", detail="no space")
@@ -95,7 +93,7 @@ def test_a_failed_deployment_continues_with_its_waves(world: World, run_jobs: Ca
     assert (deployment.status, deployment.is_current) == ("active", True)
 
 
-def test_an_aborted_deployment_continues(world: World, run_jobs: Callable[[], int]) -> None:
+def test_aborted_deployment_continues(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
@@ -112,7 +110,7 @@ def test_an_aborted_deployment_continues(world: World, run_jobs: Callable[[], in
     assert deployment.status == "active"
 
 
-def test_a_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     stories.set_offered_ago(deployment, 601, agent)
@@ -129,27 +127,27 @@ def test_a_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) ->
     assert deployment.status == "deploying"
 
 
-def test_a_retry_is_refused_when_no_agent_failed(world: World) -> None:
+def test_retry_is_refused_if_no_agent_failed(world: World) -> None:
     stories.fleet(world, 1)
     refused(world, stories.offered(world, world.bundle()), "nothing_to_retry")
 
 
 @pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "rolling_back"])
-def test_a_retry_is_refused_in_any_other_status(world: World, status: str) -> None:
+def test_retry_is_refused_in_other_statuses(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
     refused(world, deployment, "illegal_transition")
 
 
-def test_a_retry_is_refused_when_nothing_was_offered(world: World) -> None:
+def test_retry_is_refused_if_nothing_was_offered(world: World) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
     refused(world, deployment, "never_offered")
 
 
-def test_a_retry_is_refused_after_a_failed_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_is_refused_after_failed_rollback(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (_, deployment) = stories.running(world, 1, 2)
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/rollback"), {"reason": "slow"})
     report(agents[0][1], agents[0][0], "failed")
@@ -158,7 +156,7 @@ def test_a_retry_is_refused_after_a_failed_rollback(world: World, run_jobs: Call
     refused(world, deployment, "was_rolled_back")
 
 
-def test_a_retry_is_refused_in_a_freeze_window(world: World) -> None:
+def test_retry_is_refused_in_freeze_window(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
@@ -174,7 +172,7 @@ def test_a_retry_is_refused_in_a_freeze_window(world: World) -> None:
     refused(world, deployment, "freeze_window")
 
 
-def test_a_retry_is_refused_at_the_in_flight_limit_and_after_a_newer_deployment(
+def test_retry_is_refused_at_in_flight_limit_and_after_newer_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents = stories.fleet(world, 1)
@@ -190,7 +188,7 @@ def test_a_retry_is_refused_at_the_in_flight_limit_and_after_a_newer_deployment(
     refused(world, deployment, "newer_deployment")
 
 
-def test_a_retry_is_refused_while_another_rollout_has_its_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_is_refused_while_other_rollout_uses_its_agents(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "wide", max_in_flight_deployments=3)
     stories.fleet(world, 1, environment)
     deployment = stories.offered(world, world.bundle(environment))
@@ -200,7 +198,7 @@ def test_a_retry_is_refused_while_another_rollout_has_its_agents(world: World, r
     refused(world, deployment, "agents_busy")
 
 
-def test_a_retry_restarts_the_timeouts_of_unfinished_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_restarts_timeouts_of_unfinished_agents(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, "downloading")

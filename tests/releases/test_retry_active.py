@@ -1,4 +1,4 @@
-"""Retries of deployments that are active, and retries of single agents: offers, refusals and races."""
+"""Retries of active deployments and of single agents: offers, refusals and race conditions."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def retry(world: World, deployment: Deployment, *agents: Any) -> Any:
 def check_refused(world: World, deployment: Deployment, code: str, *agents: Any, status: int = 409) -> Any:
     deployment.refresh_from_db()
     before = (deployment.status, stories.progress(deployment), stories.events(deployment), AuditEvent.objects.count())
-    answer = retry(world, deployment, *agents)
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}")
+    response = retry(world, deployment, *agents)
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}")
     deployment.refresh_from_db()
     after = (deployment.status, stories.progress(deployment), stories.events(deployment), AuditEvent.objects.count())
     assert after == before
-    return answer.json()
+    return response.json()
 
 
-def test_failed_agents_of_an_active_deployment_are_offered_it_again(world: World) -> None:
+def test_failed_agents_of_active_deployment_get_new_offer(world: World) -> None:
     agents = stories.fleet(world, 4)
     deployment = partly_active(world, agents, world.bundle(), 1, 2)
     first = Assignment.objects.get(agent=agents[1][0]).since
 
-    answer = retry(world, deployment)
+    response = retry(world, deployment)
 
-    assert (answer.status_code, answer.json()["status"], answer.json()["is_current"]) == (200, "active", True)
+    assert (response.status_code, response.json()["status"], response.json()["is_current"]) == (200, "active", True)
     assert stories.progress(deployment) == ["active", "offered", "offered", "active"]
     again = Assignment.objects.get(agent=agents[1][0])
     assert (again.deployment_id, again.action, again.progress) == (deployment.pk, "activate", "offered")
@@ -70,7 +70,7 @@ def test_failed_agents_of_an_active_deployment_are_offered_it_again(world: World
     assert event.changes == {"status": ["active", "active"], "reason": "the disk is free again", "agents": 2}
     assert stories.events(deployment)[-1] == "retry"
 
-    # One agent succeeds now and one fails again, and the deployment stays what it is.
+    # One agent succeeds now and one fails again. The status of the deployment does not change.
     for status in ("downloading", "activating", "active"):
         assert report(agents[1][1], agents[1][0], status).status_code == 200
     report(agents[2][1], agents[2][0], "failed", detail="exit 2")
@@ -83,7 +83,7 @@ def test_failed_agents_of_an_active_deployment_are_offered_it_again(world: World
     check_refused(world, deployment, "nothing_to_retry")
 
 
-def test_retry_may_name_agents(world: World) -> None:
+def test_retry_can_be_limited_to_listed_agents(world: World) -> None:
     agents = stories.fleet(world, 4)
     deployment = partly_active(world, agents, world.bundle(), 0, 1)
     ids = [agent.pk for agent, _ in agents]
@@ -93,7 +93,7 @@ def test_retry_may_name_agents(world: World) -> None:
     assert stories.progress(deployment) == ["failed", "offered", "active", "active"]
     assert deployment.timeline.get(event="retry").detail["agents"] == 1
     fleet_services.set_drained(agents[0][0], drained=True, reason="", actor=world.operator.actor)
-    for pk in (ids[0], ids[1], ids[2]):  # drained, offered again, active
+    for pk in (ids[0], ids[1], ids[2]):  # a drained, a retried and an active agent
         assert str(pk) in check_refused(world, deployment, "not_failed", pk)["detail"]
     stranger, _ = world.agent(world.prod)
     for pk in (stranger.pk, uuid7()):
@@ -101,11 +101,11 @@ def test_retry_may_name_agents(world: World) -> None:
         assert [error["pointer"] for error in problem["errors"]] == ["/agents"]
         assert str(pk) in problem["detail"]
     for wrong, pointer in (([], "/agents"), (["x"], "/agents/0"), ("x", "/agents")):
-        answer = command(world.operator.api, world, deployment, "retry", agents=wrong)
-        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, pointer)
+        response = command(world.operator.api, world, deployment, "retry", agents=wrong)
+        assert (response.status_code, response.json()["errors"][0]["pointer"]) == (400, pointer)
 
 
-def test_failed_deployment_is_retried_for_some_only_if_the_threshold_holds_then(world: World) -> None:
+def test_partial_retry_of_failed_deployment_must_respect_threshold(world: World) -> None:
     agents = stories.fleet(world, 4)
     strategy = waves(100, threshold=25, auto_rollback=False)
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -126,7 +126,7 @@ def test_failed_deployment_is_retried_for_some_only_if_the_threshold_holds_then(
     )  # fmt: skip
 
 
-def test_active_deployment_is_not_retried_when_it_must_not_be_offered(world: World) -> None:
+def test_retry_of_active_deployment_is_refused_when_it_cannot_be_offered(world: World) -> None:
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     deployment = partly_active(world, agents, one, 0)
@@ -155,7 +155,7 @@ def test_active_deployment_is_not_retried_when_it_must_not_be_offered(world: Wor
 # -- races ----------------------------------------------------------------------------------------------------------
 
 
-def test_retry_and_a_rollback_at_once_leave_one_result(world: World, at_once: Race) -> None:
+def test_concurrent_retry_and_rollback_have_one_result(world: World, at_once: Race) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
 
@@ -164,19 +164,19 @@ def test_retry_and_a_rollback_at_once_leave_one_result(world: World, at_once: Ra
         lambda: rollbacks.start(Deployment.objects.get(pk=deployment.pk), reason="latency", actor=world.operator.actor),
     )
 
-    # The rollback is possible after the retry, too. The retry is refused after the rollback.
+    # The rollback is also possible after the retry, but the retry is refused after the rollback.
     assert isinstance(rolled_back, Deployment)
     assert isinstance(retried, Deployment | Conflict)
     events = stories.events(deployment)
     assert ("retry" in events) is isinstance(retried, Deployment)
     assert (state(deployment)[0], events[-1]) == ("rolling_back", "roll_back")
-    assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
+    assert stories.all_desired(agents) == [(deployment.pk, "rollback")] * 3
     report_from_all(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
     assert (state(deployment)[0], first.is_current) == ("rolled_back", True)
 
 
-def test_retry_during_a_report_misses_no_failure(world: World, at_once: Race) -> None:
+def test_retry_concurrent_with_report_misses_no_failure(world: World, at_once: Race) -> None:
     agents = stories.fleet(world, 3)
     deployment = partly_active(world, agents, world.bundle(), 0)
     retry(world, deployment)
@@ -190,7 +190,7 @@ def test_retry_during_a_report_misses_no_failure(world: World, at_once: Race) ->
     assert reported.status_code == 200
     part = deployment.agents.get(agent=one)
     assert part.failures.get().detail == "exit 9"
-    if isinstance(retried, Deployment):  # it came after the report
+    if isinstance(retried, Deployment):  # the retry came after the report
         assert part.progress == "offered"
     else:
         assert (retried.reason, part.progress) == ("nothing_to_retry", "failed")
@@ -198,7 +198,7 @@ def test_retry_during_a_report_misses_no_failure(world: World, at_once: Race) ->
     assert Assignment.objects.get(agent=one).progress == "offered"
 
 
-def test_two_retries_at_once_offer_once(world: World, at_once: Race) -> None:
+def test_concurrent_retries_make_one_offer(world: World, at_once: Race) -> None:
     agents = stories.fleet(world, 3)
     deployment = partly_active(world, agents, world.bundle(), 0)
 
@@ -207,14 +207,14 @@ def test_two_retries_at_once_offer_once(world: World, at_once: Race) -> None:
             Deployment.objects.get(pk=deployment.pk), agents=[agents[0][0].pk], actor=world.operator.actor
         )
 
-    answers = at_once(again, again)
+    results = at_once(again, again)
 
-    (refusal,) = [answer for answer in answers if isinstance(answer, Conflict)]
+    (refusal,) = [result for result in results if isinstance(result, Conflict)]
     assert refusal.reason == "not_failed"
     assert stories.events(deployment).count("retry") == 1
 
 
-def test_later_rollback_finds_retried_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_later_rollback_includes_retried_agents(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
     retry(world, deployment)

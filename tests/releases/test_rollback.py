@@ -20,15 +20,15 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def refused(answer: Any, code: str, deployment: Deployment) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
+def refused(response: Any, code: str, deployment: Deployment) -> None:
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}"), response.json()
     before = deployment.status
     deployment.refresh_from_db()
     assert deployment.status == before
     assert not AuditEvent.objects.filter(action="deployment.roll_back").exists()
 
 
-def test_the_earlier_deployment_becomes_current_again(world: World, run_jobs: Callable[[], int]) -> None:
+def test_earlier_deployment_becomes_current_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first, second) = stories.running(world, 2, 2)
 
     body = roll_back(world, second).json()
@@ -57,16 +57,16 @@ def test_the_earlier_deployment_becomes_current_again(world: World, run_jobs: Ca
     assert shown["known_bad"] is True
 
 
-def test_the_agent_gets_the_earlier_manifest_newly_signed(world: World, run_jobs: Callable[[], int]) -> None:
+def test_restored_manifest_is_signed_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     roll_back(world, second)
     base = f"/api/v1/agents/{agent.pk}"
 
-    beat = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
+    offer = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
     desired = api.get(f"{base}/deployment").json()["desired"]
 
-    assert beat == {name: value for name, value in desired.items() if name not in {"bundle_size", "envelope"}}
+    assert offer == {name: value for name, value in desired.items() if name not in {"bundle_size", "envelope"}}
     assert (desired["deployment_id"], desired["action"]) == (str(second.pk), "rollback")
     tar = b"".join(api.get(desired["bundle_url"]).streaming_content)
     keys = KeySet.parse(api.get(f"{base}/signing-key").content)
@@ -91,7 +91,7 @@ def test_each_agent_is_rolled_back_to_its_own_earlier_bundle(world: World, run_j
     assert second.is_current
 
 
-def test_two_rollbacks_restore_two_earlier_deployments(world: World, run_jobs: Callable[[], int]) -> None:
+def test_successive_rollbacks_restore_earlier_deployments(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
 
@@ -105,7 +105,7 @@ def test_two_rollbacks_restore_two_earlier_deployments(world: World, run_jobs: C
     assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
 
 
-def test_a_rollback_of_the_first_deployment_is_refused(world: World) -> None:
+def test_rollback_of_first_deployment_is_refused(world: World) -> None:
     agents, _, (only,) = stories.running(world, 1)
 
     refused(roll_back(world, only), "nothing_to_roll_back_to", only)
@@ -114,7 +114,7 @@ def test_a_rollback_of_the_first_deployment_is_refused(world: World) -> None:
     assert KnownBad.objects.count() == 0
 
 
-def test_a_rollback_never_restores_another_pipeline(world: World) -> None:
+def test_rollback_never_restores_another_pipeline(world: World) -> None:
     agents = stories.fleet(world, 2)
     quotes = stories.active(world, world.bundle(), agents[:1], target={"agents": [str(agents[0][0].pk)]})
     bundle = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -126,7 +126,7 @@ def test_a_rollback_never_restores_another_pipeline(world: World) -> None:
     assert quotes.is_current
 
 
-def test_a_rollback_of_a_superseded_deployment_is_refused(world: World) -> None:
+def test_rollback_of_superseded_deployment_is_refused(world: World) -> None:
     _, _, (first, _second) = stories.running(world, 1, 2)
     first.refresh_from_db()
 
@@ -136,29 +136,29 @@ def test_a_rollback_of_a_superseded_deployment_is_refused(world: World) -> None:
 @pytest.mark.parametrize(
     "status", ["pending_approval", "approved", "building", "denied", "rolling_back", "rolled_back"]
 )
-def test_a_rollback_is_refused_in_other_statuses(world: World, status: str) -> None:
+def test_rollback_is_refused_in_other_statuses(world: World, status: str) -> None:
     _, (_, two), (_,) = stories.running(world, 1)
     deployment = world.deployment(two)
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
     deployment.refresh_from_db()
 
-    answer = roll_back(world, deployment)
+    response = roll_back(world, deployment)
 
-    refused(answer, "illegal_transition", deployment)
-    assert status in answer.json()["detail"]
+    refused(response, "illegal_transition", deployment)
+    assert status in response.json()["detail"]
 
 
-def test_a_reason_is_required(world: World) -> None:
+def test_rollback_requires_reason(world: World) -> None:
     _, _, (_, second) = stories.running(world, 1, 2)
 
-    answer = world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {})
+    response = world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {})
 
-    assert answer.status_code == 400
+    assert response.status_code == 400
     second.refresh_from_db()
     assert second.status == "active"
 
 
-def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
     bundle_services.mark_known_bad(world.dev, second.config_hash, reason="cve", actor=world.admin.actor)
@@ -172,14 +172,14 @@ def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable
     assert first.is_current
 
 
-def test_a_rollback_is_refused_when_all_earlier_deployments_are_known_bad(world: World) -> None:
+def test_rollback_is_refused_if_all_earlier_deployments_are_known_bad(world: World) -> None:
     _, _, (first, second) = stories.running(world, 1, 2)
     bundle_services.mark_known_bad(world.dev, first.config_hash, reason="cve", actor=world.admin.actor)
 
     refused(roll_back(world, second), "nothing_to_roll_back_to", second)
 
 
-def test_a_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 
@@ -192,7 +192,7 @@ def test_a_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int])
     assert (first.is_current, second.status) == (True, "rolled_back")
 
 
-def test_a_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 4)
     second = stories.offered(world, two, strategy=waves(50, 100))
 
@@ -214,9 +214,7 @@ def test_a_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Call
     ]  # fmt: skip
 
 
-def test_a_failed_deployment_stays_failed_when_there_is_nothing_to_restore(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_failed_first_deployment_stays_failed(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
@@ -227,9 +225,7 @@ def test_a_failed_deployment_stays_failed_when_there_is_nothing_to_restore(
     assert (deployment.status, deployment.restores) == ("failed", None)
 
 
-def test_a_rollback_is_refused_when_no_agent_has_the_failed_deployment(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_rollback_of_failed_deployment_without_agents_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     one, two, three = stories.bundles(world, 3)
@@ -241,9 +237,9 @@ def test_a_rollback_is_refused_when_no_agent_has_the_failed_deployment(
 
     bundle_services.clear_known_bad(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
-    answer = roll_back(world, failed)
+    response = roll_back(world, failed)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:nothing_to_roll_back")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:nothing_to_roll_back")
     run_jobs()
     failed.refresh_from_db()
     current.refresh_from_db()
@@ -252,7 +248,7 @@ def test_a_rollback_is_refused_when_no_agent_has_the_failed_deployment(
     assert not bundle_services.is_known_bad(world.dev.pk, failed.config_hash)
 
 
-def test_a_deployment_that_was_rolled_back_meanwhile_does_not_become_current(
+def test_restored_deployment_that_was_rolled_back_does_not_become_current(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents = stories.fleet(world, 2)
@@ -276,7 +272,7 @@ def test_a_deployment_that_was_rolled_back_meanwhile_does_not_become_current(
     assert middle.is_current is False
 
 
-def test_a_rolled_back_configuration_is_refused_until_cleared(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rolled_back_configuration_is_refused_until_cleared(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (_,) = stories.running(world, 1)
     roll_back(world, stories.active(world, two, agents))
     report_from_all(agents, "rolled_back", run_jobs)

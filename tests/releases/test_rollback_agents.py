@@ -1,4 +1,4 @@
-"""Agents during rollbacks: failing, silent, taken over by other deployments, or joining late."""
+"""Agents during rollbacks: agents that fail, do not report, are taken over by other deployments, or join late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_fails_when_agent_fails_to_roll_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     roll_back(world, second)
 
@@ -35,7 +35,7 @@ def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callabl
     assert first.is_current
 
 
-def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_rollback_creates_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -53,7 +53,7 @@ def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], in
     assert report(api, agent, "rolled_back").status_code == 200
 
 
-def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_fails_when_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     roll_back(world, second)
     stories.set_offered_ago(second, 600, agents[0][0])
@@ -65,7 +65,7 @@ def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: 
     assert stories.progress(second) == ["failed"]
 
 
-def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
+def test_status_active_is_refused_for_rollback(world: World) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     roll_back(world, second)
@@ -74,9 +74,7 @@ def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
     assert stories.progress(second) == ["offered"]
 
 
-def test_agents_that_another_deployment_took_over_are_not_rolled_back(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_agents_taken_over_by_other_deployment_are_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
@@ -90,7 +88,7 @@ def test_agents_that_another_deployment_took_over_are_not_rolled_back(
     assert (first.is_current, third.is_current) == (True, True)
 
 
-def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_restored_by_rollback_can_be_rolled_back_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     one, two, three = stories.bundles(world, 3)
     first = stories.active(world, one, agents)
@@ -102,12 +100,12 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
     report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     third = stories.offered(world, three)
 
-    # The late joiner was not enlisted in the first deployment when that was rolled out. When the third deployment
-    # withdraws its offer, the late joiner is nevertheless assigned to the first one again.
+    # The late joiner was not part of the first deployment's rollout. It is nevertheless assigned to that deployment
+    # again when the third one withdraws its offer.
     world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
     assert stories.desired(joined) == (first.pk, "activate")
 
-    # A later rollback to the first deployment includes the late joiner too.
+    # A later rollback to the first deployment also includes the late joiner.
     clear = bundle_services.clear_known_bad
     clear(second.config_bundle, reason="mended", actor=world.admin.actor)
     again = stories.active(world, two, [*agents, (joined, api)])
@@ -116,7 +114,7 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
-def test_an_agent_that_joins_during_a_rollback_is_offered_the_restored_deployment(
+def test_agent_joining_during_rollback_is_offered_restored_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents, _, (first, second) = stories.running(world, 1, 2)

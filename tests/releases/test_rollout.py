@@ -1,4 +1,4 @@
-"""Rollouts to all agents at once: counted agents, failure thresholds and timeouts."""
+"""Rollouts with the strategy ``all_at_once``: counted agents, failure thresholds and timeouts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_at_once_waits_for_all_agents(world: World, run_jobs: Callable[[], i
     assert [entry["event"] for entry in timeline] == ["activate", "offer", "build", "create"]
 
 
-def test_the_next_deployment_supersedes_the_current_one(world: World) -> None:
+def test_next_deployment_supersedes_current_deployment(world: World) -> None:
     agents, (_, two), (first,) = stories.running(world, 1)
 
     second = stories.active(world, two, agents)
@@ -67,7 +67,7 @@ def test_two_pipelines_have_one_current_deployment_each(world: World) -> None:
     assert (first.is_current, second.is_current, first.superseded_by) == (True, True, None)
 
 
-def test_one_failure_fails_the_deployment_at_a_threshold_of_zero(world: World, run_jobs: Callable[[], int]) -> None:
+def test_one_failure_exceeds_threshold_of_zero(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
@@ -83,7 +83,7 @@ def test_one_failure_fails_the_deployment_at_a_threshold_of_zero(world: World, r
     assert stories.progress(deployment) == ["failed", "pending"]
 
 
-def test_failures_up_to_the_threshold_are_tolerated(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failures_up_to_threshold_are_tolerated(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=LENIENT)
 
@@ -97,7 +97,7 @@ def test_failures_up_to_the_threshold_are_tolerated(world: World, run_jobs: Call
     assert KnownBad.objects.count() == 0
 
 
-def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: Callable[[], int]) -> None:
+def test_unfinished_agent_counts_as_failed(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "quick", agent_timeout_s=60)
     (one, one_api), (two, two_api) = stories.fleet(world, 2, environment)
     deployment = stories.offered(world, world.bundle(environment))
@@ -111,7 +111,7 @@ def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: 
     run_sweep(run_jobs)
 
     assert state(deployment) == ("failed", "timeout")
-    assert deployment.detail == "1 of 2 agents of wave 1 failed, 1 of them by not finishing within 60 s"
+    assert deployment.detail == "1 of 2 agents of wave 1 failed, 1 of them because they did not finish within 60 s"
     assert stories.progress(deployment) == ["active", "failed"]
     failed = Assignment.objects.get(agent=two)
     assert (failed.progress, failed.failed_deployment_id, failed.failed_bundle_hash, failed.failed_detail) == (
@@ -121,7 +121,7 @@ def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: 
     assert KnownBad.objects.count() == 1
 
 
-def test_a_report_that_arrives_during_the_step_prevents_the_timeout(
+def test_report_during_step_prevents_timeout(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
@@ -140,7 +140,7 @@ def test_a_report_that_arrives_during_the_step_prevents_the_timeout(
     assert stories.progress(deployment) == ["active"]
 
 
-def test_timeouts_up_to_the_threshold_are_tolerated(world: World, run_jobs: Callable[[], int]) -> None:
+def test_timeouts_up_to_threshold_are_tolerated(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (two, _) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=LENIENT)
     report(one_api, one, "active")
@@ -152,7 +152,7 @@ def test_timeouts_up_to_the_threshold_are_tolerated(world: World, run_jobs: Call
     assert stories.progress(deployment) == ["active", "failed"]
 
 
-def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_offline_at_start_do_not_count(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (away, away_api) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=10 * 30 + 1)
     deployment = stories.offered(world, world.bundle())
@@ -162,7 +162,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
 
     assert state(deployment) == ("active", "")
     assert list(deployment.agents.order_by("agent_id").values_list("counted", flat=True)) == [True, False]
-    # The offline agent gets the offer too, but no timeout applies to it.
+    # The offline agent also gets the offer, but no timeout applies to it.
     stories.set_offered_ago(deployment, 10_000, away)
     sweep()
     assert report(away_api, away, "active").status_code == 200
@@ -170,7 +170,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
     assert (state(deployment), stories.progress(deployment)) == (("active", ""), ["active", "active"])
 
 
-def test_a_stale_agent_counts(world: World) -> None:
+def test_stale_agent_counts(world: World) -> None:
     _, (stale, _) = stories.fleet(world, 2)
     stories.set_last_seen(stale, for_s=10 * 30 - 5)
 
@@ -179,7 +179,7 @@ def test_a_stale_agent_counts(world: World) -> None:
     assert list(deployment.agents.values_list("counted", flat=True)) == [True, True]
 
 
-def test_all_agents_count_when_every_agent_is_offline(world: World, run_jobs: Callable[[], int]) -> None:
+def test_all_agents_count_if_all_are_offline(world: World, run_jobs: Callable[[], int]) -> None:
     (away, api), *_ = stories.fleet(world, 1)
     stories.set_last_seen(away, for_s=10_000)
     deployment = stories.offered(world, world.bundle())
@@ -192,7 +192,7 @@ def test_all_agents_count_when_every_agent_is_offline(world: World, run_jobs: Ca
     assert state(deployment) == ("active", "")
 
 
-def test_a_superfluous_step_changes_nothing(world: World) -> None:
+def test_unneeded_step_changes_nothing(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     before = events(deployment), AuditEvent.objects.count()
 
@@ -202,7 +202,7 @@ def test_a_superfluous_step_changes_nothing(world: World) -> None:
     assert (events(deployment), AuditEvent.objects.count()) == before
 
 
-def test_the_agents_of_a_deployment_are_paged_and_filtered(world: World) -> None:
+def test_agent_list_is_paged_and_can_be_filtered(world: World) -> None:
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(34, 100, auto_rollback=False))
     path = world.path(rest=f"/deployments/{deployment.pk}/agents")
@@ -220,7 +220,7 @@ def test_the_agents_of_a_deployment_are_paged_and_filtered(world: World) -> None
     assert world.viewer.api.get(world.path(world.staging, f"/deployments/{deployment.pk}/agents")).status_code == 404
 
 
-def test_the_agent_timeout_is_that_of_the_creation(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agent_timeout_is_fixed_at_creation(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Environment.objects.filter(pk=world.dev.pk).update(settings={"agent_timeout_s": 1})
@@ -231,8 +231,8 @@ def test_the_agent_timeout_is_that_of_the_creation(world: World, run_jobs: Calla
     assert state(deployment) == ("deploying", "")
 
 
-def test_a_rollout_stops_when_its_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
-    """The same configuration is deployed again while the deployment before it is rolled back."""
+def test_rollout_stops_when_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
+    """The same configuration is deployed again while the previous deployment is rolled back."""
     agents, (_, two), (first, second) = stories.running(world, 2, 2)
     again = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 
@@ -249,7 +249,7 @@ def test_a_rollout_stops_when_its_configuration_becomes_known_bad(world: World, 
     assert Assignment.objects.get(agent=agents[1][0]).bundle_hash == first.bundle_hash
 
 
-def test_a_deployment_fails_when_its_configuration_becomes_known_bad_during_the_build(
+def test_deployment_fails_when_configuration_becomes_known_bad_during_build(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents, (_, two), (first, second) = stories.running(world, 1, 2)

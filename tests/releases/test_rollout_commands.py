@@ -1,4 +1,4 @@
-"""Pause, resume and abort of a rollout: who may do it, and in which status."""
+"""Pausing, resuming and aborting a rollout: who may do it, and in which statuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_a_pause_delays_the_next_wave(world: World, run_jobs: Callable[[], int]) -> None:
+def test_pause_delays_next_wave(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=False))
 
@@ -45,9 +45,9 @@ def test_pause_and_resume_are_refused_in_other_statuses(world: World, verb: str)
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
-    answer = command(world.operator.api, world, deployment, verb)
+    response = command(world.operator.api, world, deployment, verb)
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:conflict")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:conflict")
     assert events(deployment) == ["create"]
 
 
@@ -60,15 +60,15 @@ def test_viewers_cannot_pause_resume_or_abort(world: World) -> None:
     assert (state(deployment), events(deployment)) == (("deploying", ""), ["create", "build", "offer"])
 
 
-def test_an_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int]) -> None:
+def test_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     second = stories.offered(world, two)
     report(agents[0][1], agents[0][0], "active")
     report(agents[1][1], agents[1][0], "downloading")
 
-    answer = command(world.operator.api, world, second, "abort", reason="wrong day")
+    response = command(world.operator.api, world, second, "abort", reason="wrong day")
 
-    assert (answer.status_code, answer.json()["status"], answer.json()["reason"], answer.json()["detail"]) == (
+    assert (response.status_code, response.json()["status"], response.json()["reason"], response.json()["detail"]) == (
         200, "failed", "aborted", "wrong day",
     )  # fmt: skip
     # The agent that runs the deployment keeps running it, and the agent that has started continues. The third agent has
@@ -89,7 +89,7 @@ def test_an_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int
     assert command(world.operator.api, world, second, "abort").status_code == 409
 
 
-def test_a_deployment_can_be_aborted_before_the_build(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_can_be_aborted_before_build(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
@@ -100,7 +100,7 @@ def test_a_deployment_can_be_aborted_before_the_build(world: World, run_jobs: Ca
     assert stories.desired(agent) == (None, None)
 
 
-def test_an_abort_revokes_the_pending_approval(world: World) -> None:
+def test_abort_revokes_pending_approval(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
 
@@ -112,13 +112,13 @@ def test_an_abort_revokes_the_pending_approval(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["active", "denied"])
-def test_a_deployment_that_has_ended_cannot_be_aborted(world: World, status: str) -> None:
+def test_finished_deployment_cannot_be_aborted(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
 
-    answer = command(world.operator.api, world, deployment, "abort")
+    response = command(world.operator.api, world, deployment, "abort")
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
-    assert status in answer.json()["detail"]
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
+    assert status in response.json()["detail"]
     assert state(deployment)[0] == status

@@ -11,11 +11,11 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    beat,
+    all_desired,
     relabel,
     report_from_all,
+    send_heartbeat,
     state,
-    wanted,
     waves,
 )
 from tests.worlds import World, report
@@ -23,7 +23,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
+def test_agents_offline_at_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 4)
     (away, away_api) = agents[1]
     stories.set_last_seen(away, for_s=301)
@@ -41,28 +41,28 @@ def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, 
     assert KnownBad.objects.count() == 0
 
 
-def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run_jobs: Run) -> None:
+def test_rollback_does_not_wait_for_agents_offline_at_start(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 4)
     (away, away_api) = agents[1]
     stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
     report_from_all(agents[:1], "failed", run_jobs)
-    assert wanted(agents[:2]) == [(second.pk, "rollback")] * 2
+    assert all_desired(agents[:2]) == [(second.pk, "rollback")] * 2
 
     report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert state(second)[0] == "rolled_back"
-    assert beat(away, away_api)["bundle_hash"] == first.bundle_hash
+    assert send_heartbeat(away, away_api)["bundle_hash"] == first.bundle_hash
     assert report(away_api, away, "rolled_back").status_code == 200
     run_jobs()
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
 
-def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
+def test_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 3)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
-    # Shares are rounded up: two agents are in the first wave, one is in the second, and none is left for the third.
+    # Percentages are rounded up: the first wave has two agents, the second has one, and the third has none.
     assert list(second.agents.order_by("agent_id").values_list("wave", flat=True)) == [0, 0, 1]
     third_agent = agents[2:]
 
@@ -73,7 +73,7 @@ def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> Non
     assert state(second) == ("active", "")
 
 
-def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run_jobs: Run) -> None:
+def test_rollout_ignores_decommissioned_agents(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 6)
     second = stories.offered(world, two, strategy=waves(34, 100))
     assert stories.progress(second) == ["offered"] * 3 + ["pending"] * 3
@@ -95,19 +95,19 @@ def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run
     assert agents[5][1].get(f"/api/v1/agents/{agents[5][0].pk}/deployment").status_code == 401
 
 
-def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world: World, run_jobs: Run) -> None:
+def test_next_wave_starts_when_all_agents_of_wave_are_decommissioned(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
     fleet.decommission(agents[0][0], actor=world.admin.actor)
     run_jobs()
 
-    assert wanted(agents[1:]) == [(deployment.pk, "activate")]
+    assert all_desired(agents[1:]) == [(deployment.pk, "activate")]
     report_from_all(agents[1:], "active", run_jobs)
     assert state(deployment) == ("active", "")
 
 
-def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> None:
+def test_target_is_resolved_at_start(world: World, run_jobs: Run) -> None:
     """An agent that loses the label stays in the rollout, and an agent that gets the label is a late joiner."""
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(4)]
     outside = world.agent(name="outside", tier="core")
@@ -118,15 +118,15 @@ def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> Non
     relabel(world, outside[0], tier="edge")
     run_jobs()
     report_from_all(agents[:2], "active", run_jobs)
-    assert wanted([*agents[2:], outside]) == [(deployment.pk, "activate")] * 2 + [(None, None)]
+    assert all_desired([*agents[2:], outside]) == [(deployment.pk, "activate")] * 2 + [(None, None)]
     report_from_all(agents[2:], "active", run_jobs)
 
     assert state(deployment) == ("active", "")
-    assert wanted([outside]) == [(deployment.pk, "activate")]
+    assert all_desired([outside]) == [(deployment.pk, "activate")]
     assert deployment.agents.get(agent=outside[0]).counted is False
 
 
-def test_the_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
+def test_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
     staying, leaving = (world.agent(name=name, tier="edge") for name in ("staying", "leaving"))
     deployment = world.deployment(world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     assert deployment.target_count == 2
@@ -135,13 +135,13 @@ def test_the_target_is_resolved_again_between_creation_and_start(world: World, r
 
     run_jobs()
 
-    assert wanted([staying, leaving, coming]) == [(deployment.pk, "activate"), (None, None), (None, None)]
+    assert all_desired([staying, leaving, coming]) == [(deployment.pk, "activate"), (None, None), (None, None)]
     assert list(deployment.agents.order_by("agent_id").values_list("agent_id", "wave", "counted")) == [
         (staying[0].pk, 0, True), (coming[0].pk, 1, True),
     ]  # fmt: skip
 
 
-def test_a_rollout_finishes_when_its_last_unfinished_agent_is_decommissioned(
+def test_rollout_finishes_when_last_unfinished_agent_is_decommissioned(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     (one, api), (two, _) = stories.fleet(world, 2)
@@ -154,9 +154,7 @@ def test_a_rollout_finishes_when_its_last_unfinished_agent_is_decommissioned(
     assert state(deployment) == ("active", "")
 
 
-def test_a_rollout_fails_without_barring_when_all_agents_are_decommissioned(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_rollout_without_remaining_agents_fails_but_is_not_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=3600)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))

@@ -12,13 +12,13 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
+    all_desired,
     allow_in_flight,
     relabel,
     report_from_all,
     run_sweep,
     state,
     stored_assignments,
-    wanted,
     waves,
 )
 from tests.worlds import Api, World, plan
@@ -43,7 +43,7 @@ def two_at_once(world: World) -> World:
     return world
 
 
-def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: Run) -> None:
+def test_two_pipelines_can_roll_out_concurrently(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 8)
     left, right = agents[:4], agents[4:]
@@ -51,7 +51,7 @@ def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: R
     quotes = world.deployment(world.bundle(), target=ids(left), strategy=waves(50, 100))
     other = world.deployment(trade, target=ids(right), strategy=waves(50, 100))
     run_jobs()
-    assert wanted(agents) == [
+    assert all_desired(agents) == [
         *[(quotes.pk, "activate")] * 2, *[(None, None)] * 2, *[(other.pk, "activate")] * 2, *[(None, None)] * 2,
     ]  # fmt: skip
 
@@ -62,10 +62,10 @@ def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: R
     assert (state(quotes), quotes.is_current) == (("active", ""), True)
     assert state(other) == ("failed", "threshold")
     assert KnownBad.objects.get().config_hash == trade.config_hash
-    assert wanted(left) == [(quotes.pk, "activate")] * 4
+    assert all_desired(left) == [(quotes.pk, "activate")] * 4
 
 
-def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
+def test_take_over_waits_for_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 4)
     left, right = agents[:2], agents[2:]
@@ -75,11 +75,11 @@ def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_o
 
     taking = world.deployment(trade[1], take_over=True, strategy=waves(75, 100))
     run_jobs()
-    assert state(taking) == ("approved", "")  # another deployment to some of its agents is under way
+    assert state(taking) == ("approved", "")  # another deployment with some of its agents is under way
     report_from_all(left, "active", run_jobs)
     run_sweep(run_jobs)
     assert state(taking) == ("deploying", "")
-    assert wanted(agents) == [(taking.pk, "activate")] * 3 + [(other.pk, "activate")]
+    assert all_desired(agents) == [(taking.pk, "activate")] * 3 + [(other.pk, "activate")]
     report_from_all(left, "active", run_jobs)
     report_from_all(right[:1], "failed", run_jobs)
 
@@ -96,7 +96,7 @@ def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_o
     assert stories.offered(world, again, target=ids(left)).agents.count() == 2
 
 
-def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World, run_jobs: Run) -> None:
+def test_agents_taken_over_before_start_are_not_enlisted(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
@@ -111,11 +111,11 @@ def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World,
     run_sweep(run_jobs)
 
     assert state(waiting)[0] == "deploying"
-    assert wanted(agents) == [(taking.pk, "activate"), *[(waiting.pk, "activate")] * 2]
+    assert all_desired(agents) == [(taking.pk, "activate"), *[(waiting.pk, "activate")] * 2]
     assert (waiting.target_count, waiting.agents.count()) == (3, 2)
 
 
-def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
+def test_later_wave_skips_agent_of_other_pipeline(two_at_once: World, run_jobs: Run) -> None:
     """The agent lost its label while it waited for its wave, and a deployment of another pipeline took it over."""
     world = two_at_once
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(2)]
@@ -128,11 +128,11 @@ def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, r
     report_from_all(agents[:1], "active", run_jobs)
     run_sweep(run_jobs)
 
-    assert wanted(agents) == [(quotes.pk, "activate"), (taking.pk, "activate")]
+    assert all_desired(agents) == [(quotes.pk, "activate"), (taking.pk, "activate")]
     assert (state(quotes), stories.progress(quotes)) == (("active", ""), ["active", "pending"])
 
 
-def test_a_later_wave_takes_no_late_joiner_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
+def test_later_wave_skips_late_joiner_of_other_pipeline(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     core = world.agent(name="core", tier="core")
     (trade,) = trades(world, 1)
@@ -141,9 +141,9 @@ def test_a_later_wave_takes_no_late_joiner_from_another_pipeline(two_at_once: Wo
     quotes = stories.offered(world, world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     relabel(world, agents[1][0], tier="core")
     run_jobs()
-    assert wanted(agents[1:]) == [(other.pk, "activate")]
+    assert all_desired(agents[1:]) == [(other.pk, "activate")]
 
     report_from_all(agents[:1], "active", run_jobs)
 
-    assert wanted(agents) == [(quotes.pk, "activate"), (other.pk, "activate")]
+    assert all_desired(agents) == [(quotes.pk, "activate"), (other.pk, "activate")]
     assert state(quotes) == ("active", "")

@@ -16,13 +16,13 @@ from byteor.engine import rollout as planner
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    beat,
+    all_desired,
     events,
     report_from_all,
     run_sweep,
+    send_heartbeat,
     state,
     stored_assignments,
-    wanted,
     waves,
 )
 from tests.worlds import World, report
@@ -30,12 +30,12 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, run_jobs: Run) -> None:
+def test_rollout_above_threshold_stops_and_is_rolled_back(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 20)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     touched, others = agents[:10], agents[10:]
-    beats_before = [beat(*each) for each in others]
+    beats_before = [send_heartbeat(*each) for each in others]
     assignments_before = stored_assignments(others)
     etags = [api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"] for agent, api in others]
     second = stories.offered(world, two, strategy=waves(10, 50, 100, threshold=25))
@@ -51,7 +51,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
 
     assert state(second) == ("rolling_back", "threshold")
     assert (second.detail, second.restores, second.wave) == ("3 of 8 agents of wave 2 failed", first, 1)
-    assert wanted(touched) == [(second.pk, "rollback")] * 10
+    assert all_desired(touched) == [(second.pk, "rollback")] * 10
     assert {a["bundle_hash"] for a in stored_assignments(touched)} == {first.bundle_hash}
     run_sweep(run_jobs)
     report_from_all(touched, "rolled_back", run_jobs)
@@ -66,7 +66,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     assert set(never.values_list("action", "offered_at", "wave", "detail")) == {("activate", None, 2, "")}
     assert not AgentReport.objects.filter(deployment=second, agent__in=[agent for agent, _ in others]).exists()
     assert stored_assignments(others) == assignments_before
-    assert [beat(*each) for each in others] == beats_before
+    assert [send_heartbeat(*each) for each in others] == beats_before
     for (agent, api), etag in zip(others, etags, strict=True):
         assert api.get(f"/api/v1/agents/{agent.pk}/deployment", If_None_Match=etag).status_code == 304
 
@@ -78,16 +78,16 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     path, count = world.path(rest="/deployments"), Deployment.objects.count()
     for bundle in (two, again):
         body = {"config_bundle_id": str(bundle.pk), "target": {"all": True}}
-        answer = world.operator.api.post(path, body)
-        assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:known_bad")
+        response = world.operator.api.post(path, body)
+        assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:known_bad")
     assert Deployment.objects.count() == count
     cleared = world.operator.api.post(world.path(rest=f"/config-bundles/{two.pk}/clear"), {"reason": "disk was full"})
     assert cleared.json()["known_bad"] is False
     third = stories.offered(world, again, strategy=waves(10, 100))
-    assert wanted(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
+    assert all_desired(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
 
 
-def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run) -> None:
+def test_rollout_without_auto_rollback_only_stops(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -100,14 +100,14 @@ def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run)
     assert state(second) == ("failed", "threshold")
     # The agents that run the deployment or failed keep its offer. The agents that had not started should run what they
     # run now.
-    assert wanted(agents) == [(second.pk, "activate")] * 2 + [(first.pk, "activate")] * 4
+    assert all_desired(agents) == [(second.pk, "activate")] * 2 + [(first.pk, "activate")] * 4
     assert stories.progress(second) == ["active", "failed"] + ["pending"] * 4
     first.refresh_from_db()
     assert first.is_current
     assert KnownBad.objects.count() == 1
 
 
-def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
+def test_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 8)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -123,7 +123,7 @@ def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None
     assert KnownBad.objects.count() == 0
 
 
-def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: World, run_jobs: Run) -> None:
+def test_reports_arriving_with_last_tolerated_failure_are_kept(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -143,7 +143,7 @@ def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: Wor
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_a_pause_between_waves_but_not_after_the_last(
+def test_rollout_pauses_between_waves_but_not_after_last_wave(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -167,7 +167,7 @@ def test_there_is_a_pause_between_waves_but_not_after_the_last(
     assert state(deployment) == ("active", "")
 
 
-def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_manual_pause_outlasts_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=60))
     report_from_all(agents[:1], "active", run_jobs)
@@ -183,9 +183,7 @@ def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs:
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
-    world: World, run_jobs: Run, clock: stories.Clock
-) -> None:
+def test_unfinished_agents_are_tolerated_up_to_threshold(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 8)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=25))
     (silent, silent_api) = agents[0]
@@ -206,7 +204,7 @@ def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
     assert stories.progress(deployment)[0] == "failed"
 
 
-def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
+def test_unfinished_agents_fail_rollout_and_silent_agents_fail_its_rollback(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
@@ -219,8 +217,8 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     run_sweep(run_jobs)
 
     assert state(second) == ("rolling_back", "timeout")
-    assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them by not finishing within 600 s"
-    assert wanted(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
+    assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them because they did not finish within 600 s"
+    assert all_desired(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
     report_from_all(agents[1:4], "rolled_back", run_jobs)
     clock.forward(seconds=599)
     run_sweep(run_jobs)
@@ -229,15 +227,15 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     run_sweep(run_jobs)
 
     assert state(second) == ("failed", "rollback_failed")
-    assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
+    assert second.detail == f"1 agent did not roll back: {agents[0][0].pk}"
     assert stories.progress(second) == ["failed", *["rolled_back"] * 3, *["pending"] * 4]
-    # All agents are assigned what they ran before. The silent agent gets it when it comes back.
+    # All agents are assigned what they ran before. The silent agent gets that bundle when it is online again.
     assert {a["bundle_hash"] for a in stored_assignments(agents)} == {first.bundle_hash}
     first.refresh_from_db()
     assert first.is_current
 
 
-def test_the_next_wave_starts_when_the_one_before_is_done(world: World, run_jobs: Callable[[], int]) -> None:
+def test_next_wave_starts_after_previous_wave(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(25, 50, 100, auto_rollback=False))
     assert stories.progress(deployment) == ["offered", "pending", "pending", "pending"]
@@ -261,7 +259,7 @@ def test_the_next_wave_starts_when_the_one_before_is_done(world: World, run_jobs
     assert state(deployment) == ("active", "")
 
 
-def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
+def test_next_wave_starts_after_pause(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=300, auto_rollback=False))
     report(agents[0][1], agents[0][0], "active")
@@ -280,7 +278,7 @@ def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_wave_stops_rollout(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=49, auto_rollback=False))
 
@@ -296,7 +294,7 @@ def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], in
 
 
 @pytest.mark.parametrize("percents", [[100], [40, 100], [10, 60, 100]])
-def test_a_large_fleet_is_enlisted_and_offered_in_several_steps(
+def test_large_fleet_is_enlisted_and_offered_in_several_steps(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
 ) -> None:
     monkeypatch.setattr(planner, "AGENTS_PER_STEP", 2)

@@ -1,4 +1,4 @@
-"""The blockers of a deployment, as the API and its page in the console show them, and as refusals name them."""
+"""The blockers of a deployment in the API, on its console page and in refusals."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.releases import stories
 from tests.worlds import ALL, World, plan
 
 pytestmark = pytest.mark.django_db
-# Open from now on for longer than anybody uses these tests.
+# The window opens now and stays open for longer than these tests will be used.
 WINDOW = {"start": "2026-01-01T00:00:00Z", "end": "2999-12-31T06:00", "reason": "weekend", "time_zone": "Etc/GMT-3"}
 UNTIL = "2999-12-31 03:00 UTC"
 
 
 @pytest.fixture
 def roomy(world: World) -> Environment:
-    """An environment for three deployments at once, with one agent."""
+    """An environment with one agent and a limit of three deployments in flight."""
     environment = world.environment("dev", "roomy", max_in_flight_deployments=3)
     stories.fleet(world, 1, environment)
     return environment
@@ -32,7 +32,7 @@ def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
     environment.save(update_fields=["settings"])
 
 
-def test_waiting_deployment_names_its_blockers(
+def test_waiting_deployment_shows_its_blockers(
     world: World, roomy: Environment, django_assert_num_queries: Any
 ) -> None:
     one, two = stories.bundles(world, 2, roomy)
@@ -71,7 +71,7 @@ def test_waiting_deployment_names_its_blockers(
     assert world.viewer.api.get(world.path(roomy, f"/deployments/{first.pk}")).json()["blockers"] == []
 
 
-def test_deployment_that_the_control_plane_cannot_continue_names_that(world: World) -> None:
+def test_held_up_deployment_shows_reason(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(served_at=None)
@@ -83,14 +83,15 @@ def test_deployment_that_the_control_plane_cannot_continue_names_that(world: Wor
     assert held["detail"] in signed_in(world.viewer.user).get(row_page(deployment)).text
 
 
-def test_refusals_say_what_is_in_the_way(world: World) -> None:
+def test_refused_requests_name_blocker(world: World) -> None:
     stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     world.deployment(one)
     path, body = world.path(rest="/deployments"), {"config_bundle_id": str(two.pk), "target": ALL}
 
     assert world.operator.api.post(path, body).json()["detail"] == (
-        "At most 1 deployment may be in flight at once, and quotes/bundle-0 (approved) is. Wait until one has ended."
+        "At most 1 deployment may be in flight at the same time, and quotes/bundle-0 (approved) already is. "
+        "Wait until one has finished."
     )
     set_windows(world.dev, WINDOW)
     assert world.operator.api.post(path, body).json()["detail"] == f"A freeze window is open until {UNTIL}: weekend."

@@ -1,4 +1,4 @@
-"""Random stories, that is sequences of actions of callers, agents and the worker, compared with ``model``.
+"""Random stories, which are sequences of actions of callers, agents and the worker, compared with ``model``.
 
 The worker crashes and the clock jumps in them. BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=…
 their number.
@@ -59,7 +59,7 @@ USUAL_STATUSES = {
 
 
 class Stories(Worker):
-    """The requests of callers, and the start, the steps and the end of a story."""
+    """Callers' requests, and the start, the steps and the end of a story."""
 
     def teardown(self) -> None:
         try:
@@ -112,13 +112,13 @@ class Stories(Worker):
             body["override_freeze"] = {"reason": "urgent"}
         if extra.get("break_glass_s"):
             body["break_glass"] = {"reason": "urgent", "expires_in_s": extra["break_glass_s"]}
-        if source := extra.get("hand_in"):
+        if source := extra.get("submitted"):
             body["approval"] = Approval.objects.get(deployment=self.ids[source.number]).credential
-        answer = self._post("/deployments", body, by=by)
+        response = self._post("/deployments", body, by=by)
         obstacles = self.model.obstacles(bundle, target, strategy, by=by, **extra)
-        self._check_answer(answer, obstacles, 201)
+        self._check_response(response, obstacles, 201)
         if not obstacles:
-            self.ids.append(UUID(answer.json()["id"]))
+            self.ids.append(UUID(response.json()["id"]))
             self.model.create(bundle, target, strategy, by=by, **extra)
 
     @random_action(
@@ -135,8 +135,8 @@ class Stories(Worker):
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
-        """Create a deployment, approve and offer it. Then let agents report as ``word`` says, or abort it."""
-        # Take another bundle than the last time, mostly of the first pipeline, so that rollbacks have a target.
+        """Create a deployment, approve and offer it. Then report the status ``word`` from its agents, or abort it."""
+        # Use a different bundle than last time, mostly of the first pipeline, so that rollbacks have a target.
         another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)
         for deployment in self.model.deployments[-1:]:
@@ -165,21 +165,21 @@ class Stories(Worker):
         1, when=lambda self: any(d.approval and d.approval.was_given for d in self.model.deployments),
         which=any_index, strategy=strategies, same=st.sampled_from([True, True, True, False]), take_over=st.booleans(),
     )  # fmt: skip
-    def hand_in(self, which: int, strategy: m.Strategy, same: bool, take_over: bool) -> None:
-        """Create a deployment with the credential of an earlier approval, for the same request or another one."""
-        given = [d for d in self.model.deployments if d.approval and d.approval.was_given]
-        source = given[which % len(given)]
+    def submit_credential(self, which: int, strategy: m.Strategy, same: bool, take_over: bool) -> None:
+        """Create a deployment with the credential of an earlier approval, for the same request or a different one."""
+        sources = [d for d in self.model.deployments if d.approval and d.approval.was_given]
+        source = sources[which % len(sources)]
         number = source.bundle.number if same else which
         strategy = source.strategy if same else strategy
         take_over = source.take_over if same else take_over
         by = "admin" if source.overrides_freeze else "operator"
         overrides = source.overrides_freeze and same
         self._create(
-            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, hand_in=source
+            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, submitted=source
         )
 
     def _pick(self, which: int, statuses: set[str]) -> m.Deployment:
-        """Return a deployment in one of the statuses, if there is one; every fourth time any deployment."""
+        """Return a deployment in one of the statuses if there is one. For every fourth index, return any deployment."""
         fit = [d for d in self.model.deployments if d.status in statuses] if which % 4 else []
         return (found := fit or self.model.deployments)[-1 - which // 4 % len(found)]
 
@@ -194,8 +194,8 @@ class Stories(Worker):
 
     def _decide(self, deployment: m.Deployment, person: str, word: str) -> None:
         body = {"deployment_id": str(self.ids[deployment.number]), "decision": word, "comment": "seen"}
-        answer = self._post("/approvals", body, by=person)
-        self._check_answer(answer, self.model.decide(deployment, person, word), 201)
+        response = self._post("/approvals", body, by=person)
+        self._check_response(response, self.model.decide(deployment, person, word), 201)
 
     @random_action(
         8,
@@ -221,18 +221,18 @@ class Stories(Worker):
             self._command(deployment, action, model.pause(deployment, paused=action == "pause"))
         elif deployment.approval is not None:
             pk = Approval.objects.get(deployment=self.ids[deployment.number]).pk
-            self._check_answer(self._post(f"/approvals/{pk}/revoke"), model.revoke(deployment))
+            self._check_response(self._post(f"/approvals/{pk}/revoke"), model.revoke(deployment))
 
     def _command(self, deployment: m.Deployment, action: str, refusals: set[str] | str | None) -> None:
         path = f"/deployments/{self.ids[deployment.number]}/{action}"
-        self._check_answer(self._post(path, {"reason": "because"}), refusals)
+        self._check_response(self._post(path, {"reason": "because"}), refusals)
 
     @random_action(1, when=lambda self: self.model.bad, which=any_index)
     def clear(self, which: int) -> None:
         bad = sorted(self.model.bad)
         bundle, made = self.scene.bundles[bad[which % len(bad)]]
-        answer = self._post(f"/config-bundles/{made.pk}/clear", {"reason": "mended"})
-        self._check_answer(answer, self.model.clear(bundle))
+        response = self._post(f"/config-bundles/{made.pk}/clear", {"reason": "mended"})
+        self._check_response(response, self.model.clear(bundle))
 
     def _freeze(self, frozen: bool) -> None:
         start, end = ((self.scene.start + timedelta(days=days)).isoformat() for days in (-1, 90))
@@ -257,9 +257,9 @@ class Stories(Worker):
                 break
             self.wait(600, swept=True)
         else:
-            raise AssertionError("it never ends")
+            raise AssertionError("deployments stay unfinished")
         for number in range(len(self.agents)):
-            self._beat(number)
+            self._send_heartbeat(number)
         self._seal()
 
     def _calm(self) -> None:
@@ -278,6 +278,6 @@ class Stories(Worker):
 
 
 @pytest.mark.django_db
-def test_random_stories_agree_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_stories_agree_with_model(monkeypatch: pytest.MonkeyPatch) -> None:
     Stories.scene = StoryWorld()
     run_stories(Stories, monkeypatch, examples=EXAMPLES, steps=STEPS)

@@ -33,13 +33,13 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
 
 
 def column(model: type[Approval | Deployment], name: str) -> Any:
-    """Return the column's stored text in the only row of the model's table."""
+    """Return the stored text of the column in the only row of the model's table."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {name}::text FROM {model._meta.db_table}")
         return cursor.fetchone()[0]
 
 
-def test_a_column_holds_json_and_reads_as_the_type(world: World) -> None:
+def test_values_are_stored_as_json_and_read_as_type(world: World) -> None:
     world.agent(world.prod)
     world.operator = world.admin
     world.deployment(world.bundle(world.prod), break_glass=BreakGlassRequest("outage"), is_org_admin=True)
@@ -47,7 +47,7 @@ def test_a_column_holds_json_and_reads_as_the_type(world: World) -> None:
     for value, text in FORMS:
         model, name = COLUMNS[type(value)]
         if isinstance(value, ReplayTarget):
-            continue  # it is stored only inside the target of an approval
+            continue  # stored only inside the target of an approval
         row = model.objects.get()
         setattr(row, name, value)
         row.save(update_fields=[name])
@@ -57,7 +57,7 @@ def test_a_column_holds_json_and_reads_as_the_type(world: World) -> None:
         assert model.objects.values_list(name, flat=True).get() == value
 
 
-def test_none_is_null_in_the_database(world: World) -> None:
+def test_none_is_stored_as_null(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
 
@@ -65,7 +65,7 @@ def test_none_is_null_in_the_database(world: World) -> None:
     assert Deployment.objects.filter(break_glass__isnull=True).get().break_glass is None
 
 
-def test_keys_can_be_queried(world: World) -> None:
+def test_json_keys_can_be_queried(world: World) -> None:
     agent, _ = world.agent(tier="edge")
     world.deployment(world.bundle(), target={"selector": {"tier": "edge"}})
     Approval.objects.create(

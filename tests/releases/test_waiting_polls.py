@@ -1,4 +1,4 @@
-"""Polls that wait for a change of the agent's offer."""
+"""Polls that wait until the agent's offer changes."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from tests.worlds import World
 
 
 class Poll:
-    """A poll in a thread of its own, which waits for 30 seconds unless something happens."""
+    """A poll in its own thread, which waits for up to 30 seconds."""
 
     def __init__(self, api: Any, agent: Any, etag: str) -> None:
-        self.answer: Any = None
+        self.response: Any = None
         self._thread = threading.Thread(target=self._run, args=(api, f"/api/v1/agents/{agent.pk}/deployment", etag))
         self._thread.start()
 
     def _run(self, api: Any, path: str, etag: str) -> None:
         try:
-            self.answer = api.get(f"{path}?wait_s=30", If_None_Match=etag)
+            self.response = api.get(f"{path}?wait_s=30", If_None_Match=etag)
         finally:
             connection.close()
 
-    def end(self) -> Any:
-        """Return the answer once it is there."""
+    def finish(self) -> Any:
+        """Wait for the response and return it."""
         self._thread.join(PATIENCE_S)
-        assert self.answer is not None
-        return self.answer
+        assert self.response is not None
+        return self.response
 
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
-    """Give the layer an empty waiting room, which no time-out ends."""
+    """Give the layer an empty waiting room in which no poll times out."""
     made = WaitingRoom()
     wait = made.wait
     monkeypatch.setattr(made, "wait", lambda waiter, seconds: wait(waiter, PATIENCE_S))
@@ -56,7 +56,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
 
 @pytest.fixture
 def polling(listening: None, room: WaitingRoom) -> Callable[[], Any]:
-    """Return a function that makes an agent and a poll of it that waits."""
+    """Return a function that enrolls an agent and starts a poll of it that waits."""
 
     def start() -> Any:
         world = World("acme")
@@ -69,56 +69,56 @@ def polling(listening: None, room: WaitingRoom) -> Callable[[], Any]:
     return start
 
 
-def test_change_of_the_offer_ends_the_waiting(polling: Any, room: WaitingRoom) -> None:
+def test_new_offer_wakes_poll(polling: Any, room: WaitingRoom) -> None:
     world, _, _, _, poll = polling()
 
     deployment = stories.offered(world, world.bundle())
 
-    answer = poll.end()
-    assert (answer.status_code, answer.json()["desired"]["deployment_id"]) == (200, str(deployment.pk))
+    response = poll.finish()
+    assert (response.status_code, response.json()["desired"]["deployment_id"]) == (200, str(deployment.pk))
     assert len(room) == 0
 
 
-def test_revoked_key_ends_the_waiting_with_401(polling: Any) -> None:
+def test_revoked_key_wakes_poll_with_401(polling: Any) -> None:
     world, agent, _, _, poll = polling()
 
     agents.decommission(agent, actor=world.admin.actor)
 
-    assert poll.end().status_code == 401
+    assert poll.finish().status_code == 401
 
 
-def test_second_poll_of_the_same_agent_ends_the_first(polling: Any, room: WaitingRoom) -> None:
+def test_second_poll_of_agent_stops_first(polling: Any, room: WaitingRoom) -> None:
     _, agent, api, etag, first = polling()
 
     second = Poll(api, agent, etag)
 
-    answer = first.end()
-    assert (answer.status_code, answer["ETag"], answer.content) == (304, etag, b"")
-    assert second.answer is None
+    response = first.finish()
+    assert (response.status_code, response["ETag"], response.content) == (304, etag, b"")
+    assert second.response is None
     room.close()
-    assert second.end().status_code == 304
+    assert second.finish().status_code == 304
 
 
-def test_end_of_the_process_ends_the_waiting(polling: Any, room: WaitingRoom) -> None:
+def test_shutdown_stops_waiting_poll(polling: Any, room: WaitingRoom) -> None:
     _, agent, api, etag, poll = polling()
 
     room.close()
 
-    assert poll.end().status_code == 304
-    assert Poll(api, agent, etag).end().status_code == 304  # and nobody waits any more
+    assert poll.finish().status_code == 304
+    assert Poll(api, agent, etag).finish().status_code == 304  # later polls do not wait
 
 
-def test_changes_during_a_lost_connection_are_seen_after_it(polling: Any, room: WaitingRoom) -> None:
+def test_changes_during_lost_connection_are_noticed_after_reconnect(polling: Any, room: WaitingRoom) -> None:
     world, _, _, _, poll = polling()
     notices.stop()
     deployment = stories.offered(world, world.bundle())
 
     notices.start()
 
-    assert poll.end().json()["desired"]["deployment_id"] == str(deployment.pk)
+    assert poll.finish().json()["desired"]["deployment_id"] == str(deployment.pk)
 
 
-def test_change_of_another_agent_wakes_nobody(polling: Any, room: WaitingRoom) -> None:
+def test_change_of_other_agent_wakes_no_poll(polling: Any, room: WaitingRoom) -> None:
     world, _, _, etag, poll = polling()
     other, other_api = world.agent(name="other")
     waiting = Poll(other_api, other, etag)
@@ -126,47 +126,47 @@ def test_change_of_another_agent_wakes_nobody(polling: Any, room: WaitingRoom) -
 
     agents.decommission(other, actor=world.admin.actor)
 
-    assert waiting.end().status_code == 401
-    assert poll.answer is None
+    assert waiting.finish().status_code == 401
+    assert poll.response is None
     room.close()
-    poll.end()
+    poll.finish()
 
 
 @pytest.mark.django_db
-def test_poll_over_the_capacity_is_told_when_to_return(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_over_capacity_returns_retry_after(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "waiting_room", WaitingRoom(capacity=0))
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
     etag = api.get(path)["ETag"]
 
-    answer = api.get(f"{path}?wait_s=30", If_None_Match=etag)
+    response = api.get(f"{path}?wait_s=30", If_None_Match=etag)
 
-    assert (answer.status_code, answer["ETag"]) == (304, etag)
-    assert 5 <= int(answer["Retry-After"]) <= 15
+    assert (response.status_code, response["ETag"]) == (304, etag)
+    assert 5 <= int(response["Retry-After"]) <= 15
 
 
 @pytest.mark.django_db
-def test_poll_ends_after_its_time(world: World) -> None:
+def test_poll_returns_304_after_its_wait(world: World) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
     etag = api.get(path)["ETag"]
 
-    answer = api.get(f"{path}?wait_s=1", If_None_Match=etag)
+    response = api.get(f"{path}?wait_s=1", If_None_Match=etag)
 
-    assert (answer.status_code, answer.get("Retry-After")) == (304, None)
+    assert (response.status_code, response.get("Retry-After")) == (304, None)
 
 
 @pytest.mark.django_db
-def test_poll_that_does_not_know_the_offer_does_not_wait(world: World, room: WaitingRoom) -> None:
+def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoom) -> None:
     [(agent, api)] = stories.fleet(world, 1)
 
-    answer = api.get(f"/api/v1/agents/{agent.pk}/deployment?wait_s=30", If_None_Match='"another"')
+    response = api.get(f"/api/v1/agents/{agent.pk}/deployment?wait_s=30", If_None_Match='"another"')
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert len(room) == 0
 
 
-def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
+def test_many_woken_polls_are_spread_over_half_second() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
@@ -178,21 +178,21 @@ def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
     assert delays[-1] > 0.4
 
 
-def test_polls_woken_by_many_notifications_at_once_are_spread_as_by_one() -> None:
+def test_concurrent_notifications_share_one_spread() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
-    for first in range(0, 3000, 200):  # as many as one notification names
+    for first in range(0, 3000, 200):  # as many agents as one notification has
         room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
 
     delays = sorted(waiter.delay_s for waiter in waiters)
     assert delays[-1] <= 0.5
-    # Without a common spread, all would be answered within a tenth of a second.
+    # Without a common spread, all would get their responses within a tenth of a second.
     assert sum(delay < 0.1 for delay in delays) < 1500
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
 
 
-def test_rollout_to_many_waiting_agents_wakes_each_of_them_once(listening: None, room: WaitingRoom) -> None:
+def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoom) -> None:
     world = World("acme")
     fleet = stories.fleet(world, 30)
     notified: list[list[Any]] = []
@@ -206,7 +206,7 @@ def test_rollout_to_many_waiting_agents_wakes_each_of_them_once(listening: None,
 
     deployment = stories.offered(world, world.bundle())
 
-    answers = [poll.end() for poll in polls]  # no time-out ends them
+    responses = [poll.finish() for poll in polls]  # these polls do not time out
     agent_keys._listeners.pop()
-    assert [answer.json()["desired"]["deployment_id"] for answer in answers] == [str(deployment.pk)] * len(fleet)
+    assert [response.json()["desired"]["deployment_id"] for response in responses] == [str(deployment.pk)] * len(fleet)
     assert [sorted(ids) for ids in notified if ids] == [sorted(agent.pk for agent, _ in fleet)]

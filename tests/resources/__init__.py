@@ -1,7 +1,7 @@
-"""What the tests know about each resource: a module for each, which ``tests/described.py`` finds by itself.
+"""Descriptions of the resources for tests, one module per resource. ``tests/described.py`` imports every module here.
 
-A module describes the operations, the tables and the pages of the console, and how a row is made. The laws read nothing
-else, and fail for an operation, a table, an act or a page without a description. Who may do what is written down from
+A module describes operations, tables and console pages, and how to create their rows. The law tests read nothing else,
+and fail for an operation, table, act or page without a description. The required permissions are written down here from
 the contract, and never read from the code under test.
 """
 
@@ -23,9 +23,9 @@ A = "/api/v1/agents/{id}"
 
 
 class Place:
-    """An environment, and the rows that were made for it.
+    """An environment, and the rows that were created for it.
 
-    A maker is a function that makes a row in a place. It gets the rows that it needs by their makers.
+    A maker is a function that creates a row in a place. It calls ``get`` with other makers for the rows that it needs.
     """
 
     def __init__(self, world: World, environment: Environment, suffix: str = "1") -> None:
@@ -33,13 +33,13 @@ class Place:
         self._made: dict[Callable[[Any], Any], Any] = {}
 
     def get[Made](self, make: Callable[[Place], Made]) -> Made:
-        """Return what ``make`` returned when it was first asked for in this place."""
+        """Return what ``make`` returns for this place. Later calls return the same object."""
         if make not in self._made:
             self._made[make] = make(self)
         return cast(Made, self._made[make])
 
     def name(self, kind: str) -> str:
-        """Return a name that no row of another place has."""
+        """Return a name that no row in another place has."""
         return f"{self.world.name}-{kind}-{self.suffix}"
 
 
@@ -52,7 +52,7 @@ def _nothing(place: Place) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Further:
-    """What an operation needs in addition, in prod, if the body asks for more."""
+    """A body for which an operation needs another permission in addition, in an environment with the posture prod."""
 
     needs: Permission
     body: Callable[[Place], dict[str, Any]]
@@ -60,10 +60,10 @@ class Further:
 
 @dataclass(frozen=True)
 class Call:
-    """An operation, who may call it, and a valid call.
+    """An operation, the permission that it needs, and a valid call.
 
-    The body is the example of the OpenAPI document with other ``values`` for some of its members, such as ids, unless
-    ``body`` makes one. ``on`` makes a row on which the call succeeds, if it does not succeed on the row of ``ids``.
+    ``body`` returns the body. Without it, the body is the example in the OpenAPI document, with other ``values`` for
+    some members, such as ids. ``on`` creates the row to call if the call would not succeed on the row from ``ids``.
     """
 
     id: str  # the ``operationId``
@@ -73,75 +73,75 @@ class Call:
     status: int = 200
     values: Callable[[Place], dict[str, Any]] = _nothing
     body: Maker | None = None
-    has_body: bool = True  # unless the method is GET or DELETE
+    has_body: bool = True  # does not apply to GET and DELETE
     on: Maker | None = None
     query: Callable[[Place], str] = lambda place: ""
-    on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
-    further: Mapping[str, Further] = field(default_factory=dict)  # by what the body asks for
-    scope: str = ""  # that the key of an agent needs
+    on_prod: Permission | None = None  # also needed in an environment with the posture prod
+    further: Mapping[str, Further] = field(default_factory=dict)  # keyed by a description of the request
+    scope: str = ""  # the scope that the agent's key needs
     null: frozenset[str] = frozenset()  # fields that are null in this list if their values are large
-    is_free: bool = False  # whether the large fields of this list may contain anything
+    is_free: bool = False  # whether the large fields of this list may contain any value
 
 
 @dataclass(frozen=True)
 class Act:
-    """The permission that an act of the console needs where its row belongs, and a valid form.
+    """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act that does what an ``operation`` does needs what the operation needs, and is possible on the same row.
-    Without operation and permission, whoever sees the row may perform it. ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. An act
+    without an operation and permission may be performed by everybody who sees the row. ``on`` is as in ``Call``.
     """
 
     operation: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     needs: Permission | None = None
     on_prod: Permission | None = None
-    in_organization: Permission | None = None  # needed in addition on a row of an organization itself
+    in_organization: Permission | None = None  # also needed if the row belongs to no project of the organization
     on: Maker | None = None
     only_self: bool = False
-    only_operators: bool = False  # of the installation
+    only_operators: bool = False  # whether only installation operators may perform the act
     on_page: bool = True  # whether the row's page offers the act
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page that the admin site does not have by itself: the operation that it is for, and its methods."""
+    """A console page that Django's admin does not provide: the operation that it is for, and its methods."""
 
     operation: str
     methods: tuple[str, ...] = ("GET",)
     query: str = ""
-    of_row: bool = True  # or the permission is needed anywhere
-    is_file: bool = False  # a picture or a download, and no page of HTML
-    table: str = ""  # with the page's rows
+    of_row: bool = True  # whether the page belongs to a row; otherwise, the permission in any scope is enough
+    is_file: bool = False  # whether the response is an image or a download instead of HTML
+    table: str = ""  # the table with the page's rows
     needs: Permission | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the database, and what the console shows of it."""
+    """A database table and its pages in the console."""
 
     label: str
-    seen_by: Permission | str | None = None  # where the row belongs. None: only by installation operators
-    row: Maker | None = None  # sees to it that there is a row. None: the console does not have the table
-    title: str = ""  # on an environment's page, with the number of its rows
+    seen_by: Permission | str | None = None  # needed in the scope of the row. None: only installation operators see it
+    row: Maker | None = None  # makes sure that a row exists. None: the console does not show the table
+    title: str = ""  # the table's title on an environment's page, which shows the number of its rows
     acts: Mapping[str, Act] = field(default_factory=dict)
     pages: Mapping[str, Page] = field(default_factory=dict)
-    # Columns of JSON or text: no list returns the large ones unchanged. The short ones, with what bounds them.
+    # Columns of JSON or text. No list returns large ones unchanged. Short ones are listed with what limits their size.
     large: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Resource:
-    """The operations on rows of a kind, and their tables."""
+    """The operations on a resource, and its tables."""
 
     calls: tuple[Call, ...] = ()
     tables: tuple[Table, ...] = ()
-    ids: Mapping[str, Maker] = field(default_factory=dict)  # rows, by the segment before ``{id}`` or by the parameter
-    more: tuple[Maker, ...] = ()  # further rows that must be there before a call
+    ids: Mapping[str, Maker] = field(default_factory=dict)  # keyed by the segment before ``{id}``, or by the parameter
+    more: tuple[Maker, ...] = ()  # makers of other rows that must exist before a call
 
 
-# Why a column of a type without a length is short.
-MACHINE = "random bytes of a fixed length, or a name that the code fixes"
+# Reasons why a column without a maximum length is short.
+MACHINE = "random bytes of a fixed length, or a name from the code"
 AGENT_TEXT = "agents report at most 4,000 characters"
 REASON = "people write at most 2,000 characters"
 ERROR = "shortened to 2,000 characters"

@@ -1,4 +1,4 @@
-"""Agents, their keys and what they run."""
+"""Agents, their keys and their assignments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.worlds import Api
 
 
 def enrolled(place: Place) -> tuple[Agent, Api]:
-    """Enroll an agent. Return it and its client."""
+    """Enroll an agent. Return the agent and its client."""
     return place.world.agent(place.environment, place.name("agent"))
 
 
@@ -30,7 +30,7 @@ def _renamed(place: Place) -> dict[str, Any]:
     return {"name": "renamed", "labels": place.get(agent).labels}
 
 
-_LABELS = "at most 64 labels, which people choose agents by"
+_LABELS = "at most 64 labels, by which people select agents"
 RESOURCE = Resource(
     calls=(
         Call("listAgents", "GET", E + "/agents", VIEW, null=frozenset({"report"}), is_free=True),

@@ -39,7 +39,7 @@ RESOURCE = Resource(
             large=frozenset({"target", "capabilities", "credential"}),
             short={
                 "strategy": "at most 100 percentages",
-                "options": "three values, of which a reason has at most 2,000 characters",
+                "options": "three values; the reason has at most 2,000 characters",
             },
         ),
         Table("releases.approvaldecision", VIEW, approval, short={"comment": REASON}),

@@ -18,7 +18,7 @@ from tests.worlds import plan, run_jobs
 
 
 def artifact(place: Place) -> Artifact:
-    """Upload an incident of the deployment, which the worker verifies."""
+    """Upload an incident bundle of the deployment, and let the worker verify it."""
     made, _ = uploads.receive(
         environment=place.environment, agent=place.get(agent), kind="incident_bundle", captured_at=timezone.now(),
         content_hash="sha256:" + hashlib.sha256(INCIDENT).hexdigest(), file=ContentFile(INCIDENT),
@@ -35,7 +35,7 @@ def lane(place: Place) -> str:
 
 
 def bisectable(place: Place) -> Artifact:
-    """Create further versions of the artifact's pipeline."""
+    """Create two more versions of the artifact's pipeline, and return the artifact."""
     for name in ("a", "b"):
         ring = plan(ingress="in", egress="out", stages=[{"id": name, "op": "identity"}])
         place.world.version(place.environment, ring)

@@ -1,4 +1,4 @@
-"""Bisects: which version of a pipeline fails first."""
+"""Bisects, which search for the first version of a pipeline that fails."""
 
 from __future__ import annotations
 

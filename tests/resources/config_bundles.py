@@ -1,4 +1,4 @@
-"""Config bundles, and the configurations that are known bad."""
+"""Config bundles, and config hashes that are known bad."""
 
 from __future__ import annotations
 

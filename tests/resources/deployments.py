@@ -16,12 +16,12 @@ from tests.worlds import World, plan, report, run_jobs
 
 
 def deployment(place: Place) -> Deployment:
-    """Create a deployment that the reviewer approves and that becomes active."""
+    """Create a deployment of the place's config bundle, which becomes active."""
     return activate(place, place.get(bundle))
 
 
 def activate(place: Place, bundle: ConfigBundle) -> Deployment:
-    """Deploy the bundle to the agent, and let it become active."""
+    """Deploy the bundle to the agent, let the reviewer approve it, and let it become active."""
     world = place.world
     agent, api = place.get(enrolled)
     made = world.deployment(bundle)
@@ -54,7 +54,7 @@ def _started(world: World, environment: Environment, name: str) -> Deployment:
 
 
 def moving(place: Place, name: str = "moving") -> Deployment:
-    """Create an environment with a deployment that goes on."""
+    """Create an environment with an agent and a deployment that is still running."""
     environment = place.world.environment("dev", name)
     place.world.agent(environment)
     return _started(place.world, environment, name)
@@ -75,7 +75,7 @@ def part_that_failed(place: Place) -> DeploymentAgent:
 
 
 def later(place: Place) -> Deployment:
-    """Create an environment with two deployments, one after the other, and return the later one."""
+    """Create an environment with two successive deployments, and return the later one."""
     environment = place.world.environment("dev", "later")
     agent, api = place.world.agent(environment)
     for name in ("first", "second"):
@@ -96,8 +96,8 @@ def _to_all(place: Place) -> dict[str, Any]:
     return {"config_bundle_id": str(place.get(bundle).pk)}
 
 
-def _asking_for(what: str) -> Further:
-    return Further(ADMIN, lambda place: {**_to_all(place), "target": {"all": True}, what: {"reason": "now"}})
+def _with_option(name: str) -> Further:
+    return Further(ADMIN, lambda place: {**_to_all(place), "target": {"all": True}, name: {"reason": "now"}})
 
 
 _ONE = E + "/deployments/{id}"
@@ -107,7 +107,7 @@ RESOURCE = Resource(
         Call("listDeployments", "GET", E + "/deployments", VIEW, null=frozenset({"target"})),
         Call(
             "createDeployment", "POST", E + "/deployments", OPERATE, 201, values=_to_all,
-            further={name: _asking_for(name) for name in ("override_freeze", "break_glass")},
+            further={name: _with_option(name) for name in ("override_freeze", "break_glass")},
         ),
         Call("getDeployment", "GET", _ONE, VIEW),
         Call("rollBackDeployment", "POST", _ONE + "/rollback", OPERATE, on=later),
@@ -126,7 +126,7 @@ RESOURCE = Resource(
         Table(
             "releases.deployment", VIEW, deployment, "Deployments",
             acts={
-                # The page of a deployment has the form of its approval, which sends to the approval's own address.
+                # A deployment's page has the form of its approval, which is submitted to the approval's own URL.
                 "approve": Act("decideApproval", on=pending, on_page=False),
                 "deny": Act("decideApproval", _BECAUSE, on=pending, on_page=False),
                 "roll_back": Act("rollBackDeployment", _BECAUSE),

@@ -6,7 +6,7 @@ from apps.fleet.models import EnrollmentToken
 from tests.permissions import MANAGE
 from tests.resources import Act, Call, E, Place, Resource, Table
 
-_LABELS = "at most 64 labels, which people choose agents by"
+_LABELS = "at most 64 labels, by which people select agents"
 
 
 def enrollment_token(place: Place) -> EnrollmentToken:

@@ -1,4 +1,4 @@
-"""The installation itself, sign-in, and tables that only its operators see."""
+"""The installation itself, sign-in, and tables that only installation operators see."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.tenancy.services import accounts
 from tests.permissions import NoRole
 from tests.resources import Call, Place, Resource, Table
 
-_LIBRARY = "no list of ours reads this table of a library"
+_LIBRARY = "none of our lists reads this library's table"
 
 
 def sign_in_link(place: Place) -> SignInLink:

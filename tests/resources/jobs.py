@@ -1,4 +1,4 @@
-"""Jobs of the worker."""
+"""The worker's jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.resources.deployments import deployment
 
 
 def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
-    """Create a dead letter."""
+    """Create a dead letter of the job."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status, attempts)"
@@ -38,7 +38,7 @@ RESOURCE = Resource(
             large=frozenset({"args"}),
             short={
                 "lock": MACHINE, "queueing_lock": MACHINE, "byteor_person": "an id",
-                "byteor_error": "only the worker and dead letters read it, of one job",
+                "byteor_error": "only the worker and the dead letter's page read it, for one job",
             },
         ),
     ),

@@ -14,7 +14,7 @@ def membership(place: Place) -> Membership:
 
 
 def guest(place: Place) -> User:
-    """Create a viewer of the organization and of the project."""
+    """Create a person who is a viewer of both the organization and the project."""
     world = place.world
     user = world.person(Role.VIEWER, "guest").user
     members.add(

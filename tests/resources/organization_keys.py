@@ -11,7 +11,7 @@ from tests.worlds import Api
 
 
 def created(place: Place) -> tuple[OrganizationKey, Api]:
-    """Create a key that may do everything. Return it and its client."""
+    """Create a key with the role org_admin. Return the key and its client."""
     key, text = tokens.create_organization_key(
         organization=place.world.organization, name=place.name("key"), role=Role.ORG_ADMIN,
         granter=GRANTS[Role.ORG_ADMIN], actor=place.world.admin.actor,

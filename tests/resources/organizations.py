@@ -1,4 +1,4 @@
-"""Organizations, and what they use."""
+"""Organizations and their usage."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ RESOURCE = Resource(
         Table(
             "tenancy.organization", VIEW_ORG, organization,
             acts={
-                "create_project": Act("createProject", {"name": "made by the law"}),
+                "create_project": Act("createProject", {"name": "created by a law test"}),
                 "invite": Act("addOrganizationMember", {"email": "new@acme.example", "role": "viewer"}),
                 "create_key": Act(
                     "createOrganizationKey",
-                    {"name": "made by the law", "expires_in_s": "3600", "role": "viewer", "project_id": ""},
+                    {"name": "created by a law test", "expires_in_s": "3600", "role": "viewer", "project_id": ""},
                 ),
                 "rotate_signing_key": Act("rotateSigningKey", on_page=False),
                 "rotate_signing_key_at_once": Act("rotateSigningKey", on_page=False),

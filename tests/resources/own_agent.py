@@ -1,4 +1,4 @@
-"""What an agent asks for itself."""
+"""The operations that an agent calls on itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def multipart(file: bytes, **fields: str) -> bytes:
 
 
 def running(place: Place) -> Agent:
-    """Let the agent say that it runs the deployment. Its history starts with that."""
+    """Let the agent report that it runs the deployment, with which its history starts."""
     (agent, api), deployed = place.get(enrolled), place.get(deployment)
     active = {**_offer(place), "spec_hash": deployed.config_bundle.version.spec_hash}
     body = {"status": "healthy", "agent_version": "0.1.0", "active": active}

@@ -18,7 +18,7 @@ def token(place: Place) -> UserToken:
 
 
 def further_token(place: Place) -> UserToken:
-    """Create another token of the viewer, who needs the first one for calls."""
+    """Create another token of the viewer, who needs the first token for calls."""
     viewer = place.world.viewer
     made, _ = tokens.create_user_token(user=viewer.user, name="further", actor=viewer.actor)
     return made
@@ -36,9 +36,9 @@ RESOURCE = Resource(
             "tenancy.user", "people", person,
             acts={
                 "create_token": Act(
-                    "createUserToken", {"name": "made by the law", "expires_in_s": "3600"}, only_self=True
+                    "createUserToken", {"name": "created by a law test", "expires_in_s": "3600"}, only_self=True
                 ),
-                "create_organization": Act("createOrganization", {"name": "made by the law"}, only_self=True),
+                "create_organization": Act("createOrganization", {"name": "created by a law test"}, only_self=True),
             },
         ),
         Table("tenancy.usertoken", "own", token, acts={"revoke": Act("revokeUserToken")}),

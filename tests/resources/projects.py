@@ -23,7 +23,7 @@ RESOURCE = Resource(
         Table(
             "tenancy.project", VIEW_PROJECT, project,
             acts={
-                "create_environment": Act("createEnvironment", {"name": "made by the law", "posture": "dev"}),
+                "create_environment": Act("createEnvironment", {"name": "created by a law test", "posture": "dev"}),
                 "invite": Act("addProjectMember", {"email": "new@acme.example", "role": "viewer"}),
                 "delete": Act("deleteProject"),
             },

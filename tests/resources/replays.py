@@ -11,7 +11,7 @@ from tests.worlds import run_jobs
 
 
 def replay(place: Place) -> Replay:
-    """Replay the artifact."""
+    """Request a replay of the artifact, and let the worker run it."""
     made = queued(place)
     run_jobs()
     made.refresh_from_db()
@@ -19,7 +19,7 @@ def replay(place: Place) -> Replay:
 
 
 def queued(place: Place) -> Replay:
-    """Request a replay that waits for the worker."""
+    """Request a replay of the artifact, which waits for the worker."""
     actor = place.world.operator.actor
     return replays.request(place.get(artifact), environment=place.environment, actor=actor)
 
@@ -40,7 +40,7 @@ RESOURCE = Resource(
         Table(
             "artifacts.replay", VIEW, replay, "Replays",
             acts={
-                # The page offers this once the replay has ended.
+                # The page offers this act after the replay has finished.
                 "again": Act("replayArtifact", on_page=False),
                 "other": Act("replayArtifact"),
                 "bisect": Act("bisectArtifact"),

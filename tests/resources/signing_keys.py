@@ -1,4 +1,4 @@
-"""Keys that sign."""
+"""Signing keys."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ RESOURCE = Resource(
     tables=(
         Table(
             "tenancy.webhook", ADMIN, webhook, "Webhooks", acts={"test": Act("testWebhook")},
-            large=frozenset({"secret", "previous_secret"}), short={"events": "at most 100 types of events"},
+            large=frozenset({"secret", "previous_secret"}), short={"events": "at most 100 event types"},
         ),
         Table(
             "tenancy.webhookdelivery", ADMIN, delivery, acts={"redeliver": Act("redeliverWebhookDelivery")},

@@ -1,4 +1,4 @@
-"""The short cut for agents' requests: it reads what it accepts as gunicorn does, and leaves the rest to gunicorn."""
+"""Tests of the shortcut for agents' requests: it parses requests like gunicorn, or leaves them to gunicorn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN = f"POST {AGENT}/heartbeat HTTP/1.1\r\nHost: x\r\nContent-Type: applicatio
 CFG = Config()
 CFG.set("limit_request_line", 8190)
 HERE, CLIENT = ("127.0.0.1", 8080), ("127.0.0.1", 50000)
-# What gunicorn alone has, and what cannot be compared.
+# Variables that only gunicorn sets, and variables that cannot be compared.
 _OF_GUNICORN = {"RAW_URI", "gunicorn.socket", "wsgi.input", "wsgi.early_hints", "wsgi.errors", "wsgi.file_wrapper"}
 
 
@@ -31,7 +31,7 @@ def cut(worker: Any = None, sock: Any = None) -> ShortCut:
 
 
 def by_gunicorn(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """Return the variables, the body and the bytes after it, as gunicorn reads the request. Raises its errors."""
+    """Let gunicorn parse the request. Return the variables, the body and the bytes after it. Raises its errors."""
     parser = RequestParser(CFG, iter([data]), CLIENT)
     request = next(parser)
     _, environ = create(request, None, CLIENT, HERE, CFG)
@@ -66,7 +66,7 @@ def with_fields(*fields: str) -> bytes:
         with_fields("X-Forwarded-Proto: http"),
     ],
 )  # fmt: skip
-def test_requests_of_agents_are_read_as_gunicorn_reads_them(data: bytes) -> None:
+def test_agent_requests_are_parsed_like_gunicorn(data: bytes) -> None:
     found, expected = by_short_cut(data), by_gunicorn(data)
 
     assert found is not None
@@ -108,12 +108,12 @@ def test_requests_of_agents_are_read_as_gunicorn_reads_them(data: bytes) -> None
         with_fields(*(f"X-{number}: 1" for number in range(60))),
     ],
 )
-def test_every_other_form_is_left_to_gunicorn(data: bytes) -> None:
+def test_other_requests_are_left_to_gunicorn(data: bytes) -> None:
     assert by_short_cut(data) is None
 
 
 # -- random requests ---------------------------------------------------------------------------------------------------
-# ``make fuzz`` tries many more of them. The templates are polls, heartbeats and reports, also several on a connection.
+# ``make fuzz`` tries many more of them. The templates are polls, heartbeats and reports, and several on one connection.
 
 CASES = int(os.environ.get("BYTEOR_FUZZ_CASES", "100"))
 POLL = f'GET {AGENT}/deployment?wait_s=30 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a"\r\nX-Forwarded-Proto: https\r\n\r\n'
@@ -144,7 +144,7 @@ _QUERIES = st.sampled_from(["", "?", "?wait_s=5", "?wait_s=5&wait_s=6", "?a", "?
 
 
 def check_agreement(data: bytes) -> None:
-    """Assert that gunicorn accepts what the short cut accepts, and reads the same from it."""
+    """Assert that gunicorn accepts the requests that the shortcut accepts, and parses them in the same way."""
     short_cut = cut()
     plain = read(data, short_cut._base, short_cut._scheme_headers)
     if plain is not None:
@@ -157,7 +157,7 @@ def check_agreement(data: bytes) -> None:
 
 @settings(max_examples=CASES)
 @given(st.sampled_from([PLAIN, POLL, REPORT, POLL + PLAIN, PLAIN + POLL]), st.lists(_EDITS, max_size=4))
-def test_changed_request_is_read_as_gunicorn_reads_it(text: str, edits: list[tuple[int, int, str]]) -> None:
+def test_changed_request_is_parsed_like_gunicorn(text: str, edits: list[tuple[int, int, str]]) -> None:
     for at, removed, inserted in edits:
         text = text[:at] + inserted + text[at + removed :]
 
@@ -172,7 +172,7 @@ def test_changed_request_is_read_as_gunicorn_reads_it(text: str, edits: list[tup
     st.lists(_FIELDS, max_size=3),
     st.sampled_from(["", "{}", "{}GET / HTTP/1.1\r\n\r\n", "0\r\n\r\n"]),
 )
-def test_request_of_random_fields_is_read_as_gunicorn_reads_it(
+def test_request_with_random_fields_is_parsed_like_gunicorn(
     method: str, resource: str, query: str, fields: list[str], body: str
 ) -> None:
     head = "\r\n".join([f"{method} {AGENT}/{resource}{query} HTTP/1.1", "Host: x", *fields])
@@ -189,7 +189,7 @@ def test_request_of_random_fields_is_read_as_gunicorn_reads_it(
         max_size=5,
     ),
 )
-def test_request_with_further_fields_is_accepted(text: str, fields: dict[str, str]) -> None:
+def test_request_with_additional_fields_is_accepted(text: str, fields: dict[str, str]) -> None:
     are_distinct = len({name.upper() for name in fields}) == len(fields)
     head, _, body = text.partition("\r\n\r\n")
     data = "\r\n".join([head, *(f"{name}: {value}" for name, value in fields.items())]) + f"\r\n\r\n{body}"
@@ -198,7 +198,7 @@ def test_request_with_further_fields_is_accepted(text: str, fields: dict[str, st
     check_agreement(data.encode())
 
 
-def test_without_a_trusted_proxy_nothing_says_that_the_client_used_tls() -> None:
+def test_tls_headers_of_untrusted_client_are_ignored() -> None:
     cfg = Config()
     cfg.set("forwarded_allow_ips", "10.0.0.1")
 
@@ -209,11 +209,11 @@ def test_without_a_trusted_proxy_nothing_says_that_the_client_used_tls() -> None
     assert plain.environ["wsgi.url_scheme"] == "http"
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------------------------
 
 
 class Connection:
-    """A connection whose requests an application answers, and what the short cut leaves to gunicorn."""
+    """A connection that an application serves, and the requests that the shortcut leaves to gunicorn."""
 
     def __init__(self, application: Callable[..., Any], max_requests: int = 100) -> None:
         self.client, server = socket.socketpair()
@@ -231,7 +231,7 @@ class Connection:
         self.parser = AgentsFirst(CFG, self.server, CLIENT)
 
     def answers(self) -> bytes:
-        """Return all that was sent until the short cut ended the connection or left a request to gunicorn."""
+        """Return all bytes sent until the shortcut closed the connection or left a request to gunicorn."""
         self.client.settimeout(0.05)
         found = b""
         try:
@@ -243,13 +243,13 @@ class Connection:
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Answer with the body."""
+    """Respond with the request's body."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [environ["wsgi.input"].read(2)]
 
 
 def refuse(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Answer without reading the body."""
+    """Respond without reading the body."""
     start_response("401 Unauthorized", [("Content-Length", "0")])
     return []
 
@@ -268,7 +268,7 @@ def connect() -> Iterator[Callable[..., Connection]]:
         each.close()
 
 
-def test_requests_are_answered_until_one_is_gunicorns(connect: Callable[..., Connection]) -> None:
+def test_requests_are_handled_until_one_is_left_to_gunicorn(connect: Callable[..., Connection]) -> None:
     connection = connect(echo)
     connection.client.sendall(2 * PLAIN.encode() + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 
@@ -278,7 +278,7 @@ def test_requests_are_answered_until_one_is_gunicorns(connect: Callable[..., Con
     answers = connection.answers().decode()
     assert answers.count("HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: ") == 2
     assert answers.endswith("Connection: keep-alive\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}")
-    # After gunicorn's request the short cut continues.
+    # After gunicorn's request, the shortcut continues.
     connection.client.sendall(PLAIN.encode())
     connection.client.shutdown(socket.SHUT_WR)
     with pytest.raises(StopIteration):
@@ -288,7 +288,7 @@ def test_requests_are_answered_until_one_is_gunicorns(connect: Callable[..., Con
     assert connection.turns == [False, True, True, False, False]  # before each request, also before gunicorn's
 
 
-def test_a_body_that_was_refused_is_no_request(connect: Callable[..., Connection]) -> None:
+def test_unread_body_is_not_parsed_as_request(connect: Callable[..., Connection]) -> None:
     connection = connect(refuse)
     inner = PLAIN.encode()
     outer = PLAIN.replace("Length: 2", f"Length: {len(inner)}").encode()[:-2]
@@ -301,7 +301,7 @@ def test_a_body_that_was_refused_is_no_request(connect: Callable[..., Connection
     assert connection.answers().count(b"HTTP/1.1 401") == 2
 
 
-def test_the_connection_ends_with_a_body_that_ends_early(connect: Callable[..., Connection]) -> None:
+def test_truncated_body_closes_connection(connect: Callable[..., Connection]) -> None:
     connection = connect(echo)
     connection.client.sendall(PLAIN.encode()[:-1])
     connection.client.shutdown(socket.SHUT_WR)
@@ -312,7 +312,7 @@ def test_the_connection_ends_with_a_body_that_ends_early(connect: Callable[..., 
     assert connection.answers().endswith(b"\r\n\r\n{")
 
 
-def test_a_process_that_ends_says_so(connect: Callable[..., Connection]) -> None:
+def test_stopping_process_closes_connection_after_response(connect: Callable[..., Connection]) -> None:
     connection = connect(echo, 2)
     connection.client.sendall(3 * PLAIN.encode())
 
@@ -324,16 +324,16 @@ def test_a_process_that_ends_says_so(connect: Callable[..., Connection]) -> None
     assert (answers.count("Connection: keep-alive"), answers.count("Connection: close")) == (1, 1)
 
 
-def test_a_header_cannot_contain_another_one() -> None:
+def test_header_with_line_break_is_refused() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [("X-A", "1\r\nX-B: 2")])
         return [b""]
 
-    with pytest.raises(ValueError, match="end of a line"):
+    with pytest.raises(ValueError, match="line break"):
         respond(application, {}, is_last=False)
 
 
-def test_an_answer_without_a_body_has_no_length() -> None:
+def test_response_without_body_has_no_content_length() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("304 Not Modified", [("ETag", '"x"')])
         return [b""]

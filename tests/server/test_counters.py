@@ -27,7 +27,7 @@ def collected(shared: SharedCounters) -> dict[str, float]:
 
 
 def add_in_child_process(shared: SharedCounters, part: int | None, amount: float) -> None:
-    """Add to the counter in a forked process, which then ends without any cleanup."""
+    """Add to the counter in a forked process, which then exits without any cleanup."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -38,7 +38,7 @@ def add_in_child_process(shared: SharedCounters, part: int | None, amount: float
     os.waitpid(pid, 0)
 
 
-def test_sums_include_ended_processes() -> None:
+def test_sums_include_exited_processes() -> None:
     shared = SharedCounters(1, part_bytes=4096)
     shared.add(SOME, 1)
 
@@ -46,7 +46,7 @@ def test_sums_include_ended_processes() -> None:
         add_in_child_process(shared, shared.reserve_part(), amount)
     assert collected(shared) == {"byteor_some_total{a}": 111}
 
-    # The next process continues in the memory of an ended one.
+    # The next process continues in the memory of one that exited.
     shared.release_part(1)
     part = shared.reserve_part()
     assert part == 1
@@ -54,7 +54,7 @@ def test_sums_include_ended_processes() -> None:
     assert collected(shared) == {"byteor_some_total{a}": 1111}
 
 
-def test_process_without_a_part_loses_its_counts_silently() -> None:
+def test_counts_without_shared_part_are_dropped_silently() -> None:
     shared = SharedCounters(1, part_bytes=4096)
     parts = [shared.reserve_part() for _ in range(6)]
 
@@ -83,7 +83,7 @@ def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> Non
 
 
 @pytest.mark.parametrize("key", ["a", "seven b", "eight by", "nine byte", "größe €", "x" * 500])
-def test_key_may_have_any_length(key: str) -> None:
+def test_keys_may_have_any_length(key: str) -> None:
     memory = memoryview(bytearray(4096))
     part = ProcessCounters(memory)
 
@@ -95,7 +95,7 @@ def test_key_may_have_any_length(key: str) -> None:
     assert dict(ProcessCounters(memory)) == {key: 2.25, "other": 1}
 
 
-def test_incomplete_series_of_a_killed_process_is_ignored() -> None:
+def test_incomplete_series_of_killed_process_is_ignored() -> None:
     memory = memoryview(bytearray(4096))
     part = ProcessCounters(memory)
     part.add("whole", 1)
@@ -119,7 +119,7 @@ def test_shared_memory_has_no_file() -> None:
         assert set(os.listdir("/proc/self/fd")) <= before
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/zero (deleted)" in line]
         assert mapped  # Linux shows anonymous shared memory under this name
-    assert any(issubclass(type(each), mmap.mmap) for each in gc.get_objects())  # isinstance() would ask lazy objects
+    assert any(issubclass(type(each), mmap.mmap) for each in gc.get_objects())  # isinstance() would load lazy objects
 
 
 DECLARED = """
@@ -141,7 +141,7 @@ print(generate_latest(counters.registry()).decode())
 """
 
 
-def test_metrics_of_prometheus_client_are_shared() -> None:
+def test_prometheus_client_metrics_are_shared() -> None:
     ended = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert ended.returncode == 0, ended.stderr
@@ -159,7 +159,7 @@ def test_metrics_of_prometheus_client_are_shared() -> None:
     ]
 
 
-def test_single_process_uses_the_librarys_registry() -> None:
+def test_single_process_uses_library_registry() -> None:
     from prometheus_client import REGISTRY
 
     assert counters.registry() is REGISTRY

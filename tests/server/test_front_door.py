@@ -13,7 +13,7 @@ from byteor_cloud.server.front_door import PATIENCE_S, PacedSocket
 
 
 class Client:
-    """A fake socket with a timeout. Its client needs ``seconds`` for each ``size`` bytes."""
+    """A fake socket with a timeout. Its client takes ``seconds`` for each ``size`` bytes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, size: int, seconds: float) -> None:
         self.now, self.size, self.seconds = 1000.0, size, seconds
@@ -66,7 +66,7 @@ def receive_all(paced: PacedSocket, count: int) -> None:
         received += len(paced.recv(8192))
 
 
-def test_client_below_the_minimum_rate_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_below_minimum_rate_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
 
@@ -77,7 +77,7 @@ def test_client_below_the_minimum_rate_is_disconnected(monkeypatch: pytest.Monke
     assert client.now - 1000 <= PATIENCE_S + 2
 
 
-def test_silent_client_is_disconnected_after_the_keepalive_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_client_is_disconnected_after_keepalive_time(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1, seconds=10_000)
 
     with pytest.raises(TimeoutError):
@@ -86,7 +86,7 @@ def test_silent_client_is_disconnected_after_the_keepalive_time(monkeypatch: pyt
     assert client.now == 1075
 
 
-def test_client_above_the_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_above_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1100, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
 
@@ -95,7 +95,7 @@ def test_client_above_the_minimum_rate_may_take_hours(monkeypatch: pytest.Monkey
     assert client.now - 1000 > 4 * 3600
 
 
-def test_time_in_which_the_server_works_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(10):
@@ -107,7 +107,7 @@ def test_time_in_which_the_server_works_does_not_count(monkeypatch: pytest.Monke
     assert client.moved == 110
 
 
-def test_each_request_has_its_own_budget_and_may_begin_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_request_has_its_own_budget_and_may_start_late(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(5):
@@ -122,7 +122,7 @@ def test_each_request_has_its_own_budget_and_may_begin_late(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("size", "is_too_slow"), [(2, True), (1100, False)])
-def test_reader_is_disconnected_only_below_the_minimum_rate(
+def test_slow_reader_is_disconnected_only_below_minimum_rate(
     monkeypatch: pytest.MonkeyPatch, size: int, is_too_slow: bool
 ) -> None:
     client = Client(monkeypatch, size=size, seconds=1.0)
@@ -139,7 +139,7 @@ def test_reader_is_disconnected_only_below_the_minimum_rate(
         assert client.moved == 10_000_000
 
 
-def test_others_run_while_client_sends_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_greenlets_run_while_client_sends_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, client = Loop(monkeypatch), Client(monkeypatch, size=1 << 20, seconds=0.0)
 
     receive_all(PacedSocket(client, keepalive_s=75), 20_000_000)
@@ -147,7 +147,7 @@ def test_others_run_while_client_sends_without_pause(monkeypatch: pytest.MonkeyP
     assert loop.turns >= 19  # at least once a megabyte
 
 
-def test_others_run_while_client_sends_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_greenlets_run_while_client_sends_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, client = Loop(monkeypatch), Client(monkeypatch, size=1, seconds=0.0)
 
     receive_all(PacedSocket(client, keepalive_s=75), 6_400)
@@ -155,7 +155,7 @@ def test_others_run_while_client_sends_single_bytes(monkeypatch: pytest.MonkeyPa
     assert loop.turns >= 100
 
 
-def test_others_run_while_client_reads_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_greenlets_run_while_client_reads_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, paced = Loop(monkeypatch), PacedSocket(Client(monkeypatch, size=1 << 30, seconds=0.0), keepalive_s=75)
 
     for _ in range(20):
@@ -173,7 +173,7 @@ def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) ->
     assert paced.recv(8192) == b""
 
 
-def test_client_is_hung_up_only_if_it_waits_for_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_waiting_for_response_is_not_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
     paced = PacedSocket(Client(monkeypatch, size=100, seconds=0.1), keepalive_s=75)
     assert paced.may_be_hung_up  # it has sent nothing
     paced.recv(10)

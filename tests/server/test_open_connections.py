@@ -1,4 +1,4 @@
-"""Which connections are closed when a process has almost as many as it may have."""
+"""Tests of the choice of connections to close when a process has almost as many as it may have."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def chosen(given: list[Client], count: int) -> list[tuple[str, float]]:
     return [(client.address, client.quiet_since) for client in choose(given, count)]
 
 
-def test_longest_quiet_ones_of_address_with_most_are_closed_first() -> None:
+def test_longest_quiet_connections_of_busiest_address_are_closed_first() -> None:
     given = clients("a", range(10, 20)) + clients("b", range(3)) + clients("c", range(5))
 
     assert chosen(given, 4) == [("a", 10), ("a", 11), ("a", 12), ("a", 13)]
 
 
-def test_addresses_with_equally_many_lose_equally_many() -> None:
+def test_equally_busy_addresses_lose_equally_many_connections() -> None:
     given = clients("a", range(10)) + clients("b", range(10)) + clients("c", range(2))
 
     addresses = [address for address, _ in chosen(given, 12)]
@@ -45,7 +45,7 @@ def test_addresses_with_equally_many_lose_equally_many() -> None:
     assert (addresses.count("a"), addresses.count("b"), addresses.count("c")) == (6, 6, 0)
 
 
-def test_verified_callers_and_clients_that_wait_for_server_are_kept() -> None:
+def test_connections_of_verified_callers_and_waiting_clients_are_kept() -> None:
     verified = clients("a", range(KEPT_PER_CALLER), caller="agent")
     served = clients("a", range(50))
     for client in served:
@@ -54,14 +54,14 @@ def test_verified_callers_and_clients_that_wait_for_server_are_kept() -> None:
     assert chosen([*verified, *served, Client("b", 100)], 200) == [("b", 100)]
 
 
-def test_one_caller_keeps_only_its_newest_connections() -> None:
+def test_caller_keeps_only_its_newest_connections() -> None:
     own = clients("a", range(KEPT_PER_CALLER + 3), caller="agent")
     others = [Client("a", 0, caller=f"agent {number}") for number in range(500)]
 
     assert sorted(chosen(own + others, 10)) == [("a", 0), ("a", 1), ("a", 2)]
 
 
-def test_connections_stay_below_limit_however_many_are_opened() -> None:
+def test_flood_of_connections_stays_below_limit() -> None:
     opened: OpenConnections[Client] = OpenConnections(256)
     kept = [Client("proxy", 0, caller=f"agent {number}") for number in range(100)]
     most = 0
@@ -77,6 +77,6 @@ def test_connections_stay_below_limit_however_many_are_opened() -> None:
 
     assert most <= 256
     assert not any(client.is_hung_up for client in kept)
-    # The newest ones of the flood are open, as far as there is room.
+    # The newest connections of the flood stay open as far as there is room.
     left = sorted(client.quiet_since for client in opened if client.address == "flood")
     assert left == list(range(2_001 - len(left), 2_001))

@@ -1,4 +1,4 @@
-"""Percentiles, counts and their presentation."""
+"""Tests of the simulator's percentiles, counts and output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_percentiles_are_within_two_percent() -> None:
     assert Histogram().percentile_s(99) == 0
 
 
-def test_requests_for_patience_and_withdrawn_offers_are_no_errors() -> None:
+def test_retry_after_and_withdrawn_offers_are_not_errors() -> None:
     measured = Measured()
     for kind, status, failure, has_retry_after in (
         ("heartbeat", 200, "", False),
@@ -36,7 +36,7 @@ def test_requests_for_patience_and_withdrawn_offers_are_no_errors() -> None:
     assert measured.failures == {"connection refused": 1}
 
 
-def test_summary_says_everything_in_lines_and_in_json() -> None:
+def test_summary_contains_results_as_text_and_json() -> None:
     measured = Measured()
     measured.count("heartbeat", 200, "", 0.02, has_retry_after=False)
     measured.count("heartbeat", 0, "connection refused", 0.25, has_retry_after=False)

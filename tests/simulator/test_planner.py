@@ -1,4 +1,4 @@
-"""The decisions of simulated agents, without sockets and without waiting."""
+"""Tests of the decisions of simulated agents, without sockets or waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.simulator.planner import ActionKind, Answer, Machine, Planner
+from byteor_cloud.simulator.planner import ActionKind, Machine, Planner, ServerResponse
 from byteor_cloud.simulator.scenarios import HERD_WITHIN_S, Scenario, Setup, choose_traits, first_beat_s
 
 HASH, SPEC = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
@@ -21,7 +21,7 @@ OFFER: dict[str, Any] = {
 }
 MANIFEST = {"predicate": {"deployment_id": "d-1", "spec_hash": SPEC}}
 ENVELOPE = {"payload": base64.b64encode(json.dumps(MANIFEST).encode()).decode()}
-OK = Answer(200, {"accepted": True})
+OK = ServerResponse(200, {"accepted": True})
 
 
 def setup(scenario: Scenario = Scenario.STEADY, **changes: Any) -> Setup:
@@ -29,21 +29,21 @@ def setup(scenario: Scenario = Scenario.STEADY, **changes: Any) -> Setup:
     return Setup(scenario, **given)
 
 
-def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> Answer:
-    return Answer(200, {"next_heartbeat_s": next_s, "desired": desired})
+def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> ServerResponse:
+    return ServerResponse(200, {"next_heartbeat_s": next_s, "desired": desired})
 
 
-def play(planner: Planner, machine: Machine, answers: list[Answer], now: float = 0.0) -> float | None:
-    """Feed a machine these answers one after the other; return the time of its next action."""
+def play(planner: Planner, machine: Machine, responses: list[ServerResponse], now: float = 0.0) -> float | None:
+    """Feed the machine these responses in order. Return the time of its next action."""
     at: float | None = now
-    for answer in answers:
+    for response in responses:
         assert at is not None
-        at = planner.after(machine, answer, at)
+        at = planner.after(machine, response, at)
     return at
 
 
 def history(scenario: Scenario, **changes: Any) -> list[tuple[int, float | None, str]]:
-    """Return what a small fleet does in 100 simulated seconds if everything is answered 200."""
+    """Return the heartbeats of a small fleet in 100 simulated seconds if every response is 200."""
     planner = Planner(setup(scenario, agents=20, **changes))
     happened: list[tuple[int, float | None, str]] = []
     due: list[tuple[float, Machine]] = [(planner.first(machine), machine) for machine in planner.machines]
@@ -63,7 +63,7 @@ def test_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
     assert history(scenario) != history(scenario, seed=8)
 
 
-def test_first_heartbeats_are_spread_over_the_interval_or_over_the_herd() -> None:
+def test_first_heartbeats_are_spread_over_interval_or_herd() -> None:
     steady = [first_beat_s(setup(interval_s=40.0, interval_scale=0.5), number) for number in range(200)]
     herd = [first_beat_s(setup(Scenario.HERD, interval_s=300.0), number) for number in range(200)]
 
@@ -73,78 +73,80 @@ def test_first_heartbeats_are_spread_over_the_interval_or_over_the_herd() -> Non
         assert sum(time < within / 2 for time in times) == pytest.approx(100, abs=25)
 
 
-def test_agent_keeps_the_pace_it_is_told_and_becomes_healthy_with_its_second_heartbeat() -> None:
+def test_agent_follows_requested_interval_and_is_healthy_at_second_heartbeat() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
 
     assert planner.beat_body(machine, 0.0)["status"] == "starting"
     assert planner.after(machine, beat(next_s=31.5), 1.0) == 32.5
-    assert planner.unwell == 1
+    assert planner.unhealthy == 1
     assert planner.beat_body(machine, 0.0)["status"] == "healthy"
     assert planner.after(machine, beat(next_s=9.5), 32.5) == 42.0
-    assert planner.unwell == 0
+    assert planner.unhealthy == 0
 
 
-def test_scale_shortens_the_interval_but_not_retry_after() -> None:
+def test_scale_shortens_interval_but_not_retry_after() -> None:
     planner = Planner(setup(agents=1, interval_scale=0.1))
     (machine,) = planner.machines
 
     assert planner.after(machine, beat(next_s=30.0), 0.0) == 3.0
-    at = planner.after(machine, Answer(503, retry_after_s=20.0), 3.0)
+    at = planner.after(machine, ServerResponse(503, retry_after_s=20.0), 3.0)
     assert at is not None
     assert 23.0 + 0.5 <= at <= 23.0 + 5.0
 
 
-def test_delays_after_failures_grow_and_end_with_the_first_success() -> None:
+def test_delays_grow_with_failures_until_first_success() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
-    assert planner.unwell == 0
+    assert planner.unhealthy == 0
 
-    delays = [planner.after(machine, Answer(0), 0.0) for _ in range(10)]
-    assert planner.unwell == 1
+    delays = [planner.after(machine, ServerResponse(0), 0.0) for _ in range(10)]
+    assert planner.unhealthy == 1
     for number, delay in enumerate(delays):
         longest = min(60, 2**number)
         assert delay is not None
         assert 0.1 * longest <= delay <= longest
     assert planner.after(machine, beat(), 0.0) == 10.0
-    assert planner.unwell == 0
-    again = planner.after(machine, Answer(500), 0.0)
+    assert planner.unhealthy == 0
+    again = planner.after(machine, ServerResponse(500), 0.0)
     assert again is not None
     assert again <= 1.0
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_agent_whose_key_is_refused_stops(status: int) -> None:
+def test_agent_with_rejected_key_stops(status: int) -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
 
-    assert planner.after(machine, Answer(status), 0.0) is None
-    assert (planner.unwell, planner.refused_for_good) == (1, 1)
+    assert planner.after(machine, ServerResponse(status), 0.0) is None
+    assert (planner.unhealthy, planner.permanently_refused) == (1, 1)
 
 
-def test_refused_body_is_not_sent_again_at_once() -> None:
+def test_rejected_body_is_not_resent_immediately() -> None:
     planner = Planner(setup(agents=1))
 
-    at = planner.after(planner.machines[0], Answer(400, {"detail": "Unknown field."}), 0.0)
+    at = planner.after(planner.machines[0], ServerResponse(400, {"detail": "Unknown field."}), 0.0)
 
     assert at is not None
     assert at > 0
 
 
 def accept(planner: Planner, machine: Machine, offer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Let a machine handle an offer that is not withdrawn; return its actions and reports."""
+    """Let a machine handle an offer that is not withdrawn. Returns its actions and reports."""
     actions: list[tuple[str, str]] = []
     at = planner.after(machine, beat(offer), 0.0)
     while at is not None and machine.action is not ActionKind.BEAT:
         actions.append((machine.action, (machine.report or "") if machine.action is ActionKind.REPORT else ""))
         is_fetch = machine.action is ActionKind.FETCH
-        at = planner.after(machine, Answer(200, {"desired": {**offer, "envelope": ENVELOPE}}) if is_fetch else OK, at)
+        at = planner.after(
+            machine, ServerResponse(200, {"desired": {**offer, "envelope": ENVELOPE}}) if is_fetch else OK, at
+        )
     return actions
 
 
-def test_offer_is_fetched_downloaded_reported_and_then_shown_in_heartbeats() -> None:
+def test_offer_is_fetched_downloaded_reported_and_shown_in_heartbeats() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
 
@@ -161,12 +163,12 @@ def test_offer_is_fetched_downloaded_reported_and_then_shown_in_heartbeats() -> 
         "bundle_hash": HASH,
         "spec_hash": SPEC,
     }
-    assert planner.after(machine, beat(OFFER), 5.0) == 15.0  # the same offer again is nothing to do
+    assert planner.after(machine, beat(OFFER), 5.0) == 15.0  # the same offer is not handled again
     assert accept(planner, machine, {**OFFER, "offered_at": "2026-11-24T11:00:00Z"})[-1] == ("report", "active")
     assert accept(planner, machine, {**OFFER, "action": "rollback"})[-1] == ("report", "rolled_back")
 
 
-def test_chosen_agents_fail_an_offer_once_and_recover() -> None:
+def test_chosen_agents_fail_offer_once_and_recover() -> None:
     planner = Planner(setup(Scenario.ROLLOUT, failing_percent=20.0))
     outcomes = [accept(planner, machine, OFFER)[-1][1] for machine in planner.machines]
     failed = [machine for machine, outcome in zip(planner.machines, outcomes, strict=True) if outcome == "failed"]
@@ -176,22 +178,22 @@ def test_chosen_agents_fail_an_offer_once_and_recover() -> None:
     assert planner.beat_body(first, 0.0)["status"] == "failed"
     play(planner, first, [beat(OFFER), beat(OFFER), beat(OFFER)])
     assert planner.beat_body(first, 0.0)["status"] == "healthy"
-    assert first.is_well
+    assert first.is_healthy
     assert accept(planner, first, {**OFFER, "offered_at": "2026-11-24T11:00:00Z"})[-1] == ("report", "active")
 
 
-def test_no_agent_fails_on_purpose_outside_of_the_rollout() -> None:
+def test_no_agent_fails_on_purpose_in_other_scenarios() -> None:
     planner = Planner(setup(failing_percent=100.0))
 
     assert {accept(planner, machine, OFFER)[-1][1] for machine in planner.machines} == {"active"}
 
 
 @pytest.mark.parametrize("refused_at", range(5))
-def test_withdrawn_offer_ends_in_a_heartbeat_and_is_not_tried_again(refused_at: int) -> None:
+def test_withdrawn_offer_is_not_retried(refused_at: int) -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
-    fetched = Answer(200, {"desired": {**OFFER, "envelope": ENVELOPE}})
-    refusal = Answer(409) if refused_at else Answer(200, {"desired": None})
+    fetched = ServerResponse(200, {"desired": {**OFFER, "envelope": ENVELOPE}})
+    refusal = ServerResponse(409) if refused_at else ServerResponse(200, {"desired": None})
 
     at = play(planner, machine, [*[beat(OFFER), fetched, OK, OK, OK][: refused_at + 1], refusal])
 
@@ -202,7 +204,7 @@ def test_withdrawn_offer_ends_in_a_heartbeat_and_is_not_tried_again(refused_at: 
     assert planner.after(machine, beat(OFFER), 20.0) == 30.0
 
 
-def test_flapping_agents_disappear_for_long_and_all_are_back_in_the_end() -> None:
+def test_flapping_agents_become_stale_and_recover() -> None:
     planner = Planner(setup(Scenario.FLAPPING, seconds=1000.0))
     chosen = [machine for machine in planner.machines if machine.traits.flaps]
     assert len(chosen) == pytest.approx(40, abs=15)
@@ -216,14 +218,14 @@ def test_flapping_agents_disappear_for_long_and_all_are_back_in_the_end() -> Non
         now = at
     assert machine.boots > 1
     assert longest > 30  # more than three intervals: stale
-    assert now <= 610  # back one interval after the trouble ended
+    assert now <= 610  # up again within one interval after the trouble ended
     boots = machine.boots
     play(planner, machine, [beat()] * 10, now)
     assert machine.boots == boots
-    assert machine.is_well
+    assert machine.is_healthy
 
 
-def test_each_start_of_a_machine_has_another_boot_id_if_the_server_takes_one() -> None:
+def test_boot_id_changes_at_each_start_if_server_accepts_it() -> None:
     planner = Planner(setup(Scenario.FLAPPING, agents=1), sends_boot_id=True)
     (machine,) = planner.machines
     first = planner.beat_body(machine, 0.0)["boot_id"]
@@ -234,7 +236,7 @@ def test_each_start_of_a_machine_has_another_boot_id_if_the_server_takes_one() -
     assert "boot_id" not in Planner(setup()).beat_body(machine, 0.0)
 
 
-def test_clones_use_another_agents_key_with_their_own_boot_id_until_the_trouble_ends() -> None:
+def test_clones_share_key_with_own_boot_id_until_trouble_ends() -> None:
     planner = Planner(setup(Scenario.CLONED), sends_boot_id=True)
     originals, clones = planner.machines[:200], planner.machines[200:]
 
@@ -245,10 +247,10 @@ def test_clones_use_another_agents_key_with_their_own_boot_id_until_the_trouble_
     assert ids[0] != ids[1]
     assert planner.after(clone, beat(), 59.0) == 69.0
     assert planner.after(clone, beat(), 60.0) is None
-    assert planner.unwell == 200  # clones are not counted
+    assert planner.unhealthy == 200  # clones are not counted
 
 
-def test_skewed_clocks_change_the_pace_and_never_make_the_uptime_negative() -> None:
+def test_skewed_clocks_change_interval_and_uptime_is_never_negative() -> None:
     planner = Planner(setup(Scenario.CLOCK_SKEWED))
     waits = [planner.after(machine, beat(), 0.0) or 0.0 for machine in planner.machines]
 
@@ -261,7 +263,7 @@ def test_skewed_clocks_change_the_pace_and_never_make_the_uptime_negative() -> N
 
 @pytest.mark.parametrize("agents", [1, 2, 3])
 @pytest.mark.parametrize("scenario", [Scenario.FLAPPING, Scenario.SLOW, Scenario.CLONED, Scenario.CLOCK_SKEWED])
-def test_smallest_fleets_have_the_scenarios_trait_too(scenario: Scenario, agents: int) -> None:
+def test_scenarios_affect_even_smallest_fleets(scenario: Scenario, agents: int) -> None:
     made = setup(scenario, agents=agents)
     traits = [choose_traits(made, number) for number in range(agents)]
 

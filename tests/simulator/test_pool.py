@@ -1,4 +1,4 @@
-"""The connection pool against a small server in a thread."""
+"""Tests of the connection pool with a small server in a thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byteor_cloud.simulator.pool import Exchange, Pool
 from tests.patience import PATIENCE_S
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @contextmanager
@@ -46,13 +46,13 @@ def server(serve: Callable[[socket.socket], None]) -> Iterator[tuple[str, int]]:
                 thread.join()
 
 
-def keep_answering(connection: socket.socket) -> None:
+def keep_responding(connection: socket.socket) -> None:
     with connection:
         data = b""
         while more := connection.recv(65536):
             data += more
             if data.endswith(b"\r\n\r\n"):
-                connection.sendall(ANSWER)
+                connection.sendall(RESPONSE)
                 data = b""
 
 
@@ -70,8 +70,8 @@ def submit(pool: Pool, count: int, slow_send_s: float = 0.0) -> None:
         pool.submit(Exchange(owner, REQUEST, time.monotonic(), slow_send_s))
 
 
-def test_requests_share_the_connections_and_each_gets_its_response() -> None:
-    with server(keep_answering) as address:
+def test_requests_share_connections_and_receive_their_responses() -> None:
+    with server(keep_responding) as address:
         pool = Pool(address, 3)
         submit(pool, 20)
         assert (pool.in_flight, pool.waiting) == (20, 17)
@@ -84,7 +84,7 @@ def test_requests_share_the_connections_and_each_gets_its_response() -> None:
 
 
 def test_slow_request_is_sent_in_pieces() -> None:
-    with server(keep_answering) as address:
+    with server(keep_responding) as address:
         pool = Pool(address, 1)
         submit(pool, 1, slow_send_s=0.4)
         (exchange,) = finish(pool, 1)
@@ -93,53 +93,53 @@ def test_slow_request_is_sent_in_pieces() -> None:
     assert exchange.done_at - exchange.sent_at > 0.3
 
 
-def test_each_way_to_get_no_response_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def close_at_once(connection: socket.socket) -> None:
+def test_reason_for_missing_response_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close_immediately(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.close()
 
-    def close_within(connection: socket.socket) -> None:
+    def close_midway(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(ANSWER[:-1])
+        connection.sendall(RESPONSE[:-1])
         connection.close()
 
-    def answer_nonsense(connection: socket.socket) -> None:
+    def send_nonsense(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"SSH-2.0\r\n\r\n")
         connection.close()
 
-    def never_answer(connection: socket.socket) -> None:
+    def never_respond(connection: socket.socket) -> None:
         while connection.recv(65536):
             pass
         connection.close()
 
-    monkeypatch.setattr(pool_module, "_ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(pool_module, "_RESPONSE_TIMEOUT_S", 0.5)
     reasons = []
-    for serve in (close_at_once, close_within, answer_nonsense, never_answer):
+    for serve in (close_immediately, close_midway, send_nonsense, never_respond):
         with server(serve) as address:
             pool = Pool(address, 1)
             submit(pool, 1)
             reasons.append(finish(pool, 1)[0].failure)
-    pool = Pool(address, 1)  # nobody listens there any more
+    pool = Pool(address, 1)  # no server is listening at this address
     submit(pool, 1)
     reasons.append(finish(pool, 1)[0].failure)
 
     assert reasons == [
         "connection closed without a response",
         "connection closed within a response",
-        "it sent no HTTP/1.1 response",
+        "not an HTTP/1.1 response",
         "no response in time",
         "connection refused",
     ]
 
 
-def test_connection_that_the_server_closed_is_replaced() -> None:
-    def answer_once(connection: socket.socket) -> None:
+def test_connection_closed_by_server_is_replaced() -> None:
+    def respond_once(connection: socket.socket) -> None:
         with connection:
             connection.recv(65536)
-            connection.sendall(ANSWER)
+            connection.sendall(RESPONSE)
 
-    with server(answer_once) as address:
+    with server(respond_once) as address:
         pool = Pool(address, 1)
         for _ in range(3):
             submit(pool, 1)
@@ -147,7 +147,7 @@ def test_connection_that_the_server_closed_is_replaced() -> None:
             while not done:
                 done = pool.poll(0.1)
             assert done[0].status == 200
-            assert pool.poll(0.2) == []  # notices the close
+            assert pool.poll(0.2) == []  # the pool notices the closed connection
         pool.close()
 
     assert (pool.opened, pool.most_open) == (3, 1)

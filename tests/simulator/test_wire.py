@@ -1,4 +1,4 @@
-"""Requests and responses as bytes."""
+"""Tests of writing requests and parsing responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n3;x=y\r\n, w\r\n0\r\n\r\n"
 
 
-def test_request() -> None:
+def test_request_is_written_as_http() -> None:
     assert write_request("POST", "/p", host="h:1", token="t", body=b"{}", extra="Date: x\r\n") == (
         b"POST /p HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer t\r\n"
         b"Content-Type: application/json\r\nContent-Length: 2\r\nDate: x\r\n\r\n{}"
@@ -19,7 +19,7 @@ def test_request() -> None:
 
 
 @pytest.mark.parametrize(("data", "body"), [(PLAIN, b"hello"), (CHUNKED, b"hello, w")])
-def test_response_is_complete_only_with_its_last_byte(data: bytes, body: bytes) -> None:
+def test_response_is_incomplete_without_its_last_byte(data: bytes, body: bytes) -> None:
     for length in range(len(data)):
         assert read_response(data[:length]) is None
     response = read_response(data)
@@ -30,7 +30,7 @@ def test_response_is_complete_only_with_its_last_byte(data: bytes, body: bytes) 
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
-def test_retry_after_and_closed_connection(value: str, seconds: float | None) -> None:
+def test_retry_after_and_connection_close_are_parsed(value: str, seconds: float | None) -> None:
     head = f"HTTP/1.1 503 Busy\r\nRetry-After: {value}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     response = read_response(head.encode())
 
@@ -38,7 +38,7 @@ def test_retry_after_and_closed_connection(value: str, seconds: float | None) ->
     assert (response.status, response.retry_after_s, response.keeps_connection) == (503, seconds, False)
 
 
-def test_body_without_a_length_ends_with_the_connection() -> None:
+def test_body_without_length_ends_when_connection_closes() -> None:
     data = b"HTTP/1.1 200 OK\r\n\r\nhello"
 
     assert read_response(data) is None
@@ -57,6 +57,6 @@ def test_body_without_a_length_ends_with_the_connection() -> None:
         CHUNKED.replace(b"5\r\n", b"-2\r\n"), PLAIN.replace(b": 5", b": -5"), PLAIN.replace(b": 5", b": x"),
     ],
 )  # fmt: skip
-def test_anything_else_is_no_response(data: bytes) -> None:
+def test_invalid_response_is_rejected(data: bytes) -> None:
     with pytest.raises(BadResponse):
         read_response(data)

@@ -1,4 +1,4 @@
-"""Tests of the blob store: an unreachable storage, and blobs that are removed right after they are stored."""
+"""Tests of the blob store: an unreachable storage, and blobs that are deleted right after they are stored."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_unreachable_storage_raises_unavailable(use: Callable[[], object], setti
     assert "127.0.0.1" not in raised.value.detail
 
 
-def test_put_succeeds_when_the_blob_is_removed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_succeeds_when_blob_is_deleted_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers that need the blob call ``protect`` and then check ``is_stored``."""
     content_hash = "sha256:" + "5" * 64
     save = AtomicFileStorage.save
@@ -66,7 +66,7 @@ def test_put_succeeds_when_the_blob_is_removed_at_once(monkeypatch: pytest.Monke
     assert not blobs.is_stored(content_hash)
 
 
-def test_file_for_a_bucket_is_received_in_a_folder_of_its_own(
+def test_file_for_bucket_is_received_in_separate_folder(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.STORAGES = {**settings.STORAGES, "default": S3}

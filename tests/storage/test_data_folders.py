@@ -1,4 +1,4 @@
-"""What killed processes leave in the folders for temporary files is removed, and what living ones use is not."""
+"""Tests that leftovers of killed processes are removed from the temporary folders, but not files in use."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def data(settings: Any, tmp_path: Path) -> Path:
 
 @contextmanager
 def unpacking(data: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that has received half an upload, and unpacked half a bundle."""
+    """Run a process that has received half an upload and unpacked half a bundle."""
     bundle = data / "bundle"
     bundle.write_bytes(archive({"one": b"1" * 100, "two": b"2" * 100}))
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings", "BYTEOR_CLOUD_DATA_DIR": str(data)}
@@ -72,7 +72,7 @@ def temporary(data: Path) -> list[Path]:
     return [*(data / "scratch").iterdir(), *(data / "uploads").glob("*"), *(data / "artifacts").glob(f"{PARTIAL}*")]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_kept(data: Path) -> None:
+def test_leftovers_of_killed_process_are_removed_and_used_files_are_kept(data: Path) -> None:
     with unpacking(data) as process:
         used = temporary(data)
         assert len(used) == 2
@@ -89,7 +89,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_kep
     assert temporary(data) == []
 
 
-def test_leftovers_of_every_kind_are_removed_once_they_are_old(data: Path) -> None:
+def test_old_leftovers_of_every_kind_are_removed(data: Path) -> None:
     outside = data / "outside"
     outside.write_text("kept")
     scratch, uploads = data_folders.scratch(), data_folders.uploads()

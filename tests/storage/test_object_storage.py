@@ -1,4 +1,4 @@
-"""Tests of blobs in a bucket: a store that is silent, slow, overloaded or half dead, and what it does not have."""
+"""Tests of blobs in a bucket: missing objects, and stores that are silent, slow, overloaded or broken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def use_bucket(settings: Any, endpoint: str, bucket: str = BUCKET) -> None:
 
 @pytest.fixture
 def uploads(settings: Any, tmp_path: Path) -> Iterator[Path]:
-    """Name a folder for temporary files that does not exist; check that nothing stays there."""
+    """Configure a folder for temporary files that does not exist. Check that no file remains in it."""
     folder = tmp_path / "data" / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR = str(folder)
     yield folder
@@ -53,7 +53,7 @@ def bucket(object_store: ObjectStore, settings: Any, uploads: Path) -> Any:
     return object_store.bucket
 
 
-def test_large_blob_is_read_by_a_process_that_never_received_an_upload(bucket: Any, uploads: Path) -> None:
+def test_process_without_uploads_reads_large_blob(bucket: Any, uploads: Path) -> None:
     blobs.put(HASH, LARGE)
     assert not uploads.exists()
 
@@ -64,7 +64,7 @@ def test_large_blob_is_read_by_a_process_that_never_received_an_upload(bucket: A
         uploads.rmdir()  # somebody cleans up
 
 
-def test_folder_that_cannot_be_created_is_named_and_is_not_a_missing_blob(bucket: Any, uploads: Path) -> None:
+def test_error_names_folder_that_cannot_be_created(bucket: Any, uploads: Path) -> None:
     blobs.put(HASH, LARGE)
     uploads.parent.mkdir()
     uploads.write_text("in the way")
@@ -73,9 +73,7 @@ def test_folder_that_cannot_be_created_is_named_and_is_not_a_missing_blob(bucket
         blobs.read(HASH)
 
 
-def test_only_the_response_of_the_store_means_that_a_blob_is_not_stored(
-    bucket: Any, object_store: ObjectStore, settings: Any
-) -> None:
+def test_blob_is_not_stored_only_if_store_reports_it(bucket: Any, object_store: ObjectStore, settings: Any) -> None:
     unknown = hash_of(b"unknown")
     for use in (blobs.read, blobs.stored_at, blobs.check_readable):
         with pytest.raises(NotStored):
@@ -106,11 +104,11 @@ def test_blobs_are_listed_and_deleted(bucket: Any) -> None:
     assert not blobs.is_stored(content_hash)
 
 
-# -- a store in trouble
+# -- broken stores
 
 
 class Trouble:
-    """An HTTP server that treats each request as ``respond`` says, and counts them."""
+    """An HTTP server that handles each request with ``respond``, and counts the requests."""
 
     def __init__(self, respond: Callable[[BaseHTTPRequestHandler, int], None]) -> None:
         trouble = self
@@ -123,7 +121,7 @@ class Trouble:
             do_PUT = do_HEAD = do_GET
 
             def log_message(self, *args: object) -> None:
-                """Log nothing."""
+                """Do not log requests."""
 
         self.requests = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -137,7 +135,7 @@ type InTrouble = Callable[[Callable[[BaseHTTPRequestHandler, int], None]], Troub
 
 @pytest.fixture
 def in_trouble(settings: Any, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InTrouble]:
-    """Return a function that starts a server and makes it the blob store."""
+    """Return a function that starts such a server and uses it as the blob store."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     started = []
@@ -159,8 +157,8 @@ def send(handler: BaseHTTPRequestHandler, status: int, length: int) -> None:
     handler.end_headers()
 
 
-def test_time_limits_of_one_request_add_up_to_less_than_ten_seconds() -> None:
-    """The client waits a second for the store's consent before it sends a body."""
+def test_timeouts_of_one_request_total_less_than_ten_seconds() -> None:
+    """The client waits a second for the store's "100 Continue" before it sends a body."""
     assert object_storage.QUICK_S + object_storage.CONNECT_S + 1 + object_storage.SILENCE_S < 10
 
 
@@ -169,7 +167,7 @@ def test_time_limits_of_one_request_add_up_to_less_than_ten_seconds() -> None:
     [blobs.read, blobs.is_stored, lambda content_hash: blobs.put_file(content_hash, ContentFile(LARGE))],
     ids=["read", "is_stored", "put_file"],
 )
-def test_silent_store_is_asked_once(
+def test_request_to_silent_store_is_not_retried(
     in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch, use: Callable[[str], object]
 ) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 0.6)
@@ -188,7 +186,7 @@ def test_silent_store_is_asked_once(
     over.set()
 
 
-def test_object_that_stops_half_way_is_an_outage_and_leaves_no_file(
+def test_interrupted_download_is_outage_and_leaves_no_file(
     in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 0.3)
@@ -208,7 +206,7 @@ def test_object_that_stops_half_way_is_an_outage_and_leaves_no_file(
     over.set()
 
 
-def test_store_that_trickles_is_alive(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slowly_sending_store_does_not_time_out(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 2.0)
 
     def trickle(handler: BaseHTTPRequestHandler, number: int) -> None:
@@ -224,7 +222,7 @@ def test_store_that_trickles_is_alive(in_trouble: InTrouble, monkeypatch: pytest
         assert stored.read() == LARGE
 
 
-def test_overloaded_store_is_asked_again(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_to_overloaded_store_is_retried(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)
     received: list[bytes] = []
 
@@ -242,7 +240,7 @@ def test_overloaded_store_is_asked_again(in_trouble: InTrouble, monkeypatch: pyt
     assert received == [LARGE] * 3
 
 
-def test_lasting_overload_is_an_outage(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasting_overload_is_outage(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)
     trouble = in_trouble(lambda handler, number: send(handler, 503, 0))
 

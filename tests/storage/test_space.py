@@ -52,19 +52,19 @@ FULL = disk(left=0, of=100 * MIB)
         (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=0, files=0), False),  # btrfs does not count files
     ],
 )
-def test_space_is_low_below_the_thresholds(monkeypatch: pytest.MonkeyPatch, statvfs: Any, is_low: bool) -> None:
+def test_space_is_low_below_thresholds(monkeypatch: pytest.MonkeyPatch, statvfs: Any, is_low: bool) -> None:
     monkeypatch.setattr(os, "statvfs", statvfs)
 
     assert space.is_low(Path("/")) is is_low
 
 
-def test_space_is_not_low_in_a_missing_folder(tmp_path: Path) -> None:
+def test_space_is_not_low_in_missing_folder(tmp_path: Path) -> None:
     assert space.is_low(tmp_path / "gone") is False
     assert space.is_low(tmp_path) is False
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_disk_error_is_503(number: int) -> None:
+def test_disk_error_returns_503(number: int) -> None:
     error = problems.as_domain_error(OSError(number, os.strerror(number), "/secret/path"))
 
     assert (type(error), error.retry_after) == (errors.Unavailable, 10)
@@ -72,7 +72,7 @@ def test_disk_error_is_503(number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), PermissionError(errno.EACCES, "x"), ValueError("x")])
-def test_other_errors_are_500(error: Exception) -> None:
+def test_other_errors_return_500(error: Exception) -> None:
     assert not space.is_disk_error(error)
     assert problems.as_domain_error(error).status == 500
 
@@ -80,7 +80,7 @@ def test_other_errors_are_500(error: Exception) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("code", ["53100", "58030"])
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-def test_full_database_disk_is_503_outside_the_api_too(monkeypatch: pytest.MonkeyPatch, code: str, accept: str) -> None:
+def test_full_database_disk_returns_503_outside_api(monkeypatch: pytest.MonkeyPatch, code: str, accept: str) -> None:
     """The middleware that saves sessions raises the error, so no view of the API can catch it."""
     client = Client(raise_request_exception=False, headers={"Accept": accept})
 
@@ -121,7 +121,7 @@ def test_full_disk_refuses_writes_and_changes_nothing(world: World, method: str)
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("full_disk")
-def test_full_disk_permits_reads_without_any_write(world: World, django_assert_num_queries: Any) -> None:
+def test_full_disk_permits_reads_that_write_nothing(world: World, django_assert_num_queries: Any) -> None:
     UserToken.objects.update(last_used_at=None)
     writes: list[str] = []
 
@@ -140,7 +140,7 @@ def test_full_disk_permits_reads_without_any_write(world: World, django_assert_n
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("full_disk")
-def test_full_disk_does_not_refuse_writes_to_an_external_database(world: World, settings: Any) -> None:
+def test_full_disk_permits_writes_to_external_database(world: World, settings: Any) -> None:
     import dataclasses
 
     settings.CONFIG = dataclasses.replace(settings.CONFIG, database_url="postgresql://elsewhere/x")
@@ -150,7 +150,7 @@ def test_full_disk_does_not_refuse_writes_to_an_external_database(world: World, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_read_succeeds_when_its_usage_counters_cannot_be_written(world: World) -> None:
+def test_read_succeeds_when_usage_counters_cannot_be_written(world: World) -> None:
     UserToken.objects.update(last_used_at=None)
     failed = []
 
@@ -171,7 +171,7 @@ def test_read_succeeds_when_its_usage_counters_cannot_be_written(world: World) -
 
 
 class _FailingContent(ContentFile):  # type: ignore[type-arg]  # Django's class is not generic at run time
-    """Content that raises an OSError in the middle."""
+    """Content that raises an OSError after its first part."""
 
     def __init__(self, number: int) -> None:
         super().__init__(b"x" * 100)
@@ -220,7 +220,7 @@ def test_failed_upload_leaves_no_partial_file(
     assert len(before) == is_stored_before
 
 
-def test_put_raises_unavailable_when_fsync_finds_no_space(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_raises_unavailable_when_fsync_runs_out_of_space(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "full")  # some file systems allocate space only at fsync
 

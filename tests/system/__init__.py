@@ -1,1 +1,1 @@
-"""Tests of whole servers. Some share one, which pytest stops after the last test of this package."""
+"""Tests of whole servers. Some tests share one server, which pytest stops after the last test of this package."""

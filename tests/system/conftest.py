@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Installation:
-    """A data folder, and functions that run commands on it."""
+    """A data folder, and methods that run commands and servers on it."""
 
-    most_files: int | None = None
-    """How many files each process of a server may open; None for no limit of ours."""
+    max_files: int | None = None
+    """The number of files that each server process may open, or None for the system's limit."""
 
     def __init__(self, *, is_prepared: bool = True) -> None:
         """Create the folder. A prepared one contains a migrated database and the static files."""
@@ -43,7 +43,7 @@ class Installation:
         self.servers: list[subprocess.Popen[bytes]] = []
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return the environment of this process without the settings for tests."""
+        """Return this process's environment with the settings of the installation instead of those for tests."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
         ours = {"DATA_DIR": str(self.data_dir), "API_PROCESSES": "2", "API_THREADS": "2", **settings}
         return clean | {f"BYTEOR_CLOUD_{name}": value for name, value in ours.items()}
@@ -77,8 +77,8 @@ class Installation:
                 stderr=log,
             )
         self.servers.append(process)
-        if self.most_files is not None:  # the API's processes read the limit when they start, much later
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.most_files, self.most_files))
+        if self.max_files is not None:  # API processes start much later and read the limit then
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.max_files, self.max_files))
         wait_until(lambda: self.output().count("byteor-cloud: serving") > earlier or process.poll() is not None)
         assert process.poll() is None, self.output()
         return process

@@ -1,4 +1,4 @@
-"""Agents of a running installation."""
+"""An environment and its agents in a running installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.conftest import Installation
 
 
 class Fleet:
-    """An installation with an environment, and its agents, used through the public API."""
+    """An environment of an installation and its agents, used through the public API."""
 
     def __init__(self, installation: Installation, org: str = "Fleet", **settings: str) -> None:
         self.base = installation.base
@@ -24,9 +24,9 @@ class Fleet:
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        answer = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def agent(self, name: str) -> tuple[str, str]:
         token = self.call("POST", f"{self.environment}/enrollment-tokens", {})["token"]

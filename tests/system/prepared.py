@@ -1,6 +1,6 @@
 """A migrated database and the static files, made once per test run and copied for each installation of the tests.
 
-Making them takes longer than all other steps of a server's first start.
+Creating them takes longer than all other steps of a server's first start.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ static_files.collect()
 
 
 def prepare(data_dir: Path) -> None:
-    """Put a migrated database and the static files into a new data folder, as the first server there would do."""
+    """Put a migrated database and the static files into a new data folder, as its first server would do."""
     home = embedded_files.find_home(data_dir)
     made = made_once("migrated", _make)
     source = embedded_files.find_home(made)
-    # Hard links are the fastest way, but do not work between two file systems. There the files are copied.
+    # Hard links are fastest, but do not work between file systems. In that case the files are copied.
     how = "-al" if made.stat().st_dev == data_dir.stat().st_dev else "-a"
     subprocess.run(["cp", how, made / "static", made / "static.collected", data_dir], check=True)
-    # If root makes the copy, the files must keep their owner: the account that the database server runs as.
+    # When root copies them, the files must keep their owner, which is the account of the database server.
     subprocess.run(["cp", "-a", source / "data", home / "data"], check=True)
 
 

@@ -1,4 +1,4 @@
-"""The agents' layer in a server with two processes: revocations, and a drain. Faults under load: ``tests/crash``."""
+"""The agent path in a server with two processes: revoked keys, and a graceful stop. See tests/crash for faults."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_revoked_key_is_refused_by_both_processes(fleet: Fleet, sessions: list[r
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_key_revoked_right_after_the_listeners_lost_their_connections_is_refused(
+def test_key_revoked_after_listeners_lose_their_connections_is_refused(
     running: Installation, fleet: Fleet, sessions: list[requests.Session]
 ) -> None:
     agent = fleet.agent("cut off")
@@ -65,48 +65,48 @@ def test_key_revoked_right_after_the_listeners_lost_their_connections_is_refused
         headers={"Authorization": f"Bearer {fleet.token}"},
         timeout=PATIENCE_S,
     )
-    if deleted.status_code == 503:  # the request met one of the cut connections
+    if deleted.status_code == 503:  # the request used one of the terminated connections
         fleet.call("DELETE", f"{fleet.environment}/agents/{agent[0]}")
 
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_the_short_cut_answers_as_gunicorn_does(running: Installation, fleet: Fleet) -> None:
+def test_fast_path_responds_like_gunicorn(running: Installation, fleet: Fleet) -> None:
     agent_id, key = fleet.agent("compared")
-    requests_of_an_agent = [
+    agent_requests = [
         ("POST", "heartbeat", b'{"status": "healthy", "agent_version": "1"}', key),
         ("POST", "heartbeat", b"{", key),
         ("POST", "heartbeat", b"{}", "bor_agt_x"),
         ("GET", "deployment", None, key),
-        ("GET", "deployment", None, fleet.token),  # Django refuses it
+        ("GET", "deployment", None, fleet.token),  # Django refuses this credential
     ]
 
-    def answers(odd: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
-        """Return the answers on one connection. gunicorn parses requests with an odd header."""
+    def responses(extra: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
+        """Return the responses on one connection. With an unusual header, gunicorn parses the requests."""
         connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
         found = []
-        for method, what, body, token in requests_of_an_agent:
-            headers = {"Authorization": f"Bearer {token}", **odd}
+        for method, resource, body, token in agent_requests:
+            headers = {"Authorization": f"Bearer {token}", **extra}
             if body is not None:
                 headers["Content-Type"] = "application/json"
-            connection.request(method, f"/api/v1/agents/{agent_id}/{what}", body, headers)
-            answer = connection.getresponse()
-            answer.read()
-            kept = {
+            connection.request(method, f"/api/v1/agents/{agent_id}/{resource}", body, headers)
+            response = connection.getresponse()
+            response.read()
+            compared = {
                 name: value
-                for name, value in answer.headers.items()
+                for name, value in response.headers.items()
                 if name not in {"Date", "X-Request-ID", "Content-Length"} and not name.startswith("X-RateLimit-")
             }
-            found.append((answer.status, kept))
+            found.append((response.status, compared))
         connection.close()
         return found
 
-    plain = answers({})
+    plain = responses({})
     assert [status for status, _ in plain] == [200, 400, 401, 200, 403]
-    assert plain == answers({"X-Odd": "\u00e9"})
+    assert plain == responses({"X-Odd": "\u00e9"})
 
 
-def test_waiting_poll_is_answered_when_the_server_stops(installation: Installation) -> None:
+def test_waiting_poll_gets_response_when_server_stops(installation: Installation) -> None:
     server = installation.serve()
     fleet = Fleet(installation)
     agent_id, key = fleet.agent("waiting")
@@ -120,6 +120,6 @@ def test_waiting_poll_is_answered_when_the_server_stops(installation: Installati
 
     assert installation.stop(server) == 0
 
-    answer = connection.getresponse()
-    assert (answer.status, answer.headers["ETag"]) == (304, etag)
+    response = connection.getresponse()
+    assert (response.status, response.headers["ETag"]) == (304, etag)
     connection.close()

@@ -1,4 +1,4 @@
-"""Tests of the lane for computing with real servers: who waits for whom, and what remains after a kill."""
+"""Tests of computing processes on real servers: which requests wait, and what happens when processes are killed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.fleet import Fleet
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 PREVIEWS = 64
 
 
 def graph(stages: int, op: str = "identity") -> dict[str, Any]:
-    """Return a plan of stages in a row."""
+    """Return a plan whose stages form a chain."""
     names = ["source", *(f"stage-{number:04d}" for number in range(stages)), "sink"]
     lanes = [{"from": one, "to": other} for one, other in pairwise(names)]
     listed = [{"id": name, "op": op} for name in names[1:-1]]
@@ -47,15 +47,15 @@ class Author:
         self.draft = f"{self.fleet.environment}/drafts/{draft['id']}"
 
     def preview(self, plan: Any = None, sent: Callable[[], object] = lambda: None) -> tuple[int, Any, str | None]:
-        """Preview a plan, or else the saved one; return the status, the body and ``Retry-After``."""
+        """Preview ``plan``, or the saved plan. Returns the status, the body and ``Retry-After``."""
         connection = HTTPConnection(self.fleet.base.removeprefix("http://"), timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         connection.request("POST", f"{self.draft}/preview", json.dumps({"plan": plan} if plan else {}), headers)
         sent()
-        answer = connection.getresponse()
-        body = json.loads(answer.read())
+        response = connection.getresponse()
+        body = json.loads(response.read())
         connection.close()
-        return answer.status, body, answer.headers["Retry-After"]
+        return response.status, body, response.headers["Retry-After"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def author(server: Installation) -> Author:
 
 
 def computing(installation: Installation) -> dict[int, int]:
-    """Return the processes that compute, with the API process that each belongs to."""
+    """Return the computing processes, each with the API process that it belongs to."""
     found = {}
     for child in children(installation.servers[0].pid):
         for api_process in children(child):
@@ -83,16 +83,16 @@ def computing(installation: Installation) -> dict[int, int]:
 
 
 @contextmanager
-def turn_taken(installation: Installation) -> Iterator[None]:
-    """Hold the host's turn to compute, as another process of the host does while it computes."""
+def lock_held(installation: Installation) -> Iterator[None]:
+    """Hold the host's computing lock, as a process does while it computes."""
     with (installation.data_dir / "computing.turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         yield
 
 
-def test_previews_of_a_large_graph_delay_nobody_else(server: Installation, author: Author) -> None:
-    neighbour = Fleet(server, "Neighbours")
-    agent = neighbour.agent("edge-1")
+def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation, author: Author) -> None:
+    other = Fleet(server, "Others")
+    agent = other.agent("edge-1")
     all_sent = Barrier(PREVIEWS + 1)
     ended: list[tuple[int, bool]] = []
 
@@ -104,34 +104,34 @@ def test_previews_of_a_large_graph_delay_nobody_else(server: Installation, autho
         running = [pool.submit(preview) for _ in range(PREVIEWS)]
         all_sent.wait(PATIENCE_S)
         for number in range(5):
-            neighbour.call("GET", f"{neighbour.environment}/agents")
-            assert neighbour.beat(session, agent, str(number)).ok
+            other.call("GET", f"{other.environment}/agents")
+            assert other.beat(session, agent, str(number)).ok
             assert server.get("/healthz").ok
         ended_before = len(ended)
         for each in running:
             each.result()
 
     assert len(ended) == PREVIEWS
-    assert set(ended) <= {(200, False), (503, True)}  # the last ones may have to wait for too long on a busy machine
+    assert set(ended) <= {(200, False), (503, True)}  # on a busy machine the last ones may time out
     assert ended_before < PREVIEWS / 2
 
 
-def test_one_process_computes_at_a_time_on_a_host(server: Installation, author: Author) -> None:
+def test_one_process_per_host_computes_at_a_time(server: Installation, author: Author) -> None:
     with ThreadPoolExecutor(8) as pool:
-        with turn_taken(server):
+        with lock_held(server):
             waiting: list[Future[Any]] = [pool.submit(author.preview) for _ in range(8)]
             wait_until(lambda: len(set(computing(server).values())) == 2)
-            for _ in range(20):  # meanwhile others are served, also by the processes that wait
+            for _ in range(20):  # other requests are served, even by API processes whose previews wait
                 assert author.fleet.call("GET", f"{author.fleet.environment}/drafts")["results"]
             assert not any(each.done() for each in waiting)
             allowed = {_status(pid)["Cpus_allowed_list"] for pid in computing(server)}
         assert [each.result()[0] for each in waiting] == [200] * 8
     [core] = allowed
-    assert core.isdigit()  # so both could use no more than one core, even if both computed
+    assert core.isdigit()  # even if both computed, they would use only one core
 
 
-def test_killed_computation_is_503_and_the_next_one_works(server: Installation, author: Author) -> None:
-    with ThreadPoolExecutor(1) as pool, turn_taken(server):
+def test_killed_computation_returns_503_and_next_one_succeeds(server: Installation, author: Author) -> None:
+    with ThreadPoolExecutor(1) as pool, lock_held(server):
         waiting = pool.submit(author.preview)
         before = computing(server)
         wait_until(computing_since(server, set()))
@@ -159,7 +159,7 @@ def _status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_results_are_those_of_the_compiler(author: Author) -> None:
+def test_preview_returns_result_of_compiler(author: Author) -> None:
     plans = [graph(60), graph(60, "idntity"), graph(300, "http_post:ftp://x"), {**graph(60), "target": "single_ring"}]
 
     for plan in plans:
@@ -167,23 +167,23 @@ def test_results_are_those_of_the_compiler(author: Author) -> None:
         assert author.preview(plan)[:2] == (200, expected)
 
 
-def test_malformed_large_body_names_its_fault(server: Installation, author: Author) -> None:
+def test_error_locates_fault_in_large_malformed_body(server: Installation, author: Author) -> None:
     body = b'{"plan": {"a": [' + b"1, " * 40_000 + b'"\\u0000"]}}'
     headers = {"Authorization": f"Bearer {author.fleet.token}", "Content-Type": "application/json"}
-    answer = requests.post(f"{server.base}{author.draft}/preview", data=body, headers=headers, timeout=PATIENCE_S)
+    response = requests.post(f"{server.base}{author.draft}/preview", data=body, headers=headers, timeout=PATIENCE_S)
 
-    assert answer.status_code == 400
-    [error] = answer.json()["errors"]
+    assert response.status_code == 400
+    [error] = response.json()["errors"]
     assert (error["code"], error["pointer"]) == ("character", "/plan/a/40000")
 
 
-def waiting_for_turn(installation: Installation) -> set[int]:
-    """Return the processes that wait for the host's turn to compute."""
+def waiting_for_lock(installation: Installation) -> set[int]:
+    """Return the processes that wait for the host's computing lock."""
     blocked = [line.split() for line in Path("/proc/locks").read_text().splitlines() if " -> FLOCK " in line]
     return {int(fields[5]) for fields in blocked} & computing(installation).keys()
 
 
-def test_promotion_waits_without_locks_and_notices_another_plan(server: Installation) -> None:
+def test_promotion_waits_without_locks_and_detects_changed_plan(server: Installation) -> None:
     author = Author(server, "Promoters")
     fleet = author.fleet
 
@@ -192,14 +192,14 @@ def test_promotion_waits_without_locks_and_notices_another_plan(server: Installa
         return requests.post(f"{fleet.base}{author.draft}/version", json={}, headers=headers, timeout=PATIENCE_S)
 
     with ThreadPoolExecutor(1) as pool:
-        with turn_taken(server):
+        with lock_held(server):
             waiting = pool.submit(promote, "first")
-            wait_until(lambda: waiting_for_turn(server))
+            wait_until(lambda: waiting_for_lock(server))
             fleet.call("PUT", author.draft, {"name": "renamed"})
         assert waiting.result().status_code == 201
-        with turn_taken(server):
+        with lock_held(server):
             waiting = pool.submit(promote, "second")
-            wait_until(lambda: waiting_for_turn(server))
+            wait_until(lambda: waiting_for_lock(server))
             fleet.call("PUT", author.draft, {"plan": graph(3)})
         refused = waiting.result()
 
@@ -208,8 +208,8 @@ def test_promotion_waits_without_locks_and_notices_another_plan(server: Installa
     assert promote("third").status_code == 201
 
 
-def test_killed_api_process_leaves_no_child(server: Installation, author: Author) -> None:
-    with ThreadPoolExecutor(8) as pool, turn_taken(server):
+def test_killed_api_process_leaves_no_child_process(server: Installation, author: Author) -> None:
+    with ThreadPoolExecutor(8) as pool, lock_held(server):
         waiting = [pool.submit(_ignoring_errors, author.preview) for _ in range(8)]
         wait_until(lambda: len(set(computing(server).values())) == 2)
         left = computing(server)
@@ -234,11 +234,11 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def test_stopping_server_answers_what_is_in_progress_and_ends_its_children(installation: Installation) -> None:
+def test_stopping_server_finishes_requests_and_leaves_no_child_process(installation: Installation) -> None:
     server = installation.serve(RATE_LIMIT="off")
     author = Author(installation, "Leaving")
     with ThreadPoolExecutor(4) as pool:
-        with turn_taken(installation):
+        with lock_held(installation):
             waiting = [pool.submit(author.preview) for _ in range(4)]
             wait_until(lambda: computing(installation))
             left = computing(installation)

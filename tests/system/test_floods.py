@@ -1,4 +1,4 @@
-"""A flood from one address, and callers with valid credentials behind the same address, on a real server."""
+"""A flood from one address on a real server, and callers with valid credentials at the same address."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from apps.fleet.api.anonymous import PER_ADDRESS_AT_ONCE, PER_ADDRESS_PER_S
+from apps.fleet.api.anonymous import PER_ADDRESS_BURST, PER_ADDRESS_PER_S
 from apps.tenancy.credentials import Family, generate
 from tests.patience import PATIENCE_S
 from tests.system.conftest import Installation
 
-PROCESSES = 2  # of ``Installation``
+PROCESSES = 2  # API processes of an ``Installation``
 REQUESTS = 1_200
 
 
@@ -35,7 +35,7 @@ def _with_forged_cookies(session: requests.Session, base: str) -> requests.Respo
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Installation]:
-    """Start a server for all floods. The address has fewer requests left in the later ones."""
+    """Start one server for all floods. Earlier floods leave the address fewer requests for later ones."""
     made = Installation()
     made.serve(DEPLOYMENT_MODE="api")
     yield made
@@ -43,7 +43,7 @@ def server() -> Iterator[Installation]:
 
 
 @pytest.mark.parametrize("send", [_without, _with_bad_tokens, _with_forged_cookies])
-def test_flood_is_refused_and_its_neighbours_are_not(
+def test_flood_is_refused_and_valid_callers_are_not(
     server: Installation, send: Callable[[requests.Session, str], requests.Response]
 ) -> None:
     token = server.bootstrap(send.__name__.strip("_").replace("_", "-"))["token"]
@@ -55,16 +55,16 @@ def test_flood_is_refused_and_its_neighbours_are_not(
 
     with ThreadPoolExecutor(20) as pool:
         floods = [pool.submit(flood, REQUESTS // 20) for _ in range(20)]
-        neighbours = []
+        others = []
         while not all(each.done() for each in floods):
-            # Each on a new connection, so that both processes receive some, also one that has not seen the token yet.
-            neighbours += [server.get(path, token).status_code for path in ("/api/v1/me", "/healthz", "/readyz")]
-        answers = sum((each.result() for each in floods), Counter[int]())
+            # New connections spread over both processes, including one that has not verified the token yet.
+            others += [server.get(path, token).status_code for path in ("/api/v1/me", "/healthz", "/readyz")]
+        responses = sum((each.result() for each in floods), Counter[int]())
 
-    assert set(neighbours) == {200}
-    assert answers.total() == REQUESTS
-    admitted = answers.total() - answers[429]
-    assert admitted <= PROCESSES * (PER_ADDRESS_AT_ONCE + PER_ADDRESS_PER_S * (time.monotonic() - began))
+    assert set(others) == {200}
+    assert responses.total() == REQUESTS
+    admitted = responses.total() - responses[429]
+    assert admitted <= PROCESSES * (PER_ADDRESS_BURST + PER_ADDRESS_PER_S * (time.monotonic() - began))
     log = server.output()
     assert "anonymous_requests_refused" in log
     assert log.count("status=429") == 0

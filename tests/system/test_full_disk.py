@@ -1,4 +1,4 @@
-"""Tests of a server on a full disk: reads succeed, writes are refused, and no process ends."""
+"""Tests of a server on a full disk: reads succeed, writes are refused, and no process stops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SmallDisk(Installation):
                 file.write(b"x" * max(1, min(1 << 20, free - leave)))
 
     def empty(self) -> None:
-        """Remove the file that fills the disk."""
+        """Delete the file that fills the disk."""
         self._ballast.unlink()
 
     def call(self, method: str, path: str, token: str | None, **options: Any) -> requests.Response:
@@ -86,16 +86,16 @@ def disk() -> Iterator[SmallDisk]:
         mount.rmdir()
 
 
-def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
+def test_server_on_full_disk_refuses_writes_and_loses_no_data(disk: SmallDisk) -> None:
     prepare(disk.data_dir)
     server = disk.serve()
     created = disk.bootstrap()
     token, org = created["token"], f"/api/v1/orgs/{created['org_id']}"
 
     def create(path: str, body: Any) -> Any:
-        answer = disk.call("POST", path, token, json=body)
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        response = disk.call("POST", path, token, json=body)
+        assert response.status_code == 201, response.text
+        return response.json()
 
     project = f"{org}/projects/{create(f'{org}/projects', {'name': 'trading'})['id']}"
     environment = f"{project}/environments"
@@ -109,7 +109,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     artifact = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("a", b"kept")}, **upload)
     assert artifact.status_code == 201, artifact.text
     before = disk.processes()
-    assert len(before) >= 5  # the supervisor, gunicorn and its two processes, the worker
+    assert len(before) >= 5  # the supervisor, gunicorn, two API processes and the worker
 
     disk.fill()
 
@@ -129,14 +129,14 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     ]
     for _ in range(3):
         for path, credential in reads:
-            answer = disk.call("GET", path, credential)
-            assert answer.status_code == 200, (path, answer.status_code, answer.text[:200])
+            response = disk.call("GET", path, credential)
+            assert response.status_code == 200, (path, response.status_code, response.text[:200])
         for method, path, credential, options in writes:
-            answer = disk.call(method, path, credential, **options)
-            assert answer.status_code == 503, (method, path, answer.status_code, answer.text[:200])
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            assert answer.json()["detail"] == FULL
-            assert int(answer.headers["Retry-After"]) >= 10
+            response = disk.call(method, path, credential, **options)
+            assert response.status_code == 503, (method, path, response.status_code, response.text[:200])
+            assert response.headers["Content-Type"] == "application/problem+json"
+            assert response.json()["detail"] == FULL
+            assert int(response.headers["Retry-After"]) >= 10
         refused = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("b", b"x" * 300_000)}, **upload)
         assert refused.status_code == 507, refused.text
         assert refused.json()["type"] == "urn:byteor:problem:insufficient_storage"
@@ -144,11 +144,11 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
         ready = disk.call("GET", "/readyz", None)
         assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage, disk.")
 
-    # The counters of every process work, also for series that are new.
+    # The counters of all processes work, even for new series.
     def counts(name: str, number: int) -> bool:
         return parsed(disk.call("GET", "/metrics", None).text).get(name, 0) >= number
 
-    # Each process keeps the text of the metrics for a second.
+    # Each process caches the text of the metrics for a second.
     wait_until(lambda: counts("byteor_django_http_responses_total_by_status_total{503}", len(writes) * 3))
     wait_until(lambda: counts("byteor_denied_requests_total{401}", 3))
     assert disk.processes() == before
@@ -172,7 +172,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     assert (verified.returncode, ": ok; " in verified.stdout) == (0, True), verified.stdout + verified.stderr
 
 
-def test_server_starts_on_a_full_disk_when_its_database_is_elsewhere(disk: SmallDisk) -> None:
+def test_server_with_external_database_starts_on_full_disk(disk: SmallDisk) -> None:
     elsewhere = Installation()
     database = EmbeddedPostgres(elsewhere.data_dir)
     try:

@@ -1,6 +1,6 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-Each test continues the processes only after all requests were answered. So a request that waits for them fails.
+The tests continue the processes only after all responses have arrived. So a request that waits for them fails.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.worlds import PLAN
 needs_pooler = pytest.mark.skipif(
     PROGRAM is None, reason="NO PGBOUNCER: these tests did not run (apt-get install pgbouncer)"
 )
-# Each request is sent several times, so that both API processes get it and requests wait for slots.
+# Each kind of request is sent several times, so that both API processes get some and requests wait for slots.
 TIMES = 4
 
 
 class Site:
-    """A running installation with an agent, a person in the console, and access to the database without the server."""
+    """A running installation with agents, a signed-in person, and direct access to the database."""
 
     def __init__(self, fleet: Fleet, installation: Installation, direct_url: str, settings: dict[str, str]) -> None:
         self.fleet, self.installation, self.direct_url = fleet, installation, direct_url
@@ -57,13 +57,13 @@ class Site:
 
     @contextmanager
     def stopped_database(self) -> Iterator[None]:
-        """Stop all processes of PostgreSQL, first the one that would start others meanwhile."""
+        """Stop all processes of PostgreSQL, beginning with the one that could start others."""
         main = self.installation.database_pid()
         with stopped([main]), stopped(children(main)):
             yield
 
     def calls(self, number: int) -> dict[str, Callable[[], requests.Response]]:
-        """Return functions that send one request of each kind."""
+        """Return a function for each kind of request that sends it."""
         base, environment = self.fleet.base, self.fleet.environment
         agent = self.agents[number]
         of_agent = {"Authorization": f"Bearer {agent[1]}"}
@@ -88,13 +88,13 @@ class Site:
             "healthz": send("GET", f"{base}/healthz"),
         }
 
-    def answers(self) -> dict[str, list[requests.Response]]:
-        """Send all requests at the same time, and return their answers once all have come."""
-        answers: dict[str, list[requests.Response]] = {}
+    def responses(self) -> dict[str, list[requests.Response]]:
+        """Send all requests at the same time, and return the responses when all have arrived."""
+        responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:
-            with suppress(requests.Timeout):  # then an answer is missing
-                answers.setdefault(name, []).append(send())
+            with suppress(requests.Timeout):  # the response is missing then, which the caller notices
+                responses.setdefault(name, []).append(send())
 
         threads = [
             threading.Thread(target=run, args=request)
@@ -105,11 +105,11 @@ class Site:
             thread.start()
         for thread in threads:
             thread.join()
-        return answers
+        return responses
 
-    def recovers(self) -> None:
+    def wait_for_recovery(self) -> None:
         """Wait until every kind of request works again."""
-        wait_until(lambda: statuses(self.answers()) == WORKING)
+        wait_until(lambda: statuses(self.responses()) == WORKING)
 
 
 WORKING = {
@@ -117,20 +117,20 @@ WORKING = {
     "sign-in": {401}, "readyz": {200}, "healthz": {200},
 }  # fmt: skip
 HANGING = {name: {503} for name in WORKING} | {"healthz": {200}}
-TOO_MANY = {429: 401}  # attempts to sign in; the limit is counted in the database, too
+TOO_MANY = {429: 401}  # treated alike: the sign-in limit may be reached, and it is counted in the database as well
 
 
-def statuses(answers: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
-    assert {name: len(found) for name, found in answers.items()} == dict.fromkeys(WORKING, TIMES)
+def statuses(responses: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
+    assert {name: len(found) for name, found in responses.items()} == dict.fromkeys(WORKING, TIMES)
     return {
-        name: {TOO_MANY.get(answer.status_code, answer.status_code) for answer in found}
-        for name, found in answers.items()
+        name: {TOO_MANY.get(response.status_code, response.status_code) for response in found}
+        for name, found in responses.items()
     }
 
 
 @contextmanager
 def stopped(pids: Iterable[int]) -> Iterator[None]:
-    """Stop processes, and continue them at the end."""
+    """Stop processes during the block, and continue them at its end."""
     pids = list(pids)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -169,21 +169,21 @@ def behind_pooler() -> Iterator[Site]:
         pooled.remove()
 
 
-def details(answers: list[requests.Response]) -> set[str]:
-    return {answer.json()["detail"] for answer in answers}
+def details(responses: list[requests.Response]) -> set[str]:
+    return {response.json()["detail"] for response in responses}
 
 
 def backends(site: Site, states: str = "%") -> list[int]:
-    """Return the processes of PostgreSQL that serve the installation's connections, in states LIKE ``states``."""
+    """Return the ids of PostgreSQL's processes for the installation's connections whose state is LIKE ``states``."""
     of_connections = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     return [pid for (pid,) in site.ask(f"SELECT pid {of_connections} AND state LIKE '{states}'")]
 
 
 @contextmanager
 def stopped_connections(site: Site) -> Iterator[None]:
-    """Stop the processes that serve the installation's connections, at a moment when all of them are idle.
+    """Stop PostgreSQL's processes for the installation's connections while all of them are idle.
 
-    One that is stopped in a transaction would keep its locks, and requests would wait for them on any connection.
+    A process stopped in a transaction would keep its locks, and requests on any connection would wait for them.
     """
     with ExitStack() as hanging:
 
@@ -197,23 +197,23 @@ def stopped_connections(site: Site) -> Iterator[None]:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, also if its parent, which is stopped, has not asked for its exit code."""
+    """Return whether a process has ended, even if its stopped parent has not reaped it."""
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
 def deploy(site: Site) -> str:
-    """Request a deployment, which a job of the worker builds."""
+    """Request a deployment, whose bundle a job builds. Returns its id."""
     call, environment = site.fleet.call, site.fleet.environment
     draft = call("POST", f"{environment}/drafts", {"name": f"quotes-{os.urandom(4).hex()}", "plan": PLAN})
     version = call("POST", f"{environment}/drafts/{draft['id']}/version", {})
     bundle = call("POST", f"{environment}/config-bundles", {"name": draft["name"], "version_id": version["id"]})
-    wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "take_over": True}
-    made: str = call("POST", f"{environment}/deployments", wanted)["id"]
+    body = {"config_bundle_id": bundle["id"], "target": {"all": True}, "take_over": True}
+    made: str = call("POST", f"{environment}/deployments", body)["id"]
     return made
 
 
-def finishes(site: Site, deployment: str) -> None:
-    """Check that the deployment is built, and offered once."""
+def check_offered(site: Site, deployment: str) -> None:
+    """Check that the deployment is built and offered exactly once."""
     path = f"{site.fleet.environment}/deployments/{deployment}"
     wait_until(lambda: site.fleet.call("GET", path)["status"] == "deploying")
     timeline = site.fleet.call("GET", f"{path}/timeline")["results"]
@@ -222,72 +222,72 @@ def finishes(site: Site, deployment: str) -> None:
 
 
 def hang_and_recover(site: Site, hang: AbstractContextManager[None]) -> None:
-    """Check that all requests are answered while the processes are stopped, and that everything works afterwards."""
-    site.recovers()
+    """Check that all requests get responses while processes are stopped, and work after the processes continue."""
+    site.wait_for_recovery()
     acknowledged = deploy(site)
 
     with hang:
-        answers = site.answers()
+        responses = site.responses()
 
-    assert statuses(answers) == HANGING
-    assert details(answers["readyz"]) == {"Not ready: database."}
-    assert all(detail.startswith("The database ") for detail in details(answers["heartbeat"]))
+    assert statuses(responses) == HANGING
+    assert details(responses["readyz"]) == {"Not ready: database."}
+    assert all(detail.startswith("The database ") for detail in details(responses["heartbeat"]))
     for name in ("poll", "report", "list", "create"):
-        assert {answer.headers["Content-Type"] for answer in answers[name]} == {"application/problem+json"}
-        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers[name])
-    site.recovers()
-    finishes(site, acknowledged)
+        assert {response.headers["Content-Type"] for response in responses[name]} == {"application/problem+json"}
+        assert all(int(response.headers["Retry-After"]) > 0 for response in responses[name])
+    site.wait_for_recovery()
+    check_offered(site, acknowledged)
 
 
-def test_requests_are_answered_while_all_processes_of_the_database_hang(direct: Site) -> None:
+def test_requests_get_responses_while_database_hangs(direct: Site) -> None:
     hang_and_recover(direct, direct.stopped_database())
 
 
 def test_connections_do_not_run_out_or_leak(direct: Site) -> None:
-    # For the second time, since the test above has stopped the database, too.
+    # The database is stopped for the second time, because the test above stops it as well.
     with direct.stopped_database():
-        answers = direct.answers()
-    assert statuses(answers) == HANGING
-    direct.recovers()
+        responses = direct.responses()
+    assert statuses(responses) == HANGING
+    direct.wait_for_recovery()
 
     allowed = connections_needed(api_processes=2, threads=2, workers=1)
     wait_until(lambda: len(backends(direct)) <= allowed)
 
 
-def test_new_connections_that_hang_delay_nobody(direct: Site) -> None:
-    direct.recovers()
+def test_requests_get_responses_while_new_connections_hang(direct: Site) -> None:
+    direct.wait_for_recovery()
     present = backends(direct)
 
     with stopped([direct.installation.database_pid()]):
         for pid in present:
             os.kill(pid, signal.SIGTERM)
         wait_until(lambda: all(has_ended(pid) for pid in present))
-        answers = direct.answers()
+        responses = direct.responses()
 
-    assert statuses(answers) == HANGING
-    direct.recovers()
+    assert statuses(responses) == HANGING
+    direct.wait_for_recovery()
 
 
-def test_connections_that_hang_are_replaced(direct: Site) -> None:
-    """The processes behind the present connections stay stopped. The API and the worker's heartbeat use new ones."""
-    direct.recovers()
+def test_hanging_connections_are_replaced(direct: Site) -> None:
+    """The processes of existing connections stay stopped. The API and the worker's heartbeat use new connections."""
+    direct.wait_for_recovery()
     renewed = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '3 seconds'"
 
     with stopped_connections(direct):
-        direct.recovers()
+        direct.wait_for_recovery()
         acknowledged = deploy(direct)
         wait_until(lambda: direct.ask(renewed) == [(1,)])
 
-    direct.recovers()
-    finishes(direct, acknowledged)
+    direct.wait_for_recovery()
+    check_offered(direct, acknowledged)
 
 
 @needs_pooler
-def test_requests_are_answered_while_the_pooler_hangs(behind_pooler: Site) -> None:
+def test_requests_get_responses_while_pooler_hangs(behind_pooler: Site) -> None:
     assert behind_pooler.pooler_pid is not None
     hang_and_recover(behind_pooler, stopped([behind_pooler.pooler_pid]))
 
 
 @needs_pooler
-def test_requests_are_answered_while_the_database_behind_the_pooler_hangs(behind_pooler: Site) -> None:
+def test_requests_get_responses_while_database_behind_pooler_hangs(behind_pooler: Site) -> None:
     hang_and_recover(behind_pooler, behind_pooler.stopped_database())

@@ -1,4 +1,4 @@
-"""Hosts with data folders of their own on one database: their master keys, and a database that comes later."""
+"""Hosts with separate data folders on one database: their master keys, and how they wait for the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
 
 
 class Database:
-    """An embedded PostgreSQL that hosts use as if it ran elsewhere."""
+    """An embedded PostgreSQL that hosts use like an external one."""
 
     def __init__(self) -> None:
         self.installation = Installation()
@@ -78,8 +78,8 @@ def post(host: Installation, path: str, token: str) -> requests.Response:
     return requests.post(host.base + path, json={}, headers=headers, timeout=PATIENCE_S)
 
 
-def test_only_hosts_with_the_installations_key_serve(database: Database) -> None:
-    """Two hosts with different keys start on an empty database at the same moment, and one of them serves."""
+def test_only_host_with_master_key_of_installation_serves(database: Database) -> None:
+    """Two hosts with different keys start on an empty database at the same time, and only one of them serves."""
     hosts = [database.host(), database.host()]
     servers = [
         start(host, database.settings(key, DEPLOYMENT_MODE="api")) for host, key in zip(hosts, (OLD, NEW), strict=True)
@@ -107,7 +107,7 @@ def test_only_hosts_with_the_installations_key_serve(database: Database) -> None
     assert NEW not in everything
 
 
-def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database: Database) -> None:
+def test_host_that_missed_master_key_rotation_changes_nothing(database: Database) -> None:
     first, second = database.host(), database.host()
     lagging = first.serve(**database.settings())
     made = first.bootstrap(**database.settings())
@@ -115,14 +115,14 @@ def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database:
     second.serve(**database.settings(NEW, OLD, DEPLOYMENT_MODE="api"))
     assert [host.get("/readyz").status_code for host in (first, second)] == [200, 200]
 
-    # The first host could not decrypt anything any more.
+    # The rotation is refused, because the first host could no longer decrypt anything.
     refused = second.manage("rotate_master_key", **database.settings(NEW, OLD))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert f"combined, {first.data_dir}" in refused.stderr
     assert str(second.data_dir) not in refused.stderr
 
-    # The rotation happens nevertheless, because the host seems to be dead.
-    os.kill(lagging.pid, signal.SIGSTOP)  # its children, which serve, go on
+    # Then the rotation succeeds, because the first host seems to be dead.
+    os.kill(lagging.pid, signal.SIGSTOP)  # its children keep serving
     database.run("UPDATE tenancy_host SET last_seen = now() - interval '1 hour' WHERE mode = 'combined'")
     done = second.manage("rotate_master_key", **database.settings(NEW, OLD))
     assert done.returncode == 0, done.stderr
@@ -138,7 +138,7 @@ def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database:
     assert second.get("/readyz").status_code == 200
     assert post(second, f"{keys}/rotate", made["token"]).status_code == 201
 
-    # Its heartbeats show that the previous key is still in use.
+    # The first host's heartbeats show that the previous key is still in use.
     os.kill(lagging.pid, signal.SIGCONT)
     wait_until(lambda: database.run("SELECT id FROM tenancy_host WHERE last_seen > now() - interval '30 s'")[1:])
     again = second.manage("rotate_master_key", **database.settings(NEW, OLD))
@@ -149,7 +149,7 @@ def test_host_that_missed_a_rotation_of_the_master_key_changes_nothing(database:
     assert "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS" in last.stdout
 
 
-def test_serve_starts_once_the_database_is_there(database: Database) -> None:
+def test_serve_starts_when_database_becomes_available(database: Database) -> None:
     host = database.host()
     database.embedded.release()
     url = database.url.replace("byteor_cloud@", "byteor_cloud:hunter2@")
@@ -166,7 +166,7 @@ def test_serve_starts_once_the_database_is_there(database: Database) -> None:
     assert "hunter2" not in host.output()
 
 
-def test_serve_waits_while_the_database_hangs(database: Database) -> None:
+def test_serve_waits_while_database_hangs(database: Database) -> None:
     host = database.host()
     os.kill(database.installation.database_pid(), signal.SIGSTOP)
     try:
@@ -180,7 +180,7 @@ def test_serve_waits_while_the_database_hangs(database: Database) -> None:
     assert host.stop(server) == 0
 
 
-def test_serve_ends_at_once_while_it_waits(database: Database) -> None:
+def test_waiting_serve_stops_immediately(database: Database) -> None:
     host = database.host()
     server = start(host, database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
     wait_until(lambda: "byteor-cloud: waiting for the database 127.0.0.1:1/byteor: " in host.output())
@@ -190,7 +190,7 @@ def test_serve_ends_at_once_while_it_waits(database: Database) -> None:
     assert "Traceback" not in host.output()
 
 
-def test_serve_does_not_wait_for_a_database_that_does_not_exist(database: Database) -> None:
+def test_serve_does_not_wait_for_nonexistent_database(database: Database) -> None:
     host = database.host()
     done = host.manage(
         "serve",
@@ -200,6 +200,6 @@ def test_serve_does_not_wait_for_a_database_that_does_not_exist(database: Databa
     )
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database is not usable: ")
+    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database cannot be used: ")
     assert 'database "missing" does not exist' in done.stderr
     assert "waiting" not in done.stderr

@@ -1,4 +1,4 @@
-"""Two API hosts and two workers with a data folder each, one bucket and one database; and a host that joins later."""
+"""Two API hosts and two worker hosts that share a bucket and a database, and a host that joins later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 
 class Site:
-    """The hosts, and an agent whose deployment is offered."""
+    """The hosts, and an agent with an offered deployment."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.hosts = [Installation()]
@@ -66,7 +66,7 @@ class Site:
         return self.fleet.call("GET", f"/api/v1/agents/{self.agent_id}/deployment", token=self.agent_key)["desired"]
 
     def join(self) -> Installation:
-        """Start a further API host on an empty folder."""
+        """Start another API host on an empty data folder."""
         host = Installation(is_prepared=False)
         self.hosts.append(host)
         host.serve(DEPLOYMENT_MODE="api", **self.settings)
@@ -104,7 +104,7 @@ class Site:
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:
-    """Run the calls at the same time and return their results when all of them have ended."""
+    """Run the calls at the same time and return their results when all have finished."""
     results: list[Any] = [None] * len(calls)
 
     def run(number: int) -> None:
@@ -125,7 +125,7 @@ def site(object_store: ObjectStore) -> Iterator[Site]:
     made.remove()
 
 
-def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
+def test_every_host_can_read_large_captures(site: Site) -> None:
     contents = {size: site.capture(size * MIB) for size in (5, 60)}
     ids = {}
     for size, content in contents.items():
@@ -149,23 +149,23 @@ def test_large_captures_are_read_on_hosts_without_uploads(site: Site) -> None:
         assert site.bundle(host).status_code == 200
     for artifact in ids.values():
         path = f"{site.fleet.environment}/artifacts/{artifact}/replay"
-        asked = requests.post(
+        requested = requests.post(
             late.base + path, json={}, headers={"Authorization": f"Bearer {site.fleet.token}"}, timeout=PATIENCE_S
         )
-        assert asked.status_code == 202, asked.text
-        replay = site.wait_for(late, f"replays/{asked.json()['id']}", lambda body: body["finished_at"] is not None)
+        assert requested.status_code == 202, requested.text
+        replay = site.wait_for(late, f"replays/{requested.json()['id']}", lambda body: body["finished_at"] is not None)
         assert replay["status"] == "succeeded"
 
 
-def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: ObjectStore) -> None:
-    """The store continues only after all answers have arrived, so that none of them can have waited for it."""
+def test_suspended_store_returns_503_and_recovers(site: Site, object_store: ObjectStore) -> None:
+    """The store resumes only after all responses have arrived, so no request can have waited for it."""
     content = random.Random(0).randbytes(3 * MIB)
     known = site.upload(site.first, content, kind="diagnostic")
     path = f"artifacts/{known.json()['id']}/content"
 
     object_store.suspend()
     try:
-        answers = together(
+        responses = together(
             lambda: site.upload(site.first, b"other" + content, kind="diagnostic"),
             lambda: site.get(site.first, "/readyz"),
             lambda: site.get(site.second, path),
@@ -177,8 +177,10 @@ def test_suspended_store_is_a_503_and_needs_no_repair(site: Site, object_store: 
     finally:
         object_store.resume()
 
-    assert [answer.status_code for answer in answers] == [503, 503, 503, 503, 503, 200, 200]
-    assert [answer.json()["detail"] for answer in answers if "/readyz" in answer.url] == ["Not ready: storage."] * 2
+    assert [response.status_code for response in responses] == [503, 503, 503, 503, 503, 200, 200]
+    assert [response.json()["detail"] for response in responses if "/readyz" in response.url] == [
+        "Not ready: storage."
+    ] * 2
     for host in (site.first, site.second):
         site.wait_for(host, "/readyz", lambda body: body["status"] == "ready")
         assert site.get(host, path).content == content

@@ -1,4 +1,4 @@
-"""Tests of the format of log lines, and of the removal of credentials from them."""
+"""Tests of log lines: their format, and the removal of credentials from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 @pytest.fixture
 def written(request: pytest.FixtureRequest) -> Iterator[StringIO]:
-    """Collect the log lines in the format that the test names."""
+    """Collect log lines in the format given by the parameter."""
     stream = StringIO()
     configuration = logs.logging_settings(request.param)
     configuration["handlers"]["stderr"]["stream"] = stream
@@ -38,7 +38,7 @@ in_both = pytest.mark.parametrize("written", ["json", "console"], indirect=True)
 
 
 @in_json
-def test_lines_of_application_and_libraries_have_the_same_members(written: StringIO) -> None:
+def test_application_and_library_lines_have_same_fields(written: StringIO) -> None:
     with structlog.contextvars.bound_contextvars(request_id="r-1"):
         structlog.get_logger("ours").warning("it_happened", count=3)
         logging.getLogger("theirs").warning("it happened %d times", 3)
@@ -52,7 +52,7 @@ def test_lines_of_application_and_libraries_have_the_same_members(written: Strin
 
 @in_both
 @pytest.mark.parametrize("secret", [*SECRETS, WEBHOOK, TOKEN], ids=lambda secret: secret[:7])
-def test_secrets_are_removed(written: StringIO, secret: str) -> None:
+def test_secrets_are_removed_from_lines(written: StringIO, secret: str) -> None:
     logger, theirs = structlog.get_logger("ours"), logging.getLogger("theirs")
     logger.warning("event", path=f"/auth/link/{secret}", headers={"Authorization": f"Bearer {secret}"})
     logger.warning(f"event {secret}")
@@ -81,15 +81,15 @@ def test_other_texts_are_not_changed(written: StringIO) -> None:
 
 
 @in_both
-def test_line_break_in_a_value_does_not_start_a_line(written: StringIO) -> None:
-    """Otherwise a path with a line break could forge a log line."""
+def test_line_break_in_value_does_not_start_new_line(written: StringIO) -> None:
+    """Otherwise, a path with a line break could forge a log line."""
     structlog.get_logger("ours").warning("request", path="/x\n2026-01-01 [info] forged")
 
     assert written.getvalue().count("\n") == 1
 
 
 @in_json
-def test_only_the_access_log_has_lines_below_errors(written: StringIO) -> None:
+def test_only_access_log_contains_lines_below_error_level(written: StringIO) -> None:
     for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
         logger = logging.getLogger(name)
         logger.info("info of %s", name)
@@ -98,7 +98,7 @@ def test_only_the_access_log_has_lines_below_errors(written: StringIO) -> None:
     assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == [
         "info of byteor.access",
         "error of byteor.access",
-        # django.request logs tracebacks only, because the access log contains every request.
+        # django.request logs only tracebacks, because the access log contains every request.
         "error of procrastinate.worker",
         "error of psycopg.pool",
         "error of gunicorn.error",

@@ -1,4 +1,4 @@
-"""Tests of the demo on an S3-compatible store, and of what its processes stored and logged."""
+"""Tests of the demo on an S3-compatible store: the objects and log lines that its processes wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["object_store"]
 
 
 class CompletedDemo:
-    """The demo after it has run all its steps. Its server still runs."""
+    """The demo after all its steps, with its server still running."""
 
     def __init__(self, demo: Demo, bucket: Any) -> None:
         self.demo = demo
@@ -74,10 +74,10 @@ def completed(object_store: ObjectStore) -> Iterator[CompletedDemo]:
         installation.remove()
 
 
-def test_objects_in_the_store_are_named_by_their_hashes(completed: CompletedDemo) -> None:
+def test_stored_objects_are_named_by_their_hashes(completed: CompletedDemo) -> None:
     objects = completed.objects()
 
-    # Two deploy bundles and an incident bundle. Readiness probes use objects below ready/.
+    # Two deploy bundles and an incident bundle. Objects below ready/ belong to readiness probes.
     names = [name for name in objects if not name.startswith("ready/")]
     assert len(names) == 3
     for name in names:
@@ -113,13 +113,13 @@ def test_repeated_upload_is_stored_once_and_can_be_downloaded(completed: Complet
     assert fetched.content == content
 
 
-def test_nothing_that_opens_a_door_is_in_a_log(completed: CompletedDemo) -> None:
+def test_logs_contain_no_credentials(completed: CompletedDemo) -> None:
     agent_id, agent_key = completed.agent_key(AGENTS[1])
     admin, link = completed.admin, completed.demo.sign_in[REVIEWER]["login_url"].partition("/auth/")[2]
     enrollment = completed.call("POST", f"{completed.environment}/enrollment-tokens", admin, json={}).json()["token"]
     html, json_type = {"Accept": "text/html"}, {"Content-Type": "application/json"}
     refusals = [
-        # Each request has a credential where a server may log it: in the path, a header, the query or the body.
+        # Each request has a credential in a place that servers may log: the path, a header, the query or the body.
         (403, completed.call("POST", f"/auth/{link}", headers=html)),
         (404, completed.call("GET", f"/auth/{link}/more")),
         (404, completed.call("GET", f"/nothing/{admin}")),
@@ -131,12 +131,14 @@ def test_nothing_that_opens_a_door_is_in_a_log(completed: CompletedDemo) -> None
         (400, completed.call("POST", f"/api/v1/agents/{agent_id}/heartbeat", agent_key, json={"status": agent_key})),
         (400, completed.call("POST", "/api/v1/orgs", admin, data=f'{{"name": "{admin}"', headers=json_type)),
     ]  # fmt: skip
-    assert [(expected, answer.status_code) for expected, answer in refusals if answer.status_code != expected] == []
+    assert [
+        (expected, response.status_code) for expected, response in refusals if response.status_code != expected
+    ] == []
 
     logs = completed.lines()
     everything = "\n".join(logs.values())
-    for answer in (answer for _, answer in refusals):
-        assert answer.headers["X-Request-ID"] in logs["serve.log"]
+    for response in (response for _, response in refusals):
+        assert response.headers["X-Request-ID"] in logs["serve.log"]
     secrets = [admin, agent_key, enrollment, link, SECRET_KEY, completed.demo.sign_in[REVIEWER]["token"]]
     secrets += [path.read_text() for path in (completed.demo.data_dir / "secrets").iterdir()]
     for secret in secrets:
@@ -145,14 +147,14 @@ def test_nothing_that_opens_a_door_is_in_a_log(completed: CompletedDemo) -> None
     assert not re.search(r"bor_[a-z]{3}_\w{20}|eyJ[\w-]+\.[\w-]+|[Bb]earer", everything)
 
 
-def test_the_access_log_has_each_request_except_heartbeats_and_probes(completed: CompletedDemo) -> None:
+def test_access_log_contains_requests_except_heartbeats_and_probes(completed: CompletedDemo) -> None:
     text = completed.lines()["serve.log"]
     lines = [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 
     requested = [line for line in lines if line["event"] == "request"]
     assert len(requested) == len({line["request_id"] for line in requested}) > 30
     assert all(line["request_id"] for line in requested)
-    # More than twenty heartbeats and probes succeeded meanwhile. The log contains none of them.
+    # More than twenty heartbeats and probes have succeeded, and the log contains none of them.
     quiet = [
         line for line in requested if re.search(r"/heartbeat$|^/healthz|^/readyz|^/metrics|^/static/", line["path"])
     ]
@@ -160,16 +162,16 @@ def test_the_access_log_has_each_request_except_heartbeats_and_probes(completed:
     assert [line for line in lines if line["level"] in {"error", "critical"}] == []
 
 
-def test_a_line_of_the_access_log(completed: CompletedDemo) -> None:
-    answer = completed.call("GET", "/api/v1/me", "nonsense")
+def test_access_log_line_has_documented_fields(completed: CompletedDemo) -> None:
+    response = completed.call("GET", "/api/v1/me", "nonsense")
 
     def lines() -> list[dict[str, str]]:
-        # Only complete lines, because the server may be writing the last one.
+        # Skip an incomplete last line, because the server may still be writing it.
         text = completed.lines()["serve.log"].rpartition("\n")[0]
         return [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 
-    wait_until(lambda: any(line.get("request_id") == answer.headers["X-Request-ID"] for line in lines()))
-    (request,) = [line for line in lines() if line.get("request_id") == answer.headers["X-Request-ID"]]
+    wait_until(lambda: any(line.get("request_id") == response.headers["X-Request-ID"] for line in lines()))
+    (request,) = [line for line in lines() if line.get("request_id") == response.headers["X-Request-ID"]]
     assert {key: request[key] for key in ("event", "level", "logger", "method", "path", "status")} == {
         "event": "request",
         "level": "info",
@@ -181,7 +183,7 @@ def test_a_line_of_the_access_log(completed: CompletedDemo) -> None:
     assert set(request) == {"event", "level", "logger", "method", "path", "status", "ms", "timestamp", "request_id"}
 
 
-def test_readyz_names_the_storage_when_the_bucket_is_gone(completed: CompletedDemo) -> None:
+def test_readyz_names_storage_when_bucket_is_deleted(completed: CompletedDemo) -> None:
     """This must be the last test of the module, because it deletes the bucket."""
     for each in completed.bucket.objects.all():
         each.delete()

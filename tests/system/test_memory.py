@@ -1,6 +1,6 @@
-"""The memory that the largest permitted requests and captures take of a server's processes.
+"""The memory that a server's processes use for the largest permitted requests and captures.
 
-Processes of captures are measured in tests/captures/test_process.py, and limited by the kernel.
+The kernel limits the memory of capture processes, and tests/captures/test_process.py measures them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import requests
 
 from byteor.engine.replay import Record, encode_journal
 from tests.artifacts.incidents import BOUNDARY, form, incident
-from tests.memory import MIB, forget_peak, needs_linux, peak, used
+from tests.memory import MIB, needs_linux, peak, reset_peak, used
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.fleet import Fleet
@@ -30,7 +30,7 @@ RANDOM = random.Random(1)
 
 
 class Measured:
-    """A server with one API process, and the most memory that its processes took beyond their idle sizes."""
+    """A server with one API process, and the peak memory of its processes above their idle sizes."""
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
@@ -46,42 +46,42 @@ class Measured:
                 yield pid, "worker"
             yield from ((child, "API") for child, line in children(pid).items() if "gunicorn" in command + line)
 
-    def during(self, what: str, act: Callable[[], Any]) -> Any:
-        """Perform the act, note the peaks of the processes, and return what the act returns."""
+    def during(self, name: str, act: Callable[[], Any]) -> Any:
+        """Call ``act``, record the memory peaks of the processes as ``name``, and return the result."""
         for pid in self.pids.values():
-            forget_peak(pid)
+            reset_peak(pid)
         result = act()
-        self.grown[what] = {name: peak(pid) - self.idle[name] for name, pid in self.pids.items()}
+        self.grown[name] = {process: peak(pid) - self.idle[process] for process, pid in self.pids.items()}
         return result
 
     def ask(self, method: str, path: str, body: Any = None, *, status: int = 200) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         data = json.dumps(body) if body is not None else None
         url = self.fleet.base + (path if path.startswith("/api") else self.fleet.environment + path)
-        answer = requests.request(method, url, data=data, headers=headers, timeout=PATIENCE_S)
-        assert answer.status_code == status, (path, answer.text[:300])
-        return answer
+        response = requests.request(method, url, data=data, headers=headers, timeout=PATIENCE_S)
+        assert response.status_code == status, (path, response.text[:300])
+        return response
 
     def upload(self, agent: tuple[str, str], content: bytes, kind: str) -> str:
-        """Upload an artifact, wait until the worker has checked it, and return its id."""
+        """Upload an artifact, wait until the worker has verified it, and return its path."""
         fields = {"kind": kind, "captured_at": "2026-11-01T00:00:00Z"}
         kind_of_body = f"multipart/form-data; boundary={BOUNDARY}"
         headers = {"Authorization": f"Bearer {agent[1]}", "Content-Type": kind_of_body}
         url = f"{self.fleet.base}/api/v1/agents/{agent[0]}/artifacts"
-        answer = requests.post(url, data=form(fields, content), headers=headers, timeout=PATIENCE_S)
-        assert answer.status_code == 201, answer.text[:300]
-        path = f"/artifacts/{answer.json()['id']}"
+        response = requests.post(url, data=form(fields, content), headers=headers, timeout=PATIENCE_S)
+        assert response.status_code == 201, response.text[:300]
+        path = f"/artifacts/{response.json()['id']}"
         wait_until(lambda: self.ask("GET", path).json()["status"] != "received")
         assert self.ask("GET", path).json()["status"] == "verified", self.ask("GET", path).text
         return path
 
 
 def padded(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan with a description that makes a request with it as large as permitted."""
+    """Return the plan with a description that makes a request almost as large as permitted."""
     return {**plan, "description": "x" * (BODY - len(json.dumps(plan)) - 2000)}
 
 
-def test_largest_requests_take_bounded_memory(installation: Installation) -> None:
+def test_largest_requests_use_bounded_memory(installation: Installation) -> None:
     server = Measured(installation)
     assert server.pids.keys() == {"API", "worker"}
     large, padding = graph(4000), padded(PLAN)
@@ -104,16 +104,16 @@ def test_largest_requests_take_bounded_memory(installation: Installation) -> Non
     bundle = {"name": "wide", "version_id": version["id"], "stage_config": wide}
     server.during("bundle", lambda: server.ask("POST", "/config-bundles", bundle, status=201))
     server.during("bundles", lambda: server.ask("GET", "/config-bundles?limit=200"))
-    assert {what: grown for what, grown in server.grown.items() if max(grown.values()) > MOST} == {}
+    assert {name: grown for name, grown in server.grown.items() if max(grown.values()) > MOST} == {}
 
 
-def test_largest_captures_take_bounded_memory(installation: Installation) -> None:
+def test_largest_captures_use_bounded_memory(installation: Installation) -> None:
     server = Measured(installation)
     agent = server.fleet.agent("edge-1")
     draft = server.ask("POST", "/drafts", {"name": "small", "plan": PLAN}, status=201).json()
     version = server.ask("POST", f"/drafts/{draft['id']}/version", {}, status=201).json()
     server.during("64 MiB", lambda: server.upload(agent, RANDOM.randbytes(64 * MIB - 2000), "diagnostic"))
-    # A thirtieth of it is noise: a capture may unpack to at most a hundred times its size.
+    # A thirtieth of the content is random, because a capture may unpack to at most a hundred times its size.
     blocks = (RANDOM.randbytes(KIB).hex().encode() + bytes([48]) * (62 * KIB) for _ in range(120 * MIB // (64 * KIB)))
     records = [Record(1, 1, b'{"id": 1, "text": "%s"}' % b"".join(blocks))]
     records += [Record(number, number, b'{"id": 1, "text": "%s"}' % (b"x" * 60 * KIB)) for number in range(2, 50)]
@@ -131,4 +131,4 @@ def test_largest_captures_take_bounded_memory(installation: Installation) -> Non
 
     found = server.during("replay", replay)
     server.during("trace", lambda: server.ask("GET", f"{found}/trace?sequence=1"))
-    assert {what: grown for what, grown in server.grown.items() if max(grown.values()) > MOST} == {}
+    assert {name: grown for name, grown in server.grown.items() if max(grown.values()) > MOST} == {}

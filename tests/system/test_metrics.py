@@ -1,4 +1,4 @@
-"""Tests of /metrics: the series of the domain, in one process and in several."""
+"""Tests of /metrics: the domain series, in one process and in several processes."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ type Series = dict[str, float]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_earlier_requests() -> None:
-    """Forget the thousands of series of the requests that other files' tests sent in this process.
+def _discard_earlier_requests() -> None:
+    """Discard the thousands of series from requests that tests of other modules sent in this process.
 
-    Each page of metrics would contain them, and writing and parsing them takes a second.
+    Otherwise each response would contain them, and writing and parsing them takes a second.
     """
     exchange._meter.cache_clear()
     for metric in vars(Metrics.get_instance()).values():
@@ -51,7 +51,7 @@ def _forget_earlier_requests() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the cache of the series, so that no test sees the series of another."""
+    """Disable the cache of the series, so that no test sees those of another test."""
     monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 
@@ -64,8 +64,8 @@ def parsed(text: str) -> Series:
 
 
 def scrape() -> Series:
-    """Return the present series, not those that an earlier scrape left for a second."""
-    metrics.TEXT.forget()
+    """Return the current series instead of those that an earlier scrape cached for a second."""
+    metrics.TEXT.discard()
     response = Client().get("/metrics")
     assert response.status_code == 200
     assert response["Content-Type"].startswith("text/plain")
@@ -73,13 +73,13 @@ def scrape() -> Series:
 
 
 def domain(series: Series, name: str) -> Series:
-    """Return the nonzero series of one metric by their label."""
+    """Return the nonzero series of one metric by label."""
     return {
         key.removeprefix(name).strip("{}"): value for key, value in series.items() if key.startswith(name) and value
     }
 
 
-def test_series_count_agents_deployments_approvals_and_jobs(world: World, other: World) -> None:
+def test_agents_deployments_approvals_and_jobs_are_counted(world: World, other: World) -> None:
     agent, api = world.agent(name="first")
     world.agent(name="second")
     other.agent(name="elsewhere")
@@ -120,7 +120,7 @@ def test_drained_and_cloned_agents_are_counted(world: World) -> None:
     assert series["byteor_agents_drained"] == series["byteor_agents_cloned"] == 1
 
 
-def test_every_series_exists_in_a_new_installation(db: None) -> None:
+def test_every_series_exists_in_new_installation(db: None) -> None:
     series = scrape()
 
     names = tuple(family.name for family in metrics.REGISTRY.collect())
@@ -135,7 +135,7 @@ def test_every_series_exists_in_a_new_installation(db: None) -> None:
 @pytest.mark.parametrize(
     ("silence_s", "liveness"), [(29, "online"), (31, "stale"), (99, "stale"), (101, "offline")], ids=str
 )
-def test_liveness_goes_by_the_environment_s_own_interval(
+def test_liveness_uses_heartbeat_interval_of_environment(
     world: World, silence_s: int, liveness: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brisk = world.environment("dev", "brisk", heartbeat_interval_s=10)
@@ -144,7 +144,7 @@ def test_liveness_goes_by_the_environment_s_own_interval(
     for environment in (brisk, world.dev):
         agent, _ = world.agent(environment)
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=seen)
-    monkeypatch.setattr(timezone, "now", lambda: now)  # otherwise a slow test could find another liveness
+    monkeypatch.setattr(timezone, "now", lambda: now)  # otherwise the liveness could change during a slow test
 
     default = "online" if silence_s < 90 else "stale"
     expected = {liveness: 1} | {default: 2 if default == liveness else 1}
@@ -167,7 +167,7 @@ def test_decommissioned_agents_and_deleted_environments_are_not_counted(
     assert kept.decommissioned_at is None
 
 
-def test_unsealed_events(world: World, other: World) -> None:
+def test_unsealed_events_are_counted(world: World, other: World) -> None:
     total = AuditSeal.objects.count() + scrape()["byteor_audit_unsealed_events"]
     assert total > 20
 
@@ -181,14 +181,14 @@ def test_unsealed_events(world: World, other: World) -> None:
     assert scrape()["byteor_audit_unsealed_events"] == 1
 
 
-def test_ten_scrapers_at_once_share_one_collection(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_scrapers_share_one_collection(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     arrived, collections = threading.Semaphore(0), list[int]()
     read = metrics._read
 
     def slow_read() -> Any:
         collections.append(1)
         if len(collections) == 1:
-            for _ in range(10):  # so that all have asked before the first has collected anything
+            for _ in range(10):  # so that all requests arrive before the first collection
                 arrived.acquire()
         return read()
 
@@ -198,21 +198,21 @@ def test_ten_scrapers_at_once_share_one_collection(at_once: Race, monkeypatch: p
         arrived.release()
         return Client().get("/metrics").content
 
-    answers = at_once(*[get] * 10)
+    responses = at_once(*[get] * 10)
 
     assert len(collections) == 1
-    assert len(set(answers)) == 1
-    assert parsed(answers[0].decode())["byteor_agents{online}"] == 0
+    assert len(set(responses)) == 1
+    assert parsed(responses[0].decode())["byteor_agents{online}"] == 0
 
 
-def test_server_collects_once_a_second_for_many_scrapers(installation: Installation) -> None:
+def test_server_collects_once_per_second_for_many_scrapers(installation: Installation) -> None:
     installation.serve(API_PROCESSES="1", RATE_LIMIT="off")
     began = time.monotonic()
 
     with ThreadPoolExecutor(10) as pool:
         texts = list(pool.map(lambda _: installation.get("/metrics").text, range(100)))
 
-    # Each collection counts the requests before it, so no two have the same text.
+    # Each collection counts all earlier requests, so no two collections have the same text.
     collections = len(set(texts))
     assert collections <= 2 + (time.monotonic() - began)
 
@@ -240,7 +240,7 @@ def test_denials_and_heartbeats_are_counted(world: World) -> None:
     }
 
 
-def test_labels_contain_no_names_or_ids_of_tenants(world: World) -> None:
+def test_labels_contain_no_tenant_names_or_ids(world: World) -> None:
     world.agent(name="agent-name")
     world.deployment(world.bundle())
     world.admin.api.get(world.path(rest="/agents"))
@@ -251,7 +251,7 @@ def test_labels_contain_no_names_or_ids_of_tenants(world: World) -> None:
         assert word not in text
 
 
-def test_a_scrape_costs_twelve_queries_and_the_next_none(
+def test_collection_makes_twelve_queries_and_is_cached(
     world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "CACHE_S", 60.0)
@@ -263,7 +263,7 @@ def test_a_scrape_costs_twelve_queries_and_the_next_none(
         assert list(collector.collect()) == first
 
 
-def test_slow_query_omits_the_domains_series(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_query_omits_domain_series(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "TIMEOUT_MS", 20)
     monkeypatch.setattr(metrics, "_JOBS", "SELECT 'todo', 1 FROM pg_sleep(5)")
 
@@ -273,7 +273,7 @@ def test_slow_query_omits_the_domains_series(world: World, monkeypatch: pytest.M
     assert "byteor_heartbeats_total" in series
 
 
-def test_process_series_are_served_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_series_are_served_without_database(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OperationalError("connection refused")
 
@@ -313,7 +313,7 @@ sys.stdout.write(Client().get("/metrics").content.decode())
 
 
 @pytest.mark.django_db(transaction=True)
-def test_series_sum_over_several_processes() -> None:
+def test_series_are_summed_over_processes() -> None:
     url = connection.settings_dict["HOST"]
     environment = {
         **os.environ,
@@ -336,8 +336,8 @@ def test_series_sum_over_several_processes() -> None:
     assert series["byteor_agents{online}"] == 0
 
 
-def test_callers_cannot_add_series(world: World) -> None:
-    """Otherwise invented HTTP methods would create series without limit."""
+def test_callers_cannot_create_series(world: World) -> None:
+    """Otherwise, invented HTTP methods would create series without limit."""
     world.viewer.api.get("/api/v1/me")
     client = Client()
     for path in ("/api/v1/me", "/nowhere"):

@@ -1,6 +1,6 @@
-"""The main path behind Debian's pgbouncer, which gives each transaction another connection of a few shared ones.
+"""The main path behind Debian's pgbouncer, where each transaction may use a different one of a few shared connections.
 
-What belongs to a session cannot go through it: notifications and session locks. Prepared statements do.
+Notifications and session locks belong to a session and must bypass pgbouncer. Prepared statements work through it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def fleet(pooled: Pooled) -> Fleet:
 
 @pytest.fixture
 def sessions() -> Iterator[list[requests.Session]]:
-    """Open kept-alive connections, which are spread over both processes."""
+    """Open persistent connections, which are spread over both processes."""
     made = [requests.Session() for _ in range(12)]
     yield made
     for session in made:
@@ -47,21 +47,23 @@ def sessions() -> Iterator[list[requests.Session]]:
 
 
 def beat_at_once(fleet: Fleet, sessions: list[requests.Session], agents: list[tuple[str, str]], version: str) -> None:
-    """Let each of the agents send heartbeats at the same time as the others."""
+    """Send ten heartbeats for each agent, concurrently with the other agents, and check that all succeed."""
 
     def run(number: int) -> None:
-        answered.extend(fleet.beat(sessions[number], agents[number], version).status_code for _ in range(10))
+        statuses.extend(fleet.beat(sessions[number], agents[number], version).status_code for _ in range(10))
 
-    answered: list[int] = []
+    statuses: list[int] = []
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(agents))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answered == [200] * (10 * len(agents))
+    assert statuses == [200] * (10 * len(agents))
 
 
-def test_heartbeats_share_connections(pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]) -> None:
+def test_heartbeats_share_few_database_connections(
+    pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
+) -> None:
     agents = [fleet.agent(f"beating-{number}") for number in range(8)]
 
     beat_at_once(fleet, sessions, agents, "7")
@@ -77,13 +79,13 @@ def test_heartbeats_share_connections(pooled: Pooled, fleet: Fleet, sessions: li
         assert session.execute("SHOW statement_timeout").fetchall() == [("7s",)]
 
 
-def test_listening_and_locking_sessions_avoid_the_pooler(pooled: Pooled) -> None:
+def test_listening_and_locking_sessions_bypass_pooler(pooled: Pooled) -> None:
     direct = pooled.ask("SELECT query FROM pg_stat_activity WHERE application_name = 'direct'")
     pooled.installation.manage("bootstrap", "--org", "Umbrella", "--email", "eve@umbrella.example", **pooled.settings)
 
-    # Two API processes, which ask whether the connection works, and the worker.
+    # The worker listens, and two API processes check that their connections work.
     assert sorted(query for (query,) in direct) == ["LISTEN procrastinate_any_queue_v1", "SELECT 1", "SELECT 1"]
-    # Jobs hold such locks in transactions, but no session keeps one.
+    # Transactions of jobs hold such locks for a short time, but no session keeps one.
     wait_until(lambda: pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == [])
 
 
@@ -96,16 +98,16 @@ def test_revoked_key_is_refused_by_both_processes(fleet: Fleet, sessions: list[r
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_deployment_wakes_a_waiting_poll_and_becomes_active(fleet: Fleet, sessions: list[requests.Session]) -> None:
+def test_deployment_wakes_waiting_poll_and_becomes_active(fleet: Fleet, sessions: list[requests.Session]) -> None:
     agent_id, key = fleet.agent("deployed")
     path, headers = f"{fleet.base}/api/v1/agents/{agent_id}/deployment", {"Authorization": f"Bearer {key}"}
     etag = sessions[0].get(path, headers=headers, timeout=PATIENCE_S).headers["ETag"]
-    answers: list[requests.Response] = []
+    responses: list[requests.Response] = []
 
     def poll() -> None:
-        while not answers or answers[-1].status_code == 304:  # its time is up
+        while not responses or responses[-1].status_code == 304:  # the poll timed out
             waiting = {**headers, "If-None-Match": etag}
-            answers.append(sessions[1].get(f"{path}?wait_s=30", headers=waiting, timeout=PATIENCE_S))
+            responses.append(sessions[1].get(f"{path}?wait_s=30", headers=waiting, timeout=PATIENCE_S))
 
     waiting = threading.Thread(target=poll)
     waiting.start()
@@ -116,7 +118,7 @@ def test_deployment_wakes_a_waiting_poll_and_becomes_active(fleet: Fleet, sessio
         "POST", f"{fleet.environment}/deployments", {"config_bundle_id": bundle["id"], "target": {"agents": [agent_id]}}
     )
     waiting.join()
-    desired = answers[-1].json()["desired"]
+    desired = responses[-1].json()["desired"]
     assert desired["deployment_id"] == made["id"]
     report = {"deployment_id": made["id"], "bundle_hash": desired["bundle_hash"], "status": "active"}
     fleet.call("POST", f"/api/v1/agents/{agent_id}/deployment", report, key)
@@ -124,7 +126,7 @@ def test_deployment_wakes_a_waiting_poll_and_becomes_active(fleet: Fleet, sessio
     wait_until(lambda: fleet.call("GET", f"{fleet.environment}/deployments/{made['id']}")["status"] == "active")
 
 
-def test_cut_and_restarted_pooler_needs_no_repair(
+def test_server_recovers_from_lost_connections_and_restarted_pooler(
     pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
 ) -> None:
     agent = fleet.agent("cut")
@@ -142,7 +144,7 @@ def test_cut_and_restarted_pooler_needs_no_repair(
     recovers()
 
 
-def test_stopped_database_is_a_503_behind_the_pooler_too(
+def test_stopped_database_behind_pooler_returns_503(
     pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
 ) -> None:
     agent = fleet.agent("stopped")

@@ -1,4 +1,4 @@
-"""Tests of the probes /healthz and /readyz, and of the missing dependencies that /readyz names."""
+"""Tests of the probes /healthz and /readyz. The latter names missing dependencies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def not_ready(response: Any) -> str:
     return detail
 
 
-def test_readyz_is_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
+def test_readyz_returns_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
     response = Client().get("/readyz")
 
     assert (response.status_code, response.json()) == (200, {"status": "ready", "sealing": sealing.in_force()})
@@ -73,8 +73,8 @@ def test_healthz_uses_neither_database_nor_storage(
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-def test_readyz_names_a_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # in every thread
+def test_readyz_names_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects every thread
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database."
     assert Client().get("/healthz").status_code == 200
@@ -92,30 +92,30 @@ def test_readyz_names_missing_migrations() -> None:
     assert Client().get("/readyz").status_code == 200
 
 
-def test_readyz_names_another_master_key(settings: Any) -> None:
+def test_readyz_names_wrong_master_key(settings: Any) -> None:
     old, new = settings.CONFIG, replace(settings.CONFIG, master_key=b"n" * 32)
     settings.CONFIG = new
     assert not_ready(Client().get("/readyz")) == "Not ready: master key."
     assert Client().get("/healthz").status_code == 200
 
-    # With both keys the host is in the middle of a rotation.
+    # A host that has both keys is in the middle of a rotation.
     settings.CONFIG = replace(new, master_key_previous=read_key(old.master_key))
     assert Client().get("/readyz").status_code == 200
 
 
-def test_readyz_names_a_missing_master_key_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_missing_master_key_file(settings: Any, tmp_path: Path) -> None:
     settings.CONFIG = replace(settings.CONFIG, master_key=tmp_path / "master_key")
 
     assert not_ready(Client().get("/readyz")) == "Not ready: master key."
 
 
-def test_readyz_names_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_readyz_names_the_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("in the way")
     settings.STORAGES = settings.STORAGES | {
         "default": {
@@ -128,13 +128,13 @@ def test_readyz_names_the_storage_when_its_folder_is_a_file(settings: Any, tmp_p
 
 
 def test_readyz_names_all_missing_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # in every thread
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects every thread
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
 
 
-def test_readyz_leaves_no_file_in_the_storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_leaves_no_file_in_storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.STORAGES = settings.STORAGES | {
         "default": {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -145,20 +145,20 @@ def test_readyz_leaves_no_file_in_the_storage(settings: Any, tmp_path: Path, mon
         assert Client().get("/readyz").status_code == 200
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
-    # Probes that are interrupted before they delete their file all use the same file.
+    # All probes use the same file, even if they are interrupted before they delete it.
     monkeypatch.setattr(FileSystemStorage, "delete", lambda self, name: None)
     for _ in range(3):
         Client().get("/readyz")
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-def test_check_that_hangs_runs_once_and_hides_no_other() -> None:
-    go_on = threading.Event()
+def test_hanging_check_runs_once_and_does_not_hide_others() -> None:
+    proceed = threading.Event()
     runs: list[None] = []
 
     def hang() -> None:
         runs.append(None)
-        assert go_on.wait(PATIENCE_S)
+        assert proceed.wait(PATIENCE_S)
 
     hanging, refusing, passing = Check("store", hang, seconds=0.1), Check("disk", refuse), Check("folder", lambda: None)
     checks = [hanging, refusing, passing]
@@ -166,12 +166,12 @@ def test_check_that_hangs_runs_once_and_hides_no_other() -> None:
     assert [run_checks(checks) for _ in range(10)] == [["store", "disk"]] * 10
     assert len(runs) == 1
 
-    go_on.set()
+    proceed.set()
     wait_until(lambda: run_checks(checks) == ["disk"])
 
 
 @pytest.mark.django_db(transaction=True)
-def test_connection_closed_by_the_server_is_not_used_again() -> None:
+def test_connection_closed_by_database_is_not_used_again() -> None:
     def backend_pid() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")

@@ -1,4 +1,4 @@
-"""Tests of ``manage.py serve`` with real processes, which are also killed."""
+"""Tests of ``manage.py serve`` with real processes, some of which are killed."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from tests.system.conftest import Installation, children
 from tests.system.test_metrics import parsed
 
 AGENT = Path(sys.executable).with_name("byteor-agent")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def test_it_is_ready_and_tells_where(running: Installation) -> None:
+def test_server_is_ready_and_prints_its_address(running: Installation) -> None:
     assert running.output().endswith(f"byteor-cloud: serving on {running.base}\n")
     ready = running.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-    (told,) = (line for line in running.output().splitlines() if "child processes are sealed: " in line)
+    (sealing,) = (line for line in running.output().splitlines() if "child processes are sealed: " in line)
     for what, how in ready.json()["sealing"].items():
-        sealed, _, missing = told.partition("not sealed by this system: ")
+        sealed, _, missing = sealing.partition("not sealed by this system: ")
         assert f"{what} ({how})" in sealed or what in missing
     assert list((running.data_dir / "artifacts").rglob("*")) == [running.data_dir / "artifacts" / "ready"]
 
 
-def test_a_worker_beside_an_api_has_no_port(running: Installation) -> None:
+def test_worker_next_to_api_opens_no_port(running: Installation) -> None:
     assert len(children(running.servers[0].pid)) == 2
     wait_until(lambda: "procrastinate" not in running.output() and running.get("/readyz").ok)
     assert not _listens(running.worker_port)
 
 
-def test_bootstrap_works_beside_a_running_server(running: Installation) -> None:
-    made = running.bootstrap("Beside")  # this command does not know the server's address
+def test_bootstrap_works_while_server_runs(running: Installation) -> None:
+    made = running.bootstrap("Concurrent")  # the command is not given the server's address
 
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
     me = running.get("/api/v1/me", made["token"]).json()
@@ -69,14 +69,12 @@ def test_bootstrap_works_beside_a_running_server(running: Installation) -> None:
         (b"GET /api/v1/me HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
     ],
 )
-def test_malformed_http_is_answered_with_a_problem(
-    running: Installation, request_text: bytes, status: int, code: str
-) -> None:
+def test_malformed_http_returns_problem(running: Installation, request_text: bytes, status: int, code: str) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
         connection.sendall(request_text)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        response = b"".join(iter(lambda: connection.recv(65536), b""))
 
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"Content-Type: application/problem+json" in head
     problem = json.loads(body)
@@ -86,12 +84,12 @@ def test_malformed_http_is_answered_with_a_problem(
 
 
 def test_query_of_8000_bytes_is_accepted(running: Installation) -> None:
-    answer = running.get(f"/api/v1/orgs?{'x' * 8_000}=1")
+    response = running.get(f"/api/v1/orgs?{'x' * 8_000}=1")
 
-    assert answer.status_code == 401
+    assert response.status_code == 401
 
 
-def test_a_second_server_on_its_port(running: Installation) -> None:
+def test_second_server_on_same_port_fails(running: Installation) -> None:
     done = running.manage("serve", API_BIND_ADDR=f"127.0.0.1:{running.port}")
 
     assert done.returncode == 1
@@ -103,15 +101,15 @@ def test_a_second_server_on_its_port(running: Installation) -> None:
     assert running.get("/readyz").status_code == 200
 
 
-def test_metrics_sum_over_all_processes_even_killed_ones(running: Installation) -> None:
+def test_metrics_include_killed_processes(running: Installation) -> None:
     def denied() -> float:
         return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
 
     before = denied()
-    for _ in range(20):  # each on a new connection, so that both processes receive some
+    for _ in range(20):  # new connections spread over both processes
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
-    # A process keeps its text for a second, and five requests reach both processes.
+    # Each process caches its text for a second, and five requests reach both processes.
     wait_until(lambda: {denied() for _ in range(5)} == {before + 20})
     supervisor = running.servers[0].pid
     (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
@@ -126,18 +124,18 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
     token = running.bootstrap("Killed")["token"]
     supervisor = running.servers[0].pid
     api = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
-    answers: list[requests.Response] = []
+    responses: list[requests.Response] = []
     back, over = Event(), Event()
 
     def call() -> None:
         is_served = False
         while not (is_served and back.is_set()) and not over.wait(0.1):
-            answer = running.get("/api/v1/me", token)
-            answers.append(answer)
-            is_served = answer.status_code == 200
+            response = running.get("/api/v1/me", token)
+            responses.append(response)
+            is_served = response.status_code == 200
 
     def is_another() -> bool:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # the file is deleted or not written yet
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the file does not exist or is not written yet
             return running.database_pid() != killed
         return False
 
@@ -145,26 +143,26 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
     for caller in callers:
         caller.start()
     try:
-        wait_until(lambda: len(answers) >= 8)
+        wait_until(lambda: len(responses) >= 8)
         killed = running.database_pid()
         os.kill(killed, signal.SIGKILL)
         wait_until(is_another)
         back.set()
-        # Each thread ends when its requests are answered again.
+        # Each thread finishes when its requests succeed again.
         wait_until(lambda: not any(caller.is_alive() for caller in callers))
     finally:
         over.set()
         for caller in callers:
             caller.join()
 
-    assert {answer.status_code for answer in answers} <= {200, 503}
-    for answer in answers:
-        if answer.status_code == 503:
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            assert int(answer.headers["Retry-After"]) >= 1
+    assert {response.status_code for response in responses} <= {200, 503}
+    for response in responses:
+        if response.status_code == 503:
+            assert response.headers["Content-Type"] == "application/problem+json"
+            assert int(response.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
     assert "embedded_database_hung_up" in running.output()
-    # No pool contains a stale connection: these requests reach every thread of both processes.
+    # These requests reach every thread of both processes, so no pool contains a stale connection.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 
@@ -180,7 +178,7 @@ def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Inst
         file.write_bytes(b"x")
     for file in (leftovers[0], leftovers[1].parent, leftovers[2]):
         os.utime(file, (time.time() - 3700, time.time() - 3700))
-    made = installation.bootstrap()  # while no server runs
+    made = installation.bootstrap()  # no server runs, so the URL has the default address
     assert made["login_url"].startswith("http://127.0.0.1:8080/")
     server = installation.serve()
 
@@ -190,26 +188,26 @@ def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Inst
     assert pid_file.exists()
     assert installation.stop(server) == 0
 
-    assert not pid_file.exists()  # the database was stopped too
+    assert not pid_file.exists()  # the database was stopped as well
     assert not (installation.data_dir / "serving").exists()
     with contextlib.closing(socket.socket()) as probe:
         assert probe.connect_ex(("127.0.0.1", installation.port)) != 0
-    # A killed server leaves the file with its address, although it no longer serves there.
+    # A killed server leaves the file with its address. ``bootstrap`` must not use that address.
     server = installation.serve()
     server.kill()
     server.wait()
     installation.servers.remove(server)
-    wait_until(lambda: not _answers(installation))
+    wait_until(lambda: not _is_listening(installation))
     assert (installation.data_dir / "serving").exists()
     assert installation.bootstrap("Later")["login_url"].startswith("http://127.0.0.1:8080/")
 
 
-def _answers(installation: Installation) -> bool:
+def _is_listening(installation: Installation) -> bool:
     with contextlib.closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", installation.port)) == 0
 
 
-def test_the_server_can_run_the_agents_of_the_demo(installation: Installation) -> None:
+def test_server_can_run_demo_agents(installation: Installation) -> None:
     made = installation.bootstrap()
     server = installation.serve()
     token, org = made["token"], made["org_id"]
@@ -219,8 +217,8 @@ def test_the_server_can_run_the_agents_of_the_demo(installation: Installation) -
             installation.base + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S
         )
         assert response.status_code == 201, response.text
-        answer: dict[str, str] = response.json()
-        return answer
+        created: dict[str, str] = response.json()
+        return created
 
     project = post(f"/api/v1/orgs/{org}/projects", {"name": "trading"})["id"]
     environment = f"/api/v1/orgs/{org}/projects/{project}/environments"
@@ -261,7 +259,7 @@ def test_worker_bind_addr_is_used_in_worker_mode_only(installation: Installation
     lines = list(children(server.pid).values())
     assert [line for line in lines if "gunicorn" in line] == []
     assert installation.output().endswith("byteor-cloud: serving as a worker\n")
-    assert not _answers(installation)
+    assert not _is_listening(installation)
     wait_until(lambda: _listens(port))
     health = requests.get(f"{base}/healthz", timeout=PATIENCE_S)
     assert (health.status_code, health.json()) == (200, {"status": "alive"})

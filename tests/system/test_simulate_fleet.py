@@ -1,4 +1,4 @@
-"""``manage.py simulate_fleet`` against a real server: a small fleet in each scenario, and the refusals."""
+"""``manage.py simulate_fleet`` against a real server: a small fleet in each scenario, and errors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.slow_clients import PLAN, Target
 from tests.system.conftest import Installation
 
 AGENTS, FAILING, FAILING_PERCENT = 12, 3, 20
-# One heartbeat a second for each agent, so that each scenario takes a few seconds.
+# With this scale each agent sends one heartbeat per second, and each scenario takes a few seconds.
 SCALE = "0.2"
 
 
 @dataclass
 class Site:
-    """A server with an empty environment, an enrollment token for it, and the file with the fleet's keys."""
+    """A server with an empty environment, an enrollment token for it, and the path of the fleet's key file."""
 
     installation: Installation
     target: Target
@@ -48,7 +48,7 @@ class Site:
         )
 
     def agents(self) -> list[dict[str, Any]]:
-        """Return the agents as the server sees them."""
+        """Return the agents that the server lists."""
         results: list[dict[str, Any]] = self.target.call("GET", f"{self.target.environment}/agents?limit=200")[
             "results"
         ]
@@ -71,8 +71,8 @@ def simulate(**options: str) -> dict[str, Any]:
     return results
 
 
-def refuse(message: str, **options: str) -> None:
-    """Run the command, which must fail with this message in one line."""
+def assert_fails(message: str, **options: str) -> None:
+    """Run the command, and check that it fails with one line that contains this message."""
     with pytest.raises(CommandError) as caught:
         simulate(**options)
     assert message in str(caught.value)
@@ -92,7 +92,7 @@ def site(running: Installation) -> Site:
 
 
 @pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.ROLLOUT])
-def test_every_agent_is_healthy_at_the_end_of_each_scenario(site: Site, scenario: Scenario) -> None:
+def test_all_agents_are_healthy_at_end_of_scenario(site: Site, scenario: Scenario) -> None:
     results = site.simulate(scenario)
 
     assert (results["scenario"], results["healthy"], results["errors"]) == (scenario, AGENTS, 0)
@@ -102,11 +102,11 @@ def test_every_agent_is_healthy_at_the_end_of_each_scenario(site: Site, scenario
     if scenario is Scenario.SLOW:
         assert results["latency_ms"]["max"] > 1000
     seen = site.agents()
-    assert len(seen) == AGENTS  # the token had so many uses, and the file of keys was used again
+    assert len(seen) == AGENTS  # the token has only this many uses, so the key file was used again
     assert {(agent["liveness"], agent["status"]) for agent in seen} == {("online", "healthy")}
 
 
-def test_keys_are_kept_for_their_owner_only(site: Site) -> None:
+def test_key_file_is_readable_only_by_its_owner(site: Site) -> None:
     site.simulate(Scenario.STEADY, seconds=1)
 
     assert stat.S_IMODE(site.keys.stat().st_mode) == 0o600
@@ -114,7 +114,7 @@ def test_keys_are_kept_for_their_owner_only(site: Site) -> None:
 
 
 def seed_of_failures(bundle_hash: str) -> int:
-    """Return a seed with which exactly ``FAILING`` agents fail on this bundle, whose hash differs in each run."""
+    """Return a seed with which exactly ``FAILING`` agents fail on this bundle. Its hash differs in each run."""
 
     def failing(seed: int) -> int:
         setup = Setup(Scenario.ROLLOUT, seed, AGENTS, 6, 5, failing_percent=FAILING_PERCENT)
@@ -123,7 +123,7 @@ def seed_of_failures(bundle_hash: str) -> int:
     return next(seed for seed in count() if failing(seed) == FAILING)
 
 
-def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
+def test_simulated_rollout_has_expected_failures(site: Site) -> None:
     target, environment = site.target, site.target.environment
     draft = target.call("POST", f"{environment}/drafts", {"name": "quotes", "plan": PLAN})["id"]
     version = target.call("POST", f"{environment}/drafts/{draft}/version", {})["id"]
@@ -146,28 +146,28 @@ def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
     assert progress.count("failed") == rollout["failed on purpose"]
 
 
-def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None:
+def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:
     environment = site.target.environment.removeprefix("/api/v1/")
-    there = {"url": site.installation.base, "environment": environment}
+    server = {"url": site.installation.base, "environment": environment}
     unknown = "bor_enr_" + site.token[8:-8] + "00000000"
     broken = tmp_path / "broken"
     broken.write_text("{}\nno key\n")
 
-    # The token's uses are spent, and a mistyped token is not even looked up.
-    refuse(f"after 0 of {AGENTS} agents: 401", **there, token=site.token)
-    refuse(f"after 0 of {AGENTS} agents: 401", **there, token=unknown)
-    refuse("a credential is empty or contains spaces", **there, token="a b")
-    refuse("must be given as its URL", **{**there, "environment": "nonsense"}, token=unknown)
-    refuse("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")
-    refuse("plain HTTP", url="https://127.0.0.1")
-    refuse("must be like http://", url="127.0.0.1:8080")
-    refuse("give --environment, and an enrollment token", url=site.installation.base)
-    refuse("not a readable file of agents", **there, keys=str(broken))
+    # All uses of the token are spent, and the other token is mistyped.
+    assert_fails(f"after 0 of {AGENTS} agents: 401", **server, token=site.token)
+    assert_fails(f"after 0 of {AGENTS} agents: 401", **server, token=unknown)
+    assert_fails("a credential is empty or contains spaces", **server, token="a b")
+    assert_fails("must be given as its URL", **{**server, "environment": "nonsense"}, token=unknown)
+    assert_fails("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")
+    assert_fails("plain HTTP", url="https://127.0.0.1")
+    assert_fails("must look like http://", url="127.0.0.1:8080")
+    assert_fails("use --environment and an enrollment token", url=site.installation.base)
+    assert_fails("not a readable file of agents", **server, keys=str(broken))
     for option in ({"agents": "100001"}, {"connections": "1001"}, {"scenario": "chaos"}, {"interval-scale": "0"}):
-        refuse("argument --", **there, **option)
+        assert_fails("argument --", **server, **option)
 
 
-def test_exit_code_and_output_of_the_command(site: Site) -> None:
+def test_failed_command_prints_one_line_and_exits_1(site: Site) -> None:
     began = time.monotonic()
     done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
 
@@ -177,9 +177,9 @@ def test_exit_code_and_output_of_the_command(site: Site) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_revoked_agent_makes_the_run_fail(site: Site) -> None:
+def test_command_fails_when_agent_key_is_revoked(site: Site) -> None:
     site.target.call("GET", site.target.environment)
     victim = site.agents()[0]["id"]
     site.target.call("POST", f"{site.target.environment}/agents/{victim}/rotate-key")
 
-    refuse(f"1 of {AGENTS} agents are not healthy", url=site.installation.base, keys=str(site.keys), seconds="2")
+    assert_fails(f"1 of {AGENTS} agents are not healthy", url=site.installation.base, keys=str(site.keys), seconds="2")

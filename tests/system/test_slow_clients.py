@@ -1,4 +1,4 @@
-"""A test of a server without a proxy that has hundreds of slow clients of each kind at once."""
+"""A test of a server without a proxy and with many concurrent slow clients of each kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.system.conftest import Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
 
-# A server of few threads is frozen by 40. ``make bench ARGS=slow-clients`` has a thousand of each kind.
+# Clients of each kind. 40 would block a server with few threads. ``make bench ARGS=slow-clients`` has 1,000.
 MANY = 60
 
 
@@ -21,8 +21,8 @@ def test_slow_clients_do_not_delay_others_and_are_disconnected(installation: Ins
     target = prepare(installation.base, installation.bootstrap())
 
     with crowd(target, MANY) as slow:
-        # The requests with a credential arrived at once. On a busy machine the queue of them takes longer than a
-        # request may wait, and this test is about clients that are slow, not about bursts.
+        # All requests with a credential arrive at the same time. On a busy machine their queue takes longer than a
+        # request may wait, but this test is about slow clients, not about bursts.
         wait_until(lambda: not measure(target, 1).failures)
         during = measure(target, 40)
         # Other kinds are disconnected later; tests/server/test_front_door.py tests that with a simulated clock.

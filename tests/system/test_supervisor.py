@@ -1,4 +1,4 @@
-"""The supervisor of `manage.py serve`, run as a process with real children."""
+"""The supervisor of ``manage.py serve``, run as a process with real child processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from byteor_cloud.server import supervisor
 from tests.patience import PATIENCE_S, wait_until
 
-# Supervises the programs given as JSON, with short back-offs, and prints `ready`.
+# Supervises the programs given as JSON, with short restart delays, and prints `ready`.
 SUPERVISE = """
 import json, logging, os, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ children = [
 sys.exit(supervisor.run(children, lambda: os.write(1, b"ready\\n")))
 """
 
-# Programs that print their process id in one write, so that lines never mix, and then wait for a signal.
+# These programs print their process id in one write, so that lines do not mix, and then wait for a signal.
 SPEAK = """
 import os, signal, subprocess, sys, time
 
@@ -51,7 +51,7 @@ PARENT = SPEAK + f"subprocess.Popen([sys.executable, '-c', {PATIENT!r}]); time.s
 
 
 class Supervised:
-    """A supervisor process, and the output of it and its children."""
+    """A supervisor process, and its output and that of its children."""
 
     def __init__(self, *programs: tuple[str, Path | None], stop_seconds: float) -> None:
         given = json.dumps([(program, path and str(path)) for program, path in programs])
@@ -68,7 +68,7 @@ class Supervised:
         self._pending_output = b""
 
     def next_line(self, seconds: float = PATIENCE_S) -> str:
-        """Return the next line of output, or an empty string after the time-out."""
+        """Return the next line of output, or an empty string after a timeout."""
         while b"\n" not in self._pending_output:
             if not select.select([self._output], [], [], seconds)[0]:
                 return ""
@@ -128,7 +128,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signal_lets_every_child_end_gracefully(supervise: Supervise, number: signal.Signals) -> None:
+def test_stop_signal_stops_every_child_gracefully(supervise: Supervise, number: signal.Signals) -> None:
     supervised = supervise(GRACEFUL, GRACEFUL)
     pids = {supervised.pid(), supervised.pid()}
 
@@ -155,7 +155,7 @@ def test_ready_is_printed_once_when_every_probe_succeeds(supervise: Supervise, t
     assert "ready" not in output
 
 
-def test_restarts_of_a_failing_child_are_delayed_more_and_more(supervise: Supervise) -> None:
+def test_restart_delays_of_failing_child_increase(supervise: Supervise) -> None:
     supervised = supervise(PATIENT)
     pids = [supervised.pid()]
 
@@ -166,19 +166,19 @@ def test_restarts_of_a_failing_child_are_delayed_more_and_more(supervise: Superv
     code, _, logged = supervised.end()
     assert code == 0
     assert logged == [
-        f"child0 ended unexpectedly (SIGKILL); restarting it in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
+        f"child0 exited unexpectedly (SIGKILL); restarting it in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
     ]
     assert len(set(pids)) == 5
     assert not any(map(is_alive, pids))
 
 
-def test_child_that_ran_long_is_restarted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_running_child_is_restarted_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_STEADY_SECONDS", 0.0)
     kept = supervisor._SupervisedChild(supervisor.Child("steady", [sys.executable, "-c", ""], {}))
 
     for _ in range(3):
         kept.wait()
-        kept.update()  # starts the child again at once, because the first delay is 0
+        kept.update()  # restarts the child immediately, because the first delay is 0
 
         assert kept.restart_at is None
     kept.wait()
@@ -194,7 +194,7 @@ def test_restart_does_not_affect_other_children(supervise: Supervise) -> None:
     assert is_alive(pids[1])
 
 
-def test_failed_child_is_logged_with_its_exit_code(supervise: Supervise) -> None:
+def test_failed_child_is_logged_with_exit_code(supervise: Supervise) -> None:
     supervised = supervise(FAILING)
     supervised.pid()
     supervised.pid()
@@ -202,10 +202,10 @@ def test_failed_child_is_logged_with_its_exit_code(supervise: Supervise) -> None
     code, _, logged = supervised.end()
 
     assert code == 0
-    assert logged[0] == "child0 ended unexpectedly (exit code 3); restarting it in 0 s"
+    assert logged[0] == "child0 exited unexpectedly (exit code 3); restarting it in 0 s"
 
 
-def test_descendants_of_a_dead_child_are_killed(supervise: Supervise) -> None:
+def test_descendants_of_killed_child_are_killed(supervise: Supervise) -> None:
     supervised = supervise(PARENT)
     grandchild = supervised.pid()
 
@@ -214,18 +214,18 @@ def test_descendants_of_a_dead_child_are_killed(supervise: Supervise) -> None:
     wait_until_gone(grandchild)
 
 
-def test_child_that_ignores_the_stop_is_killed_after_the_deadline(supervise: Supervise) -> None:
+def test_child_that_ignores_stop_signal_is_killed_after_deadline(supervise: Supervise) -> None:
     supervised = supervise(STUBBORN, stop_seconds=0.5)
     pid = supervised.pid()
 
     code, _, logged = supervised.end()
 
     assert code == 1
-    assert logged == ["child0 did not end in time; killing it"]
+    assert logged == ["child0 did not stop in time; killing it"]
     assert not is_alive(pid)
 
 
-def test_second_stop_signal_kills_at_once(supervise: Supervise) -> None:
+def test_second_stop_signal_kills_children_immediately(supervise: Supervise) -> None:
     supervised = supervise(STUBBORN)
     supervised.pid()
     supervised.process.send_signal(signal.SIGINT)
@@ -234,11 +234,11 @@ def test_second_stop_signal_kills_at_once(supervise: Supervise) -> None:
     code, _, logged = supervised.end(signal.SIGINT)
 
     assert code == 1
-    assert logged == ["child0 did not end in time; killing it"]
+    assert logged == ["child0 did not stop in time; killing it"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-def test_children_of_a_killed_supervisor_end(supervise: Supervise) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a process of its parent's death")
+def test_children_stop_when_supervisor_is_killed(supervise: Supervise) -> None:
     supervised = supervise(PATIENT, GRACEFUL)
     pids = [supervised.pid(), supervised.pid()]
 
@@ -248,5 +248,5 @@ def test_children_of_a_killed_supervisor_end(supervise: Supervise) -> None:
         wait_until_gone(pid)
 
 
-def test_the_back_off_grows_to_half_a_minute() -> None:
+def test_restart_delay_grows_to_30_seconds() -> None:
     assert supervisor._RESTART_DELAYS == (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)

@@ -31,7 +31,7 @@ def provider(settings: Any) -> Iterator[Provider]:
 
 @pytest.fixture
 def receiver(settings: Any) -> Iterator[Receiver]:
-    """A receiver on this host, to which webhooks may post."""
+    """A webhook receiver on this host, which webhooks are allowed to reach."""
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     with serving() as served:
         yield served
@@ -39,27 +39,27 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 @pytest.fixture
 def seals(world: World) -> Any:
-    """The seals of the organization after all its events were sealed."""
+    """The seals of the organization, all of whose events are sealed."""
     ledger.seal_all()
     return AuditSeal.objects.filter(organization=world.organization).order_by("seq")
 
 
 @pytest.fixture
 def ignoring_earlier_events(world: World, other: World) -> None:
-    """Let ``recorded`` ignore the events of the fixtures."""
+    """Make ``recorded`` ignore the events that the fixtures cause."""
     LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)
 
 
 @pytest.fixture
 def first_key(db: None) -> Iterator[None]:
-    """Make the tests' own master key the installation's again afterwards, since no test empties that table."""
+    """Store the tests' own master key again after the test, because that table is not emptied between tests."""
     yield
     MasterKey.objects.update_or_create(defaults={"key_id": vault.key_id(OLD), "previous_key_id": None})
 
 
 @pytest.fixture
 def on_host(settings: Any) -> Any:
-    """A function that gives this process the master keys of a host."""
+    """A function that gives this process a host's master keys."""
 
     def use(current: Key, previous: Key | None = None) -> None:
         settings.CONFIG = replace(settings.CONFIG, master_key=current, master_key_previous=previous)

@@ -1,4 +1,4 @@
-"""Hosts with different master keys, as rows and as commands in this process."""
+"""Steps of tests about hosts: store a host with certain master keys, rotate the key, read what must not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEW, THIRD = b"n" * 32, b"t" * 32
 
 
 def announce(name: str, current: bytes, previous: bytes | None = None, **more: Any) -> UUID:
-    """Store that a host with these keys runs."""
+    """Store a running host with these keys."""
     row = Host.objects.create(
         name=name, data_dir="/srv", mode="api", key_id=vault.key_id(current),
         previous_key_id="" if previous is None else vault.key_id(previous), **{"has_key_files": False, **more},

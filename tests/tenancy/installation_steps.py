@@ -16,7 +16,7 @@ LAST_EVENTS_BEFORE: list[Any] = []  # filled by the fixture ``ignoring_earlier_e
 
 
 def add_member(world: World, email: str) -> User:
-    """Give the person with this address a role in ``world``'s organization."""
+    """Make the person with this address a viewer of ``world``'s organization."""
     return members.add(
         organization=world.organization, project=None, email=email, role=Role.VIEWER,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
@@ -24,7 +24,7 @@ def add_member(world: World, email: str) -> User:
 
 
 def recorded(action: str) -> list[AuditEvent]:
-    """Return the test's events of this action, the installation's own event first."""
+    """Return the events with this action that the test caused, the installation's own event first."""
     return sorted(
         AuditEvent.objects.filter(action=action, pk__gt=LAST_EVENTS_BEFORE[-1]),
         key=lambda e: e.organization_id is not None,
@@ -40,9 +40,9 @@ def sign_in(user: User) -> Client:
 
 
 def make_token(person: Person) -> dict[str, Any]:
-    answer = person.api.post("/api/v1/tokens", {"name": "my laptop"})
-    assert answer.status_code == 201
-    body: dict[str, Any] = answer.json()
+    response = person.api.post("/api/v1/tokens", {"name": "my laptop"})
+    assert response.status_code == 201
+    body: dict[str, Any] = response.json()
     return body
 
 

@@ -19,7 +19,7 @@ GUARDED = ("tenancy_auditevent", "tenancy_auditseal")
 def without_triggers() -> Iterator[Any]:
     """Disable triggers and foreign keys, like an attacker with full access to the database."""
     with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # PostgreSQL alters no table with deferred checks
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # PostgreSQL cannot alter a table with pending checks
         for table in GUARDED:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_append_only")
         cursor.execute("SET LOCAL session_replication_role = replica")
@@ -42,7 +42,7 @@ def export_path(world: World, query: str = "") -> str:
 
 
 def run(*argv: str) -> tuple[int, list[str]]:
-    """Run a command; return its exit code and the printed lines."""
+    """Run a command and return its exit code and the lines that it prints."""
     out = StringIO()
     try:
         call_command(*argv, stdout=out)

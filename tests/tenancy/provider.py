@@ -1,4 +1,4 @@
-"""An OpenID Connect provider on loopback. It follows the standard unless a test changes its answers."""
+"""An OpenID Connect provider on loopback. It follows the standard unless a test changes its responses."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ type Claims = dict[str, Any]
 
 
 class Provider:
-    """The provider. ``claims`` are the person's; ``change_claims`` changes those of an ID token before it is signed."""
+    """A provider for one person with these ``claims``. ``change_claims`` changes an ID token's before it is signed."""
 
     def __init__(self) -> None:
         self.claims: Claims = {"sub": "1", "email": "ada@acme.example", "email_verified": True, "name": "Ada"}
         self.userinfo: Claims = {}
         self.change_claims: Callable[[Claims], Claims] = lambda claims: claims
         self.sign: Callable[[Claims], str] = lambda claims: jwt.encode(claims, KEY, "RS256", headers={"kid": "1"})
-        self.answers: dict[str, tuple[int, Any]] = {}  # wrong answers by path
+        self.responses: dict[str, tuple[int, Any]] = {}  # responses that replace the regular ones, by path
         self.before_userinfo: Callable[[], object] = lambda: None
-        self.tokens: list[str] = []  # every secret that it issued
+        self.tokens: list[str] = []  # every secret that the provider has issued
         self.requests: list[str] = []
         self._codes: dict[str, Claims] = {}
         self._sessions: dict[str, Claims] = {}
@@ -41,14 +41,14 @@ class Provider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer({})
+                self._respond({})
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                self._answer({name: values[0] for name, values in parse_qs(body).items()})
+                self._respond({name: values[0] for name, values in parse_qs(body).items()})
 
-            def _answer(self, form: dict[str, str]) -> None:
-                status, body = provider._answer(self.path, form, self.headers.get("Authorization", ""))
+            def _respond(self, form: dict[str, str]) -> None:
+                status, body = provider._respond(self.path, form, self.headers.get("Authorization", ""))
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -77,10 +77,10 @@ class Provider:
         self._codes[code] = {**query, "claims": dict(self.claims), "userinfo": dict(self.userinfo)}
         return urlencode({"code": code, "state": query["state"]})
 
-    def _answer(self, path: str, form: dict[str, str], authorization: str) -> tuple[int, Any]:
+    def _respond(self, path: str, form: dict[str, str], authorization: str) -> tuple[int, Any]:
         self.requests.append(path)
-        if path in self.answers:
-            return self.answers[path]
+        if path in self.responses:
+            return self.responses[path]
         match path:
             case "/.well-known/openid-configuration":
                 return 200, {
@@ -115,5 +115,5 @@ class Provider:
         access, refresh = secrets.token_urlsafe(), secrets.token_urlsafe()
         self.tokens += [id_token, access, refresh, form["code_verifier"]]
         self._sessions[access] = {**granted["claims"], **granted["userinfo"]}
-        answer = {"access_token": access, "refresh_token": refresh, "id_token": id_token, "token_type": "Bearer"}
-        return 200, answer
+        response = {"access_token": access, "refresh_token": refresh, "id_token": id_token, "token_type": "Bearer"}
+        return 200, response

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: an HTTP server in a thread, and its certificate."""
+"""A webhook receiver: an HTTP server in a thread, and a certificate for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """The receiver's answers (``statuses`` in turn, then always the last one), and the messages that arrived."""
+    """The statuses to return (in turn, then always the last one), and the messages that arrived."""
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])
@@ -41,8 +41,8 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook?team=ops"
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Store a message and answer it."""
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        """Store a message and respond to it."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         named = {name.lower(): value for name, value in handler.headers.items()}
         self.messages.append(Message(handler.path, named, body))
@@ -56,7 +56,7 @@ class Receiver:
         handler.end_headers()
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
-        """Send an endless header in single bytes, so that no read of the client times out."""
+        """Send an endless header byte by byte, so that no single read of the client times out."""
         handler.wfile.write(b"HTTP/1.1 204 No Content\r\nX: ")
         try:
             while True:
@@ -74,7 +74,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            receiver.answer(self)
+            receiver.respond(self)
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -95,7 +95,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
 
 def certificate(host: str, folder: Path) -> Path:
-    """Write a self-signed certificate for ``host`` and its key into one file, which clients can also trust as CA."""
+    """Write a self-signed certificate for ``host`` and its key to a file, which clients can also use as CA bundle."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)

@@ -19,7 +19,7 @@ JSON, HTML = "application/json", "text/html,application/xhtml+xml,*/*;q=0.8"
 
 
 def configure(settings: Any, issuer: str | None) -> None:
-    """Make ``issuer`` the identity provider, as environment variables would."""
+    """Configure ``issuer`` as the identity provider, as environment variables would."""
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer=issuer)
     settings.SOCIAL_AUTH_OIDC_OIDC_ENDPOINT = issuer
     settings.SOCIAL_AUTH_OIDC_KEY, settings.SOCIAL_AUTH_OIDC_SECRET = CLIENT_ID, CLIENT_SECRET
@@ -44,7 +44,7 @@ def sign_in(client: Client, provider: Provider, accept: str = JSON) -> Any:
 
 
 def nothing_was_created() -> bool:
-    """Tell whether there is no account, no credential, no session of a person and no event."""
+    """Return whether there is no account, credential, audit event, or session of a person."""
     signed_in = [s for s in Session.objects.all() if "_auth_user_id" in s.get_decoded()]
     models = (User, UserSocialAuth, UserToken, AuditEvent)
     return not signed_in and not any(model._base_manager.exists() for model in models)

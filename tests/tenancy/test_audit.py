@@ -1,4 +1,4 @@
-"""Audit events: every change is recorded, without secrets, append-only, and sealed into a chain."""
+"""Audit events: every change is recorded without secrets, cannot be altered, and is sealed in a chain."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models import F
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
@@ -34,7 +35,7 @@ def org(world: World, rest: str = "") -> str:
 
 
 def changes_of(world: World) -> list[tuple[str, Callable[[], Any], str, str, dict[str, Any]]]:
-    """Return requests with the event that each must leave: (test id, request, action, actor, changes)."""
+    """Return requests with the event that each must cause: (name, request, action, actor, changes)."""
     admin, operator = world.admin.api, world.operator.api
     project = org(world, f"/projects/{world.project.pk}")
     viewer = world.viewer.user.pk
@@ -58,7 +59,7 @@ def changes_of(world: World) -> list[tuple[str, Callable[[], Any], str, str, dic
     ]  # fmt: skip
 
 
-def test_every_change_is_recorded_with_old_and_new_values(world: World) -> None:
+def test_changes_are_recorded_with_old_and_new_values(world: World) -> None:
     for name, act, action, who, changes in changes_of(world):
         before = AuditEvent.objects.count()
 
@@ -74,7 +75,7 @@ def test_every_change_is_recorded_with_old_and_new_values(world: World) -> None:
         assert event.ip == "127.0.0.1"
 
 
-def test_events_name_credentials_by_their_prefix(world: World) -> None:
+def test_events_contain_credential_prefixes(world: World) -> None:
     made = world.admin.api.post(org(world, "/api-keys"), {"name": "ci", "role": "viewer"}).json()
     world.admin.api.delete(org(world, f"/api-keys/{made['id']}"))
 
@@ -96,7 +97,7 @@ def test_reads_and_heartbeats_are_not_recorded(world: World) -> None:
     assert AuditEvent.objects.count() == before
 
 
-def test_no_secret_is_in_any_row_or_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_are_in_no_row_or_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     admin = world.admin.api
     made = [
@@ -138,15 +139,13 @@ def test_no_secret_is_in_any_row_or_log_line(world: World, caplog: pytest.LogCap
 @pytest.mark.parametrize("role", ["origin", "replica", "local"])
 @pytest.mark.parametrize("table", ["tenancy_auditevent", "tenancy_auditseal"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_the_database_rejects_changes_of_events_even_by_its_owner(
-    world: World, table: str, statement: str, role: str
-) -> None:
+def test_database_owner_cannot_change_events(world: World, table: str, statement: str, role: str) -> None:
     ledger.seal_chain(world.organization.pk)
     before = AuditEvent.objects.count()
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for name in ("tenancy_auditevent", "tenancy_auditseal"):
-            # The tests' setup disables the trigger; the migration enables it.
+            # The migration enables this trigger, but the test setup disables it.
             cursor.execute(f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {name}_no_truncate")
         cursor.execute("SELECT tableowner = current_user FROM pg_tables WHERE tablename = %s", [table])
         assert cursor.fetchone() == (True,)
@@ -159,7 +158,7 @@ def test_the_database_rejects_changes_of_events_even_by_its_owner(
     assert AuditEvent.objects.count() == before > 0
 
 
-def test_the_events_of_a_purged_project_stay(world: World) -> None:
+def test_events_of_purged_project_are_kept(world: World) -> None:
     project = world.project.pk
     events = AuditEvent.objects.filter(project_id=project)
     before = set(events.values_list("pk", flat=True))
@@ -173,7 +172,7 @@ def test_the_events_of_a_purged_project_stay(world: World) -> None:
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_an_organization_with_events_cannot_be_deleted(world: World) -> None:
+def test_organization_with_events_cannot_be_deleted(world: World) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         with pytest.raises(IntegrityError), transaction.atomic():
@@ -200,7 +199,7 @@ def test_sealing_links_every_event_once(world: World, other: World) -> None:
     assert not AuditEvent.objects.filter(seal=None, organization__isnull=False).exists()
 
 
-def test_events_after_a_clock_that_was_ahead_are_sealed(world: World) -> None:
+def test_events_are_sealed_after_clock_was_ahead(world: World) -> None:
     ahead = timezone.now() + timedelta(days=2)
     AuditEvent.objects.create(
         id=smallest_uuid7(ahead), timestamp=ahead, organization=world.organization, resource_kind="test",
@@ -215,7 +214,7 @@ def test_events_after_a_clock_that_was_ahead_are_sealed(world: World) -> None:
     assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()
 
 
-def test_an_old_unsealed_event_is_sealed_within_the_hour_when_other_chains_went_on(
+def test_seal_rest_seals_old_events_of_chain_that_fell_behind(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)
@@ -236,7 +235,7 @@ def test_an_old_unsealed_event_is_sealed_within_the_hour_when_other_chains_went_
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_an_unsealed_event_older_than_the_last_seal_is_sealed_and_reported(world: World) -> None:
+def test_backdated_event_is_sealed_and_reported(world: World) -> None:
     ledger.seal_all()
     past = timezone.now() - timedelta(hours=2)
     event = AuditEvent.objects.create(
@@ -254,7 +253,7 @@ def test_an_unsealed_event_older_than_the_last_seal_is_sealed_and_reported(world
 
 
 def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "AT_ONCE", 2)
+    monkeypatch.setattr(ledger, "BATCH_SIZE", 2)
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)
     assert left.count() > 4
 
@@ -278,7 +277,7 @@ def test_sealing_does_not_read_the_whole_ledger(
     assert earliest.hex in queries.captured_queries[1]["sql"]
 
 
-def test_the_api_shows_the_seal(world: World) -> None:
+def test_listed_events_contain_their_seal(world: World) -> None:
     ledger.seal_all()
 
     newest = world.admin.api.get(org(world, "/audit-events?limit=1")).json()["results"][0]
@@ -289,7 +288,7 @@ def test_the_api_shows_the_seal(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_seal_one_chain(at_once: Race) -> None:
+def test_concurrent_workers_seal_chain_once(at_once: Race) -> None:
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
@@ -305,10 +304,10 @@ def denied(world: World, times: int) -> None:
 
 
 def minute_is_over() -> None:
-    DenialCount.objects.update(minute=timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1))
+    DenialCount.objects.update(minute=F("minute") - timedelta(minutes=1))
 
 
-def test_denials_are_counted_and_become_one_event(world: World) -> None:
+def test_denials_of_a_minute_become_one_event(world: World) -> None:
     before = AuditEvent.objects.count()
     denied(world, 3)
     assert world.viewer.api.put(org(world), {"name": "x"}).status_code == 403
@@ -318,7 +317,7 @@ def test_denials_are_counted_and_become_one_event(world: World) -> None:
         ("ProjectCollectionViewSet.create", 3),
     ]
 
-    audit.close_denials()  # the minute is not over
+    audit.close_denials()  # records nothing, because the minute is not over
     assert AuditEvent.objects.count() == before
     minute_is_over()
     audit.close_denials()
@@ -333,7 +332,7 @@ def test_denials_are_counted_and_become_one_event(world: World) -> None:
     assert not DenialCount.objects.exists()
 
 
-def test_each_organization_gets_only_its_own_denials(world: World, other: World) -> None:
+def test_denials_are_counted_by_organization(world: World, other: World) -> None:
     both = world.viewer
     other.admin.api.post(f"/api/v1/orgs/{other.organization.pk}/members", {"email": both.user.email, "role": "viewer"})
     for place in (world, other, other):
@@ -343,7 +342,7 @@ def test_each_organization_gets_only_its_own_denials(world: World, other: World)
     assert counts == {"acme": 1, "umbrella": 2}
 
 
-def test_a_denial_by_a_service_is_counted(world: World) -> None:
+def test_denial_by_service_is_counted(world: World) -> None:
     path = org(world, f"/projects/{world.project.pk}/members")
 
     assert world.project_admin.api.post(path, {"email": "a@acme.example", "role": "org_admin"}).status_code == 403
@@ -352,7 +351,7 @@ def test_a_denial_by_a_service_is_counted(world: World) -> None:
     assert (row.action, row.organization) == ("ProjectMemberViewSet.create", world.organization)
 
 
-def test_a_denied_agent_is_recorded_in_its_own_organization(world: World, other: World) -> None:
+def test_denied_agent_is_counted_in_its_own_organization(world: World, other: World) -> None:
     agent, api = world.agent()
     assert api.get(other.path()).status_code == 403
     assert api.get(world.path()).status_code == 403
@@ -361,13 +360,13 @@ def test_a_denied_agent_is_recorded_in_its_own_organization(world: World, other:
     assert (row.organization, row.count, row.actor_id) == (world.organization, 2, str(agent.pk))
 
 
-def test_a_strangers_denial_is_not_recorded_in_the_organization(world: World, other: World) -> None:
+def test_denial_of_nonmember_is_not_counted_in_organization(world: World, other: World) -> None:
     assert other.admin.api.get(org(world)).status_code == 404
 
     assert DenialCount.objects.get().organization is None
 
 
-def test_requests_without_a_valid_credential_are_not_counted_as_denials(world: World) -> None:
+def test_requests_without_valid_credential_are_not_counted_as_denials(world: World) -> None:
     assert Api(None).get(org(world)).status_code == 401
     assert Api("bor_usr_" + "0" * 49).get(org(world)).status_code == 401
 
@@ -400,7 +399,7 @@ def test_concurrent_denials_are_all_counted(at_once: Race) -> None:
         ("before=2000-01-01T00:00:00Z", set()),
     ],
 )
-def test_the_list_is_filtered(world: World, query: str, actions: set[str]) -> None:
+def test_events_can_be_filtered(world: World, query: str, actions: set[str]) -> None:
     listed = world.admin.api.get(org(world, f"/audit-events?{query}")).json()["results"]
 
     assert {row["action"] for row in listed} == actions

@@ -1,14 +1,15 @@
-"""What an organization key repeats within a minute is counted: the first event is recorded in full, then one event."""
+"""Repetitions by an organization key within a minute: the first event is recorded in full, the others as one event."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from apps.tenancy import tasks
@@ -25,7 +26,7 @@ TIMES = 4
 
 
 class Machine:
-    """An organization key with a role, and the events that it causes."""
+    """An organization key and the events that it causes."""
 
     def __init__(self, world: World, name: str = "ci") -> None:
         key, text = tokens.create_organization_key(
@@ -49,14 +50,14 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Let the minute of all repetitions be the last one. Within a test the database's time stands still."""
-    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
-    RepeatedEvent.objects.update(minute=minute)
+    """Move all repetitions to the previous minute and return it. The database's clock stands still during a test."""
+    RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
+    minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()
 
 
 def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
-    """Return requests that a machine can repeat at will. Each changes something each time."""
+    """Return requests that an organization key can repeat, each of which changes something every time."""
     org = f"/api/v1/orgs/{world.organization.pk}"
     agent, _ = world.agent(zone="x")
     agent_path, draft = world.path(rest=f"/agents/{agent.pk}"), world.version().draft_id
@@ -80,7 +81,7 @@ def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
     }  # fmt: skip
 
 
-def test_everything_that_a_key_can_repeat_becomes_two_events(world: World, machine: Machine) -> None:
+def test_repetitions_by_key_become_two_events(world: World, machine: Machine) -> None:
     acts = flips(world, machine.api)
     before = {event.pk for event in machine.events()}
 
@@ -92,19 +93,19 @@ def test_everything_that_a_key_can_repeat_becomes_two_events(world: World, machi
         return [event for event in machine.events() if event.pk not in before]
 
     in_full = new()
-    # A new key of the agent is another resource each time; all of them belong to the agent.
+    # Each rotation creates another key, but the agent is the same, so that the rotations count as repetitions.
     assert set(Counter((e.action, e.resource_id) for e in in_full).values()) == {1}
     assert Counter(e.action for e in in_full)["agent_key.create"] == 1
     assert not any("count" in event.changes for event in in_full)
 
-    tasks.close_minute()  # the minute is not over
+    tasks.close_minute()  # records nothing, because the minute is not over
     assert new() == in_full
     minute_is_over()
     tasks.close_minute()
     tasks.close_minute()
 
     counts = {event.action: event.changes["count"] for event in new()[len(in_full) :]}
-    flipped_twice = {"agent.update", "draft.update"}  # two kinds of requests
+    flipped_twice = {"agent.update", "draft.update"}  # actions that two of the requests cause
     assert counts == {
         **{event.action: TIMES - 1 for event in in_full},
         **dict.fromkeys(("agent.drain", "agent.undrain"), TIMES // 2 - 1),
@@ -150,8 +151,8 @@ def test_large_last_values_fit_into_the_counted_event(world: World, machine: Mac
     assert (last["n"], last["field-1"].keys(), last["field-2"].keys()) == (2, {"size", "sha256"}, {"size", "sha256"})
 
 
-def test_other_events_are_recorded_in_full(world: World, machine: Machine) -> None:
-    """Events of people and agents, of other keys, other resources and other actions, and of the next minute."""
+def test_distinct_events_are_recorded_in_full(world: World, machine: Machine) -> None:
+    """The events have other actors (people, agents, another key), another resource or action, or another minute."""
     other_key = Machine(world, "deploy")
     agent, _ = world.agent()
     by_agent = Actor("agent", str(agent.pk), "agent")
@@ -172,7 +173,7 @@ def test_other_events_are_recorded_in_full(world: World, machine: Machine) -> No
     assert set(RepeatedEvent.objects.values_list("count", flat=True)) == {0}
 
 
-def test_events_of_one_large_change_belong_together(world: World, machine: Machine, monkeypatch: Any) -> None:
+def test_events_of_one_bulk_change_count_as_one_repetition(world: World, machine: Machine, monkeypatch: Any) -> None:
     monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", place="x")
@@ -188,7 +189,7 @@ def test_events_of_one_large_change_belong_together(world: World, machine: Machi
     assert (counted["count"], counted["last"]["set"]) == (2, {"zone": "c"})
 
 
-def test_refused_change_is_not_counted(world: World, machine: Machine) -> None:
+def test_rolled_back_change_is_not_counted(world: World, machine: Machine) -> None:
     machine.record("agent.update", {"n": 0}, world=world)
 
     with pytest.raises(ValueError, match="refused"), transaction.atomic():  # noqa: PT012  the transaction is the point
@@ -199,7 +200,7 @@ def test_refused_change_is_not_counted(world: World, machine: Machine) -> None:
     assert (row.count, row.changes) == (0, {})
 
 
-def test_webhooks_get_counted_events_in_the_order_of_the_last_changes(world: World, machine: Machine) -> None:
+def test_webhooks_receive_counted_events_in_order_of_last_changes(world: World, machine: Machine) -> None:
     hook = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     world.admin.api.post(hook, {"url": "https://hooks.example.com/", "events": ["deployment.*"]})
     for verb in ("pause", "resume", "pause", "resume", "pause"):

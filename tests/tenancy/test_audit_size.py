@@ -1,4 +1,4 @@
-"""The changes of an audit event are at most 8 KiB. A longer value becomes its size and its hash."""
+"""The changes of an audit event take at most 8 KiB. Longer values are replaced by their size and hash."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=6,
 )
-# Repeated, so that many examples are about as long as the limit.
+# Values are repeated so that the size of many examples is close to the limit.
 LONG = st.tuples(VALUES, st.integers(1, 400)).map(lambda drawn: [drawn[0]] * drawn[1])
 CHANGES = st.dictionaries(TEXT, VALUES | LONG | st.tuples(VALUES | LONG, VALUES | LONG).map(list), max_size=6)
 
 
 def as_digest(value: object) -> dict[str, Any]:
-    """Return what stands for a long value: size and hash of its canonical JSON, computed with another library."""
+    """Return the size and hash that replace a long value, computed from its canonical JSON by another library."""
     text = rfc8785.dumps(value)  # type: ignore[arg-type]  # it declares a private type
     return {"size": len(text), "sha256": f"sha256:{hashlib.sha256(text).hexdigest()}"}
 
@@ -51,15 +51,15 @@ def bytes_in_database(value: object) -> int:
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
-def test_any_changes_fit(changes: dict[str, Any]) -> None:
+def test_any_changes_fit_into_the_limit(changes: dict[str, Any]) -> None:
     before = json.dumps(changes)
 
     fitted = fit(changes)
 
-    assert json.dumps(changes) == before  # the caller's values stay as they are
+    assert json.dumps(changes) == before  # the caller's values are not modified
     assert bytes_in_database(fitted) <= LIMIT
     assert fit(changes) == fitted == fit(fitted)
-    # Nothing is shortened without need, and nothing is left out. Python writes 1e16 longer or shorter than PostgreSQL.
+    # Nothing is shortened needlessly or left out. Python and PostgreSQL write floats such as 1e16 with other lengths.
     written = len(json.dumps(changes, ensure_ascii=False).encode())
     if max(written, bytes_in_database(changes)) < LIMIT - 2 * before.count("."):
         assert fitted == changes
@@ -77,9 +77,9 @@ def parts(value: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"a": "x" * (LIMIT - 9)}, {"a": "x" * (LIMIT - 9)}),  # {"a": "…"} takes nine more
+        ({"a": "x" * (LIMIT - 9)}, {"a": "x" * (LIMIT - 9)}),  # {"a": "…"} takes nine more bytes
         ({"a": "x" * (LIMIT - 8)}, {"a": as_digest("x" * (LIMIT - 8))}),
-        # Only the longest values are replaced, and the old and the new one separately.
+        # Only the longest values are replaced, and the old and new values separately.
         ({"a": ["old", "é" * 5000], "b": 1}, {"a": ["old", as_digest("é" * 5000)], "b": 1}),
         ({"a": "x" * 5000, "b": "y" * 5001}, {"a": "x" * 5000, "b": as_digest("y" * 5001)}),
         ({"a": "x" * 5000, "b": "y" * 5000}, {"a": as_digest("x" * 5000), "b": "y" * 5000}),
@@ -98,9 +98,9 @@ def test_too_many_values_become_one_size_and_hash() -> None:
 
 
 @pytest.mark.django_db
-def test_database_refuses_larger_changes(world: World) -> None:
+def test_database_rejects_changes_above_the_limit(world: World) -> None:
     def insert(size: int) -> None:
-        """Insert an event past the function that shortens changes."""
+        """Insert an event without the function that shortens changes."""
         changes = {"a": "x" * (size - len('{"a": ""}'))}
         with transaction.atomic():
             AuditEvent.objects.create(
@@ -114,7 +114,7 @@ def test_database_refuses_larger_changes(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_largest_labels_leave_a_short_event_and_a_valid_chain(world: World) -> None:
+def test_events_of_largest_labels_are_shortened_and_sealed(world: World) -> None:
     agent, _ = world.agent(zone="a")
     path = world.path(rest=f"/agents/{agent.pk}")
     labels = {f"{number:03}{'k' * 125}": "値" * 255 for number in range(63)}
@@ -137,7 +137,7 @@ def test_largest_labels_leave_a_short_event_and_a_valid_chain(world: World) -> N
 
 
 @pytest.mark.django_db
-def test_events_in_bulk_fit_too(world: World) -> None:
+def test_bulk_events_are_shortened(world: World) -> None:
     entry = audit.Entry("x", system_actor("test"), world.dev, ("x", "x"), {"before": ["y" * 9000]})
 
     audit.record_all([entry] * 3)

@@ -1,4 +1,4 @@
-"""The caller's address: always valid, whatever proxies and clients write into headers, and the same everywhere."""
+"""The caller's address: always valid, regardless of the headers from proxies and clients, and the same everywhere."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def client_ip_for(forwarded: str | None, peer: str = PEER) -> str | None:
         ("1.1.1.1," * 10_000 + "203.0.113.9", "203.0.113.9"),
     ],
 )
-def test_a_forwarded_address_is_read_in_any_notation(trust_proxies: Any, forwarded: str, expected: str) -> None:
+def test_forwarded_address_is_read_in_any_notation(trust_proxies: Any, forwarded: str, expected: str) -> None:
     assert client_ip_for(forwarded) == expected
 
 
@@ -65,16 +65,14 @@ def test_a_forwarded_address_is_read_in_any_notation(trust_proxies: Any, forward
         "for=203.0.113.9",
     ],
 )  # fmt: skip
-def test_the_peers_address_is_used_if_the_header_has_no_valid_address(
-    trust_proxies: Any, forwarded: str | None
-) -> None:
+def test_peer_address_is_used_if_header_has_no_valid_address(trust_proxies: Any, forwarded: str | None) -> None:
     found = client_ip_for(forwarded)
 
     assert found == PEER or (forwarded or "").startswith(("fe80::1%", "::1%"))
     ipaddress.ip_address(found or "")
 
 
-def test_the_entry_of_the_outermost_trusted_proxy_is_used(trust_proxies: Any) -> None:
+def test_entry_of_outermost_trusted_proxy_is_used(trust_proxies: Any) -> None:
     trust_proxies(2)
 
     assert client_ip_for("6.6.6.6, 203.0.113.9:5, 198.51.100.1") == "203.0.113.9"
@@ -87,7 +85,7 @@ def test_the_entry_of_the_outermost_trusted_proxy_is_used(trust_proxies: Any) ->
 @pytest.mark.parametrize(
     ("peer", "expected"), [("", None), ("::ffff:10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1"), ("unix:", None)]
 )
-def test_the_peers_own_address_is_normalized(peer: str, expected: str | None) -> None:
+def test_peer_address_is_normalized(peer: str, expected: str | None) -> None:
     assert client_ip_for(None, peer) == expected
 
 
@@ -96,7 +94,7 @@ def test_the_peers_own_address_is_normalized(peer: str, expected: str | None) ->
     ("forwarded", "expected"),
     [("203.0.113.9:51724", "203.0.113.9"), ("[2001:db8::1]:1", "2001:db8::1"), ("unknown", PEER), ("x" * 5000, PEER)],
 )
-def test_audit_events_and_the_sign_in_limit_use_the_same_address(
+def test_audit_events_and_sign_in_limit_use_same_address(
     trust_proxies: Any, world: World, forwarded: str, expected: str
 ) -> None:
     caller = Client(REMOTE_ADDR=PEER, headers={"X-Forwarded-For": forwarded, "Accept": "application/json"})

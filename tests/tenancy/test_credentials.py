@@ -23,7 +23,7 @@ DAY = 86400
 
 
 @pytest.mark.parametrize("family", Family)
-def test_the_text_of_a_credential_has_its_family_and_a_checksum(family: Family) -> None:
+def test_credential_text_contains_family_and_checksum(family: Family) -> None:
     secret = credentials.generate(family)
 
     assert len(secret.text) == len("bor_usr_") + 43 + 6
@@ -33,7 +33,7 @@ def test_the_text_of_a_credential_has_its_family_and_a_checksum(family: Family) 
     assert secret.prefix == secret.text[:14]
 
 
-def test_the_checksum_is_the_crc_32_in_base62() -> None:
+def test_checksum_is_crc_32_in_base62() -> None:
     body = "bor_usr_" + "0" * 43
 
     # Computed independently of the code: the CRC-32 is 0x8801402d = 2281783341, in base62 2UQ857.
@@ -42,7 +42,7 @@ def test_the_checksum_is_the_crc_32_in_base62() -> None:
 
 
 @pytest.mark.parametrize("at", range(8, 57))
-def test_one_wrong_character_is_detected_without_a_query(at: int) -> None:
+def test_wrong_character_is_detected_without_query(at: int) -> None:
     text = credentials.generate(Family.USER).text
     wrong = text[:at] + ("a" if text[at] != "a" else "b") + text[at + 1 :]
 
@@ -55,17 +55,17 @@ def test_one_wrong_character_is_detected_without_a_query(at: int) -> None:
 @pytest.mark.parametrize(
     "header", ["Basic YTpi", "Bearer", "Bearer ", "bor_usr_x", "Bearer a b", "Token x", "Bearer bor_adm_" + "0" * 49]
 )
-def test_another_authorization_header_is_refused(world: World, header: str) -> None:
+def test_other_authorization_headers_are_rejected(world: World, header: str) -> None:
     response = Api(None).get("/api/v1/me", Authorization=header)
 
     assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
 
 
-def test_the_scheme_ignores_case(world: World) -> None:
+def test_authorization_scheme_is_case_insensitive(world: World) -> None:
     assert Api(None).get("/api/v1/me", Authorization=f"bearer {world.viewer.api.token}").status_code == 200
 
 
-def test_only_the_digest_and_the_prefix_are_stored(world: World) -> None:
+def test_only_digest_and_prefix_are_stored(world: World) -> None:
     text = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()["token"]
     row = UserToken.objects.get(name="laptop")
 
@@ -74,7 +74,7 @@ def test_only_the_digest_and_the_prefix_are_stored(world: World) -> None:
     assert [name for name, value in stored.items() if text[14:] in value or text in value] == []
 
 
-def test_a_token_is_shown_once(world: World) -> None:
+def test_token_secret_is_returned_once(world: World) -> None:
     made = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()
 
     listed = world.viewer.api.get("/api/v1/tokens").json()["results"]
@@ -88,7 +88,7 @@ def test_a_token_is_shown_once(world: World) -> None:
     ("body", "seconds"),
     [({}, 30 * DAY), ({"expires_in_s": 60}, 60), ({"expires_in_s": 90 * DAY}, 90 * DAY)],
 )
-def test_the_lifetime_of_a_token(world: World, body: dict[str, Any], seconds: int) -> None:
+def test_token_expires_after_requested_or_default_lifetime(world: World, body: dict[str, Any], seconds: int) -> None:
     made = world.viewer.api.post("/api/v1/tokens", {"name": "laptop", **body}).json()
     row = UserToken.objects.get(pk=made["id"])
 
@@ -97,7 +97,7 @@ def test_the_lifetime_of_a_token(world: World, body: dict[str, Any], seconds: in
 
 
 @pytest.mark.parametrize("seconds", [59, 90 * DAY + 1, 10**12, 1e3])
-def test_a_lifetime_beyond_the_organizations_limit_is_refused(world: World, seconds: Any) -> None:
+def test_lifetime_out_of_bounds_is_rejected(world: World, seconds: Any) -> None:
     before = UserToken.objects.count()
 
     response = world.viewer.api.post("/api/v1/tokens", {"name": "laptop", "expires_in_s": seconds})
@@ -106,7 +106,7 @@ def test_a_lifetime_beyond_the_organizations_limit_is_refused(world: World, seco
     assert UserToken.objects.count() == before
 
 
-def test_the_strictest_of_several_organizations_limits_the_lifetime(world: World, other: World) -> None:
+def test_strictest_organization_limits_token_lifetime(world: World, other: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"token_max_days": 7}}).status_code == 200
 
@@ -121,7 +121,7 @@ def test_the_strictest_of_several_organizations_limits_the_lifetime(world: World
     assert [r.status_code for r in (longer, key, elsewhere)] == [400, 400, 201]
 
 
-def test_a_revoked_token_is_refused_at_once(world: World) -> None:
+def test_revoked_token_is_rejected_immediately(world: World) -> None:
     made = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()
     laptop = Api(made["token"])
     assert laptop.get("/api/v1/me").status_code == 200
@@ -133,14 +133,14 @@ def test_a_revoked_token_is_refused_at_once(world: World) -> None:
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:revoked")
 
 
-def test_a_token_of_an_inactive_person_is_refused(world: World) -> None:
+def test_token_of_inactive_person_is_rejected(world: World) -> None:
     world.viewer.user.is_active = False
     world.viewer.user.save()
 
     assert world.viewer.api.get("/api/v1/me").status_code == 401
 
 
-def test_the_last_use_is_stored_once_a_minute(world: World) -> None:
+def test_last_use_is_stored_once_a_minute(world: World) -> None:
     token = UserToken.objects.get(user=world.viewer.user)
     assert token.last_used_at is None
     world.viewer.api.get("/api/v1/me")
@@ -166,7 +166,7 @@ def key(world: World, role: Role, *, project: Any = None, name: str = "ci") -> A
     return Api(text)
 
 
-def test_a_keys_role_applies_in_all_projects_of_its_organization_only(world: World, other: World) -> None:
+def test_key_role_applies_only_in_its_organization(world: World, other: World) -> None:
     api = key(world, Role.OPERATOR)
 
     assert api.post(world.path(rest="/drafts"), {"name": "d", "plan": {}}).status_code == 201
@@ -178,7 +178,7 @@ def test_a_keys_role_applies_in_all_projects_of_its_organization_only(world: Wor
     assert me["roles"] == [{"organization_id": str(world.organization.pk), "project_id": None, "role": "operator"}]
 
 
-def test_a_key_of_one_project_sees_nothing_else(world: World) -> None:
+def test_project_key_sees_only_its_project(world: World) -> None:
     project = organizations.create_project(organization=world.organization, name="x", actor=world.admin.actor)
     api = key(world, Role.PROJECT_ADMIN, project=project)
     org = f"/api/v1/orgs/{world.organization.pk}"
@@ -193,19 +193,19 @@ def test_a_key_of_one_project_sees_nothing_else(world: World) -> None:
     assert api.get("/api/v1/me").status_code == 401
 
 
-def test_keys_of_foreign_projects_and_of_too_high_a_role_are_refused(world: World, other: World) -> None:
+def test_key_with_foreign_project_or_too_high_role_is_rejected(world: World, other: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     foreign = {"name": "a", "role": "viewer", "project_id": str(other.project.pk)}
     too_high = {"name": "a", "role": "org_admin", "project_id": str(world.project.pk)}
 
-    answers = [world.admin.api.post(path, body) for body in (foreign, too_high)]
+    responses = [world.admin.api.post(path, body) for body in (foreign, too_high)]
 
-    assert [a.status_code for a in answers] == [400, 400]
-    assert [a.json()["errors"][0]["pointer"] for a in answers] == ["/project_id", "/role"]
+    assert [a.status_code for a in responses] == [400, 400]
+    assert [a.json()["errors"][0]["pointer"] for a in responses] == ["/project_id", "/role"]
     assert not OrganizationKey.objects.exists()
 
 
-def test_the_name_of_a_revoked_key_can_be_used_again(world: World) -> None:
+def test_name_of_revoked_key_can_be_reused(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}).json()
     assert world.admin.api.post(path, {"name": "ci", "role": "viewer"}).status_code == 409

@@ -1,4 +1,4 @@
-"""``ETag``, ``If-None-Match`` and ``If-Match``; the revision is compared under the row's lock."""
+"""``ETag``, ``If-None-Match`` and ``If-Match``. The revision is compared under the row's lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def project(world: World) -> str:
     return f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}"
 
 
-def test_a_resource_has_a_strong_etag_that_changes_with_it(world: World) -> None:
+def test_strong_etag_changes_with_resource(world: World) -> None:
     first = world.admin.api.get(project(world))
     same = world.viewer.api.get(project(world))
     edited = world.admin.api.put(project(world), {"name": "markets"})
@@ -34,7 +34,7 @@ def test_a_resource_has_a_strong_etag_that_changes_with_it(world: World) -> None
     assert world.admin.api.get(project(world))["ETag"] == edited["ETag"]
 
 
-def test_an_edit_that_changes_nothing_makes_no_new_revision(world: World) -> None:
+def test_edit_without_changes_keeps_revision(world: World) -> None:
     first = world.admin.api.get(project(world))
     events = AuditEvent.objects.count()
 
@@ -45,7 +45,7 @@ def test_an_edit_that_changes_nothing_makes_no_new_revision(world: World) -> Non
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"x", {}', "*"])
-def test_a_resource_that_the_caller_has_is_answered_with_304(world: World, form: str) -> None:
+def test_unchanged_resource_returns_304(world: World, form: str) -> None:
     tag = world.viewer.api.get(project(world))["ETag"]
 
     response = world.viewer.api.get(project(world), If_None_Match=form.format(tag))
@@ -54,7 +54,7 @@ def test_a_resource_that_the_caller_has_is_answered_with_304(world: World, form:
     assert "Content-Type" not in response
 
 
-def test_a_changed_resource_is_sent(world: World) -> None:
+def test_changed_resource_returns_200(world: World) -> None:
     tag = world.viewer.api.get(project(world))["ETag"]
     world.admin.api.put(project(world), {"name": "markets"})
 
@@ -64,14 +64,14 @@ def test_a_changed_resource_is_sent(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/versions/{}/spec.kv", "/versions/{}"])
-def test_immutable_texts_have_etags_too(world: World, rest: str) -> None:
+def test_immutable_texts_have_etags(world: World, rest: str) -> None:
     path = world.path(rest=rest.format(world.version().pk))
     tag = world.viewer.api.get(path)["ETag"]
 
     assert world.viewer.api.get(path, If_None_Match=tag).status_code == 304
 
 
-def test_an_edit_succeeds_only_with_the_current_etag(world: World) -> None:
+def test_edit_requires_current_etag(world: World) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
     first = world.admin.api.put(project(world), {"name": "markets"}, If_Match=tag)
 
@@ -86,7 +86,7 @@ def test_an_edit_succeeds_only_with_the_current_etag(world: World) -> None:
 @pytest.mark.parametrize(
     "tag", ['"1"', "1.x", '"x.y"', 'W/"1.{}"', '"²."', '"' + "9" * 5000 + '."', "''", '"1.{}", "2.{}"']
 )
-def test_a_foreign_tag_matches_nothing(world: World, tag: str) -> None:
+def test_invalid_etag_never_matches(world: World, tag: str) -> None:
     response = world.admin.api.put(project(world), {"name": "x"}, If_Match=tag.format("0" * 32, "0" * 32))
 
     assert response.status_code == 412
@@ -95,14 +95,14 @@ def test_a_foreign_tag_matches_nothing(world: World, tag: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", '"1.x", {}', '{},"7.y"', ' {} , W/"z"'])
-def test_one_matching_tag_of_a_list_is_enough(world: World, form: str) -> None:
+def test_one_matching_etag_of_list_is_enough(world: World, form: str) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
 
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match=form.format(tag)).status_code == 200
 
 
 @pytest.mark.parametrize("spoil", [lambda tag: "W/" + tag, lambda tag: tag[:-2] + '0"', lambda tag: tag[:3] + '"'])
-def test_the_whole_tag_is_compared_strongly(world: World, spoil: Callable[[str], str]) -> None:
+def test_weak_or_altered_etag_does_not_match(world: World, spoil: Callable[[str], str]) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
     other = spoil(tag) if spoil(tag) != tag else tag[:-2] + '1"'
 
@@ -113,7 +113,7 @@ def test_the_whole_tag_is_compared_strongly(world: World, spoil: Callable[[str],
     assert (world.project.name, world.project.revision) == ("trading", 1)
 
 
-def test_a_star_matches_any_etag(world: World) -> None:
+def test_star_matches_any_etag(world: World) -> None:
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
 
 
@@ -132,7 +132,7 @@ def edits(world: World) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
-def test_every_edit_locks_its_row_and_compares_before_it_writes(world: World, kind: str) -> None:
+def test_edits_lock_their_row_before_writing(world: World, kind: str) -> None:
     path, body = edits(world)[kind]
     method = "PATCH" if kind == "agent" else "PUT"
     stale = world.admin.api(method, path, body, If_Match=f'"7.{"0" * 32}"')
@@ -150,7 +150,7 @@ def test_every_edit_locks_its_row_and_compares_before_it_writes(world: World, ki
 
 
 @pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
-def test_a_delete_honours_if_match(world: World, kind: str) -> None:
+def test_delete_respects_if_match(world: World, kind: str) -> None:
     path, _ = edits(world)[kind]
 
     response = world.admin.api.delete(path, If_Match=f'"7.{"0" * 32}"')
@@ -159,7 +159,7 @@ def test_a_delete_honours_if_match(world: World, kind: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_several_concurrent_edits_of_a_revision_succeeds(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_concurrent_edits_of_same_revision_succeeds(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     tag = world.admin.api.get(project(world))["ETag"]
     events = AuditEvent.objects.count()
@@ -171,24 +171,24 @@ def test_one_of_several_concurrent_edits_of_a_revision_succeeds(at_once: Race, m
         return real(*args)
 
     monkeypatch.setattr(revisions, "lock_revision", together)
-    answers = at_once(
+    responses = at_once(
         *[lambda n=n: Api(world.admin.api.token).put(project(world), {"name": n}, If_Match=tag) for n in ("a", "b")]
     )
 
-    assert sorted(a.status_code for a in answers) == [200, 412]
-    winner = next(a for a in answers if a.status_code == 200).json()["name"]
+    assert sorted(a.status_code for a in responses) == [200, 412]
+    winner = next(a for a in responses if a.status_code == 200).json()["name"]
     saved = Project.objects.get(pk=world.project.pk)
     assert (saved.name, saved.revision) == (winner, 2)
     assert AuditEvent.objects.count() == events + 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_concurrent_edits_of_different_settings_are_both_kept(at_once: Race) -> None:
+def test_concurrent_edits_of_different_settings_are_all_kept(at_once: Race) -> None:
     world = World("acme")
     changes = [{"heartbeat_interval_s": 7}, {"agent_timeout_s": 77}, {"artifact_retention_days": 777}]
 
-    answers = at_once(*[lambda c=c: Api(world.admin.api.token).put(world.path(), {"settings": c}) for c in changes])
+    responses = at_once(*[lambda c=c: Api(world.admin.api.token).put(world.path(), {"settings": c}) for c in changes])
 
-    assert [a.status_code for a in answers] == [200] * 3
+    assert [a.status_code for a in responses] == [200] * 3
     saved = Environment.objects.get(pk=world.dev.pk)
     assert (saved.settings, saved.revision) == ({**changes[0], **changes[1], **changes[2]}, 4)

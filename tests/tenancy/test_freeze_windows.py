@@ -1,4 +1,4 @@
-"""Freeze windows in the settings: they are kept as they were sent, and follow the rules of their time zone."""
+"""Freeze windows in the settings: they are stored as sent, and follow the rules of their time zone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 WINDOW = {"start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z", "reason": "holidays"}
 SENT = [
-    # Sent as start, end and time zone; then the instants at which the window opens and closes.
+    # The start, end and time zone that are sent, and the instants at which the window opens and closes.
     ("2026-12-24T18:00:00", "2026-12-27T06:00", "Europe/Berlin", "2026-12-24T17:00:00Z", "2026-12-27T05:00:00Z"),
     ("2026-07-01T18:00:00", "2026-07-02T06:00:00", "Europe/Berlin", "2026-07-01T16:00:00Z", "2026-07-02T04:00:00Z"),
     ("2026-07-01T18:00:00", "2026-07-02T06:00:00.5", None, "2026-07-01T18:00:00Z", "2026-07-02T06:00:00.5Z"),
@@ -33,7 +33,7 @@ SENT = [
 
 
 def open_in(environment: Environment, opens: str, closes: str) -> list[bool]:
-    """Return whether a stored window is open right before and at each of the two instants."""
+    """Return whether a stored window is open just before and at the first instant, and just before and at the last."""
     environment = Environment.objects.get(pk=environment.pk)
     first, last = datetime.fromisoformat(opens), datetime.fromisoformat(closes)
     second, windows = timedelta(seconds=1), environment.effective_settings.freeze_windows
@@ -41,15 +41,15 @@ def open_in(environment: Environment, opens: str, closes: str) -> list[bool]:
 
 
 @pytest.mark.parametrize(("start", "end", "zone", "opens", "closes"), SENT)
-def test_freeze_window_is_kept_as_it_was_sent(
+def test_freeze_window_is_stored_as_sent(
     world: World, start: str, end: str, zone: str | None, opens: str, closes: str
 ) -> None:
     window = {"start": start, "end": end, "reason": "holidays", **({"time_zone": zone} if zone else {})}
     kept = {**window, "time_zone": zone or "UTC"}
 
-    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [window]}})
+    response = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [window]}})
 
-    assert answer.json()["settings"]["freeze_windows"] == [kept]
+    assert response.json()["settings"]["freeze_windows"] == [kept]
     assert world.viewer.api.get(world.path()).json()["settings"]["freeze_windows"] == [kept]
     assert open_in(world.dev, opens, closes) == [False, True, True, False]
     by_default = world.admin.api.put(
@@ -65,7 +65,7 @@ def fixed_zone(hours: int) -> bytes:
     return b"TZif" + bytes(16) + counts + struct.pack(">lbb", hours * 3600, 0, 0) + b"LMT\0"
 
 
-def test_freeze_window_moves_with_the_rules_of_its_zone(world: World, tmp_path: Path) -> None:
+def test_freeze_window_follows_time_zone_rules(world: World, tmp_path: Path) -> None:
     wall = {"start": "2026-07-01T18:00:00", "end": "2026-07-02T06:00:00", "time_zone": "Europe/Berlin", "reason": "r"}
     exact = {**wall, "start": "2027-07-01T16:00:00Z", "end": "2027-07-02T06:00:00+02:00"}
     (tmp_path / "Europe").mkdir()
@@ -85,17 +85,17 @@ def test_freeze_window_moves_with_the_rules_of_its_zone(world: World, tmp_path: 
     assert moved == still == [False, True, True, False]
 
 
-def test_freeze_window_that_an_older_release_stored_in_utc_stays_as_it_is(world: World) -> None:
+def test_utc_freeze_window_of_older_release_is_unchanged(world: World) -> None:
     old = {**WINDOW, "time_zone": "Europe/Berlin", "recurrence": None}
     Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [old]})
 
-    answer = world.admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 7}})
+    response = world.admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 7}})
 
-    assert answer.json()["settings"]["freeze_windows"] == [old]
+    assert response.json()["settings"]["freeze_windows"] == [old]
     assert open_in(world.dev, WINDOW["start"], WINDOW["end"]) == [False, True, True, False]
 
 
-def test_freeze_windows_in_the_document_are_accepted(world: World) -> None:
+def test_freeze_windows_in_openapi_examples_are_accepted(world: World) -> None:
     def examples(node: Any) -> Iterator[Any]:
         for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
             if key == "freeze_windows" and isinstance(value, list):
@@ -106,5 +106,5 @@ def test_freeze_windows_in_the_document_are_accepted(world: World) -> None:
 
     assert found
     for windows in {repr(each): each for each in found}.values():
-        answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": windows}})
-        assert (answer.status_code, answer.json()["settings"]["freeze_windows"]) == (200, windows)
+        response = world.admin.api.put(world.path(), {"settings": {"freeze_windows": windows}})
+        assert (response.status_code, response.json()["settings"]["freeze_windows"]) == (200, windows)

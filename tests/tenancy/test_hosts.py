@@ -1,4 +1,4 @@
-"""Several hosts with different master keys: who encrypts with which key, and who refuses."""
+"""Hosts with different master keys: which key they encrypt with, and when they refuse to encrypt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("first_key")]
 
 
 def is_under(key: bytes, on_host: Any) -> bool:
-    """Return whether the newest signing key is encrypted under this key alone."""
+    """Return whether a host that has only this key can decrypt the newest signing key."""
     on_host(key)
     row = SigningKey.objects.latest("pk")
     try:
@@ -34,13 +34,15 @@ def is_under(key: bytes, on_host: Any) -> bool:
     return True
 
 
-# -- which key encrypts -------------------------------------------------------------------------------------------
+# -- the key that encrypts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("current", "previous"), [(OLD, None), (OLD, NEW), (NEW, OLD)], ids=["not yet", "prepared", "changed"]
+    ("current", "previous"),
+    [(OLD, None), (OLD, NEW), (NEW, OLD)],
+    ids=["old key only", "new key as previous", "new key as current"],
 )
-def test_every_host_encrypts_with_the_old_key_before_the_rotation(
+def test_hosts_encrypt_with_old_key_before_rotation(
     world: World, on_host: Any, current: bytes, previous: bytes | None
 ) -> None:
     on_host(current, previous)
@@ -51,9 +53,11 @@ def test_every_host_encrypts_with_the_old_key_before_the_rotation(
 
 
 @pytest.mark.parametrize(
-    ("current", "previous"), [(NEW, None), (OLD, NEW), (NEW, OLD)], ids=["finished", "prepared", "changed"]
+    ("current", "previous"),
+    [(NEW, None), (OLD, NEW), (NEW, OLD)],
+    ids=["new key only", "new key as previous", "new key as current"],
 )
-def test_every_host_encrypts_with_the_new_key_after_the_rotation(
+def test_hosts_encrypt_with_new_key_after_rotation(
     world: World, on_host: Any, current: bytes, previous: bytes | None
 ) -> None:
     on_host(NEW, OLD)
@@ -66,7 +70,7 @@ def test_every_host_encrypts_with_the_new_key_after_the_rotation(
     assert is_under(NEW, on_host)
 
 
-def test_lagging_host_returns_503_for_what_needs_the_key_and_changes_nothing(world: World, on_host: Any) -> None:
+def test_host_without_new_key_returns_503_and_changes_nothing(world: World, on_host: Any) -> None:
     on_host(NEW, OLD)
     rotate_master_key()
     on_host(OLD)
@@ -81,17 +85,17 @@ def test_lagging_host_returns_503_for_what_needs_the_key_and_changes_nothing(wor
     ]
 
     assert everything() == before
-    for answer in refused:
-        assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json"), answer.content
-        assert "master key" in answer.json()["detail"]
-        assert int(answer["Retry-After"]) >= 5
-        assert vault.key_id(OLD) not in answer.content.decode()
-    # What needs no secret works.
+    for response in refused:
+        assert (response.status_code, response["Content-Type"]) == (503, "application/problem+json"), response.content
+        assert "master key" in response.json()["detail"]
+        assert int(response["Retry-After"]) >= 5
+        assert vault.key_id(OLD) not in response.content.decode()
+    # Requests that need no stored secret succeed.
     assert world.admin.api.post(f"{path}/api-keys", {"name": "ci", "role": "viewer"}).status_code == 201
     assert world.admin.api.get(f"{path}/signing-keys").status_code == 200
 
 
-def test_encrypting_outside_of_a_transaction_is_refused(transactional_db: None) -> None:
+def test_encrypting_outside_transaction_is_rejected(transactional_db: None) -> None:
     key = SigningKey(kid="k")
 
     with pytest.raises(transaction.TransactionManagementError, match="in the transaction that stores it"):
@@ -105,12 +109,12 @@ def test_encrypting_outside_of_a_transaction_is_refused(transactional_db: None) 
 
 @pytest.fixture
 def _without_id(db: None) -> None:
-    """Remove the id, as in the database of an older release."""
+    """Delete the stored id of the master key, which older releases did not store."""
     MasterKey.objects.all().delete()
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_of_an_empty_installation_is_stored(on_host: Any) -> None:
+def test_first_key_of_empty_installation_is_stored(on_host: Any) -> None:
     on_host(THIRD)
 
     assert vault.ensure_key() == vault.key_id(THIRD)
@@ -124,14 +128,14 @@ def test_first_key_of_an_empty_installation_is_stored(on_host: Any) -> None:
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_must_decrypt_what_an_older_release_stored(world: World, on_host: Any) -> None:
+def test_first_key_must_decrypt_values_of_older_release(world: World, on_host: Any) -> None:
     on_host(NEW)
     with pytest.raises(vault.MasterKeyUnavailable) as refused:
         vault.ensure_key()
     assert not MasterKey.objects.exists()
     assert refused.value.advice.startswith("tenancy.SigningKey ")
 
-    # A host in the middle of a rotation knows the key of the values as the previous one.
+    # During a rotation, the key of the stored values is a host's previous key.
     on_host(NEW, OLD)
     assert vault.ensure_key() == vault.key_id(OLD)
 
@@ -158,7 +162,7 @@ def waiting_for_locks() -> int:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rotation_waits_for_values_that_are_not_committed_yet(on_host: Any) -> None:
+def test_rotation_waits_for_uncommitted_values(on_host: Any) -> None:
     world = World("acme")
     on_host(NEW, OLD)
     may_commit, is_sealed = Event(), Event()
@@ -186,7 +190,7 @@ def test_rotation_waits_for_values_that_are_not_committed_yet(on_host: Any) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_host_that_waited_for_a_rotation_does_not_encrypt_with_the_old_key(on_host: Any) -> None:
+def test_host_does_not_encrypt_with_old_key_after_waiting_for_rotation(on_host: Any) -> None:
     world = World("acme")
     on_host(OLD)
     before = everything()
@@ -205,27 +209,27 @@ def test_host_that_waited_for_a_rotation_does_not_encrypt_with_the_old_key(on_ho
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rotation_and_a_request_that_locked_a_value_do_not_block_each_other(on_host: Any) -> None:
+def test_rotation_and_request_with_locked_value_do_not_deadlock(on_host: Any) -> None:
     world = World("acme")
     hook, _ = subscriptions.create(
         organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor
     )
     on_host(NEW, OLD)
-    is_locked, may_go_on = Event(), Event()
+    is_locked, may_continue = Event(), Event()
 
     @transaction.atomic
     def rotate_secret() -> None:
         lock_row(hook)
         is_locked.set()
-        assert may_go_on.wait(PATIENCE_S)
+        assert may_continue.wait(PATIENCE_S)
         subscriptions.rotate_secret(hook, actor=world.admin.actor)
 
     with ThreadPoolExecutor() as pool:
         requesting = in_thread(pool, rotate_secret)
         assert is_locked.wait(PATIENCE_S)
         rotating = in_thread(pool, lambda: master_key.reseal(actor=system_actor("test")))
-        wait_until(waiting_for_locks)  # the rotation holds the key's lock, and waits for the webhook
-        may_go_on.set()
+        wait_until(waiting_for_locks)  # the rotation holds the key's lock and waits for the webhook's
+        may_continue.set()
         requesting.result(PATIENCE_S)
         counts = rotating.result(PATIENCE_S)
 

@@ -1,4 +1,4 @@
-"""Deletion of expired rows: what is still needed stays."""
+"""Deletion of expired rows. Rows that are still needed are kept."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ DAYS_89, DAYS_91 = timedelta(days=89), timedelta(days=91)
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) -> None:
+def test_credentials_are_deleted_90_days_after_they_become_invalid(world: World, column: str) -> None:
     now = timezone.now()
     for name in ("old", "recent", "usable"):
         tokens.create_user_token(user=world.viewer.user, name=name, actor=world.viewer.actor)
@@ -89,14 +89,14 @@ def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) 
     assert AuditEvent.objects.count() == events
 
 
-def test_a_key_outlives_the_approvals_that_it_requested() -> None:
-    """The creator of a key must be known as long as somebody can decide on an approval requested with it."""
+def test_keys_outlive_approvals_that_they_requested() -> None:
+    """The creator of a key must be known as long as an approval that the key requested can be decided."""
     longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # of an IntegerField
 
     assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
 
 
-def test_one_time_links_are_deleted_a_day_after_they_expired(world: World) -> None:
+def test_one_time_links_are_deleted_a_day_after_expiry(world: World) -> None:
     for _ in range(3):
         accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
     old, recent, _valid = SignInLink.objects.order_by("id")
@@ -109,7 +109,7 @@ def test_one_time_links_are_deleted_a_day_after_they_expired(world: World) -> No
     assert not SignInLink.objects.filter(pk=old.pk).exists()
 
 
-def test_no_statement_deletes_more_than_a_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statements_delete_at_most_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "AT_ONCE", 10)
     minute = int(time.time()) // 60
     RateCounter.objects.bulk_create(RateCounter(key=f"k{n}", minute=minute - 9, count=1) for n in range(25))

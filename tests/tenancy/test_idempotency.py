@@ -22,7 +22,7 @@ def projects(world: World) -> str:
     return f"/api/v1/orgs/{world.organization.pk}/projects"
 
 
-def test_a_repeated_request_gets_the_first_response(world: World) -> None:
+def test_repeated_request_gets_first_response(world: World) -> None:
     first = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     events = AuditEvent.objects.count()
 
@@ -36,7 +36,7 @@ def test_a_repeated_request_gets_the_first_response(world: World) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_the_etag_of_a_repeated_response_is_valid_for_an_edit(world: World) -> None:
+def test_etag_of_repeated_response_is_valid(world: World) -> None:
     body = {"name": "billing"}
     world.admin.api.post(projects(world), body, Idempotency_Key="k1")
     again = world.admin.api.post(projects(world), body, Idempotency_Key="k1")
@@ -46,7 +46,7 @@ def test_the_etag_of_a_repeated_response_is_valid_for_an_edit(world: World) -> N
     assert edited.status_code == 200
 
 
-def test_the_same_json_in_another_notation_is_the_same_request(world: World) -> None:
+def test_equal_json_in_other_notation_is_same_request(world: World) -> None:
     first = world.admin.api.post(projects(world), b'{"name": "billing", "slug": "b"}', Idempotency_Key="k1")
     again = world.admin.api.post(projects(world), b'{"slug":"b","name":"billing"}', Idempotency_Key="k1")
 
@@ -58,7 +58,7 @@ def test_the_same_json_in_another_notation_is_the_same_request(world: World) -> 
     ("path", "body"),
     [("/projects", {"name": "other"}), ("/members", {"name": "billing"})],
 )
-def test_another_request_under_the_same_key_is_a_conflict(world: World, path: str, body: dict[str, Any]) -> None:
+def test_other_request_with_same_key_is_a_conflict(world: World, path: str, body: dict[str, Any]) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
     response = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}{path}", body, Idempotency_Key="k1")
@@ -79,7 +79,7 @@ def test_callers_do_not_share_keys(world: World) -> None:
     assert IdempotencyKey.objects.filter(key="k1").count() == 3
 
 
-def test_another_token_of_the_same_person_shares_the_key(world: World) -> None:
+def test_tokens_of_same_person_share_keys(world: World) -> None:
     further = Api(world.admin.api.post("/api/v1/tokens", {"name": "further"}).json()["token"])
     first = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
@@ -88,7 +88,7 @@ def test_another_token_of_the_same_person_shares_the_key(world: World) -> None:
     assert (again.status_code, again.json()) == (201, first.json())
 
 
-def test_an_error_response_is_not_stored(world: World) -> None:
+def test_error_responses_are_not_stored(world: World) -> None:
     taken = world.admin.api.post(projects(world), {"name": "trading"}, Idempotency_Key="k1")
     invalid = world.admin.api.post(projects(world), {"nam": "x"}, Idempotency_Key="k1")
 
@@ -99,14 +99,14 @@ def test_an_error_response_is_not_stored(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", " " * 256, "k" * 256, "schlüssel"])
-def test_a_bad_key_is_refused(world: World, key: str) -> None:
+def test_invalid_key_is_rejected(world: World, key: str) -> None:
     response = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key=key)
 
     assert response.status_code == 400
     assert not Project.objects.filter(name="billing").exists()
 
 
-def test_the_key_is_stored_in_the_transaction_of_the_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_stored_in_transaction_of_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real = IdempotencyKey.save
 
     def broken(key: IdempotencyKey, **options: Any) -> None:
@@ -121,7 +121,7 @@ def test_the_key_is_stored_in_the_transaction_of_the_write(world: World, monkeyp
     assert not IdempotencyKey.objects.exists()
 
 
-def test_a_response_is_kept_for_a_day(world: World) -> None:
+def test_response_is_kept_for_a_day(world: World) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     kept = IdempotencyKey.objects.get()
     left = kept.expires_at - timezone.now()
@@ -129,7 +129,7 @@ def test_a_response_is_kept_for_a_day(world: World) -> None:
     assert timedelta(hours=23, minutes=59) < left <= timedelta(hours=24)
 
 
-def test_a_secret_is_kept_encrypted_and_for_ten_minutes(world: World) -> None:
+def test_secret_is_kept_encrypted_for_ten_minutes(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     body = {"name": "ci", "role": "viewer"}
     secret = world.admin.api.post(path, body, Idempotency_Key="k1").json()["token"]
@@ -145,7 +145,7 @@ def test_a_secret_is_kept_encrypted_and_for_ten_minutes(world: World) -> None:
     assert b"token" not in stored
 
 
-def test_an_expired_key_may_be_used_again(world: World) -> None:
+def test_expired_key_can_be_reused(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k1").json()
     IdempotencyKey.objects.update(expires_at=timezone.now())
@@ -158,7 +158,7 @@ def test_an_expired_key_may_be_used_again(world: World) -> None:
     assert IdempotencyKey.objects.count() == 1
 
 
-def test_expired_keys_are_removed_each_minute(world: World) -> None:
+def test_expired_keys_are_deleted_each_minute(world: World) -> None:
     for key in ("old", "new"):
         world.admin.api.post(projects(world), {"name": key}, Idempotency_Key=key)
     IdempotencyKey.objects.filter(key="old").update(expires_at=timezone.now())
@@ -168,7 +168,7 @@ def test_expired_keys_are_removed_each_minute(world: World) -> None:
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["new"]
 
 
-def test_an_enrollment_whose_response_was_lost_can_be_repeated(world: World) -> None:
+def test_enrollment_with_lost_response_can_be_repeated(world: World) -> None:
     enroller = Api(world.enrollment_token())
     path = world.path(rest="/agents")
     first = enroller.post(path, {"name": "edge"}, Idempotency_Key="k1")
@@ -181,7 +181,7 @@ def test_an_enrollment_whose_response_was_lost_can_be_repeated(world: World) -> 
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "k2"}])
-def test_a_spent_enrollment_token_creates_no_second_agent(world: World, headers: dict[str, str]) -> None:
+def test_used_enrollment_token_creates_no_second_agent(world: World, headers: dict[str, str]) -> None:
     enroller = Api(world.enrollment_token())
     enroller.post(world.path(rest="/agents"), {"name": "edge"}, Idempotency_Key="k1")
 
@@ -192,18 +192,18 @@ def test_a_spent_enrollment_token_creates_no_second_agent(world: World, headers:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_second_request_does_not_wait_for_the_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     real = organizations.create_project
     held: list[Any] = []
 
     def slow(**columns: Any) -> Project:
         project = real(**columns)
-        # The first request has locked the key. The second one is sent while the first is running.
-        (answer,) = at_once(
+        # The first request has locked the key. The second request is sent while the first is still running.
+        (response,) = at_once(
             lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
         )
-        held.append(answer)
+        held.append(response)
         return project
 
     monkeypatch.setattr(organizations, "create_project", slow)
@@ -216,14 +216,14 @@ def test_a_second_request_does_not_wait_for_the_first(at_once: Race, monkeypatch
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_several_concurrent_requests_with_one_key_is_executed(at_once: Race) -> None:
+def test_one_of_concurrent_requests_with_same_key_is_executed(at_once: Race) -> None:
     world = World("acme")
     calls = [lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")] * 8
 
-    answers = at_once(*calls)
+    responses = at_once(*calls)
 
-    made = [a for a in answers if a.status_code == 201]
-    assert {a.status_code for a in answers} <= {201, 409}
+    made = [a for a in responses if a.status_code == 201]
+    assert {a.status_code for a in responses} <= {201, 409}
     assert len([a for a in made if "Idempotent-Replayed" not in a]) == 1
     assert len({a.json()["id"] for a in made}) == 1
     assert Project.objects.filter(name="billing").count() == 1

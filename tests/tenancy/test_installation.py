@@ -1,4 +1,4 @@
-"""The installation's own audit chain: full events of people's accounts, with copies for their organizations."""
+"""The installation's own audit chain: full events about people's accounts, with copies for their organizations."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from tests.worlds import Api, World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
-# -- what is written where --------------------------------------------------------------------------------------------
+# -- events and their copies ------------------------------------------------------------------------------------------
 
 
-def test_token_events_are_recorded_in_full_and_copied_to_the_organization(world: World) -> None:
+def test_token_events_are_recorded_in_full_and_copied_to_organization(world: World) -> None:
     made = make_token(world.viewer)
     world.viewer.api.delete(f"/api/v1/tokens/{made['id']}")
 
@@ -59,8 +59,8 @@ def test_sign_in_and_sign_out_are_recorded(world: World) -> None:
         assert (copy.organization, copy.ip, copy.changes) == (world.organization, None, own.changes)
 
 
-def test_only_the_persons_organizations_see_the_event(world: World, other: World) -> None:
-    """The person first belongs to both organizations, later to one of them."""
+def test_only_organizations_of_person_see_event(world: World, other: World) -> None:
+    """The person first belongs to two organizations, then to only one of them."""
     add_member(other, "viewer@acme.example")
     make_token(world.viewer)
     make_token(world.operator)
@@ -79,7 +79,7 @@ def test_only_the_persons_organizations_see_the_event(world: World, other: World
     assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
-def test_two_roles_in_one_organization_lead_to_one_copy(world: World) -> None:
+def test_person_with_two_roles_in_organization_creates_one_copy(world: World) -> None:
     Membership.objects.create(
         user=world.viewer.user, organization=world.organization, project=world.project, role=Role.OPERATOR
     )
@@ -89,7 +89,7 @@ def test_two_roles_in_one_organization_lead_to_one_copy(world: World) -> None:
     assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
-def test_a_role_in_a_deleted_project_leads_to_no_copy(world: World) -> None:
+def test_role_in_deleted_project_creates_no_copy(world: World) -> None:
     Membership.objects.filter(user=world.viewer.user).update(project=world.project)
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
 
@@ -98,8 +98,8 @@ def test_a_role_in_a_deleted_project_leads_to_no_copy(world: World) -> None:
     assert [event.organization_id for event in recorded("token.create")] == [None]
 
 
-def test_an_unclaimed_invitation_leads_to_no_copy(world: World, other: World) -> None:
-    """Until somebody claims the account, the organization does not see what the operator does for it."""
+def test_unclaimed_invitation_creates_no_copy(world: World, other: World) -> None:
+    """Until somebody claims the account, the organization does not see its events."""
     invited = add_member(world, "new@acme.example")
 
     call_command("sign_in_link", email="new@acme.example", stdout=StringIO())
@@ -112,13 +112,13 @@ def test_an_unclaimed_invitation_leads_to_no_copy(world: World, other: World) ->
     assert [event.organization_id for event in recorded("sign_in_link.create")] == [None, world.organization.pk]
 
 
-@pytest.mark.parametrize("how", ["a token was used", "the console was entered", "an identity is bound"])
-def test_an_account_counts_as_claimed_after_any_use(world: World, how: str) -> None:
+@pytest.mark.parametrize("how", ["token used", "signed in", "identity bound"])
+def test_account_is_claimed_after_any_use(world: World, how: str) -> None:
     invited = add_member(world, "new@acme.example")
-    if how == "a token was used":
+    if how == "token used":
         _, text = tokens.create_user_token(user=invited, name="x", actor=system_actor("test"))
         assert Api(text).get("/api/v1/me").status_code == 200
-    elif how == "the console was entered":
+    elif how == "signed in":
         sign_in(invited)
     else:
         invited.social_auth.create(provider="oidc", uid="https://id.example#1")
@@ -129,7 +129,7 @@ def test_an_account_counts_as_claimed_after_any_use(world: World, how: str) -> N
     assert [e.organization_id for e in recorded("sign_in_link.create")] == [None, world.organization.pk]
 
 
-def test_a_person_without_organization_is_recorded_in_the_installation_only() -> None:
+def test_person_without_organization_is_recorded_in_installation_only() -> None:
     loner = accounts.get_or_create_account("loner@nowhere.example")
 
     sign_in(loner)
@@ -137,7 +137,7 @@ def test_a_person_without_organization_is_recorded_in_the_installation_only() ->
     assert [event.organization_id for event in recorded("session.sign_in")] == [None]
 
 
-def test_a_failed_copy_rolls_back_the_event_and_the_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_rolls_back_event_and_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise IntegrityError("no room")
 
@@ -150,7 +150,7 @@ def test_a_failed_copy_rolls_back_the_event_and_the_change(world: World, monkeyp
     assert (UserToken.objects.count(), recorded("token.create")) == (count, [])
 
 
-def test_the_worker_seals_the_installations_chain(world: World) -> None:
+def test_worker_seals_installation_chain(world: World) -> None:
     make_token(world.viewer)
 
     tasks.seal_audit()
@@ -162,7 +162,7 @@ def test_the_worker_seals_the_installations_chain(world: World) -> None:
     assert not AuditEvent.objects.filter(seal=None).exists()
 
 
-def test_events_that_an_older_release_left_unsealed_are_sealed_first_and_in_order(world: World, other: World) -> None:
+def test_unsealed_events_of_older_release_are_sealed_in_order(world: World, other: World) -> None:
     """The organizations' chains are sealed, but the installation's chain has no seals yet."""
     for one in (world, other):
         ledger.seal_chain(one.organization.pk)
@@ -177,7 +177,7 @@ def test_events_that_an_older_release_left_unsealed_are_sealed_first_and_in_orde
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_seal_the_installations_chain_once(at_once: Race) -> None:
+def test_concurrent_workers_seal_installation_chain_once(at_once: Race) -> None:
     World("third")
     total = count_installation_events()
 
@@ -188,7 +188,7 @@ def test_two_workers_seal_the_installations_chain_once(at_once: Race) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_concurrent_commands_create_one_key(at_once: Race) -> None:
+def test_concurrent_commands_create_one_key(at_once: Race) -> None:
     at_once(*[signing_keys.ensure_installation_key] * 4)
 
     assert SigningKey.objects.filter(organization=None, status="active").count() == 1
@@ -196,7 +196,7 @@ def test_two_concurrent_commands_create_one_key(at_once: Race) -> None:
 
 
 @pytest.mark.parametrize("status", ["active", "next"])
-def test_the_database_permits_one_key_of_each_status(status: str) -> None:
+def test_database_permits_one_active_and_one_next_key(status: str) -> None:
     made = [SigningKey(kid=f"k{n}", public_key=b"x", private_key=b"x", status=status) for n in range(2)]
     made[0].save()
 
@@ -204,7 +204,7 @@ def test_the_database_permits_one_key_of_each_status(status: str) -> None:
         made[1].save()
 
 
-def test_the_database_permits_one_event_at_each_sequence_number(world: World) -> None:
+def test_database_permits_one_event_per_sequence_number(world: World) -> None:
     first, second = AuditEvent.objects.filter(organization=None)[:2]
     AuditSeal.objects.create(seq=1, event=first, prev_hash="x", hash="x")
 
@@ -212,7 +212,7 @@ def test_the_database_permits_one_event_at_each_sequence_number(world: World) ->
         AuditSeal.objects.create(seq=1, event=second, prev_hash="x", hash="x")
 
 
-def test_an_altered_event_is_found(world: World) -> None:
+def test_altered_event_is_found(world: World) -> None:
     ledger.seal_all()
     event = AuditSeal.objects.get(organization=None, seq=2).event
     with without_triggers():

@@ -25,7 +25,7 @@ from tests.worlds import World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
-def test_the_installation_signs_with_a_key_of_its_own(world: World) -> None:
+def test_installation_signs_with_its_own_key(world: World) -> None:
     signing_keys.ensure_installation_key()
     signing_keys.ensure_installation_key()
 
@@ -37,7 +37,7 @@ def test_the_installation_signs_with_a_key_of_its_own(world: World) -> None:
     assert AuditEvent.objects.get(resource_id=key.kid).organization_id is None
 
 
-def test_the_export_is_verified_with_the_installations_keys(
+def test_export_is_verified_with_installation_keys(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_token(world.viewer)
@@ -50,7 +50,7 @@ def test_the_export_is_verified_with_the_installations_keys(
 
     assert code == 0
     assert Checkpoint.read(lines[-1]).org_id is None
-    # The key was created for this export; the event of its creation is not sealed yet.
+    # The command created the key for this export, and the event of its creation is not sealed yet.
     assert len(lines) - 1 == count_installation_events() - 1
     assert "my laptop" in export.read_text()
     assert cli.main(["ledger", str(export), "--keys", str(keys_)]) == 0
@@ -59,10 +59,10 @@ def test_the_export_is_verified_with_the_installations_keys(
     assert run("verify_ledger", "--checkpoint", str(export))[0] == 0
     assert run("verify_ledger", "--installation", "--checkpoint", str(export))[0] == 0
     code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(export))
-    assert (code, output) == (1, [f"{export}: the checkpoint belongs to the installation"])
+    assert (code, output) == (1, [f"{export}: the checkpoint belongs to the installation, which is not verified"])
 
 
-def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: World, other: World) -> None:
+def test_organization_export_contains_only_its_own_events(world: World, other: World) -> None:
     make_token(world.viewer)
     make_token(other.viewer)
     ledger.seal_all()
@@ -75,7 +75,7 @@ def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: W
     assert str(other.organization.pk) not in text
 
 
-def test_earlier_exports_still_verify_after_a_rotation(
+def test_earlier_exports_verify_after_rotation(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger.seal_all()
@@ -93,7 +93,7 @@ def test_earlier_exports_still_verify_after_a_rotation(
     signing_keys.update_all_statuses()
 
 
-def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: World) -> None:
+def test_installation_keys_become_active_and_retired_on_time(world: World) -> None:
     signing_keys.ensure_installation_key()
     key = signing_keys.rotate(organization=None, retire_in_s=60, actor=system_actor("test"))
     old = SigningKey.objects.get(organization=None, status="retiring")
@@ -106,7 +106,7 @@ def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: Wor
     assert (old.status, old.private_key, key.status) == ("retired", None, "active")
 
 
-def test_rotating_the_master_key_includes_the_installations_key(world: World, settings: Any) -> None:
+def test_master_key_rotation_includes_installation_key(world: World, settings: Any) -> None:
     from dataclasses import replace
 
     signing_keys.ensure_installation_key()
@@ -128,6 +128,6 @@ def test_rotating_the_master_key_includes_the_installations_key(world: World, se
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_exactly_one_ledger_must_be_named(argv: tuple[str, ...]) -> None:
+def test_commands_require_exactly_one_ledger(argv: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         call_command(*argv, stdout=StringIO())

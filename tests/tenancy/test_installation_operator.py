@@ -20,7 +20,7 @@ def operators() -> list[str]:
     return list(User.objects.filter(is_superuser=True).values_list("email", flat=True))
 
 
-def test_the_operator_role_is_granted_and_revoked(world: World) -> None:
+def test_operator_role_is_granted_and_revoked(world: World) -> None:
     email = "viewer@acme.example"
     client = sign_in(world.viewer.user)
     assert client.get("/admin/tenancy/ratecounter/").status_code == 403
@@ -50,21 +50,21 @@ def test_the_operator_role_is_granted_and_revoked(world: World) -> None:
     ]
 
 
-def test_a_repeated_grant_or_revocation_is_reported_but_not_recorded(world: World) -> None:
+def test_repeated_grant_or_revocation_is_reported_but_not_recorded(world: World) -> None:
     email = "viewer@acme.example"
-    assert run("installation_operator", "revoke", "--email", email) == (0, [f"{email} is no installation operator"])
+    assert run("installation_operator", "revoke", "--email", email) == (0, [f"{email} is not an installation operator"])
     run("installation_operator", "grant", "--email", email)
     events = AuditEvent.objects.count()
 
     assert run("installation_operator", "grant", "--email", email) == (
         0,
-        [f"{email} is an installation operator already"],
+        [f"{email} is already an installation operator"],
     )
 
     assert AuditEvent.objects.count() == events
 
 
-def test_an_unknown_or_inactive_person_cannot_become_operator(world: World) -> None:
+def test_unknown_or_inactive_person_cannot_become_operator(world: World) -> None:
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False)
     events, people = AuditEvent.objects.count(), User.objects.count()
 
@@ -78,7 +78,7 @@ def test_an_unknown_or_inactive_person_cannot_become_operator(world: World) -> N
     assert (AuditEvent.objects.count(), User.objects.count(), operators()) == (events, people, [])
 
 
-def test_the_operator_role_of_an_inactive_account_can_be_revoked(world: World) -> None:
+def test_operator_role_of_inactive_account_can_be_revoked(world: World) -> None:
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False, is_superuser=True)
 
     assert run("installation_operator", "revoke", "--email", "viewer@acme.example")[0] == 0
@@ -86,8 +86,8 @@ def test_the_operator_role_of_an_inactive_account_can_be_revoked(world: World) -
     assert operators() == []
 
 
-def test_an_account_with_an_unverified_address_is_not_found(world: World) -> None:
-    """Somebody who signed in with an unverified address may not be the person that the operator means."""
+def test_account_with_unverified_address_is_not_found(world: World) -> None:
+    """Somebody with an unverified address may not be the person to whom the address belongs."""
     User.objects.create(email="root@acme.example", email_verified=False)
 
     assert run("installation_operator", "grant", "--email", "root@acme.example")[0] == 1
@@ -95,7 +95,7 @@ def test_an_account_with_an_unverified_address_is_not_found(world: World) -> Non
     assert operators() == []
 
 
-def test_operators_see_events_that_belong_to_no_organization(world: World, other: World) -> None:
+def test_operators_see_events_without_organization(world: World, other: World) -> None:
     make_token(other.viewer)
     run("installation_operator", "grant", "--email", "viewer@acme.example")
     client, admins = sign_in(world.viewer.user), sign_in(world.admin.user)

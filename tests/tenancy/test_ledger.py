@@ -24,7 +24,7 @@ def faults(world: World, **known: Any) -> list[tuple[LedgerCode, int | None, str
 
 
 def forged_seal(seal: AuditSeal, **changes: Any) -> str:
-    """Return the hash that an attacker would write who knows how hashes are computed."""
+    """Return the hash that an attacker who can compute hashes would write."""
     [link] = [
         x for x in ledger.read_links(seal.organization_id) if x.event_id == str(changes.pop("event_id", seal.event_id))
     ]
@@ -42,7 +42,7 @@ def forged_seal(seal: AuditSeal, **changes: Any) -> str:
     ],
     ids=lambda c: next(iter(c)),
 )  # fmt: skip
-def test_an_altered_event_is_found(world: World, seals: Any, change: dict[str, Any]) -> None:
+def test_altered_event_is_found(world: World, seals: Any, change: dict[str, Any]) -> None:
     seal = seals.filter(event__action="environment.create").latest("seq")
 
     with without_triggers():
@@ -57,7 +57,7 @@ def test_an_altered_event_is_found(world: World, seals: Any, change: dict[str, A
      "changes = ('{\"n\": ' || repeat('9', 5000) || '}')::jsonb",
      "changes = (repeat('[', 4000) || repeat(']', 4000))::jsonb"],
 )  # fmt: skip
-def test_a_value_that_python_cannot_represent_is_found(world: World, seals: Any, change: str) -> None:
+def test_value_that_python_cannot_represent_is_found(world: World, seals: Any, change: str) -> None:
     last = event_of(seals, seals.count())
 
     with without_triggers() as cursor:
@@ -68,7 +68,7 @@ def test_a_value_that_python_cannot_represent_is_found(world: World, seals: Any,
     assert len(found) <= 2
 
 
-def test_an_event_removed_with_its_seal_is_found(world: World, seals: Any) -> None:
+def test_event_removed_with_its_seal_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
 
     with without_triggers():
@@ -78,7 +78,7 @@ def test_an_event_removed_with_its_seal_is_found(world: World, seals: Any) -> No
     assert faults(world) == [(LedgerCode.MISSING, 3, None), (LedgerCode.BROKEN, 4, fourth)]
 
 
-def test_many_removed_events_are_reported_as_one_gap(world: World, seals: Any) -> None:
+def test_adjacent_removed_events_are_reported_as_one_gap(world: World, seals: Any) -> None:
     with without_triggers():
         removed = list(seals.filter(seq__range=(3, 6)).values_list("event_id", flat=True))
         seals.filter(seq__range=(3, 6)).delete()
@@ -88,7 +88,7 @@ def test_many_removed_events_are_reported_as_one_gap(world: World, seals: Any) -
     assert str(missing) == "seq 3, event (none): ledger.missing: 3 to 6 are missing"
 
 
-def test_a_removed_event_whose_seal_remains_is_found(world: World, seals: Any) -> None:
+def test_removed_event_with_remaining_seal_is_found(world: World, seals: Any) -> None:
     third = event_of(seals, 3)
 
     with without_triggers() as cursor:
@@ -97,7 +97,7 @@ def test_a_removed_event_whose_seal_remains_is_found(world: World, seals: Any) -
     assert faults(world) == [(LedgerCode.EVENT_GONE, 3, third)]
 
 
-def test_a_removed_seal_is_found(world: World, seals: Any) -> None:
+def test_removed_seal_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
     newest = AuditEvent.objects.create(
         organization=world.organization, timestamp=timezone.now() + timedelta(hours=2), outcome="success"
@@ -109,7 +109,7 @@ def test_a_removed_seal_is_found(world: World, seals: Any) -> None:
 
     gap = [(LedgerCode.MISSING, 3, None), (LedgerCode.BROKEN, 4, fourth)]
     assert faults(world) == [*gap, (LedgerCode.UNSEALED, None, third)]
-    # The worker seals the event again, at the wrong place: the end of the chain.
+    # The worker seals the event again at the end of the chain, which is the wrong position.
     ledger.seal_all()
     assert faults(world) == [*gap, (LedgerCode.BACKDATED, seals.get(event=newest).seq + 1, third)]
 
@@ -128,7 +128,7 @@ def test_swapped_events_are_found(world: World, seals: Any) -> None:
     assert (LedgerCode.ALTERED, 4, str(third.event_id)) in found
 
 
-def test_two_events_that_exchanged_their_seals_are_found(world: World, seals: Any) -> None:
+def test_events_with_swapped_seals_are_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
 
     with without_triggers() as cursor:
@@ -141,7 +141,7 @@ def test_two_events_that_exchanged_their_seals_are_found(world: World, seals: An
     assert faults(world) == [(LedgerCode.ALTERED, 3, fourth), (LedgerCode.ALTERED, 4, third)]
 
 
-def test_a_rewritten_link_is_found_at_the_next_link(world: World, seals: Any) -> None:
+def test_rewritten_link_is_found_at_next_link(world: World, seals: Any) -> None:
     seal = seals.get(seq=3)
 
     with without_triggers():
@@ -151,8 +151,8 @@ def test_a_rewritten_link_is_found_at_the_next_link(world: World, seals: Any) ->
     assert faults(world) == [(LedgerCode.BROKEN, 4, event_of(seals, 4))]
 
 
-def test_an_event_inserted_with_a_forged_seal_is_found(world: World, seals: Any) -> None:
-    """Insert into the middle of the chain, without rebuilding all later links."""
+def test_inserted_event_with_forged_seal_is_found(world: World, seals: Any) -> None:
+    """The event is inserted in the middle of the chain, and later links are not rebuilt."""
     third = seals.get(seq=3)
     inserted = AuditEvent.objects.create(organization=world.organization, outcome="success", action="x")
 
@@ -174,7 +174,7 @@ def test_an_event_inserted_with_a_forged_seal_is_found(world: World, seals: Any)
     assert not [f for f in found if f[1] == 4]
 
 
-def test_a_backdated_event_is_found_once_it_is_sealed(world: World, seals: Any) -> None:
+def test_backdated_event_is_found_before_and_after_sealing(world: World, seals: Any) -> None:
     AuditEvent.objects.create(
         organization=world.organization, outcome="success", timestamp=timezone.now() - timedelta(days=2)
     )
@@ -186,8 +186,8 @@ def test_a_backdated_event_is_found_once_it_is_sealed(world: World, seals: Any) 
     assert faults(world) == [(LedgerCode.BACKDATED, last.seq, str(last.event_id))]
 
 
-def test_an_event_that_is_not_sealed_yet_is_no_fault(world: World, seals: Any) -> None:
-    early = timezone.now() - timedelta(minutes=50)  # its transaction was long
+def test_recent_unsealed_event_is_no_fault(world: World, seals: Any) -> None:
+    early = timezone.now() - timedelta(minutes=50)  # as after a long transaction
     AuditEvent.objects.create(organization=world.organization, outcome="success", timestamp=early)
 
     verification = Verification(world.organization.pk)
@@ -198,7 +198,7 @@ def test_an_event_that_is_not_sealed_yet_is_no_fault(world: World, seals: Any) -
     assert faults(world) == []
 
 
-def test_another_organizations_event_is_found(world: World, other: World, seals: Any) -> None:
+def test_event_of_other_organization_is_found(world: World, other: World, seals: Any) -> None:
     theirs = AuditSeal.objects.filter(organization=other.organization).latest("seq")
     last = seals.last()
 
@@ -213,7 +213,7 @@ def test_another_organizations_event_is_found(world: World, other: World, seals:
     assert faults(world) == [(LedgerCode.FOREIGN, last.seq + 1, str(theirs.event_id))]
 
 
-def test_a_checkpoint_reveals_a_removed_end_of_the_chain(world: World, seals: Any) -> None:
+def test_checkpoint_reveals_removed_end_of_chain(world: World, seals: Any) -> None:
     last = seals.last()
 
     with without_triggers():
@@ -224,7 +224,7 @@ def test_a_checkpoint_reveals_a_removed_end_of_the_chain(world: World, seals: An
     assert faults(world, known={last.seq: last.hash}) == [(LedgerCode.CUT_OFF, last.seq, None)]
 
 
-def test_a_checkpoint_reveals_a_rebuilt_chain(world: World, seals: Any) -> None:
+def test_checkpoint_reveals_rebuilt_chain(world: World, seals: Any) -> None:
     known = {seal.seq: seal.hash for seal in seals.filter(seq__in=[2, 9])}
     third = event_of(seals, 3)
 
@@ -237,7 +237,7 @@ def test_a_checkpoint_reveals_a_rebuilt_chain(world: World, seals: Any) -> None:
     assert faults(world, known=known) == [(LedgerCode.REWRITTEN, 9, event_of(seals, 9))]
 
 
-def test_any_number_and_text_can_be_sealed(world: World) -> None:
+def test_unusual_numbers_and_texts_can_be_sealed(world: World) -> None:
     changes = {
         "n": 2**70,
         "f": 1.5,
@@ -254,13 +254,13 @@ def test_any_number_and_text_can_be_sealed(world: World) -> None:
     assert list(Chain(str(world.organization.pk)).verify_links(exported)) == []
 
 
-def test_a_chain_is_read_in_pages(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chain_is_read_in_pages(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "PAGE", 3)
     everything = list(seals.values_list("seq", "hash"))
     end = len(everything)
     assert end >= 10
     with without_triggers():
-        seals.filter(seq__range=(4, end - 2)).delete()  # whole pages are gone
+        seals.filter(seq__range=(4, end - 2)).delete()  # whole pages are missing
 
     read = [(link.seq, link.hash) for link in ledger.read_links(world.organization.pk)]
 

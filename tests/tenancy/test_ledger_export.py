@@ -20,7 +20,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_the_export_is_the_chain_with_a_signed_checkpoint(world: World, seals: Any) -> None:
+def test_export_contains_chain_and_signed_checkpoint(world: World, seals: Any) -> None:
     response = world.admin.api.get(export_path(world))
 
     assert response["Content-Type"] == "application/x-ndjson"
@@ -37,7 +37,7 @@ def test_the_export_is_the_chain_with_a_signed_checkpoint(world: World, seals: A
     assert checkpoint.kid == keys.kid(active)
 
 
-def test_a_line_has_the_event_as_the_api_returns_it(world: World, seals: Any) -> None:
+def test_export_line_contains_event_as_listed(world: World, seals: Any) -> None:
     [newest] = world.admin.api.get(export_path(world).replace("/export", "?limit=1")).json()["results"]
 
     line = json.loads(lines_of(world.admin.api.get(export_path(world)))[-2])
@@ -46,9 +46,7 @@ def test_a_line_has_the_event_as_the_api_returns_it(world: World, seals: Any) ->
     assert line["event"] == newest
 
 
-def test_an_export_reads_pages_only_as_its_reader_consumes_them(
-    world: World, seals: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_reads_pages_on_demand(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "EXPORT_PAGE", 3)
     lines = ledger.export_lines(world.organization)
 
@@ -63,7 +61,7 @@ def test_an_export_reads_pages_only_as_its_reader_consumes_them(
     assert len(the_rest) >= 2 * (len(rest) // 3)
 
 
-def test_an_export_continues_an_earlier_one(world: World, seals: Any) -> None:
+def test_export_can_continue_earlier_export(world: World, seals: Any) -> None:
     whole = lines_of(world.admin.api.get(export_path(world)))
     end = seals.count()
 
@@ -75,7 +73,7 @@ def test_an_export_continues_an_earlier_one(world: World, seals: Any) -> None:
     assert len(nothing_new) == 1
 
 
-def test_the_export_of_a_ledger_without_seals_is_only_a_checkpoint(world: World) -> None:
+def test_export_without_seals_is_only_a_checkpoint(world: World) -> None:
     [line] = lines_of(world.admin.api.get(export_path(world)))
 
     assert (Checkpoint.read(line).seq, Checkpoint.read(line).hash) == (0, GENESIS)
@@ -85,13 +83,13 @@ def test_the_export_of_a_ledger_without_seals_is_only_a_checkpoint(world: World)
     ("query", "parameter"),
     [("after_seq=-1", "after_seq"), ("after_seq=x", "after_seq"), ("after_seq=100000", "after_seq"), ("x=1", "x")],
 )
-def test_a_wrong_after_seq_is_refused(world: World, seals: Any, query: str, parameter: str) -> None:
+def test_invalid_after_seq_is_rejected(world: World, seals: Any, query: str, parameter: str) -> None:
     response = world.admin.api.get(export_path(world, f"?{query}"))
 
     assert response.status_code == 400
     assert [e["parameter"] for e in response.json()["errors"]] == [parameter]
 
 
-def test_only_people_who_may_read_the_ledger_may_export_it(world: World, other: World) -> None:
+def test_export_requires_permission_to_read_ledger(world: World, other: World) -> None:
     assert world.project_admin.api.get(export_path(world)).status_code == 403
     assert other.admin.api.get(export_path(world)).status_code == 404

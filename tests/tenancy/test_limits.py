@@ -1,4 +1,4 @@
-"""Rate limits: exact under threads, shown in headers, counted by caller instead of by token."""
+"""Rate limits: exact with concurrent threads, shown in headers, and counted by caller instead of by token."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:
     monkeypatch.setitem(limits.PER_MINUTE, family, count)
 
 
-def test_the_headers_count_down_until_the_minute_ends(
+def test_headers_count_down_until_minute_ends(
     world: World, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, Family.USER, 3)
 
-    answers = [world.viewer.api.get("/api/v1/me") for _ in range(4)]
+    responses = [world.viewer.api.get("/api/v1/me") for _ in range(4)]
 
-    assert [a.status_code for a in answers] == [200, 200, 200, 429]
-    assert [a["X-RateLimit-Remaining"] for a in answers[:3]] == ["2", "1", "0"]
-    assert {a["X-RateLimit-Limit"] for a in answers[:3]} == {"3"}
-    assert {a["X-RateLimit-Reset"] for a in answers[:3]} == {str(int(NOON) + 60)}
-    refused = answers[3]
+    assert [a.status_code for a in responses] == [200, 200, 200, 429]
+    assert [a["X-RateLimit-Remaining"] for a in responses[:3]] == ["2", "1", "0"]
+    assert {a["X-RateLimit-Limit"] for a in responses[:3]} == {"3"}
+    assert {a["X-RateLimit-Reset"] for a in responses[:3]} == {str(int(NOON) + 60)}
+    refused = responses[3]
     assert refused.json()["type"] == "urn:byteor:problem:too_many_requests"
-    assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # the window's end, and a random part
+    assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # seconds until the minute ends, plus a random part
     clock[0] += 50
     assert world.viewer.api.get("/api/v1/me")["X-RateLimit-Remaining"] == "2"
 
 
-def test_a_request_over_the_limit_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_above_limit_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.USER, 1)
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
     assert world.admin.api.post(path, {"name": "one"}).status_code == 201
@@ -53,7 +53,7 @@ def test_a_request_over_the_limit_changes_nothing(world: World, monkeypatch: pyt
     assert not Project.objects.filter(name="two").exists()
 
 
-def test_a_persons_tokens_share_one_limit_but_people_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_same_person_share_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     further = Api(world.viewer.api.post("/api/v1/tokens", {"name": "further"}).json()["token"])
     RateCounter.objects.all().delete()
     limit(monkeypatch, Family.USER, 2)
@@ -90,19 +90,19 @@ def test_refused_requests_are_counted_and_shown_in_headers(
 ) -> None:
     limit(monkeypatch, Family.USER, 2)
 
-    answers = [world.viewer.api.get(path) for _ in range(3)]
+    responses = [world.viewer.api.get(path) for _ in range(3)]
 
-    assert [a.status_code for a in answers] == [status, status, 429 if status == 404 else 403]
-    assert [a["X-RateLimit-Remaining"] for a in answers] == ["1", "0", "0"]
+    assert [a.status_code for a in responses] == [status, status, 429 if status == 404 else 403]
+    assert [a["X-RateLimit-Remaining"] for a in responses] == ["1", "0", "0"]
 
 
-def test_no_counter_is_kept_for_an_unknown_agent_key(world: World) -> None:
+def test_unknown_agent_key_is_not_counted(world: World) -> None:
     agent, _ = world.agent()
     stranger = Api(generate(Family.AGENT).text)
 
-    answer = stranger.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
+    response = stranger.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
 
-    assert (answer.status_code, limits._local) == (401, {})
+    assert (response.status_code, limits._local) == (401, {})
 
 
 def test_agents_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,35 +111,35 @@ def test_agents_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPa
     beat = {"status": "healthy", "agent_version": "0.1.0", "active": None}
     RateCounter.objects.all().delete()
 
-    answers = [
+    responses = [
         api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat),
         api.get(f"/api/v1/agents/{agent.pk}"),
         api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat),
     ]
 
-    assert [a.status_code for a in answers] == [200, 200, 429]
-    assert [a["X-RateLimit-Remaining"] for a in answers[:2]] == ["1", "0"]
+    assert [a.status_code for a in responses] == [200, 200, 429]
+    assert [a["X-RateLimit-Remaining"] for a in responses[:2]] == ["1", "0"]
     assert not RateCounter.objects.exists()
 
 
 @pytest.mark.parametrize("family", Family)
-def test_the_rate_limits_are_the_published_ones(family: Family) -> None:
+def test_rate_limits_are_as_published(family: Family) -> None:
     assert limits.PER_MINUTE[family] == {"usr": 1200, "org": 1200, "agt": 600, "enr": 60}[family]
 
 
-def test_limits_can_be_switched_off(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_can_be_turned_off(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.USER, 1)
     config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
     settings.CONFIG = Config(**{**config, "rate_limit": False})
 
-    answers = [world.viewer.api.get("/api/v1/me") for _ in range(3)]
+    responses = [world.viewer.api.get("/api/v1/me") for _ in range(3)]
 
-    assert [a.status_code for a in answers] == [200] * 3
-    assert "X-RateLimit-Limit" not in answers[0]
+    assert [a.status_code for a in responses] == [200] * 3
+    assert "X-RateLimit-Limit" not in responses[0]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_threads_together_are_admitted_exactly_up_to_the_limit(at_once: Race, clock: list[float]) -> None:
+def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(at_once: Race, clock: list[float]) -> None:
     def fifty() -> int:
         admitted = 0
         for _ in range(50):
@@ -155,14 +155,14 @@ def test_eight_threads_together_are_admitted_exactly_up_to_the_limit(at_once: Ra
 
 
 def remaining(agent_id: str) -> str:
-    """Count a request of an agent and return how many remain. Raises TooManyRequests."""
+    """Count a request of an agent and return the number of remaining requests. Raises TooManyRequests."""
     usage = limits.count_agent(agent_id)
     assert usage is not None
     usage.check()
     return usage.headers["X-RateLimit-Remaining"]
 
 
-def test_the_count_in_memory_is_exact_under_threads(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_in_memory_is_exact_with_threads(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.AGENT, 100)
 
     class Slow(dict[str, int]):
@@ -191,7 +191,7 @@ def test_the_count_in_memory_is_exact_under_threads(clock: list[float], monkeypa
     assert limits._local["agent:racing"] == 400
 
 
-def test_the_counters_are_cleared_in_a_new_minute(clock: list[float]) -> None:
+def test_counters_are_cleared_in_new_minute(clock: list[float]) -> None:
     for _ in range(3):
         remaining("a")
     clock[0] = NOON + 60

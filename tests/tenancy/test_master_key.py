@@ -35,8 +35,8 @@ def configure(settings: Any, **changes: Any) -> None:
     settings.CONFIG = replace(django_settings.CONFIG, **changes)
 
 
-def keep(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
-    """Put the master key into a file of the data folder, as if no environment variable set it."""
+def store_in_files(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
+    """Write the master key to a file in the data folder, as if no environment variable set it."""
     assert key is not None
     present, previous = folder / "master_key", folder / "master_key_previous"
     present.write_text(base64.b64encode(key).decode())
@@ -51,7 +51,7 @@ def command(*argv: str) -> str:
 
 
 def sealed() -> dict[str, bytes]:
-    """Return every encrypted value as it is stored."""
+    """Return all encrypted values as stored, by column and row."""
     return {
         f"{field} {row.pk}": bytes(getattr(row, field.attname))
         for field in sealed_fields()
@@ -59,8 +59,8 @@ def sealed() -> dict[str, bytes]:
     }
 
 
-def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
-    """Only the vault encrypts. Each binary column must be a SealedField, or be named here as not encrypted."""
+def test_all_encrypted_columns_are_sealed_fields() -> None:
+    """Only the vault encrypts. Each binary column must be a SealedField, or be listed here as not encrypted."""
     plain = {
         f"{field.model._meta.label}.{field.name}"
         for model in apps.get_models()
@@ -81,7 +81,7 @@ def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
         vault.seal(SigningKey(), "public_key", b"secret")
 
 
-def test_every_value_is_encrypted_under_the_new_master_key(world: World, settings: Any) -> None:
+def test_all_values_are_encrypted_under_new_master_key(world: World, settings: Any) -> None:
     old = read_key(django_settings.CONFIG.master_key)
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
@@ -94,7 +94,7 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
     secrets = subscriptions.signing_secrets(hook)
     assert {name.split()[0] for name in before} == {str(field) for field in sealed_fields()}
 
-    # With both keys set, everything can be decrypted. New values are encrypted under the old key, which all hosts have.
+    # With both keys set, all values can be decrypted. New values are encrypted under the old key, which all hosts have.
     configure(settings, master_key=NEW, master_key_previous=old)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
@@ -102,7 +102,7 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
     output = command()
 
     assert output.splitlines() == [
-        f"{len(before) + 1} values were encrypted again with the current master key ({new_id}): 2 signing keys,"
+        f"{len(before) + 1} values were re-encrypted with the current master key ({new_id}): 2 signing keys,"
         " 1 stored response, 1 webhook secret, 1 previous webhook secret.",
         f"None of the hosts seen in the last 60 seconds needs the previous key ({old_id}).",
         "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS on each host, and restart the host.",
@@ -122,7 +122,7 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
         assert base64.b64encode(key or b"").decode() not in everything
         assert repr(key) not in everything
 
-    # Everything can be decrypted without the old key.
+    # All values can be decrypted without the old key.
     configure(settings, master_key_previous=None)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     hook.refresh_from_db()
@@ -132,7 +132,7 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
 
 
 @pytest.mark.parametrize("previous", [None, b"x" * 32])
-def test_a_wrong_previous_key_is_refused(world: World, settings: Any, previous: bytes | None) -> None:
+def test_wrong_previous_key_is_rejected(world: World, settings: Any, previous: bytes | None) -> None:
     before = sealed(), AuditEvent.objects.count()
     configure(settings, master_key=NEW, master_key_previous=previous)
 
@@ -147,7 +147,7 @@ def test_a_wrong_previous_key_is_refused(world: World, settings: Any, previous: 
     assert (sealed(), AuditEvent.objects.count()) == before
 
 
-def test_nothing_is_changed_if_one_value_cannot_be_decrypted(world: World, settings: Any) -> None:
+def test_undecryptable_value_stops_rotation(world: World, settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=read_key(django_settings.CONFIG.master_key))
     row = IdempotencyKey(caller="somebody", key="k", fingerprint="", status=200, expires_at=timezone.now())
     row.response = b"under some third key, or none"
@@ -166,35 +166,33 @@ def test_nothing_is_changed_if_one_value_cannot_be_decrypted(world: World, setti
     assert MasterKey.objects.get().key_id == vault.key_id(read_key(django_settings.CONFIG.master_key_previous) or b"")
 
 
-def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
-    present, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+    present, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     old, raw = read_key(present), signing_keys.active_private_key(world.organization.pk)
 
     output = command()
 
     assert output.splitlines() == [
-        f"2 values were encrypted again with the current master key ({vault.own_key_ids()[0]}): 2 signing keys.",
-        f"The previous key stays in {previous} until you run rotate_master_key --finish.",
+        f"2 values were re-encrypted with the current master key ({vault.own_key_ids()[0]}): 2 signing keys.",
+        f"The previous key is kept in {previous} until you run rotate_master_key --finish.",
     ]
     assert read_key(previous) == old != read_key(present)
-    # A process that is running meanwhile reads the same files, and encrypts under the new key.
+    # A process that was already running reads the same files, and encrypts under the new key.
     new, after = read_key(present), sealed()
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
-    # Run again, the command replaces no key until the rotation is finished.
+    # A second run replaces no key before the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
-    assert "The previous key is removed" in command("--finish")
+    assert "The previous key was removed" in command("--finish")
     assert sorted(tmp_path.iterdir()) == [present]
     assert signing_keys.active_private_key(world.organization.pk) == raw
     assert command().startswith("2 values")
 
 
-def test_a_master_key_in_the_data_folder_is_not_replaced_if_a_value_cannot_be_decrypted(
-    world: World, settings: Any, tmp_path: Path
-) -> None:
-    present, previous = keep(settings, tmp_path, NEW)
+def test_undecryptable_value_keeps_master_key_in_data_folder(world: World, settings: Any, tmp_path: Path) -> None:
+    present, previous = store_in_files(settings, tmp_path, NEW)
     before, text = sealed(), present.read_text()
 
     with pytest.raises(CommandError, match=r"nothing was changed$"):
@@ -203,10 +201,10 @@ def test_a_master_key_in_the_data_folder_is_not_replaced_if_a_value_cannot_be_de
     assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
 
 
-def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
+def test_rotation_continues_after_kill_following_key_swap(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    _, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     raw, reseal = signing_keys.active_private_key(world.organization.pk), master_key.reseal
 
     def killed(**_: Any) -> dict[str, int]:
@@ -226,14 +224,14 @@ def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
 
-def test_finishing_a_rotation_is_refused_if_the_key_is_not_in_the_data_folder(settings: Any) -> None:
+def test_finish_is_refused_if_key_is_not_in_data_folder(settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=None)
 
     with pytest.raises(CommandError, match=r"unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS instead$"):
         command("--finish")
 
 
-def test_a_missing_master_key_file_is_reported(world: World, settings: Any, tmp_path: Path) -> None:
+def test_missing_master_key_file_is_reported(world: World, settings: Any, tmp_path: Path) -> None:
     configure(settings, master_key=tmp_path / "master_key")
 
     with pytest.raises(vault.MasterKeyUnavailable) as refused:

@@ -33,7 +33,7 @@ def org(world: World, rest: str = "") -> str:
         ("prod", {"approvals_required": True, "allow_self_approval": False, "replay_policy": "dry_run_only"}),
     ],
 )
-def test_the_defaults_of_a_posture(world: World, posture: str, differs: dict[str, Any]) -> None:
+def test_settings_default_by_posture(world: World, posture: str, differs: dict[str, Any]) -> None:
     settings = world.viewer.api.get(world.path(getattr(world, posture))).json()["settings"]
 
     assert settings == {
@@ -48,7 +48,7 @@ def test_the_defaults_of_a_posture(world: World, posture: str, differs: dict[str
     }
 
 
-def test_settings_merge_by_key_and_are_audited_with_old_and_new(world: World) -> None:
+def test_settings_are_merged_by_key_and_audited(world: World) -> None:
     world.admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 5, "agent_timeout_s": 50}})
 
     response = world.project_admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 7}})
@@ -66,7 +66,7 @@ def test_settings_merge_by_key_and_are_audited_with_old_and_new(world: World) ->
     }
 
 
-def test_new_environments_start_from_the_organizations_defaults(world: World) -> None:
+def test_new_environments_use_organization_defaults(world: World) -> None:
     defaults = {"default_environment_settings": {"heartbeat_interval_s": 9, "agent_timeout_s": 90}}
     assert world.admin.api.put(org(world), {"settings": defaults}).status_code == 200
 
@@ -105,7 +105,7 @@ TIGHTER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), LOOSER)
-def test_only_an_org_admin_may_loosen_settings(
+def test_only_org_admin_can_loosen_settings(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     environment = getattr(world, posture)
@@ -123,7 +123,7 @@ def test_only_an_org_admin_may_loosen_settings(
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), TIGHTER)
-def test_a_project_admin_may_make_all_other_changes(
+def test_project_admin_can_make_all_other_changes(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     path = world.path(getattr(world, posture))
@@ -132,7 +132,7 @@ def test_a_project_admin_may_make_all_other_changes(
     assert world.project_admin.api.put(path, {"settings": change}).status_code == 200
 
 
-def test_a_new_environment_may_not_start_with_loosened_settings(world: World) -> None:
+def test_project_admin_cannot_create_environment_with_loosened_settings(world: World) -> None:
     path = org(world, f"/projects/{world.project.pk}/environments")
     body = {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
 
@@ -145,7 +145,7 @@ LOOSE_DEFAULTS = {"allow_self_approval": True, "approval_ttl_s": 7200, "replay_p
 
 
 @pytest.mark.parametrize("posture", ["prod", "staging"])
-def test_starting_with_the_organizations_defaults_is_not_loosening(world: World, posture: str) -> None:
+def test_project_admin_can_create_environment_with_organization_defaults(world: World, posture: str) -> None:
     world.admin.api.put(org(world), {"settings": {"default_environment_settings": LOOSE_DEFAULTS}})
     path = org(world, f"/projects/{world.project.pk}/environments")
 
@@ -168,7 +168,7 @@ def test_starting_with_the_organizations_defaults_is_not_loosening(world: World,
         ({"freeze_windows": [WINDOW]}, {"freeze_windows": []}),
     ],
 )
-def test_starting_looser_than_the_organizations_defaults_is_loosening(
+def test_project_admin_cannot_create_environment_looser_than_defaults(
     world: World, defaults: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     world.admin.api.put(org(world), {"settings": {"default_environment_settings": defaults}})
@@ -182,7 +182,7 @@ def test_starting_looser_than_the_organizations_defaults_is_loosening(
     assert world.admin.api.post(path, body).status_code == 201
 
 
-def test_which_changes_loosen_settings() -> None:
+def test_loosened_settings_are_named() -> None:
     old = policy.default_settings(Posture.PROD)
 
     assert policy.loosened_settings(Posture.PROD, old, old) == []
@@ -219,7 +219,7 @@ def test_which_changes_loosen_settings() -> None:
         ({"freeze_windows": [WINDOW] * 101}, "/settings/freeze_windows"),
     ],
 )
-def test_the_error_points_to_the_invalid_setting(world: World, settings: dict[str, Any], pointer: str) -> None:
+def test_error_points_to_invalid_setting(world: World, settings: dict[str, Any], pointer: str) -> None:
     response = world.admin.api.put(world.path(), {"settings": settings})
 
     assert response.status_code == 400
@@ -228,7 +228,7 @@ def test_the_error_points_to_the_invalid_setting(world: World, settings: dict[st
     assert (world.dev.settings, world.dev.revision) == ({}, 1)
 
 
-def test_the_posture_is_fixed(world: World) -> None:
+def test_posture_cannot_be_changed(world: World) -> None:
     response = world.admin.api.put(world.path(), {"posture": "prod"})
 
     assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "immutable")
@@ -255,7 +255,7 @@ def test_names_are_unique_within_their_parent(world: World, path: str, body: dic
     assert [model.objects.count() for model in (Organization, Project, Environment)] == counts
 
 
-def test_the_same_name_may_be_used_under_another_parent(world: World, other: World) -> None:
+def test_same_name_is_allowed_under_other_parent(world: World, other: World) -> None:
     assert world.project.name == other.project.name
     made = world.admin.api.post(org(world, "/projects"), {"name": "second"}).json()["id"]
 
@@ -264,14 +264,14 @@ def test_the_same_name_may_be_used_under_another_parent(world: World, other: Wor
     assert again.status_code == 201
 
 
-def test_a_name_without_letters_gets_a_slug(world: World) -> None:
+def test_name_without_latin_letters_gets_random_slug(world: World) -> None:
     made = world.admin.api.post(org(world, "/projects"), {"name": "取引"}).json()
 
     assert len(made["slug"]) == 12
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_a_deleted_row_disappears_at_once_and_is_purged_by_the_worker(world: World, kind: str) -> None:
+def test_deleted_row_disappears_immediately_and_is_purged_by_worker(world: World, kind: str) -> None:
     agent, api = world.agent()
     bundle = world.bundle()
     world.deployment(bundle)
@@ -308,7 +308,7 @@ def test_a_deleted_row_disappears_at_once_and_is_purged_by_the_worker(world: Wor
     assert events.filter(environment_id=world.dev.pk).exists()
 
 
-def test_a_repeated_purge_changes_nothing_and_spares_live_rows(world: World) -> None:
+def test_purge_is_idempotent_and_keeps_live_rows(world: World) -> None:
     organizations.purge(Environment, str(world.dev.pk))
     assert Environment.objects.filter(pk=world.dev.pk).exists()
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
@@ -319,7 +319,7 @@ def test_a_repeated_purge_changes_nothing_and_spares_live_rows(world: World) -> 
     assert {e.posture for e in Environment.objects.all()} == {"staging", "prod"}
 
 
-def test_the_name_of_a_deleted_row_may_be_used_before_the_purge(world: World) -> None:
+def test_name_of_deleted_row_can_be_reused_before_purge(world: World) -> None:
     assert world.admin.api.delete(world.path()).status_code == 204
 
     made = world.admin.api.post(
@@ -331,8 +331,8 @@ def test_the_name_of_a_deleted_row_may_be_used_before_the_purge(world: World) ->
     assert Environment.objects.get(name="dev").pk == Environment.objects.get(pk=made.json()["id"]).pk
 
 
-def test_many_freeze_windows_list_the_time_zones_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listing the time zones reads hundreds of files, too much to do for each window of a body."""
+def test_time_zones_are_listed_once_for_many_freeze_windows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing the time zones reads hundreds of files, which is too expensive for each window of a request."""
     listings: list[int] = []
     available = zoneinfo.available_timezones
 
@@ -344,7 +344,7 @@ def test_many_freeze_windows_list_the_time_zones_once(world: World, monkeypatch:
     settings_serializers._time_zones.cache_clear()
     windows = [{**WINDOW, "reason": f"window {number}"} for number in range(100)]
 
-    answer = world.admin.api.put(world.path(world.dev), {"settings": {"freeze_windows": windows}})
+    response = world.admin.api.put(world.path(world.dev), {"settings": {"freeze_windows": windows}})
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert len(listings) == 1

@@ -32,7 +32,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("permission", Permission)
-def test_the_table_of_permissions(permission: Permission) -> None:
+def test_roles_grant_expected_permissions(permission: Permission) -> None:
     assert {role for role in Role if permission in GRANTS[role]} == TABLE[permission]
 
 
@@ -51,7 +51,9 @@ def test_the_table_of_permissions(permission: Permission) -> None:
         (ADMIN, VIEWER, ADMIN),
     ],
 )
-def test_which_role_applies_in_a_project(org: Role | None, project: Role | None, counts: Role | None) -> None:
+def test_effective_role_prefers_org_admin_then_project_role(
+    org: Role | None, project: Role | None, counts: Role | None
+) -> None:
     assert effective_role(org, project) is counts
 
 
@@ -59,12 +61,12 @@ def test_which_role_applies_in_a_project(org: Role | None, project: Role | None,
     ("holder", "grantable"),
     [(ADMIN, set(Role)), (MANAGER, {MANAGER, OPERATOR, VIEWER}), (OPERATOR, {OPERATOR, VIEWER}), (VIEWER, {VIEWER})],
 )
-def test_nobody_can_grant_a_role_that_exceeds_their_own(holder: Role, grantable: set[Role]) -> None:
+def test_roles_can_grant_only_roles_up_to_their_own(holder: Role, grantable: set[Role]) -> None:
     assert {role for role in Role if may_grant(GRANTS[holder], role)} == grantable
 
 
 def member_of(world: World, project: Project, role: Role, name: str) -> Person:
-    """Return a person with a role in ``project`` only."""
+    """Create a person with a role in ``project`` only."""
     membership = members.add(
         organization=world.organization,
         project=project,
@@ -82,7 +84,7 @@ def drafts(world: World, person: Person) -> int:
     return status
 
 
-def test_a_projects_role_beats_the_organizations(world: World) -> None:
+def test_project_role_applies_to_requests(world: World) -> None:
     for person, role in ((world.operator, VIEWER), (world.viewer, OPERATOR)):
         members.add(
             organization=world.organization,
@@ -96,7 +98,7 @@ def test_a_projects_role_beats_the_organizations(world: World) -> None:
     assert [drafts(world, person) for person in (world.operator, world.viewer, world.reviewer)] == [403, 201, 201]
 
 
-def test_a_member_of_one_project_sees_only_that_project(world: World) -> None:
+def test_project_member_sees_only_that_project(world: World) -> None:
     hidden = organizations.create_project(organization=world.organization, name="secret", actor=world.admin.actor)
     guest = member_of(world, world.project, MANAGER, "guest")
     org = f"/api/v1/orgs/{world.organization.pk}"
@@ -113,7 +115,7 @@ def test_a_member_of_one_project_sees_only_that_project(world: World) -> None:
     assert {row["name"] for row in world.viewer.api.get(f"{org}/projects").json()["results"]} == {"trading", "secret"}
 
 
-def test_the_creator_of_an_organization_is_its_admin() -> None:
+def test_organization_creator_becomes_org_admin() -> None:
     user = accounts.get_or_create_account("founder@acme.example")
     person = World._person(user)
 
@@ -125,7 +127,7 @@ def test_the_creator_of_an_organization_is_its_admin() -> None:
     assert person.api.get(f"/api/v1/orgs/{made.json()['id']}/audit-events").status_code == 200
 
 
-def test_an_organization_key_cannot_create_an_organization(world: World) -> None:
+def test_organization_key_cannot_create_organization(world: World) -> None:
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=ADMIN, granter=GRANTS[ADMIN], actor=world.admin.actor
     )
@@ -138,7 +140,7 @@ def members_path(world: World, rest: str = "") -> str:
 
 
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PUT", {"role": "operator"})])
-def test_the_last_admin_cannot_be_removed_or_demoted(world: World, method: str, body: dict[str, Any] | None) -> None:
+def test_last_admin_cannot_be_removed_or_demoted(world: World, method: str, body: dict[str, Any] | None) -> None:
     path = members_path(world, f"/{world.admin.user.pk}")
     events = AuditEvent.objects.count()
 
@@ -149,7 +151,7 @@ def test_the_last_admin_cannot_be_removed_or_demoted(world: World, method: str, 
     assert AuditEvent.objects.count() == events
 
 
-def test_an_admin_can_be_removed_only_if_there_is_another_active_admin(world: World) -> None:
+def test_admin_can_be_removed_only_if_another_active_admin_exists(world: World) -> None:
     second = world.person(ADMIN, "second")
     second.user.is_active = False
     second.user.save()
@@ -164,7 +166,7 @@ def test_an_admin_can_be_removed_only_if_there_is_another_active_admin(world: Wo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_admin_remains_if_two_remove_each_other_concurrently(
+def test_one_admin_remains_after_concurrent_removals(
     at_once: Race,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -173,7 +175,7 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
 
     def slowly(membership: Membership) -> None:
         real(membership)
-        # Without the lock, the other thread would get here at the same time. With the lock, it waits for this thread.
+        # Without the lock, both threads would reach this point. With the lock, the other thread waits for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 
@@ -182,18 +184,18 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
     second = world.person(ADMIN, "second")
     first, other = (Api(person.api.token) for person in (world.admin, second))
 
-    answers = at_once(
+    responses = at_once(
         lambda: first.delete(members_path(world, f"/{second.user.pk}")),
         lambda: other.delete(members_path(world, f"/{world.admin.user.pk}")),
     )
 
-    assert sorted(a.status_code for a in answers)[0] == 204
-    assert sorted(a.status_code for a in answers)[1] in {404, 409}
+    assert sorted(a.status_code for a in responses)[0] == 204
+    assert sorted(a.status_code for a in responses)[1] in {404, 409}
     assert Membership.objects.filter(organization=world.organization, role=ADMIN).count() == 1
 
 
 @pytest.mark.parametrize("role", ["org_admin", "project_admin"])
-def test_a_project_admin_grants_up_to_their_own_role(world: World, role: str) -> None:
+def test_project_admin_can_grant_roles_up_to_project_admin(world: World, role: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}/members"
 
     response = world.project_admin.api.post(path, {"email": "new@acme.example", "role": role})
@@ -202,7 +204,7 @@ def test_a_project_admin_grants_up_to_their_own_role(world: World, role: str) ->
     assert Membership.objects.filter(user__email="new@acme.example").count() == (role == "project_admin")
 
 
-def test_org_admin_cannot_be_a_role_in_a_project(world: World) -> None:
+def test_org_admin_is_rejected_as_project_role(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}/members"
     world.admin.api.post(path, {"email": "new@acme.example", "role": "viewer"})
     user = Membership.objects.get(user__email="new@acme.example").user
@@ -215,7 +217,7 @@ def test_org_admin_cannot_be_a_role_in_a_project(world: World) -> None:
     assert Membership.objects.get(user=user).role == VIEWER
 
 
-def test_only_addresses_of_listed_domains_can_be_invited(world: World) -> None:
+def test_only_listed_email_domains_can_be_invited(world: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"email_domains": ["Acme.example"]}}).status_code == 200
 
@@ -226,7 +228,7 @@ def test_only_addresses_of_listed_domains_can_be_invited(world: World) -> None:
     assert outside.json()["errors"][0]["pointer"] == "/email"
 
 
-def test_adding_a_member_twice_is_a_conflict_whatever_the_case_of_the_address(world: World) -> None:
+def test_adding_member_twice_is_a_conflict_regardless_of_case(world: World) -> None:
     before = Membership.objects.count()
 
     response = world.admin.api.post(members_path(world), {"email": "VIEWER@acme.example", "role": "operator"})
@@ -235,7 +237,7 @@ def test_adding_a_member_twice_is_a_conflict_whatever_the_case_of_the_address(wo
     assert Membership.objects.count() == before
 
 
-def test_me_returns_the_caller_and_its_roles(world: World) -> None:
+def test_me_returns_caller_and_roles(world: World) -> None:
     body = world.operator.api.get("/api/v1/me").json()
 
     assert body["user"]["email"] == "operator@acme.example"

@@ -1,4 +1,4 @@
-"""What ``rotate_master_key`` says about the hosts, and when it refuses because of them."""
+"""The advice of ``rotate_master_key`` about hosts, and the hosts because of which it refuses to run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.worlds import World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("first_key")]
 
 
-def test_rotation_is_refused_while_a_host_does_not_have_the_new_key(world: World, on_host: Any) -> None:
+def test_rotation_is_refused_while_a_host_lacks_the_new_key(world: World, on_host: Any) -> None:
     announce("edge-1", NEW, OLD)
     announce("edge-2", OLD)
     announce("edge-3", OLD, THIRD)
@@ -34,27 +34,27 @@ def test_rotation_is_refused_while_a_host_does_not_have_the_new_key(world: World
     first, *listed, last = str(refused.value).splitlines()
     assert first.startswith("nothing was changed, because these hosts have the master key ")
     assert [line.split(" since ")[0] for line in listed] == ["  edge-2 (api, /srv),", "  edge-3 (api, /srv),"]
-    assert last == "Set it there, restart them, and run rotate_master_key again."
+    assert last == "Set it there, restart these hosts, and run rotate_master_key again."
     assert everything() == before
 
 
-def test_previous_key_is_needed_while_a_host_uses_it(world: World, on_host: Any) -> None:
+def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -> None:
     changed, behind = announce("edge-1", NEW, OLD), announce("edge-2", OLD, NEW)
     on_host(NEW, OLD)
 
     first, *rest = rotate_master_key()
 
-    assert first.startswith("1 value was encrypted again")
+    assert first.startswith("1 value was re-encrypted")
     assert rest[0] == "These hosts still have the previous key as BYTEOR_CLOUD_MASTER_KEY:"
     assert rest[1].startswith("  edge-2 (api, /srv), since 20")
     assert rest[2:] == [
         "Next: set BYTEOR_CLOUD_MASTER_KEY to the current key on these hosts, and restart them.",
-        "Then run rotate_master_key again. Keep the previous key until it lists no hosts.",
+        "Then run rotate_master_key again. Keep the previous key until that command lists no hosts.",
     ]
-    # A host that started with the old key only while the command ran is listed as well.
+    # A host with only the old key that started while the command ran is listed as well.
     lagging = announce("edge-3", OLD)
     text = "\n".join(rotate_master_key())
-    assert "These hosts do not have this key. They are not ready, and return 503 where they need it:\n  edge-3" in text
+    assert "They are not ready, and return 503 for requests that need it:\n  edge-3" in text
     assert "unset" not in text
 
     Host.objects.filter(pk__in=[behind, lagging]).delete()
@@ -62,7 +62,7 @@ def test_previous_key_is_needed_while_a_host_uses_it(world: World, on_host: Any)
     assert Host.objects.get().pk == changed
 
 
-def test_hosts_that_were_not_seen_for_a_minute_do_not_count(world: World, on_host: Any) -> None:
+def test_hosts_not_seen_for_a_minute_are_ignored(world: World, on_host: Any) -> None:
     announce("edge-1", OLD, last_seen=timezone.now() - timedelta(seconds=90))
     announce("edge-2", NEW, OLD, last_seen=timezone.now() - timedelta(days=2))
     on_host(NEW, OLD)
@@ -72,7 +72,7 @@ def test_hosts_that_were_not_seen_for_a_minute_do_not_count(world: World, on_hos
     assert [host.name for host in Host.objects.all()] == ["edge-1"]
 
 
-def test_command_run_before_the_new_key_is_the_current_one_says_what_to_do(world: World, on_host: Any) -> None:
+def test_command_explains_next_step_if_new_key_is_not_current(world: World, on_host: Any) -> None:
     on_host(OLD, NEW)
 
     first, *rest = rotate_master_key()
@@ -86,7 +86,7 @@ def test_command_run_before_the_new_key_is_the_current_one_says_what_to_do(world
     assert rotate_master_key()[1] == "No previous key is set here. To change the key:"
 
 
-def test_value_of_a_host_with_a_third_key_is_recovered_with_that_key(world: World, on_host: Any) -> None:
+def test_value_encrypted_under_third_key_is_recovered_with_that_key(world: World, on_host: Any) -> None:
     on_host(THIRD)
     MasterKey.objects.update(key_id=vault.key_id(THIRD))
     lost = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
@@ -102,9 +102,7 @@ def test_value_of_a_host_with_a_third_key_is_recovered_with_that_key(world: Worl
     assert len(vault.unseal(SigningKey.objects.get(pk=lost.pk), "private_key")) == 32
 
 
-def test_hosts_of_the_data_folder_do_not_prevent_the_rotation_of_its_key(
-    world: World, on_host: Any, tmp_path: Path
-) -> None:
+def test_hosts_of_same_data_folder_do_not_block_rotation(world: World, on_host: Any, tmp_path: Path) -> None:
     present, previous = tmp_path / "master_key", tmp_path / "master_key_previous"
     present.write_text(base64.b64encode(OLD).decode())
     on_host(present, previous)
@@ -124,11 +122,11 @@ def test_hosts_of_the_data_folder_do_not_prevent_the_rotation_of_its_key(
     assert previous.exists()
 
     Host.objects.filter(pk=stranger).delete()
-    assert rotate_master_key("--finish")[1].startswith("The previous key is removed.")
+    assert rotate_master_key("--finish")[1].startswith("The previous key was removed.")
     assert not previous.exists()
 
 
-def test_announced_host_updates_its_keys_and_is_withdrawn(on_host: Any, tmp_path: Path) -> None:
+def test_host_can_be_announced_updated_and_withdrawn(on_host: Any, tmp_path: Path) -> None:
     first, second = uuid7(), uuid7()
     on_host(OLD)
     hosts.announce(first)

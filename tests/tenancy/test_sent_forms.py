@@ -1,4 +1,4 @@
-"""A form of the console that is sent several times at once, as by a double click."""
+"""A form of the console that is submitted several times at the same time, as by a double click."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import pytest
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import IdempotencyKey, Organization
-from apps.tenancy.services.sent_forms import Answer, answer_once
+from apps.tenancy.services.sent_forms import FormResult, run_once
 from byteor_cloud.errors import Conflict
 from tests.races import Race
 
 ANN, BOB = (Actor("user", name, f"{name}@acme.example") for name in ("ann", "bob"))
 
 
-def create(name: str) -> Answer:
+def create(name: str) -> FormResult:
     return {"made": str(Organization.objects.create(name=name, slug=name).pk)}
 
 
-def test_one_of_the_same_forms_at_once_does_the_work(at_once: Race) -> None:
+def test_concurrent_submissions_of_same_form_run_once(at_once: Race) -> None:
     def send(actor: Actor, **values: list[str]) -> Any:
-        return answer_once("form", values, actor=actor, work=lambda: create(actor.id))
+        return run_once("form", values, actor=actor, work=lambda: create(actor.id))
 
     *same, other, changed = at_once(
-        *[lambda: send(ANN)] * 3, lambda: send(BOB), lambda: answer_once("form", {"x": ["1"]}, actor=BOB, work=dict)
+        *[lambda: send(ANN)] * 3, lambda: send(BOB), lambda: run_once("form", {"x": ["1"]}, actor=BOB, work=dict)
     )
 
-    assert len({answer["made"] for answer in same}) == 1
+    assert len({result["made"] for result in same}) == 1
     assert {type(other), type(changed)} == {dict, Conflict}
     assert Organization.objects.filter(slug="ann").count() == 1
     assert all(b"made" not in bytes(row.response) for row in IdempotencyKey.objects.all())
 
 
-def test_a_form_whose_work_failed_can_be_sent_again(db: None) -> None:
-    def refuse() -> Answer:
+def test_failed_form_can_be_submitted_again(db: None) -> None:
+    def refuse() -> FormResult:
         raise Conflict("Not now.")
 
     with pytest.raises(Conflict, match="Not now"):
-        answer_once("form", {}, actor=ANN, work=refuse)
+        run_once("form", {}, actor=ANN, work=refuse)
 
-    assert answer_once("form", {}, actor=ANN, work=lambda: create("ann"))["made"]
+    assert run_once("form", {}, actor=ANN, work=lambda: create("ann"))["made"]

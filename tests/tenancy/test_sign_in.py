@@ -1,4 +1,4 @@
-"""Sign-in with an OpenID Connect provider: the whole flow, the session, and the redirect afterwards."""
+"""Sign-in with an OpenID Connect provider: the whole flow, the session, and the final redirect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.tenancy.sign_in_flow import HTML, JSON, begin, configure, finish, sig
 pytestmark = pytest.mark.django_db
 
 
-# With a real provider
+# With another library's provider
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def real_issuer() -> Iterator[str]:
     provider = oidc_provider_mock.app(
         user_claims=[oidc_provider_mock.User(sub=str(claims["sub"]), claims=claims) for claims in people]
     )
-    # The system chooses the port when the server begins to listen, so that no other server can take it first.
+    # The system chooses the port when the server starts to listen, so that no other server can use it first.
     server = make_server("127.0.0.1", 0, provider, threaded=True)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -46,8 +46,8 @@ def real_issuer() -> Iterator[str]:
     server.server_close()
 
 
-def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, requests.Response]:
-    """Run the whole flow over HTTP and return the callback's response."""
+def sign_in_over_http(site: str, accept: str, subject: str) -> tuple[requests.Session, requests.Response]:
+    """Run the whole flow over HTTP and return the session and the callback's response."""
     session = requests.Session()
     session.headers["Accept"] = accept
     at_provider = session.get(f"{site}/auth/login", timeout=10)
@@ -56,10 +56,10 @@ def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, reques
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_program_gets_a_token_that_works(live_server: Any, settings: Any, real_issuer: str) -> None:
+def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
-    session, response = walk(live_server.url, JSON, "ada")
+    session, response = sign_in_over_http(live_server.url, JSON, "ada")
 
     assert response.status_code == 200
     body = response.json()
@@ -72,17 +72,17 @@ def test_a_program_gets_a_token_that_works(live_server: Any, settings: Any, real
     assert me.json()["user"]["id"] == body["user"]["id"]
     assert User.objects.count() == UserToken.objects.count() == UserSocialAuth.objects.count() == 1
 
-    _, again = walk(live_server.url, JSON, "ada")
+    _, again = sign_in_over_http(live_server.url, JSON, "ada")
 
     assert again.json()["user"]["id"] == body["user"]["id"]
     assert (User.objects.count(), UserToken.objects.count()) == (1, 2)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_browser_gets_a_session(live_server: Any, settings: Any, real_issuer: str) -> None:
+def test_browser_gets_session(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
-    session, response = walk(live_server.url, HTML, "bob")
+    session, response = sign_in_over_http(live_server.url, HTML, "bob")
 
     assert (response.status_code, response.headers["Location"]) == (302, "/admin/")
     stored = Session.objects.get(session_key=session.cookies["sessionid"]).get_decoded()
@@ -90,10 +90,10 @@ def test_a_browser_gets_a_session(live_server: Any, settings: Any, real_issuer: 
     assert not UserToken.objects.exists()
 
 
-# The flow's own checks
+# The parts of the flow
 
 
-def test_the_request_to_the_provider(client: Client, provider: Provider) -> None:
+def test_request_to_provider_is_protected(client: Client, provider: Provider) -> None:
     first = client.get("/auth/login")
 
     url = urlsplit(first["Location"])
@@ -110,14 +110,14 @@ def test_the_request_to_the_provider(client: Client, provider: Provider) -> None
     assert {other[name][0] for name in ("state", "nonce", "code_challenge")}.isdisjoint(query.values())
 
 
-def test_no_session_remains_after_the_sign_in_of_a_program(client: Client, provider: Provider) -> None:
+def test_program_sign_in_leaves_no_session(client: Client, provider: Provider) -> None:
     assert sign_in(client, provider).status_code == 200
 
     assert not Session.objects.exists()
     assert client.cookies["sessionid"].value == ""
 
 
-def test_the_session_key_changes_with_the_sign_in(client: Client, provider: Provider) -> None:
+def test_session_key_changes_at_sign_in(client: Client, provider: Provider) -> None:
     query = begin(client, provider, HTML)
     before = client.cookies["sessionid"].value
 
@@ -131,7 +131,7 @@ def test_the_session_key_changes_with_the_sign_in(client: Client, provider: Prov
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_no_token_of_the_provider_is_stored(
+def test_provider_tokens_are_not_stored(
     client: Client, provider: Provider, accept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -159,7 +159,7 @@ def test_no_token_of_the_provider_is_stored(
 
 
 @pytest.mark.parametrize("path", ["/admin/tenancy/user/", "/api/docs?x=1", "http://testserver/api/docs"])
-def test_a_browser_is_redirected_to_the_next_path(client: Client, provider: Provider, path: str) -> None:
+def test_browser_is_redirected_to_next_path(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     response = finish(client, query, HTML)
@@ -185,20 +185,20 @@ def test_a_browser_is_redirected_to_the_next_path(client: Client, provider: Prov
         "",
     ],
 )
-def test_next_cannot_redirect_to_another_site(client: Client, provider: Provider, path: str) -> None:
+def test_next_cannot_redirect_to_other_site(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     assert finish(client, query, HTML)["Location"] == "/admin/"
 
 
-def test_the_next_path_of_the_last_attempt_is_used(client: Client, provider: Provider) -> None:
+def test_next_path_of_abandoned_sign_in_is_ignored(client: Client, provider: Provider) -> None:
     begin(client, provider, HTML, "/auth/login?next=/elsewhere")
 
     assert sign_in(client, provider, HTML)["Location"] == "/admin/"
 
 
 @pytest.mark.usefixtures("clock")
-def test_twenty_sign_ins_a_minute_are_allowed_for_an_address(provider: Provider) -> None:
+def test_sign_ins_are_limited_to_twenty_per_minute_and_address(provider: Provider) -> None:
     for _ in range(20):
         assert sign_in(Client(), provider).status_code == 200
 
@@ -214,7 +214,7 @@ def test_twenty_sign_ins_a_minute_are_allowed_for_an_address(provider: Provider)
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback"])
-def test_other_methods_are_refused(client: Client, provider: Provider, path: str) -> None:
+def test_other_methods_are_rejected(client: Client, provider: Provider, path: str) -> None:
     response = client.post(path, headers={"Accept": JSON})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, OPTIONS")

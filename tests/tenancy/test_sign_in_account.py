@@ -1,4 +1,4 @@
-"""The account of a sign-in: who is the same person, who claims an invitation, who is refused."""
+"""The account of a sign-in: who counts as the same person, who claims an invitation, and who is rejected."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ pytestmark = pytest.mark.django_db
 # Identity
 
 
-def test_the_same_subject_of_another_issuer_is_another_person(
-    client: Client, provider: Provider, settings: Any
-) -> None:
+def test_same_subject_of_other_issuer_is_other_person(client: Client, provider: Provider, settings: Any) -> None:
     first = sign_in(client, provider).json()["user"]["id"]
     other = Provider()
     other.claims["email"] = "ada@elsewhere.example"
@@ -35,16 +33,16 @@ def test_the_same_subject_of_another_issuer_is_another_person(
     assert set(UserSocialAuth.objects.values_list("uid", flat=True)) == {f"{provider.issuer}#1", f"{other.issuer}#1"}
 
 
-def test_a_provider_that_names_another_issuer_is_refused(client: Client, provider: Provider) -> None:
-    status, document = provider._answer("/.well-known/openid-configuration", {}, "")
-    provider.answers["/.well-known/openid-configuration"] = (status, document | {"issuer": "https://issuer.example"})
+def test_provider_that_reports_other_issuer_is_rejected(client: Client, provider: Provider) -> None:
+    status, document = provider._respond("/.well-known/openid-configuration", {}, "")
+    provider.responses["/.well-known/openid-configuration"] = (status, document | {"issuer": "https://issuer.example"})
     provider.change_claims = with_claims(iss="https://issuer.example")
 
     assert sign_in(client, provider).status_code == 401
     assert nothing_was_created()
 
 
-def test_a_changed_e_mail_address_does_not_create_another_account(client: Client, provider: Provider) -> None:
+def test_changed_email_address_keeps_account(client: Client, provider: Provider) -> None:
     first = sign_in(client, provider).json()["user"]["id"]
     provider.claims["email"] = "lovelace@acme.example"
 
@@ -52,7 +50,7 @@ def test_a_changed_e_mail_address_does_not_create_another_account(client: Client
     assert User.objects.get().email == "ada@acme.example"
 
 
-def test_a_verified_address_claims_its_invitation_once(client: Client, provider: Provider) -> None:
+def test_verified_address_claims_invitation_once(client: Client, provider: Provider) -> None:
     invited = accounts.get_or_create_account("ADA@acme.example")
 
     first = sign_in(client, provider).json()["user"]
@@ -78,7 +76,7 @@ def test_a_verified_address_claims_its_invitation_once(client: Client, provider:
         ({"email": "eve@acme.example"}, {"email": "ada@acme.example", "email_verified": False}),
     ],
 )
-def test_an_unverified_address_claims_no_invitation(
+def test_unverified_address_claims_no_invitation(
     client: Client, provider: Provider, claims: Claims, userinfo: Claims
 ) -> None:
     invited = accounts.get_or_create_account("ada@acme.example")
@@ -93,7 +91,7 @@ def test_an_unverified_address_claims_no_invitation(
     assert not invited.social_auth.exists()
 
 
-def test_an_inactive_account_cannot_sign_in(client: Client, provider: Provider) -> None:
+def test_inactive_account_cannot_sign_in(client: Client, provider: Provider) -> None:
     sign_in(client, provider)
     User.objects.update(is_active=False)
     tokens, events = UserToken.objects.count(), AuditEvent.objects.count()
@@ -104,7 +102,7 @@ def test_an_inactive_account_cannot_sign_in(client: Client, provider: Provider) 
     assert not any("_auth_user_id" in session.get_decoded() for session in Session.objects.all())
 
 
-def test_an_inactive_invitation_is_not_claimed(client: Client, provider: Provider) -> None:
+def test_inactive_invitation_is_not_claimed(client: Client, provider: Provider) -> None:
     accounts.get_or_create_account("ada@acme.example")
     User.objects.update(is_active=False)
 
@@ -137,7 +135,7 @@ def test_unusual_claims_are_stored_safely(
 
 
 @pytest.mark.parametrize("subject", ["x" * 300, "a\x00b"])
-def test_a_subject_that_cannot_be_stored_is_refused(client: Client, provider: Provider, subject: str) -> None:
+def test_subject_that_cannot_be_stored_is_rejected(client: Client, provider: Provider, subject: str) -> None:
     provider.claims["sub"] = subject
 
     assert sign_in(client, provider).status_code == 401

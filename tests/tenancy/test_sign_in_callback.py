@@ -1,4 +1,4 @@
-"""The provider's callback: tampered, forged, repeated, of another session, or concurrent."""
+"""Callbacks from the provider: tampered, forged, repeated, from another session, or concurrent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.django_db
     ],
     ids=["state", "no-state", "empty-state", "long-state", "code", "no-code", "denied", "error", "nothing"],
 )
-def test_a_tampered_callback_is_refused(
+def test_tampered_callback_is_rejected(
     client: Client, provider: Provider, change: Callable[[str], str], accept: str
 ) -> None:
     query = begin(client, provider, accept)
@@ -63,7 +63,7 @@ def test_a_tampered_callback_is_refused(
     ["error=x", "error=temporarily_unavailable&state=x", "error=server_error&state=", "denied=1", "code=x&state=x"],
 )
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_callback_without_a_sign_in_is_refused_whatever_it_says(
+def test_callback_without_started_sign_in_is_rejected(
     client: Client, provider: Provider, query: str, accept: str
 ) -> None:
     response = finish(client, query, accept)
@@ -97,7 +97,7 @@ LONG_AGO = int(time.time()) - 3600
         with_claims(at_hash="of another token"),
     ],
 )
-def test_an_id_token_with_wrong_claims_is_refused(
+def test_id_token_with_wrong_claims_is_rejected(
     client: Client, provider: Provider, change_claims: Callable[[Claims], Claims]
 ) -> None:
     provider.change_claims = change_claims
@@ -113,7 +113,7 @@ def _none(claims: Claims) -> str:
 
 
 def _symmetric(claims: Claims) -> str:
-    # Algorithm confusion: the public key or the client's secret is used as a shared key.
+    # Algorithm confusion: the client's secret is used as a shared key.
     return jwt.encode(claims, CLIENT_SECRET * 2, "HS256", headers={"kid": "1"})
 
 
@@ -132,7 +132,7 @@ def _altered(claims: Claims) -> str:
 
 
 @pytest.mark.parametrize("sign", [_none, _symmetric, _other_key, _unknown_key, _altered, lambda claims: "no.j.wt"])
-def test_an_id_token_that_the_provider_did_not_sign_is_refused(
+def test_id_token_not_signed_by_provider_is_rejected(
     client: Client, provider: Provider, sign: Callable[[Claims], str]
 ) -> None:
     provider.sign = sign
@@ -143,7 +143,7 @@ def test_an_id_token_that_the_provider_did_not_sign_is_refused(
     assert nothing_was_created()
 
 
-def test_a_callback_can_be_used_once(client: Client, provider: Provider) -> None:
+def test_callback_can_be_used_once(client: Client, provider: Provider) -> None:
     query = begin(client, provider)
     assert finish(client, query).status_code == 200
 
@@ -154,22 +154,22 @@ def test_a_callback_can_be_used_once(client: Client, provider: Provider) -> None
     assert (User.objects.count(), UserToken.objects.count()) == (1, 1)
 
 
-def test_a_failed_callback_also_uses_up_the_state(client: Client, provider: Provider) -> None:
+def test_failed_callback_uses_up_state(client: Client, provider: Provider) -> None:
     query = begin(client, provider)
-    provider.answers["/userinfo_endpoint"] = (500, {})
+    provider.responses["/userinfo_endpoint"] = (500, {})
     assert finish(client, query).status_code == 503
-    del provider.answers["/userinfo_endpoint"]
+    del provider.responses["/userinfo_endpoint"]
 
     assert finish(client, query).status_code == 401
     assert nothing_was_created()
 
 
-@pytest.mark.parametrize("victim_began", [True, False])
-def test_a_callback_of_another_session_is_refused(client: Client, provider: Provider, victim_began: bool) -> None:
-    """Login CSRF: the victim's browser is sent to the attacker's callback."""
+@pytest.mark.parametrize("victim_started", [True, False])
+def test_callback_of_other_session_is_rejected(client: Client, provider: Provider, victim_started: bool) -> None:
+    """In a login CSRF attack, the victim's browser is sent to the attacker's callback."""
     query = begin(client, provider, HTML)
     victim = Client()
-    if victim_began:
+    if victim_started:
         begin(victim, provider, HTML)
 
     response = finish(victim, query, HTML)
@@ -179,8 +179,8 @@ def test_a_callback_of_another_session_is_refused(client: Client, provider: Prov
     assert "/token_endpoint" not in provider.requests
 
 
-def test_an_authorization_code_of_another_session_is_refused(client: Client, provider: Provider) -> None:
-    """PKCE: an authorization code of one session is useless in another."""
+def test_authorization_code_of_other_session_is_rejected(client: Client, provider: Provider) -> None:
+    """PKCE makes an authorization code useless in any other session."""
     stolen = parse_qs(begin(client, provider))["code"][0]
     other = Client()
 
@@ -200,26 +200,26 @@ def test_concurrent_callbacks_create_one_account_per_person(
         accounts.get_or_create_account("ada@acme.example")
     barrier = Barrier(len(subjects))
     provider.before_userinfo = lambda: barrier.wait(10)
-    began = []
+    started = []
     for subject in subjects:
         provider.claims["sub"] = subject
         client = Client()
-        began.append((client, begin(client, provider)))
-    answers: list[Any] = []
+        started.append((client, begin(client, provider)))
+    responses: list[Any] = []
 
     def callback(client: Client, query: str) -> None:
-        answers.append(finish(client, query))
+        responses.append(finish(client, query))
         connection.close()
 
-    threads = [Thread(target=callback, args=each) for each in began]
+    threads = [Thread(target=callback, args=each) for each in started]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [response.status_code for response in responses] == [200] * 4
     people = len(set(subjects))
-    assert len({answer.json()["user"]["id"] for answer in answers}) == people
+    assert len({response.json()["user"]["id"] for response in responses}) == people
     assert (User.objects.count(), UserSocialAuth.objects.count()) == (people, people)
     assert User.objects.filter(email="ada@acme.example", email_verified=True).count() == 1
     actions = list(AuditEvent.objects.filter(action__startswith="account.").values_list("action", flat=True))

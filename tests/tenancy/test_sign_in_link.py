@@ -1,4 +1,4 @@
-"""One-time sign-in links: each can be used once, before it expires."""
+"""One-time sign-in links, which can be used once before they expire."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from tests.tenancy.sign_in_flow import HTML, JSON
 pytestmark = pytest.mark.django_db
 
 
-# One-time links
-
-
 @pytest.fixture
 def person() -> User:
     return accounts.get_or_create_account("ada@acme.example")
@@ -33,12 +30,12 @@ def link_of(person: User) -> str:
 
 
 def press(client: Client, path: str, accept: str = HTML) -> Any:
-    """Open the page and press its button."""
+    """Open the link's page and press its button."""
     token = client.get(path, headers={"Accept": accept}).cookies["csrftoken"].value
     return client.post(path, {"csrfmiddlewaretoken": token}, headers={"Accept": accept})
 
 
-def test_a_link_signs_in_once(person: User) -> None:
+def test_link_signs_in_once(person: User) -> None:
     client, path = Client(enforce_csrf_checks=True), link_of(person)
 
     response = press(client, path)
@@ -53,12 +50,12 @@ def test_a_link_signs_in_once(person: User) -> None:
     again, as_json = press(other, path), press(other, path, JSON)
 
     assert (again.status_code, as_json.status_code) == (401, 401)
-    assert "was used, has expired, or never existed" in again.content.decode()
+    assert "was already used, has expired, or never existed" in again.content.decode()
     assert as_json["Content-Type"] == "application/problem+json"
     assert "sessionid" not in other.cookies
 
 
-def test_opening_a_links_page_does_not_use_it_up(person: User) -> None:
+def test_opening_link_page_does_not_use_link(person: User) -> None:
     client, path = Client(enforce_csrf_checks=True), link_of(person)
 
     pages = [client.get(path) for _ in range(25)]
@@ -73,7 +70,7 @@ def test_opening_a_links_page_does_not_use_it_up(person: User) -> None:
 
 
 @pytest.mark.parametrize("case", ["expired", "unknown", "inactive"])
-def test_an_invalid_link_is_refused(person: User, case: str) -> None:
+def test_invalid_link_is_rejected(person: User, case: str) -> None:
     path = link_of(person)
     if case == "expired":
         SignInLink.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
@@ -88,8 +85,8 @@ def test_an_invalid_link_is_refused(person: User, case: str) -> None:
     assert not AuditEvent.objects.filter(action="session.sign_in").exists()
 
 
-def test_a_link_replaces_another_persons_session(person: User) -> None:
-    """If another person was signed in in that browser, nothing of that session remains."""
+def test_link_replaces_session_of_other_person(person: User) -> None:
+    """If another person was signed in to the browser, nothing of that session remains."""
     client = Client()
     other = accounts.get_or_create_account("bob@acme.example")
     press(client, link_of(other))
@@ -102,7 +99,7 @@ def test_a_link_replaces_another_persons_session(person: User) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_concurrent_uses_of_a_link_sign_in_once(person: User) -> None:
+def test_concurrent_uses_of_link_sign_in_once(person: User) -> None:
     path, barrier, codes = link_of(person), Barrier(8), []
 
     def attempt() -> None:
@@ -123,7 +120,7 @@ def test_two_concurrent_uses_of_a_link_sign_in_once(person: User) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_twenty_attempts_a_minute_are_allowed_for_an_address(person: User) -> None:
+def test_attempts_are_limited_to_twenty_per_minute_and_address(person: User) -> None:
     client = Client()
     codes = [client.post(f"/auth/link/bor_lnk_{attempt}").status_code for attempt in range(21)]
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback?code=1&state=2"])
-def test_sign_in_without_a_provider_is_unavailable(client: Client, settings: Any, path: str) -> None:
+def test_sign_in_without_provider_returns_503(client: Client, settings: Any, path: str) -> None:
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer=None)
 
     response = client.get(path, headers={"Accept": JSON})
@@ -28,7 +28,7 @@ def test_sign_in_without_a_provider_is_unavailable(client: Client, settings: Any
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_an_unreachable_provider_is_unavailable(client: Client, provider: Provider, accept: str) -> None:
+def test_unreachable_provider_returns_503(client: Client, provider: Provider, accept: str) -> None:
     provider.stop()
 
     response = client.get("/auth/login", headers={"Accept": accept})
@@ -38,11 +38,9 @@ def test_an_unreachable_provider_is_unavailable(client: Client, provider: Provid
 
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
-@pytest.mark.parametrize("answer", [(500, {}), (503, {"error": "temporarily_unavailable"}), (429, {})])
-def test_a_failing_provider_is_unavailable(
-    client: Client, provider: Provider, path: str, answer: tuple[int, Any]
-) -> None:
-    provider.answers[path] = answer
+@pytest.mark.parametrize("failure", [(500, {}), (503, {"error": "temporarily_unavailable"}), (429, {})])
+def test_failing_provider_returns_503(client: Client, provider: Provider, path: str, failure: tuple[int, Any]) -> None:
+    provider.responses[path] = failure
 
     response = sign_in(client, provider)
 
@@ -53,17 +51,15 @@ def test_a_failing_provider_is_unavailable(
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
 @pytest.mark.parametrize("body", [None, [], {}, {"keys": None}, {"access_token": 1}, {"sub": {}}, "text"])
-def test_an_invalid_response_of_the_provider_is_refused(
-    client: Client, provider: Provider, path: str, body: Any
-) -> None:
-    provider.answers[path] = (200, body)
+def test_invalid_provider_response_returns_401(client: Client, provider: Provider, path: str, body: Any) -> None:
+    provider.responses[path] = (200, body)
 
     assert sign_in(client, provider).status_code == 401
     assert nothing_was_created()
 
 
-def test_a_provider_that_rejects_our_configuration_is_unavailable(client: Client, provider: Provider) -> None:
-    provider.answers["/token_endpoint"] = (401, {"error": "invalid_client", "error_description": CLIENT_SECRET})
+def test_provider_that_rejects_configuration_returns_503(client: Client, provider: Provider) -> None:
+    provider.responses["/token_endpoint"] = (401, {"error": "invalid_client", "error_description": CLIENT_SECRET})
 
     response = sign_in(client, provider)
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
-    """A list of durations; the clock is ahead by their sum."""
+    """A list of durations. The clock is ahead by their sum."""
     passed: list[timedelta] = []
     now = timezone.now
     monkeypatch.setattr("django.utils.timezone.now", lambda: now() + sum(passed, timedelta()))
@@ -51,12 +51,12 @@ def published(world: World) -> list[str]:
 
 
 def signs(world: World) -> str:
-    """Return the kid of the active key."""
+    """Return the kid of the key that currently signs."""
     return keys.kid(keys.public_key(signing_keys.active_private_key(world.organization.pk)))
 
 
 def events(world: World) -> list[tuple[str, str, Any]]:
-    """Return the events of signing keys after the creation of the first key."""
+    """Return the signing key events that follow the creation of the first key."""
     found = AuditEvent.objects.filter(organization=world.organization, resource_kind="signing_key").order_by("id")[1:]
     return [(e.action, e.resource_id, e.changes["status"]) for e in found]
 
@@ -66,7 +66,7 @@ def etag_of_heartbeat(agent: Any, api: Api) -> str:
     return str(api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"])
 
 
-def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelta]) -> None:
+def test_key_is_published_before_it_signs(world: World, clock: list[timedelta]) -> None:
     agent, api = world.agent()
     old = SigningKey.objects.get(organization=world.organization)
     before = etag_of_heartbeat(agent, api)
@@ -75,29 +75,29 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
 
     body = made.json()
     assert (made.status_code, body["status"], body["signs_until"], body["not_after"]) == (201, "next", None, None)
-    begins = SigningKey.objects.get(kid=body["kid"]).not_before
-    assert timedelta(seconds=85) < begins - timezone.now() <= timedelta(seconds=90)  # 3 heartbeats at 30 s
+    starts = SigningKey.objects.get(kid=body["kid"]).not_before
+    assert timedelta(seconds=85) < starts - timezone.now() <= timedelta(seconds=90)  # 3 heartbeats, one every 30 s
     old.refresh_from_db()
-    assert (old.status, old.signs_until, old.not_after) == ("active", begins, begins + timedelta(days=7))
-    # Agents see the new ETag. Both keys verify; the old one signs.
+    assert (old.status, old.signs_until, old.not_after) == ("active", starts, starts + timedelta(days=7))
+    # Agents receive the new ETag. Both keys verify, and the old key signs.
     assert etag_of_heartbeat(agent, api) != before
-    answer = api.get(f"/api/v1/agents/{agent.pk}/signing-key")
-    assert answer["ETag"] == f'"{etag_of_heartbeat(agent, api)}"'
-    assert answer.json()["active_kid"] == old.kid == signs(world)
-    assert {k["kid"]: k["status"] for k in answer.json()["keys"]} == {old.kid: "active", body["kid"]: "next"}
-    parsed = keys.KeySet.parse(answer.content)
+    response = api.get(f"/api/v1/agents/{agent.pk}/signing-key")
+    assert response["ETag"] == f'"{etag_of_heartbeat(agent, api)}"'
+    assert response.json()["active_kid"] == old.kid == signs(world)
+    assert {k["kid"]: k["status"] for k in response.json()["keys"]} == {old.kid: "active", body["kid"]: "next"}
+    parsed = keys.KeySet.parse(response.content)
     assert all(key.trusts(timezone.now()) for key in parsed)
     tasks.note_keys()
     assert states(world) == ["active", "next"]
 
-    # At its time, all readers see the new key as active, before the worker has stored the status.
+    # At the activation time, all readers see the new key as active before the worker has stored the status.
     clock.append(timedelta(seconds=91))
     assert states(world) == ["active", "next"]
     assert published(world) == ["retiring", "active"]
     assert signs(world) == body["kid"]
     listed = world.viewer.api.get(org(world)).json()["results"]
     assert [(k["kid"], k["status"]) for k in listed] == [(body["kid"], "active"), (old.kid, "retiring")]
-    fresh = api.get(f"/api/v1/agents/{agent.pk}/signing-key", If_None_Match=answer["ETag"])
+    fresh = api.get(f"/api/v1/agents/{agent.pk}/signing-key", If_None_Match=response["ETag"])
     assert (fresh.status_code, fresh.json()["active_kid"]) == (200, body["kid"])
     tasks.note_keys()
     assert states(world) == ["retiring", "active"]
@@ -115,7 +115,7 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
         "status": [None, "next"],
         "not_before": body["not_before"],
         "replaces": old.kid,
-        "which_ends": format_time(begins + timedelta(days=7)),
+        "which_ends": format_time(starts + timedelta(days=7)),
     }
     assert events(world) == [
         ("signing_key.create", body["kid"], [None, "next"]),
@@ -125,13 +125,13 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     ]
 
 
-def test_a_late_worker_stores_all_past_status_changes(world: World, clock: list[timedelta]) -> None:
+def test_late_worker_stores_all_past_status_changes(world: World, clock: list[timedelta]) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     new = signing_keys.rotate(organization=world.organization, retire_in_s=60, actor=world.admin.actor)
     clock.append(timedelta(hours=1))
     assert (published(world), signs(world)) == (["retired", "active"], new.kid)
 
-    # Another rotation does not wait for the worker.
+    # The next rotation does not have to wait for the worker.
     newest = signing_keys.rotate(organization=world.organization, activate_in_s=600, actor=world.admin.actor)
 
     assert states(world) == ["retired", "active", "next"]
@@ -142,7 +142,7 @@ def test_a_late_worker_stores_all_past_status_changes(world: World, clock: list[
     ]
 
 
-def test_by_default_the_new_key_waits_for_the_slowest_agents(world: World) -> None:
+def test_new_key_waits_for_slowest_agents_by_default(world: World) -> None:
     world.environment("dev", "slow", heartbeat_interval_s=300)
     gone = world.environment("dev", "slowest", heartbeat_interval_s=3000)
     type(gone).objects.filter(pk=gone.pk).update(deleted_at=timezone.now())
@@ -152,7 +152,7 @@ def test_by_default_the_new_key_waits_for_the_slowest_agents(world: World) -> No
     assert round((key.not_before - key.created_at).total_seconds()) == 900
 
 
-def test_the_default_wait_is_at_least_a_minute(world: World) -> None:
+def test_new_key_waits_at_least_a_minute_by_default(world: World) -> None:
     for environment in (world.dev, world.staging, world.prod):
         type(environment).objects.filter(pk=environment.pk).update(settings={"heartbeat_interval_s": 5})
 
@@ -161,7 +161,7 @@ def test_the_default_wait_is_at_least_a_minute(world: World) -> None:
     assert round((key.not_before - key.created_at).total_seconds()) == 60
 
 
-def test_in_an_emergency_the_new_key_signs_at_once(world: World) -> None:
+def test_new_key_signs_immediately_in_emergency(world: World) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     message = keys.sign(signing_keys.active_private_key(world.organization.pk), b"message")
 
@@ -183,7 +183,7 @@ def test_in_an_emergency_the_new_key_signs_at_once(world: World) -> None:
     ]
 
 
-def test_a_second_rotation_is_refused_while_there_is_a_next_key(world: World) -> None:
+def test_second_rotation_is_refused_while_next_key_exists(world: World) -> None:
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     before = list(SigningKey.objects.order_by("id").values()), AuditEvent.objects.count()
 
@@ -203,7 +203,7 @@ def test_a_second_rotation_is_refused_while_there_is_a_next_key(world: World) ->
         ({"retire_in_s": 366 * 86400 + 1}, "/retire_in_s"),
     ],
 )
-def test_times_out_of_bounds_are_refused(world: World, body: Any, pointer: str) -> None:
+def test_times_out_of_bounds_are_rejected(world: World, body: Any, pointer: str) -> None:
     refused = world.admin.api.post(org(world, "/rotate"), body)
 
     assert refused.status_code == 400
@@ -211,7 +211,7 @@ def test_times_out_of_bounds_are_refused(world: World, body: Any, pointer: str) 
     assert states(world) == ["active"]
 
 
-def test_a_retiring_key_can_be_retired_by_hand(world: World) -> None:
+def test_retiring_key_can_be_retired_manually(world: World) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
     signed_before = timezone.now()
@@ -230,7 +230,7 @@ def test_a_retiring_key_can_be_retired_by_hand(world: World) -> None:
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
 
 
-def test_the_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> None:
+def test_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
@@ -248,7 +248,7 @@ def test_the_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> 
     assert world.admin.api.post(org(world, "/rotate")).status_code == 201
 
 
-def test_a_clock_that_steps_back_changes_no_stored_status(world: World, clock: list[timedelta]) -> None:
+def test_stored_status_is_kept_when_clock_steps_back(world: World, clock: list[timedelta]) -> None:
     first = SigningKey.objects.get(organization=world.organization)
     clock.append(timedelta(minutes=-5))
     assert (published(world), signs(world)) == (["active"], first.kid)
@@ -268,7 +268,7 @@ def test_a_clock_that_steps_back_changes_no_stored_status(world: World, clock: l
     assert signs(world) == second.kid
 
 
-def test_the_next_key_may_have_a_smaller_id_than_the_active_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_key_may_have_smaller_id_than_active_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a key created by a process whose clock went backwards."""
     first = SigningKey.objects.get(organization=world.organization)
     with monkeypatch.context() as patched:
@@ -285,7 +285,7 @@ def test_the_next_key_may_have_a_smaller_id_than_the_active_one(world: World, mo
     ]
 
 
-def test_the_active_key_cannot_be_retired(world: World, clock: list[timedelta]) -> None:
+def test_active_key_cannot_be_retired(world: World, clock: list[timedelta]) -> None:
     new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     clock.append(timedelta(seconds=90))  # the new key is active, but the worker has not stored it
 
@@ -295,7 +295,7 @@ def test_the_active_key_cannot_be_retired(world: World, clock: list[timedelta]) 
     assert published(world) == ["retiring", "active"]
 
 
-def test_another_organizations_key_is_not_found(world: World, other: World) -> None:
+def test_key_of_other_organization_is_not_found(world: World, other: World) -> None:
     key = signing_keys.rotate(organization=other.organization, actor=other.admin.actor)
 
     refused = world.admin.api.post(org(world, f"/{key.kid}/retire"), {"reason": "mine"})
@@ -304,7 +304,7 @@ def test_another_organizations_key_is_not_found(world: World, other: World) -> N
     assert states(other) == ["active", "next"]
 
 
-def test_the_database_holds_one_active_and_one_next_key_and_no_retired_private_half(world: World) -> None:
+def test_database_rejects_second_active_or_next_key_and_retired_private_key(world: World) -> None:
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
         signing_keys.create(organization=world.organization, actor=world.admin.actor)
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
@@ -317,7 +317,7 @@ def test_the_database_holds_one_active_and_one_next_key_and_no_retired_private_h
     assert states(world) == ["active", "next"]
 
 
-def test_private_keys_are_encrypted_and_bound_to_their_organization(world: World, other: World) -> None:
+def test_private_keys_are_encrypted_and_bound_to_organization(world: World, other: World) -> None:
     row = SigningKey.objects.get(organization=world.organization)
     raw = signing_keys.active_private_key(world.organization.pk)
 
@@ -333,21 +333,21 @@ def test_private_keys_are_encrypted_and_bound_to_their_organization(world: World
 # -- races ------------------------------------------------------------------------------------------------------
 
 
-def test_two_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -> None:
+def test_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -> None:
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
-    answers = at_once(*[rotate] * 4)
+    results = at_once(*[rotate] * 4)
 
-    refused = [answer for answer in answers if isinstance(answer, Conflict)]
+    refused = [result for result in results if isinstance(result, Conflict)]
     assert [error.reason for error in refused] == ["signing_key.next_waits"] * 3
     assert states(world) == ["active", "next"]
 
 
-def test_a_rotation_and_a_concurrent_activation_take_turns(
+def test_concurrent_rotation_and_activation_take_turns(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In either order, each key changes its status once, and the next rotation replaces the new key."""
+    """In any order, each status change is recorded once, and the rotation replaces the new key."""
     first = SigningKey.objects.get(organization=world.organization)
     second = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     past = timezone.now() - timedelta(seconds=1)
@@ -355,12 +355,12 @@ def test_a_rotation_and_a_concurrent_activation_take_turns(
     SigningKey.objects.filter(pk=second.pk).update(not_before=past)
 
     real = signing_keys._save_status
-    all_have_looked = threading.Barrier(3)
+    all_have_checked = threading.Barrier(3)
 
     def slowly(*args: Any, **options: Any) -> None:
-        # Without the lock, the other threads would get here at the same time. With the lock, they wait for this thread.
+        # Without the lock, all threads would reach this point. With the lock, the others wait for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
-            all_have_looked.wait(timeout=0.5)
+            all_have_checked.wait(timeout=0.5)
         real(*args, **options)
 
     monkeypatch.setattr(signing_keys, "_save_status", slowly)

@@ -1,4 +1,4 @@
-"""Tests of row locks. Each state machine is tested with the services that advance it."""
+"""Row locks. Each state machine is tested with the services that advance it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.errors import NotFound
 from tests.worlds import World
 
 
-def test_a_lock_returns_the_present_state_and_locks_only_the_row(world: World) -> None:
+def test_lock_returns_current_state_and_locks_only_row(world: World) -> None:
     Environment.objects.filter(pk=world.dev.pk).update(name="renamed")
 
     with CaptureQueriesContext(connection) as queries:
@@ -24,7 +24,7 @@ def test_a_lock_returns_the_present_state_and_locks_only_the_row(world: World) -
     assert queries[0]["sql"].endswith('FOR NO KEY UPDATE OF "tenancy_environment"')
 
 
-def test_a_row_that_was_deleted_cannot_be_locked(world: World) -> None:
+def test_deleted_row_cannot_be_locked(world: World) -> None:
     Environment.objects.filter(pk=world.dev.pk).delete()
 
     with pytest.raises(NotFound):
@@ -32,7 +32,7 @@ def test_a_row_that_was_deleted_cannot_be_locked(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_is_locked_without_a_transaction(world: World) -> None:
+def test_lock_requires_transaction(world: World) -> None:
     with pytest.raises(transaction.TransactionManagementError):
         lock_row(world.dev)
 

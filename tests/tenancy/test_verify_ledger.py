@@ -16,7 +16,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_verify_ledger_prints_a_line_for_each_organization(world: World, other: World, seals: Any) -> None:
+def test_verify_ledger_prints_one_line_per_organization(world: World, other: World, seals: Any) -> None:
     code, output = run("verify_ledger")
 
     assert code == 0
@@ -33,7 +33,7 @@ def test_verify_ledger_prints_a_line_for_each_organization(world: World, other: 
     assert by_slug[1][0].partition(";")[0] == by_id[1][0].partition(";")[0] == output[1].partition(";")[0]
 
 
-def test_verify_ledger_prints_where_a_ledger_was_altered(world: World, other: World, seals: Any) -> None:
+def test_verify_ledger_locates_altered_event(world: World, other: World, seals: Any) -> None:
     third = event_of(seals, 3)
     with without_triggers():
         AuditEvent.objects.filter(pk=third).update(action="x")
@@ -46,16 +46,16 @@ def test_verify_ledger_prints_where_a_ledger_was_altered(world: World, other: Wo
     )
     assert f"acme {world.organization.pk}: 1 fault; " in output[1]
     assert f"umbrella {other.organization.pk}: ok; " in output[2]
-    assert output[4] == "the ledger is not intact"
+    assert output[4] == "at least one ledger is not intact"
 
 
-def test_verify_ledger_prints_the_number_of_unsealed_events(world: World, seals: Any) -> None:
+def test_verify_ledger_prints_number_of_unsealed_events(world: World, seals: Any) -> None:
     world.environment("dev", "another")
 
     assert ", 1 not sealed since 20" in run("verify_ledger")[1][0]
 
 
-def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: Path) -> None:
+def test_verify_ledger_compares_chain_with_checkpoint(world: World, seals: Any, tmp_path: Path) -> None:
     exported = tmp_path / "export.ndjson"
     exported.write_text("\n".join(run("export_ledger", "--org", "acme")[1]))
     last = seals.last()
@@ -75,7 +75,7 @@ def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("spoil", "code", "says"),
+    ("spoil", "code", "expected"),
     [
         (lambda text: text.replace('"seq":', '"seq": 1'), 1, "checkpoint.bad_signature"),
         (lambda text: text[:-20] + "}", 1, "checkpoint.malformed"),
@@ -84,8 +84,8 @@ def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: 
         (lambda text: text.replace('"kid":"', '"kid":"x'), 1, "checkpoint.unknown_key"),
     ],
 )
-def test_a_checkpoint_that_nobody_signed_is_refused(
-    world: World, seals: Any, tmp_path: Path, spoil: Any, code: int, says: str
+def test_checkpoint_without_valid_signature_is_rejected(
+    world: World, seals: Any, tmp_path: Path, spoil: Any, code: int, expected: str
 ) -> None:
     file = tmp_path / "checkpoint"
     file.write_text(spoil(run("export_ledger", "--org", "acme")[1][-1]))
@@ -93,18 +93,19 @@ def test_a_checkpoint_that_nobody_signed_is_refused(
     refused, output = run("verify_ledger", "--checkpoint", str(file))
 
     assert (refused, len(output)) == (code, 1)
-    assert says in output[0]
+    assert expected in output[0]
 
 
-def test_a_checkpoint_of_another_organization_is_refused(
-    world: World, other: World, seals: Any, tmp_path: Path
-) -> None:
+def test_checkpoint_of_other_organization_is_rejected(world: World, other: World, seals: Any, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     file.write_text(run("export_ledger", "--org", "umbrella")[1][-1])
 
     code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(file))
 
-    assert (code, output) == (1, [f"{file}: the checkpoint belongs to organization {other.organization.pk}"])
+    assert (code, output) == (
+        1,
+        [f"{file}: the checkpoint belongs to organization {other.organization.pk}, which is not verified"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,13 +119,13 @@ def test_a_checkpoint_of_another_organization_is_refused(
         ("export_ledger", "--org", "acme", "--after-seq", "100000"),
     ],
 )
-def test_arguments_that_cannot_be_verified_are_refused(world: World, argv: tuple[str, ...]) -> None:
+def test_invalid_arguments_print_one_line_and_exit_2(world: World, argv: tuple[str, ...]) -> None:
     code, output = run(*argv)
 
     assert (code, len(output)) == (2, 1)
 
 
-def test_the_command_exports_the_same_as_the_api(world: World, seals: Any) -> None:
+def test_command_exports_same_events_as_api(world: World, seals: Any) -> None:
     by_api = lines_of(world.admin.api.get(export_path(world, "?after_seq=5")))
 
     code, by_command = run("export_ledger", "--org", "acme", "--after-seq", "5")

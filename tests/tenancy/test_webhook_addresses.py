@@ -1,4 +1,4 @@
-"""Webhooks are never posted to internal addresses, and never wait longer than the timeout."""
+"""Webhook messages are never sent to internal addresses, and no attempt lasts longer than the timeout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRIVATE = [
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::", "100::1",
 ]  # fmt: skip
-# The first and last address of each special-purpose network. Their outer neighbours are tested, too.
+# The first and last address of each special-purpose network. The addresses just outside are tested as well.
 EDGES = [
     ("0.0.0.0", "0.255.255.255"), ("10.0.0.0", "10.255.255.255"), ("100.64.0.0", "100.127.255.255"),
     ("127.0.0.0", "127.255.255.255"), ("168.63.129.16", "168.63.129.16"), ("169.254.0.0", "169.254.255.255"),
@@ -40,23 +40,23 @@ EDGES = [
     ("64:ff9b::1:0:0", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
     ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 ]  # fmt: skip
-# Neighbours that are in another special-purpose network, or outside the address space.
+# Addresses just outside one special-purpose network that are not public either.
 ALSO_INSIDE = set(map(ip_address, ("::ffff:0.0.0.0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff", "64:ff9b::ffff:ffff")))
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_an_internal_address_is_not_public(text: str) -> None:
+def test_internal_address_is_not_public(text: str) -> None:
     assert not outgoing.is_public(ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_an_address_of_the_internet_is_public(text: str) -> None:
+def test_internet_address_is_public(text: str) -> None:
     assert outgoing.is_public(ip_address(text))
 
 
 @pytest.mark.parametrize(("first", "last"), EDGES)
-def test_a_special_network_is_refused_exactly_up_to_its_edges(first: str, last: str) -> None:
+def test_special_networks_are_rejected_exactly_up_to_their_edges(first: str, last: str) -> None:
     low, high = ip_address(first), ip_address(last)
     bits = low.max_prefixlen
 
@@ -68,7 +68,7 @@ def test_a_special_network_is_refused_exactly_up_to_its_edges(first: str, last: 
 
 
 @pytest.mark.parametrize("text", ["192.0.0.8", "192.0.0.9", "192.0.0.10", "192.0.0.170", "2001:1::1", "2001:20::1"])
-def test_the_result_does_not_depend_on_pythons_own_tables(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_result_does_not_depend_on_python_tables(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     for kind in (IPv4Address, IPv6Address):
         monkeypatch.setattr(kind, "is_global", True)
         monkeypatch.setattr(kind, "is_private", False)
@@ -77,7 +77,7 @@ def test_the_result_does_not_depend_on_pythons_own_tables(monkeypatch: pytest.Mo
     assert not outgoing.is_public(ip_address(text))
 
 
-def test_an_allowed_network_is_allowed_in_any_notation() -> None:
+def test_allowed_network_is_permitted_in_any_notation() -> None:
     for text, expected in (("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False), ("::1", False)):
         assert outgoing.is_permitted(ip_address(text), LOOPBACK) is expected
 
@@ -93,7 +93,7 @@ def test_an_allowed_network_is_allowed_in_any_notation() -> None:
      "https://hooks.example.com:99999/", "https://hooks.example.com:443:22/", "https://bücher.example/",
      "https://hooks.example.com/a b", "https://hooks.example.com/\r\nX: y"],
 )  # fmt: skip
-def test_a_forbidden_url_is_refused(world: World, url: str) -> None:
+def test_forbidden_url_is_rejected(world: World, url: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     before = AuditEvent.objects.count()
 
@@ -105,7 +105,7 @@ def test_a_forbidden_url_is_refused(world: World, url: str) -> None:
 
 
 @pytest.mark.django_db
-def test_a_change_to_a_forbidden_url_is_refused(world: World) -> None:
+def test_change_to_forbidden_url_is_rejected(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     made = world.admin.api.post(path, {"url": "https://hooks.example.com", "events": ["*"]}).json()
 
@@ -124,12 +124,12 @@ def test_a_change_to_a_forbidden_url_is_refused(world: World) -> None:
         ("https://[2606:4700:4700::1111]:443/", ("https", "2606:4700:4700::1111", 443, "/")),
     ],
 )
-def test_a_url_is_parsed(url: str, expected: tuple[str, str, int, str]) -> None:
+def test_permitted_url_is_parsed(url: str, expected: tuple[str, str, int, str]) -> None:
     assert outgoing.parse_url(url, allowed=()) == outgoing.Receiver(*expected)
 
 
 def fake_dns(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Replace DNS by these answers in turn; return the list of looked up names, which it fills."""
+    """Replace DNS with these answers in turn. Return the list of names, which is filled by later lookups."""
     looked_up: list[str] = []
 
     def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
@@ -147,29 +147,27 @@ def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1"])
-def test_no_connection_is_made_to_a_name_with_an_internal_address(
-    monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_name_with_internal_address_gets_no_connection(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     fake_dns(monkeypatch, [address])
     monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("connected"))
 
-    answer = send("https://hooks.example.com/", allowed=())
+    response = send("https://hooks.example.com/", allowed=())
 
-    assert (answer.status, answer.error, answer.is_success) == (None, "forbidden_address", False)
+    assert (response.status, response.error, response.is_success) == (None, "forbidden_address", False)
 
 
-def test_the_connection_is_made_to_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_uses_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as receiver:
         # The second answer would differ, but the name must be resolved only once.
         looked_up = fake_dns(monkeypatch, ["10.0.0.1", "127.0.0.1"], ["10.0.0.1"])
 
-        answer = send(f"http://rebinding.example:{receiver.port}/")
+        response = send(f"http://rebinding.example:{receiver.port}/")
 
-        assert (answer.status, looked_up) == (204, ["rebinding.example"])
+        assert (response.status, looked_up) == (204, ["rebinding.example"])
         assert [message.headers["host"] for message in receiver.messages] == [f"rebinding.example:{receiver.port}"]
 
 
-def test_a_proxy_in_environment_variables_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with serving() as receiver:
@@ -177,7 +175,7 @@ def test_a_proxy_in_environment_variables_is_not_used(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("host", "status", "error"), [("hooks.test", 204, ""), ("other.test", None, "tls")])
-def test_the_certificate_is_checked_against_the_name(
+def test_certificate_must_match_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, status: int | None, error: str
 ) -> None:
     pem = certificate("hooks.test", tmp_path)
@@ -190,14 +188,14 @@ def test_the_certificate_is_checked_against_the_name(
     fake_dns(monkeypatch, ["127.0.0.1"])
 
     with serving(tls) as receiver:
-        answer = send(f"https://{host}:{receiver.port}/")
+        response = send(f"https://{host}:{receiver.port}/")
 
     outgoing._tls.cache_clear()
-    assert (answer.status, answer.error, len(receiver.messages)) == (status, error, 1 if status else 0)
+    assert (response.status, response.error, len(receiver.messages)) == (status, error, 1 if status else 0)
     assert names == [host]
 
 
-def test_an_unknown_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unknown_certificate_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate("hooks.test", tmp_path))
     fake_dns(monkeypatch, ["127.0.0.1"])
@@ -207,22 +205,22 @@ def test_an_unknown_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tm
         assert receiver.messages == []
 
 
-def test_a_receiver_that_sends_single_bytes_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receiver_that_sends_single_bytes_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.4)
     with serving() as receiver:
         receiver.drip_s = 0.05
-        answer = send(receiver.url)
+        response = send(receiver.url)
 
-    assert (answer.status, answer.error) == (None, "timeout")
+    assert (response.status, response.error) == (None, "timeout")
 
 
-def test_a_silent_receiver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_receiver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert send(f"http://127.0.0.1:{silent.getsockname()[1]}/").error == "timeout"
 
 
-def test_a_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.1)
 
     def getaddrinfo(*args: Any, **kwargs: Any) -> list[Any]:
@@ -235,7 +233,7 @@ def test_a_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("raised", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
-def test_an_unknown_name_is_reported_as_dns(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+def test_unknown_name_is_reported_as_dns_error(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
     def getaddrinfo(*args: Any, **kwargs: Any) -> None:
         raise raised
 
@@ -244,14 +242,14 @@ def test_an_unknown_name_is_reported_as_dns(monkeypatch: pytest.MonkeyPatch, rai
     assert send("https://hooks.example.com/").error == "dns"
 
 
-def test_a_refused_connection_is_reported_as_connection() -> None:
+def test_refused_connection_is_reported_as_connection_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
     assert send(f"http://127.0.0.1:{port}/").error == "connection"
 
 
-def test_a_response_that_is_not_http_is_reported_as_protocol() -> None:
+def test_response_that_is_not_http_is_reported_as_protocol_error() -> None:
     from threading import Thread
 
     def babble(server: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Webhook deliveries: retries, final failures, disabled webhooks, and a worker that dies."""
+"""Webhook deliveries: retries, permanent failures, disabled webhooks, and a killed worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.worlds import World, run_jobs
 pytestmark = pytest.mark.django_db
 
 
-def test_a_failed_delivery_is_tried_again_later(world: World, receiver: Receiver) -> None:
+def test_failed_delivery_is_retried(world: World, receiver: Receiver) -> None:
     path, token = subscribe(world, receiver)
     receiver.statuses = [500, 503, 204]
     record_event(world)
@@ -46,7 +46,7 @@ def test_a_failed_delivery_is_tried_again_later(world: World, receiver: Receiver
 
 
 @pytest.mark.parametrize("tries", range(1, 8))
-def test_the_waits_between_attempts_grow_to_a_day_in_total(tries: int) -> None:
+def test_waits_between_attempts_grow_exponentially(tries: int) -> None:
     pause = delivery._backoff(tries, None, timezone.now()).total_seconds()
 
     assert 15 * 4 ** (tries - 1) <= pause <= 18 * 4 ** (tries - 1)
@@ -62,7 +62,7 @@ def test_retry_after_is_respected_within_bounds(text: str, low: int, high: int) 
     assert low <= delivery._backoff(1, text, timezone.now()).total_seconds() <= high
 
 
-def test_retry_after_may_be_a_date(world: World, receiver: Receiver) -> None:
+def test_retry_after_can_be_a_date(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
     receiver.statuses = [503]
     receiver.headers = {"Retry-After": format_datetime(timezone.now() + timedelta(hours=2), usegmt=True)}
@@ -75,7 +75,7 @@ def test_retry_after_may_be_a_date(world: World, receiver: Receiver) -> None:
     assert timedelta(minutes=119) < due - timezone.now() < timedelta(minutes=121)
 
 
-def test_a_delivery_fails_for_good_after_eight_attempts(world: World, receiver: Receiver) -> None:
+def test_delivery_fails_permanently_after_eight_attempts(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [500]
     record_event(world)
@@ -88,10 +88,10 @@ def test_a_delivery_fails_for_good_after_eight_attempts(world: World, receiver: 
     assert (line["status"], line["next_attempt_at"], len(line["attempts"])) == ("failed", None, 8)
     assert line["finished_at"] is not None
     assert len(receiver.messages) == 8
-    assert Webhook.objects.get().enabled  # it has not failed for days
+    assert Webhook.objects.get().enabled  # since the receiver has not failed for days
 
 
-def test_a_failed_delivery_does_not_block_the_next(world: World, receiver: Receiver) -> None:
+def test_failed_delivery_does_not_block_next_delivery(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [500, 204]
     first, second, third = (record_event(world) for _ in range(3))
@@ -99,7 +99,7 @@ def test_a_failed_delivery_does_not_block_the_next(world: World, receiver: Recei
     for job in ProcrastinateJob.objects.order_by("-id")[:2]:
         ProcrastinateJob.objects.filter(pk=job.pk)._raw_delete("default")
     run_jobs()
-    assert len(receiver.messages) == 1  # after a failure, the job sends nothing more to this receiver
+    assert len(receiver.messages) == 1  # after a failure, the job stops sending to this receiver
     let_time_pass(seconds=1)
 
     assert [message.headers["webhook-id"] for message in receiver.messages] == [
@@ -108,7 +108,7 @@ def test_a_failed_delivery_does_not_block_the_next(world: World, receiver: Recei
     assert [line["status"] for line in delivery_log(world, path)] == ["delivered", "delivered", "pending"]
 
 
-def test_a_job_that_took_long_leaves_the_rest_to_another_job(
+def test_job_at_time_limit_enqueues_another_job(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(world, receiver)
@@ -126,7 +126,7 @@ def test_a_job_that_took_long_leaves_the_rest_to_another_job(
     assert delivery.MAX_JOB_S == 10
 
 
-def test_a_webhook_whose_receiver_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
+def test_status_410_disables_webhook(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [410]
     record_event(world)
@@ -138,7 +138,7 @@ def test_a_webhook_whose_receiver_is_gone_is_disabled(world: World, receiver: Re
     assert len(receiver.messages) == 1
     assert [line["status"] for line in delivery_log(world, path)] == ["pending", "failed"]
     shown = world.admin.api.get(path).json()
-    assert (shown["enabled"], shown["disabled_reason"]) == (False, "The receiver answered 410 Gone.")
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, "The receiver returned 410 Gone.")
     event = AuditEvent.objects.get(action="webhook.disable")
     assert (event.actor_display, event.changes["enabled"]) == ("system:webhooks", [True, False])
 
@@ -149,7 +149,7 @@ def test_a_webhook_whose_receiver_is_gone_is_disabled(world: World, receiver: Re
 
 
 @pytest.mark.parametrize(("days", "enabled"), [(2, True), (3, False)])
-def test_a_webhook_whose_receiver_fails_for_days_is_disabled(
+def test_webhook_is_disabled_after_three_days_of_failures(
     world: World, receiver: Receiver, days: int, enabled: bool
 ) -> None:
     subscribe(world, receiver)
@@ -158,7 +158,7 @@ def test_a_webhook_whose_receiver_fails_for_days_is_disabled(
     record_event(world)
 
     run_jobs()
-    assert Webhook.objects.get().enabled  # one failure is not enough
+    assert Webhook.objects.get().enabled  # since one failed attempt is not a failed delivery
     for _ in range(7):
         let_time_pass(days=1)
 
@@ -166,7 +166,7 @@ def test_a_webhook_whose_receiver_fails_for_days_is_disabled(
     assert AuditEvent.objects.filter(action="webhook.disable").count() == (0 if enabled else 1)
 
 
-def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
+def test_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [307]
     receiver.headers = {"Location": receiver.url}
@@ -178,7 +178,7 @@ def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
     assert [(each["status"], each["error"]) for each in delivery_log(world, path)[0]["attempts"]] == [(307, "")]
 
 
-def test_a_delivery_is_sent_again_if_the_worker_dies_after_sending(
+def test_delivery_is_sent_again_if_worker_dies_after_sending(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = subscribe(world, receiver)
@@ -201,7 +201,7 @@ def test_a_delivery_is_sent_again_if_the_worker_dies_after_sending(
     assert [len(line["attempts"]) for line in delivery_log(world, path)] == [1]
 
 
-def test_a_webhook_may_be_deleted_while_a_delivery_is_sent(world: World, receiver: Receiver) -> None:
+def test_deleted_webhook_receives_no_pending_delivery(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)
 

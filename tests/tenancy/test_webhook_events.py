@@ -1,4 +1,4 @@
-"""Which events webhooks receive, and how many queries that takes."""
+"""The events that webhooks receive, and the number of queries that recording them takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.worlds import World, run_jobs
 pytestmark = pytest.mark.django_db
 
 
-def test_the_events_of_a_deployment_are_delivered(world: World, receiver: Receiver) -> None:
+def test_deployment_events_are_delivered(world: World, receiver: Receiver) -> None:
     world.agent(world.prod)
     bundle = world.bundle(world.prod)
     path, token = subscribe(world, receiver)
@@ -83,7 +83,7 @@ def test_only_subscribed_event_types_are_delivered(
     assert [line["type"] for line in delivery_log(world, path)] == [action] * expected_count
 
 
-def test_a_project_or_environment_limits_the_events(world: World, other: World, receiver: Receiver) -> None:
+def test_project_or_environment_limits_events(world: World, other: World, receiver: Receiver) -> None:
     everywhere, _ = subscribe(world, receiver)
     project, _ = subscribe(world, receiver, project_id=str(world.project.pk))
     prod, _ = subscribe(world, receiver, environment_id=str(world.prod.pk))
@@ -110,7 +110,7 @@ def test_rolled_back_events_and_denials_are_not_delivered(world: World, receiver
     assert run_jobs() == 0
 
 
-def test_an_organization_without_webhooks_costs_one_query(world: World) -> None:
+def test_organization_without_webhooks_costs_one_query(world: World) -> None:
     with CaptureQueriesContext(connection) as for_webhooks:
         record_event(world)
     with CaptureQueriesContext(connection) as for_others:
@@ -119,7 +119,7 @@ def test_an_organization_without_webhooks_costs_one_query(world: World) -> None:
     assert (len(for_webhooks), len(for_others)) == (2, 1)
 
 
-def test_every_event_of_deployments_and_approvals_has_a_type() -> None:
+def test_all_deployment_and_approval_actions_are_event_types() -> None:
     code = "\n".join(path.read_text() for path in (Path(django_settings.BASE_DIR) / "apps").rglob("*.py"))
     written = re.findall(r'audit\.record\(\s*f?"([\w.{}]+)"', code)
 

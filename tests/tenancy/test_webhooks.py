@@ -1,4 +1,4 @@
-"""The API of webhooks: projects and environments, secrets, the delivery log, pings and repeated deliveries."""
+"""The webhook API: projects and environments, secrets, the delivery log, pings and repeated deliveries."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tests.worlds import World, run_jobs
 pytestmark = pytest.mark.django_db
 
 
-def test_a_delivery_is_sent_again_on_request(world: World, receiver: Receiver) -> None:
+def test_delivery_is_repeated_on_request(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     event = record_event(world)
     run_jobs()
 
-    answer = world.admin.api.post(f"{path}/deliveries/{delivery_log(world, path)[0]['id']}/redeliver")
+    response = world.admin.api.post(f"{path}/deliveries/{delivery_log(world, path)[0]['id']}/redeliver")
     run_jobs()
 
-    assert (answer.status_code, answer.json()["status"]) == (202, "pending")
+    assert (response.status_code, response.json()["status"]) == (202, "pending")
     assert [(m.headers["webhook-id"], m.body) for m in receiver.messages] == [
         (str(event.pk), receiver.messages[0].body)
     ] * 2
@@ -41,7 +41,7 @@ def test_a_delivery_is_sent_again_on_request(world: World, receiver: Receiver) -
     assert AuditEvent.objects.get(action="webhook.redeliver").changes == {"delivery": line["id"]}
 
 
-def test_a_disabled_webhook_gets_neither_pings_nor_repeated_deliveries(world: World, receiver: Receiver) -> None:
+def test_disabled_webhook_gets_no_pings_or_repeated_deliveries(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)
     run_jobs()
@@ -56,19 +56,19 @@ def test_a_disabled_webhook_gets_neither_pings_nor_repeated_deliveries(world: Wo
     assert run_jobs() == 0
 
 
-def test_a_ping_is_sent_whatever_events_the_webhook_subscribes_to(world: World, receiver: Receiver) -> None:
+def test_ping_is_sent_regardless_of_subscribed_events(world: World, receiver: Receiver) -> None:
     path, token = subscribe(world, receiver, "approval.expire")
 
-    answer = world.admin.api.post(f"{path}/test")
+    response = world.admin.api.post(f"{path}/test")
     run_jobs()
 
-    assert (answer.status_code, answer.json()["type"]) == (202, "ping")
+    assert (response.status_code, response.json()["type"]) == (202, "ping")
     body = json.loads(receiver.messages[0].body)
     assert (body["type"], body["resource"]["url"], body["environment_id"]) == ("ping", path, None)
     assert is_signed(receiver.messages[0], token)
 
 
-def test_the_log_is_filtered_by_the_type_that_receivers_see(world: World, receiver: Receiver) -> None:
+def test_delivery_log_can_be_filtered_by_event_type(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     world.admin.api.post(f"{path}/test")
     record_event(world)
@@ -84,7 +84,7 @@ def test_the_log_is_filtered_by_the_type_that_receivers_see(world: World, receiv
     ]
 
 
-def test_after_a_rotation_both_secrets_sign_for_a_day(world: World, receiver: Receiver) -> None:
+def test_both_secrets_sign_for_a_day_after_rotation(world: World, receiver: Receiver) -> None:
     path, old = subscribe(world, receiver)
 
     rotated = world.admin.api.post(f"{path}/rotate-secret")
@@ -104,7 +104,7 @@ def test_after_a_rotation_both_secrets_sign_for_a_day(world: World, receiver: Re
     assert receiver.messages[1].headers["webhook-signature"].count("v1,") == 1
 
 
-def test_a_webhooks_secret_is_shown_once(world: World, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_webhook_secret_is_returned_once(world: World, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     path, token = subscribe(world, receiver)
     receiver.statuses = [500]
@@ -112,17 +112,17 @@ def test_a_webhooks_secret_is_shown_once(world: World, receiver: Receiver, caplo
     record_event(world)
     run_jobs()
 
-    answers = [world.admin.api.get(p).text for p in (path, org(world), f"{path}/deliveries")]
-    answers.append(world.admin.api.put(path, {"description": "x"}).text)
+    responses = [world.admin.api.get(p).text for p in (path, org(world), f"{path}/deliveries")]
+    responses.append(world.admin.api.put(path, {"description": "x"}).text)
     stored = [*AuditEvent.objects.values(), *WebhookDelivery.objects.values(), *Webhook.objects.values()]
-    everything = "\n".join([*answers, str(stored), caplog.text, receiver.messages[0].body.decode()])
+    everything = "\n".join([*responses, str(stored), caplog.text, receiver.messages[0].body.decode()])
     for secret in (token, rotated):
         raw = base64.b64decode(secret.removeprefix("whsec_"))
         assert secret.removeprefix("whsec_") not in everything
         assert str(raw) not in everything
 
 
-def test_delivery_of_a_secret_that_no_key_decrypts_fails_with_its_own_error(world: World, receiver: Receiver) -> None:
+def test_undecryptable_secret_fails_delivery_with_master_key_error(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)
     Webhook.objects.update(secret=b"encrypted under a third key")
@@ -133,7 +133,9 @@ def test_delivery_of_a_secret_that_no_key_decrypts_fails_with_its_own_error(worl
     assert receiver.messages == []
 
 
-def test_delivery_is_left_to_a_host_with_the_master_key(world: World, receiver: Receiver, settings: Any) -> None:
+def test_host_without_master_key_leaves_delivery_to_other_hosts(
+    world: World, receiver: Receiver, settings: Any
+) -> None:
     path, _ = subscribe(world, receiver)
     record_event(world)
     right = settings.CONFIG
@@ -151,7 +153,7 @@ def test_delivery_is_left_to_a_host_with_the_master_key(world: World, receiver: 
 
 
 @pytest.mark.parametrize("field", ["project_id", "environment_id"])
-def test_another_tenants_project_or_environment_is_unknown(
+def test_project_or_environment_of_other_organization_is_rejected(
     world: World, other: World, receiver: Receiver, field: str
 ) -> None:
     foreign = {"project_id": str(other.project.pk), "environment_id": str(other.prod.pk)}[field]
@@ -163,7 +165,7 @@ def test_another_tenants_project_or_environment_is_unknown(
     assert Webhook.objects.count() == 0
 
 
-def test_the_project_and_environment_can_be_changed_and_cleared(world: World, receiver: Receiver) -> None:
+def test_project_and_environment_can_be_changed_and_cleared(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver, project_id=str(world.project.pk))
 
     assert world.admin.api.put(path, {"environment_id": str(world.dev.pk)}).status_code == 200
@@ -177,7 +179,7 @@ def test_the_project_and_environment_can_be_changed_and_cleared(world: World, re
     ]
 
 
-def test_the_number_of_webhooks_is_limited(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_webhooks_is_limited(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriptions, "MAX_WEBHOOKS", 1)
     subscribe(world, receiver)
 
@@ -188,7 +190,7 @@ def test_the_number_of_webhooks_is_limited(world: World, receiver: Receiver, mon
 
 
 @pytest.mark.parametrize("events", [[], ["deployment"], ["deployment.explode"], ["agent.*"], "*"])
-def test_an_unknown_event_type_is_refused(world: World, events: Any) -> None:
+def test_unknown_event_type_is_rejected(world: World, events: Any) -> None:
     refused = world.admin.api.post(org(world), {"url": "https://hooks.example.com", "events": events})
 
     assert refused.status_code == 400
@@ -196,7 +198,7 @@ def test_an_unknown_event_type_is_refused(world: World, events: Any) -> None:
     assert Webhook.objects.count() == 0
 
 
-def test_deliveries_are_kept_for_a_month(world: World, receiver: Receiver) -> None:
+def test_deliveries_are_kept_for_30_days(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
     young, old = record_event(world), record_event(world)
     WebhookDelivery.objects.filter(event=old).update(created_at=timezone.now() - timedelta(days=30, minutes=1))

@@ -1,4 +1,4 @@
-"""Steps of tests about webhooks: subscribe, record an event, let time pass, check what arrived."""
+"""Steps of tests about webhooks: subscribe, record an event, let time pass, check the received messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def org(world: World, rest: str = "") -> str:
 
 
 def subscribe(world: World, receiver: Receiver, *events: str, **options: Any) -> tuple[str, str]:
-    """Create a webhook through the API; return its path and its secret."""
+    """Create a webhook through the API and return its path and secret."""
     body = {"url": receiver.url, "events": list(events) or ["*"], **options}
     made = world.admin.api.post(org(world), body)
     assert made.status_code == 201
@@ -35,7 +35,7 @@ def subscribe(world: World, receiver: Receiver, *events: str, **options: Any) ->
 
 
 def record_event(world: World, action: str = "deployment.create", scope: Any = None) -> AuditEvent:
-    """Record an audit event as services do."""
+    """Record an audit event in the way that services do."""
     kind = action.partition(".")[0]
     place = scope or world.prod
     return audit.record(action, actor=WORKER, scope=place, resource=(kind, place.pk), changes={"n": [0, 1]})
@@ -47,14 +47,14 @@ def delivery_log(world: World, path: str) -> list[dict[str, Any]]:
 
 
 def let_time_pass(**by: Any) -> None:
-    """Let time pass for pending deliveries; then let the worker send those that are due."""
+    """Make pending deliveries due earlier, and let the worker send those that are due."""
     WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
     tasks.wake_webhooks()
     run_jobs()
 
 
 def is_signed(message: Message, token: str) -> bool:
-    """Check the signature as a receiver does, with the text of the secret."""
+    """Return whether the message is signed with this secret, as a receiver would check it."""
     key = base64.b64decode(token.removeprefix("whsec_"))
     signed = b".".join(
         [message.headers["webhook-id"].encode(), message.headers["webhook-timestamp"].encode(), message.body]

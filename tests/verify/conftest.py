@@ -43,7 +43,7 @@ CONFIG: Json = {
 
 
 def config_hash(spec: bytes = SPEC, config: Json = CONFIG, capabilities: tuple[str, ...] = ("deploy",)) -> str:
-    """Compute a config hash as the contract defines it, without the code that is under test."""
+    """Compute a config hash as defined in the contract, without the code under test."""
     hashed = {**config, "spec_hash": _sha256(spec), "required_capabilities": list(capabilities)}
     # Without numbers and with ASCII keys, this is the RFC 8785 JSON.
     return _sha256(json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode())
@@ -60,7 +60,7 @@ DECISION: Json = {
 
 
 def record_document(makers: World, **changes: object) -> Json:
-    """Return the record of the approval of ``makers.bundle()``."""
+    """Return the approval record of ``makers.bundle()``."""
     return {
         "org_id": "org-1", "project_id": "project-1", "environment_id": "environment-1",
         "deployment_id": "deployment-1", "approval_id": "approval-1", "status": "approved",
@@ -91,7 +91,8 @@ def export(
 ) -> Files:
     """Create the files that the server exports for a deployment.
 
-    ``unsigned`` are fields of deployment.json, ``record`` those of approval.json that differ from ``record_document``.
+    ``unsigned`` are additional fields of deployment.json. ``record`` are the fields of approval.json that differ from
+    ``record_document``.
     """
     signed = {k: v for k, v in built.manifest.document().items() if k not in {"manifest_v", "files"}}
     files = {
@@ -109,7 +110,7 @@ def export(
 
 @dataclass
 class Verifier:
-    """Runs ``byteor-verify`` in a temporary folder, and keeps its latest output."""
+    """Runs ``byteor-verify`` in a temporary folder, and stores its latest output."""
 
     folder: Path
     capsys: Any

@@ -30,23 +30,23 @@ def entries(approved: Files) -> Files:
 
 
 def signed(makers: World, files: Files, **manifest: object) -> Files:
-    """Create an export with our signature that our code would never build, as a compromised server could do."""
+    """Create an export that our code would never build, signed with our key, as a compromised server could."""
     document = {**makers.bundle().manifest.document(), **manifest}
     described = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in described.items()}
     archive = tar.pack({**files, "manifest.json": canonical(document)})
     envelope = dsse.sign_envelope(sha256(archive), Manifest.from_document(document), makers.active)
-    beside = {"approval.cred": files["approval.cred"]} if "approval.cred" in files else {}
+    separate = {"approval.cred": files["approval.cred"]} if "approval.cred" in files else {}
     return {
         "deploy-bundle.tar": archive,
         "envelope.json": canonical(envelope),
         "signing_keys.json": canonical(makers.keyset.document()),
-        **beside,
+        **separate,
     }
 
 
 def _signed_with(**claims: Any) -> Change:
-    """Return an edit that replaces the approval by one with other claims, inside a bundle that is signed correctly."""
+    """Return an edit that replaces the approval with one that has other claims, inside a correctly signed bundle."""
 
     def change(makers: World, approved: Files) -> Files:
         return signed(makers, {**entries(approved), "approval.cred": makers.credential(**claims).encode()})

@@ -1,4 +1,4 @@
-"""Makes valid exports of ledgers, which tests alter."""
+"""Creates valid exports of ledgers, which tests alter."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def chained(*events: LedgerEvent) -> list[str]:
 
 
 def checkpoint(lines: list[str], *, org_id: str | None = ORG, key: bytes | None = None) -> str:
-    """Return the line of a checkpoint at the end of these lines."""
+    """Return the line of a checkpoint that covers these lines."""
     last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": 0, "hash": GENESIS}
     signed = sign_checkpoint(
         org_id=org_id, seq=last["seq"], last=last["hash"], created_at=BEGAN, private_key=key or World().active

@@ -37,7 +37,7 @@ def test_unsigned_text_cannot_imitate_or_overwrite_proven_lines(makers: World, v
     assert verify.output.strip("\n").isprintable()
 
 
-def test_a_refusal_is_one_printable_line(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_rejection_prints_one_printable_line(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     envelope = {**json.loads(approved["envelope.json"]), HOSTILE: "\x9b"}
     assert verify({**approved, "envelope.json": canonical(envelope)}) == 1
     assert verify.output.startswith("NOT PROVEN  envelope.")
@@ -50,11 +50,11 @@ def test_a_refusal_is_one_printable_line(approved: Files, verify: Verifier, tmp_
 
 
 @pytest.mark.parametrize("kid", ["-" + KID[1:], "--" + KID[2:]])
-def test_the_id_of_a_trusted_key_may_begin_with_a_hyphen(approved: Files, verify: Verifier, kid: str) -> None:
+def test_trusted_key_id_may_begin_with_hyphen(approved: Files, verify: Verifier, kid: str) -> None:
     assert verify(approved, "--trust", KID, "--trust", kid) == 0
     assert verify(approved, f"--trust={kid}") == 1
     assert verify(approved, "--trust", kid) == 1
-    with pytest.raises(SystemExit) as left:  # an option is no id
+    with pytest.raises(SystemExit) as left:  # an option is not an id
         verify(approved, "--trust", "--json")
     assert left.value.code == 2
 
@@ -65,9 +65,7 @@ def test_the_id_of_a_trusted_key_may_begin_with_a_hyphen(approved: Files, verify
      '{"n":' + "[" * 5000 + "]" * 5000 + "}", '{"n":' + "9" * 5000 + "}", '{"n":1e999}'],
     ids=range(8),
 )  # fmt: skip
-def test_json_without_a_canonical_form_is_refused_before_the_outcome_is_printed(
-    approved: Files, verify: Verifier, text: str
-) -> None:
+def test_json_without_canonical_form_is_rejected_before_output(approved: Files, verify: Verifier, text: str) -> None:
     hostile = {**approved, "deployment.json": approved["deployment.json"][:-1] + b"," + text[1:].encode()}
 
     result = verify.result(hostile, "--trust", KID)
@@ -84,14 +82,14 @@ COMMAND = (sys.executable, "-I", "-m", "byteor.verify")
 
 
 def _run(redirection: str, *argv: str) -> tuple[int, str]:
-    """Run the verifier in a shell that redirects its output. Returns its exit code and what it wrote to stderr."""
+    """Run the verifier in a shell that redirects its output. Returns its exit code and stderr."""
     shell = ("bash", "-c", f'{{ "$@"; echo $? >&3; }} 3>&2 {redirection}', "-", *COMMAND)
     *errors, code = subprocess.run([*shell, *argv], capture_output=True, text=True, check=True).stderr.splitlines()
     return int(code), "\n".join(errors)
 
 
 def _run_without_reader(*argv: str) -> tuple[int, str]:
-    """Run the verifier with a pipe as stdout that nobody reads. Returns its exit code and what it wrote to stderr."""
+    """Run the verifier with stdout as a pipe without a reader. Returns its exit code and stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -101,7 +99,7 @@ def _run_without_reader(*argv: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_closed_pipe_changes_no_outcome(makers: World, approved: Files, verify: Verifier) -> None:
+def test_closed_pipe_does_not_change_exit_code(makers: World, approved: Files, verify: Verifier) -> None:
     for options, code in ((("--trust", KID), 0), ((), 3), (("--trust", STRANGER), 1)):
         assert verify(approved, *options) == code
         assert _run_without_reader(str(verify.export), *options) == (code, "")
@@ -109,12 +107,12 @@ def test_closed_pipe_changes_no_outcome(makers: World, approved: Files, verify: 
     assert _run_without_reader("--help") == (0, "")
 
     credential = makers.credential()
-    notes = {f"note-{number}": "x" * 1000 for number in range(200)}  # together larger than the buffer of a pipe
+    notes = {f"note-{number}": "x" * 1000 for number in range(200)}  # together larger than a pipe's buffer
     verify(export(makers, makers.bundle(approval=credential), approval=credential, record={}, **notes))
     assert _run("| head -1 >/dev/null", str(verify.export), "--trust", KID) == (0, "")
 
 
-def test_output_that_cannot_be_written_has_its_own_exit_code(approved: Files, verify: Verifier) -> None:
+def test_unwritable_output_exits_4(approved: Files, verify: Verifier) -> None:
     verify(approved)
     for options in (("--trust", KID), ("--trust", STRANGER, "--json")):
         code, errors = _run(">/dev/full", str(verify.export), *options)
@@ -123,7 +121,7 @@ def test_output_that_cannot_be_written_has_its_own_exit_code(approved: Files, ve
     assert _run(">/dev/full", "--help")[0] == 4
 
 
-def test_terminal_without_a_character_changes_no_outcome(makers: World, verify: Verifier, tmp_path: Path) -> None:
+def test_characters_unsupported_by_terminal_are_escaped(makers: World, verify: Verifier, tmp_path: Path) -> None:
     credential = makers.credential(issued_by="Åsa")
     record = {"decisions": [{**DECISION, "decided_by": "Åsa"}]}
     verify(export(makers, makers.bundle(approval=credential), approval=credential, record=record))
@@ -137,7 +135,7 @@ def test_terminal_without_a_character_changes_no_outcome(makers: World, verify: 
     assert "  approved by   \\xc5sa at " in done.stdout
 
 
-# -- misused ----------------------------------------------------------------------------------------------------------
+# -- wrong usage ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,12 +151,12 @@ def test_terminal_without_a_character_changes_no_outcome(makers: World, verify: 
     ],
     ids=" ".join,
 )
-def test_a_wrong_command_line_has_its_own_exit_code(verify: Verifier, argv: list[str]) -> None:
+def test_wrong_command_line_exits_2(verify: Verifier, argv: list[str]) -> None:
     assert verify.run(*argv) == 2
     assert verify.output == ""
 
 
-def test_a_file_that_is_no_tar_is_malformed(verify: Verifier, tmp_path: Path) -> None:
+def test_file_that_is_not_a_tar_is_malformed(verify: Verifier, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"x" * 2000)
 
     assert verify.run(str(tmp_path / "x.tar"), "--json") == 1

@@ -1,4 +1,4 @@
-"""The verifier accepts a valid export, and prints what it proves and who approved it."""
+"""Tests of valid exports: the verifier accepts them, and prints what they prove and who approved the deployment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.verify.conftest import Files, Verifier, export, record_document, sign
 from tests.verify.exports import KID
 
 MODULE = (sys.executable, "-I", "-m", "byteor.verify")
-AFTERWARDS: dict[str, Any] = {"break_glass": True}
+BREAK_GLASS: dict[str, Any] = {"break_glass": True}
 OFFLINE = """
 import sys
 from byteor.verify.cli import main
@@ -28,14 +28,12 @@ sys.exit(code)
 
 
 def program(folder: Path, *argv: str) -> tuple[int, str, str]:
-    """Run a program in ``folder``, and return its exit code, output and error output."""
+    """Run a program in ``folder``, and return its exit code, stdout and stderr."""
     done = subprocess.run(argv, cwd=folder, env={}, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
-    makers: World, approved: Files, verify: Verifier
-) -> None:
+def test_proof_names_approver_bytes_and_environment(makers: World, approved: Files, verify: Verifier) -> None:
     assert verify(approved, "--trust", KID) == 0
 
     manifest = makers.bundle().manifest
@@ -44,7 +42,7 @@ def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
         "  approved by   ada@example.com at 2026-10-20T08:00:00.250000Z, valid until 2026-10-20T09:00:00.250000Z\n"
         f"  approval      approval-1, for deploy; key {KID}\n"
         "  decision      approve by ada@example.com at 2026-10-20T08:00:00.250000Z: looks right\n"
-        "  requested by  bob@example.com; 1 required to approve\n"
+        "  requested by  bob@example.com; required approvals: 1\n"
         '  bound to      strategy: {"kind":"all_at_once"}\n'
         '  bound to      target: {"all":true}\n'
         "  environment   environment-1 (prod), project project-1\n"
@@ -57,14 +55,14 @@ def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
         f"  signature     envelope.json, key {KID} (trusted): every byte of deploy-bundle.tar, and the ids, hashes and "
         "times in it\n"
         f"  signature     approval.cred, key {KID} (trusted): the spec, environment, capabilities, approver and "
-        "validity; no configuration, no target\n"
-        f"  signature     approval.json, key {KID} (trusted): the server's record at the export: config_hash, "
+        "validity, but not the configuration or target\n"
+        f"  signature     approval.json, key {KID} (trusted): the server's record when it was exported: config_hash, "
         "spec_hash, strategy, target, decisions\n"
         f"  keys          only {KID}, named with --trust\n"
     )
 
 
-def test_an_export_is_only_consistent_when_no_keys_are_named(approved: Files, verify: Verifier) -> None:
+def test_export_is_only_consistent_without_named_keys(approved: Files, verify: Verifier) -> None:
     assert verify(approved, "--trust", KID) == 0
     proven = verify.output.splitlines()
 
@@ -78,7 +76,7 @@ def test_an_export_is_only_consistent_when_no_keys_are_named(approved: Files, ve
     assert sum("(not trusted): " in line for line in rest) == 3
     assert keys_ == (
         "  keys          any of the export's signing_keys.json, which came with the files: "
-        "whoever made the files chose these keys"
+        "whoever created the files chose these keys"
     )
     result = verify.result(approved)
     assert result["outcome"] == "consistent"
@@ -87,7 +85,7 @@ def test_an_export_is_only_consistent_when_no_keys_are_named(approved: Files, ve
     assert result["keys"] == {"source": "the export's signing_keys.json", "named": False, "trusted_kids": []}
 
 
-def test_the_verifier_prints_the_proof_as_json(makers: World, approved: Files, verify: Verifier) -> None:
+def test_json_output_contains_proof(makers: World, approved: Files, verify: Verifier) -> None:
     result = verify.result(approved, "--trust", KID)
 
     manifest = makers.bundle().manifest.document()
@@ -120,7 +118,7 @@ def test_the_verifier_prints_the_proof_as_json(makers: World, approved: Files, v
     }
 
 
-def test_the_verifier_needs_neither_server_nor_django(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_verifier_needs_neither_server_nor_django(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     verify(approved, "--trust", KID)
     alone = (sys.executable, "-I", "-c", OFFLINE, "export", "--trust", KID)
 
@@ -130,7 +128,7 @@ def test_the_verifier_needs_neither_server_nor_django(approved: Files, verify: V
     assert program(tmp_path, *alone) == (1, "NOT PROVEN  evidence.credential: approval.cred is missing\n", "")
 
 
-def test_the_verifier_runs_as_a_command_and_as_a_module(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_verifier_runs_as_command_and_as_module(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     for options, code in ((("--trust", KID), 0), ((), 3)):
         verify(approved, *options)
 
@@ -138,7 +136,7 @@ def test_the_verifier_runs_as_a_command_and_as_a_module(approved: Files, verify:
             assert program(tmp_path, *program_, "export", *options) == (code, verify.output, "")
 
 
-def test_the_verifier_accepts_the_downloaded_tar(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_downloaded_tar_is_accepted(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     verify(approved)
     by_folder = verify.output
     (tmp_path / "evidence.tar").write_bytes(tar.pack(approved))
@@ -148,7 +146,7 @@ def test_the_verifier_accepts_the_downloaded_tar(approved: Files, verify: Verifi
     assert verify.output == by_folder
 
 
-def test_the_verifier_accepts_single_files(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_individual_files_are_accepted(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     verify(approved)
     parts = {
         "bundle": "deploy-bundle.tar", "envelope": "envelope.json", "credential": "approval.cred",
@@ -160,16 +158,18 @@ def test_the_verifier_accepts_single_files(approved: Files, verify: Verifier, tm
 
     assert f"  keys          any of {verify.export}/signing_keys.json, named with --keys\n" in verify.output
     assert "not signed" not in verify.output
-    assert verify.run(*argv[:2], *argv[3:]) == 0  # the credential is in the bundle too
+    assert verify.run(*argv[:2], *argv[3:]) == 0  # the bundle also contains the credential
     assert "approved by   ada@example.com" in verify.output
     assert verify.run(*argv[:4]) == 3
-    assert verify.output.startswith("CONSISTENT  but not proven: no approval.json says for which configuration")
+    assert verify.output.startswith(
+        "CONSISTENT  but not proven: approval.json is missing, so the approved configuration"
+    )
 
 
 # -- without approval -------------------------------------------------------------------------------------------------
 
 
-def test_the_verifier_prints_that_nobody_approved(makers: World, verify: Verifier) -> None:
+def test_proof_reports_missing_approval(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "outage"})
 
     assert verify(files, "--trust", KID) == 0
@@ -181,13 +181,11 @@ def test_the_verifier_prints_that_nobody_approved(makers: World, verify: Verifie
 
 
 @pytest.mark.parametrize("options", [(), ("--trust", KID)])
-def test_an_approval_can_be_required(
-    makers: World, approved: Files, verify: Verifier, options: tuple[str, ...]
-) -> None:
+def test_approval_can_be_required(makers: World, approved: Files, verify: Verifier, options: tuple[str, ...]) -> None:
     unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
-    afterwards = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=AFTERWARDS)
+    later = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=BREAK_GLASS)
 
-    for files, why in ((unapproved, "nobody approved it"), (afterwards, "does not cover its bytes")):
+    for files, why in ((unapproved, "nobody approved it"), (later, "does not cover its bytes")):
         result = verify.result(files, "--require-approval", *options)
 
         assert (result["outcome"], result["code"]) == ("not_proven", "evidence.not_approved")
@@ -195,13 +193,13 @@ def test_an_approval_can_be_required(
         assert verify(files, *options) == verify(approved, "--require-approval", *options) == (0 if options else 3)
 
 
-def test_an_approval_after_break_glass_is_proven_by_its_record(makers: World, verify: Verifier) -> None:
-    files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=AFTERWARDS)
+def test_record_proves_approval_after_break_glass(makers: World, verify: Verifier) -> None:
+    files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=BREAK_GLASS)
 
     assert verify(files, "--trust", KID) == 0
 
     assert (
-        "  approved by   NOBODY before the deployment (break-glass); afterwards ada@example.com at "
+        "  approved by   NOBODY before the deployment (break-glass); later ada@example.com at "
         "2026-10-20T08:00:00.250000Z\n"
     ) in verify.output
     result = verify.result(files, "--trust", KID)
@@ -209,8 +207,8 @@ def test_an_approval_after_break_glass_is_proven_by_its_record(makers: World, ve
 
 
 @pytest.mark.parametrize("status", ["pending", "denied", "expired"])
-def test_a_record_without_consent_says_that_nobody_approved(makers: World, verify: Verifier, status: str) -> None:
-    record = {**AFTERWARDS, "status": status, "approved_at": None, "decisions": []}
+def test_record_without_consent_is_reported_as_unapproved(makers: World, verify: Verifier, status: str) -> None:
+    record = {**BREAK_GLASS, "status": status, "approved_at": None, "decisions": []}
     files = export(makers, makers.bundle(approved_at=None), record=record)
 
     assert verify(files, "--trust", KID) == 0
@@ -220,7 +218,7 @@ def test_a_record_without_consent_says_that_nobody_approved(makers: World, verif
     assert (result["approved"], result["approval"], result["approval_record"]["status"]) == (False, None, status)
 
 
-def test_an_approval_beside_the_bundle_does_not_approve_its_bytes(makers: World, verify: Verifier) -> None:
+def test_separate_approval_does_not_cover_bytes_of_bundle(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 
     assert verify(files, "--trust", KID) == 3
@@ -234,9 +232,7 @@ def test_an_approval_beside_the_bundle_does_not_approve_its_bytes(makers: World,
     assert result["approval"]["issued_by"] == "ada@example.com"
 
 
-def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
-    makers: World, verify: Verifier
-) -> None:
+def test_separate_approval_of_another_deployment_does_not_count(makers: World, verify: Verifier) -> None:
     """The credential names the spec but not the configuration, so it also matches another deployment of that spec."""
     other = makers.bundle(approved_at=None, deployment_id="deployment-2")
     files = export(makers, other, approval=makers.credential())
@@ -244,7 +240,7 @@ def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
     result = verify.result(files, "--trust", KID)
 
     assert (result["outcome"], result["approved"], result["approval_beside"]) == ("consistent", False, True)
-    files["approval.json"] = signed_record(makers, other.bundle_hash, **AFTERWARDS)
+    files["approval.json"] = signed_record(makers, other.bundle_hash, **BREAK_GLASS)
     assert verify.result(files, "--trust", KID)["code"] == "evidence.approval_record"
 
 
@@ -259,7 +255,7 @@ def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
         ({"issued_at": APPROVED - timedelta(hours=1)}, "approval.expired"),
     ],
 )
-def test_an_approval_beside_the_bundle_must_match_the_manifest(
+def test_separate_approval_must_match_manifest(
     makers: World, verify: Verifier, claims: dict[str, Any], code: str
 ) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(**claims))
@@ -267,7 +263,7 @@ def test_an_approval_beside_the_bundle_must_match_the_manifest(
     assert verify.result(files)["code"] == code
 
 
-def test_a_malformed_credential_is_refused(makers: World, verify: Verifier) -> None:
+def test_malformed_credential_is_rejected(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval="no credential")
 
     assert verify.result(files)["code"] == "approval.malformed"

@@ -1,4 +1,4 @@
-"""The verifier reports the fault of each altered export."""
+"""Tests of altered exports: the verifier reports the fault of each."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ ALTERED: list[tuple[Change, str]] = [
 
 
 @pytest.mark.parametrize(("change", "code"), ALTERED, ids=[f"{i} {code}" for i, (_, code) in enumerate(ALTERED)])
-def test_an_altered_export_is_not_proven_and_its_fault_reported(
+def test_altered_export_is_not_proven_and_fault_is_reported(
     makers: World, approved: Files, verify: Verifier, change: Change, code: str
 ) -> None:
     altered = change(makers, approved)
@@ -153,12 +153,12 @@ def test_an_altered_export_is_not_proven_and_its_fault_reported(
 
     assert verify.output.startswith(f"NOT PROVEN  {code}: ")
     assert verify.output.count("\n") == 1
-    answer = verify.result(altered)
-    assert answer == {"outcome": "not_proven", "code": code, "detail": answer["detail"]}
+    result = verify.result(altered)
+    assert result == {"outcome": "not_proven", "code": code, "detail": result["detail"]}
 
 
-def test_a_changed_bit_in_a_signed_file_is_detected(approved: Files, verify: Verifier) -> None:
-    """The test changes some bits in all parts of each file, not every bit."""
+def test_changed_bit_in_signed_file_is_detected(approved: Files, verify: Verifier) -> None:
+    """The test changes a sample of the bits of each file."""
     for name, step in (("approval.cred", 11), ("envelope.json", 61), ("deploy-bundle.tar", 397)):
         for at in range(0, len(approved[name]), step):
             assert verify({**approved, name: flipped(approved[name], at)}) == 1, (name, at)

@@ -1,4 +1,4 @@
-"""Forgeries of evidence: each is one edit of a valid export, and none is proven although the caller trusts our key."""
+"""Forgeries of evidence: each is an edit of a valid export, and none is proven even if the caller trusts our key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _bound(**changes: Any) -> Json:
 
 
 def _recorded(**changes: Any) -> Change:
-    """Return an edit that replaces the record by another one, which our key signed unless ``key`` is another."""
+    """Return an edit that replaces the record with another one, signed with our key unless ``key`` is passed."""
 
     def change(makers: World, approved: Files) -> Files:
         record = signed_record(makers, sha256(approved["deploy-bundle.tar"]), **changes)
@@ -42,7 +42,7 @@ def _recorded(**changes: Any) -> Change:
 
 
 def _bundled(files: Files, **manifest: object) -> Change:
-    """Return an edit of the bundle; our key signs the bundle and the record again, as a compromised server would."""
+    """Return an edit of the bundle. Our key signs the bundle and the record again, as on a compromised server."""
 
     def change(makers: World, approved: Files) -> Files:
         forged = signed(makers, {**entries(approved), **files}, **manifest)
@@ -52,7 +52,7 @@ def _bundled(files: Files, **manifest: object) -> Change:
 
 
 def _record_of_another_configuration(makers: World, approved: Files) -> Files:
-    """Use the record, and the equal credential, of a deployment of the same spec with another configuration."""
+    """Use the record of another deployment, which has an equal spec and credential but another configuration."""
     theirs = _bound(config_hash=sha256(b"x"))
     return {**approved, "approval.json": signed_record(makers, sha256(b"its bundle"), bound=theirs)}
 
@@ -91,7 +91,7 @@ def _deployment_with_another_configuration(makers: World, approved: Files) -> Fi
 
 RECORD = "evidence.approval_record: approval.json: "
 CONTENT: dict[str, tuple[Change, str]] = {
-    "any config hash": (_bundled({}, config_hash=sha256(b"x")), "evidence.config_hash: "),
+    "an arbitrary config hash": (_bundled({}, config_hash=sha256(b"x")), "evidence.config_hash: "),
     "another configuration": (
         _bundled({"runtime_config.json": canonical(OTHER_CONFIG)}), "evidence.config_hash: "),
     "a configuration that names its own spec hash": (
@@ -108,7 +108,7 @@ CONTENT: dict[str, tuple[Change, str]] = {
         _bundled({"approval.cred": World(spec_kv=SPEC).credential(capabilities=["deploy", "x"]).encode()},
                  capabilities=["deploy", "x"], config_hash=config_hash(capabilities=("deploy", "x"))),
         "evidence.capabilities: "),
-    "a spec that is none": (
+    "an invalid spec": (
         _bundled({"spec.kv": b"x", "approval.cred": World(spec_kv=b"x").credential().encode()},
                  spec_hash=sha256(b"x"), config_hash=config_hash(b"x")),
         "bundle.malformed: spec.kv: line 1"),
@@ -154,7 +154,7 @@ CONTENT: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
-def test_the_exports_that_are_forged_here_are_proven(makers: World, approved: Files, verify: Verifier) -> None:
+def test_genuine_exports_are_proven(makers: World, approved: Files, verify: Verifier) -> None:
     again = _bundled({})(makers, approved)
     later = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record={"break_glass": True})
     both = _recorded(required_approvals=2, decisions=[DECISION, EVE])(makers, approved)
@@ -177,7 +177,7 @@ def test_forged_evidence_is_not_proven(makers: World, approved: Files, verify: V
     assert verify.output.count("\n") == 1
 
 
-def test_evidence_without_the_record_is_only_consistent(approved: Files, verify: Verifier) -> None:
+def test_evidence_without_record_is_only_consistent(approved: Files, verify: Verifier) -> None:
     older = without(approved, "approval.json")
 
     result = verify.result(older, "--trust", KID)
@@ -186,7 +186,7 @@ def test_evidence_without_the_record_is_only_consistent(approved: Files, verify:
     [doubt] = result["doubts"]
     assert doubt["code"] == "evidence.approval_record_missing"
     assert verify(older, "--trust", KID) == 3
-    assert verify.output.startswith("CONSISTENT  but not proven: no approval.json says for which configuration, ")
+    assert verify.output.startswith("CONSISTENT  but not proven: approval.json is missing, so the approved ")
     assert [d["code"] for d in verify.result(older)["doubts"]] == ["keys.exported", "evidence.approval_record_missing"]
 
 
@@ -194,7 +194,7 @@ def test_evidence_without_the_record_is_only_consistent(approved: Files, verify:
 
 
 def _archive(files: Files, *added: tarfile.TarInfo) -> bytes:
-    """Return a tar of files in the order of their names, and of more entries, which contain ``x`` if they are files."""
+    """Return a tar of the files and the added entries, sorted by name. Added files contain ``x``."""
     made = [(tarfile.TarInfo(name), data) for name, data in files.items()]
     made += [(info, b"x" if info.isreg() else b"") for info in added]
     written = io.BytesIO()
@@ -213,12 +213,12 @@ def _entry(name: str, type_: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
 
 ENTRIES: dict[str, tuple[Callable[[Files], bytes], str]] = {
     "a foreign file": (lambda files: _archive(files, _entry("zz.txt")), "evidence.entry_extra: zz.txt "),
-    "a path to the outside": (lambda files: _archive(files, _entry("../../evil")), "evidence.entry_extra: ../../evil "),
+    "a path outside of it": (lambda files: _archive(files, _entry("../../evil")), "evidence.entry_extra: ../../evil "),
     "an absolute path": (lambda files: _archive(files, _entry("/tmp/evil")), "evidence.entry_extra: /tmp/evil "),
     "a file in a folder": (lambda files: _archive(files, _entry("x/envelope.json")), "evidence.entry_extra: x/envel"),
-    "another spelling": (lambda files: _archive(files, _entry("./envelope.json")), "evidence.entry_extra: ./envel"),
+    "another form of a name": (lambda files: _archive(files, _entry("./envelope.json")), "evidence.entry_extra: ./en"),
     "a duplicate": (
-        lambda files: _archive(files, _entry("envelope.json")), "evidence.malformed: e.tar: 'envelope.json' is "),
+        lambda files: _archive(files, _entry("envelope.json")), "evidence.malformed: e.tar: 'envelope.json' occurs "),
     "a symbolic link": (
         lambda files: _archive(without(files, "approval.json"), _entry("approval.json", tarfile.SYMTYPE)),
         "evidence.malformed: e.tar: 'approval.json' is not a regular file"),
@@ -237,7 +237,7 @@ ENTRIES: dict[str, tuple[Callable[[Files], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_tar_with_other_entries_is_not_proven(approved: Files, verify: Verifier, tmp_path: Path, name: str) -> None:
+def test_tar_with_unexpected_entry_is_not_proven(approved: Files, verify: Verifier, tmp_path: Path, name: str) -> None:
     make, reason = ENTRIES[name]
     assert _archive(approved) == tar.pack(approved)
     (tmp_path / "e.tar").write_bytes(make(approved))
@@ -258,7 +258,7 @@ FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a foreign file": ("zz.txt", Path.touch, "evidence.entry_extra: zz.txt "),
     "a hidden file": (".x", Path.touch, "evidence.entry_extra: .x "),
     "a folder": ("x", Path.mkdir, "evidence.entry_extra: x "),
-    "a folder with a name that belongs": ("envelope.json", Path.mkdir, "evidence.entry_type: envelope.json "),
+    "a folder with an expected name": ("envelope.json", Path.mkdir, "evidence.entry_type: envelope.json "),
     "a link": ("signing_keys.json", lambda path: path.symlink_to("../keys"), "evidence.entry_type: signing_keys.json "),
     "a pipe": ("deployment.json", os.mkfifo, "evidence.entry_type: deployment.json "),
     "a large file": ("envelope.json", _large, "evidence.too_large: envelope.json "),
@@ -266,7 +266,7 @@ FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", FOLDER)
-def test_a_folder_with_other_entries_is_not_proven(
+def test_folder_with_unexpected_entry_is_not_proven(
     makers: World, approved: Files, verify: Verifier, tmp_path: Path, name: str
 ) -> None:
     entry, make, reason = FOLDER[name]
@@ -280,9 +280,7 @@ def test_a_folder_with_other_entries_is_not_proven(
     assert verify.output.startswith(f"NOT PROVEN  {reason}"), verify.output
 
 
-def test_the_record_by_a_key_that_came_with_the_files_is_not_proven(
-    makers: World, approved: Files, verify: Verifier
-) -> None:
+def test_record_signed_by_exported_key_is_not_proven(makers: World, approved: Files, verify: Verifier) -> None:
     mixed = replace(makers, retiring=makers.stranger).keyset
     forged = {**_recorded(key=makers.stranger)(makers, approved), "signing_keys.json": canonical(mixed.document())}
 

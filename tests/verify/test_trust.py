@@ -1,4 +1,4 @@
-"""Only keys that the caller names prove something, not those that came with the export."""
+"""Tests of trust: only keys named by the caller prove anything, not the keys that came with the export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def forged_by(forger: World) -> Files:
     return export(forger, forger.bundle(approval=credential), approval=credential)
 
 
-def test_an_export_that_is_entirely_forged_is_only_consistent(
+def test_entirely_forged_export_is_only_consistent(
     makers: World, approved: Files, verify: Verifier, tmp_path: Path
 ) -> None:
     forged = forged_by(replace(makers, active=makers.stranger))
@@ -38,9 +38,7 @@ def test_an_export_that_is_entirely_forged_is_only_consistent(
     assert verify(forged, "--keys", str(ours), "--trust", STRANGER) == 1
 
 
-def test_an_export_signed_by_a_forger_is_not_proven_though_the_key_set_contains_our_key(
-    makers: World, verify: Verifier, tmp_path: Path
-) -> None:
+def test_forged_export_is_not_proven_by_our_key_in_its_key_set(makers: World, verify: Verifier, tmp_path: Path) -> None:
     for active, retiring in ((makers.stranger, makers.active), (makers.stranger, makers.retiring)):
         forger = replace(makers, active=active, retiring=retiring)
         forged = forged_by(forger)
@@ -50,9 +48,7 @@ def test_an_export_signed_by_a_forger_is_not_proven_though_the_key_set_contains_
         assert verify.result(forged, "--trust", kid)["code"] == "keys.untrusted"
 
 
-def test_an_approval_signed_by_a_forger_is_refused_in_a_bundle_that_we_signed(
-    makers: World, approved: Files, verify: Verifier
-) -> None:
+def test_forged_approval_in_genuine_bundle_is_rejected(makers: World, approved: Files, verify: Verifier) -> None:
     """The exported key set contains our key, which signed the envelope, and the forger's, which signed the approval."""
     approval = makers.credential(private_key=makers.stranger)
     files = signed(makers, {**entries(approved), "approval.cred": approval.encode()})
@@ -61,14 +57,12 @@ def test_an_approval_signed_by_a_forger_is_refused_in_a_bundle_that_we_signed(
 
     assert verify(files) == 3
     assert verify.result(files, "--trust", KID)["code"] == "keys.untrusted"
-    beside = export(makers, makers.bundle(approved_at=None), approval=approval)
-    beside["signing_keys.json"] = canonical(mixed.document())
-    assert verify.result(beside, "--trust", KID)["code"] == "keys.untrusted"
+    separate = export(makers, makers.bundle(approved_at=None), approval=approval)
+    separate["signing_keys.json"] = canonical(mixed.document())
+    assert verify.result(separate, "--trust", KID)["code"] == "keys.untrusted"
 
 
-def test_a_retired_key_may_sign_no_envelope_and_no_approval_after_its_end(
-    makers: World, approved: Files, verify: Verifier
-) -> None:
+def test_retired_key_cannot_sign_envelope_or_approval(makers: World, approved: Files, verify: Verifier) -> None:
     retired = keys.kid(keys.public_key(makers.retired))
     envelope = {**approved, "envelope.json": canonical(makers.envelope(makers.bundle(), makers.retired))}
     approval = _signed_with(private_key=makers.retired)(makers, approved)
@@ -79,14 +73,12 @@ def test_a_retired_key_may_sign_no_envelope_and_no_approval_after_its_end(
 
 
 @pytest.mark.parametrize("kid", ["A" * 43, "", "x", KID.lower(), f" {KID}", KID[:-1]])
-def test_an_unknown_key_id_proves_nothing(approved: Files, verify: Verifier, kid: str) -> None:
+def test_unknown_key_id_proves_nothing(approved: Files, verify: Verifier, kid: str) -> None:
     assert verify.result(approved, "--trust", kid)["code"] == "keys.untrusted"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"active_kid":"x","keys":[]}'])
-def test_an_invalid_key_file_is_refused_rather_than_replaced_by_the_exported_keys(
-    approved: Files, verify: Verifier, tmp_path: Path, data: bytes
-) -> None:
+def test_invalid_key_file_is_rejected(approved: Files, verify: Verifier, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "ours.trusted").write_bytes(data)
 
     result = verify.result(approved, "--keys", str(tmp_path / "ours.trusted"))
@@ -94,7 +86,7 @@ def test_an_invalid_key_file_is_refused_rather_than_replaced_by_the_exported_key
     assert (result["outcome"], result["code"]) == ("not_proven", "keys.malformed")
 
 
-def test_the_keys_of_envelope_credential_and_record_must_all_be_trusted(makers: World, verify: Verifier) -> None:
+def test_envelope_credential_and_record_keys_must_be_trusted(makers: World, verify: Verifier) -> None:
     credential = makers.credential(private_key=makers.retiring)
     files = export(makers, makers.bundle(approval=credential), approval=credential, record={})
     retiring = keys.kid(keys.public_key(makers.retiring))
@@ -107,6 +99,6 @@ def test_the_keys_of_envelope_credential_and_record_must_all_be_trusted(makers: 
     assert verify(record, "--trust", KID, "--trust", retiring) == 0
 
 
-def test_a_bundle_for_another_environment_than_expected_is_refused(approved: Files, verify: Verifier) -> None:
+def test_bundle_for_unexpected_environment_is_rejected(approved: Files, verify: Verifier) -> None:
     assert verify(approved, "--environment", "environment-1", "--trust", KID) == 0
     assert verify.result(approved, "--environment", "environment-2")["code"] == "bundle.environment"

@@ -1,6 +1,6 @@
 """``make wheels``: build both distributions, install each outside of the checkout, and run what is in them.
 
-Exits 1 with one line if two builds differ, a distribution brings what it must not need, or something does not run.
+Exits with 1 and one line if two builds differ, a distribution has a forbidden dependency, or a program fails.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import requests
 import yaml
 
 from byteor_cloud.demo.main_job import plan
-from byteor_cloud.demo.site import ApiClient, DemoError
+from byteor_cloud.demo.processes import ApiClient, DemoError
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {"byteor": "byteor", "byteor_cloud": "."}
-# The package of the agent must not need what only the service needs.
+# Dependencies of the service, which the agent's distribution must not install.
 ONLY_SERVICE = ("django", "boto3", "gevent", "gunicorn", "psycopg", "procrastinate", "byteor-cloud")
 PAGES = ("/admin/login/", "/api/docs", "/api/redoc", "/static/byteor/console.css")
 PATIENCE_S = 300.0
@@ -40,7 +40,7 @@ class Failed(Exception):
 def run(
     *command: str | Path, folder: Path, variables: Mapping[str, str] | None = None, codes: tuple[int, ...] = (0,)
 ) -> str:
-    """Run the program in the folder with an environment of its own, and return its output. Raises Failed."""
+    """Run the program in the folder with clean environment variables, and return its output. Raises Failed."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -57,14 +57,14 @@ def run(
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which nothing leads back to the checkout or to other settings."""
+    """Return the environment variables without settings and without those that could lead to the checkout."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("BYTEOR_", "PYTHON", "VIRTUAL_ENV"))
     }
 
 
 def copy_checkout(target: Path) -> Path:
-    """Copy what a commit of the checkout would contain, so that a build finds and leaves nothing else."""
+    """Copy the files that a commit would contain, so that a build neither uses nor leaves other files."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, check=True, text=True,
@@ -99,7 +99,7 @@ def build_twice(uv: str, folder: Path) -> dict[str, Path]:
 
 
 def install(uv: str, python: str, into: Path, *arguments: str | Path) -> Path:
-    """Install packages into a new environment, and return its folder of programs."""
+    """Install packages into a new environment, and return the folder with its programs."""
     if not into.exists():
         run(uv, "venv", "--quiet", "--python", python, into, folder=into.parent)
     run(uv, "pip", "install", "--quiet", "--python", into / "bin/python", *arguments, folder=into.parent)
@@ -107,7 +107,7 @@ def install(uv: str, python: str, into: Path, *arguments: str | Path) -> Path:
 
 
 def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
-    """Install the agent and the verifier with only what they need. Raises Failed if that is what the service needs."""
+    """Install the agent and the verifier. Raises Failed if their dependencies include those of the service."""
     locked = ("--constraint", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, folder / "agent", *locked, wheel)
     installed = run(uv, "pip", "list", "--python", programs / "python", folder=folder).lower().split()
@@ -127,7 +127,7 @@ def install_service(uv: str, python: str, folder: Path, wheels: Mapping[str, Pat
 
 @contextlib.contextmanager
 def served(programs: Path, folder: Path) -> Iterator[str]:
-    """Serve with the embedded database while the block runs. The value is the server's address."""
+    """Serve with the embedded database while the block runs. Yields the server's URL."""
     address = f"127.0.0.1:{free_port()}"
     variables = environment() | {"BYTEOR_CLOUD_API_BIND_ADDR": address}
     with (folder / "serve.log").open("wb") as log:
@@ -143,7 +143,7 @@ def served(programs: Path, folder: Path) -> Iterator[str]:
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> None:
-    """Return once the server is ready. Raises Failed if it ends, or is not ready in time."""
+    """Wait until the server is ready. Raises Failed if it exits, or is not ready in time."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and server.poll() is None:
         with contextlib.suppress(requests.RequestException):
@@ -154,18 +154,18 @@ def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> N
 
 
 def check_pages(base: str) -> None:
-    """Read the console's and the document's pages, and compare the document with that of the checkout."""
+    """Fetch pages of the console and the API docs, and compare the OpenAPI document with the checkout's."""
     for page in PAGES:
         found = requests.get(base + page, timeout=30)
         if not found.ok or not found.content:
             raise Failed(f"GET {page}: {found.status_code}")
     document = yaml.safe_load(requests.get(f"{base}/api/schema", timeout=60).text)
     if document != yaml.safe_load((ROOT / "docs/openapi.yaml").read_text()):
-        raise Failed("GET /api/schema is not docs/openapi.yaml")
+        raise Failed("GET /api/schema differs from docs/openapi.yaml")
 
 
 def release(base: str, folder: Path, service: Path, agent: Path) -> tuple[Path, str]:
-    """Deploy a pipeline to an agent from its own distribution, and return the evidence and its key's id."""
+    """Deploy a pipeline to an installed agent. Returns the evidence file and the id of the signing key."""
     issued = run(
         service / "byteor-cloud", "bootstrap", "--org", "Wheels", "--email", "ada@example.com", "--json", folder=folder
     )
@@ -204,7 +204,7 @@ def release(base: str, folder: Path, service: Path, agent: Path) -> tuple[Path, 
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> None:
     """Install both distributions with this Python, and run the agent, the verifier and the service. Raises Failed."""
     folder.mkdir()
-    for name in ("apps", "byteor_cloud"):  # nothing may import what is in the folder in which it is started
+    for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text("raise SystemExit('imported from the working folder')")
     agent = install_agent(uv, python, folder, wheels["byteor"])
@@ -212,38 +212,40 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
     version = run(agent / "python", "-VV", folder=folder).split("(")[0].strip()
     print(f"  ✓ {version}: installed into empty environments", flush=True)
     run(service / "python", "-P", "-m", "byteor_cloud.demo", folder=folder)
-    print(f"  ✓ {version}: the whole demo succeeds, with its sealed processes", flush=True)
+    print(f"  ✓ {version}: the demo succeeds, including its sealed processes", flush=True)
     with served(service, folder) as base:
         check_pages(base)
-        print(f"  ✓ {version}: the service serves its console and its document", flush=True)
+        print(f"  ✓ {version}: the service serves its console and its OpenAPI document", flush=True)
         evidence, kid = release(base, folder, service, agent)
     print(f"  ✓ {version}: the agent enrolled and activated a deployment", flush=True)
     verify(agent, folder, evidence, kid)
-    print(f"  ✓ {version}: the verifier proves the evidence, and refuses it after a change", flush=True)
+    print(f"  ✓ {version}: the verifier proves the evidence, and rejects it after a change", flush=True)
 
 
 def verify(agent: Path, folder: Path, evidence: Path, kid: str) -> None:
     """Verify the evidence offline, then a copy with one changed byte. Raises Failed."""
     if not run(agent / "byteor-verify", evidence, "--trust", kid, folder=folder).startswith("PROVEN"):
-        raise Failed("byteor-verify did not say PROVEN")
+        raise Failed("byteor-verify did not print PROVEN")
     changed = bytearray(evidence.read_bytes())
     at = changed.index(b"quotes")
     changed[at : at + 6] = b"QUOTES"
     evidence.write_bytes(changed)
     if not run(agent / "byteor-verify", evidence, "--trust", kid, folder=folder, codes=(1,)).startswith("NOT PROVEN"):
-        raise Failed("byteor-verify did not refuse changed evidence")
+        raise Failed("byteor-verify did not reject changed evidence")
 
 
 def main() -> int:
     """Check both distributions and return the exit code."""
-    parser = argparse.ArgumentParser(prog="make wheels", description=main.__doc__)
-    parser.add_argument("--uv", required=True, help="the program uv")
-    parser.add_argument("pythons", nargs="*", default=[sys.executable], help="the Pythons to install with")
+    parser = argparse.ArgumentParser(
+        prog="make wheels", description="Build both distributions, install them outside of the checkout, and run them."
+    )
+    parser.add_argument("--uv", required=True, help="the uv program")
+    parser.add_argument("pythons", nargs="*", default=[sys.executable], help="the Python interpreters to install with")
     options = parser.parse_args()
     uv = os.path.abspath(shutil.which(options.uv) or options.uv)
     with tempfile.TemporaryDirectory(prefix="byteor-wheels-") as scratch:
         folder = Path(scratch)
-        folder.chmod(0o711)  # PostgreSQL's account must be able to pass
+        folder.chmod(0o711)  # PostgreSQL's account must be able to enter it
         try:
             wheels = build_twice(uv, folder)
             for number, python in enumerate(options.pythons):

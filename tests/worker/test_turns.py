@@ -1,4 +1,4 @@
-"""Turns of replays, with a clock that only the test moves. ``tests/artifacts/test_turns.py`` runs real ones."""
+"""Tests of the turns of replays with a fake clock. ``tests/artifacts/test_turns.py`` runs real replays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.worker.turns import QUANTUM_S, SHORT_S, Turn, Turns
 
 
 class Owned(Claim):
-    """A claim of an organization and, if known, a person."""
+    """A claim that is charged to an organization and, if there is one, a person."""
 
     def __init__(self, *owners: str, lane: JobLane = JobLane.REPLAY) -> None:
         self.owners = owners
@@ -25,7 +25,7 @@ class Owned(Claim):
 
 
 class Queue:
-    """Replays that take turns."""
+    """A set of replays that take turns."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -54,7 +54,7 @@ class Queue:
         return [turn for turn in self.joined if turn.has_place.is_set()]
 
     def count_long_turns(self, quanta: int) -> Counter[tuple[str, ...]]:
-        """Let the quanta pass, and count in how many of them each long replay had the place."""
+        """Let quanta pass, and count for each long replay in how many of them it had the long place."""
         counted: Counter[tuple[str, ...]] = Counter()
         for _ in range(quanta):
             self.pass_time(QUANTUM_S)
@@ -82,10 +82,10 @@ def test_one_place_is_only_for_short_replays(queue: Queue) -> None:
 
     assert queue.computing() == [first, short]
     queue.pass_time(QUANTUM_S)
-    assert queue.computing() == [second]  # the short one has become long, and the second has had no turn
+    assert queue.computing() == [second]  # the first has become long, and the second has had no turn
 
 
-def test_replay_becomes_long_by_what_it_has_computed_and_not_by_waiting(queue: Queue) -> None:
+def test_replay_becomes_long_by_computing_not_by_waiting(queue: Queue) -> None:
     busy = queue.join("x", "ann")
     queue.join("y", "bob", is_long=True)
     waits = queue.join("z", "cleo")
@@ -100,7 +100,7 @@ def test_replay_becomes_long_by_what_it_has_computed_and_not_by_waiting(queue: Q
     assert waits.is_long
 
 
-def test_two_short_replays_compute_side_by_side_while_no_long_one_waits(queue: Queue) -> None:
+def test_two_short_replays_compute_concurrently_while_no_long_one_waits(queue: Queue) -> None:
     shorts = [queue.join(name, name) for name in "xyz"]
 
     assert queue.computing() == shorts[:2]
@@ -108,7 +108,7 @@ def test_two_short_replays_compute_side_by_side_while_no_long_one_waits(queue: Q
     assert queue.computing() == shorts[1:]
 
 
-def test_person_with_five_organizations_gets_as_many_turns_as_another(queue: Queue) -> None:
+def test_person_with_five_organizations_gets_no_additional_turns(queue: Queue) -> None:
     for number in range(5):
         queue.join(f"organization {number}", "ann", is_long=True)
     queue.join("other", "bob", is_long=True)
@@ -119,7 +119,7 @@ def test_person_with_five_organizations_gets_as_many_turns_as_another(queue: Que
     assert [turns[f"organization {number}", "ann"] for number in range(5)] == [10] * 5
 
 
-def test_organization_with_five_people_gets_as_many_turns_as_another(queue: Queue) -> None:
+def test_organization_with_five_people_gets_no_additional_turns(queue: Queue) -> None:
     for number in range(5):
         queue.join("crowd", f"person {number}", is_long=True)
     queue.join("other", "bob", is_long=True)
@@ -137,20 +137,20 @@ def test_replays_without_a_person_share_by_organization(queue: Queue) -> None:
     assert queue.count_long_turns(60) == {("x",): 30, ("y",): 30}
 
 
-def test_newcomer_neither_catches_up_nor_waits_for_what_others_computed_before(queue: Queue) -> None:
+def test_newcomer_starts_at_level_of_others(queue: Queue) -> None:
     old = queue.join("x", "ann", is_long=True)
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("y", "bob", is_long=True)
 
     assert min(queue.count_long_turns(20).values()) >= 9
 
-    queue.leave(old)  # and who comes back after others computed alone does not catch up either
+    queue.leave(old)  # an owner that returns does not catch up either
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("x", "ann", is_long=True)
     assert min(queue.count_long_turns(20).values()) >= 9
 
 
-def test_leaving_and_joining_again_gains_no_turns(queue: Queue) -> None:
+def test_rejoining_gains_no_turns(queue: Queue) -> None:
     steady = queue.join("y", "bob", is_long=True)
     again = queue.join("x", "ann", is_long=True)
     for _ in range(40):
@@ -163,21 +163,21 @@ def test_leaving_and_joining_again_gains_no_turns(queue: Queue) -> None:
     assert steady.clock() == 20 * QUANTUM_S
 
 
-def test_stream_of_newcomers_starves_nobody(queue: Queue) -> None:
+def test_newcomers_starve_no_other_replay(queue: Queue) -> None:
     patient = queue.join("x", "ann", is_long=True)
     for number in range(3):
         queue.join(f"first {number}", f"one {number}", is_long=True)
     for number in range(80):
         (turn,) = queue.computing()
         queue.pass_time(QUANTUM_S)
-        if turn is not patient:  # it ends after one turn, and another person's replay follows
+        if turn is not patient:  # it finishes after one turn, and another person's replay follows
             queue.leave(turn)
             queue.join(f"follower {number}", f"person {number}", is_long=True)
 
     assert patient.clock() >= 16 * QUANTUM_S
 
 
-def test_execute_replay_that_has_started_is_not_dropped_by_a_stopping_worker(queue: Queue) -> None:
+def test_stopping_worker_does_not_drop_started_execute_replay(queue: Queue) -> None:
     turn = queue.join("x", "ann", is_long=True)
     turn.is_repeatable = False
     queue.join("y", "bob", is_long=True)

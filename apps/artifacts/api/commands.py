@@ -1,4 +1,4 @@
-"""What people do with artifacts and replays."""
+"""Commands on artifacts and replays."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from byteor_cloud.errors import Conflict, Unprocessable
 def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
     """Replay an artifact.
 
-    Runs a verified incident bundle through a version again. By default this is a dry run. `execute` also performs the
-    side effects that the environment's policy, an approval and the server's allowlists permit. Refused with 422 if no
-    version has the artifact's spec hash.
+    Runs the recorded input of a verified incident bundle through a version again. By default this is a dry run. The
+    mode `execute` also performs the side effects that the environment's policy, an approval and the server's allowlists
+    permit. Returns 422 if the request names neither a version nor a config bundle, and no version has the artifact's
+    spec hash.
     """
     return replays.request(artifact, environment=artifact.environment, actor=actor, **request)
 
@@ -46,8 +47,9 @@ def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
 def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
     """Bisect an artifact.
 
-    Searches the versions of a pipeline for the first that a verified incident bundle shows as bad. By default only the
-    two ends and some versions between them are replayed; `exhaustive` replays all.
+    Searches for the first bad version of a pipeline by replaying a verified incident bundle through its versions. By
+    default, it replays the oldest and the newest version and some versions between them. With `exhaustive`, it replays
+    all versions.
     """
     return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
 
@@ -63,6 +65,6 @@ def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
 def cancel(row: Replay, *, reason: str, actor: Actor) -> None:
     """Cancel a replay.
 
-    Ends a queued or running dry run as `failed` with the error code `cancelled`.
+    Cancels a queued or running dry run. Its status becomes `failed`, with the error code `cancelled`.
     """
     replays.cancel(row, reason=reason, actor=actor)

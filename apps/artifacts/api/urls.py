@@ -1,4 +1,4 @@
-"""Routes below …/environments/{env_id}, and the route for agents below /api/v1."""
+"""Routes below ``…/environments/{env_id}``, and the agents' upload route below ``/api/v1``."""
 
 from apps.artifacts.api.views import artifacts, bisects, captures, replays, uploads
 from byteor_cloud.api.routing import route

@@ -1,4 +1,4 @@
-"""Bisects: find the first version of a pipeline that a capture shows as bad, by replaying it through versions."""
+"""Bisects: find the first bad version of a pipeline by replaying a capture through its versions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.worker.jobs import enqueue
 
-MAX_EXHAUSTIVE = 256
-MAX_NAMED = 10  # stages without parameters of each version
-_ENDED = (ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED)
+MAX_EXHAUSTIVE = 256  # maximum number of versions of an exhaustive bisect
+MAX_NAMED = 10  # maximum number of stages without parameters that are stored for each version
+_FINISHED = (ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED)
 
 
 def request(
@@ -41,15 +41,17 @@ def request(
     exhaustive: bool = False,
     actor: Actor,
 ) -> Bisect:
-    """Queue a bisect. ``predicate`` is ``diverges``, ``fails`` or the replay from which a bad output differs.
+    """Queue a bisect.
 
-    Raises Conflict, InvalidInput, or Unprocessable if the pipeline is not known.
+    ``predicate`` is ``diverges``, ``fails``, or the id of a replay: a version is bad if its output differs from that
+    replay's. Raises Conflict or InvalidInput, or Unprocessable if no ``pipeline`` is given and no version fits.
     """
     replays.check_permitted(artifact, environment, Replay.Mode.DRY_RUN)
     stored = _stored_predicate(artifact, predicate)
     versions = _versions(environment, pipeline or replays.recorded_version(artifact).name, good, bad)
     if exhaustive and len(versions) > MAX_EXHAUSTIVE:
-        raise InvalidInput.at("/exhaustive", f"There are more than {MAX_EXHAUSTIVE} versions.", code="too_many")
+        detail = f"An exhaustive bisect replays at most {MAX_EXHAUSTIVE} versions. Limit them with `good` and `bad`."
+        raise InvalidInput.at("/exhaustive", detail, code="too_many")
     with transaction.atomic():
         row = Bisect.objects.create(
             environment=environment,
@@ -76,14 +78,14 @@ def request(
 
 
 def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
-    """Queue a bisect of the artifact's pipeline, by its expected output or else by failing stages."""
+    """Queue a bisect of the artifact's pipeline by its expected output, or by failing stages if there is none."""
     has_expected = artifact.status == ArtifactStatus.VERIFIED and captures.has_expected(artifact)
     predicate = Predicate.DIVERGES if has_expected else Predicate.FAILS
     return request(artifact, environment=artifact.environment, predicate=predicate.value, actor=actor)
 
 
 def check_default(artifact: Artifact) -> None:
-    """Raise the error with which ``request_default`` would refuse the artifact."""
+    """Raise the error that ``request_default`` would raise for this artifact."""
     replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
     _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
 
@@ -96,25 +98,27 @@ def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
                 "/predicate/output_differs_from", "There is no such replay in this environment.", code="does_not_exist"
             )
         if other.artifact_id != artifact.pk or other.journal_lane is not None or other.last_n is not None:
-            raise Conflict("That replay is not of all records of this artifact.", code="bisect.different_input")
-        if other.status not in _ENDED or other.result is None:
-            raise Conflict("That replay has no result.", code="bisect.not_ended")
+            detail = "The replay in `output_differs_from` must be a replay of all records of this artifact."
+            raise Conflict(detail, code="bisect.different_input")
+        if other.status not in _FINISHED or other.result is None:
+            detail = "The replay in `output_differs_from` has no result. Choose a replay that has one."
+            raise Conflict(detail, code="bisect.not_ended")
         return {Predicate.OUTPUT_DIFFERS_FROM.value: str(other.pk)}
     if predicate == Predicate.DIVERGES and not captures.has_expected(artifact):
-        raise Conflict("The capture has no expected output to diverge from.", code="no_expected")
+        raise Conflict("The capture has no expected output. Use another predicate.", code="no_expected")
     return predicate
 
 
 def _versions(
     environment: Environment, pipeline: str, good: Version | None, bad: Version | None
 ) -> list[tuple[UUID, int]]:
-    """Return id and number of the versions from the good to the bad one. Raises InvalidInput or Conflict."""
+    """Return the ids and numbers of the versions from ``good`` to ``bad``, oldest first. Raises InvalidInput."""
     rows = Version.objects.filter(environment=environment, name=pipeline).order_by("number")
     for pointer, end in (("/good", good), ("/bad", bad)):
         if end is not None and end.name != pipeline:
-            raise InvalidInput.at(pointer, f"It is not a version of the pipeline {pipeline}.", code="other_pipeline")
+            raise InvalidInput.at(pointer, f"This is not a version of the pipeline {pipeline}.", code="other_pipeline")
     if good is not None and bad is not None and good.number >= bad.number:
-        raise InvalidInput.at("/good", "The good version must be older than the bad one.", code="not_older")
+        raise InvalidInput.at("/good", "The good version must be older than the bad version.", code="not_older")
     if good is not None:
         rows = rows.filter(number__gte=good.number)
     if bad is not None:
@@ -127,7 +131,7 @@ def _versions(
 
 @transaction.atomic
 def step(bisect_id: str) -> None:
-    """Request the replays that are needed next, or end the bisect. Safe to run at any time and twice."""
+    """Request the replays that are needed next, or finish the bisect. Safe to run at any time and repeatedly."""
     found = Bisect.objects.filter(pk=bisect_id).first()
     row = lock_row(found, related=("environment__project", "artifact")) if found is not None else None
     if row is None or row.status not in {BisectStatus.QUEUED, BisectStatus.RUNNING}:
@@ -138,14 +142,14 @@ def step(bisect_id: str) -> None:
         row = advance(row, BisectEvent.START, actor=WORKER)
     by_version = {str(each.version_id): each for each in without_large(Replay.objects.filter(bisect=row))}
     if any(each.error_code == "cancelled" for each in by_version.values()):
-        _end(row, BisectEvent.CANCEL, error="a replay of it was cancelled")
+        _finish(row, BisectEvent.CANCEL, error="one of its replays was canceled")
         return
     verdicts = _verdicts(row, by_version)
     plan = plan_bisect([each["version_id"] for each in row.versions], verdicts, exhaustive=row.exhaustive)
     for version_id in plan.replay:
         if version_id not in by_version:
             by_version[version_id] = replays.request_for_bisect(row, version_id, actor=WORKER)
-    # The results of ended replays do not change, and they may be large.
+    # Results may be large, and the result of a finished replay does not change. So each is read only once.
     unchecked = {
         each["version_id"]: {"no_parameters": unchecked_stages(by_version[each["version_id"]].result)[:MAX_NAMED]}
         for each in row.versions
@@ -170,12 +174,12 @@ def _verdicts(row: Bisect, by_version: dict[str, Replay]) -> dict[str, Verdict]:
     if isinstance(predicate, dict):
         compared = Replay.objects.filter(pk=predicate[Predicate.OUTPUT_DIFFERS_FROM.value]).first()
         predicate, other = Predicate.OUTPUT_DIFFERS_FROM, compared.result if compared else None
-    # An ended replay does not change. Its verdict is kept, since reading 256 results could take a lot of memory.
+    # Reuse stored verdicts: a finished replay does not change, and reading 256 results could take a lot of memory.
     known = {each["version_id"]: Verdict(each["verdict"]) for each in row.versions if each["verdict"]}
     return known | {
         version_id: judge(Predicate(predicate), each.result or {}, each.error_code, other)
         for version_id, each in by_version.items()
-        if each.status in _ENDED and version_id not in known
+        if each.status in _FINISHED and version_id not in known
     }
 
 
@@ -186,7 +190,7 @@ def _succeed(row: Bisect, plan: BisectPlan) -> None:
     diff = None
     if first_bad is not None and last_good is not None:
         diff = {"against": str(last_good.pk), **diff_versions(first_bad, against=last_good).to_json()}
-    _end(
+    _finish(
         row,
         BisectEvent.SUCCEED,
         outcome=plan.outcome,
@@ -197,7 +201,7 @@ def _succeed(row: Bisect, plan: BisectPlan) -> None:
     )
 
 
-def _end(row: Bisect, event: BisectEvent, **fields: Any) -> None:
+def _finish(row: Bisect, event: BisectEvent, **fields: Any) -> None:
     shown = {name: str(fields[name]) for name in ("outcome", "error", "first_bad") if fields.get(name)}
     advance(row, event, actor=WORKER, changes=shown, finished_at=timezone.now(), **fields)
 
@@ -208,4 +212,4 @@ def give_up(bisect_id: str, error: str) -> None:
     found = Bisect.objects.filter(pk=bisect_id).first()
     row = lock_row(found) if found is not None else None
     if row is not None and row.status in {BisectStatus.QUEUED, BisectStatus.RUNNING}:
-        _end(row, BisectEvent.FAIL, error=storable(error))
+        _finish(row, BisectEvent.FAIL, error=storable(error))

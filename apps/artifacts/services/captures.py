@@ -1,4 +1,4 @@
-"""Read captures: their files, pages of their journals, and what became of one record in a replay."""
+"""Read captures: their files, pages of their journals, and the trace of a record. Compare replays."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.storage import blobs, data_folders
 
-TRACE_S = 10.0  # of a process with a low priority, which starts in a second on a busy host
-MAX_BYTES = 3 * 1024 * 1024  # of the JSON of listed files
-BUILD_S = 60.0  # a capture of 512 MiB takes about ten seconds
+TRACE_S = 10.0  # timeout of a trace, in seconds; its low-priority process may need one of them to start on a busy host
+MAX_BYTES = 3 * 1024 * 1024  # size limit of the JSON of a page of files
+BUILD_S = 60.0  # timeout for unpacking a capture, in seconds; 512 MiB take about ten
 
 
 def check_readable(artifact: Artifact) -> None:
@@ -40,10 +40,10 @@ def check_readable(artifact: Artifact) -> None:
         )
 
 
-def _opened(artifact: Artifact) -> Path:
+def _open_folder(artifact: Artifact) -> Path:
     """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotStored, Unavailable.
 
-    A page of the console opens it several times. If the blob store does not answer, only the first call waits for it.
+    A console page opens it several times. If the blob store does not respond, only the first call waits for it.
     """
     check_readable(artifact)
     if artifact.unreadable is not None:
@@ -58,14 +58,14 @@ def _opened(artifact: Artifact) -> Path:
 
 
 def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
-    """Call ``read`` with the folder derived from the artifact. If files of it are gone, build it again, once."""
+    """Call ``read`` with the folder derived from the artifact. If files in it are missing, rebuild the folder once."""
     try:
-        return read(_opened(artifact))
-    except FileNotFoundError:  # it was removed meanwhile, or somebody deleted a part of it
+        return read(_open_folder(artifact))
+    except FileNotFoundError:  # another process deleted the folder, or somebody deleted a file in it
         derived.delete(artifact)
     try:
-        return read(_opened(artifact))
-    except FileNotFoundError as error:  # once more: the host removes captures soon after they were unpacked
+        return read(_open_folder(artifact))
+    except FileNotFoundError as error:  # again: this host deletes captures soon after they are unpacked
         raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 
@@ -73,7 +73,7 @@ _builds = threading.Lock()
 
 
 def _build(artifact: Artifact) -> Path:
-    """Build the folder in a process of its own. This process builds one at a time, and refuses others meanwhile."""
+    """Build the folder in a child process. Only one build runs at a time; concurrent calls raise Unavailable."""
     if not _builds.acquire(blocking=False):
         raise Unavailable("Captures are being unpacked. Try again soon.", retry_after=2)
     release_connection()
@@ -84,28 +84,29 @@ def _build(artifact: Artifact) -> Path:
             with blobs.read(artifact.content_hash) as source, archive.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
             request = {"kind": "build", "archive": str(archive), "folder": str(capture)}
-            children.run_apart(request, scratch=scratch, silence_s=BUILD_S)
+            children.run_in_child(request, scratch=scratch, silence_s=BUILD_S)
             kept = derived.keep(artifact, capture, run_in_disk_thread(size_of, capture))
     except FileNotFoundError as error:
-        raise Unavailable("The server's temporary files were deleted meanwhile.", retry_after=1) from error
+        detail = "The server's temporary files were deleted during the request. Try again."
+        raise Unavailable(detail, retry_after=1) from error
     except (children.Refused, RejectedBundle) as rejected:
-        raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
+        raise Conflict(f"The capture can no longer be read: {rejected}", code="not_readable") from None
     except (children.ChildDied, children.TookTooLong) as error:
-        raise Unavailable("The capture could not be unpacked in time.", retry_after=10) from error
+        raise Unavailable("The capture could not be unpacked. Try again later.", retry_after=10) from error
     finally:
         _builds.release()
     if kept is None:
-        raise Unavailable("Captures of other organizations take the space for unpacked ones.", retry_after=60)
+        raise Unavailable("The server's space for unpacked captures is in use. Try again later.", retry_after=60)
     return kept
 
 
 def list_files(artifact: Artifact) -> list[dict[str, Any]]:
-    """Return path, size and SHA-256 of each file of the capture."""
+    """Return the path, size and SHA-256 of each file in the capture, in path order."""
     return _read(artifact, lambda capture: run_in_disk_thread(listed_files, capture))
 
 
 def page_of_files(artifact: Artifact, after: str) -> dict[str, Any]:
-    """Return the files after the path ``after``, as many as one response lists."""
+    """Return one page of the files that follow the path ``after``."""
     listed = list_files(artifact)
     first = bisect_right(listed, after.split("/"), key=lambda each: each["path"].split("/")) if after else 0
     sizes = accumulate(len(json.dumps(each)) for each in listed[first:])
@@ -115,12 +116,12 @@ def page_of_files(artifact: Artifact, after: str) -> dict[str, Any]:
 
 
 def has_expected(artifact: Artifact) -> bool:
-    """Tell whether the capture has expected output, with which a replay is compared."""
+    """Return whether the capture has expected output to compare a replay with."""
     return any(each["path"].startswith("expected/") for each in list_files(artifact))
 
 
 def open_file(artifact: Artifact, path: str) -> BinaryIO:
-    """Open a file of the capture. Raises NotFound for a path that is not listed."""
+    """Open a file of the capture. Raises NotFound if ``list_files`` does not list the path."""
     if not any(each["path"] == path for each in list_files(artifact)):
         raise NotFound("The capture has no file with this path.")
     return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))
@@ -135,9 +136,9 @@ def read_journal[R](
     compute: Compute = here,
     **options: Any,
 ) -> R:
-    """Return a page of a journal, as ``read`` does: ``read_page`` or ``page_body``.
+    """Return a page of a journal in the form that ``read`` returns, which is ``read_page`` or ``page_body``.
 
-    Raises NotFound, or Conflict for a journal that is broken.
+    Raises NotFound if there is no such journal, and Conflict if it is broken.
     """
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:
@@ -146,7 +147,8 @@ def read_journal[R](
 
     def read_in(capture: Path) -> R:
         if (index := indexes_of(capture).get(lane)) is None:
-            raise Conflict("This journal is broken and cannot be read by page.", code="journal.broken")
+            detail = "This journal is broken, so its records cannot be listed. Download the file instead."
+            raise Conflict(detail, code="journal.broken")
         journal = capture / "files/journal" / f"{lane}.bin"
         return compute(read, str(journal), str(index), lane, unix_ns=unix_ns, **options)
 
@@ -154,7 +156,7 @@ def read_journal[R](
         return _read(artifact, read_in)
     except StaleIndex:
         derived.delete(artifact)
-        raise Unavailable("The index of this journal is being built again.", retry_after=1) from None
+        raise Unavailable("The index of this journal is being rebuilt. Try again soon.", retry_after=1) from None
 
 
 def trace_record(
@@ -164,12 +166,12 @@ def trace_record(
     *,
     after: int | None = None,
     max_bytes: int = MAX_TRACE_BYTES,
-    lane: Callable[[], AbstractContextManager[None]] = nullcontext,
+    slot: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> bytes:
-    """Return the body of a response with what the records with this sequence became in the replay.
+    """Return a response body with the steps of the records that have this sequence in the replay.
 
-    ``after`` and ``max_bytes`` choose a page, as in ``trace``. ``lane`` waits until this process may compute. Raises
-    NotFound, Conflict or Unavailable.
+    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. ``slot`` waits until this process
+    may compute. Raises NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
     capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))
@@ -183,30 +185,32 @@ def trace_record(
         "max_bytes": max_bytes,
     }
     release_connection()
-    with lane(), data_folders.scratch_folder() as scratch:
+    with slot(), data_folders.scratch_folder() as scratch:
         try:
-            found: bytes = children.run_apart(request, scratch=scratch, readable=[capture], silence_s=TRACE_S)
+            found: bytes = children.run_in_child(request, scratch=scratch, readable=[capture], silence_s=TRACE_S)
         except children.Refused as refused:
             raise Conflict(f"The record cannot be traced: {refused}", code="trace.refused") from None
         except children.ChildDied as died:
-            raise Unavailable("The trace ended early.", retry_after=5) from died
+            raise Unavailable("The trace stopped unexpectedly. Try again.", retry_after=5) from died
         except children.TookTooLong:
-            raise Unavailable(f"The trace took longer than {TRACE_S:g} s.", retry_after=5) from None
+            raise Unavailable(f"The trace took longer than {TRACE_S:g} s. Try again.", retry_after=5) from None
     if not found:
-        raise NotFound("No record of the replay's journals has this sequence.")
+        raise NotFound("No record with this sequence is in the journals of the replay.")
     return found
 
 
 def compare_replays[R](one: Replay, other: Replay, compare: Callable[..., R], *, compute: Compute = here) -> R:
-    """Return how the results of two replays of the same records differ, as ``compare`` does: that or ``compare_body``.
+    """Return the differences between the results of two replays of the same records.
 
-    Raises Conflict if they cannot be compared.
+    They have the form that ``compare`` returns: the function of that name, or ``compare_body``. Raises Conflict if the
+    replays cannot be compared.
     """
     for row in (one, other):
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
-            raise Conflict("Only replays with a result can be compared.", code="compare.not_ended")
+            raise Conflict("Only replays that have a result can be compared.", code="compare.not_ended")
     if (one.artifact_id, one.journal_lane, one.last_n) != (other.artifact_id, other.journal_lane, other.last_n):
-        raise Conflict("The replays are of different records.", code="compare.different_input")
+        detail = "The replays have different records. Compare replays of equal artifact, `journal_lane` and `last_n`."
+        raise Conflict(detail, code="compare.different_input")
     sides = {"a": one, "b": other}
     options = {f"actions_{side}": (row.audit or {}).get("actions", []) for side, row in sides.items()}
     options |= {f"frames_{side}": row.stored_frames() for side, row in sides.items()}

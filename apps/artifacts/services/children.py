@@ -1,4 +1,4 @@
-"""Starts ``byteor_cloud.captures.process``, and answers it until it has ended or is no longer wanted."""
+"""Runs ``byteor_cloud.captures.process`` as a child process and exchanges messages with it until it is finished."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from byteor_cloud.captures.process import BODY, SILENCE_S
 from byteor_cloud.captures.spawning import Child
 from byteor_cloud.worker.turns import Turn
 
-_TICK_S = 0.5
-_MOST_BYTES = 64 * 1024 * 1024  # of a message; a replay's audit lists up to 10,000 side effects with long addresses
+_TICK_S = 0.5  # seconds between two calls of ``on_tick``
+# Bytes of one message. The audit of a replay lists up to 10,000 side effects, whose URLs may be long.
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChildDied(RuntimeError):
-    """The child ended without an answer, or its answer says that something unexpected went wrong."""
+    """The child exited without an outcome, or reported an unexpected error."""
 
 
 class TookTooLong(Exception):
-    """The child sent no message for too long, and was killed."""
+    """The child sent no message for too long and was killed."""
 
 
 class Refused(Exception):
-    """The capture or an argument cannot be used; the text says why."""
+    """The child cannot use the capture or an argument. The message says why."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How many of a replay's records are processed. Both numbers are 0 until the records are counted."""
+    """The number of processed records and of all records of a replay. ``done`` is 0 while the journals are read."""
 
     done: int = 0
     total: int = 0
 
 
-def run_apart(
+def run_in_child(
     request: Mapping[str, Any],
     *,
     scratch: Path,
@@ -51,14 +52,14 @@ def run_apart(
     silence_s: float = SILENCE_S,
     turn: Turn | None = None,
 ) -> Any:
-    """Run the request in a process of its own; return its outcome. With a ``turn`` it is paused between its turns.
+    """Run the request in a child process and return its outcome. With a ``turn``, it is paused between its turns.
 
-    The process can read only the folders and files ``readable``, and write only to ``scratch``. The outcome of a trace
-    is the body of a response.
+    The process can read only the folders and files in ``readable`` and write only to ``scratch``. The outcome of a
+    trace is the body of a response.
 
-    ``on_tick`` is called about twice a second; once it returns False the process is killed. Raises ``Cancelled`` then,
-    and otherwise Refused, ChildDied, or TookTooLong if there was no message for ``silence_s``, not counting pauses.
-    That guards against an op that never ends. It cannot change a result, because then there is none.
+    ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
+    Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
+    This timeout guards against an op that never returns. It cannot change a result, because then there is none.
     """
     environment = sealing.environment(TMPDIR=str(scratch))
     process = Child("byteor_cloud.captures.process", environment=environment)
@@ -66,11 +67,11 @@ def run_apart(
         request = {**request, "readable": [str(path.resolve()) for path in readable]}
         return _converse(process, request, effects, on_tick, silence_s, turn)
     except (BrokenPipeError, ConnectionResetError):
-        raise ChildDied("the process ended early") from None
+        raise ChildDied("the process exited early") from None
     finally:
         if turn is not None:
-            turn.detach()  # first: the process id may belong to another process soon
-        process.end()
+            turn.detach()  # before the process ends, because the system may then reuse its process id
+        process.kill()
 
 
 def _converse(
@@ -92,20 +93,20 @@ def _converse(
         elif "progress" in message:
             progress.done, progress.total = message["progress"]
         elif "dies_with_parent" in message:
-            if turn is not None:  # not earlier: a stopped process would outlive a worker that is killed
+            if turn is not None:  # if it were paused earlier, it would outlive a worker that is killed
                 turn.attach(process.pid)
         elif "effect" in message and effects is not None:
-            _send(process, _act(effects, **message["effect"]))
+            _send(process, _handle_effect(effects, **message["effect"]))
         elif "outcome" in message:
             return message["outcome"]
         elif "refused" in message:
             raise Refused(message["refused"])
         else:
             raise ChildDied(message.get("crashed", "an unknown message"))
-    raise ChildDied("the process ended without an answer")
+    raise ChildDied("the process exited without an outcome")
 
 
-def _act(effects: Effects, stage: str, op: str, payload: str | None = None) -> dict[str, Any]:
+def _handle_effect(effects: Effects, stage: str, op: str, payload: str | None = None) -> dict[str, Any]:
     if payload is None:
         return {"decision": str(effects.decide(stage, op))}
     try:
@@ -120,20 +121,20 @@ def _send(process: Child, message: Mapping[str, Any]) -> None:
 
 
 def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> Iterator[dict[str, Any] | bytes | None]:
-    """Yield the messages, the body of a response as bytes, and None each time that a tick has passed.
+    """Yield each message, the body of a response as bytes, and None about every ``_TICK_S``.
 
-    Raises TookTooLong by the time of ``clock``, and ChildDied for a message that is too long.
+    Raises TookTooLong after ``silence_s`` of ``clock`` without a message, and ChildDied for a message that is too long.
     """
     poll = select.poll()
     poll.register(process.socket.fileno(), select.POLLIN)
-    heard, ticked = clock(), time.monotonic()
+    last_message, last_tick = clock(), time.monotonic()
     pending: list[bytes] = []
     while True:
-        silent_s, now = clock() - heard, time.monotonic()
+        silent_s, now = clock() - last_message, time.monotonic()
         if silent_s > silence_s:
             raise TookTooLong(f"the process of the replay sent nothing for {silence_s:g} s and was killed")
-        if now >= ticked + _TICK_S:
-            ticked = now
+        if now >= last_tick + _TICK_S:
+            last_tick = now
             yield None
         wait = min(_TICK_S, silence_s - silent_s + 0.01)
         if not poll.poll(wait * 1000):
@@ -146,8 +147,8 @@ def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> I
             lines[0] = b"".join([*pending, lines[0]])
             pending = []
         pending.append(rest)
-        if sum(map(len, pending)) > _MOST_BYTES:
-            raise ChildDied("the process sent too long a message")
+        if sum(map(len, pending)) > _MAX_MESSAGE_BYTES:
+            raise ChildDied("the process sent a message that is too long")
         for line in lines:
             yield line.removeprefix(BODY) if line.startswith(BODY) else json.loads(line)
-        heard = clock()  # after the caller has performed a side effect, for which the child waits
+        last_message = clock()  # only now, because the child waited while the caller performed a side effect

@@ -1,9 +1,9 @@
-"""What is derived from incident bundles: kept on each host within bounds, and counted to the artifact.
+"""Capture folders: the unpacked files and indexes of incident bundles, which each host keeps within limits.
 
-``Artifact.derived_bytes`` is the size of the folder that a host keeps, and 0 while none is kept. A folder can be built
-again from the upload at any time. So the bounds remove folders: of an organization that holds too much its own ones,
-and of a host that holds too much those of the organization with the most. One organization's uploads therefore never
-remove what another one holds, unless that one holds more.
+``Artifact.derived_bytes`` is the size of the artifact's capture folder; 0 while no folder is kept. A folder can be
+rebuilt from the upload at any time, so folders are deleted to stay within the limits. If an organization exceeds its
+limit, its own folders are deleted. If a host exceeds its limit, folders of the organization that uses the most space
+are deleted. So the uploads of one organization never delete folders of another, unless the other uses more space.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from byteor.engine.replay import RejectedBundle, RejectionReason
 from byteor_cloud.concurrency.offload import run_in_disk_thread
 from byteor_cloud.errors import NotFound
 
-MAX_FOLDERS = 64  # that a host keeps of one organization
-MAX_SHARES = 16  # a host keeps as much of all organizations together as of so many that use all that they may
-IDLE_S = 24 * 3600.0
+MAX_FOLDERS = 64  # capture folders of one organization on a host
+MAX_SHARES = 16  # the size limit of a host, as a multiple of the limit of one organization
+IDLE_S = 24 * 3600.0  # seconds after which an unused folder is deleted
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('artifacts.derived', 0))"
 
 
-def keep(artifact: Artifact, made: Path, size: int) -> Path | None:
-    """Move a complete folder to its place, count it, and remove what exceeds the bounds. Returns its place.
+def keep(artifact: Artifact, complete: Path, size: int) -> Path | None:
+    """Move a complete capture folder to its final path, store its size, and delete folders that exceed the limits.
 
-    Returns None if the host is full and every other organization holds less than this folder. Raises RejectedBundle
-    if the organization may not keep a folder of this size at all, and NotFound if the artifact was deleted.
+    Returns the final path, or None if the host is full and no other organization uses more space than this folder.
+    Raises RejectedBundle if the folder alone exceeds the organization's limit, and NotFound if the artifact was
+    deleted.
     """
     if size > settings.CONFIG.max_derived_bytes:
         detail = f"its files and indexes take {size} bytes, and at most {settings.CONFIG.max_derived_bytes} are kept"
@@ -41,51 +42,54 @@ def keep(artifact: Artifact, made: Path, size: int) -> Path | None:
     with transaction.atomic():
         _lock()
         if not Artifact.objects.filter(pk=artifact.pk).update(derived_bytes=size):
-            raise NotFound("The artifact was deleted meanwhile.")
-        new = folders.place(made, artifact.environment.project.organization_id, artifact.pk, size)
+            raise NotFound("The artifact has been deleted.")
+        new = folders.move_into_place(complete, artifact.environment.project.organization_id, artifact.pk, size)
         excess = _excess(new)
-        taken = _take_out(excess)
-    _delete(taken)
+        discarded = _discard(excess)
+    _delete(discarded)
     return None if new in excess else new.path
 
 
 def delete(artifact: Artifact) -> None:
-    """Delete from this host what was derived from an artifact."""
+    """Delete the capture folder of an artifact from this host."""
     with transaction.atomic():
         _lock()
-        taken = _take_out(each for each in folders.list_kept() if each.artifact == artifact.pk)
-    _delete(taken)
+        discarded = _discard(each for each in folders.list_folders() if each.artifact == artifact.pk)
+    _delete(discarded)
 
 
 def delete_unused() -> None:
-    """Delete from this host what nobody used for a day and what is of deleted artifacts. Correct what is counted."""
+    """Delete the folders of this host that are unused for a day or whose artifact was deleted. Correct stored sizes."""
     with transaction.atomic():
         _lock()
-        kept = folders.list_kept()
+        kept = folders.list_folders()
         found = Artifact.objects.filter(pk__in=[each.artifact for each in kept if each.artifact])
         counted = dict(found.values_list("pk", "derived_bytes"))
         idle_since = time.time() - IDLE_S
         needed = {each for each in kept if each.artifact in counted and each.used_at > idle_since}
-        taken = _take_out(each for each in kept if each not in needed)
+        discarded = _discard(each for each in kept if each not in needed)
         sizes = {each.artifact: each.size for each in needed if each.artifact is not None}
         for artifact, size in sizes.items():
             if counted[artifact] != size:
                 Artifact.objects.filter(pk=artifact).update(derived_bytes=size)
-        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # else another host may keep the others
+        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other host can have the other folders
             Artifact.objects.filter(derived_bytes__gt=0).exclude(pk__in=list(sizes)).update(derived_bytes=0)
-    _delete(taken)
+    _delete(discarded)
 
 
 def _lock() -> None:
-    """Wait until no other process moves folders or counts them, until the caller's transaction ends."""
+    """Let no other process move folders or store their sizes until the caller's transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
 
 
-def _excess(new: folders.Kept) -> list[folders.Kept]:
-    """Return the folders to remove so that the bounds hold, the least recently used ones of an organization first."""
-    kept = [each for each in folders.list_kept() if each != new]
-    excess: list[folders.Kept] = []
+def _excess(new: folders.CaptureFolder) -> list[folders.CaptureFolder]:
+    """Return the folders to delete so that the limits are met. Of an organization, the least recently used come first.
+
+    The last one is ``new`` itself if the host is full and no other organization uses more space.
+    """
+    kept = [each for each in folders.list_folders() if each != new]
+    excess: list[folders.CaptureFolder] = []
 
     def remove_oldest(organization: str) -> bool:
         theirs = [each for each in kept if each.organization == organization]
@@ -100,20 +104,20 @@ def _excess(new: folders.Kept) -> list[folders.Kept]:
 
     while is_over():
         remove_oldest(new.organization)
-    while (held := folders.held([*kept, new])).total() > MAX_SHARES * settings.CONFIG.max_derived_bytes:
-        if not remove_oldest(max(held, key=lambda owner: (held[owner], owner == new.organization))):
+    while (used := folders.count_bytes([*kept, new])).total() > MAX_SHARES * settings.CONFIG.max_derived_bytes:
+        if not remove_oldest(max(used, key=lambda owner: (used[owner], owner == new.organization))):
             return [*excess, new]
     return excess
 
 
-def _take_out(unneeded: Iterable[folders.Kept]) -> list[Path]:
-    """Take folders out of their places, and count them no longer. Returns what is to be deleted."""
+def _discard(unneeded: Iterable[folders.CaptureFolder]) -> list[Path]:
+    """Move folders to the scratch folder and set their stored sizes to 0. Returns the paths to ``_delete``."""
     removed = list(unneeded)
     Artifact.objects.filter(pk__in=[each.artifact for each in removed if each.artifact]).update(derived_bytes=0)
-    return [folder for each in removed if (folder := folders.take_out(each)) is not None]
+    return [folder for each in removed if (folder := folders.discard(each)) is not None]
 
 
-def _delete(taken: Iterable[Path]) -> None:
-    """Delete what was taken out, after the transaction. If the process dies before, the next cleaning does it."""
-    for each in taken:
+def _delete(discarded: Iterable[Path]) -> None:
+    """Delete discarded folders, after the transaction. If the process dies first, the next cleanup deletes them."""
+    for each in discarded:
         run_in_disk_thread(shutil.rmtree, each, ignore_errors=True)

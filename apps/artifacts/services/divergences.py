@@ -1,4 +1,4 @@
-"""The records at which a replay diverged from its capture, and those beside them."""
+"""The records at which a replay diverged from its capture, and their neighbors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.errors import DomainError
 
 
 def read_divergence(replay: Replay, *, compute: Compute) -> Divergence:
-    """Return the records at which the replay diverged. Only people who may see captured records may see them."""
+    """Return the records at which the replay diverged. The caller must only show them to people who may see records."""
     found = replay.result["divergence"]
     kept = replay.stored_frames().get(found["egress"])
     if kept is None:
@@ -25,7 +25,7 @@ def read_divergence(replay: Replay, *, compute: Compute) -> Divergence:
 
 
 def _excerpt(found: dict[str, Any]) -> Divergence:
-    """Return the part of the records that the result itself has."""
+    """Return the excerpts of the records that are stored in the result."""
     diff = found["diff"]
     expected, actual = (
         bytes.fromhex(diff[f"{side}_hex"]) if found[f"{side}_sha256"] else None for side in ("expected", "actual")

@@ -1,4 +1,4 @@
-"""Execution of the side effects of a replay: one HTTP request or one process for each record, with time limits.
+"""Executes the side effects of a replay: one HTTP request or one program run for each record, with time limits.
 
 A side effect only succeeds or fails. As on an agent, its output does not change the record.
 """
@@ -23,16 +23,18 @@ from byteor.engine.allowlist import Url
 from byteor.engine.compiler import split_op
 from byteor.engine.replay import Decision, EffectFailed, SideEffectPolicy
 
-TIMEOUT_S = 10.0  # for one side effect
-TOTAL_S = 900.0  # for all side effects of a replay, so that it does not occupy a slot of the worker forever
-_MAX_STDERR = 2_000  # bytes of a program's error output that are kept
+TIMEOUT_S = 10.0  # time limit of one side effect, in seconds
+# The seconds of an execute replay, without its pauses, after which its side effects fail. Otherwise it could occupy a
+# worker slot forever.
+TOTAL_S = 900.0
+_MAX_STDERR = 2_000  # bytes of a program's error output that an error message quotes
 
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes the side effects that ``policy`` permits, until the time ``until`` of ``clock``.
+    """Executes the side effects that ``policy`` permits, until ``clock`` reaches ``until``.
 
-    Programs run in ``folder``.
+    Programs run with ``folder`` as their working directory.
     """
 
     policy: SideEffectPolicy
@@ -40,16 +42,16 @@ class Executor:
     replay_id: str
     until: float
     timeout_s: float = TIMEOUT_S
-    # Called before each side effect. It raises or waits if another worker may have taken over the replay.
+    # Called before each side effect. It waits or raises if another worker may have taken over the replay.
     may_act: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Return the policy's decision about a side effect."""
+        """Return the policy's decision about the side effect of a stage."""
         return self.policy.decide(stage, op)
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
-        """Send the request or run the program. Raises EffectFailed."""
+        """Send the HTTP request or run the program that ``op`` names. Raises EffectFailed."""
         self.may_act()
         left = min(self.timeout_s, self.until - self.clock())
         if left <= 0:
@@ -62,10 +64,10 @@ class Executor:
             case "exec", str(command):
                 self._run(command.split("|"), stage, payload, deadline)
             case _:
-                raise EffectFailed(f"the server cannot execute side effects of the kind {kind}")
+                raise EffectFailed(f"the server cannot execute {kind} side effects")
 
     def _post(self, url: Url, stage: str, payload: bytes, deadline: float) -> None:
-        """Send a POST request. Follow no redirect, use no proxy or credential of the environment, read no body."""
+        """Send a POST request. Follow no redirects, use no proxy or credentials of the worker, and read no body."""
         left = deadline - time.monotonic()
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
         connection = kind(url.host, url.port, timeout=left)
@@ -77,7 +79,7 @@ class Executor:
             "Connection": "close",
         }
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        # The connection's timeout applies to each read. The timer limits the whole response, however slowly it arrives.
+        # The connection's timeout only limits each single read. The timer limits the time of the whole response.
         stop, failure = Timer(left, _hang_up, [connection]), ""
         try:
             connection.connect()
@@ -85,8 +87,8 @@ class Executor:
             connection.request("POST", target, payload, headers)
             status: int | None = connection.getresponse().status
         except (OSError, HTTPException, ValueError) as error:
-            # The deadline is checked first, below: a connection that the timer shut down fails with various errors, or
-            # not at all.
+            # The deadline is checked before the status below, because a connection that the timer shut down fails with
+            # various errors or not at all.
             status, failure = None, type(error).__name__
         finally:
             stop.cancel()
@@ -99,7 +101,7 @@ class Executor:
             raise EffectFailed(f"the response has the status {status}")
 
     def _run(self, command: list[str], stage: str, payload: bytes, deadline: float) -> None:
-        """Run a program without a shell and without the worker's environment; kill its process group at the end."""
+        """Run a program without a shell or the worker's environment variables, and finally kill its process group."""
         environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",
@@ -108,11 +110,11 @@ class Executor:
             "BYTEOR_REPLAY": self.replay_id,
             "BYTEOR_STAGE": stage,
         }
-        with tempfile.TemporaryFile() as stdin:  # a file, since a pipe would have to be written while the program runs
+        with tempfile.TemporaryFile() as stdin:  # not a pipe, which would have to be written while the program runs
             stdin.write(payload)
             stdin.seek(0)
             try:
-                process = subprocess.Popen(  # noqa: S603  the policy permitted this path
+                process = subprocess.Popen(  # noqa: S603  the policy has permitted this program
                     command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.folder,
                     env=environment, start_new_session=True,
                 )  # fmt: skip
@@ -130,20 +132,19 @@ class Executor:
             process.wait()
             process.stderr.close()
         if code != 0:
-            raise EffectFailed(
-                f"the program ended with {code}: {message.decode(errors='replace').strip() or 'no message'}"
-            )
+            error_output = message.decode(errors="replace").strip() or "no error output"
+            raise EffectFailed(f"the program failed with exit code {code}: {error_output}")
 
 
 def _hang_up(connection: HTTPConnection) -> None:
-    """Shut the connection down, so that a read of it in another thread ends."""
+    """Shut the connection down, so that another thread that reads from it returns."""
     if connection.sock is not None:
         with suppress(OSError):
             connection.sock.shutdown(SHUT_RDWR)
 
 
 def _read_stderr(source: int, deadline: float) -> bytes:
-    """Read until all writers have closed the pipe; return the first ``_MAX_STDERR`` bytes. Raises TimeoutError."""
+    """Read until all writers have closed the pipe. Return the first ``_MAX_STDERR`` bytes. Raises TimeoutError."""
     kept = b""
     poll = select.poll()
     poll.register(source, select.POLLIN)

@@ -1,7 +1,7 @@
-"""The folders that are derived from incident bundles: below the data folder of each host, one for each artifact.
+"""The capture folders in the data folder of this host, one for each unpacked incident bundle.
 
-A folder is ``captures/<organization>/<artifact>.<size>``. The size is a part of the name, so that listing the names is
-enough to know how much each organization holds. ``derived`` decides which ones are kept.
+The path of a folder is ``captures/<organization>/<artifact>.<size>``. Because names contain the size, listing the names
+is enough to compute how much space each organization uses. ``derived`` decides which folders are kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from django.conf import settings
 from byteor_cloud.storage import data_folders
 
 
-class Kept(NamedTuple):
-    """A folder of this host. ``artifact`` is None for what this release did not make."""
+class CaptureFolder(NamedTuple):
+    """A capture folder of this host. ``artifact`` is None for files and folders that this release did not create."""
 
     organization: str
     artifact: UUID | None
@@ -28,19 +28,19 @@ class Kept(NamedTuple):
 
     @property
     def used_at(self) -> float:
-        """When the folder was last used, as Unix time."""
+        """The Unix time of the folder's last use; 0 if the folder is gone."""
         with suppress(FileNotFoundError):
             return self.path.stat().st_mtime
         return 0.0
 
 
-def list_kept() -> list[Kept]:
-    """Return the folders of this host."""
-    return [kept for each in _entries(_root()) for kept in _kept_of(each)]
+def list_folders() -> list[CaptureFolder]:
+    """Return all capture folders of this host."""
+    return [folder for each in _entries(_root()) for folder in _folders_of(each)]
 
 
 def find(organization: UUID, artifact: UUID) -> Path | None:
-    """Return the folder of an artifact, if this host has one, and note that it is used."""
+    """Return the capture folder of an artifact and update its time of use. Returns None if this host has none."""
     for path in _entries(_root() / str(organization)):
         if path.name.startswith(f"{artifact}."):
             with suppress(FileNotFoundError):
@@ -49,32 +49,32 @@ def find(organization: UUID, artifact: UUID) -> Path | None:
     return None
 
 
-def place(made: Path, organization: UUID, artifact: UUID, size: int) -> Kept:
-    """Move a complete folder to its place, unless another process was faster."""
+def move_into_place(complete: Path, organization: UUID, artifact: UUID, size: int) -> CaptureFolder:
+    """Move a complete capture folder to its final path, unless another process was faster."""
     owner = data_folders.captures() / str(organization)
     owner.mkdir(mode=0o700, exist_ok=True)
     path = owner / f"{artifact}.{size}"
     if not path.exists():
-        made.rename(path)
-    return Kept(owner.name, artifact, size, path)
+        complete.rename(path)
+    return CaptureFolder(owner.name, artifact, size, path)
 
 
-def take_out(kept: Kept) -> Path | None:
-    """Take a folder out of its place; return the folder to delete, or None if it was gone already."""
+def discard(folder: CaptureFolder) -> Path | None:
+    """Move a folder to the scratch folder. Returns the path to delete, or None if the folder was already gone."""
     try:
-        return data_folders.discard(kept.path)
+        return data_folders.discard(folder.path)
     except FileNotFoundError:
         return None
     finally:
-        if kept.path.parent != _root():
-            with suppress(OSError):  # the organization may have other folders here
-                kept.path.parent.rmdir()
+        if folder.path.parent != _root():
+            with suppress(OSError):  # the organization's folder may contain other capture folders
+                folder.path.parent.rmdir()
 
 
-def held(kept: list[Kept]) -> Counter[str]:
-    """Return how many bytes each organization holds."""
+def count_bytes(folders: list[CaptureFolder]) -> Counter[str]:
+    """Return how many bytes the folders of each organization take."""
     found: Counter[str] = Counter()
-    for each in kept:
+    for each in folders:
         found[each.organization] += each.size
     return found
 
@@ -89,14 +89,14 @@ def _entries(folder: Path) -> list[Path]:
     return []
 
 
-def _kept_of(owner: Path) -> list[Kept]:
-    if not _is_id(owner.name):  # an older release named folders by the hashes of blobs
-        return [Kept(owner.name, None, 0, owner)]
+def _folders_of(owner: Path) -> list[CaptureFolder]:
+    if not _is_id(owner.name):  # an older release named folders after the hashes of blobs
+        return [CaptureFolder(owner.name, None, 0, owner)]
     found = []
     for each in _entries(owner):
         artifact, _, size = each.name.partition(".")
         is_ours = _is_id(artifact) and size.isdecimal()
-        found.append(Kept(owner.name, UUID(artifact) if is_ours else None, int(size) if is_ours else 0, each))
+        found.append(CaptureFolder(owner.name, UUID(artifact) if is_ours else None, int(size) if is_ours else 0, each))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Run replays. An execute replay runs at most once."""
+"""Runs replays. An execute replay runs at most once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.artifacts.models import Replay, ReplayFrames
 from apps.artifacts.services import children
 from apps.artifacts.services.effects import TOTAL_S, Executor
-from apps.artifacts.services.replays import approval_subject, end, finish, needs_approval
+from apps.artifacts.services.replays import approval_subject, finish, finish_without_result, needs_approval
 from apps.artifacts.services.uploads import WORKER, storable, unpacked
 from apps.releases.services import approvals
 from apps.tenancy.policy import ReplayPolicy
@@ -39,7 +39,7 @@ from byteor_cloud.storage import data_folders
 from byteor_cloud.worker.jobs import Claim, JobLane, Requeued, is_outage
 from byteor_cloud.worker.turns import TURNS, Turn
 
-_TICK_S = 0.5  # between two looks at whether a replay that waits for its turn is still wanted
+_TICK_S = 0.5  # seconds between checks that a replay has not been canceled while it waits for its turn
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
 RELATED = (
     "artifact__deployment__config_bundle",
@@ -57,33 +57,33 @@ _OUTCOME = {
 
 
 def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. If its worker was killed, only a dry run is run again, since it has no side effects."""
+    """Run a queued replay. If a worker was killed while it ran the replay, only a dry run is repeated."""
     claim = claim or Claim()
     row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         return
     if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
-        end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
+        finish_without_result(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
         return
     release_connection()
     with TURNS.join(claim) as turn:
         while not turn.wait(_TICK_S):
             claim.ensure()
-            if not _is_wanted(row):
+            if not _is_active(row):
                 return
         try:
             store = _compute(row, claim, turn)
-        except RejectedBundle as rejected:  # the artifact was verified before a limit existed
+        except RejectedBundle as rejected:  # the artifact was verified by an older release with fewer limits
             store = partial(give_up, replay_id, str(rejected), "bad_input")
     if store is not None:
-        # Side effects must not be executed again, so their result must not get lost with a database connection.
-        with suppress(NotFound):  # it was deleted meanwhile
+        # Side effects must not be executed again, so a lost database connection must not lose the result.
+        with suppress(NotFound):  # the replay has been deleted
             claim.retry_until_stored(store)
 
 
 def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None:
-    """Run the replay. Returns the function that stores its outcome, or None if it must not run or was cancelled."""
-    with unpacked(row.artifact) as folder:  # before the approval is spent: the blob store may fail
+    """Run the replay. Returns the function that stores its outcome, or None if it must not run or was canceled."""
+    with unpacked(row.artifact) as folder:  # before the approval is spent, because the blob store may fail
         started = _start(row, claim)
         if started is None:
             return None
@@ -93,7 +93,8 @@ def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None
         except Cancelled:
             return None
         except children.Refused as refused:
-            store = partial(end, started, ReplayEvent.FAIL, error=storable(str(refused)), error_code="bad_input")
+            error_text = storable(str(refused))
+            store = partial(finish_without_result, started, ReplayEvent.FAIL, error=error_text, error_code="bad_input")
         except Exception as error:
             if row.mode == Replay.Mode.EXECUTE and not is_outage(error):
                 give_up(str(row.pk), f"{type(error).__name__}: {error}")
@@ -104,7 +105,7 @@ def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None
     @transaction.atomic
     def store_outcome() -> None:
         claim.confirm()
-        if lock_row(started).status == ReplayStatus.RUNNING:  # else it was cancelled meanwhile
+        if lock_row(started).status == ReplayStatus.RUNNING:  # unless it has been canceled
             store()
 
     return store_outcome
@@ -129,7 +130,7 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
 
 @transaction.atomic
 def _start(found: Replay, claim: Claim) -> Replay | None:
-    """Set the status ``running`` and spend the approval. Returns None if the replay must not run."""
+    """Set the status to ``running`` and spend the approval. Returns None if the replay must not run."""
     row = lock_row(found, related=RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
@@ -140,24 +141,24 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
         return None
     if row.mode == Replay.Mode.EXECUTE:
         if row.environment.effective_settings.replay_policy != ReplayPolicy.ALLOWED:
-            end(row, ReplayEvent.FAIL, error="replay.dry_run_only")
+            finish_without_result(row, ReplayEvent.FAIL, error="replay.dry_run_only")
             return None
         if needs_approval(row) or row.approval is not None:
             try:
                 credential = (row.approval and row.approval.credential) or ""
                 approvals.spend_credential(credential, row.environment, approval_subject(row))
             except Refused as refused:
-                end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
+                finish_without_result(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
                 return None
     advance(row, ReplayEvent.START, actor=WORKER, started_at=timezone.now())
     return lock_row(row, related=RELATED)
 
 
-def _is_wanted(row: Replay, **progress: int) -> bool:
-    """Store the progress. Returns whether the replay is still to be run, also if the database is unavailable now."""
-    wanted = Replay.objects.filter(pk=row.pk, status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING])
+def _is_active(row: Replay, **progress: int) -> bool:
+    """Store the progress, if given. Returns whether the replay is still active; True if the database is unavailable."""
+    active = Replay.objects.filter(pk=row.pk, status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING])
     try:
-        return bool(wanted.update(**progress)) if progress else wanted.exists()
+        return bool(active.update(**progress)) if progress else active.exists()
     except DatabaseError as error:
         if not is_outage(error):
             raise
@@ -167,22 +168,22 @@ def _is_wanted(row: Replay, **progress: int) -> bool:
 
 
 def _leave_short_lane(row: Replay, claim: Claim) -> None:
-    """Move the job to the lane of long replays. If that is full, a dry run waits there. Raises Requeued."""
+    """Move the job to the lane for long replays. If that lane is full, requeue a dry run there by raising Requeued."""
     try:
-        is_there = claim.move_to(JobLane.LONG_REPLAYS)
+        has_moved = claim.move_to(JobLane.LONG_REPLAYS)
     except DatabaseError as error:
         if not is_outage(error):
             raise
         return
     finally:
         release_connection()
-    if not is_there and row.mode == Replay.Mode.DRY_RUN:
-        _is_wanted(row, progress_done=0, progress_total=0)
+    if not has_moved and row.mode == Replay.Mode.DRY_RUN:
+        _is_active(row, progress_done=0, progress_total=0)
         raise Requeued(JobLane.LONG_REPLAYS)
 
 
 def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
-    """Run the replay in a process of its own. Raises Cancelled if the replay ended or was deleted meanwhile."""
+    """Run the replay in a child process and return its outcome. Raises Cancelled if it is canceled or deleted."""
     request = {
         **child_request(row),
         "kind": "replay",
@@ -199,10 +200,10 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     release_connection()
 
     def on_tick(progress: children.Progress) -> bool:
-        """Store the progress of a dry run, which may be cancelled, and make room for short replays."""
+        """Store the progress of a dry run, unless it was canceled. Make room for short replays."""
         claim.ensure()
-        shown = {"progress_done": progress.done, "progress_total": progress.total}
-        if row.mode == Replay.Mode.DRY_RUN and not _is_wanted(row, **shown):
+        stored = {"progress_done": progress.done, "progress_total": progress.total}
+        if row.mode == Replay.Mode.DRY_RUN and not _is_active(row, **stored):
             return False
         if turn.is_long:
             _leave_short_lane(row, claim)
@@ -217,7 +218,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
         )
         until = turn.clock() + TOTAL_S
         executor = Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
-        return children.run_apart(
+        return children.run_in_child(
             request,
             scratch=folder,
             readable=[capture],
@@ -228,12 +229,12 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
 
 
 def child_request(row: Replay) -> dict[str, Any]:
-    """Return the part of a request to a child process that says which spec and parameters are used."""
+    """Return the part of a request to a child process that specifies the spec and the parameters."""
     return {"spec_kv": row.version.spec_kv, **_parameter_sources(row)}
 
 
 def _parameter_sources(row: Replay) -> dict[str, Any]:
-    """Return the arguments of ``parameters_of_replay``."""
+    """Return the keyword arguments of ``parameters_of_replay``."""
     of_deployment = row.artifact.deployment.config_bundle if row.artifact.deployment else None
     bundle = row.config_bundle or of_deployment
     return {
@@ -245,7 +246,7 @@ def _parameter_sources(row: Replay) -> dict[str, Any]:
 
 
 def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
-    """Return the stage parameters that may restrict the side effects of an execute replay."""
+    """Return the stage parameters of an execute replay, which may restrict its side effects. Empty for a dry run."""
     if row.mode != Replay.Mode.EXECUTE:
         return {}
     bundle, spec = validate_incident(capture), decode(row.version.spec_kv)
@@ -258,4 +259,4 @@ def give_up(replay_id: str, error: str, error_code: str = "interrupted") -> None
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock_row(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        end(row, ReplayEvent.FAIL, error=storable(error), error_code=error_code)
+        finish_without_result(row, ReplayEvent.FAIL, error=storable(error), error_code=error_code)

@@ -1,4 +1,4 @@
-"""Request, approve, cancel and end replays. ``replay_runs`` runs them."""
+"""Request, cancel and finish replays, and follow their approvals. ``replay_runs`` runs them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from byteor.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.worker.jobs import enqueue
 
-_BUNDLES = 10  # that are offered of a version, besides the one that was deployed
+_BUNDLES = 10  # config bundles that are offered for each version, in addition to the deployed one
 
 
 @transaction.atomic
@@ -49,18 +49,18 @@ def request(
     repeats: Replay | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
+    """Queue a replay. If it needs an approval and there is no ``credential`` of an earlier one, request approval first.
 
-    ``config_bundle`` implies its version, and its parameters are used. ``repeats`` is a replay whose fallback for
-    parameters is used again. Raises Conflict if the artifact or the environment's policy forbids the replay,
-    Unprocessable if no version fits.
+    ``config_bundle`` implies its version and provides the parameters. ``repeats`` is an earlier replay, whose fallback
+    config bundle is used again. Raises Conflict if the artifact or the environment's policy does not permit the replay,
+    InvalidInput, and Unprocessable if no version fits.
     """
     check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
         raise InvalidInput.at("/approval", "A dry run needs no approval.", code="approval.not_needed")
     if config_bundle is not None:
         if version is not None and version.pk != config_bundle.version_id:
-            detail = "The config bundle has another version. Leave `version_id` out."
+            detail = "The config bundle belongs to another version. Omit `version_id`."
             raise InvalidInput.at("/version_id", detail, code="version.not_of_config_bundle")
         version = config_bundle.version
     chosen = version or recorded_version(artifact)
@@ -81,7 +81,7 @@ def request(
         person=person_behind(actor),
     )
     if credential is not None:
-        row.approval = approvals.check_handed_in_credential(
+        row.approval = approvals.check_submitted_credential(
             credential,
             environment,
             approval_subject(row),
@@ -117,19 +117,19 @@ def request(
 
 
 def check_request(artifact: Artifact, *, mode: str) -> None:
-    """Raise the error with which ``request`` would refuse a replay that names no version."""
+    """Raise the error that ``request`` would raise for a replay through the recorded version."""
     check_permitted(artifact, artifact.environment, mode)
     recorded_version(artifact)
 
 
-def _is_another(version: Version, artifact: Artifact) -> bool:
-    """Return whether the version has another spec than the capture."""
+def _has_other_spec(version: Version, artifact: Artifact) -> bool:
+    """Return whether the version's spec differs from the capture's."""
     return version.spec_hash != artifact.spec_hash
 
 
 def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
-    """Return the version's newest config bundle. None for the version that produced the artifact, and without one."""
-    if not _is_another(version, artifact):
+    """Return the version's newest config bundle. Returns None if it has none or if its spec is the capture's."""
+    if not _has_other_spec(version, artifact):
         return None
     return ConfigBundle.objects.filter(version=version).only("pk", "version_id").order_by("-pk").first()
 
@@ -137,7 +137,7 @@ def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
 def repeat(
     replay: Replay, *, version: Version | None = None, config_bundle: ConfigBundle | None = None, actor: Actor
 ) -> Replay:
-    """Queue a dry run of the same records, with a config bundle or through another version if one is given."""
+    """Queue a dry run of the same records, with the given config bundle or through the given version, if any."""
     environment, artifact = replay.environment, replay.artifact
     selected: dict[str, Any] = {"journal_lane": replay.journal_lane, "last_n": replay.last_n}
     if version is None and config_bundle is None:
@@ -155,9 +155,9 @@ def other_versions(replay: Replay) -> QuerySet[Version]:
 
 @dataclass(frozen=True, slots=True)
 class OfferedVersion:
-    """A version and config bundles of it: first the one that was deployed last, then the newest.
+    """A version to replay through, and its config bundles: first the one that was activated last, then the newest.
 
-    ``fallback`` is the one that replaces missing parameters of the capture.
+    ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture.
     """
 
     version: Version
@@ -167,15 +167,15 @@ class OfferedVersion:
 
 
 def offered_versions(replay: Replay, most: int) -> list[OfferedVersion]:
-    """Return the newest other versions of the replay's pipeline, with what a person may choose for each."""
+    """Return at most ``most`` other versions of the replay's pipeline, newest first, with config bundles to choose."""
     versions = list(other_versions(replay).only("pk", "name", "number", "spec_hash").order_by("-number")[:most])
     bundles = ConfigBundle.objects.filter(version__in=versions).only("pk", "name", "version_id")
-    place = Window(RowNumber(), partition_by="version", order_by="-pk")
-    newest = list(bundles.annotate(place=place).filter(place__lte=_BUNDLES).order_by("-pk"))
+    rank = Window(RowNumber(), partition_by="version", order_by="-pk")
+    newest = list(bundles.annotate(rank=rank).filter(rank__lte=_BUNDLES).order_by("-pk"))
     activated = Deployment.objects.filter(config_bundle__version__in=versions, activated_at__isnull=False)
     last = activated.order_by("config_bundle__version", "-activated_at").distinct("config_bundle__version")
-    went_out = bundles.in_bulk(list(last.values_list("config_bundle_id", flat=True)))
-    deployed = {bundle.version_id: bundle for bundle in went_out.values()}
+    last_bundles = bundles.in_bulk(list(last.values_list("config_bundle_id", flat=True)))
+    deployed = {bundle.version_id: bundle for bundle in last_bundles.values()}
     of_version: dict[UUID, dict[UUID, ConfigBundle]] = {}
     for bundle in (*deployed.values(), *newest):
         of_version.setdefault(bundle.version_id, {}).setdefault(bundle.pk, bundle)
@@ -185,19 +185,19 @@ def offered_versions(replay: Replay, most: int) -> list[OfferedVersion]:
             each,
             list(of_version.get(each.pk, {}).values()),
             deployed.get(each.pk),
-            fallbacks.get(each.pk) if _is_another(each, replay.artifact) else None,
+            fallbacks.get(each.pk) if _has_other_spec(each, replay.artifact) else None,
         )
         for each in versions
     ]
 
 
 def check_repeat(replay: Replay) -> None:
-    """Raise the error with which ``repeat`` would refuse the replay."""
+    """Raise the error that ``repeat`` would raise for this replay."""
     check_permitted(replay.artifact, replay.environment, Replay.Mode.DRY_RUN)
 
 
 def request_for_bisect(bisect: Bisect, version_id: str, *, actor: Actor) -> Replay:
-    """Queue the dry run of one version of a bisect."""
+    """Queue the dry run of a bisect through one version."""
     row = Replay.objects.create(
         environment=bisect.environment,
         artifact=bisect.artifact,
@@ -223,7 +223,7 @@ def request_for_bisect(bisect: Bisect, version_id: str, *, actor: Actor) -> Repl
 
 
 def check_permitted(artifact: Artifact, environment: Environment, mode: str) -> None:
-    """Raise Conflict unless the artifact can be replayed in this mode in the environment."""
+    """Raise Conflict unless the artifact can be replayed in this mode and environment."""
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
         raise Conflict(
             f"Only incident bundles can be replayed. This artifact is a {artifact.kind}.", code="not_replayable"
@@ -236,11 +236,11 @@ def check_permitted(artifact: Artifact, environment: Environment, mode: str) -> 
     if policy == ReplayPolicy.DISABLED:
         raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
     if mode == Replay.Mode.EXECUTE and policy != ReplayPolicy.ALLOWED:
-        raise Conflict("This environment permits dry runs only. Nothing was run.", code="replay.dry_run_only")
+        raise Conflict("This environment permits dry runs only. No replay was started.", code="replay.dry_run_only")
 
 
 def recorded_version(artifact: Artifact) -> Version:
-    """Return the version that produced the artifact. Raises Unprocessable if there is none."""
+    """Return the version that produced the artifact. Raises Unprocessable if no version has its spec hash."""
     found = version_for(artifact, artifact.spec_hash or "")
     if found is None:
         raise Unprocessable(
@@ -260,19 +260,19 @@ def _text(id: UUID | None) -> str | None:
 
 
 def needs_approval(row: Replay) -> bool:
-    """Tell whether somebody must consent to the replay before it runs."""
+    """Return whether the replay needs an approval before it runs."""
     return row.mode == Replay.Mode.EXECUTE and row.environment.posture != Posture.DEV
 
 
 def approval_subject(row: Replay) -> ApprovalSubject:
-    """Return what an approver consents to: the artifact's records, the version and its side effects."""
+    """Return the subject of the replay's approval: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in version.stages]
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle, unless it is the deployment's and the incident
-        # bundle contains parameters, which the content hash covers.
+        # The replay uses the stage parameters of this config bundle. The exception is the config bundle of a deployment
+        # if the capture contains parameters, which the content hash covers.
         config_hash=bundle.config_hash if bundle else None,
         target=ReplayTarget(
             mode=row.mode,
@@ -292,7 +292,7 @@ def approval_subject(row: Replay) -> ApprovalSubject:
 
 @transaction.atomic
 def follow_approval(approval_id: str) -> None:
-    """Start or end the replays of an approval according to its status. Safe to run twice."""
+    """Queue, deny or fail the replays of an approval, depending on its status. Safe to run repeatedly."""
     approval = Approval.objects.filter(pk=approval_id).first()
     if approval is None:
         return
@@ -303,14 +303,14 @@ def follow_approval(approval_id: str) -> None:
             advance(row, ReplayEvent.APPROVE, actor=WORKER)
             _enqueue(row)
         elif waits and approval.status != ApprovalStatus.PENDING:
-            end(row, ReplayEvent.DENY, error=f"approval.{approval.status}")
+            finish_without_result(row, ReplayEvent.DENY, error=f"approval.{approval.status}")
         elif row.status == ReplayStatus.QUEUED and approval.status == ApprovalStatus.REVOKED:
-            end(row, ReplayEvent.FAIL, error=f"approval.{approval.status}")
+            finish_without_result(row, ReplayEvent.FAIL, error=f"approval.{approval.status}")
 
 
 @transaction.atomic
 def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
-    """End a queued or running dry run. Its process notices within a second. Raises Conflict for any other replay."""
+    """Cancel a queued or running dry run. Its process stops within a second. Raises Conflict for any other replay."""
     row = lock_row(replay, related=("environment__project",))
     check_cancellable(row)
     return finish(
@@ -324,24 +324,28 @@ def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
 
 
 def check_cancellable(row: Replay) -> None:
-    """Raise the Conflict with which ``cancel`` would refuse the replay."""
+    """Raise the Conflict that ``cancel`` would raise for this replay."""
     if row.mode != Replay.Mode.DRY_RUN:
-        raise Conflict("Only a dry run can be cancelled. Side effects may have happened.", code="replay.not_dry_run")
+        detail = "Only dry runs can be canceled, because an execute replay may already have performed side effects."
+        raise Conflict(detail, code="replay.not_dry_run")
     if row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        raise Conflict(f"The replay is {row.status}. There is nothing to cancel.", code="replay.ended")
+        detail = f"The replay is {row.status}. Only queued and running replays can be canceled."
+        raise Conflict(detail, code="replay.ended")
 
 
-def end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = "", **fields: Any) -> None:
-    """End the replay without a result."""
+def finish_without_result(
+    row: Replay, event: ReplayEvent, *, error: str | None, detail: str = "", **fields: Any
+) -> None:
+    """Set the final status of a replay that has no result. ``detail`` is only recorded in the audit event."""
     changes = {"error": error, "detail": detail} if error else {}
     finish(row, event, actor=WORKER, changes=changes, error=error, **fields)
 
 
 @transaction.atomic
 def finish(row: Replay, event: ReplayEvent, *, actor: Actor, changes: Mapping[str, Any], **fields: Any) -> Replay:
-    """End the replay, and let the bisect that requested it continue."""
-    ended = advance(row, event, actor=actor, changes=changes, finished_at=timezone.now(), **fields)
-    if ended.bisect_id is not None:
-        organization = ended.environment.project.organization_id
-        enqueue(StepBisect(bisect_id=str(ended.bisect_id)), organization=organization, person=ended.person)
-    return ended
+    """Set the final status of a replay. If a bisect requested it, enqueue the bisect's next step."""
+    finished = advance(row, event, actor=actor, changes=changes, finished_at=timezone.now(), **fields)
+    if finished.bisect_id is not None:
+        organization = finished.environment.project.organization_id
+        enqueue(StepBisect(bisect_id=str(finished.bisect_id)), organization=organization, person=finished.person)
+    return finished

@@ -1,4 +1,4 @@
-"""Deletion of old artifacts, of agents that left long ago, and of blobs that no row refers to."""
+"""Deletes old artifacts, agents that were decommissioned long ago, and blobs that no row refers to."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ from byteor_cloud.errors import NotStored, Unavailable
 from byteor_cloud.storage import blobs
 
 WORKER = system_actor("retention")
-BATCH_SIZE = 1000  # rows of one transaction
-# A blob is stored before the row that refers to it. A younger blob may not have its row yet.
+BATCH_SIZE = 1000  # rows processed per transaction or query
+# A blob is stored before the row that refers to it, so a blob that is younger than this may not have its row yet.
 STRAY_AGE = timedelta(days=1)
-AGENTS_KEPT_FOR = timedelta(days=90)
+AGENTS_KEPT_FOR = timedelta(days=90)  # how long decommissioned agents are kept
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
 
 def delete_old_artifacts(now: datetime | None = None) -> int:
-    """Delete artifacts past their environment's ``artifact_retention_days`` and their replays; return how many."""
+    """Delete artifacts older than their environment's ``artifact_retention_days``, with their replays.
+
+    Returns the number of deleted artifacts.
+    """
     now = now or timezone.now()
     removed = 0
     for environment in each_row(Environment.objects.live().select_related("project")):
@@ -57,9 +60,9 @@ def _delete_batch(environment: Environment, now: datetime) -> int:
 
 
 def delete_old_agents(now: datetime | None = None) -> int:
-    """Delete agents that were decommissioned 90 days ago and that no other row refers to; return how many.
+    """Delete agents that were decommissioned more than 90 days ago. Returns the number of deleted agents.
 
-    Artifacts, deployments and reports have retention periods of their own and keep their agents until then.
+    An agent is kept while an artifact, a deployment or a report refers to it. These have their own retention periods.
     """
     of_agent = {"agent_id": OuterRef("pk")}
     deletable = Agent.objects.filter(
@@ -72,9 +75,9 @@ def delete_old_agents(now: datetime | None = None) -> int:
 
 
 def delete_unreferenced_blobs() -> int:
-    """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction; return how many.
+    """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction. Returns how many were deleted.
 
-    If the blob store fails, the other blobs wait for the next run, which tries the failed blob last.
+    If the blob store fails, the remaining blobs are left to the next run, which tries the failed blob last.
     """
     removed = 0
     for content_hash in _list_unreferenced():
@@ -87,7 +90,7 @@ def delete_unreferenced_blobs() -> int:
 
 
 def _list_unreferenced() -> Iterator[str]:
-    """Yield the hashes that are listed now, oldest first. Hashes that are listed later wait for the next run."""
+    """Yield the listed hashes, oldest first. Hashes that are added during the iteration are left to the next run."""
     listed = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
     while page := list(listed.values_list("pk", flat=True)[:BATCH_SIZE]):
         yield from page
@@ -95,18 +98,19 @@ def _list_unreferenced() -> Iterator[str]:
 
 @transaction.atomic
 def _delete_blob(content_hash: str) -> bool:
-    """Delete the blob unless a row refers to it again; return whether it was deleted."""
-    # A transaction that deletes an artifact holds this lock until it commits. Only then is the artifact seen as gone.
+    """Delete the blob unless a row refers to it again. Returns whether the blob was deleted."""
+    # A transaction that deletes an artifact holds this lock until it commits, so waiting for the lock makes sure that
+    # the check below sees the deletion.
     listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
     if listed is None:
         return False
-    # A concurrent upload of the same bytes has written its row by now, or it waits for this lock and then stores the
-    # bytes again.
+    # A concurrent upload of the same bytes has either committed its row before this lock was acquired, or it waits for
+    # the lock and then notices that the blob is gone.
     blobs.lock_for_removal(content_hash)
     is_needed = bool(_find_referenced([content_hash]))
     if not is_needed:
         blobs.delete(content_hash)
-    # Delete the row last: if this transaction fails, the next run tries again, and deleting a blob twice does no harm.
+    # The row is deleted last. If this transaction fails, the next run tries again; deleting a blob twice is harmless.
     listed.delete()
     return not is_needed
 
@@ -120,10 +124,11 @@ def _find_referenced(hashes: list[str]) -> set[str | None]:
 
 
 def list_stray_blobs(now: datetime | None = None) -> int:
-    """Find blobs that no row ever referred to and list them for ``delete_unreferenced_blobs``; return how many.
+    """Find stray blobs and list them for ``delete_unreferenced_blobs``. Returns how many were found.
 
-    A process that dies after it stored a blob and before it wrote the row leaves a stray blob. The hour selects a 168th
-    of the blob store's folders, so that hourly calls check all folders in a week at little cost each.
+    A process that dies after it stored a blob and before it wrote the row leaves a stray blob, to which no row refers.
+    Each hour of the week is assigned one or two of the blob store's 256 folders, so hourly calls check all of them
+    within a week.
     """
     now = now or timezone.now()
     hour = int(now.timestamp() // 3600) % HOURS_PER_WEEK

@@ -1,4 +1,4 @@
-"""Store uploaded artifacts, and verify or reject them."""
+"""Stores uploaded artifacts, and verifies or rejects them."""
 
 from __future__ import annotations
 
@@ -47,12 +47,14 @@ def receive(
     metadata: Mapping[str, Any] | None = None,
     actor: Actor,
 ) -> tuple[Artifact, bool]:
-    """Store an upload; return the artifact and whether it is new. The same upload is stored once in an environment.
+    """Store an upload. Returns the artifact and whether it is new.
 
-    The same content with another kind, spec hash or deployment is another upload, so that a mistake can be corrected.
+    If the environment already has an artifact with the same content, kind, spec hash and deployment, that artifact is
+    returned. With a different kind, spec hash or deployment it is a new artifact, so that an agent can correct a
+    mistake.
 
-    When this returns, the blob is stored, and it is kept as long as the artifact exists. Raises QuotaExceeded for a new
-    artifact, and keeps no bytes of it.
+    When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises QuotaExceeded
+    if a new artifact would exceed a quota; its bytes are then not kept.
     """
     deployment = None
     if deployment_id is not None:
@@ -61,7 +63,8 @@ def receive(
             raise InvalidInput.at(
                 "/deployment_id", "There is no such deployment in the agent's environment.", code="does_not_exist"
             )
-    # This only looks, so that a new file costs one transaction. A row that is there is looked at again under its lock.
+    # Look for the row without a lock first, so that a new file needs only one transaction. An existing row is then read
+    # again under its lock.
     declared = declared_key(kind, spec_hash, deployment_id)
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
@@ -71,13 +74,14 @@ def receive(
     if kind == Artifact.Kind.INCIDENT_BUNDLE:
         needed[Quota.CAPTURES_PER_DAY] = 1
     has_quota = quotas.check(organization, needed)
-    blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
+    blobs.put_file(content_hash, file)  # before the row, because a row must never refer to a blob that is not stored
     try:
         with transaction.atomic():
             blobs.protect(content_hash)
-            if not blobs.is_stored(content_hash):  # the removal of an older artifact deleted it
+            if not blobs.is_stored(content_hash):  # retention has just deleted the blob of an older artifact
                 raise Unavailable(
-                    "An older copy was being removed at the same moment. Upload the file again.", retry_after=1
+                    "An older copy of this file was being deleted at the same time. Upload the file again.",
+                    retry_after=1,
                 )
             if has_quota:
                 quotas.reserve(organization, needed)
@@ -107,24 +111,25 @@ def receive(
                 person=Membership.first_admin(organization),
                 serial=key,
             )
-    except QuotaExceeded:  # another upload was faster
+    except QuotaExceeded:  # a concurrent upload used the rest of the quota
         UnreferencedBlob.objects.bulk_create([UnreferencedBlob(content_hash=content_hash)], ignore_conflicts=True)
         raise
     except IntegrityError:
-        # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
+        # A concurrent upload of the same content was faster. Its artifact may already have been deleted.
         if (existing := _existing(environment, content_hash, declared)) is None:
             raise Unavailable(
-                "Another copy was being removed at the same moment. Upload the file again.", retry_after=1
+                "Another copy of this file was being deleted at the same time. Upload the file again.", retry_after=1
             ) from None
         return existing, False
     return artifact, True
 
 
 def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
-    """Raise QuotaExceeded if a large upload must exceed the quota, before it is received.
+    """Raise QuotaExceeded for an upload that would certainly exceed the quota, before its body is received.
 
-    At most ``allowance`` bytes of its Content-Length are not the file's. If the agent has an artifact of such a size,
-    the upload may repeat it, which needs no more space: then only the content can tell.
+    ``declared`` is the Content-Length of the request, of which at most ``allowance`` bytes do not belong to the file.
+    If the agent has an artifact of about this size, the upload may repeat that artifact and need no more space. Only
+    the received content can show that, so nothing is raised.
     """
     least = declared - allowance
     if least <= 0:
@@ -137,21 +142,21 @@ def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
 
 
 def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:
-    """Return the text that distinguishes uploads of the same content."""
+    """Return a text that distinguishes uploads of the same content: the kind, spec hash and deployment of an upload."""
     return f"{kind}:{spec_hash or ''}:{deployment_id or ''}"
 
 
 @transaction.atomic
 def _existing(environment: Environment, content_hash: str, declared: str) -> Artifact | None:
-    """Return the artifact of the same upload. Waits for a transaction that is deleting it."""
+    """Return the artifact of the same upload, locked. Waits for a transaction that is deleting it."""
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     return known.select_for_update(no_key=True).first()
 
 
-def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as above
-    """Queue the check of an artifact again if it was received and nothing will check it. Returns its current row.
+def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # see receive
+    """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the current row.
 
-    The job of its check is a dead letter, or was deleted. The blob is stored again, in case that it was lost.
+    In this case the blob is stored again, because it may have been lost.
     """
     key = str(artifact.pk)
     if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):
@@ -160,7 +165,7 @@ def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact
     with transaction.atomic():
         row = _existing(artifact.environment, artifact.content_hash, artifact.declared)
         if row is None:
-            raise Unavailable("The artifact was being removed at the same moment. Upload it again.", retry_after=1)
+            raise Unavailable("The artifact was being deleted at the same time. Upload the file again.", retry_after=1)
         organization = row.environment.project.organization_id
         if row.status == ArtifactStatus.RECEIVED and dead_letters.resume(
             IngestArtifact(artifact_id=key), organization=organization, serial=key
@@ -170,21 +175,21 @@ def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact
 
 
 def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, dead_letters.Obstacle]:
-    """Return why the checks of these artifacts cannot continue, for those of which this is known."""
+    """Return the obstacles of the artifacts whose checks cannot continue, by artifact id."""
     by_key = {str(row.pk): row.pk for row in artifacts if row.status == ArtifactStatus.RECEIVED}
     return {by_key[key]: obstacle for key, obstacle in dead_letters.find_obstacles(by_key).items()}
 
 
 @contextmanager
 def unpacked(artifact: Artifact) -> Iterator[Path]:
-    """Unpack the artifact's incident bundle into a folder that exists until the block ends. Raises RejectedBundle."""
+    """Unpack the artifact's incident bundle into a folder that exists while the block runs. Raises RejectedBundle."""
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), folder)  # Django's storage is typed as IO[bytes]
         yield folder
 
 
 def _check(artifact: Artifact) -> str:
-    """Check the artifact's incident bundle, and keep what it holds for readers. Returns its spec hash.
+    """Check the artifact's incident bundle, and keep its unpacked files for readers. Returns the bundle's spec hash.
 
     Raises RejectedBundle.
     """
@@ -192,13 +197,13 @@ def _check(artifact: Artifact) -> str:
         capture = folder / "capture"
         capture.mkdir()
         bundle = build_capture(cast("BinaryIO", source), capture)
-        if artifact.spec_hash in {None, bundle.spec_hash}:  # else it will be rejected
+        if artifact.spec_hash in {None, bundle.spec_hash}:  # otherwise the artifact will be rejected
             derived.keep(artifact, capture, size_of(capture))
         return bundle.spec_hash
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
-    """Check a received artifact; set it to ``verified``, or to ``rejected`` with reasons. Safe to run twice."""
+    """Check a received artifact, and set its status to ``verified`` or ``rejected``. Safe to run repeatedly."""
     claim = claim or Claim()
     related = ("deployment__config_bundle", "environment__project")
     artifact = Artifact.objects.select_related(*related).filter(pk=artifact_id).first()
@@ -214,7 +219,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
     if artifact.spec_hash not in {None, spec_hash}:
-        detail = f"The upload has the spec hash {artifact.spec_hash}, but the bundle's spec.kv has {spec_hash}."
+        detail = f"The upload declared the spec hash {artifact.spec_hash}, but spec.kv in the bundle has {spec_hash}."
         _reject(artifact, [{"code": "spec_hash", "detail": detail}], claim)
         return
     version = version_for(artifact, spec_hash)
@@ -222,13 +227,16 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
 
 
 def storable(text: str) -> str:
-    """Shorten the text and remove control characters: an error may quote arbitrary bytes of an untrusted bundle."""
+    """Return the text with at most 2,000 characters and without control characters, as an error message to store.
+
+    An error may quote arbitrary bytes of an untrusted bundle.
+    """
     return "".join(character if character.isprintable() else "?" for character in text[:2000])
 
 
 @transaction.atomic
 def reject_unchecked(artifact_id: str, code: str, detail: str) -> None:
-    """Reject an artifact whose check failed for the last time, and not because of an outage."""
+    """Reject a received artifact whose check failed in its last attempt, with this reason."""
     found = Artifact.objects.filter(pk=artifact_id).first()
     if found is not None and lock_row(found).status == ArtifactStatus.RECEIVED:
         _reject(found, [{"code": code, "detail": detail}], Claim())
@@ -247,9 +255,10 @@ def _reject(artifact: Artifact, reasons: list[dict[str, str]], claim: Claim) -> 
 
 
 def version_for(artifact: Artifact, spec_hash: str) -> Version | None:
-    """Return the version that produced the artifact.
+    """Return the version that produced the artifact, or None.
 
-    It is the version of the artifact's deployment if that has this spec, or else the newest version with this spec.
+    This is the version of the artifact's deployment if it has this spec hash. Otherwise it is the newest version with
+    this spec hash in the environment.
     """
     fitting = Version.objects.filter(environment_id=artifact.environment_id, spec_hash=spec_hash)
     if artifact.deployment is not None:

@@ -23,7 +23,7 @@ from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import audit
-from apps.tenancy.services.sent_forms import Answer
+from apps.tenancy.services.sent_forms import FormResult
 from byteor_cloud.api import problems
 from byteor_cloud.api.commands import Command
 from byteor_cloud.errors import DomainError
@@ -186,14 +186,14 @@ def perform(
     return TemplateResponse(request, "console/act.html", shown)
 
 
-def _answer(act: Act, made: Any) -> Answer:
+def _answer(act: Act, made: Any) -> FormResult:
     """Return what the person is told: the secret that the act made, or the row that it made or changed."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
     return {"url": row_url(made), "done": f"{act.label}: {made}."}
 
 
-def _respond(request: HttpRequest, act: Act, answer: Answer, context: dict[str, Any]) -> HttpResponse:
+def _respond(request: HttpRequest, act: Act, answer: FormResult, context: dict[str, Any]) -> HttpResponse:
     """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
     if "secret" in answer:
         shown = {**context, "title": f"{act.label}: done", "act": act, "answer": answer}

@@ -18,7 +18,7 @@ from unfold.widgets import (
 
 from apps.console.frame.console_user import actor_of
 from apps.tenancy.permissions import Permission
-from apps.tenancy.services.sent_forms import LIFETIME, Answer, answer_once
+from apps.tenancy.services.sent_forms import LIFETIME, FormResult, run_once
 from byteor_cloud.api import problems
 from byteor_cloud.api.fields import StrictSerializer
 from byteor_cloud.errors import Conflict, DomainError, FieldError, InvalidInput
@@ -134,7 +134,7 @@ def new_form_id() -> str:
     return _signer.sign(str(uuid7()))
 
 
-def send_once(request: HttpRequest, work: Callable[[], Answer]) -> Answer:
+def send_once(request: HttpRequest, work: Callable[[], FormResult]) -> FormResult:
     """Do the work of the form that the person sent, once for each form that the server showed. Returns its answer."""
     try:
         form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
@@ -143,4 +143,4 @@ def send_once(request: HttpRequest, work: Callable[[], Answer]) -> Answer:
         raise Conflict(detail, code="form_expired") from None
     values = {name: each for name, each in request.POST.lists() if name not in {"_form", "csrfmiddlewaretoken"}}
     values["_page"] = [request.path]  # the same values sent to the page of another row ask for something else
-    return answer_once(form_id, values, actor=actor_of(request), work=work)
+    return run_once(form_id, values, actor=actor_of(request), work=work)

@@ -42,7 +42,7 @@ def limit_people(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
 def _refuse(request: HttpRequest, error: TooManyRequests, limit: int) -> HttpResponse:
     """Return a page for a browser, and a problem for its scripts. The page is made without a query."""
     response = problems.respond(request, error)
-    if not problems.wants_page(request):
+    if not problems.accepts_html(request):
         return response
     context = {
         "limit": f"{limit:,}",

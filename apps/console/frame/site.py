@@ -72,7 +72,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
         ``explain`` is the text, or a function that returns it for the table to which the page belongs, or for None.
         """
-        if not request.path.startswith(reverse("admin:index")) or not problems.wants_page(request):
+        if not request.path.startswith(reverse("admin:index")) or not problems.accepts_html(request):
             return None
         if not hasattr(request, "user") or not self.has_permission(request):
             return None

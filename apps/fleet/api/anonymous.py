@@ -1,14 +1,14 @@
-"""The rate limit of callers without a valid credential, in the memory of each process, before anything costly is done.
+"""The rate limit for callers without a valid credential, kept in each process and applied before any costly work.
 
-Each address has an allowance, and all addresses share one. A request uses both, and gets both back if it turns out to
-have a valid credential, because its owner's rate limit counts it then. So a storm of bad credentials uses the allowance
-as requests without any do.
+Each address has an allowance, and all addresses share another one. A request uses both. If it turns out to have a valid
+credential, both uses are given back, because the rate limit of the credential's owner counts the request instead. So
+requests with bad credentials use up the allowances just as requests without a credential do.
 
-When the allowance is used up, a request without a credential is refused without a query. One with a credential is
-refused only if the credential is not valid, so that callers behind the same address cannot lock each other out.
-Credentials that this process does not know are then looked up together, in few queries however many there are.
+When an allowance is used up, a request without a credential is refused without a query. A request with a credential is
+refused only if the credential is invalid, so that callers behind the same address cannot lock each other out.
+Credentials that this process has not verified yet are then looked up together, in a few queries for any number of them.
 
-This module belongs to the fleet because only here, and above, all families of credentials are known.
+This module is in the fleet app because it needs all families of credentials, and agent keys are defined here.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import TooManyRequests, Unauthenticated
 from byteor_cloud.server import open_connections
 
-# A page of the console or of the documentation loads about 15 files.
-PER_ADDRESS_AT_ONCE, PER_ADDRESS_PER_S = 300, 10.0
-IN_TOTAL_AT_ONCE, IN_TOTAL_PER_S = 1000, 50.0
-# The pause after a look-up that found an unknown credential. A storm of them costs this many look-ups a second at most.
+# For scale: one page of the console or of the documentation loads about 15 files.
+PER_ADDRESS_BURST, PER_ADDRESS_PER_S = 300, 10.0
+IN_TOTAL_BURST, IN_TOTAL_PER_S = 1000, 50.0
+# Look-ups per second while callers send unknown credentials: each look-up that finds one is followed by a pause.
 LOOK_UPS_PER_S = 20.0
 VALID_FOR_S, INVALID_FOR_S, MAX_KNOWN = 300.0, 60.0, 10_000
-PROBES = frozenset({"/healthz", "/readyz"})  # the load balancer must always get an answer
+PROBES = frozenset({"/healthz", "/readyz"})  # never refused, because load balancers depend on them
 _ALL = ""
 _SESSION_KEY_FORM = re.compile(r"[0-9a-z]{32}", re.ASCII)
 _MODELS: tuple[type[Credential], ...] = (UserToken, OrganizationKey, EnrollmentToken, AgentKey)
 
 
 class Presented(NamedTuple):
-    """A credential or the key of a session, before anybody knows whether it is valid."""
+    """A credential or session key that a request contains. It is not verified yet."""
 
-    family: Family | None  # None: a session
+    family: Family | None  # None for a session key
     text: str
     digest: str
 
 
 class _Known:
-    """Digests that are remembered for a while, at most ``MAX_KNOWN``."""
+    """A set of at most ``MAX_KNOWN`` digests, each of which expires after a fixed time."""
 
     def __init__(self, for_s: float) -> None:
         self._for_s = for_s
@@ -82,33 +82,33 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Decides who is admitted. One for each process."""
+    """Admits requests within the limits per address and in total. A valid credential is admitted beyond them."""
 
     def __init__(self) -> None:
-        self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_AT_ONCE)
-        self._in_total = Allowance(per_s=IN_TOTAL_PER_S, at_once=IN_TOTAL_AT_ONCE)
-        # For requests with a valid credential that no view asks for: static files, unknown paths, documentation.
-        self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_AT_ONCE)
+        self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_BURST)
+        self._in_total = Allowance(per_s=IN_TOTAL_PER_S, at_once=IN_TOTAL_BURST)
+        # For requests with a valid credential that no view verifies: static files, unknown paths, documentation.
+        self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_BURST)
         self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
         self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)
 
     def admit(self, address: str, presented: Presented | None) -> Callable[[str | None, int], None]:
         """Admit a request, or raise TooManyRequests.
 
-        Call the returned function with the digest of the credential that was verified, if any, and the response's
-        status.
+        After the response, call the returned function with the digest of the verified credential (None if no view
+        verified one) and the status of the response.
         """
         if presented is None or presented.digest not in self._valid:
             wait_s = self._take(address)
             if not wait_s:
-                return lambda verified, _: self._settle_stranger(address, verified)
+                return lambda verified, _: self._settle_unverified(address, verified)
             if presented is None or not self._is_valid(presented):
                 raise _refusal(wait_s)
             self._valid.add(presented.digest)
         wait_s = self._by_credential.missing_s(presented.digest)
         if wait_s:
             raise _refusal(wait_s)
-        return lambda verified, status: self._settle_known(address, presented.digest, verified, status)
+        return lambda verified, status: self._settle_valid(address, presented.digest, verified, status)
 
     def _take(self, address: str) -> float:
         wait_s = self._by_address.take(address)
@@ -119,16 +119,16 @@ class AnonymousCallers:
             self._by_address.give_back(address)
         return wait_s
 
-    def _settle_stranger(self, address: str, verified: str | None) -> None:
+    def _settle_unverified(self, address: str, verified: str | None) -> None:
         if verified is not None:
             self._by_address.give_back(address)
             self._in_total.give_back(_ALL)
             self._valid.add(verified)
 
-    def _settle_known(self, address: str, digest: str, verified: str | None, status: int) -> None:
+    def _settle_valid(self, address: str, digest: str, verified: str | None, status: int) -> None:
         if verified is not None:
             self._valid.add(verified)
-        elif status == Unauthenticated.status:  # it was revoked meanwhile, or its owner may not use it any more
+        elif status == Unauthenticated.status:  # the credential was revoked, or its owner lost access
             self._valid.discard(digest)
             self._invalid.add(digest)
             self._take(address)
@@ -160,7 +160,7 @@ def _valid_digests(batch: Sequence[Presented]) -> set[str]:
         sessions = {presented.text: presented.digest for presented in batch if presented.family is None}
         if sessions:
             live = Session.objects.filter(session_key__in=sessions, expire_date__gt=timezone.now())
-            # Anybody gets a session by starting a sign-in. Only that of a person who has signed in counts.
+            # Starting to sign in already creates a session. Only a session of a signed-in person counts.
             valid.update(sessions[row.session_key] for row in live if SESSION_KEY in row.get_decoded())
     finally:
         release_connection()
@@ -174,7 +174,7 @@ def _refusal(wait_s: float) -> TooManyRequests:
 
 
 def presented_by(request: HttpRequest) -> Presented | None:
-    """Return what could be a valid credential of the request, or None. Makes no query."""
+    """Return the request's credential or session key if its form is valid, or None. Makes no query."""
     header = request.META.get("HTTP_AUTHORIZATION", "")
     try:
         text = bearer_in(header)
@@ -183,14 +183,14 @@ def presented_by(request: HttpRequest) -> Presented | None:
     if text is not None:
         family = family_of(text)
         return None if family is None else Presented(family, text, credential_digest(text))
-    if request.path.startswith("/api/v1/"):  # sessions are not accepted there, so their 401 says nothing of a session
+    if request.path.startswith("/api/v1/"):  # a 401 of the API does not mean that the session is invalid
         return None
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
     return Presented(None, key, credential_digest(key)) if _SESSION_KEY_FORM.fullmatch(key) else None
 
 
 def network_of(address: str | None) -> str:
-    """Return what one caller is assumed to have: an IPv4 address, or a whole /64 of IPv6 addresses."""
+    """Return the addresses that one caller is assumed to control: an IPv4 address, or a /64 network of IPv6."""
     if address is None:
         return "unknown"
     parsed = ip_address(address)
@@ -205,9 +205,9 @@ _refused = Tally("anonymous_requests_refused")
 def limit_anonymous_callers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse requests without a valid credential over the limit, before sessions, views and request slots.
+    """Refuse requests over the limit that have no valid credential, before sessions, views and request slots.
 
-    Refusals beyond a pace wait for their turn, and the log has only their number.
+    Frequent refusals are delayed, and the log contains only their number.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:

@@ -34,8 +34,8 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         found = super().authenticate(request)
-        # A client that lost the response to its enrollment repeats the request with its Idempotency-Key. Its token is
-        # spent by then. Let it through, so that it gets the stored response; the service refuses any other use.
+        # A client that lost the response to its enrollment repeats the request with the same Idempotency-Key. Its token
+        # may be spent by then. Admit it, so that it gets the stored response. The service refuses every other use.
         if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # an EnrollmentToken
             raise Unauthenticated(UNUSABLE)
         return found
@@ -66,12 +66,12 @@ def _find_tokens(digests: Sequence[str]) -> list[EnrollmentToken | None]:
     return [found.get(digest) for digest in digests]
 
 
-# A whole fleet may enroll with one token: requests that arrive at the same moment share the query for it.
+# A whole fleet may enroll with one token. Requests that arrive at the same time share the query for the token.
 _tokens: Combiner[str, EnrollmentToken] = Combiner(_find_tokens)
 
 
 def finish_rotation(request: HttpRequest | Request, key_digest: str) -> None:
-    """End the agent's other keys, because this request is the first use of a key that the agent had asked for."""
+    """Revoke the agent's other keys, because this request is the first use of a key that the agent requested."""
     key = AgentKey.objects.select_related("agent__environment__project").get(digest=key_digest)
     name = f"agent {key.agent.name}"
     actor = Actor("agent", str(key.agent_id), name, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))

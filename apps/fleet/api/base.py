@@ -1,4 +1,4 @@
-"""The base of the routes that agents call. The agent key identifies the agent; the id in the path must match it."""
+"""The base class of the views that agents call. The id in the path must be that of the agent whose key is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.errors import Forbidden, NotFound
 
 
 class AgentSelfViewSet(ApiViewSet):
-    """A view set below ``/agents/{id}`` for requests with an agent key that has the scope ``agent_scope``."""
+    """A view set below ``/agents/{id}`` that accepts only agent keys, with the scope ``agent_scope`` if it is set."""
 
     credentials = (Family.AGENT,)
     agent_scope: ClassVar[str | None] = None

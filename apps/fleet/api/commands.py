@@ -1,4 +1,4 @@
-"""What people do with an agent."""
+"""Commands on an agent: rotate its key, drain it, undrain it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ def _check_rotate_key(agent: Agent, *, mode: str) -> None:
 def rotate_key(agent: Agent, *, mode: str, actor: Actor) -> Response:
     """Rotate an agent's key.
 
-    By default (`mode: now`) returns a new agent key, and the old key is refused at once. With `mode: by_agent` it
-    answers 202, and the answers to the agent's heartbeats contain the command `rotate_key` until the agent uses a new
-    key that it fetched with `rotateOwnKey`. While a clone of the agent is suspected (`clone_suspected_at`), `by_agent`
-    returns 409, because the clone could fetch the new key. A rotation with `now` by a person clears the suspicion.
+    With `mode: now`, the default, returns a new agent key and revokes the old key immediately. With `mode: by_agent`,
+    returns 202. The responses to the agent's heartbeats then contain the command `rotate_key` until the agent uses a
+    new key that it fetched with `rotateOwnKey`. While a clone of the agent is suspected (`clone_suspected_at`),
+    `by_agent` returns 409, because the clone could fetch the new key. If a person rotates the key with `now`, the
+    suspicion is cleared.
     """
     if mode == s.RotationMode.BY_AGENT:
         keys.request_rotation(agent, actor=actor)
@@ -56,10 +57,10 @@ def rotate_key(agent: Agent, *, mode: str, actor: Actor) -> Response:
 def drain(agent: Agent, *, reason: str, actor: Actor) -> None:
     """Drain an agent.
 
-    Keeps the agent out of new offers, for example while its host is repaired. It keeps what it runs, and may finish an
-    offer that it has. While it is drained, the agent is in no target: new deployments and later waves pass it by, a
-    retry does not reach it, and no rollout waits for it. Only a rollback still reaches it, because that takes back what
-    it was offered before. Liveness and drift are shown as ever.
+    Excludes the agent from new offers, for example while its host is repaired. The agent keeps running its bundle and
+    may finish an offer that it already has. A drained agent is in no target: new deployments, later waves and retries
+    skip it, and no rollout waits for it. Rollbacks still reach it, because they undo an earlier offer. Liveness and
+    drift are reported as usual.
     """
     agents.set_drained(agent, drained=True, reason=reason, actor=actor)
 
@@ -75,7 +76,7 @@ def drain(agent: Agent, *, reason: str, actor: Actor) -> None:
 def undrain(agent: Agent, *, reason: str, actor: Actor) -> None:
     """Undrain an agent.
 
-    Lets the agent have new offers again. It is then offered the deployment that is current for it, as an agent that
-    joins late is.
+    Makes the agent eligible for new offers again. Like a late joiner, it is then offered the deployment that is current
+    for it.
     """
     agents.set_drained(agent, drained=False, reason=reason, actor=actor)

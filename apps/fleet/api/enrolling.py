@@ -1,4 +1,4 @@
-"""Enrollments that arrive at the same moment share one transaction, with their idempotency keys."""
+"""Enroll hosts: requests that arrive at the same time share one transaction, which also stores idempotency keys."""
 
 from __future__ import annotations
 
@@ -29,59 +29,59 @@ class EnrollRequest:
     repeatable: Repeatable | None
 
 
-_MOST_AT_ONCE = 64  # more would hold the token's lock for longer, and hardly be faster
-type _Answer = Response | DomainError
+_MAX_BATCH = 64  # larger batches lock the token for longer and are hardly faster
+type _Outcome = Response | DomainError
 
 
 def enroll(request: EnrollRequest) -> Response:
-    """Enroll the host, together with others that wait. Raises the DomainError of this request, if any."""
-    wanted = request.enrollment
-    # A name is in a batch once at most: with a replacing token, the second of two hosts supersedes the first.
-    key: Hashable = object() if wanted.name is None else (wanted.environment.pk, wanted.name)
-    answer = _combiner.submit(key, request)
-    if isinstance(answer, DomainError):
-        raise answer
-    assert answer is not None  # noqa: S101  a batch has an answer to each request
-    return answer
+    """Enroll the host, in one batch with other waiting requests. Raises DomainError if this request is refused."""
+    host = request.enrollment
+    # A batch contains each name only once: with a replacing token, the second of two hosts supersedes the first.
+    key: Hashable = object() if host.name is None else (host.environment.pk, host.name)
+    outcome = _combiner.submit(key, request)
+    if isinstance(outcome, DomainError):
+        raise outcome
+    assert outcome is not None  # noqa: S101  a batch has an outcome for each request
+    return outcome
 
 
-def _enroll_batch(requests: Sequence[EnrollRequest]) -> list[_Answer]:
+def _enroll_batch(requests: Sequence[EnrollRequest]) -> list[_Outcome]:
     try:
         return _enroll_in_one_transaction(requests)
     except IntegrityError as error:
         if len(requests) == 1:
             return [problems.as_domain_error(error)]
     # Another transaction took one of the names. Only the request for that name may fail.
-    return [answer for request in requests for answer in _enroll_batch([request])]
+    return [outcome for request in requests for outcome in _enroll_batch([request])]
 
 
 @transaction.atomic
-def _enroll_in_one_transaction(requests: Sequence[EnrollRequest]) -> list[_Answer]:
-    answers: list[_Answer | None] = [None] * len(requests)
+def _enroll_in_one_transaction(requests: Sequence[EnrollRequest]) -> list[_Outcome]:
+    outcomes: list[_Outcome | None] = [None] * len(requests)
     repeatable = [(number, r.repeatable) for number, r in enumerate(requests) if r.repeatable is not None]
     if repeatable:
         earlier = idempotency.claim([each for _, each in repeatable])
-        for (number, _), answer in zip(repeatable, earlier, strict=True):
-            answers[number] = answer
-    fresh = [number for number, answer in enumerate(answers) if answer is None]
+        for (number, _), outcome in zip(repeatable, earlier, strict=True):
+            outcomes[number] = outcome
+    fresh = [number for number, outcome in enumerate(outcomes) if outcome is None]
     results = enrollment.enroll_all([requests[number].enrollment for number in fresh])
     key_sets: dict[Any, Any] = {}
     kept: list[tuple[Repeatable, Response]] = []
     for number, result in zip(fresh, results, strict=True):
         if isinstance(result, DomainError):
-            answers[number] = result
+            outcomes[number] = result
             continue
         request = requests[number]
-        answers[number] = response = _respond(request, result, key_sets)
+        outcomes[number] = response = _respond(request, result, key_sets)
         if request.repeatable is not None:
             kept.append((request.repeatable, response))
     if kept:
         IdempotencyKey.objects.bulk_create(idempotency.to_rows(kept))
-    return [answer for answer in answers if answer is not None]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _respond(request: EnrollRequest, enrolled: Enrolled, key_sets: dict[Any, Any]) -> Response:
-    """Return the response to an enrollment. ``key_sets`` holds the signing keys of the organizations of a batch."""
+    """Return the response to an enrollment. ``key_sets`` caches the signing keys of each organization for a batch."""
     environment, agent = request.enrollment.environment, enrolled.agent
     organization_id = environment.project.organization_id
     if organization_id not in key_sets:
@@ -97,4 +97,4 @@ def _respond(request: EnrollRequest, enrolled: Enrolled, key_sets: dict[Any, Any
     return Response(body, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
 
 
-_combiner: Combiner[EnrollRequest, _Answer] = Combiner(_enroll_batch, limit=_MOST_AT_ONCE)
+_combiner: Combiner[EnrollRequest, _Outcome] = Combiner(_enroll_batch, limit=_MAX_BATCH)

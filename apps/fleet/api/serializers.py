@@ -38,39 +38,39 @@ class LabelsField(serializers.DictField):
         """Return the checked labels. Raises ValidationError."""
         labels: dict[str, str] = super().to_internal_value(data)
         if len(labels) > MAX_LABELS:
-            raise serializers.ValidationError(f"At most {MAX_LABELS} labels.", code="too_many")
+            raise serializers.ValidationError(f"Must have at most {MAX_LABELS} labels.", code="too_many")
         for key in labels:
             if not is_label_key(key):
                 raise serializers.ValidationError(
-                    {key[:140]: "A key must have 1 to 128 printable characters, without = and ,."}
+                    {key[:140]: "A key must have 1 to 128 printable characters, without = or commas."}
                 )
         return labels
 
 
 @extend_schema_field({**_LABELS, "minProperties": 1})
 class SelectorField(LabelsField):
-    """Labels as in ``LabelsField``, but at least one: without any, all agents would match."""
+    """Labels as in ``LabelsField``, but at least one, because an empty selector would match all agents."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_empty=False, **kwargs)
 
 
 class BundleStateSerializer(StrictSerializer):
-    """A bundle, its deployment and a time."""
+    """A bundle, the deployment that it belongs to, and when this state started."""
 
     deployment_id = serializers.UUIDField(allow_null=True)
     bundle_hash = serializers.CharField()
     since = serializers.DateTimeField(allow_null=True)
     descriptions = {
-        "deployment_id": "The deployment that the bundle belongs to. Null if unknown.",
-        "since": "When this state began. Null if unknown.",
+        "deployment_id": "The id of the deployment that the bundle belongs to. Null if unknown.",
+        "since": "When this state started. Null if unknown.",
     }
 
 
 class DesiredStateSerializer(BundleStateSerializer):
     action = serializers.ChoiceField(list(OfferAction))
     descriptions = {
-        "action": "What the agent should do: run this bundle, or roll back to it.",
+        "action": "Whether the agent should activate this bundle or roll back to it.",
     }
 
 
@@ -81,7 +81,7 @@ class RunningStateSerializer(BundleStateSerializer):
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
     descriptions = {
-        "detail": "Why the bundle failed, as the agent reported it.",
+        "detail": "The reason for the failure that the agent reported.",
     }
 
 
@@ -93,7 +93,7 @@ def _state(
     return {"deployment_id": deployment_id, "bundle_hash": bundle_hash, "since": since, **more}
 
 
-# The fields that an agent reports, or that follow from its reports.
+# The fields that an agent reports, and those derived from its reports.
 REPORTED = frozenset({
     "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
     "last_failed", "report", "clone_suspected_at",
@@ -101,7 +101,7 @@ REPORTED = frozenset({
 
 
 class AgentSerializer(ModelSerializer):
-    """An agent. Its four deployment states are separate, so that a local rollback never hides a failed attempt."""
+    """An agent. Its four deployment states are separate, so that a local rollback does not hide a failed attempt."""
 
     name = NameField(required=False)
     labels = LabelsField(required=False)
@@ -125,24 +125,24 @@ class AgentSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The agent's name, unique in the environment.",
-        "hostname": "The name of the host, as the agent reported it at enrollment.",
-        "labels": "Key-value pairs by which selectors choose agents. At most 64.",
-        "status": "The status in the agent's last heartbeat. Null before the first heartbeat.",
+        "hostname": "The host name that the agent reported when it enrolled.",
+        "labels": "The agent's labels: up to 64 key-value pairs, which selectors match.",
+        "status": "The status that the last heartbeat reported. Null before the first heartbeat.",
         "agent_version": "The version of the agent program. Null before the first heartbeat.",
-        "liveness": "Whether heartbeats arrive as expected.",
-        "drifted": "Whether the agent runs another bundle than it should run.",
-        "drained_at": "Since when the agent gets no new offers. Null if it is not drained.",
+        "liveness": "Whether the agent's heartbeats arrive in time.",
+        "drifted": "Whether the agent runs a different bundle than it should run.",
+        "drained_at": "When the agent was drained. Null if it is not drained.",
         "drain_reason": "Why the agent was drained. Empty if it is not drained, or if no reason was given.",
-        "clone_suspected_at": "Since when two machines seem to use the agent's key: a `boot_id` that another had "
-        "replaced came back within 24 hours. Null if not. A rotation of the key by a person, with `mode: now`, clears "
-        "it. Until then the agent cannot rotate its key itself.",
+        "clone_suspected_at": "When the service detected that two machines seem to use the agent's key: a `boot_id` "
+        "that had been replaced was reported again within 24 hours. Null if no clone is suspected. Until a person "
+        "rotates the key with `mode: now`, which clears this field, the agent cannot rotate the key itself.",
         "last_seen_at": "When the last heartbeat arrived. Null before the first heartbeat.",
-        "progress": "The agent's progress with its current offer.",
-        "desired": "The bundle that the agent should run. Null if no bundle was offered.",
-        "attempted": "The bundle that the agent tried to run last. Null if it has not tried any.",
+        "progress": "The agent's progress on its current offer.",
+        "desired": "The bundle that the agent should run. Null if none has been offered.",
+        "attempted": "The bundle that the agent last tried to run. Null if it has not tried any.",
         "running": "The bundle that the agent runs, according to its last heartbeat. Null if it runs none.",
-        "last_failed": "The bundle that failed on the agent last. Null if none has failed.",
-        "report": "The other fields of the last heartbeat: tuning, resources, pipeline counters.",
+        "last_failed": "The bundle that last failed on the agent. Null if none has failed.",
+        "report": "Other fields of the last heartbeat, such as tuning, resources and pipeline counters.",
     }
 
     class Meta:
@@ -156,25 +156,25 @@ class AgentSerializer(ModelSerializer):
 
     @extend_schema_field(DesiredStateSerializer(allow_null=True))
     def get_desired(self, agent: Agent) -> Any:
-        """Return what the agent should run."""
+        """Return the bundle that the agent should run, or None."""
         a = agent.assignment
         return _state(a.deployment_id, a.bundle_hash, a.since, action=a.action)
 
     @extend_schema_field(BundleStateSerializer(allow_null=True))
     def get_attempted(self, agent: Agent) -> Any:
-        """Return what the agent tried to run last."""
+        """Return the bundle that the agent last tried to run, or None."""
         a = agent.assignment
         return _state(a.attempted_deployment_id, a.attempted_bundle_hash, a.attempted_since)
 
     @extend_schema_field(RunningStateSerializer(allow_null=True))
     def get_running(self, agent: Agent) -> Any:
-        """Return what the agent runs, as its last heartbeat says."""
+        """Return the bundle that the agent runs according to its last heartbeat, or None."""
         h = agent.heartbeat
         return _state(h.running_deployment_id, h.running_bundle_hash, h.running_since, spec_hash=h.running_spec_hash)
 
     @extend_schema_field(FailedStateSerializer(allow_null=True))
     def get_last_failed(self, agent: Agent) -> Any:
-        """Return what failed on the agent last, and why."""
+        """Return the bundle that last failed on the agent, with the reason, or None."""
         a = agent.assignment
         return _state(a.failed_deployment_id, a.failed_bundle_hash, a.failed_since, detail=a.failed_detail)
 
@@ -187,15 +187,15 @@ class EnrollSerializer(StrictSerializer):
     labels = LabelsField(required=False)
     public_key = TextField(required=False, max_length=2000)
     descriptions = {
-        "name": "The agent's name, unique in the environment. Default: made from `hostname`.",
-        "hostname": "The name of the host.",
-        "labels": "The agent's labels. If the enrollment token has the same label, the token's value is used.",
-        "public_key": "A public key of the agent. The service only stores it for you.",
+        "name": "The agent's name, unique in the environment. Defaults to a name derived from `hostname`.",
+        "hostname": "The host name of the agent's machine.",
+        "labels": "The agent's labels. A label of the enrollment token overrides a label with the same key.",
+        "public_key": "A public key of the agent. The service stores it but does not use it.",
     }
 
 
 class EnrolledSerializer(serializers.Serializer[Any]):
-    """The response to an enrollment, the only one that contains the agent key."""
+    """The response to an enrollment. It is the only response that contains the agent key."""
 
     agent_id = serializers.UUIDField()
     api_key = serializers.CharField()
@@ -204,17 +204,17 @@ class EnrolledSerializer(serializers.Serializer[Any]):
     heartbeat_interval_s = serializers.IntegerField()
     signing_keys = KeySetSerializer()
     descriptions = {
-        "agent_id": "The agent's id, for the paths below `/api/v1/agents/{id}`.",
+        "agent_id": "The agent's id, used in the paths below `/api/v1/agents/{id}`.",
         "api_key": "The agent key. It is shown only in this response.",
         "name": "The agent's name.",
-        "environment_id": "The environment in which the agent was enrolled.",
-        "heartbeat_interval_s": "The time between two heartbeats, in seconds.",
-        "signing_keys": "The keys with which the agent verifies deploy bundles.",
+        "environment_id": "The id of the environment in which the agent was enrolled.",
+        "heartbeat_interval_s": "The seconds between two heartbeats.",
+        "signing_keys": "The public keys with which the agent verifies deploy bundles.",
     }
 
 
 class RotationMode(StrEnum):
-    """Who fetches the new key: the caller gets it now, or the agent is told to fetch it."""
+    """Who receives the new key: the caller, immediately, or the agent, which fetches the key itself."""
 
     NOW = "now"
     BY_AGENT = "by_agent"
@@ -223,8 +223,8 @@ class RotationMode(StrEnum):
 class RotateKeySerializer(StrictSerializer):
     mode = serializers.ChoiceField(list(RotationMode), required=False, default=RotationMode.NOW)
     descriptions = {
-        "mode": "`now`: the response contains the new key, and the old one is refused at once. `by_agent`: the agent "
-        "is told to fetch a new key itself. Default: `now`.",
+        "mode": "`now`: the response contains the new key, and the old key is revoked immediately. `by_agent`: the "
+        "agent is asked to fetch a new key itself. Defaults to `now`.",
     }
 
 
@@ -232,14 +232,14 @@ class RequestedRotationSerializer(serializers.Serializer[Any]):
     agent_id = serializers.UUIDField()
     mode = serializers.ChoiceField([RotationMode.BY_AGENT])
     descriptions = {
-        "mode": "The agent fetches the new key itself.",
+        "mode": "Always `by_agent`: the agent fetches the new key itself.",
     }
 
 
 class DrainSerializer(StrictSerializer):
     reason = TextField(max_length=500, required=False, allow_blank=True, default="")
     descriptions = {
-        "reason": "Why, for the audit event and for the explanation of the agent.",
+        "reason": "The reason, which is shown in the audit event and when you explain the agent.",
     }
 
 
@@ -261,18 +261,18 @@ class EnrollmentTokenSerializer(ModelSerializer):
     expires_at = serializers.DateTimeField(read_only=True)
 
     descriptions = {
-        "prefix": "The first characters of the secret, by which you recognize the token.",
-        "expires_in_s": "Seconds until the token expires. Default: 3600.",
+        "prefix": "The first characters of the secret, which help you recognize the token.",
+        "expires_in_s": "The seconds until the token expires. Defaults to 3600.",
         "expires_at": "When the token expires.",
-        "last_used_at": "When the token was last used. Null if it was never used.",
-        "revoked_at": "When the token was revoked. Null if it was not revoked.",
-        "environment_id": "The environment in which the token enrolls agents.",
-        "max_uses": "How many agents can enroll with the token. Default: 1.",
+        "last_used_at": "When the token was last used. Null if it has never been used.",
+        "revoked_at": "When the token was revoked. Null if it has not been revoked.",
+        "environment_id": "The id of the environment in which the token enrolls agents.",
+        "max_uses": "How many agents can enroll with the token. Defaults to 1.",
         "uses": "How many agents have enrolled with the token.",
-        "labels": "Labels for every agent that enrolls with the token.",
+        "labels": "Labels that are added to each agent that enrolls with the token.",
         "replace": (
-            "Whether an agent that enrolls may take over the name of an existing agent. The existing agent is then "
-            "replaced, and its key is revoked. Default: false."
+            "Whether a new agent may take over the name of an existing agent. The existing agent is then "
+            "decommissioned, and its key is revoked. Defaults to false."
         ),
     }
 
@@ -297,11 +297,11 @@ class OfferSerializer(serializers.Serializer[Any]):
     bundle_url = serializers.CharField()
     offered_at = serializers.DateTimeField()
     descriptions = {
-        "deployment_id": "The deployment that the offer belongs to.",
-        "action": "What the agent should do: `activate` the bundle, or `rollback` to it.",
+        "deployment_id": "The id of the deployment that the offer belongs to.",
+        "action": "Whether the agent should activate the bundle (`activate`) or roll back to it (`rollback`).",
         "bundle_hash": "The SHA-256 of the deploy bundle to run.",
         "bundle_url": "The path of the deploy bundle on this server.",
-        "offered_at": "When the bundle was offered. If this time changes, the same bundle is a new offer.",
+        "offered_at": "When the bundle was offered. A different time means a new offer, even of the same bundle.",
     }
 
 
@@ -313,18 +313,18 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     commands = serializers.ListField(child=serializers.ChoiceField(list(Command)))
     descriptions = {
         "server_time": "The server's time.",
-        "next_heartbeat_s": "Seconds until the next heartbeat should be sent.",
-        "desired": "What the agent should run. Null if no bundle was offered.",
-        "signing_key_etag": "The ETag of the signing keys. Fetch the keys again when it changes.",
-        "commands": "What the agent should do now. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and "
-        "use it from then on. Ignore commands that you do not know.",
+        "next_heartbeat_s": "The seconds after which the agent should send its next heartbeat.",
+        "desired": "The bundle that the agent should run. Null if none has been offered.",
+        "signing_key_etag": "The ETag of the signing keys. If it has changed, fetch the keys again.",
+        "commands": "Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it "
+        "from then on. Ignore unknown commands.",
     }
 
 
 def offer(
     agent_id: UUID, *, deployment_id: UUID | None, action: str | None, bundle_hash: str, offered_at: datetime | None
 ) -> dict[str, Any]:
-    """Return the JSON of an offer. The URL of the bundle is a path on the same origin."""
+    """Return an offer as JSON. The bundle URL is a path on this server."""
     return {
         "deployment_id": str(deployment_id),
         "action": action,
@@ -338,21 +338,21 @@ def _text(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat, *, key_set_etag: str) -> dict[str, Any]:
-    """Return the JSON response to a heartbeat. It uses no serializer, since it runs thousands of times a second."""
+def heartbeat_response(agent_id: UUID, stored: StoredHeartbeat, *, key_set_etag: str) -> dict[str, Any]:
+    """Return the JSON response to a heartbeat. Uses no serializer, because it runs thousands of times a second."""
     desired = None
-    if answer.bundle_hash is not None:
+    if stored.bundle_hash is not None:
         desired = offer(
             agent_id,
-            deployment_id=answer.deployment_id,
-            action=answer.action,
-            bundle_hash=answer.bundle_hash,
-            offered_at=answer.offered_at,
+            deployment_id=stored.deployment_id,
+            action=stored.action,
+            bundle_hash=stored.bundle_hash,
+            offered_at=stored.offered_at,
         )
     return {
-        "server_time": _text(answer.server_time),
-        "next_heartbeat_s": answer.next_heartbeat_s,
+        "server_time": _text(stored.server_time),
+        "next_heartbeat_s": stored.next_heartbeat_s,
         "desired": desired,
         "signing_key_etag": key_set_etag,
-        "commands": answer.commands,
+        "commands": stored.commands,
     }

@@ -1,4 +1,4 @@
-"""Routes below …/environments/{env_id}, and the routes for agents below /api/v1."""
+"""The routes below …/environments/{env_id}, and the routes below /api/v1 that agents call."""
 
 from apps.fleet.api.views import agents, enrollment_tokens, own_agent
 from byteor_cloud.api.routing import route

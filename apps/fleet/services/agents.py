@@ -20,17 +20,17 @@ from apps.tenancy.services.state import keep_environments, lock_row
 from byteor_cloud.errors import Conflict, Forbidden
 from byteor_cloud.worker.jobs import enqueue
 
-# How many agents one job welcomes: its transaction holds the environment's lock.
-_WELCOMED_AT_ONCE = 1_000
+# Agents per job. The limit is needed because the job's transaction locks the environment.
+_WELCOME_BATCH = 1_000
 
 
 def welcome(agent_ids: Sequence[UUID], *, organization: UUID) -> None:
-    """Let apps.releases decide which running deployment these agents of an organization are offered."""
+    """Enqueue the jobs in which ``apps.releases`` offers each of these agents the deployment that is current for it."""
     if len(agent_ids) == 1:
         enqueue(WelcomeAgent(agent_id=str(agent_ids[0])), organization=organization)
         return
-    for start in range(0, len(agent_ids), _WELCOMED_AT_ONCE):
-        chunk = agent_ids[start : start + _WELCOMED_AT_ONCE]
+    for start in range(0, len(agent_ids), _WELCOME_BATCH):
+        chunk = agent_ids[start : start + _WELCOME_BATCH]
         enqueue(WelcomeAgents(agent_ids=",".join(map(str, chunk))), organization=organization)
 
 
@@ -38,13 +38,13 @@ def welcome(agent_ids: Sequence[UUID], *, organization: UUID) -> None:
 def update_agent(
     agent: Agent, values: Mapping[str, Any], *, may_relabel: bool, actor: Actor, expected_revision: int | None = None
 ) -> Agent:
-    """Change the agent's name or labels. The new labels replace all old ones.
+    """Change the agent's name or labels. New labels replace all old labels.
 
-    Raises Forbidden if the labels would change, unless ``may_relabel``.
+    Raises Forbidden if the labels would change and ``may_relabel`` is false.
     """
     locked = lock_revision(agent, expected_revision)
     if not may_relabel and values.get("labels", locked.labels) != locked.labels:
-        raise Forbidden("Only who may manage the environment may change labels in a prod environment.")
+        raise Forbidden("To change labels in a prod environment, you need the permission to manage the environment.")
     changed = edit(
         locked,
         values,
@@ -58,12 +58,12 @@ def update_agent(
 
 @transaction.atomic
 def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) -> Agent:
-    """Keep the agent out of new offers, or let it have them again. Raises Conflict if ``check_set_drained`` does.
+    """Exclude the agent from new offers, or include it again. Raises Conflict if ``check_set_drained`` does.
 
-    A drained agent keeps what it runs, and finishes the offer that it has. No rollout waits for it. When the drain
-    ends, the agent is offered what is current for it then.
+    A drained agent keeps running its bundle and may finish an offer that it already has. No rollout waits for it. When
+    it is undrained, it is offered the deployment that is current for it.
     """
-    # A rollout step that makes offers holds this lock: after the drain, no offer is under way any more.
+    # Rollout steps that make offers hold this lock, so no offer is still being made after the drain.
     lock_row(agent.environment)
     locked = lock_row(agent)
     check_set_drained(locked, drained=drained)
@@ -83,7 +83,7 @@ def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) 
     )
     organization = agent.environment.project.organization_id
     if drained:
-        # A rollout that waits for this agent must go on without it.
+        # A rollout that waits for this agent must continue without it.
         enqueue(AgentLeft(agent_id=str(locked.pk)), organization=organization)
     else:
         welcome([locked.pk], organization=organization)
@@ -91,18 +91,18 @@ def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) 
 
 
 def check_set_drained(agent: Agent, *, drained: bool) -> None:
-    """Raise Conflict unless the agent is enrolled and can be drained, or undrained, now."""
+    """Raise Conflict if the agent is decommissioned, or if its drained state already is ``drained``."""
     check_enrolled(agent)
     if (agent.drained_at is not None) is drained:
         raise Conflict(
-            "The agent is drained already." if drained else "The agent is not drained.",
+            "The agent is already drained." if drained else "The agent is not drained.",
             code="drained" if drained else "not_drained",
         )
 
 
 @transaction.atomic
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Remove the agent from the fleet and revoke its key at once."""
+    """Remove the agent from the fleet and revoke its keys immediately."""
     keep_environments(agent.environment_id)
     locked = lock_revision(agent, expected_revision)
     check_enrolled(locked)
@@ -110,10 +110,10 @@ def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = 
 
 
 def decommission_locked(agent: Agent, *, environment: Environment, actor: Actor, action: str) -> None:
-    """Remove an agent whose row the caller has locked from the fleet."""
+    """Remove the agent from the fleet and revoke its keys. The caller has locked the agent's row."""
     revoke_keys(agent, environment=environment, actor=actor)
     agent.decommissioned_at = timezone.now()
     agent.save(update_fields=["decommissioned_at"])
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
-    # A rollout that waits for this agent must go on without it.
+    # A rollout that waits for this agent must continue without it.
     enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)

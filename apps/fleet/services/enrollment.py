@@ -1,7 +1,7 @@
 """Enrollment: hosts spend uses of enrollment tokens and become agents.
 
-A whole fleet may enroll with one token, whose row counts the uses. So several enrollments are made in one transaction:
-it locks the token once, and writes each table with one statement.
+A whole fleet may enroll with one token, and the token's row counts the uses. So one transaction handles several
+enrollments: it locks the token once, and writes each table with one statement.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def create_enrollment_token(
     replace: bool = False,
     actor: Actor,
 ) -> tuple[EnrollmentToken, str]:
-    """Create an enrollment token of the environment; return it with its secret."""
+    """Create an enrollment token for the environment. Returns the token and its secret."""
     secret = generate(Family.ENROLLMENT)
     token = EnrollmentToken.objects.create(
         environment=environment,
@@ -66,7 +66,7 @@ def create_enrollment_token(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrollment:
-    """A host's request to become an agent of the environment. Without a name, one is made from the host name."""
+    """A host's request to become an agent of the environment. If ``name`` is None, it is derived from the host name."""
 
     token: EnrollmentToken
     environment: Environment
@@ -86,9 +86,9 @@ class Enrolled:
 
 
 def enroll(request: Enrollment) -> Enrolled:
-    """Spend one use of the token; create an agent and its key.
+    """Spend one use of the token and create an agent with its key.
 
-    Raises Unauthenticated if the token was just spent, Conflict if the name is taken, and QuotaExceeded.
+    Raises Unauthenticated if the token is not usable, Conflict if the name is taken, and QuotaExceeded.
     """
     (result,) = enroll_all([request])
     if isinstance(result, DomainError):
@@ -98,19 +98,19 @@ def enroll(request: Enrollment) -> Enrolled:
 
 @transaction.atomic
 def enroll_all(requests: Sequence[Enrollment]) -> list[Enrolled | DomainError]:
-    """Enroll several hosts in one transaction. Returns for each the new agent, or why it was refused.
+    """Enroll several hosts in one transaction. Returns a new agent or an error for each request, in the same order.
 
-    A refusal spends no use. Raises IntegrityError if another transaction takes one of the names at this moment.
+    A refused request spends no use. Raises IntegrityError if a concurrent transaction takes one of the names.
     """
     keep_environments(*{request.environment.pk for request in requests})
     tokens = _lock_tokens(request.token.pk for request in requests)
     _lock_replaced(request for request in requests if request.name and request.token.replace)
     names = _Names(requests)
-    # After all other locks, so that whoever waits for this one holds up nobody else.
+    # Lock the quotas last, so that a transaction that waits for them blocks no other.
     allowances = lock_allowances({_organization_of(request) for request in requests}, Quota.AGENTS)
     results: dict[int, Enrolled | DomainError] = {}
     accepted: list[tuple[Enrollment, Enrolled]] = []
-    # In the order of the names, so that transactions that take the same names do not wait for each other in a circle.
+    # Process names in a fixed order, so that transactions that take the same names cannot deadlock.
     for number, request in sorted(enumerate(requests), key=lambda each: _sort_key(each[1])):
         try:
             token, allowance = tokens.get(request.token.pk), allowances.get(_organization_of(request))
@@ -132,17 +132,17 @@ def _organization_of(request: Enrollment) -> UUID:
 
 
 def _sort_key(request: Enrollment) -> tuple[str, str]:
-    return str(request.environment.pk), _wanted_name(request)
+    return str(request.environment.pk), _requested_name(request)
 
 
 def _lock_tokens(ids: Iterable[UUID]) -> dict[UUID, EnrollmentToken]:
-    # In the order of the ids, so that two transactions cannot wait for each other.
+    # Lock rows in the order of their ids, so that two transactions cannot deadlock.
     rows = EnrollmentToken.objects.filter(pk__in=set(ids)).order_by("pk").select_for_update(no_key=True)
     return {token.pk: token for token in rows}
 
 
 def _lock_replaced(requests: Iterable[Enrollment]) -> None:
-    # In the order of the ids, as every change to several agents.
+    # Lock agents in the order of their ids, like every change of several agents, so that none can deadlock.
     taken = [Q(environment=request.environment, name=request.name) for request in requests]
     if taken:
         rows = Agent.objects.enrolled().filter(reduce(or_, taken)).order_by("pk")
@@ -150,12 +150,12 @@ def _lock_replaced(requests: Iterable[Enrollment]) -> None:
 
 
 class _Names:
-    """The names that agents have, as far as the requests need to know them."""
+    """Those of the requested names that enrolled agents already have."""
 
     def __init__(self, requests: Iterable[Enrollment]) -> None:
         environments = {request.environment.pk for request in requests}
-        wanted = {_wanted_name(request) for request in requests}
-        found = Agent.objects.enrolled().filter(environment__in=environments, name__in=wanted)
+        requested = {_requested_name(request) for request in requests}
+        found = Agent.objects.enrolled().filter(environment__in=environments, name__in=requested)
         self._taken = set(found.values_list("environment_id", "name"))
 
     def is_taken(self, environment: Environment, name: str) -> bool:
@@ -165,16 +165,16 @@ class _Names:
         self._taken.add((environment.pk, name))
 
 
-def _wanted_name(request: Enrollment) -> str:
-    # A host name may be longer than a name.
+def _requested_name(request: Enrollment) -> str:
+    # A host name may be longer than an agent's name.
     return request.name or (request.hostname or "agent")[:_MAX_NAME]
 
 
 def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, allowance: Allowance | None) -> Enrolled:
-    """Count a use of the locked token and return the agent to store. Raises DomainError, which counts no use."""
+    """Count a use of the locked token and return the agent to store. Raises DomainError without counting a use."""
     if token is None or token.is_spent or token.revoked_at or (token.expires_at and token.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
-    environment, name = request.environment, _wanted_name(request)
+    environment, name = request.environment, _requested_name(request)
     replaced: list[Agent] = []
     if names.is_taken(environment, name):
         if request.name is None:
@@ -202,7 +202,7 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, al
 
 
 def _store(accepted: Sequence[tuple[Enrollment, Enrolled]]) -> None:
-    """Store new agents with their keys and audit events, and let apps.releases offer them what is current."""
+    """Store new agents with their keys and audit events, and have them offered the deployments current for them."""
     agents = [made.agent for _, made in accepted]
     Agent.objects.bulk_create(agents)
     Heartbeat.objects.bulk_create(

@@ -1,7 +1,7 @@
-"""Heartbeats: the check of their body, and one statement that stores a batch of them and reads the offers.
+"""Heartbeats: the checks of their bodies, and one statement that stores a batch and reads the agents' offers.
 
-One JSON Schema of the body is the source of the OpenAPI components and of the checks, which are compiled functions: a
-serializer is too slow for thousands of heartbeats a second.
+The OpenAPI components and the checks are both derived from one JSON Schema of the body. The checks are compiled
+functions, because a serializer is too slow for thousands of heartbeats a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from byteor_cloud.errors import FieldError, InvalidInput, child_pointer
 from byteor_cloud.ids import read_id
 from byteor_cloud.patterns import SHA256, matcher
 
-COUNTED_EVERY_S = 60.0
+COUNTED_EVERY_S = 60.0  # seconds between updates of the organizations' usage
 logger = structlog.get_logger(__name__)
 
 # -- body ------------------------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ _OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
 BOOT_ID = {
     "type": ["string", "null"],
     "maxLength": 64,
-    "description": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
+    "description": "The id of the agent's process, new at each start. It reveals when two machines use the same key.",
 }
 _ACTIVE = {
     "type": "object",
@@ -47,7 +47,7 @@ _ACTIVE = {
         "deployment_id": {
             "type": "string",
             "format": "uuid",
-            "description": ("The deployment that the bundle belongs to."),
+            "description": "The id of the deployment that the bundle belongs to.",
         },
         "bundle_hash": {**_HASH, "description": "The SHA-256 of the deploy bundle."},
         "spec_hash": {**_HASH, "description": "The spec hash of the pipeline."},
@@ -75,30 +75,28 @@ _BODY = {
             "type": ["number", "null"],
             "format": "double",
             "minimum": 0,
-            "description": "Seconds since the agent started.",
+            "description": "The seconds since the agent started.",
         },
         "boot_id": BOOT_ID,
         "active": {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
             "description": "The bundle that the agent runs. Null if it runs none.",
         },
-        "tuning": {**_OBJECT, "description": "How much of the tuning profile the agent could apply."},
+        "tuning": {**_OBJECT, "description": "The tuning profile, and which of its settings the agent could apply."},
         "resources": {
             **_OBJECT,
-            "description": (
-                "The use of the host's resources: `cpu_percent`, `memory_bytes`, `disk_free_bytes` and others."
-            ),
+            "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`.",
         },
         "pipeline": {
             **_OBJECT,
-            "description": "Counters of the pipeline: `records_in`, `records_out`, `drops`, `errors`.",
+            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`.",
         },
     },
     "required": ["agent_version", "status"],
     "additionalProperties": False,
 }
 SCHEMAS = {"HeartbeatRequest": _BODY, "ActiveRequest": _ACTIVE}
-"""The components of the OpenAPI document for the body of a heartbeat."""
+"""The components of the OpenAPI document that describe the body of a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class HeartbeatBody:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """The check of one field, with the error for a value that fails it."""
+    """The check of one field, and the error for values that fail it."""
 
     passes: Callable[[Any], bool]
     detail: str
@@ -132,7 +130,8 @@ def _check(schema: Mapping[str, Any]) -> _Check:
             return _Check(lambda value: isinstance(value, str) and value in known, detail, "invalid_choice")
         case {"pattern": pattern}:
             matches = matcher(pattern)
-            return _Check(lambda value: isinstance(value, str) and matches(value), "Must be sha256:<64 lowercase hex>.")
+            detail = "Must be sha256: followed by 64 lowercase hexadecimal digits."
+            return _Check(lambda value: isinstance(value, str) and matches(value), detail)
         case {"maxLength": most, "minLength": least}:
             detail = f"Must be a string of {least} to {most} characters."
             return _Check(lambda value: isinstance(value, str) and least <= len(value) <= most, detail)
@@ -142,7 +141,7 @@ def _check(schema: Mapping[str, Any]) -> _Check:
         case {"minimum": least}:
             return _Check(
                 lambda value: value is None or (type(value) in {int, float} and value >= least),
-                "Must be a number of seconds.",
+                "Must be a number of seconds, 0 or more.",
             )
         case {"type": ["object", "null"]}:
             return _Check(lambda value: value is None or isinstance(value, dict), "Must be an object.")
@@ -150,7 +149,7 @@ def _check(schema: Mapping[str, Any]) -> _Check:
 
 
 def _checks(schema: Any, *, except_field: str) -> dict[str, _Check]:
-    """Compile the checks of an object's fields, except one field that ``parse`` checks itself."""
+    """Compile the checks of an object's fields, except for one field that ``parse`` checks itself."""
     return {name: _check(field) for name, field in schema["properties"].items() if name != except_field}
 
 
@@ -196,12 +195,12 @@ def _find_errors(
 # -- storage ---------------------------------------------------------------------------------------------------------
 
 # The statement stores a batch of heartbeats of different agents. It locks their rows in the order of the ids, so that
-# two batches cannot deadlock. No column that it changes has an index: with the room on each page (migration
-# ``0002_hot_rows``) PostgreSQL then rewrites rows in place ("HOT") and touches no index.
-# Without the condition on ``number``, which always holds, PostgreSQL expects a hundred heartbeats in each batch. Then
-# its plan reads the whole tables of a fleet of 5,000 agents, which takes ten times as long.
+# two batches cannot deadlock. None of the columns that it changes is indexed. Since each page has free space (migration
+# ``0002_hot_rows``), PostgreSQL can therefore use HOT updates, which touch no index.
+# The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
+# choose a plan that reads the whole tables for a fleet of 5,000 agents, which takes ten times as long.
 _SQL = """
-WITH held AS (
+WITH locked AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since
     FROM json_to_recordset(%s::json) AS b (
         number int, agent_id uuid, status text, agent_version text, report jsonb, deployment_id uuid, bundle_hash text,
@@ -215,7 +214,7 @@ SET last_seen_at = now(), status = b.status, agent_version = b.agent_version, re
     next_heartbeat_s = b.next_heartbeat_s, boot_id = coalesce(b.boot_id, h.boot_id),
     running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM b.bundle_hash THEN now() ELSE h.running_since END,
     running_deployment_id = b.deployment_id, running_bundle_hash = b.bundle_hash, running_spec_hash = b.spec_hash
-FROM held b
+FROM locked b
 WHERE h.agent_id = b.agent_id
 RETURNING b.number, h.last_seen_at, h.next_heartbeat_s, b.offered_deployment_id, b.action, b.offered_hash, b.since,
     h.commands
@@ -229,7 +228,7 @@ FROM json_each_text(%s::json) RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class StoredHeartbeat:
-    """The data of the response to a heartbeat, which the statement read while it stored the heartbeat."""
+    """The data for the response to a heartbeat. The statement that stored the heartbeat returned it."""
 
     server_time: datetime
     next_heartbeat_s: float
@@ -243,9 +242,9 @@ class StoredHeartbeat:
 def store(
     *, agent_id: UUID, organization_id: UUID, interval_s: float, heartbeat: HeartbeatBody
 ) -> StoredHeartbeat | None:
-    """Store the heartbeat durably. Returns None if the agent is gone. The caller has verified the agent's key.
+    """Store the heartbeat durably. Returns None if the agent does not exist. The caller has verified the agent's key.
 
-    ``interval_s`` is the environment's interval, from which the time until the next heartbeat follows.
+    ``interval_s`` is the environment's heartbeat interval, from which the time until the next heartbeat is computed.
     """
     stored = _combiner.submit(agent_id, (agent_id, interval_s, heartbeat))
     if stored is not None:
@@ -254,7 +253,7 @@ def store(
 
 
 def note_boot(agent_id: UUID, boot_id: str | None) -> None:
-    """Store the id of the agent's process, if it is another one. A trigger of the table then looks for clones."""
+    """Store the id of the agent's process if it has changed. A trigger on the table then detects clones."""
     if boot_id:
         Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
 
@@ -287,7 +286,7 @@ _combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
 
 
 class LoadSpreader:
-    """Chooses the time until an agent's next heartbeat: the interval ±10 %, longer while this process is overloaded."""
+    """Varies heartbeat intervals by ±10 %, and lengthens them while this process is overloaded."""
 
     COMFORTABLE_PER_S = 2000.0
 
@@ -297,33 +296,33 @@ class LoadSpreader:
         self._rate = 0.0
 
     def next_factor(self) -> float:
-        """Count a heartbeat; return the factor of the environment's interval until the agent's next heartbeat."""
+        """Count a heartbeat. Returns the factor by which to multiply the interval until the agent's next heartbeat."""
         second = int(time.monotonic())
         if second != self._second:
             self._rate = 0.7 * self._rate + 0.3 * self._count / max(1, second - self._second)
             self._second, self._count = second, 0
         self._count += 1
         stretch = max(1.0, self._rate / self.COMFORTABLE_PER_S)
-        return stretch * random.uniform(0.9, 1.1)  # noqa: S311  this spreads load and keeps no secret
+        return stretch * random.uniform(0.9, 1.1)  # noqa: S311  spreads load, protects no secret
 
 
 load_spreader = LoadSpreader()
 
 
 class Tally:
-    """Counts this process's heartbeats by organization, and adds them to the organizations' use once a minute.
+    """Counts this process's heartbeats by organization, and adds them to the organizations' usage once a minute.
 
-    A counter in the database for each heartbeat would cost as much as the heartbeat. If the process ends, the counts of
-    up to a minute are lost.
+    Counting each heartbeat in the database would cost as much as storing it. If the process stops, up to a minute of
+    counts is lost.
     """
 
     def __init__(self, write: Callable[[str], object] = _count_statement.run) -> None:
-        self._write = write  # takes the counts as a JSON object
+        self._write = write  # its argument is a JSON object of the counts
         self._counts = Counter[UUID]()
         self._due = time.monotonic() + COUNTED_EVERY_S
 
     def count(self, organization_id: UUID) -> None:
-        """Count a heartbeat that was stored. A failure of the database fails no heartbeat: the counts wait."""
+        """Count a stored heartbeat. If the database fails, the counts are kept for later and no error is raised."""
         self._counts[organization_id] += 1
         if time.monotonic() < self._due:
             return

@@ -1,4 +1,4 @@
-"""What agents ran and when. Triggers of the database write it (see ``RunningInterval``)."""
+"""The history of what agents ran and when. Database triggers write it (see ``RunningInterval``)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ HISTORY_KEPT_FOR = timedelta(days=365)
 
 
 def intervals() -> QuerySet[Any]:
-    """Return all intervals with their agents, and until when heartbeats confirmed each as ``confirmed``."""
+    """Return all intervals with their agents. ``confirmed`` is when a heartbeat last confirmed an interval."""
     return RunningInterval.objects.select_related("agent").annotate(
-        # An open interval is confirmed by each heartbeat. A column for it would be written by each heartbeat, too.
+        # Each heartbeat confirms the open interval. A column for this would need another write for each heartbeat.
         confirmed=Coalesce("confirmed_until", Greatest("started_at", "agent__heartbeat__last_seen_at"))
     )
 
 
 def running_at(moment: datetime) -> QuerySet[Any]:
-    """Return the intervals that cover the moment: one of each agent that ran something then."""
+    """Return the intervals that contain the moment: one for each agent that ran a bundle at that time."""
     return intervals().filter(Q(ended_at=None) | Q(ended_at__gt=moment), started_at__lte=moment)
 
 
 def delete_old_history(now: datetime | None = None) -> int:
-    """Delete the intervals that ended a year ago; return how many. Those of a deleted agent go with it."""
+    """Delete the intervals that ended more than a year ago. Returns their number."""
     return delete_in_batches(RunningInterval.objects.filter(ended_at__lt=(now or timezone.now()) - HISTORY_KEPT_FOR))

@@ -1,15 +1,16 @@
 """Agent keys: create, revoke and rotate them.
 
-A rotation *now* ends the old key at once. In a rotation *by the agent* the agent is told to fetch a new key itself. The
-old key then ends at the first use of the new one, or 24 hours after the new one was handed out. Until that first use
-the agent is still told to rotate, and a further call gets another new key in place of the unused one: so an agent
-that crashed before it had stored the new key tries again with the old one.
+A rotation *now* revokes the old key immediately. In a rotation *by the agent*, the agent is asked to fetch a new key
+itself. The old key then stays valid until the first use of the new one, for at most 24 hours after the new one was
+issued. Until that first use the responses to the agent's heartbeats still contain the command to rotate, and another
+call returns another new key, which replaces the unused one. So an agent that crashed before it stored its new key can
+try again with the old one.
 
-An agent may fetch ``ROTATIONS_PER_HOUR`` new keys itself. A person who requests a rotation by the agent grants it that
-many again, so that the request can be carried out by an agent that has used up its own.
+An agent may fetch ``ROTATIONS_PER_HOUR`` new keys itself. When a person requests a rotation by the agent, the agent
+gets that many again, so that it can carry out the request even if it has used up its own.
 
-While a clone is suspected, an agent cannot fetch a new key: the clone might do so, and lock out the original. Only a
-person ends the suspicion, by a rotation *now*, or by enrolling the agent again, which makes a new agent.
+While a clone is suspected, an agent cannot fetch a new key, because the clone could do so and lock out the original.
+Only a person can clear the suspicion, by rotating the key *now*. Enrolling the host again creates a new agent.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def check_enrolled(agent: Agent) -> None:
 
 
 def check_request_rotation(agent: Agent) -> None:
-    """Raise Conflict if the agent is decommissioned, or if a clone is suspected, which might fetch the new key."""
+    """Raise Conflict if the agent is decommissioned, or if a clone is suspected, which could fetch the new key."""
     check_enrolled(agent)
     if agent.heartbeat.clone_suspected_at is not None:
         raise Conflict(
-            "A clone of this agent is suspected, and the clone could fetch the new key. Let a person rotate the key "
+            "A clone of this agent is suspected, and the clone could fetch the new key. Have a person rotate the key "
             "with `mode: now`, or enroll the agent again.",
             code="clone_suspected",
         )
@@ -61,7 +62,7 @@ def create_key(
     counts_as_rotation: bool = False,
     actor: Actor,
 ) -> str:
-    """Create a key of the agent and return its secret."""
+    """Create an agent key and return its secret."""
     secret = generate(Family.AGENT)
     key = AgentKey.objects.create(
         agent=agent,
@@ -76,22 +77,22 @@ def create_key(
 
 
 def revoke_keys(agent: Agent, *, environment: Environment, except_key: AgentKey | None = None, actor: Actor) -> None:
-    """Revoke all keys of the agent, or all but one."""
+    """Revoke all of the agent's keys, except ``except_key`` if given."""
     for key in agent.keys.filter(revoked_at=None).exclude(pk=except_key and except_key.pk):
         revoke(key, action="agent_key.revoke", actor=actor, scope=environment, subject=("agent", agent.pk))
 
 
 @transaction.atomic
 def rotate_key(agent: Agent, *, actor: Actor) -> str:
-    """Create a new key for the agent and revoke the old ones immediately. Returns the new secret.
+    """Create a new key for the agent and revoke its old keys immediately. Returns the new secret.
 
-    A rotation by a person also clears the suspicion of a clone, which does not have the new key.
+    If a person rotates the key, the suspicion of a clone is cleared, because the clone does not have the new key.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
     check_enrolled(locked)
     revoke_keys(locked, environment=agent.environment, actor=actor)
-    _end_rotation(locked)
+    _clear_rotation_command(locked)
     if actor.user_id is not None:
         _clear_suspicion(locked, environment=agent.environment, actor=actor)
     return create_key(locked, environment=agent.environment, actor=actor)
@@ -99,16 +100,16 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
 
 @transaction.atomic
 def request_rotation(agent: Agent, *, actor: Actor) -> None:
-    """Tell the agent, in the answers to its heartbeats, to fetch a new key, and grant it the rotations for that.
+    """Ask the agent, in the responses to its heartbeats, to fetch a new key, and reset its rotation limit.
 
-    A repeated request only grants them again. Raises Conflict if ``check_request_rotation`` does.
+    A repeated request only resets the limit again. Raises Conflict if ``check_request_rotation`` does.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
     check_request_rotation(locked)
     granted = locked.keys.filter(counts_as_rotation=True).update(counts_as_rotation=False)
-    told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
-    if told.update(commands=[Command.ROTATE_KEY]) or granted:
+    not_asked = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
+    if not_asked.update(commands=[Command.ROTATE_KEY]) or granted:
         audit.record("agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk))
 
 
@@ -116,8 +117,8 @@ def request_rotation(agent: Agent, *, actor: Actor) -> None:
 def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     """Create a new key with the same scopes for the agent that calls with ``key``. Returns the new secret.
 
-    ``key`` stays valid until the first use of the new one, for at most 24 hours. An earlier new key that was not used
-    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile, Conflict while a clone is suspected, and
+    ``key`` stays valid until the first use of the new key, for at most 24 hours. An earlier new key that is still
+    unused is revoked. Raises Unauthenticated if ``key`` is no longer valid, Conflict while a clone is suspected, and
     TooManyRequests after too many rotations.
     """
     keep_environments(key.agent.environment_id)
@@ -129,7 +130,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     _check_rotations(agent)
     for unused in agent.keys.filter(is_pending=True, revoked_at=None):
         revoke(unused, action="agent_key.revoke", actor=actor, scope=environment)
-    # Counted from the newest key: an agent that cannot store its new key tries again, and keeps the old one meanwhile.
+    # Extend the old key with each new one: an agent that cannot store its new key must be able to try again.
     used.expires_at = timezone.now() + OVERLAP
     used.save(update_fields=["expires_at"])
     return create_key(
@@ -138,23 +139,23 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
 
 
 def _check_rotations(agent: Agent) -> None:
-    """Raise TooManyRequests if the agent has used up its rotations. The caller holds the agent's row lock."""
+    """Raise TooManyRequests if the agent has used up its rotations. The caller has locked the agent's row."""
     now = timezone.now()
     counted = agent.keys.filter(counts_as_rotation=True, created_at__gt=now - _HOUR).order_by("created_at")
     times = list(counted.values_list("created_at", flat=True))
     if settings.CONFIG.rate_limit and len(times) >= ROTATIONS_PER_HOUR:
         wait = times[-ROTATIONS_PER_HOUR] + _HOUR - now
         raise TooManyRequests(
-            f"An agent may fetch {ROTATIONS_PER_HOUR} new keys in an hour. Keep the present key and try again later.",
+            f"An agent may fetch {ROTATIONS_PER_HOUR} new keys per hour. Keep the current key and try again later.",
             retry_after=int(wait.total_seconds()) + 1,
         )
 
 
 @transaction.atomic
 def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
-    """End the agent's other keys at the first use of ``key``. Nothing changes at a later use.
+    """Revoke the agent's other keys at the first use of ``key``. Later uses change nothing.
 
-    It does not clear the suspicion of a clone, because the clone may have fetched ``key`` before it was suspected.
+    This does not clear the suspicion of a clone, because the clone may have fetched ``key`` before it was suspected.
     """
     keep_environments(key.agent.environment_id)
     agent = lock_row(key.agent)
@@ -164,16 +165,16 @@ def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
     pending.is_pending = False
     pending.save(update_fields=["is_pending"])
     revoke_keys(agent, environment=key.agent.environment, except_key=pending, actor=actor)
-    _end_rotation(agent)
+    _clear_rotation_command(agent)
 
 
-def _end_rotation(agent: Agent) -> None:
-    """Stop asking for a rotation."""
+def _clear_rotation_command(agent: Agent) -> None:
+    """Stop asking the agent to rotate its key."""
     Heartbeat.objects.filter(agent=agent).update(commands=[])
 
 
 def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) -> None:
-    """Clear the suspicion of a clone, and forget the earlier boot ids from which it arises."""
+    """Clear the suspicion of a clone, and delete the earlier boot ids that it is based on."""
     heartbeat = Heartbeat.objects.select_for_update(no_key=True).get(agent=agent)
     since = heartbeat.clone_suspected_at
     heartbeat.superseded_boots, heartbeat.clone_suspected_at = {}, None
@@ -189,6 +190,6 @@ def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) ->
 
 
 def delete_old_credentials(now: datetime | None = None) -> int:
-    """Delete enrollment tokens and agent keys that expired or were revoked 90 days ago; return how many."""
+    """Delete the tokens and keys that expired or were revoked more than 90 days ago. Returns their number."""
     now = now or timezone.now()
     return housekeeping.delete_old(EnrollmentToken, now) + housekeeping.delete_old(AgentKey, now)

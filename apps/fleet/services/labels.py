@@ -1,4 +1,4 @@
-"""Changes of the labels of many agents at once."""
+"""Label changes that affect many agents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from byteor_cloud.patterns import matcher
 MAX_LABELS = 64
 MAX_VALUE = 255
 LABEL_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
-# An event says what each of its agents had before. More agents make more events, none of them too large to list.
+# An audit event contains the old labels of its agents. This limit keeps each event small enough to be listed in full.
 _AGENTS_PER_EVENT = 100
 
 
@@ -34,7 +34,7 @@ _matches_key = matcher(LABEL_KEY)
 
 
 def is_label_key(text: str) -> bool:
-    """Return whether the text can be the key of a label."""
+    """Return whether the text is a valid label key."""
     return _matches_key(text) and text.isprintable()
 
 
@@ -50,18 +50,18 @@ class LabelChange:
         return {key: value for key, value in {**labels, **self.set}.items() if key not in self.unset}
 
     def before(self, labels: Mapping[str, str]) -> dict[str, str | None]:
-        """Return the old values of the keys that the change concerns; None for a label that is not there."""
+        """Return the old values of the changed keys, with None for labels that did not exist."""
         return {key: labels.get(key) for key in (*self.set, *self.unset)}
 
     @property
     def changed_labels(self) -> CombinedExpression:
-        """The labels of an agent after the change, as an expression of a query."""
+        """A query expression for an agent's labels after the change."""
         added = CombinedExpression(F("labels"), "||", Value(dict(self.set), JSONField()), JSONField())
         return CombinedExpression(added, "-", Value(list(self.unset), ArrayField(TextField())), JSONField())
 
 
 def read_change(text: str) -> LabelChange:
-    """Read a change as people write it, ``zone=eu-1, !trial``. Raises InvalidInput."""
+    """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``. Raises InvalidInput."""
     added: dict[str, str] = {}
     removed: list[str] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
@@ -75,15 +75,16 @@ def read_change(text: str) -> LabelChange:
     for key, value in {**added, **dict.fromkeys(removed, "")}.items():
         if not (is_label_key(key) and len(value) <= MAX_VALUE and value.isprintable()):
             raise InvalidInput(
-                f"A key has 1 to 128 printable characters without = and ,. A value has at most {MAX_VALUE}."
+                "A key must have 1 to 128 printable characters, without = or commas. "
+                f"A value may have at most {MAX_VALUE} printable characters."
             )
     if added.keys() & set(removed) or not (added or removed):
-        raise InvalidInput("Name at least one label, and each only once.")
+        raise InvalidInput("Enter at least one label, and each key only once.")
     return LabelChange(added, removed)
 
 
 def select_changing(agents: QuerySet[Agent], change: LabelChange) -> Any:
-    """Return those of the agents that the change alters, with ``changed_labels``, in the order of their ids."""
+    """Select the agents whose labels the change alters, ordered by id and annotated with ``changed_labels``."""
     annotated = agents.annotate(changed_labels=change.changed_labels)
     return annotated.exclude(labels=F("changed_labels")).order_by("pk")
 
@@ -97,16 +98,16 @@ def change_labels(
     selector: Mapping[str, str] | None,
     actor: Actor,
 ) -> int:
-    """Change the labels of agents of the environment, and let apps.releases offer them what they match then.
+    """Change the labels of agents in the environment, and have them offered the deployments that they match then.
 
-    Returns how many agents were changed. Raises InvalidInput if one of them would have too many labels.
+    Returns the number of changed agents. Raises InvalidInput if an agent would have too many labels.
     """
     keep_environments(environment.pk)
     before: dict[UUID, dict[str, str]] = dict(
         select_changing(agents, change).select_for_update(of=("self",), no_key=True).values_list("pk", "labels")
     )
     if any(len(change.of(labels)) > MAX_LABELS for labels in before.values()):
-        raise InvalidInput.at("/set", f"An agent would have more than {MAX_LABELS} labels.", code="too_many")
+        raise InvalidInput.at("/set", f"An agent would then have more than {MAX_LABELS} labels.", code="too_many")
     ids = list(before)
     Agent.objects.filter(pk__in=unnest_ids(ids)).update(
         labels=change.changed_labels, revision=F("revision") + 1, updated_at=timezone.now()

@@ -1,4 +1,4 @@
-"""The selection of agents: those of a deployment's target, and those with given ids."""
+"""The selection of agents by a deployment's target or by their ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from byteor.engine.target import Target
 def select_agents(environment: Environment, target: Target, *, with_drained: bool = False) -> Any:
     """Return the agents that a deployment's target selects, ordered by id.
 
-    Drained agents are in no target; ``with_drained`` selects them too, to tell why an agent is missing.
+    Drained agents are in no target. ``with_drained`` includes them, to explain why an agent is missing.
     """
     agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
     if not with_drained:

@@ -1,11 +1,11 @@
-"""The agent keys that this process has verified, and the times of their last uses.
+"""The agent keys that this process has verified, and the times at which they were last used.
 
-Requests that look up keys at the same time share one query. The requests that agents send continually do not write the
-time of the last use themselves, since a heartbeat would need a second statement: it is stored for many keys at once.
+Requests that look up keys at the same time share one query. The times of the last uses are stored for many keys
+together, because a second statement for each heartbeat would cost too much.
 
-A key is taken from the cache only while ``byteor_cloud.database.notices`` is current, so that a revocation, a
-decommissioned agent, or a deleted environment or project takes effect within a second. Triggers send the notifications
-(migration ``0004_notify_changes``). Without current notifications, each key is looked up.
+Cached keys are used only while ``byteor_cloud.database.notices`` is current, so that a revoked key, a decommissioned
+agent, or a deleted environment or project takes effect within a second. Triggers send the notifications (migration
+``0004_notify_changes``). While notifications are not current, each key is looked up in the database.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from byteor_cloud.storage import space
 
 MAX_KEYS, MAX_AGE_S = 150_000, 900.0
 MAX_UNKNOWN, UNKNOWN_AGE_S = 10_000, 60.0
-# The pause after a look-up that found nothing at all. A storm of unknown keys then costs a hundred queries a second at
-# most; an agent whose key this process does not know yet waits that long at most.
-STORM_PAUSE_S = 0.01
+# Seconds to pause after a look-up that found no valid key. This limits a flood of unknown keys to a hundred queries a
+# second. An agent whose key is not cached yet waits no longer than this.
+FLOOD_PAUSE_S = 0.01
 logger = structlog.get_logger(__name__)
 
 _SQL = f"""
@@ -49,16 +49,16 @@ WHERE k.digest = ANY(%s::text[])
     AND a.decommissioned_at IS NULL AND e.deleted_at IS NULL AND p.deleted_at IS NULL
 """  # noqa: S608  only a constant is inserted
 
-# On a connection of its own: while the database is down, the pool would let each request wait, and this one does not.
+# Uses a separate connection: while the database is down, the pool would make each request wait.
 _statement = FrequentStatement(_SQL)
 
 
 class KnownKey:
-    """A verified agent key, with what a request needs to know about its agent."""
+    """A verified agent key, with the data about its agent that requests need."""
 
     __slots__ = (
-        "agent_id", "digest", "environment_id", "expires_at", "forget_at", "interval_s", "is_pending", "key_set_etag",
-        "offer_changes", "offer_tag", "organization_id", "project_id", "scopes", "use_due_at",
+        "agent_id", "cached_until", "digest", "environment_id", "expires_at", "interval_s", "is_pending",
+        "key_set_etag", "offer_changes", "offer_tag", "organization_id", "project_id", "scopes", "use_due_at",
     )  # fmt: skip
 
     def __init__(
@@ -80,17 +80,17 @@ class KnownKey:
         self.scopes = frozenset(scopes)
         self.expires_at = expires_at
         self.interval_s, self.key_set_etag = interval_s, key_set_etag
-        self.is_pending = is_pending  # its agent asked for it, and has not used it yet
-        self.forget_at = time.monotonic() + MAX_AGE_S * random.uniform(0.8, 1.0)  # noqa: S311  it spreads look-ups
-        self.use_due_at = 0.0  # when its next use is to be stored
-        # The ETag of the agent's offer, if known, and the number of notifications that the offer has changed. A tag
+        self.is_pending = is_pending  # the agent requested this key and has not used it yet
+        self.cached_until = time.monotonic() + MAX_AGE_S * random.uniform(0.8, 1.0)  # noqa: S311  spreads look-ups
+        self.use_due_at = 0.0  # earlier uses need not be stored
+        # The ETag of the agent's offer, if cached, and the number of notifications that the offer has changed. An ETag
         # that was read before a change must not be stored after it.
         self.offer_tag: str | None = None
         self.offer_changes = 0
 
 
 class AgentKeys:
-    """The cache of verified keys by digest, bounded in size and age, and of digests that belong to no usable key."""
+    """A cache of verified keys by digest, bounded in size and age, and of the digests that belong to no usable key."""
 
     def __init__(self, source: Notices) -> None:
         self._source = source
@@ -98,22 +98,22 @@ class AgentKeys:
         self._by_agent: dict[UUID, list[KnownKey]] = {}
         self._unknown: dict[str, float] = {}
         self._lock = threading.RLock()
-        self._changes = 0  # counts invalidations: what was read before one must not be stored after it
+        self._changes = 0  # counts invalidations: a key that was read before one must not be stored after it
         self._listeners: list[Callable[[Iterable[UUID] | None], None]] = []
         self._lookup: Combiner[str, KnownKey] = Combiner(self._look_up)
         source.subscribe("fleet_change", self._on_change)
         source.subscribe("fleet_offer", self._on_offers)
-        source.on_gap(self.forget_all)
+        source.on_gap(self.clear)
 
     def on_change(self, listener: Callable[[Iterable[UUID] | None], None]) -> None:
         """Call ``listener`` with the agents whose key or offer may have changed; None stands for all agents."""
         self._listeners.append(listener)
 
     def find(self, digest: str) -> KnownKey | None:
-        """Return the usable key with this digest, or None. It costs no query while the cache knows the answer."""
+        """Return the usable key with this digest, or None. Makes no query if a current cache has the digest."""
         if self._source.is_current():
             known = self._keys.get(digest)
-            if known is not None and known.forget_at > time.monotonic():
+            if known is not None and known.cached_until > time.monotonic():
                 return known if known.expires_at is None or known.expires_at > time.time() else None
             if self._unknown.get(digest, 0.0) > time.monotonic():
                 return None
@@ -121,14 +121,14 @@ class AgentKeys:
 
     def _look_up(self, digests: Sequence[str]) -> list[KnownKey | None]:
         changes, was_current = self._changes, self._source.is_current()
-        # Digests are hexadecimal, so that they need no quotes in PostgreSQL's text form of an array.
+        # Digests are hexadecimal, so they need no quotes in PostgreSQL's array syntax.
         found = {row[0]: KnownKey(*row) for row in _statement.run(f"{{{','.join(digests)}}}")}
         with self._lock:
             if was_current and changes == self._changes and self._source.is_current():
                 for digest in digests:
                     self._store(digest, found.get(digest))
         if was_current and not found:
-            time.sleep(STORM_PAUSE_S)
+            time.sleep(FLOOD_PAUSE_S)
         return [found.get(digest) for digest in digests]
 
     def _store(self, digest: str, key: KnownKey | None) -> None:
@@ -152,14 +152,14 @@ class AgentKeys:
             if not siblings:
                 del self._by_agent[key.agent_id]
 
-    def forget_all(self) -> None:
+    def clear(self) -> None:
         """Empty the cache, because notifications may have been missed."""
         with self._lock:
             self._changes += 1
             self._keys.clear()
             self._by_agent.clear()
             self._unknown.clear()
-        self._tell(None)
+        self._notify_listeners(None)
 
     def _on_change(self, payload: str) -> None:
         kind, _, changed = payload.partition(":")
@@ -168,8 +168,8 @@ class AgentKeys:
             gone = self._affected(kind, changed)
             for key in gone:
                 self._drop(key.digest)
-            self._unknown.clear()  # one of them may be usable now
-        self._tell({key.agent_id for key in gone})
+            self._unknown.clear()  # an unknown digest may belong to a usable key now
+        self._notify_listeners({key.agent_id for key in gone})
 
     def _affected(self, kind: str, changed: str) -> list[KnownKey]:
         if kind == "key":
@@ -185,20 +185,20 @@ class AgentKeys:
             for key in self._by_agent.get(agent_id, ()):
                 key.offer_changes += 1
                 key.offer_tag = None
-        self._tell(changed)
+        self._notify_listeners(changed)
 
-    def _tell(self, agent_ids: Iterable[UUID] | None) -> None:
+    def _notify_listeners(self, agent_ids: Iterable[UUID] | None) -> None:
         for listener in self._listeners:
             listener(agent_ids)
 
-    # -- the tag of the agent's offer ----------------------------------------------------------------------------
+    # -- the ETag of the agent's offer ---------------------------------------------------------------------------
 
     def known_tag(self, key: KnownKey) -> str | None:
-        """Return the ETag of the agent's offer, or None if it must be read."""
+        """Return the cached ETag of the agent's offer, or None if the offer must be read."""
         return key.offer_tag if self._source.is_current() and self._keys.get(key.digest) is key else None
 
     def keep_tag(self, key: KnownKey, tag: str, *, changes: int) -> None:
-        """Keep the ETag of an offer that was read when ``key.offer_changes`` was ``changes``."""
+        """Cache the ETag of an offer that was read when ``key.offer_changes`` was ``changes``, unless it changed."""
         if key.offer_changes == changes:
             key.offer_tag = tag
 
@@ -209,8 +209,8 @@ agent_keys = AgentKeys(notices)
 # -- uses ------------------------------------------------------------------------------------------------------------
 
 USE_PRECISION_S = 60.0
-USE_PAUSE_S = 1.0  # in which the keys of one statement are collected
-_MOST_KEYS = 2000  # of one statement
+USE_PAUSE_S = 1.0  # seconds during which the keys for one statement are collected
+_MAX_KEYS_PER_STATEMENT = 2000
 _USES_LIMIT_S = 10.0
 _use_statement = FrequentStatement("""
 WITH stored AS (
@@ -224,14 +224,14 @@ SELECT count(*) FROM stored
 
 
 class KeyUses:
-    """The keys of this process whose last use is not stored yet."""
+    """The keys that this process has verified and whose last use is not stored yet."""
 
     def __init__(self) -> None:
         self._due: list[str] = []
         self._lock = threading.Lock()
 
     def note(self, key: KnownKey) -> None:
-        """Note that the key is used now. In an event loop this writes nothing itself, and is stored soon afterwards."""
+        """Note that the key was used. In an event loop the use is stored in the background, otherwise immediately."""
         now = time.monotonic()
         if now < key.use_due_at:
             return
@@ -245,16 +245,16 @@ class KeyUses:
             threading.Timer(USE_PAUSE_S, self.store).start()
 
     def store(self) -> None:
-        """Store the noted uses. Uses that cannot be stored are dropped: the keys will be used again."""
+        """Store the noted uses. Uses that cannot be stored are dropped, because the keys will be used again."""
         with self._lock:
             due, self._due = self._due, []
         if space.is_low_for_database():
             return
         try:
             with deadline.limited(_USES_LIMIT_S):
-                for start in range(0, len(due), _MOST_KEYS):
-                    # Digests are hexadecimal, so that they need no quotes in PostgreSQL's text form of an array.
-                    _use_statement.run(f"{{{','.join(due[start : start + _MOST_KEYS])}}}")
+                for start in range(0, len(due), _MAX_KEYS_PER_STATEMENT):
+                    # Digests are hexadecimal, so they need no quotes in PostgreSQL's array syntax.
+                    _use_statement.run(f"{{{','.join(due[start : start + _MAX_KEYS_PER_STATEMENT])}}}")
         except DatabaseError as error:
             logger.warning("key_uses_lost", keys=len(due), error=str(error).partition("\n")[0])
 

@@ -1,4 +1,4 @@
-"""The regular cleaning of a host's data folder, which every ``serve`` does, whatever processes it runs."""
+"""Cleans a host's data folder regularly. Every ``serve`` does this, whichever processes it runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from django.db import connection
 from apps.artifacts.services import derived
 from byteor_cloud.storage import data_folders
 
-EVERY_S = 600.0  # with LEFTOVER_S, what a killed process leaves is gone within an hour
+EVERY_S = 600.0  # together with LEFTOVER_S, removes the leftovers of a killed process within an hour
 END_S = 5.0
 logger = structlog.get_logger(__name__)
 
 
 @contextmanager
 def cleaned() -> Iterator[None]:
-    """Remove what killed processes left and what is no longer needed, now and regularly while the block runs."""
+    """Remove leftovers of killed processes and unused derived files, immediately and regularly while the block runs."""
     clean()
     stop = threading.Event()
-    # A database that hangs must not keep the server from ending.
+    # A daemon thread, because a hanging database must not keep the server from stopping.
     thread = threading.Thread(target=_clean, args=(stop,), name="cleaning", daemon=True)
     thread.start()
     try:
@@ -33,7 +33,7 @@ def cleaned() -> Iterator[None]:
 
 
 def clean() -> None:
-    """Clean the data folder once. A failure is logged, and the next attempt may succeed."""
+    """Clean the data folder once. A failure is only logged, because the next attempt may succeed."""
     try:
         data_folders.remove_leftovers()
         derived.delete_unused()

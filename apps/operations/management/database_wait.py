@@ -1,4 +1,4 @@
-"""Wait for a database that is not there yet, for example because it starts together with this server."""
+"""Waits for a database that is not available yet, for example because it starts together with this server."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from byteor_cloud.database.connections import direct_connection, wait_for
 PATIENCE_S = 60.0
 LINE_EVERY_S = 5.0
 RETRY_S = 0.5
-ANSWER_S = 5  # for one attempt to connect, and for the first query
-# What a server says if waiting would not help. The texts are those of libpq, PostgreSQL and pgbouncer in English. With
-# any other text, also in another language, the server may only be starting.
+RESPONSE_S = 5  # limit for one attempt to connect, and for its first query
+# The errors that waiting cannot resolve, in the English of libpq, PostgreSQL and pgbouncer. After any other error, or
+# one in another language, the server may still be starting.
 _REFUSALS = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied|no such (?:database|user)"
     r"|(?:database|role|user) \S+ does not exist|does not support SSL|certificate|SSL error: (?!unexpected eof)",
@@ -39,35 +39,35 @@ class Attempts(Protocol):
     error: str
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the database is there or refuses for good, but not longer. Returns whether either happened."""
+        """Wait up to ``seconds`` for success or a permanent refusal. Returns whether either happened."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the server said something that does not change by waiting."""
+        """Whether the error is one that waiting cannot resolve."""
 
 
-def wait_for_database(say: Callable[[str], object]) -> None:
-    """Return once the database answers. Raises OperationalError if it refuses, or does not answer for a minute.
+def wait_for_database(report: Callable[[str], object]) -> None:
+    """Wait until the database responds. Raises OperationalError if it refuses, or does not respond for a minute.
 
-    ``say`` gets a line every five seconds. SIGTERM and SIGINT end the process with exit code 0. The embedded database
-    runs already, so there is nothing to wait for.
+    ``report`` is called with a line every five seconds. SIGTERM and SIGINT exit with code 0. Does nothing for the
+    embedded database, which is already running.
     """
     current: Config = settings.CONFIG
     if current.database_url is None:
         return
-    with _ended_by_signals():
-        insist(ConnectionAttempts(), say, clock=time.monotonic)
+    with _exit_on_signals():
+        wait_for_attempts(ConnectionAttempts(), report, clock=time.monotonic)
 
 
-def insist(attempts: Attempts, say: Callable[[str], object], *, clock: Callable[[], float]) -> None:
-    """Wait for one of the attempts to succeed, as ``wait_for_database`` does."""
+def wait_for_attempts(attempts: Attempts, report: Callable[[str], object], *, clock: Callable[[], float]) -> None:
+    """Wait until an attempt succeeds. Reports and raises like ``wait_for_database``."""
     started = clock()
     next_line = started + LINE_EVERY_S
     while not attempts.wait(max(0.0, min(next_line, started + PATIENCE_S) - clock())):
         if clock() >= started + PATIENCE_S:
-            raise OperationalError(f"it did not answer within {PATIENCE_S:.0f} s: {attempts.error}")
+            raise OperationalError(f"it did not respond within {PATIENCE_S:.0f} s: {attempts.error}")
         if clock() >= next_line:
-            say(f"waiting for the database {describe()}: {attempts.error}")
+            report(f"waiting for the database {describe()}: {attempts.error}")
             next_line += LINE_EVERY_S
     if attempts.is_refused:
         raise OperationalError(attempts.error)
@@ -82,10 +82,10 @@ def describe() -> str:
 
 
 class ConnectionAttempts:
-    """Attempts to connect, in a thread of their own: looking up a host name cannot be interrupted."""
+    """Attempts to connect, in a separate thread because looking up a host name cannot be interrupted."""
 
     def __init__(self) -> None:
-        self.error = "no attempt has ended yet"
+        self.error = "no attempt has finished yet"
         self.is_refused = False
         self._is_over = threading.Event()
         threading.Thread(target=self._repeat, name="database wait", daemon=True).start()
@@ -96,7 +96,7 @@ class ConnectionAttempts:
     def _repeat(self) -> None:
         while not self._is_over.is_set():
             try:
-                _ask()
+                _try_to_connect()
             except psycopg.OperationalError as error:
                 self.error = " ".join(str(error).split())[:300]
                 self.is_refused = bool(_REFUSALS.search(self.error))
@@ -104,15 +104,15 @@ class ConnectionAttempts:
                     time.sleep(RETRY_S)
                     continue
             except Exception as error:  # noqa: BLE001,RUF100  the main thread reports it
-                # Without the text, which may quote the password: "invalid percent-encoded token".
+                # The error's text may quote the password ("invalid percent-encoded token").
                 self.error = f"the URL is invalid ({type(error).__name__})"
                 self.is_refused = True
             self._is_over.set()
 
 
-def _ask() -> None:
-    """Raise OperationalError if the database or, behind a pooler, the direct connection does not answer a query."""
-    parameters: dict[str, Any] = {"connect_timeout": ANSWER_S, **connection.get_connection_params()}
+def _try_to_connect() -> None:
+    """Raise OperationalError if the database or, behind a pooler, the direct connection does not respond to a query."""
+    parameters: dict[str, Any] = {"connect_timeout": RESPONSE_S, **connection.get_connection_params()}
     with closing(psycopg.connect(autocommit=True, **parameters)) as session:
         _query(session)
     with closing(direct_connection()) as session:
@@ -120,21 +120,21 @@ def _ask() -> None:
 
 
 def _query(session: psycopg.Connection[Any]) -> None:
-    """Wait for the answer to a query, but not for ever: a pooler accepts connections while the server hangs."""
+    """Run a query with a timeout, because a pooler accepts connections even while the server hangs."""
     session.pgconn.send_query(b"SELECT 1")
     session.pgconn.flush()
-    wait_for(session.fileno(), select.POLLIN, seconds=ANSWER_S)
+    wait_for(session.fileno(), select.POLLIN, seconds=RESPONSE_S)
     session.pgconn.consume_input()
     if session.pgconn.is_busy():
-        raise psycopg.OperationalError("it accepts connections but does not answer")
+        raise psycopg.OperationalError("it accepts connections but does not respond")
     result = session.pgconn.get_result()
     if result is not None and result.status == ExecStatus.FATAL_ERROR:
         raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """End the process with exit code 0 at a stop signal while the block runs."""
+def _exit_on_signals() -> Iterator[None]:
+    """Exit with code 0 on SIGTERM or SIGINT while the block runs."""
     before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

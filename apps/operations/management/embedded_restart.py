@@ -1,4 +1,4 @@
-"""Restart the embedded database if it dies while a server runs."""
+"""Restarts the embedded database if it dies while a server runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def keep_embedded_database_running(current: Config) -> Iterator[None]:
 def _watch(embedded: EmbeddedPostgres, stop: int) -> None:
     """Restart the database whenever it dies, until ``stop`` is readable.
 
-    This waits on an idle connection, which the server closes when it dies, so that no polling is needed.
+    This waits on an idle connection, which is closed when the database dies, so no polling is needed.
     """
     ready: list[int] = []
     while stop not in ready:

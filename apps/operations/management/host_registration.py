@@ -1,4 +1,4 @@
-"""The row of a running server in the list of hosts (``services.hosts``)."""
+"""Lists a running server among the live hosts (``services.hosts``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from apps.tenancy.services import hosts
 from byteor_cloud.ids import uuid7
 
-EVERY_S = 10.0  # several times in hosts.LIVE_FOR
+EVERY_S = 10.0  # several times within hosts.LIVE_FOR
 END_S = 5.0
 logger = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ def announced() -> Iterator[None]:
     hosts.announce(host_id)
     connection.close()
     stop = threading.Event()
-    # A database that hangs must not keep the server from ending.
+    # A daemon thread, because a hanging database must not keep the server from stopping.
     thread = threading.Thread(target=_announce, args=(host_id, stop), name="host registration", daemon=True)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""Helpers that several commands use: migration, the address of the site, and the lookup of organizations."""
+"""Helpers shared by several commands: migration, the installation's URL, and the lookup of organizations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from byteor_cloud.database.connections import direct_connection
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import data_folders
 
-MIGRATION_LOCK = 7_226_190_001  # an arbitrary number that every process must use
+MIGRATION_LOCK = 7_226_190_001  # the id of an advisory lock: arbitrary, but equal in all processes
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind
 logger = structlog.get_logger(__name__)
 
 
 def migrate() -> None:
-    """Migrate the database. If several processes start at once, one migrates and the others wait."""
-    # The lock belongs to a session, so no pooler may stand between. The end of the session releases it.
+    """Migrate the database. If several processes start at the same time, one migrates and the others wait."""
+    # The lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases it.
     with connection.wrap_database_errors, direct_connection() as session:
         session.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         call_command("migrate", interactive=False, verbosity=0)
@@ -41,19 +41,19 @@ def find_organization(text: str) -> Organization:
         is_named = Q(slug=text)
     organization = Organization.objects.filter(is_named).first()
     if organization is None:
-        raise CommandError(f"there is no organization {text!r}", returncode=2)
+        raise CommandError(f"there is no organization with the id or slug {text!r}", returncode=2)
     return organization
 
 
 def bracketed(host: str) -> str:
-    """Return the host as URLs and gunicorn need it: an IPv6 address in brackets."""
+    """Return the host as used in URLs and by gunicorn, with an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def create_folders() -> None:
     """Create the folders for temporary files. Raises CommandError if one cannot be created, unless the disk is full.
 
-    With a full disk a server still answers reads. Each use of a folder creates it later.
+    A server with a full disk can still serve reads. Later, each use of a folder creates it.
     """
     try:
         data_folders.create()
@@ -69,8 +69,8 @@ def origin(address: BindAddress) -> str:
     return f"http://{bracketed(_WILDCARDS.get(host, host))}:{port}"
 
 
-def site(current: Config) -> str:
-    """Return the URL of the site: the setting, or the address of a server that runs on this data folder."""
+def public_url(current: Config) -> str:
+    """Return the installation's URL: the setting, or the address of a server that uses this data folder."""
     if current.public_base_url:
         return current.public_base_url
     with contextlib.suppress(OSError, ValueError):
@@ -82,7 +82,7 @@ def site(current: Config) -> str:
 
 @contextmanager
 def publish_address(current: Config) -> Iterator[None]:
-    """Write this server's address into the data folder while the block runs, for ``site`` in other commands."""
+    """Write this server's address into the data folder while the block runs, for ``public_url`` in other commands."""
     host, port = current.api_bind_addr
     with contextlib.suppress(OSError):  # on a full disk, other commands use the settings
         _address_file(current).write_text(f"{host} {port}")

@@ -1,4 +1,4 @@
-"""The base class of our commands for ``manage.py``."""
+"""The base class of the commands for ``manage.py``."""
 
 from typing import Any, override
 
@@ -10,15 +10,15 @@ from apps.tenancy.services.vault import MasterKeyUnavailable
 class OperatorCommand(BaseCommand):
     """A command that runs without Django's system checks.
 
-    The checks find mistakes in the code, which the tests do once for all installations. They would import the whole API
-    and console, which doubles the time that most commands take.
+    The checks find mistakes in the code, and the tests run them already. They would import the whole API and console,
+    which doubles the time of most commands.
     """
 
     requires_system_checks = []
 
     @override
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Run the command. Without the installation's master key, it ends with a line that says what to do."""
+        """Run the command. Without the master key, it fails with a line that says what to do."""
         try:
             return super().execute(*args, **options)
         except MasterKeyUnavailable as error:

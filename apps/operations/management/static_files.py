@@ -1,4 +1,4 @@
-"""The console's static files, collected and compressed in the data folder, where the API serves them from."""
+"""Collects and compresses the console's static files in the data folder, from which the API serves them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = structlog.get_logger(__name__)
 
 
 def collect() -> Mapping[str, str]:
-    """Collect the files unless that was done already; return the environment variables that the API needs for them."""
+    """Collect the files if they have changed. Returns the environment variables that the API needs to serve them."""
     mark, found = settings.STATIC_ROOT.with_name("static.collected"), _fingerprint()
     try:
         if settings.STATIC_ROOT.is_dir() and mark.exists() and mark.read_text() == found:
             return {}
-        mark.unlink(missing_ok=True)  # a collection that is interrupted must not count as complete
+        mark.unlink(missing_ok=True)  # an interrupted collection must not count as complete
         call_command("collectstatic", interactive=False, verbosity=0)
         mark.write_text(found)
     except OSError as error:
-        # On a full disk, serve the files uncompressed from where they were installed. Delete the collected ones: an
-        # incomplete file would count as up to date at the next start.
+        # On a full disk, serve the installed files uncompressed. Delete the collected files, because an incomplete one
+        # would count as up to date at the next start.
         logger.warning("static_files_not_collected", error=str(error))
         shutil.rmtree(settings.STATIC_ROOT, ignore_errors=True)
         return {settings.STATIC_FROM_SOURCES: "1"}
@@ -34,7 +34,7 @@ def collect() -> Mapping[str, str]:
 
 
 def _fingerprint() -> str:
-    """Return a hash that changes when an installed static file does: of all names, sizes and times of change."""
+    """Return a hash of the names, sizes and modification times of all installed static files."""
     digest = hashlib.sha256()
     for finder in get_finders():
         for name, storage in finder.list([]):

@@ -1,4 +1,4 @@
-"""Dead letters, that is failed jobs: which tenant they belong to, and how they are retried."""
+"""Dead letters, which are failed jobs: finds their tenants and retries them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from byteor_cloud.worker.dead_letters import retry_dead_letter
 
 @dataclass(frozen=True, slots=True)
 class JobSubject:
-    """A table that jobs refer to: its model, the path to its tenant, and the permission that shows its rows."""
+    """A table that jobs refer to: its model, the path to its tenant, and the permission to view its rows."""
 
     model: type[Model]
     tenant: str = "environment"
     needs: P = P.VIEW_ENVIRONMENT
 
 
-# The keys are arguments of jobs, which contain the id of a row.
+# The keys are names of job arguments that contain the id of a row.
 SUBJECTS: dict[str, JobSubject] = {
     "deployment_id": JobSubject(Deployment),
     "agent_id": JobSubject(Agent),
@@ -51,12 +51,12 @@ def tenant_of(job: ProcrastinateJob) -> Tenant:
 
 @transaction.atomic
 def retry(job: ProcrastinateJob, *, actor: Actor) -> None:
-    """Put a failed job back into the queue. Raises Conflict if it has not failed, or if an equal job is queued."""
+    """Put a failed job back into the queue. Raises Conflict if it has not failed or an equal job is queued."""
     locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
     if locked.status != "failed":
         raise Conflict(f"The job is {locked.status}. Only a failed job can be retried.", code="not_failed")
     if not retry_dead_letter(locked.pk):
-        raise Conflict("An equal job already waits in the queue.", code="queued_again")
+        raise Conflict("An equal job is already in the queue.", code="queued_again")
     audit.record(
         "job.retry", actor=actor, scope=tenant_of(locked), resource=("job", locked.pk),
         changes={"task": locked.task_name},

@@ -20,21 +20,21 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     hint = serializers.CharField(allow_blank=True, allow_null=True)
     descriptions = {
-        "severity": "How serious the finding is. Only `error` prevents the plan from compiling.",
+        "severity": "The severity of the finding. Only `error` prevents the plan from compiling.",
         "code": "A stable code, such as `graph.cycle`.",
         "pointer": "The place in the plan, as a JSON Pointer.",
-        "message": "What the compiler found.",
-        "hint": "What to do about the finding. Null if there is no advice.",
+        "message": "A description of the finding.",
+        "hint": "How to resolve the finding. Null if there is no hint.",
     }
 
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
 class PlanJSONField(JSONObjectField):
-    """A plan. Any JSON object can be saved; the diagnostics say what is wrong with it."""
+    """A plan. Any JSON object can be saved; its diagnostics describe the errors."""
 
     @override
     def to_representation(self, value: Any) -> Any:
-        """Return the plan as it is: the renderer writes a JsonText without parsing it."""
+        """Return the plan unchanged, because the renderer writes a JsonText without parsing it."""
         return value
 
 
@@ -43,7 +43,7 @@ class StoredObjectField(serializers.DictField):
 
     @override
     def to_representation(self, value: Any) -> Any:
-        """Return the object as it is, like a plan."""
+        """Return the object unchanged, like a plan."""
         return value
 
 
@@ -56,8 +56,8 @@ class DraftSerializer(ModelSerializer):
     descriptions = {
         "name": "The name of the draft, unique in the environment. The name of the pipeline is in the plan.",
         "plan": "The plan of the pipeline.",
-        "revision": "A number that grows with every change of the draft.",
-        "diagnostics": "What the compiler found in the plan.",
+        "revision": "A number that increases with every change to the draft.",
+        "diagnostics": "The compiler's findings in the plan.",
         "spec_hash": "The spec hash of the compiled plan. Null if the plan does not compile.",
     }
 
@@ -106,11 +106,11 @@ class PreviewSerializer(serializers.Serializer[Any]):
         "spec_kv": "The canonical text of the spec. Null if the plan does not compile.",
         "spec_hash": "The spec hash. Null if the plan does not compile.",
         "spec": "The spec as JSON. Null if the plan does not compile.",
-        "diagnostics": "What the compiler found in the plan.",
+        "diagnostics": "The compiler's findings in the plan.",
         "graph": "The compiled graph. Null if the plan does not compile.",
         "dot": "The compiled graph in the DOT language. Null if the plan does not compile.",
-        "truncated": "Whether parts are null because a response has at most 4 MiB: the last of `spec_kv`, `spec`, "
-        "`graph` and `dot`. Promote the draft to read the whole spec of its version.",
+        "truncated": "Whether the last of `spec_kv`, `spec`, `graph` and `dot` are null because the response would "
+        "exceed 4 MiB. Promote the draft to read the whole spec from its version.",
     }
 
 
@@ -118,7 +118,7 @@ class PromoteSerializer(StrictSerializer):
     expected_revision = serializers.IntegerField(required=False, min_value=1, max_value=999_999_999)
     descriptions = {
         "expected_revision": (
-            "The revision that you read. If the draft has another revision, the request is refused with 412."
+            "The revision that you read. If the draft has another revision, the request fails with 412."
         ),
     }
 
@@ -173,18 +173,18 @@ class ChangeSerializer(serializers.Serializer[Any]):
 
 
 class DiffSerializer(serializers.Serializer[Any]):
-    """The changes between two specs: as a list, and as a unified diff of their KV texts."""
+    """The changes between two specs: as a list, and as a unified diff of their canonical texts."""
 
     against = serializers.UUIDField()
     changes = ChangeSerializer(many=True)
     unified = serializers.CharField(allow_blank=True)
     truncated = serializers.BooleanField()
     descriptions = {
-        "against": "The version that the changes are relative to.",
+        "against": "The version to which the changes are relative.",
         "changes": "The changes, one for each part.",
-        "unified": "The difference of the canonical texts as a unified diff. Empty if the texts are equal.",
-        "truncated": "Whether changes or lines at the end are left out because a response has at most 4 MiB. Compare "
-        "the `spec.kv` of both versions for all of them.",
+        "unified": "The unified diff of the canonical texts. Empty if the texts are equal.",
+        "truncated": "Whether changes or lines at the end are left out because the response would exceed 4 MiB. "
+        "Compare the `spec.kv` of both versions to see all of them.",
     }
 
 

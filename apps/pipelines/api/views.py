@@ -36,7 +36,7 @@ class _DiffMixin(EnvironmentViewSet):
     undigested_fields = frozenset({"plan", "spec", "spec_kv"})
 
     def against(self) -> Version:
-        """Return the version that ``against`` names. Raises NotFound."""
+        """Return the version in the parameter ``against``. Raises NotFound."""
         version = Version.objects.filter(environment=self.environment, pk=self.parameter_values["against"]).first()
         if version is None:
             raise NotFound("There is no such version in this environment.")
@@ -61,8 +61,8 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
             "createDraft",
             P.OPERATE_ENVIRONMENT,
             "Create a draft",
-            "Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it. Refused "
-            "with `quota.drafts` if the organization has as many drafts as its quota.",
+            "Saves a plan, even if it does not compile; `diagnostics` contains the compiler's findings. Fails with "
+            "`quota.drafts` if the organization has reached its quota of drafts.",
             errors=(QuotaExceeded,),
             example={"name": "trades", "plan": PLAN},
         ),
@@ -73,15 +73,15 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
             "updateDraft",
             P.OPERATE_ENVIRONMENT,
             "Update a draft",
-            "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match`, so that you "
-            "do not overwrite a change by somebody else.",
+            "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match` to avoid "
+            "overwriting a change by somebody else.",
             example={"name": "trades-eu"},
         ),
         "destroy": Operation(
             "deleteDraft",
             P.OPERATE_ENVIRONMENT,
             "Delete a draft",
-            "Deletes the draft. Versions that were promoted from the draft are kept.",
+            "Deletes the draft. Versions that were promoted from it are kept.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -122,8 +122,8 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     def preview(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Preview a draft.
 
-        Compiles the saved plan, or the plan in the body, and saves nothing. A plan that does not compile is answered
-        with 200, `ok: false` and its diagnostics.
+        Compiles the saved plan, or the plan in the body, and saves nothing. If the plan does not compile, returns 200
+        with `ok: false` and its diagnostics.
         """
         draft = self.get_object()
         plan = self.validated(request).get("plan", draft.plan)
@@ -142,7 +142,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         """Promote a draft to a version.
 
         Compiles the saved plan to an immutable version with the next number of its pipeline. Promoting an unchanged
-        draft again returns the existing version (200). A plan that does not compile is refused (422).
+        draft again returns the existing version (200). Fails with 422 if the plan does not compile.
         """
         expected = self.validated(request).get("expected_revision", self.expected_revision)
         version, is_new = versions.promote(
@@ -162,7 +162,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Compare a draft with a version.
 
-        Returns the changes from the version to the saved draft. A draft that does not compile is refused (422).
+        Returns the changes from the version to the saved draft. Fails with 422 if the draft does not compile.
         """
         draft, against = self.get_object(), self.against()
         body = drafts.diff_draft(draft, against=against, compute=self.compute)
@@ -232,8 +232,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Draw a version.
 
-        Returns the compiled pipeline as an SVG drawing. A drawing of more than 4 MiB is refused (409); read `spec.kv`
-        instead.
+        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB; read
+        `spec.kv` instead.
         """
         drawing = versions.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
@@ -251,8 +251,8 @@ class PlanSchemaViewSet(ApiViewSet):
     def retrieve(self, request: Request) -> Response:
         """Get the JSON Schema of a plan.
 
-        Returns a JSON Schema (2020-12) with which editors can complete and check plans. It changes only with a release
-        of this service.
+        Returns a JSON Schema (2020-12) that editors can use to complete and validate plans. It changes only with a
+        release of this service.
         """
         schema = plan_schema()
         headers = {"ETag": f'"{body_digest(schema)}"', "Cache-Control": "private, max-age=3600"}

@@ -22,9 +22,9 @@ from byteor_cloud.errors import FieldError, Unprocessable
 def create_draft(
     *, environment: Environment, name: str, plan: object, actor: Actor, compiled: CompiledDraft | None = None
 ) -> Draft:
-    """Create a draft. If its plan does not compile, its diagnostics say why. Raises QuotaExceeded.
+    """Create a draft, even if its plan does not compile. Raises QuotaExceeded.
 
-    ``compiled`` is the compiled plan, if the caller has it: compiling a large one delays the transaction.
+    ``compiled`` is the plan that the caller compiled in advance, because compiling a large plan delays the transaction.
     """
     reserve(environment.project.organization_id, {Quota.DRAFTS: 1})
     draft = Draft.objects.create(
@@ -56,7 +56,7 @@ def update_draft(
 ) -> Draft:
     """Change the draft's name or plan. The audit event contains the spec hash, not the plan.
 
-    ``compiled`` is the new plan as in ``create_draft``.
+    ``compiled`` is the new plan, compiled in advance as for ``create_draft``.
     """
     locked = lock_revision(draft, expected_revision)
     changed = dict(values)

@@ -38,9 +38,9 @@ def prepare_promotion(draft: Draft, *, compute: Compute) -> Promotable:
 
 
 def _still_compiled(prepared: Promotable, locked: Draft) -> CompiledVersion:
-    """Return the compiled plan. Raises Conflict if another plan was saved since."""
+    """Return the compiled plan. Raises Conflict if another plan was saved after ``prepare_promotion``."""
     if prepared.revision != locked.revision and not is_same_json(prepared.plan, locked.plan):
-        raise Conflict("Another plan was saved meanwhile. Try again.", code="draft_changed", retry_after=1)
+        raise Conflict("Another plan was saved in the meantime. Try again.", code="draft_changed", retry_after=1)
     return prepared.compiled
 
 
@@ -48,9 +48,9 @@ def _still_compiled(prepared: Promotable, locked: Draft) -> CompiledVersion:
 def promote(
     draft: Draft, *, expected_revision: int | None = None, actor: Actor, prepared: Promotable | None = None
 ) -> tuple[Version, bool]:
-    """Promote the saved plan; return its version and whether it is new. Raises Unprocessable if it does not compile.
+    """Promote the saved plan. Returns the version and whether it is new.
 
-    Raises Conflict if another plan was saved since the plan was ``prepared``.
+    Raises Unprocessable if the plan does not compile, or Conflict if another plan was saved after ``prepared``.
     """
     lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)
@@ -76,7 +76,7 @@ def promote(
 
 
 def _add_version(environment: Environment, *, actor: Actor, name: str, **fields: Any) -> Version:
-    """Number and store a version. The caller must hold the environment's lock, so that numbers have no gap."""
+    """Number and store a version. The caller must have locked the environment, so that numbers have no gaps."""
     last_number = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
     version = Version.objects.create(
         environment=environment, name=name, number=(last_number or 0) + 1, created_by=actor.display, **fields
@@ -93,7 +93,7 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 
 @transaction.atomic
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
-    """Copy a version from another environment of the project; return the copy and whether it is new."""
+    """Copy a version from another environment of the project. Returns the copy and whether it is new."""
     lock_row(environment)
     source = Version.objects.filter(
         pk=from_version_id, environment__project=environment.project, environment__deleted_at=None
@@ -125,5 +125,5 @@ def draw(version: Version, *, compute: Compute = here) -> str:
     """Draw the version's graph as SVG. Raises Conflict if the drawing is too large."""
     drawing = compute(draw_kv, version.spec_kv)
     if drawing is None:
-        raise Conflict("This graph is too large to draw. Its spec says everything about it.", code="graph.too_large")
+        raise Conflict("The graph is too large to draw. Read the version's `spec.kv` instead.", code="graph.too_large")
     return drawing

@@ -1,4 +1,4 @@
-"""What people do with config bundles, deployments and approvals, and with the labels of many agents."""
+"""Commands on config bundles, deployments and approvals, and on the labels of many agents."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from byteor_cloud.errors import Conflict
 def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
     """Clear a known bad config bundle.
 
-    Allows a configuration that failed in this environment to be deployed again. You must give a reason, which is stored
-    in the audit ledger.
+    Allows a configuration that failed in this environment to be deployed again. The reason is recorded in the audit
+    trail.
     """
     bundles.clear_known_bad(bundle, reason=reason, actor=actor)
 
@@ -51,8 +51,8 @@ def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
 def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Roll back a deployment.
 
-    Offers each agent that has the deployment's bundle, or should have it, what the agent ran before. The configuration
-    that is rolled back becomes known bad.
+    Restores what each agent ran before, on all agents that have the deployment's bundle or should have it. The
+    deployment's configuration becomes known bad.
     """
     rollbacks.start(deployment, reason=reason, actor=actor)
 
@@ -68,8 +68,8 @@ def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Abort a deployment.
 
-    Ends the deployment as `failed` with the reason `aborted`. Agents that already run it keep running it. To change
-    that, roll the deployment back.
+    Stops the deployment and sets its status to `failed` with the reason `aborted`. Agents that already run it keep
+    running it. To restore what they ran before, roll back the deployment.
     """
     deployments.abort(deployment, reason=reason, actor=actor)
 
@@ -85,7 +85,7 @@ def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def pause(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Pause a deployment.
 
-    Offers the deployment to no further agent until it is resumed. The status does not change.
+    Stops offering the deployment to further agents until it is resumed. The status does not change.
     """
     deployments.set_paused(deployment, paused=True, reason=reason, actor=actor)
 
@@ -117,8 +117,8 @@ def resume(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | None = None, actor: Actor) -> None:
     """Retry a deployment.
 
-    Offers the deployment again to the agents that failed, or to those of them in `agents`. A deployment that has failed
-    continues. One that is active and current stays active.
+    Offers the deployment again to all agents that failed, or only to those listed in `agents`. A failed deployment
+    continues. A deployment that is active and current stays active.
     """
     deployments.retry(deployment, agents=agents, reason=reason, actor=actor)
 
@@ -128,7 +128,7 @@ def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | Non
 def revoke(approval: Approval, *, actor: Actor) -> None:
     """Revoke an approval.
 
-    Revokes an approval that is pending, or that was given and not used yet.
+    Revokes an approval that is pending, or that is approved and has not been used.
     """
     approvals.revoke(approval, actor=actor)
 
@@ -143,13 +143,13 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
     example={"selector": {"zone": "eu-1"}, "set": {"ring": "canary"}, "unset": ["trial"], "dry_run": True},
 )
 def change(
-    environment: Environment, *, selector: dict[str, str], dry_run: bool, actor: Actor, **given: Any
+    environment: Environment, *, selector: dict[str, str], dry_run: bool, actor: Actor, **changes: Any
 ) -> Relabeled:
     """Change the labels of many agents.
 
-    Changes the labels of all agents that match the selector, in one transaction. Agents that come to match the target
-    of a current deployment are offered it; so on a prod environment this needs the permission to manage it. Try it with
-    `dry_run` first. Agents that no longer match keep what they run.
+    Changes the labels of all agents that match the selector, in one transaction. Agents that match the target of a
+    current deployment after the change are offered that deployment. Agents that no longer match keep what they run.
+    In a `prod` environment this needs the permission `environment:manage`. Use `dry_run` to see the effect first.
     """
-    labels = LabelChange(given.get("set", {}), given.get("unset", ()))
+    labels = LabelChange(changes.get("set", {}), changes.get("unset", ()))
     return relabeling.relabel(environment, selector, labels, dry_run=dry_run, actor=actor)

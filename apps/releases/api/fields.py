@@ -14,7 +14,7 @@ from byteor_cloud.api.fields import IdField, StrictSerializer, TextField
 
 
 class TargetSerializer(StrictSerializer):
-    """A target: exactly one of the three fields."""
+    """The agents that a deployment is for. Exactly one of the fields is present."""
 
     agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
     selector = LabelsField(required=False)
@@ -22,23 +22,23 @@ class TargetSerializer(StrictSerializer):
 
     descriptions = {
         "agents": "The ids of the agents.",
-        "selector": "Labels, all of which an agent must have.",
-        "all": "All agents of the environment. Must be true.",
+        "selector": "Labels. The target is all agents that have all of these labels.",
+        "all": "All agents of the environment. The only accepted value is true.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> Target:
-        """Return the target. Raises ValidationError unless agents are named in one way."""
+        """Return the target. Raises ValidationError unless exactly one field selects the agents."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
             raise serializers.ValidationError("Send exactly one of agents, selector and all: true.")
         return Target.of_agents(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
-        """Show only the field that selects the agents."""
+        """Return only the field that selects the agents."""
         return super().to_representation(instance.stored())
 
 
 class StrategySerializer(StrictSerializer):
-    """How a deployment reaches the agents of its target."""
+    """How a deployment spreads over the agents of its target."""
 
     kind = serializers.ChoiceField(list(StrategyKind))
     percents = serializers.ListField(
@@ -52,14 +52,15 @@ class StrategySerializer(StrictSerializer):
     auto_rollback = serializers.BooleanField(required=False)
 
     descriptions = {
-        "kind": "All agents at once, or wave by wave.",
-        "percents": "The share of the agents that each wave reaches, growing to 100. Only with `waves`. Default: 5, "
-        "25, 100.",
-        "pause_s": "The pause between two waves in seconds. Only with `waves`. Default: 0.",
-        "failure_threshold_percent": "The share of a wave's agents that may fail. More failures end the deployment "
-        "as `failed`. Default: 0.",
+        "kind": "Whether the deployment is offered to all agents at the same time (`all_at_once`) or in `waves`.",
+        "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "
+        "for `waves`. Defaults to 5, 25 and 100.",
+        "pause_s": "The pause between two waves, in seconds. Only for `waves`. Defaults to 0.",
+        "failure_threshold_percent": "The percentage of a wave's agents that may fail. If more agents fail, the "
+        "deployment fails. Defaults to 0.",
         "auto_rollback": (
-            "Whether a failed deployment is rolled back automatically. Default: true with `waves`, else false."
+            "Whether the deployment is rolled back automatically when it fails. Defaults to true for `waves` and to "
+            "false for `all_at_once`."
         ),
     }
 
@@ -68,7 +69,7 @@ class StrategySerializer(StrictSerializer):
         kind, options = attrs["kind"], {name: value for name, value in attrs.items() if name != "kind"}
         if kind == StrategyKind.ALL_AT_ONCE:
             if extra := {"percents", "pause_s"} & options.keys():
-                raise serializers.ValidationError(dict.fromkeys(extra, "This field is permitted only with waves."))
+                raise serializers.ValidationError(dict.fromkeys(extra, "This field is permitted only for waves."))
             return Strategy.all_at_once(**options)
         strategy = Strategy.waves(**options)
         if list(strategy.percents) != sorted(set(strategy.percents)) or strategy.percents[-1] != 100:
@@ -76,12 +77,12 @@ class StrategySerializer(StrictSerializer):
         return strategy
 
     def to_representation(self, instance: Strategy) -> dict[str, Any]:
-        """Show only the options of the strategy's kind."""
+        """Return only the options of the strategy's kind."""
         return super().to_representation(instance.stored())
 
 
 class BreakGlassSerializer(StrictSerializer):
-    """Break-glass: an org_admin deploys before approval. Another person must approve in time, or a rollback starts."""
+    """A deployment by an org_admin before approval. Another person must approve it in time, or it is rolled back."""
 
     reason = TextField(max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)
@@ -91,10 +92,11 @@ class BreakGlassSerializer(StrictSerializer):
     descriptions = {
         "reason": "Why the deployment cannot wait for an approval.",
         "expires_in_s": (
-            "Seconds within which another person must approve. Default and maximum: the environment's `approval_ttl_s`."
+            "The number of seconds within which another person must approve. Defaults to the environment's "
+            "`approval_ttl_s`, which is also the maximum."
         ),
-        "by": "Who deployed by break-glass.",
-        "approve_by": "Until when another person must approve the deployment.",
+        "by": "The e-mail address of the person who deployed by break-glass.",
+        "approve_by": "The time by which another person must approve the deployment.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> BreakGlassRequest:
@@ -103,8 +105,8 @@ class BreakGlassSerializer(StrictSerializer):
 
 
 class StoredFormField(serializers.DictField):
-    """A typed value, shown in its stored form."""
+    """A typed value in its stored form."""
 
     def to_representation(self, value: Any) -> dict[str, Any]:
-        """Show the stored form."""
+        """Return the stored form."""
         return super().to_representation(value.stored())

@@ -1,4 +1,4 @@
-"""The answers to an agent that asks for its offer, or reports on it. Django's views and the agent path share them."""
+"""An agent's requests for its offer, and its reports. Django's views and the agent path share these functions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ WAIT_S = integer_parameter(
     0,
     MAX_WAIT_S,
     default=0,
-    description="If `If-None-Match` matches: wait up to this many seconds for a change, and answer as soon as there "
-    "is one. Answers 304 when the time is over, when the server stops, when the agent polls again meanwhile, and at "
-    "once, with `Retry-After`, when too many agents wait.",
+    description="The maximum number of seconds to wait for a new offer if `If-None-Match` matches the current one. "
+    "Returns the new offer as soon as there is one. Returns 304 if there is none in this time, if the server shuts "
+    "down, or if the agent sends another poll. If too many agents are waiting, returns 304 with `Retry-After` "
+    "immediately. Defaults to 0.",
 )
 
 
 class Offered(NamedTuple):
-    """What an agent should run, as JSON, and the ETag of that."""
+    """What an agent should run, as JSON, with the ETag of this document."""
 
     document: dict[str, Any]
     etag: str
@@ -54,7 +55,7 @@ def read_offer(agent_id: UUID) -> Offered:
 
 
 def accept_report(data: Any, *, agent_id: UUID, environment_id: UUID) -> dict[str, Any]:
-    """Check and record an agent's report on its offer; return the answer. Raises as ``reports.report`` does."""
+    """Check and record an agent's report on its offer. Return the response body. Raises as ``reports.report`` does."""
     body = ReportSerializer(data=data)
     body.is_valid(raise_exception=True)
     values = {**body.validated_data, "status": AgentProgress(body.validated_data["status"])}

@@ -1,4 +1,4 @@
-"""The checks that refuse a request for a deployment."""
+"""The checks that a request for a deployment must pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 def find_obstacles(
     environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
 ) -> list[DomainError]:
-    """Return the errors with which a request for this deployment would be refused now. Changes nothing."""
+    """Return all errors that creating this deployment would raise now, without creating it."""
     agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [
         lambda: check_target(environment, target, agents),
@@ -47,7 +47,7 @@ def find_obstacles(
 
 
 def check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    """Raise Conflict in a freeze window, unless it is overridden. Raises Forbidden if only an org_admin may do that."""
+    """Raise Conflict if a freeze window is open and not overridden, and Forbidden if the override is not permitted."""
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
@@ -62,10 +62,10 @@ def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> No
 
 
 def check_in_flight(environment: Environment, limit: int) -> None:
-    """Raise Conflict if the environment has no place for another deployment in flight."""
+    """Raise Conflict if the environment has as many deployments in flight as ``limit`` permits."""
     in_flight = [blockers.describe(row) for row in blockers.read_in_flight(environment).defer("target")]
     if blocker := limit_blocker(in_flight, limit):
-        raise _refusal(blocker, " Wait until one has ended.")
+        raise _refusal(blocker, " Wait until one has finished.")
 
 
 def _refusal(blocker: Blocker, advice: str = "") -> Conflict:
@@ -73,9 +73,9 @@ def _refusal(blocker: Blocker, advice: str = "") -> Conflict:
 
 
 def check_quota(environment: Environment, config_bundle: ConfigBundle) -> None:
-    """Raise QuotaExceeded if the deploy bundle would not fit into the organization's stored bytes.
+    """Raise QuotaExceeded if the deploy bundle would exceed the organization's quota of stored bytes.
 
-    It counts once it is built. The build is never refused, so that approved deployments go on.
+    The bundle counts from its build on, but the build never checks the quota, so approved deployments always continue.
     """
     organization = environment.project.organization_id
     if quotas.check(organization, {Quota.STORED_BYTES: 0}):
@@ -89,7 +89,7 @@ def check_break_glass(
     is_org_admin: bool,
     actor: Actor,
 ) -> None:
-    """Raise Forbidden or InvalidInput if the deployment must not begin by break-glass."""
+    """Raise Forbidden or InvalidInput if the deployment must not start by break-glass."""
     if break_glass is None:
         return
     if not is_org_admin or actor.user_id is None:
@@ -105,7 +105,7 @@ def check_break_glass(
 
 
 def check_target(environment: Environment, target: Target, agents: QuerySet[Agent]) -> int:
-    """Return how many agents the target matches. Raises InvalidInput for none, or for unknown ids."""
+    """Return the number of agents that the target matches. Raises InvalidInput if it is 0 or an id is unknown."""
     with_drained = select_agents(environment, target, with_drained=True)
     if target.agents is not None:
         known = {str(pk) for pk in with_drained.values_list("pk", flat=True)}
@@ -113,22 +113,22 @@ def check_target(environment: Environment, target: Target, agents: QuerySet[Agen
             raise InvalidInput.at("/target/agents", f"This environment has no such agents: {', '.join(unknown[:5])}.")
     if not (count := agents.count()):
         drained = with_drained.exists()
-        detail = "All agents that the target matches are drained." if drained else "The target matches no agent."
+        detail = "All agents that the target matches are drained." if drained else "The target matches no agents."
         raise InvalidInput.at("/target", detail, code="empty_target")
     return count
 
 
 def check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
     """Raise Conflict if any of the agents is assigned to another pipeline."""
-    wanted = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
+    assigned = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
     other = (
-        Deployment.objects.filter(environment=environment, pk__in=wanted.values("bundle_deployment_id"))
+        Deployment.objects.filter(environment=environment, pk__in=assigned.values("bundle_deployment_id"))
         .exclude(pipeline=pipeline)
         .values_list("pipeline", flat=True)
         .first()
     )
     if other is not None:
         raise Conflict(
-            f"Some of the agents run the pipeline {other}. Set take_over to replace it.",
+            f"Some of the agents are assigned to the pipeline {other}. Set take_over to move them.",
             code="take_over",
         )

@@ -1,4 +1,4 @@
-"""Approvals: request, decide, revoke and expire them; check and spend the credentials that they issue."""
+"""Request, decide, revoke and expire approvals; check and spend the credentials that they issue."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _SELF_APPROVAL = "You, or a key that you made, requested this. Another person mu
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# Reasons that depend on the approval's present state (Conflict). The other reasons are faults of the credential itself
-# (InvalidInput).
+# Reasons that depend on the current state of the approval raise Conflict. The other reasons are faults of the
+# credential itself and raise InvalidInput.
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 
@@ -49,9 +49,9 @@ def request_approval(
 ) -> Approval:
     """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
 
-    ``resolved`` and ``count`` tell approvers which agents the target matches now; the approval is not bound to them.
-    With ``break_glass_s`` the deployment starts at once, and another person must approve within that many seconds.
-    Raises Forbidden for a key whose creator is unknown, because its creator could then approve the request.
+    ``resolved`` and ``count`` show approvers which agents the target matches now; the approval is not bound to them.
+    With ``break_glass_s`` the deployment starts immediately, and another person must approve within that many seconds.
+    Raises Forbidden for a key whose creator is unknown, because that person could approve their own request.
     """
     is_break_glass = break_glass_s is not None
     approval = Approval.objects.create(
@@ -81,12 +81,12 @@ def request_approval(
 
 
 def _requester_of(actor: Actor) -> UUID:
-    """Return the id of the acting person, or of the creator of the acting key. Raises Forbidden if it is unknown."""
+    """Return the id of the person who acts, or who created the key that acts. Raises Forbidden if it is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(
-            "The creator of this key is unknown, and might approve their own request. "
-            "Create a new key and repeat the request with it.",
+            "The creator of this key is unknown and could approve their own request. "
+            "Create a new key and send the request with it.",
             code="approval.requester_unknown",
         )
     return person_id
@@ -95,7 +95,7 @@ def _requester_of(actor: Actor) -> UUID:
 def check_credential(
     text: str, environment: Environment, subject: ApprovalSubject, *, for_update: bool = False
 ) -> Approval:
-    """Return the approval of a credential that permits ``subject`` in ``environment`` now. Raises Refused.
+    """Return the credential's approval. Raises Refused unless it permits ``subject`` in ``environment`` now.
 
     The order of the checks is part of the API contract: first the credential, then the state of its approval.
     """
@@ -109,18 +109,18 @@ def check_credential(
     )
     found = Approval.objects.filter(pk=payload.approval_id, environment=environment, credential=text).first()
     if found is None:
-        raise Refused(ApprovalCode.REVOKED, "the approval does not exist any more")
+        raise Refused(ApprovalCode.REVOKED, "the approval no longer exists")
     approval = lock_row(found) if for_update else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
     if different := approval.subject.differences(subject):
-        raise Refused(ApprovalCode.BINDING, f"the approval is for a request with another {', '.join(different)}")
+        raise Refused(ApprovalCode.BINDING, f"the approval is for a request with a different {', '.join(different)}")
     if approval.used_at is not None:
-        raise Refused(ApprovalCode.USED, "the approval has been used already")
+        raise Refused(ApprovalCode.USED, "the approval has already been used")
     return approval
 
 
-def check_handed_in_credential(
+def check_submitted_credential(
     text: str,
     environment: Environment,
     subject: ApprovalSubject,
@@ -131,9 +131,9 @@ def check_handed_in_credential(
 ) -> Approval:
     """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
 
-    ``is_needed`` says whether the request needs approval. If so, the approval must also satisfy ``policy``, which may
-    have become stricter since it was given, and a decision of the present requester counts only where both allow
-    self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
+    If the request needs approval (``is_needed``), the approval must also satisfy ``policy``, which may have become
+    stricter since. A decision of the person behind this request then counts only if both the approval and the policy
+    allow self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
     """
     requester_id = _requester_of(actor) if is_needed else None
     try:
@@ -146,15 +146,15 @@ def check_handed_in_credential(
         raise InvalidInput(refused.detail, code=code, errors=errors) from None
     if requester_id is None:
         return approval
-    given = approval.decisions.filter(decision="approve")
-    if (count := given.count()) < policy.required_approvals:
+    consents = approval.decisions.filter(decision="approve")
+    if (count := consents.count()) < policy.required_approvals:
         raise Conflict(
-            f"{count} of the {policy.required_approvals} people that the environment now requires approved this.",
+            f"This has {count} of the {policy.required_approvals} approvals that the environment now requires.",
             code=str(ApprovalCode.BINDING),
         )
     if not (approval.allow_self_approval and policy.allow_self_approval):
         required = max(approval.required_approvals, policy.required_approvals)
-        if given.exclude(user_id=requester_id).count() < required:
+        if consents.exclude(user_id=requester_id).count() < required:
             raise Forbidden(_SELF_APPROVAL, code="approval.self")
     return approval
 
@@ -177,7 +177,7 @@ def decide(
     expires_in_s: int | None = None,
     actor: Actor,
 ) -> Approval:
-    """Record one person's decision. One denial denies the approval; the last needed consent issues the credential."""
+    """Record one person's decision. One denial denies the approval; the last required consent issues the credential."""
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
     keep_environments(approval.environment_id)
@@ -191,7 +191,7 @@ def decide(
         if locked.requester_id == user.pk:
             raise Forbidden(_SELF_APPROVAL, code="approval.self")
     if locked.decisions.filter(user=user).exists():
-        raise Conflict("You have decided on this already.", code="approval.decided_before")
+        raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     ApprovalDecision.objects.create(
         approval=locked, user=user, decided_by=actor.display, decision=decision, comment=comment
     )
@@ -236,10 +236,10 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
         issued_by=actor.display,
         approval_id=str(approval.pk),
     )
-    given: dict[str, Any] = {"credential": text, "approved_at": now, "expires_at": expires_at}
+    fields: dict[str, Any] = {"credential": text, "approved_at": now, "expires_at": expires_at}
     if approval.break_glass:
-        given["used_at"] = now  # the deployment has started already
-    approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, **given)
+        fields["used_at"] = now  # the deployment has started already
+    approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, **fields)
     if deployment is not None and approved.break_glass:
         add_entry(deployment, "break_glass_approved", actor=actor)
     elif deployment is not None:
@@ -254,7 +254,7 @@ def _deployment_of(approval: Approval) -> Deployment | None:
 
 
 def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approval:
-    """End an approval without consent: its deployment or replay ends too; a break-glass deployment is rolled back."""
+    """Close an approval without consent and stop its deployment or replay. Roll a break-glass deployment back."""
     closed = advance(approval, event, actor=actor)
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
@@ -269,7 +269,7 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
 
 
 def _notify_replay(approval: Approval) -> None:
-    """Enqueue the job that continues the replay that waits for the approval, if any."""
+    """Enqueue the job that queues or stops the approval's replay, if it has one."""
     if approval.replay_id is not None:
         organization = approval.environment.project.organization_id
         enqueue(ReplayDecided(approval_id=str(approval.pk)), organization=organization)
@@ -277,7 +277,7 @@ def _notify_replay(approval: Approval) -> None:
 
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
-    """Revoke an approval that is pending or not used yet. Raises Conflict once it has been used."""
+    """Revoke an approval that is pending, or approved and not used. Raises Conflict for any other approval."""
     keep_environments(approval.environment_id)
     locked = lock_row(approval)
     check_revoke(locked)
@@ -292,13 +292,13 @@ def check_revoke(approval: Approval) -> None:
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:
-    """Revoke the approval of a deployment that the caller ends. The caller holds the approval's lock."""
+    """Revoke the approval of a deployment that is being aborted. The caller has locked the approval."""
     advance(approval, ApprovalEvent.REVOKE, actor=actor)
 
 
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
-    """Expire an approval that was not decided in time. Do nothing if it was decided meanwhile."""
+    """Expire an approval that was not decided in time. Do nothing if it has been decided since."""
     keep_environments(approval.environment_id)
     locked = lock_row(approval)
     if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():

@@ -1,11 +1,11 @@
 """The only writer of ``Assignment`` and ``DeploymentAgent``, which change together.
 
-An ``Assignment`` says what an agent should run now. A ``DeploymentAgent`` holds the progress of an agent in one
-deployment. Each function changes both in the transaction of its caller.
+An ``Assignment`` states what an agent should run now. A ``DeploymentAgent`` stores an agent's progress in one
+deployment. The functions here run in their caller's transaction.
 
-Locks are taken in this order: environment, approval, deployment, assignments, deployment agents. A change to many
-agents holds the environment's lock, so that two such changes never run at once. A report only locks the assignment of
-its own agent. Each statement covers all agents concerned, because a deployment may have 100,000 of them.
+Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
+agents locks the environment, so that such changes never run concurrently. A report locks only its own agent's
+assignment. Each statement covers all agents of a change, because a deployment may have 100,000 of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
 from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import without_large
 
-# Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
+# Break-glass deployments whose approval was denied, expired or revoked. No agent is rolled back to one of them.
 UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
@@ -46,9 +46,9 @@ FROM (
     SELECT id, %s + row_number() OVER (ORDER BY id) - 1 AS place, %s OR liveness <> 'offline' AS counted
     FROM ({agents}) AS matched
 ) AS found
-JOIN fleet_assignment AS wanted ON wanted.agent_id = found.id
-LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deployment_id
-ORDER BY found.place  -- rows are stored in the order of the agents' ids, as lists show them
+JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
+LEFT JOIN releases_deployment AS earlier ON earlier.id = assignment.bundle_deployment_id
+ORDER BY found.place  -- store the rows in the order of the agents' ids, in which lists show them
 RETURNING agent_id
 """
 _RECORD_FAILURES = """
@@ -63,7 +63,7 @@ ON CONFLICT (part_id, action) DO UPDATE
 def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
     """Return the deployments that a rollback may restore.
 
-    Such a deployment is built and not known bad. If it was made by break-glass, it was approved afterwards.
+    These are built and not known bad. The approval of a break-glass deployment was not denied, expired or revoked.
     """
     barred = KnownBad.objects.filter(environment_id=environment_id).values("config_hash")
     built = Deployment.objects.filter(environment_id=environment_id, bundle_hash__isnull=False)
@@ -71,7 +71,7 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 
 def available_agents(deployment: Deployment) -> Any:
-    """Return the agents that match the target. Without ``take_over``, leave out agents of another pipeline."""
+    """Return the agents that match the target, except for agents of other pipelines unless ``take_over`` is set."""
     return _without_other_pipelines(deployment, select_agents(deployment.environment, deployment.target))
 
 
@@ -83,10 +83,10 @@ def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) ->
 
 
 def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
-    """Return the initial state of the enlistment of the target's agents; None if the target matches no agent.
+    """Return the cursor with which to enlist the target's agents, or None if the target matches no agents.
 
-    Agents that are offline now do not count for waves and thresholds. If every agent is offline, count them all, so
-    that the rollout cannot finish unobserved.
+    Agents that are offline now do not count for waves and thresholds. If all agents are offline, all of them count, so
+    that the rollout cannot finish before any agent has reported.
     """
     found = available_agents(deployment).with_state()
     last = found.order_by("-id").first()
@@ -97,9 +97,9 @@ def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
 
 
 def enlist(deployment: Deployment) -> None:
-    """Enlist the target's next agents: assign waves by the order of their ids, and record their earlier deployments.
+    """Enlist the next batch of the target's agents: assign waves in id order and record their earlier deployments.
 
-    Nothing is offered to them yet. The caller holds the deployment's lock.
+    This makes no offers. The caller has locked the deployment.
     """
     state = deployment.enlisting
     if state is None:
@@ -123,7 +123,7 @@ def enlist(deployment: Deployment) -> None:
 
 
 def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
-    """Offer the deployment's bundle to enlisted agents. Offering the same bundle again makes a new offer."""
+    """Offer the deployment's bundle to enlisted agents. Offering the same bundle again creates a new offer."""
     if not (chosen := list(agent_ids)):
         return
     now = timezone.now()
@@ -132,17 +132,17 @@ def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
-    """Return those of the agents that match the target to which ``offer_late`` makes an offer.
+    """Return the late joiners among the agents that match the target. ``offer_late`` makes offers to them.
 
-    Agents that were offered the deployment before are not among them, nor those that another deployment is about to
-    change. If the configuration is known bad, there are none.
+    Agents that have already been offered the deployment, or that have an offer of a deployment in flight, are left out.
+    If the configuration is known bad, there are no late joiners.
     """
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         return matching.none()
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
     return (
         _without_other_pipelines(deployment, matching)
-        # An agent that was drained when its turn came is enlisted, but was not offered anything.
+        # An agent that was drained when its wave started is enlisted without an offer, and may join late.
         .exclude(pk__in=deployment.agents.filter(offered_at__isnull=False).values("agent_id"))
         .exclude(assignment__bundle_deployment_id=deployment.pk)
         .exclude(assignment__deployment_id__in=busy.values("pk"))
@@ -171,7 +171,7 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
             for agent_id, before_id in joined
         ],
         batch_size=2000,
-        # An agent that was enlisted and has no offer becomes a late joiner. Its earlier failure stays known.
+        # An agent that was enlisted and has no offer becomes a late joiner. Its earlier failure is kept.
         update_conflicts=True,
         unique_fields=["deployment", "agent"],
         update_fields=["wave", "counted", "before", "tuning"],
@@ -188,18 +188,18 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
         others.update(offered_at=timezone.now())
 
 
-def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, otherwise: Deployment) -> None:
-    """Offer each touched agent the bundle that it ran before, or else the bundle of the deployment ``otherwise``."""
+def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, fallback: Deployment) -> None:
+    """Offer each touched agent its earlier bundle, or the bundle of ``fallback`` if that cannot be restored."""
     rows = list(touched.values_list("agent_id", "before_id"))
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
     earlier = without_large(others).filter(pk__in={before_id for _, before_id in rows}).in_bulk()
     groups: dict[Deployment, list[UUID]] = {}
     for agent_id, before_id in rows:
-        groups.setdefault(earlier.get(before_id, otherwise), []).append(agent_id)
+        groups.setdefault(earlier.get(before_id, fallback), []).append(agent_id)
     now = timezone.now()
     for before, agent_ids in groups.items():
         _assign(agent_ids, before, by=deployment, since=now)
-    # Enlist the agents in the restored deployment if they were not, so that a later rollback of it finds them.
+    # Enlist the agents in the restored deployment if they are not, so that a later rollback of it finds them.
     DeploymentAgent.objects.bulk_create(
         [
             DeploymentAgent(
@@ -221,9 +221,9 @@ def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *
 
 
 def withdraw(deployment: Deployment) -> None:
-    """Withdraw the offers that no agent has started, and restore the earlier assignment of each agent, if any.
+    """Withdraw offers that their agents have not started, and restore each agent's earlier assignment, if any.
 
-    Otherwise an agent that was offline would later start a release that was aborted long ago.
+    Otherwise an agent that was offline could later start a release that was aborted long ago.
     """
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
@@ -242,7 +242,7 @@ def withdraw(deployment: Deployment) -> None:
         untouched = Assignment.objects.filter(
             agent_id__in=unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
-        # Lock the rows before reading them: a report that is being recorded now must count.
+        # Lock the rows before reading them: a report that is being recorded concurrently must count.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
             Assignment.objects.filter(agent_id__in=unnest_ids(found)).update(
@@ -255,32 +255,35 @@ def withdraw(deployment: Deployment) -> None:
 
 
 def lock_assignments(agent_ids: Iterable[UUID]) -> None:
-    """Lock the assignments of agents: wait for reports that are being recorded, and block further ones."""
+    """Lock the agents' assignments: wait for reports that are being recorded, and block further ones."""
     chosen = Assignment.objects.filter(agent_id__in=unnest_ids(agent_ids)).order_by("agent_id")
     list(chosen.select_for_update(no_key=True).values_list("agent_id", flat=True))
 
 
 def record_report(
-    deployment: Deployment, wanted: Assignment, progress: AgentProgress, *, detail: str, tuning: Any
+    deployment: Deployment, assignment: Assignment, progress: AgentProgress, *, detail: str, tuning: Any
 ) -> None:
     """Record an accepted report on the deployment's offer. The caller has locked and checked the assignment."""
     now = timezone.now()
-    offered = {"deployment_id": deployment.pk, "bundle_hash": wanted.bundle_hash}
+    offered = {"deployment_id": deployment.pk, "bundle_hash": assignment.bundle_hash}
     changes: dict[str, Any] = {"progress": progress}
-    if offered != {"deployment_id": wanted.attempted_deployment_id, "bundle_hash": wanted.attempted_bundle_hash}:
+    attempted = {"deployment_id": assignment.attempted_deployment_id, "bundle_hash": assignment.attempted_bundle_hash}
+    if offered != attempted:
         changes |= {f"attempted_{name}": value for name, value in offered.items()} | {"attempted_since": now}
     if progress is AgentProgress.FAILED:
         changes |= {f"failed_{name}": value for name, value in offered.items()}
         changes |= {"failed_since": now, "failed_detail": detail}
-    Assignment.objects.filter(pk=wanted.pk).update(**changes)
-    said = {} if tuning is None else {"tuning": tuning}
-    deployment.agents.filter(agent_id=wanted.pk).update(progress=progress, detail=detail, updated_at=now, **said)
+    Assignment.objects.filter(pk=assignment.pk).update(**changes)
+    reported = {} if tuning is None else {"tuning": tuning}
+    deployment.agents.filter(agent_id=assignment.pk).update(
+        progress=progress, detail=detail, updated_at=now, **reported
+    )
     if progress is AgentProgress.FAILED:
-        _record_failures(deployment, [wanted.pk], detail, timed_out=False, at=now)
+        _record_failures(deployment, [assignment.pk], detail, timed_out=False, at=now)
 
 
 def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
-    """Set agents that did not finish their offers in time to failed. Their later reports are late reports."""
+    """Set the progress of agents that did not finish in time to failed. Their later reports count as late."""
     late = list(agent_ids)
     detail, now = f"did not finish within {deployment.policy.agent_timeout_s} s", timezone.now()
     Assignment.objects.filter(agent_id__in=unnest_ids(late), deployment_id=deployment.pk).update(
@@ -294,9 +297,9 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     _record_failures(deployment, late, detail, timed_out=True, at=now)
 
 
-def delete_deployment_agents(over: Q) -> int:
-    """Delete the deployment agents that meet the condition ``over``; return their number. Assignments are kept."""
-    return delete_in_batches(DeploymentAgent.objects.filter(over))
+def delete_deployment_agents(condition: Q) -> int:
+    """Delete the deployment agents that meet the condition and return their number. Assignments are kept."""
+    return delete_in_batches(DeploymentAgent.objects.filter(condition))
 
 
 def _assign(

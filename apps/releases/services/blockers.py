@@ -1,4 +1,4 @@
-"""What keeps a deployment from continuing: the facts for the engine's rules, and jobs that cannot run."""
+"""Blockers of deployments: collect the facts for the engine's rules, and find jobs that cannot continue."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config
 def find_start_blockers(
     environment: Environment, waiting: Collection[UUID], now: datetime
 ) -> dict[UUID, list[Blocker]]:
-    """Return the blockers of each of these deployments that is approved; an empty list if its build can start.
+    """Return the blockers of each approved deployment in ``waiting``. The list is empty if the build can start.
 
-    A build decides by this, under the environment's lock. It takes one query, and another one for each deployment that
-    other pipelines may have to share agents with.
+    The build calls this with the environment locked. It takes one query, plus one for each deployment that may share
+    agents with deployments of other pipelines.
     """
     in_flight = list(read_in_flight(environment))
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, now)
@@ -37,7 +37,7 @@ def find_start_blockers(
             continue
         others = [each for each in in_flight if each.pk < row.pk or each.status in UNDER_WAY]
         sharing = find_sharing(environment, row.target, [each for each in others if each.pipeline != row.pipeline])
-        compared = tuple(describe(each, beside=row, shares_agents=each.pk in sharing) for each in others)
+        compared = tuple(describe(each, compared_with=row, shares_agents=each.pk in sharing) for each in others)
         facts = StartFacts(
             row.policy.max_in_flight_deployments, compared, open_window, overrides_freeze=bool(row.freeze_override)
         )
@@ -46,7 +46,7 @@ def find_start_blockers(
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
+    """Return whether any of the other deployments has the same pipeline or shares agents with this one."""
     others = list(others)
     return any(other.pipeline == deployment.pipeline for other in others) or bool(
         find_sharing(deployment.environment, deployment.target, others)
@@ -54,7 +54,7 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 
 def find_sharing(environment: Environment, target: Target, others: Sequence[Deployment]) -> set[UUID]:
-    """Return the ids of the other deployments whose targets share agents with ``target`` now, in at most one query."""
+    """Return the ids of those in ``others`` whose targets share agents with ``target`` now. Takes at most one query."""
     mine = select_agents(environment, target)
     shared = [
         mine.filter(pk__in=select_agents(environment, other.target).order_by().values("pk"))
@@ -73,21 +73,23 @@ def read_in_flight(environment: Environment) -> QuerySet[Deployment]:
     return rows.select_related("config_bundle").only(*_COLUMNS).order_by("pk")
 
 
-def describe(row: Deployment, *, beside: Deployment | None = None, shares_agents: bool = False) -> OtherDeployment:
-    """Return a deployment in flight as the rules see it, compared with the deployment that waits, if there is one."""
+def describe(
+    row: Deployment, *, compared_with: Deployment | None = None, shares_agents: bool = False
+) -> OtherDeployment:
+    """Return the facts of a deployment in flight for the rules, compared with a waiting deployment if one is passed."""
     return OtherDeployment(
         row.pk,
         f"{row.pipeline}/{row.config_bundle.name}",
         DeploymentStatus(row.status),
-        is_earlier=beside is not None and row.pk < beside.pk,
-        has_same_pipeline=beside is not None and row.pipeline == beside.pipeline,
+        is_earlier=compared_with is not None and row.pk < compared_with.pk,
+        has_same_pipeline=compared_with is not None and row.pipeline == compared_with.pipeline,
         shares_agents=shares_agents,
         overrides_freeze=bool(row.freeze_override),
     )
 
 
 def list_blockers(deployment: Deployment) -> list[Blocker]:
-    """Return everything that keeps the deployment from continuing now; empty if it is not in flight."""
+    """Return all blockers of the deployment. The list is empty if it is not in flight."""
     if deployment.status not in IN_FLIGHT:
         return []
     found = []
@@ -99,14 +101,14 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
 
 
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
-    """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
+    """Find the deployments that the control plane cannot continue now. Return a sentence with the reason for each."""
     by_key = {str(row.pk): row for row in deployments}
     reasons = {by_key[key].pk: held.sentence for key, held in dead_letters.find_obstacles(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(
                 row.pk,
-                "Agents cannot download the bundle, because the artifact store cannot be read. "
+                "Agents cannot download the bundle, because the blob store cannot be read. "
                 "Agent timeouts are suspended.",
             )
     return reasons

@@ -25,7 +25,7 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import Claim
 
-_FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
+_FAILURE_REASONS: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
     ApprovalCode.REVOKED: "approval_revoked",
 }
@@ -48,7 +48,7 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 
 @transaction.atomic
 def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
-    """Spend the approval's one use and set the status ``building``; None if there is nothing to build now."""
+    """Spend the approval and set the status ``building``. Return None if the build cannot start now."""
     found = _found.first(UUID(deployment_id))
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
         return None
@@ -61,7 +61,7 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     if deployment.status != DeploymentStatus.APPROVED:
         return None
     if blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]:
-        return None  # the sweep tries again
+        return None  # the sweep enqueues the build again
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return None
@@ -69,7 +69,7 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
         try:
             approvals.spend_credential(consent.credential or "", environment, subject_of(deployment))
         except Refused as refused:
-            fail(deployment, _FAILED_BECAUSE.get(refused.code, str(refused.code)), refused.detail)
+            fail(deployment, _FAILURE_REASONS.get(refused.code, str(refused.code)), refused.detail)
             return None
     keys = signing_keys.key_set(environment.project.organization_id)
     return advance_deployment(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
@@ -114,7 +114,7 @@ def _offer_first_wave(found: Deployment, built: deploy_bundle.BuiltBundle, claim
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return
     if (enlisting := assignments.start_enlisting(deployment)) is None:
-        fail(deployment, "empty_target", "The target matches no agent any more.")
+        fail(deployment, "empty_target", "The target no longer matches any agents.")
         return
     blobs.protect(built.bundle_hash)
     if not blobs.is_stored(built.bundle_hash):  # the cleaning job may have deleted what an earlier attempt stored

@@ -1,4 +1,4 @@
-"""Config bundles: create them, and bar and clear their configurations."""
+"""Create config bundles, mark their configurations as known bad, and clear them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ ADAPTER_KINDS = [
 ]  # fmt: skip
 
 
-_TAR_RECORD = 10_240  # a tar's size is a multiple of it
-_OTHER_BYTES = 8_192  # about what a deploy bundle's manifest, keys, credential and headers need
+_TAR_RECORD = 10_240  # bytes; the size of a tar is a multiple of this
+_OTHER_BYTES = 8_192  # bytes; the approximate size of a deploy bundle's manifest, keys, credential and headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def check_configuration(
     snapshot: Mapping[str, Any] | None = None,
     compute: Compute = here,
 ) -> NewConfiguration:
-    """Return the runtime configuration of a version, completed by the defaults. Raises InvalidInput with all errors."""
+    """Check a version's runtime configuration and fill in the defaults. Raises InvalidInput with all errors."""
     config = RuntimeConfig(
         tuning_profile=tuning_profile,
         wait=wait or WAIT_BY_PROFILE[tuning_profile],
@@ -86,10 +86,10 @@ def create_config_bundle(
     checked: NewConfiguration | None = None,
     **configuration: Any,
 ) -> ConfigBundle:
-    """Create a config bundle of a version and its runtime configuration, the arguments of ``check_configuration``.
+    """Create a config bundle from a version and its runtime configuration. Raises InvalidInput with all errors.
 
-    ``checked`` is the outcome of that function, if the caller has it: checking a large configuration delays the
-    transaction. Raises InvalidInput with all errors.
+    ``configuration`` has the arguments of ``check_configuration``. A caller that has already called that function
+    passes its result as ``checked``, because checking a large configuration here would prolong the transaction.
     """
     new = checked or check_configuration(version, **configuration)
     bundle = ConfigBundle.objects.create(
@@ -119,7 +119,7 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
 
 
 def estimate_size(bundle: ConfigBundle) -> int:
-    """Return about how many bytes a deploy bundle will have, without reading what goes into it."""
+    """Return the approximate size of the deploy bundle in bytes, without reading its content."""
     files = ("version__spec_kv", "stage_config", "adapters", "env", "snapshot")
     lengths = [Func(Cast(each, TextField()), function="octet_length", output_field=BigIntegerField()) for each in files]
     content: int = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))
@@ -127,7 +127,7 @@ def estimate_size(bundle: ConfigBundle) -> int:
 
 
 def warnings_of(bundle: ConfigBundle) -> list[ConfigWarning]:
-    """Return what is permitted in the bundle's configuration and probably not meant."""
+    """Return warnings about settings of the bundle that are permitted but probably unintended."""
     return find_warnings(bundle.version.stages, bundle.stage_config)
 
 
@@ -137,7 +137,7 @@ def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
 
 
 def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
-    """Mark a configuration as known bad, in the transaction that found it bad."""
+    """Mark a configuration as known bad, in the caller's transaction."""
     _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
     )

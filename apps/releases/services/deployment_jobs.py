@@ -19,12 +19,12 @@ def step_rollouts_of_agent(agent_id: str) -> None:
 
 
 def enqueue_rollout_step(deployment_id: object) -> None:
-    """Enqueue one rollout step of the deployment, unless one is waiting already."""
+    """Enqueue one rollout step of the deployment, unless one is already queued."""
     _enqueue(StepRollout(deployment_id=str(deployment_id)), once=f"step:{deployment_id}")
 
 
 def enqueue_build(deployment_id: object) -> None:
-    """Enqueue the build of the deployment, unless it is waiting already. The build starts when the deployment can."""
+    """Enqueue the deployment's build, unless it is already queued. The build does nothing if it cannot start yet."""
     _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 
@@ -34,7 +34,7 @@ def enqueue_break_glass_rollback(deployment_id: object) -> None:
 
 
 def _enqueue(job: StepRollout | BuildBundle | UndoBreakGlass, *, once: str) -> None:
-    """Enqueue the job unless its deployment is gone; the jobs of one deployment run one at a time."""
+    """Enqueue the job unless its deployment was deleted. The jobs of a deployment run one at a time."""
     rows = Deployment.objects.filter(pk=job.deployment_id).order_by()
     if (organization := rows.values_list("environment__project__organization_id", flat=True).first()) is not None:
         enqueue(job, organization=organization, once=once, serial=job.deployment_id)

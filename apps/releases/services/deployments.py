@@ -52,14 +52,14 @@ def create_deployment(
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
-    """Create a deployment. It waits for approval if the environment requires one; otherwise it starts.
+    """Create a deployment. It waits for approval if the environment requires one, and starts immediately otherwise.
 
-    It also starts at once with ``approval``, the credential of an unused approval of the same subject. With
-    ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
+    It also starts immediately with ``approval``, the credential of an unused approval of the same subject, or with
+    ``break_glass``. After break-glass, another person must approve the deployment in time, or it is rolled back.
 
-    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
-    agents prevents it; QuotaExceeded; InvalidInput for an empty target or a credential that does not cover the
-    deployment; Forbidden if only an org_admin may do it.
+    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, another pipeline on the agents
+    or the state of the approval prevents the deployment; QuotaExceeded; InvalidInput for an empty target or an invalid
+    credential; Forbidden if the caller may not override a freeze window, use break-glass or use the approval.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
@@ -72,7 +72,7 @@ def create_deployment(
     count = admission.check_target(locked, target, agents)
     if not take_over:
         admission.check_other_pipelines(locked, agents, config_bundle.version.name)
-    asked: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "environment": locked,
         "config_bundle": config_bundle,
         "pipeline": config_bundle.version.name,
@@ -86,10 +86,10 @@ def create_deployment(
         "note": note,
         "freeze_override": override_freeze["reason"] if override_freeze else "",
     }
-    is_needed, subject = policy.approvals_required, subject_of(Deployment(**asked))
+    is_needed, subject = policy.approvals_required, subject_of(Deployment(**fields))
     handed_in = requested = None
     if approval is not None:
-        handed_in = approvals.check_handed_in_credential(
+        handed_in = approvals.check_submitted_credential(
             approval, locked, subject, policy=policy, is_needed=is_needed, actor=actor
         )
     elif is_needed:
@@ -102,10 +102,10 @@ def create_deployment(
             break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
             actor=actor,
         )
-    waits = requested is not None and not break_glass
-    status = DeploymentStatus.PENDING_APPROVAL if waits else DeploymentStatus.APPROVED
+    must_wait = requested is not None and not break_glass
+    status = DeploymentStatus.PENDING_APPROVAL if must_wait else DeploymentStatus.APPROVED
     deployment = Deployment.objects.create(
-        **asked,
+        **fields,
         status=status,
         approval=requested,
         handed_in=handed_in,
@@ -121,7 +121,7 @@ def create_deployment(
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
     record_event(deployment, "create", changes, actor=actor)
-    if not waits:
+    if not must_wait:
         enqueue_build(deployment.pk)
     return deployment
 
@@ -135,7 +135,7 @@ def _break_glass_record(
 
 
 def subject_of(deployment: Deployment) -> ApprovalSubject:
-    """Return what an approval of the deployment covers."""
+    """Return the approval subject of the deployment: what an approval of it covers."""
     return ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
@@ -152,13 +152,12 @@ def subject_of(deployment: Deployment) -> ApprovalSubject:
 
 @transaction.atomic
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
-    """Stop a deployment: it is ``failed`` with the reason ``aborted``, and agents keep running what they run.
+    """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
 
-    A pending approval is revoked. An approval that was given and not used can be used for another deployment. The
-    approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
-    rolled back.
+    A pending approval is revoked. An unused approval can be used for another deployment. The approval of a break-glass
+    deployment stays pending: if nobody approves, the agents that run the deployment are rolled back.
     """
-    lock_row(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
+    lock_row(deployment.environment)  # a concurrent rollback must see the agents' assignments
     if deployment.approval is not None:
         # Lock the approval before the deployment: the order of locks is the same everywhere.
         approval = lock_row(deployment.approval)
@@ -181,7 +180,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
-    """Let the worker set a deployment to failed. Some reasons make the deployment's configuration known bad."""
+    """Set a deployment to failed, with the worker as actor. Some reasons make its configuration known bad."""
     if reason in _BARRING_REASONS:
         bundles.mark_known_bad(
             deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
@@ -200,14 +199,15 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 
 @transaction.atomic
 def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: str = "", actor: Actor) -> Deployment:
-    """Offer a deployment again to the agents that failed, or to those of them that ``agents`` names.
+    """Offer a deployment again to all agents that failed, or only to those listed in ``agents``.
 
-    One that has failed becomes ``deploying`` and continues. One that is active and current stays active.
+    A failed deployment becomes ``deploying`` and continues. A deployment that is active and current stays active.
 
-    Raises InvalidInput for agents that are not in the deployment. Raises Conflict if no agent failed, or one of
-    ``agents`` did not, if the deployment was never offered, was rolled back or superseded, and if its configuration is
-    known bad. One that is not ``deploying`` is also refused in a freeze window and while another deployment is under
-    way with its agents; one that has failed also for the in-flight limit and a newer deployment of the pipeline.
+    Raises InvalidInput for agents that are not in the deployment. Raises Conflict if no agent failed, if one of
+    ``agents`` did not fail, if the deployment was never offered, was rolled back or superseded, or if its configuration
+    is known bad. A deployment that is not ``deploying`` is also refused in a freeze window, and while another
+    deployment of its pipeline or with its agents is under way. A failed deployment is also refused at the in-flight
+    limit, and if its pipeline has a newer deployment.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
@@ -229,7 +229,7 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
 
 
 def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = None) -> list[UUID]:
-    """Return the ids of the agents to retry. Raises InvalidInput or Conflict if ``retry`` would refuse that now."""
+    """Return the ids of the agents to retry. Raises InvalidInput or Conflict if ``retry`` would raise it now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         raise Conflict("The deployment is active, but another one superseded it. Retry that one.", code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
@@ -253,19 +253,19 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
         _check_named(deployment, agents, set(agent_ids))
         return sorted(set(agents))
     if not agent_ids and not (has_failed and mine.exists()):
-        raise Conflict(f"The deployment is {deployment.status}, and it failed on no agent.", code="nothing_to_retry")
+        raise Conflict(f"The deployment is {deployment.status}, and no agent failed.", code="nothing_to_retry")
     return agent_ids
 
 
 def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[UUID]) -> None:
-    """Raise InvalidInput or Conflict unless the deployment can be retried for just these of its failed agents."""
+    """Raise InvalidInput or Conflict unless all these agents failed and retrying only them can succeed."""
     enlisted = deployment.agents.filter(agent_id__in=unnest_ids(agents)).values_list("agent_id", flat=True)
     if unknown := sorted(set(agents) - set(enlisted)):
         raise InvalidInput.at("/agents", f"The deployment has no such agents: {_name(unknown)}.")
     if others := sorted(set(agents) - failed):
         raise Conflict(
-            f"The deployment is {deployment.status}, and these agents cannot be retried, because it did not fail on "
-            f"them, they are drained or decommissioned, or they have another offer: {_name(others)}.",
+            f"The deployment is {deployment.status}, and these agents cannot be retried, because they did not "
+            f"fail, are drained or decommissioned, or have another offer: {_name(others)}.",
             code="not_failed",
         )
     if deployment.status != DeploymentStatus.FAILED:
@@ -305,7 +305,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
     )
     if newer.exists():
         raise Conflict(
-            "The deployment failed, and there is a newer deployment of its pipeline.",
+            "The deployment failed, and its pipeline has a newer deployment. Create a new deployment instead.",
             code="newer_deployment",
         )
 
@@ -319,15 +319,15 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> N
     under_way = Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)
     if blockers.overlaps(deployment, under_way.only("pipeline", "target")):
         raise Conflict(
-            f"The deployment is {deployment.status}, and another deployment is under way with some of its agents, or "
-            "of its pipeline. Wait until that one has ended.",
+            f"The deployment is {deployment.status}, and another deployment of its pipeline or with some of its "
+            "agents is under way. Wait until that one has finished.",
             code="agents_busy",
         )
 
 
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
-    """Pause or resume a deployment; its status stays ``deploying``. Raises Conflict if ``check_set_paused`` does."""
+    """Pause or resume a deployment. Its status stays ``deploying``. Raises Conflict if ``check_set_paused`` does."""
     locked = lock_row(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
@@ -342,4 +342,4 @@ def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
     if deployment.status != DeploymentStatus.DEPLOYING:
         raise Conflict(f"The deployment is {deployment.status}. Only a deploying deployment can be paused or resumed.")
     if (deployment.paused_at is not None) is paused:
-        raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")
+        raise Conflict("The deployment is already paused." if paused else "The deployment is not paused.")

@@ -1,4 +1,4 @@
-"""Evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, their signer and their approvers."""
+"""The evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, its signer and its approvers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from byteor_cloud.storage import blobs
 
 
 def build_archive(deployment: Deployment) -> bytes:
-    """Return the evidence as a tar, byte for byte the same if nothing changed. Raises Conflict before the build.
+    """Return the evidence as a tar, whose bytes stay the same if nothing changes. Raises Conflict before the build.
 
-    The record of the approval is signed here, with the active key. So it proves what the server had on record when it
-    exported the evidence, and not when the people decided. The credential's signature is from that time.
+    The approval record is signed here, with the active key. It proves what the server had on record at the time of the
+    export, not at the time of the decisions. The credential's signature is from the time of the decisions.
     """
     if deployment.bundle_hash is None:
         raise Conflict("The deployment has no evidence until its bundle is built.", code="deployment.not_built")
@@ -34,9 +34,9 @@ def build_archive(deployment: Deployment) -> bytes:
         private_key = signing_keys.active_private_key(organization_id)
         record = _record_approval(deployment, consent)
         files["approval.json"] = canonical(sign_record(record, deployment.bundle_hash, private_key))
-    # Read the key set after signing: even if the keys rotate in between, the set has the keys that signed.
+    # Read the key set after signing: even if keys are rotated in between, the set contains the keys that signed.
     files[SIGNING_KEYS] = canonical(signing_keys.key_set(organization_id).document())
-    # The bundle of a break-glass deployment holds no credential, but the deployment may have been approved afterwards.
+    # The bundle of a break-glass deployment contains no credential, but the deployment may have been approved since.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")
@@ -44,7 +44,7 @@ def build_archive(deployment: Deployment) -> bytes:
 
 
 def _summary(deployment: Deployment) -> Json:
-    """Return ``deployment.json``: the signed facts in readable form, and facts of the request (not signed)."""
+    """Return the content of ``deployment.json``: the manifest in readable form, and unsigned details of the request."""
     signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
     return {
         **signed,

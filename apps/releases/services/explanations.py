@@ -1,4 +1,4 @@
-"""Explain agents: collect the facts about an agent in a few queries, however large its deployments are."""
+"""Explain agents. The facts about an agent take a few queries, however large its deployments are."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from byteor.engine.machines import (
 from byteor.engine.rollout import RolloutAgent
 from byteor_cloud.database.large_columns import without_large
 
-MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered
+MAX_DEPLOYMENTS = 100  # considered for an agent: first those that it refers to, then the newest
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
-# Long columns that explanations read.
+# Large columns that explanations need.
 _READ = frozenset({"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass"})
 
 
 def explain_agent(agent: Any) -> Explanation:
-    """Explain why the agent runs what it runs, and what happens next. ``agent`` must be read ``with_state()``."""
+    """Explain why the agent runs what it runs, and what happens next. Pass an agent that was read ``with_state()``."""
     return explain(collect_facts(agent, timezone.now()))
 
 
@@ -55,10 +55,10 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
     waves = _wave_facts(
         [row for row in found if row.pk in enlistments and row.status == DeploymentStatus.DEPLOYING], enlistments
     )
-    held = blockers.find_held_up([row for row in found if row.status in IN_FLIGHT])
+    held_up = blockers.find_held_up([row for row in found if row.status in IN_FLIGHT])
     deployments = (
         _deployment_facts(
-            row, enlistments.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held.get(row.pk, "")
+            row, enlistments.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held_up.get(row.pk, "")
         )
         for row in found
     )
@@ -73,7 +73,7 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
 
 
 def _with_blockers(collected: facts.Facts, environment: Environment) -> facts.Facts:
-    """Add what each approved deployment that will reach the agent waits for."""
+    """Add the blockers of each approved deployment that will reach the agent."""
     waiting = {
         each.id
         for each in collected.deployments
@@ -87,36 +87,36 @@ def _with_blockers(collected: facts.Facts, environment: Environment) -> facts.Fa
 
 
 def _agent_facts(agent: Any) -> facts.AgentFacts:
-    wanted, beat = agent.assignment, agent.heartbeat
+    assignment, heartbeat = agent.assignment, agent.heartbeat
     offer = running = failure = None
-    if wanted.deployment_id is not None and wanted.bundle_hash is not None:
+    if assignment.deployment_id is not None and assignment.bundle_hash is not None:
         offer = facts.OfferFacts(
-            deployment=wanted.deployment_id,
-            source=wanted.bundle_deployment_id,
-            action=OfferAction(wanted.action),
-            bundle_hash=wanted.bundle_hash,
-            since=wanted.since,
-            progress=AgentProgress(wanted.progress),
+            deployment=assignment.deployment_id,
+            source=assignment.bundle_deployment_id,
+            action=OfferAction(assignment.action),
+            bundle_hash=assignment.bundle_hash,
+            since=assignment.since,
+            progress=AgentProgress(assignment.progress),
         )
-    if beat.running_bundle_hash is not None:
-        running = facts.RunningFacts(beat.running_deployment_id, beat.running_bundle_hash)
-    if wanted.failed_bundle_hash is not None:
-        failure = facts.FailureFacts(wanted.failed_deployment_id, wanted.failed_since, wanted.failed_detail)
+    if heartbeat.running_bundle_hash is not None:
+        running = facts.RunningFacts(heartbeat.running_deployment_id, heartbeat.running_bundle_hash)
+    if assignment.failed_bundle_hash is not None:
+        failure = facts.FailureFacts(assignment.failed_deployment_id, assignment.failed_since, assignment.failed_detail)
     return facts.AgentFacts(
         id=agent.pk,
         name=agent.name,
         enrolled_at=agent.created_at,
         liveness=agent.liveness,
         labels=agent.labels,
-        last_seen_at=beat.last_seen_at,
-        interval_s=beat.next_heartbeat_s,
+        last_seen_at=heartbeat.last_seen_at,
+        interval_s=heartbeat.next_heartbeat_s,
         offline_after=OFFLINE_AFTER,
         decommissioned_at=agent.decommissioned_at,
         drained_at=agent.drained_at,
         drain_reason=agent.drain_reason,
         offer=offer,
         running=running,
-        running_since=beat.running_since,
+        running_since=heartbeat.running_since,
         failure=failure,
     )
 
@@ -127,9 +127,9 @@ def _relevant_deployments(agent: Any) -> list[Any]:
     They are the deployments that are current, in flight or waiting for approval, the deployments that the agent's
     assignment and heartbeat refer to, and the last deployment that enlisted the agent.
     """
-    wanted, beat = agent.assignment, agent.heartbeat
-    offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)
-    named = Q(pk__in=[pk for pk in (*offer, beat.running_deployment_id) if pk is not None])
+    assignment, heartbeat = agent.assignment, agent.heartbeat
+    offer = (assignment.deployment_id, assignment.bundle_deployment_id, assignment.failed_deployment_id)
+    named = Q(pk__in=[pk for pk in (*offer, heartbeat.running_deployment_id) if pk is not None])
     last = DeploymentAgent.objects.filter(agent=agent).order_by("-deployment_id").values("deployment_id")[:1]
     alive = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
     given = ApprovalDecision.objects.filter(approval=OuterRef("approval"), decision="approve").order_by()
@@ -166,7 +166,7 @@ def _deployment_facts(
     enlistment: DeploymentAgent | None,
     waves: Mapping[int, facts.WaveFacts],
     actions: Mapping[str, facts.ActionFacts],
-    held: str,
+    held_up: str,
 ) -> facts.DeploymentFacts:
     return facts.DeploymentFacts(
         id=row.pk,
@@ -187,7 +187,7 @@ def _deployment_facts(
         detail=row.detail,
         rollback_reason=row.rollback_reason,
         known_bad=row.bad,
-        held_up=held,
+        held_up=held_up,
         approval=_consent_facts(row),
         break_glass=row.break_glass,
         enlistment=_enlistment_facts(enlistment, row.timeouts_from) if enlistment else None,
@@ -230,7 +230,7 @@ def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.ActionFa
 def _wave_facts(
     running: Iterable[Any], enlistments: Mapping[UUID, DeploymentAgent]
 ) -> dict[UUID, dict[int, facts.WaveFacts]]:
-    """Return the progress of each deployment's present wave and of the agent's wave, in at most one query."""
+    """Return the progress of each deployment's current wave and of the agent's wave, in at most one query."""
     condition = Q()
     for row in running:
         condition |= Q(deployment=row.pk, wave__in={row.wave, enlistments[row.pk].wave})

@@ -16,22 +16,22 @@ from byteor.engine.failures import OTHER_CAUSES
 from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 
 MAX_CAUSES = 50
-AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
-_IN_TIMELINE = 5
-_BEGINNINGS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
-# The agent still has the offer with which it failed: it was neither retried nor rolled back since.
+AGENTS_FAILED = "agents_failed"  # event name of a timeline entry
+_MAX_TIMELINE_CAUSES = 5  # causes in one timeline entry
+_PHASE_STARTS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
+# The agent still has the offer that failed: it has been neither retried nor rolled back since.
 _IS_STILL_FAILED = Q(part__progress=AgentProgress.FAILED, part__action=F("action"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The agents that failed for one reason, with details that are equal but for numbers, ids and hashes."""
+    """The agents that failed with one reason and one detail, apart from numbers, ids and hashes in the detail."""
 
     reason: str
     detail: str
     count: int
     still_failed: int
-    agents: list[UUID]  # the first five ids
+    agents: list[UUID]  # the ids of the first five agents
 
 
 def find_causes(deployment: Deployment) -> list[Cause]:
@@ -58,9 +58,9 @@ def _group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
 
 
 def note_in_timeline(deployment: Deployment) -> None:
-    """Keep one timeline entry for the failures of the present wave, of the rollback, or since the activation.
+    """Add or update the timeline entry for the failures of the current wave, of the rollback, or since the activation.
 
-    Call it under the deployment's lock, and before anything that offers another bundle to the failed agents.
+    Call this with the deployment locked, and before another bundle is offered to the failed agents.
     """
     failures, wave = AgentFailure.objects.filter(_IS_STILL_FAILED, deployment=deployment), {}
     match deployment.status:
@@ -73,14 +73,14 @@ def note_in_timeline(deployment: Deployment) -> None:
             failures = failures.filter(action=OfferAction.ACTIVATE, at__gte=deployment.activated_at)
         case _:
             return
-    if not (causes := _group(failures, _IN_TIMELINE)):
+    if not (causes := _group(failures, _MAX_TIMELINE_CAUSES)):
         return
     detail: dict[str, Any] = {
         **wave,
         "failed": sum(cause.count for cause in causes),
         "causes": [{"reason": cause.reason, "detail": cause.detail, "count": cause.count} for cause in causes],
     }
-    entries = deployment.timeline.filter(event__in=[*_BEGINNINGS, AGENTS_FAILED])
+    entries = deployment.timeline.filter(event__in=[*_PHASE_STARTS, AGENTS_FAILED])
     latest = entries.order_by("-id").first()
     if latest is not None and latest.event == AGENTS_FAILED and latest.detail.get("wave") == detail.get("wave"):
         if latest.detail != detail:

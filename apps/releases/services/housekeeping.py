@@ -1,4 +1,4 @@
-"""Deletion of old reports, agent progress and timelines (see docs/tables.md). The deployments themselves stay."""
+"""Deletion of old reports, agent progress and timelines (see docs/tables.md). The deployments themselves are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
 from byteor_cloud.database.deletion import delete_in_batches
 
 REPORTS_KEPT_FOR = timedelta(days=90)
-LEAVERS_KEPT_FOR = timedelta(days=90)
+DECOMMISSIONED_KEPT_FOR = timedelta(days=90)
 DETAILS_KEPT_FOR = timedelta(days=365)
 _OPEN = [DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT]
 
@@ -27,8 +27,8 @@ def _has_ended(prefix: str = "deployment__") -> Q:
 def _is_still_needed() -> Exists:
     """Return the condition that the agent's assignment still refers to the deployment of a row.
 
-    Explanations and rollbacks need the rows of the deployment that is assigned to the agent, of the deployment whose
-    bundle it should run, and of the deployment that it failed last.
+    Explanations and rollbacks need the rows of three deployments: the one assigned to the agent, the one whose bundle
+    the agent should run, and the one that failed last on the agent.
     """
     named = (
         Q(deployment_id=OuterRef("deployment_id"))
@@ -39,19 +39,20 @@ def _is_still_needed() -> Exists:
 
 
 def delete_old_details(now: datetime | None = None) -> int:
-    """Delete old reports, and the agent progress and timelines of deployments that ended long ago.
+    """Delete old reports, and the agent progress and timelines of deployments that finished long ago.
 
     Returns the number of deleted rows.
     """
     now = now or timezone.now()
     long_ago = Q(deployment__created_at__lt=now - DETAILS_KEPT_FOR)
-    left = Q(agent__decommissioned_at__lt=now - LEAVERS_KEPT_FOR)
-    done = ~Q(deployment__status__in=_OPEN)
+    decommissioned = Q(agent__decommissioned_at__lt=now - DECOMMISSIONED_KEPT_FOR)
+    closed = ~Q(deployment__status__in=_OPEN)
     unused = _has_ended() & ~_is_still_needed() & long_ago & Q(updated_at__lt=now - DETAILS_KEPT_FOR)
+    reports = AgentReport.objects.filter(~_is_still_needed() | decommissioned, created_at__lt=now - REPORTS_KEPT_FOR)
     entries = TimelineEntry.objects.filter(_has_ended(), long_ago, created_at__lt=now - DETAILS_KEPT_FOR)
     return (
-        delete_in_batches(AgentReport.objects.filter(~_is_still_needed() | left, created_at__lt=now - REPORTS_KEPT_FOR))
+        delete_in_batches(reports)
         + assignments.delete_deployment_agents(unused)
-        + assignments.delete_deployment_agents(left & done)
+        + assignments.delete_deployment_agents(decommissioned & closed)
         + delete_in_batches(entries)
     )

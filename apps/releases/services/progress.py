@@ -1,6 +1,6 @@
 """Counts of a deployment's agents by wave and progress: the sums of ``ProgressCount``, which triggers write.
 
-They take as long for 100,000 agents as for one, because they read no agent's row.
+Counting takes as long for 100,000 agents as for one, because it reads no rows of agents.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db.models.functions import JSONObject
 from apps.releases.models import Deployment, ProgressCount
 from byteor.engine.machines import AgentProgress
 
-# A row that another transaction holds is left for the next time, so that nobody waits for anybody here.
+# Rows that another transaction has locked are left for the next run, so that this statement never waits.
 _SUM = """
 WITH gone AS (
     DELETE FROM releases_progresscount WHERE id IN (
@@ -57,14 +57,14 @@ def count_agents(deployment: Deployment) -> AgentCounts:
 
 
 def of_each_deployment() -> Subquery:
-    """Return the numbers of a deployment's agents by progress, as a column of a query; null if it has no agents."""
+    """Return a column for a query of deployments: the number of agents by progress, or null if there are none."""
     mine = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
     numbers = {word.value: Sum("count", filter=Q(progress=word), default=0) for word in AgentProgress}
     return Subquery(mine.annotate(numbers=JSONObject(**numbers)).values("numbers"))
 
 
 def sum_up() -> None:
-    """Replace the rows of each deployment whose counts have changed by their sums. The counts stay the same."""
+    """Replace the rows of each deployment that has new rows with their sums. The counts do not change."""
     changed = ProgressCount.objects.filter(is_sum=False).order_by()
     for deployment_id in changed.values_list("deployment_id", flat=True).distinct():
         _sum_up(deployment_id)

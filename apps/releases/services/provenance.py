@@ -1,4 +1,4 @@
-"""Where running bundles come from: the deployment that built each, its version, its approval and who approved."""
+"""The origins of running bundles: the deployment that built each bundle, its version, approval and approvers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from apps.fleet.services import facts
 from apps.releases.models import ApprovalDecision, Deployment
 from apps.tenancy.models import Environment
 
-MAX_VERSIONS = 50  # of a summary
+MAX_VERSIONS = 50  # versions in a summary
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The deployment behind an interval and what belongs to it; nothing if this environment has none."""
+    """The deployment behind an interval, with its version and approval. Empty if this environment has none."""
 
     deployment_id: UUID | None = None
     version_id: UUID | None = None
@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class VersionCount:
-    """How many agents run a version. Its fields are None for bundles that this environment did not build."""
+    """The number of agents that run a version. The version is None for bundles that were not built here."""
 
     version_id: UUID | None
     number: int | None
@@ -42,17 +42,17 @@ class VersionCount:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The counts of an environment's agents, with versions in place of bundles."""
+    """The counts of an environment's agents, with versions instead of bundles."""
 
     counts: facts.Counts
     versions: list[VersionCount]
 
 
 def find_origins(environment: Environment, intervals: Collection[RunningInterval]) -> dict[int, Origin]:
-    """Return the origin of each interval by the interval's key, in two queries.
+    """Return the origin of each interval by the interval's primary key, in two queries.
 
-    It is the deployment that built the bundle. After a rollback that is not the one that the agent names, which is the
-    one that was rolled back. Only if no deployment here built the bundle does the agent's own statement count.
+    The origin is the deployment that built the bundle. The agent reports another one after a rollback: the deployment
+    that was rolled back. The reported deployment counts only if no deployment in this environment built the bundle.
     """
     hashes = {each.bundle_hash for each in intervals}
     named = {each.deployment_id for each in intervals if each.deployment_id is not None}
@@ -63,9 +63,9 @@ def find_origins(environment: Environment, intervals: Collection[RunningInterval
         .values("pk", "bundle_hash", "config_bundle_id", "config_bundle__version_id", "consent_id")
     )
     approvers: dict[UUID, list[str]] = {}
-    given = ApprovalDecision.objects.filter(approval__in={row["consent_id"] for row in rows}, decision="approve")
-    for approval_id, who in given.order_by("pk").values_list("approval_id", "decided_by"):
-        approvers.setdefault(approval_id, []).append(who)
+    consents = ApprovalDecision.objects.filter(approval__in={row["consent_id"] for row in rows}, decision="approve")
+    for approval_id, approver in consents.order_by("pk").values_list("approval_id", "decided_by"):
+        approvers.setdefault(approval_id, []).append(approver)
     by_id: dict[UUID | None, Origin] = {row["pk"]: _origin(row, approvers) for row in rows}
     by_hash = {row["bundle_hash"]: by_id[row["pk"]] for row in rows}
     return {each.pk: by_hash.get(each.bundle_hash) or by_id.get(each.deployment_id, Origin()) for each in intervals}
@@ -82,7 +82,7 @@ def _origin(row: Mapping[str, Any], approvers: Mapping[UUID, list[str]]) -> Orig
 
 
 def summarize(environment: Environment) -> Summary:
-    """Count the environment's agents by what lists filter by, and by running version."""
+    """Count the environment's agents by the attributes that lists filter by, and by running version."""
     counts = facts.count(environment)
     version = ("config_bundle__version_id", "config_bundle__version__number", "config_bundle__version__name")
     built = Deployment.objects.filter(environment=environment, bundle_hash__in=list(counts.bundles))
@@ -90,6 +90,6 @@ def summarize(environment: Environment) -> Summary:
     running = Counter[tuple[Any, Any, Any]]()
     for bundle_hash, agents in counts.bundles.items():
         running[of_bundle.get(bundle_hash, (None, None, None))] += agents
-    # Of equally frequent ones, the newest version comes first and unknown bundles last.
+    # Of versions with equal counts, the newest comes first. Unknown bundles come last.
     ranked = sorted(running.items(), key=lambda each: (each[1], str(each[0][0] or "")), reverse=True)
     return Summary(counts, [VersionCount(*key, agents) for key, agents in ranked[:MAX_VERSIONS]])

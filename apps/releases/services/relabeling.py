@@ -1,4 +1,4 @@
-"""Label changes of many agents, and what these agents are offered because of them."""
+"""Changes to the labels of many agents, and the offers that result from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from apps.tenancy.services.state import lock_row
 
 @dataclass(frozen=True, slots=True)
 class Relabeled:
-    """How many agents the selector matched and the change altered, and how many are offered a deployment by it."""
+    """How many agents matched the selector, were changed, and are offered a deployment as a result."""
 
     matched: int
     changed: int
@@ -32,12 +32,12 @@ class Relabeled:
 def relabel(
     environment: Environment, selector: Mapping[str, str], change: LabelChange, *, dry_run: bool = False, actor: Actor
 ) -> Relabeled:
-    """Change the labels of the agents that match the selector. With ``dry_run`` only tell what would happen.
+    """Change the labels of the agents that match the selector. With ``dry_run``, only return the counts.
 
-    Agents that match the target of a current deployment after the change are offered it by the worker.
+    The worker then offers current deployments to agents that match their targets after the change.
     """
     if not dry_run:
-        lock_row(environment)  # as for any change to many agents; and what is counted is what the worker will offer
+        lock_row(environment)  # as every change to many agents does; it also keeps the counted offers correct
     agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
     changing = labels.select_changing(agents, change)
     result = Relabeled(agents.count(), changing.count(), _count_offers(environment, changing))
@@ -47,9 +47,9 @@ def relabel(
 
 
 def _count_offers(environment: Environment, changing: QuerySet[Agent]) -> int:
-    """Return how many of the agents get an offer once they have their ``changed_labels``."""
-    takers = changing.filter(drained_at=None)
+    """Return how many of the agents get an offer when their labels have become ``changed_labels``."""
+    available = changing.filter(drained_at=None)
     return sum(
         assignments.late_joiners(deployment, Agent.objects.filter(pk__in=unnest_ids(joiners))).count()
-        for deployment, joiners in match_current(environment, takers, labels="changed_labels")
+        for deployment, joiners in match_current(environment, available, labels="changed_labels")
     )

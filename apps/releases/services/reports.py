@@ -1,4 +1,4 @@
-"""Agents' reports on their offers. A report locks only the agent's own row; the worker acts on it later."""
+"""Agents' reports on their offers. A report locks only the agent's own assignment; the worker acts on it later."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report(
     tuning: Any = None,
     boot_id: str | None = None,
 ) -> None:
-    """Record an agent's report on its offer and enqueue a rollout step. Only locks the agent's own assignment.
+    """Record an agent's report on its offer and enqueue a rollout step. A repeated report has no effect.
 
     Raises NotFound for a deployment of another environment. Raises LateReport, after recording the report, if the
     offer was replaced or the report would move the progress backwards.
@@ -47,12 +47,12 @@ def report(
     heartbeats.note_boot(agent_id, boot_id)
     with transaction.atomic():
         keep_environments(environment_id)
-        wanted = Assignment.objects.select_for_update(no_key=True).filter(agent_id=agent_id).first()
-        if wanted is None:
-            raise NotFound("The agent was deleted meanwhile.")
-        is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
-        last_status = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
-        is_valid = is_wanted and status in {
+        assignment = Assignment.objects.select_for_update(no_key=True).filter(agent_id=agent_id).first()
+        if assignment is None:
+            raise NotFound("The agent has been deleted.")
+        is_current_offer = (assignment.deployment_id, assignment.bundle_hash) == (deployment.pk, bundle_hash)
+        last_status = AgentProgress.ROLLED_BACK if assignment.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
+        is_valid = is_current_offer and status in {
             AgentProgress.DOWNLOADING,
             AgentProgress.ACTIVATING,
             AgentProgress.FAILED,
@@ -60,18 +60,18 @@ def report(
         }
         earlier_reports = AgentReport.objects.filter(
             deployment=deployment, agent_id=agent_id, bundle_hash=bundle_hash, accepted=True,
-            created_at__gte=wanted.since or deployment.created_at,
+            created_at__gte=assignment.since or deployment.created_at,
         )  # fmt: skip
         if is_valid and earlier_reports.filter(status=status).exists():
             return
-        accepted = is_valid and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
+        accepted = is_valid and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(assignment.progress)]
         latest = {"bundle_hash": bundle_hash, "detail": detail}
         if accepted:
             AgentReport.objects.create(deployment=deployment, agent_id=agent_id, status=status, accepted=True, **latest)
-            assignments.record_report(deployment, wanted, status, detail=detail, tuning=tuning)
+            assignments.record_report(deployment, assignment, status, detail=detail, tuning=tuning)
             enqueue_rollout_step(deployment.pk)
         else:
-            # An agent may repeat late reports forever. One row counts them and holds the last report.
+            # An agent may repeat late reports indefinitely. One row counts them and stores the last report.
             AgentReport.objects.update_or_create(
                 deployment=deployment,
                 agent_id=agent_id,
@@ -81,5 +81,5 @@ def report(
                 create_defaults=latest,
             )
     if not accepted:
-        why = f"this offer is {wanted.progress} already" if is_wanted else "the agent has another offer now"
+        why = f"this offer is already {assignment.progress}" if is_current_offer else "the agent has another offer now"
         raise LateReport(f"The report was recorded but has no effect, because {why}.")

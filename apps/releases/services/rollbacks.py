@@ -17,8 +17,9 @@ from byteor_cloud.errors import Conflict
 
 
 def find_target(deployment: Deployment) -> Deployment | None:
-    """Return the deployment to restore: the last one that was current in the same environment and pipeline, and is
-    not known bad; None if there is none.
+    """Return the deployment to restore, or None if there is none.
+
+    It is the last deployment of the same environment and pipeline that was current and is not known bad.
     """
     return (
         assignments.rollback_candidates(deployment.environment_id)
@@ -47,7 +48,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         changes={"reason": reason, "restores": str(target.pk)},
     )
     bundles.mark_known_bad(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
-    assignments.offer_rollback(deployment, touched_agents(deployment), otherwise=target)
+    assignments.offer_rollback(deployment, touched_agents(deployment), fallback=target)
     enqueue_rollout_step(deployment.pk)
     return deployment
 
@@ -67,7 +68,7 @@ def check_start(deployment: Deployment) -> Deployment:
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
-    """Roll back a deployment if agents have it and there is a deployment to restore. Return whether it was started."""
+    """Roll back a deployment if agents have it and there is one to restore. Return whether that was the case."""
     if find_target(deployment) is None or not touched_agents(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
@@ -88,16 +89,16 @@ def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 
 
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
-    """End a rollback: set the status ``rolled_back``, and make the restored deployment current and return it.
+    """Finish a rollback: set the status ``rolled_back``, make the restored deployment current, and return it.
 
-    Return None if another deployment is current, or if the deployment to restore was rolled back or became known bad
-    meanwhile. The caller holds the environment's lock.
+    Return None if another deployment is current, or if the deployment to restore has been rolled back or has become
+    known bad since the start of the rollback. The caller has locked the environment.
     """
     advance_deployment(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If the deployment failed before it became current, the deployment that it should replace is still current.
+    # If the deployment failed before it became current, the deployment that it was to replace is still current.
     if deployment.restores is None or others.exists():
         return None
     restored = lock_row(deployment.restores, related=RELATED)
@@ -110,12 +111,12 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
 
 
 def find_unapproved_break_glass() -> QuerySet[Deployment]:
-    """Return break-glass deployments that were not approved and not rolled back yet, in case their job was lost."""
+    """Return unapproved break-glass deployments that are still to be rolled back, in case their job was lost."""
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
-    before_the_end = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
+    unfinished = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
         assignments.UNAPPROVED_BREAK_GLASS,
-        Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE),
+        Q(status__in=unfinished) | Q(is_current=True, status=DeploymentStatus.ACTIVE),
     ).exclude(Exists(barred))
 
 

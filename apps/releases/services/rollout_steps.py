@@ -57,7 +57,7 @@ def run_step(deployment_id: str) -> None:
             assignments.enlist(deployment)
         plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
-            # A report may be committed just now. Wait for it, and plan again with it.
+            # A report may be in the middle of its transaction. Wait for it, and plan again with it.
             assignments.lock_assignments(plan.timed_out)
             plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
@@ -91,34 +91,34 @@ def _is_bundle_available(deployment: Deployment) -> bool:
 def _track_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> None:
     """Suspend agent timeouts while agents cannot download the bundle, and restart them after an outage.
 
-    A long pause between two steps also counts as an outage: worker or database were down, and agents could not report.
+    A long pause between two steps also counts as an outage, because the worker or the database must have been down.
     """
-    before, looked = deployment.served_at, _system_time()
+    before, checked_at = deployment.served_at, _system_time()
     if not is_served:
         if before is not None:
             deployment.served_at = None
             deployment.save(update_fields=["served_at"])
-    elif before is None or looked - before > _OUTAGE:
-        deployment.served_at, deployment.timeouts_from = looked, now
+    elif before is None or checked_at - before > _OUTAGE:
+        deployment.served_at, deployment.timeouts_from = checked_at, now
         deployment.save(update_fields=["served_at", "timeouts_from"])
-    elif looked - before >= _SERVED_AT_EVERY:
-        deployment.served_at = looked
+    elif checked_at - before >= _SERVED_AT_EVERY:
+        deployment.served_at = checked_at
         deployment.save(update_fields=["served_at"])
 
 
 def _system_time() -> datetime:
-    """Return the system clock's time, by which pauses between steps are measured."""
+    """Return the system clock's time, with which pauses between steps are measured."""
     return datetime.now(UTC)
 
 
 def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
     # Leave out unfinished agents that have another offer now: the rollback of another deployment may have moved them.
-    theirs = Q(progress__in=_UNFINISHED) & ~Q(agent__assignment__deployment_id=deployment.pk)
-    rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs)
+    moved = Q(progress__in=_UNFINISHED) & ~Q(agent__assignment__deployment_id=deployment.pk)
+    rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(moved)
     # Leave out pending agents that are drained: they get no offer, and nothing waits for them.
     rows = rows.exclude(progress=AgentProgress.PENDING, agent__drained_at__isnull=False)
     if not deployment.take_over:
-        # Leave out pending agents that were assigned to another pipeline meanwhile, by a take-over or by a new label.
+        # Leave out pending agents that have been assigned to another pipeline since, by a take-over or a new label.
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
         elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
         rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
@@ -143,7 +143,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
 
 def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
-        """Return the start of the agent's timeout; None while timeouts are suspended."""
+        """Return the start of the agent's timeout, or None while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)
@@ -172,16 +172,16 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.outcome == "failed":
         _fail_rollout(deployment, plan.reason, plan.detail)
     elif plan.has_more_offers or deployment.enlisting is not None:
-        # Enqueue last: a report enqueues a step while it locks its assignment, and this step locks assignments above.
+        # Enqueue last, to avoid deadlocks: reports also lock their assignment before they enqueue a step.
         enqueue_rollout_step(deployment.pk)
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout, and roll it back if its strategy says so and there is a deployment to restore."""
+    """Fail a rollout, and roll it back if its strategy requires that and there is a deployment to restore."""
     failed = fail(deployment, reason, detail)
     # With an empty target there is no agent to roll back, and a rollback would make the configuration known bad.
-    goes_back = deployment.strategy.auto_rollback and reason != "empty_target"
-    if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
+    must_roll_back = deployment.strategy.auto_rollback and reason != "empty_target"
+    if not (must_roll_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
         assignments.withdraw(failed)
 
 

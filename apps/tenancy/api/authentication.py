@@ -22,9 +22,9 @@ from apps.tenancy.services.tokens import note_use
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
-# The same error in all cases, so that an attacker does not learn whether a credential exists.
+# The same error in all cases, so that an attacker cannot find out whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
-_VERIFIED = "byteor.verified"  # among the request's variables
+_VERIFIED = "byteor.verified"  # a key of ``request.META``
 
 
 _LONGEST_ADDRESS = 128
@@ -53,7 +53,7 @@ def bearer_in(header: str) -> str | None:
 
 
 def known_family(text: str) -> Family:
-    """Return the family of a credential. Raises Unauthenticated if its form or checksum is wrong, without a query."""
+    """Return the family of a credential. Raises Unauthenticated if its form or checksum is wrong. Runs no query."""
     family = family_of(text)
     if family is None:
         raise Unauthenticated("The credential is malformed or mistyped.")
@@ -61,12 +61,12 @@ def known_family(text: str) -> Family:
 
 
 def note_verified(request: HttpRequest | Request, digest: str) -> None:
-    """Note that the request's credential is valid and that its owner's rate limit counts the request."""
+    """Mark the request's credential as valid, and the request as counted in its owner's rate limit."""
     request.META[_VERIFIED] = digest
 
 
 def verified_digest(request: HttpRequest) -> str | None:
-    """Return the digest of the request's credential if ``note_verified`` was called, else None."""
+    """Return the digest of the request's credential if ``note_verified`` was called, otherwise None."""
     return request.META.get(_VERIFIED)
 
 
@@ -85,7 +85,7 @@ def client_ip(request: HttpRequest | Request) -> str | None:
 
 
 def _address(text: str) -> str | None:
-    """Return the normalized address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``; else None."""
+    """Return the normalized address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``, or None."""
     match = _HOST_AND_PORT.fullmatch(text.strip()[:_LONGEST_ADDRESS])
     if match is None:
         return None
@@ -127,7 +127,7 @@ class CredentialAuthentication(BaseAuthentication):
         return principal, credential
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the scheme for ``WWW-Authenticate``. Without it, DRF would answer 403 instead of 401."""
+        """Return the scheme for ``WWW-Authenticate``. Without it, DRF would return 403 instead of 401."""
         return "Bearer"
 
     def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
@@ -143,7 +143,7 @@ class CredentialAuthentication(BaseAuthentication):
         return True
 
     def actor_fields(self, credential: Any) -> tuple[Any, str, str]:
-        """Return kind, id and display name of the actor."""
+        """Return the kind, id and display name of the actor."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def principal_fields(self, credential: Any) -> dict[str, Any]:

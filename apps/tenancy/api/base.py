@@ -33,12 +33,12 @@ from byteor_cloud.concurrency.fair import Holder
 from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
-# What an operation needs if any caller with the right family of credential may call it.
+# The permission of an operation that any caller with an accepted family of credentials may use.
 SIGNED_IN: Final = None
 
 
 class ApiViewSet(ResourceViewSet):
-    """Base of all views, and of those outside any organization."""
+    """Base of all API views. Views outside any organization inherit from it directly."""
 
     credentials: ClassVar[tuple[Family, ...]] = BEARER
     commands: ClassVar[tuple[Command, ...]] = ()
@@ -63,7 +63,7 @@ class ApiViewSet(ResourceViewSet):
     def check_permissions(self, request: Request) -> None:
         """Check the caller in this order: 401, 403 (family), 429, 404 (not a member, or a wrong id), 403 (role).
 
-        The request counts as soon as the credential is recognized, so that refused requests are limited, too.
+        The request counts as soon as the credential is recognized, so that refused requests are limited as well.
         """
         if request.user is None:
             raise Unauthenticated("A bearer credential is required. Send it as: Authorization: Bearer <token>.")
@@ -83,7 +83,7 @@ class ApiViewSet(ResourceViewSet):
             raise Forbidden("Your role does not permit this operation.")
 
     def _holder(self) -> Holder:
-        """Return who the request's slot counts for. ``resolve_scope`` has checked the organization in the path."""
+        """Return the holder of the request's slot. ``resolve_scope`` has checked the organization in the path."""
         principal = self.principal
         organization = principal.organization_id or self.kwargs.get("org_id") or principal.caller
         return Holder(str(organization), _GROUPS[principal.family], principal.caller)
@@ -117,7 +117,7 @@ class ApiViewSet(ResourceViewSet):
 
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request, and wrap the handler of a POST with an ``Idempotency-Key`` so that it can be repeated."""
+        """Check the request, and make a POST with an ``Idempotency-Key`` idempotent."""
         super().initial(request, *args, **kwargs)
         operation = self.operation
         assert operation is not None  # noqa: S101  check_permissions refuses an action without one
@@ -146,9 +146,9 @@ class ApiViewSet(ResourceViewSet):
 
     @final
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the headers of the rate limit."""
+        """Add the rate limit headers, and count the refusal if the response is a client error."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # set once a credential was recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # set as soon as a credential is recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value

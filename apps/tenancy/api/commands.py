@@ -1,4 +1,4 @@
-"""What people do with signing keys, webhooks and deliveries."""
+"""Commands on signing keys, webhooks and webhook deliveries."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from byteor_cloud.errors import Conflict
 def rotate(organization: Organization, *, actor: Actor, **times: int) -> SigningKey:
     """Rotate the signing key.
 
-    Publishes a new key. The new key begins to sign when the agents have had time to fetch it. The previous key still
-    verifies after that.
+    Publishes a new key, which starts to sign after the agents have had time to fetch it. The previous key still
+    verifies signatures for `retire_in_s` seconds after that.
     """
     return signing_keys.rotate(organization=organization, actor=actor, **times)
 
@@ -49,7 +49,8 @@ def rotate(organization: Organization, *, actor: Actor, **times: int) -> Signing
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> None:
     """Retire a signing key.
 
-    Retires a `retiring` key now, or withdraws the `next` key. Signatures that a retired key made before still verify.
+    Retires a `retiring` key immediately, or withdraws the `next` key. Signatures that the key made before it was
+    retired still verify.
     """
     signing_keys.retire(key, reason=reason, actor=actor)
 
@@ -62,7 +63,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
     """Rotate a webhook's secret.
 
     Returns a new secret. For 24 hours, each delivery is signed with both the new and the previous secret, so that
-    receivers can change to the new one without losing a delivery.
+    receivers can switch to the new secret without losing a delivery.
     """
     changed, secret = subscriptions.rotate_secret(webhook, actor=actor)
     return Created(changed, {"token": secret})
@@ -73,7 +74,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
 def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
     """Send a test event to a webhook.
 
-    Sends an event of type `ping`. The result appears in the list of deliveries.
+    Sends an event of type `ping` to the webhook. The result appears in its list of deliveries.
     """
     return subscriptions.ping(webhook, actor=actor)
 

@@ -28,7 +28,7 @@ SECRET_LIFETIME = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """A request with an ``Idempotency-Key``: whose key it is, what was requested, and how long to keep the response."""
+    """A request with an ``Idempotency-Key``: its caller, key and fingerprint, and the lifetime of the response."""
 
     caller: str
     key: str
@@ -37,7 +37,7 @@ class Repeatable:
 
     @classmethod
     def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
-        """Read the request's key. Raises InvalidInput. ``holds_secret``: keep the response for 10 minutes only."""
+        """Read the request's key. ``holds_secret`` keeps the response for 10 minutes only. Raises InvalidInput."""
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)
@@ -76,10 +76,10 @@ def idempotent(
 
 
 def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]:
-    """Lock the keys of requests until the transaction ends, and return for each the stored response, if any.
+    """Lock the keys of requests until the transaction ends, and return the stored response of each, or None.
 
-    A request gets Conflict in place of it while another one with its key is running, and if its key belongs to another
-    request. Store the responses of the others in the same transaction (``to_rows``).
+    A request gets a Conflict instead if another request with its key is still running, or if the key was used with
+    another request. Store the responses of requests that get None in the same transaction (``to_rows``).
     """
     free = _lock_keys([request.number for request in requests])
     now = timezone.now()
@@ -91,7 +91,7 @@ def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]
     results: list[Response | DomainError | None] = []
     for request, is_free in zip(requests, free, strict=True):
         if not is_free or request.number in claimed:
-            detail = "The first request with this Idempotency-Key is still running. Repeat this one later."
+            detail = "The first request with this Idempotency-Key is still running. Retry this request later."
             results.append(Conflict(detail, retry_after=1))
             continue
         claimed.add(request.number)
@@ -104,7 +104,7 @@ def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]
 
 
 def _lock_keys(numbers: Sequence[int]) -> list[bool]:
-    """Lock the keys until the transaction ends, and tell for each whether it was free."""
+    """Lock the keys until the transaction ends, and return for each whether it was free."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_try_advisory_xact_lock(number) FROM unnest(%s::bigint[]) WITH ORDINALITY AS k (number, place)"
@@ -115,7 +115,7 @@ def _lock_keys(numbers: Sequence[int]) -> list[bool]:
 
 
 def to_rows(responses: Sequence[tuple[Repeatable, Response]]) -> list[IdempotencyKey]:
-    """Return the rows that keep the responses, to be saved by the caller."""
+    """Return the responses as rows, which the caller must save."""
     rows = [
         IdempotencyKey(
             caller=repeatable.caller,
@@ -141,5 +141,5 @@ def _replay(found: IdempotencyKey, fingerprint: str) -> Response | DomainError:
     if location is not None:
         response["Location"] = location
     if revision is not None:
-        response.revision = revision  # type: ignore[attr-defined]  # ResourceViewSet makes the ETag from it
+        response.revision = revision  # type: ignore[attr-defined]  # ResourceViewSet derives the ETag from it
     return response

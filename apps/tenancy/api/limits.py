@@ -1,6 +1,6 @@
-"""Rate limits. Requests are counted in the database, except that requests of agents are counted in memory.
+"""Rate limits. Requests are counted in the database, but those of agents in memory.
 
-Otherwise each heartbeat would write a counter.
+Otherwise, each heartbeat would update a counter in the database.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _add_shared(key: str, minute: int, amount: int) -> int:
     except DatabaseError as error:
         if not space.is_disk_error(error):
             raise
-        return _add_local(key, minute)  # requests that only read must work with a full disk
+        return _add_local(key, minute)  # read-only requests must work even if the disk is full
     return count
 
 
@@ -84,7 +84,7 @@ def _read_shared(key: str, minute: int) -> int:
 
 
 def _add_local(key: str, minute: int) -> int:
-    global _local_minute  # noqa: PLW0603  the counters of the process are cleared when a new minute begins
+    global _local_minute  # noqa: PLW0603  the counters of the process are cleared when a new minute starts
     with _lock:
         if minute != _local_minute:
             _local.clear()
@@ -93,8 +93,8 @@ def _add_local(key: str, minute: int) -> int:
     return count
 
 
-def forget() -> None:
-    """Forget the counts of this process."""
+def clear_local() -> None:
+    """Clear the counts of this process."""
     _local.clear()
 
 
@@ -115,14 +115,14 @@ def count_sign_in(step: str, address: str | None) -> None:
 def count_agent(agent_id: UUID | str) -> RateLimitUsage | None:
     """Count a request of an agent in this process. Returns None if rate limits are off.
 
-    All keys of an agent share one count, so that a new key gives no new requests. Call this only after the key was
-    verified, since anybody could claim to be the agent.
+    All keys of an agent share one count, so that a new key does not reset it. Call this only after the key was
+    verified, because anybody could claim to be the agent.
     """
     return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(f"agent:{agent_id}", minute))
 
 
 def count_console(user_id: UUID) -> RateLimitUsage | None:
-    """Count a person's request to the console, apart from the person's API requests. None if rate limits are off."""
+    """Count a person's console request, separately from API requests. Returns None if rate limits are off."""
     return _usage(PER_MINUTE[Family.USER], lambda minute: _add_shared(f"console:{user_id}", minute, 1))
 
 
@@ -136,7 +136,7 @@ def count_request(principal: Principal) -> RateLimitUsage | None:
         case Family.AGENT:
             return count_agent(principal.actor.id)
         case Family.ENROLLMENT:
-            # Plus one, because once the limit of refusals is reached, this request must be refused, too.
+            # Plus one, so that this request is refused as well when the refusals have reached the limit.
             return _usage(PER_MINUTE[Family.ENROLLMENT], lambda minute: _read_shared(key, minute) + 1)
     return _usage(PER_MINUTE[principal.family], lambda minute: _add_shared(key, minute, 1))
 

@@ -1,4 +1,4 @@
-"""The organization, project or environment that a URL names. Every request below one looks it up."""
+"""The queries that load the organization, project or environment in a URL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 from apps.tenancy.models import Environment, Organization, Project
 from byteor_cloud.database.compiled import CompiledQuery
 
-# By the id of the organization; of the organization and the project; of the organization, project and environment.
+# The parameters are the ids in the URL: of the organization, then of the project, then of the environment.
 ORGANIZATION = CompiledQuery[Organization](lambda org: Organization.objects.filter(pk=org), UUID)
 PROJECT = CompiledQuery[Project](
     lambda org, project: Project.objects.live().select_related("organization").filter(pk=project, organization_id=org),

@@ -1,4 +1,4 @@
-"""The tables of organizations, people, roles, credentials, signing keys and the audit ledger, one module for each."""
+"""The models of organizations, people, roles, credentials, signing keys, webhooks and the audit ledger."""
 
 from apps.tenancy.models.accounts import (
     SignInLink,

@@ -16,7 +16,7 @@ class UserManager(BaseUserManager["User"]):
     """Manager without passwords: people sign in through the identity provider or with a one-time link."""
 
     def find_by_verified_email(self, email: str) -> User | None:
-        """Return the account that holds ``email`` as its verified address, or None."""
+        """Return the account whose verified address is ``email``, or None."""
         return self.filter(email__iexact=email, email_verified=True).first()
 
 
@@ -46,20 +46,20 @@ class User(AbstractBaseUser, Row):
 
     @property
     def is_staff(self) -> bool:
-        """Admit every active account to Django's admin checks; the console's site class decides who enters."""
+        """Whether the account passes Django's own admin check. The console's site class decides who may enter."""
         return self.is_active
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Tell whether the person is an installation operator. The console checks roles, not Django's permissions."""
+        """Return whether the person is an installation operator. The console checks roles, not Django's permissions."""
         return self.is_active and self.is_superuser
 
     def has_module_perms(self, app_label: str) -> bool:
-        """Admit every active account; the console's admin classes check roles."""
+        """Return True for every active account. The console's admin classes check roles."""
         return self.is_active
 
 
 class SignInLink(Row):
-    """A one-time sign-in link to the console, as the commands ``bootstrap`` and ``sign_in_link`` print it."""
+    """A one-time sign-in link to the console, printed by the commands ``bootstrap`` and ``sign_in_link``."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     digest = models.CharField(max_length=64, unique=True)

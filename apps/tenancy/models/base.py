@@ -18,7 +18,7 @@ def enum_choices(enum: Any) -> list[tuple[str, str]]:
 
 
 def one_of_constraint(field: str, enum: Any, name: str) -> models.CheckConstraint:
-    """Return a constraint that lets ``field`` hold only members of ``enum``."""
+    """Return a constraint that restricts ``field`` to the members of ``enum``."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": [m.value for m in enum]}), name=name)
 
 
@@ -33,7 +33,7 @@ class Row(models.Model):
 
 
 class Revisioned(models.Model):
-    """Base of rows that people edit. ``revision`` counts the edits; ``If-Match`` compares it."""
+    """Base of rows that people edit. ``revision`` counts the edits and is compared with ``If-Match``."""
 
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
     revision = models.PositiveIntegerField(default=1, editable=False)
@@ -43,10 +43,10 @@ class Revisioned(models.Model):
 
 
 def folded(field: str) -> Collate:
-    """Return what names are found and sorted by: without case, and alike in whatever locale the database has."""
+    """Return the expression for finding and sorting names, independent of case and of the database's locale."""
     return Collate(Upper(field), "C")
 
 
 def name_index(field: str, *, name: str) -> models.Index:
-    """Return the index in which the console's search finds rows of an environment by the beginning of their name."""
+    """Return the index with which the console's search finds an environment's rows by the start of their name."""
     return models.Index(models.F("environment"), folded(field), models.F("id").desc(), name=name)

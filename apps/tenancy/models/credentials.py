@@ -20,7 +20,7 @@ from byteor.engine.signing.keys import KeyStatus
 
 class CredentialQuerySet(models.QuerySet[Any]):
     def usable(self, now: datetime | None = None) -> Self:
-        """Keep only credentials that are neither revoked nor expired, by default at present."""
+        """Keep only credentials that are neither revoked nor expired at ``now``, which defaults to the current time."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=now or timezone.now()), revoked_at=None)
 
 
@@ -53,7 +53,7 @@ class UserToken(Credential):
 
 
 class OrganizationKey(Credential):
-    """An organization API key: a role in an organization, or in one of its projects, for programs.
+    """An organization API key, which gives a program a role in an organization or in one of its projects.
 
     ``created_by`` is the person who created the key. For a key created with another key, it is the person who created
     that other key. Null if unknown.
@@ -88,10 +88,10 @@ class SigningKeyQuerySet(models.QuerySet[Any]):
 
 
 class SigningKey(Row):
-    """An Ed25519 key of an organization (null: of the installation, to sign the checkpoints of its own chain).
+    """An Ed25519 key of an organization (null: of the installation, to sign the checkpoints of its own audit chain).
 
     The key's times define its status at any moment; the worker updates the stored ``status`` within seconds. The
-    private half is encrypted under the master key, and destroyed when the key is retired.
+    private key is encrypted under the master key, and destroyed when the key is retired.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="signing_keys")
@@ -100,7 +100,7 @@ class SigningKey(Row):
     private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", noun="signing key", null=True)
     status = models.CharField(max_length=10, choices=enum_choices(KeyStatus))
     not_before = models.DateTimeField(default=timezone.now)
-    # When the next key becomes active. Null while there is no next key.
+    # When the key stops signing because the next key becomes active. Null while it has no successor.
     signs_until = models.DateTimeField(null=True)
     not_after = models.DateTimeField(null=True)
 

@@ -10,9 +10,9 @@ from byteor_cloud.ids import uuid7
 
 
 class MasterKey(models.Model):
-    """The id of the master key that all values are encrypted under, in the only row. ``vault.key_id`` computes ids.
+    """The table's only row has the id (``vault.key_id``) of the master key under which all values are encrypted.
 
-    Whoever encrypts a value holds a share lock on the row, so that a rotation waits until the value is committed.
+    A transaction that encrypts a value holds a share lock on the row, so that a rotation waits until it commits.
     """
 
     ONLY = 1
@@ -32,14 +32,14 @@ class MasterKey(models.Model):
 
 
 class Host(models.Model):
-    """A running ``serve``: the ids of its master keys, and when it last said that it runs."""
+    """A running ``serve`` process: the ids of its master keys, and when it last reported that it runs."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=255)
     data_dir = models.CharField(max_length=4096)
     mode = models.CharField(max_length=10)
-    # Whether the keys are files in the data folder, and not settings. There is only one such folder: it contains the
-    # database, too.
+    # Whether the keys are files in the data folder instead of settings. Such an installation has only one data folder,
+    # which also contains the database.
     has_key_files = models.BooleanField()
     key_id = models.CharField(max_length=16, blank=True)
     previous_key_id = models.CharField(max_length=16, blank=True)

@@ -16,12 +16,12 @@ from byteor.engine.machines import StateMachine
 
 
 class Organization(Row, Revisioned):
-    """The top level of tenancy. Everything but people's accounts belongs to one organization."""
+    """The top level of tenancy. Accounts of people belong to no organization; memberships connect them."""
 
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=63)
     settings = models.JSONField(default=dict)
-    # The ETag of the published signing keys, stored so that a heartbeat's answer can carry it without reading the keys.
+    # The ETag of the published signing keys, stored so that heartbeat responses include it without reading the keys.
     key_set_etag = models.CharField(max_length=32, editable=False)
 
     class Meta:
@@ -46,7 +46,7 @@ class Organization(Row, Revisioned):
 
 
 class LiveQuerySet(models.QuerySet[Any]):
-    """Queries on rows that are marked as deleted first, and removed by the worker later."""
+    """Queries on rows that are first marked as deleted, and deleted by the worker later."""
 
     def live(self) -> Self:
         """Leave out rows that are marked as deleted."""
@@ -88,7 +88,7 @@ class EnvironmentQuerySet(LiveQuerySet):
 
 
 class Environment(Row, Revisioned):
-    """A place to deploy to. Each agent, draft and deployment belongs to one environment."""
+    """The level at which agents run and deployments are made. Each agent and deployment belongs to one environment."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="environments")
     name = models.CharField(max_length=200)
@@ -132,7 +132,7 @@ class EnvironmentOwned(Row):
 
 
 class Stateful(EnvironmentOwned):
-    """Base of rows whose ``status`` changes only by the transitions of a state machine (``services/state.py``)."""
+    """Base of rows whose ``status`` changes only through transitions of a state machine (``services/state.py``)."""
 
     machine: ClassVar[StateMachine]
     status: models.CharField[str, str]
@@ -168,7 +168,7 @@ class Membership(Row, Revisioned):
 
     @classmethod
     def first_admin(cls, organization_id: UUID) -> UUID | None:
-        """Return the user who has been org_admin longest: the person behind what agents and the organization cause."""
+        """Return the id of the org_admin who joined first, who is the person behind jobs that agents cause, or None."""
         admins = cls.objects.filter(organization=organization_id, project=None, role=Role.ORG_ADMIN)
         return admins.order_by("pk").values_list("user_id", flat=True).first()
 

@@ -11,7 +11,7 @@ from apps.tenancy.models.sealed_field import SealedField
 
 
 class RateCounter(models.Model):
-    """How many requests a caller made in the current minute. The table is UNLOGGED: a crash may empty it."""
+    """The number of a caller's requests in the current minute. The table is UNLOGGED: a crash may empty it."""
 
     key = models.CharField(max_length=100, primary_key=True)
     minute = models.BigIntegerField()
@@ -23,12 +23,12 @@ class RateCounter(models.Model):
 
 class IdempotencyKeyQuerySet(models.QuerySet[Any]):
     def expired(self) -> Self:
-        """Keep only keys whose lifetime is over."""
+        """Keep only expired keys."""
         return self.filter(expires_at__lte=timezone.now())
 
 
 class IdempotencyKey(models.Model):
-    """The first response to a caller's ``Idempotency-Key``, encrypted, and saved in the transaction of that request."""
+    """The encrypted first response to a caller's ``Idempotency-Key``, saved in the transaction of that request."""
 
     caller = models.CharField(max_length=100)
     key = models.CharField(max_length=255)

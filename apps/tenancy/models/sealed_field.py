@@ -1,4 +1,4 @@
-"""The type of columns with encrypted values, which ``vault`` reads and writes."""
+"""The field type of encrypted columns, which ``vault`` reads and writes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from django.db import models
 
 
 class SealedField(models.BinaryField):  # type: ignore[type-arg]  # BinaryField fixes its own types
-    """A column of encrypted values, written by ``vault.seal``. Rotating the master key finds all columns of this type.
+    """A column of encrypted values, written by ``vault.seal``. A rotation of the master key covers all such columns.
 
-    ``context`` is a format string that names the secret and its owner by columns of the row that never change. The
-    ciphertext is bound to it, so that a secret copied to another row cannot be decrypted there. ``noun`` is the word
-    for a value in messages.
+    ``context`` is a format string that names the secret and its owner with columns of the row that never change. The
+    ciphertext is bound to it, so that a secret copied to another row cannot be decrypted there. ``noun`` is what
+    messages call a value.
     """
 
     def __init__(self, *args: Any, context: str = "", noun: str = "value", **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The quotas of organizations, and what organizations use."""
+"""The quotas and the usage of organizations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.tenancy.models.organizations import Environment, Organization
 
 
 class Quota(StrEnum):
-    """What an installation operator can limit for an organization."""
+    """The limits that an installation operator can set for an organization."""
 
     AGENTS = "agents"
     STORED_BYTES = "stored_bytes"
@@ -23,7 +23,7 @@ class Quota(StrEnum):
 class OrganizationQuotas(models.Model):
     """The quotas of an organization. An organization without a quota has no row.
 
-    Whoever adds something that a quota limits holds a lock on the row until the transaction ends.
+    A transaction that adds something limited by a quota locks the row until it ends.
     """
 
     organization = models.OneToOneField(Organization, on_delete=models.PROTECT, primary_key=True, related_name="+")
@@ -51,30 +51,30 @@ class OrganizationQuotas(models.Model):
 
 
 class UseCount(models.Model):
-    """A change of what an environment holds, or of what an organization did in a period; the sum of the rows is that.
+    """A change of a count of what an environment contains, or of what an organization did in a period.
 
-    Triggers of the counted tables (and ``apps.fleet.services.heartbeats``) add rows and never change one, so that
-    nobody waits for anybody. The job ``tenancy.count_use`` replaces the rows of a sum by one.
+    The count is the sum of its rows. Triggers of the counted tables and services only add rows, so that no transaction
+    waits for another. The job ``tenancy.count_use`` replaces the rows of a count with their sum.
     """
 
     class Kind(models.TextChoices):
-        # What an environment holds now. Its rows are removed by a trigger of the environment's table.
+        # What an environment contains now. A trigger of the environment's table deletes these rows.
         AGENTS = "agents"
         DRAFTS = "drafts"
         STORED_BYTES = "stored_bytes"
-        # What an organization did on a day, or in a month.
+        # What an organization did on a day (captures) or in a month (all others).
         CAPTURES = "captures"
         HEARTBEATS = "heartbeats"
         UPLOADED_BYTES = "uploaded_bytes"
         REPLAYS = "replays"
         WORK = "work"
 
-    # Deleting an environment's agents, drafts and files adds rows, which a trigger removes at the end. A foreign key in
-    # the database would lock the environment after its rows, and a purge locks it before them.
+    # Deleting an environment's agents, drafts and files adds rows, which a trigger deletes at the end. A foreign key
+    # constraint would lock the environment after its rows, but a purge locks it before them, which could deadlock.
     environment = models.ForeignKey(
         Environment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
-    # Organizations are never deleted. A foreign key in the database would lock the organization at each upload.
+    # Organizations are never deleted. A foreign key constraint would lock the organization at each upload.
     organization = models.ForeignKey(
         Organization, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
@@ -108,10 +108,10 @@ class UseCount(models.Model):
 
 
 class MonthlyPeak(models.Model):
-    """The most agents and stored bytes that the job ``tenancy.count_use`` found in a month."""
+    """The highest numbers of agents and stored bytes that the job ``tenancy.count_use`` found in a month."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
-    month = models.DateField()  # its first day
+    month = models.DateField()  # the first day of the month
     agents = models.BigIntegerField()
     stored_bytes = models.BigIntegerField()
 

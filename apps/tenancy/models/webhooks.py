@@ -25,9 +25,9 @@ class Webhook(Row, Revisioned):
     description = models.CharField(max_length=200, blank=True)
     events = models.JSONField(default=list)
     enabled = models.BooleanField(default=True)
-    # Why the control plane disabled the webhook. Empty if it did not.
+    # Why the control plane disabled the webhook. Empty if it did not disable it.
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # Since when every attempt has failed. Null if the last one succeeded.
+    # When the attempts began to fail. Null if the last attempt succeeded.
     failing_since = models.DateTimeField(null=True, editable=False)
     secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", noun="webhook secret")
     # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.
@@ -43,17 +43,17 @@ class Webhook(Row, Revisioned):
 
 class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
     def due(self, now: datetime) -> Self:
-        """Keep only deliveries that the worker must attempt now."""
+        """Keep only deliveries whose next attempt is due at ``now``."""
         return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
 
 
 class WebhookDelivery(Row):
-    """The delivery of one event to one webhook, with all its attempts: an entry of the delivery log."""
+    """An entry of the delivery log: the delivery of one event to one webhook, with its latest attempts."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")
     status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
-    # Attempts since the delivery was created or requested again. The back-off depends on it.
+    # The number of attempts since the delivery was created or requested again. It determines the back-off.
     tries = models.PositiveSmallIntegerField(default=0)
     attempts = models.JSONField(default=list)
     next_attempt_at = models.DateTimeField(null=True)

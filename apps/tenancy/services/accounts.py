@@ -18,7 +18,7 @@ LINK_LIFETIME = timedelta(hours=1)
 
 
 def get_or_create_account(email: str) -> User:
-    """Return the account that holds ``email`` as its verified address; create an unclaimed one if there is none."""
+    """Return the account whose verified address is ``email``. Create an unclaimed account if there is none."""
     found = User.objects.find_by_verified_email(email)
     if found is None:
         try:
@@ -43,10 +43,10 @@ def claim_or_create_account(
         holder = User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
     if holder is not None and not holder.social_auth.exists():
         if not holder.is_active:
-            raise Unauthenticated("This account is not active.")
+            raise Unauthenticated("This account is not active. Contact the installation operator.")
         account, action = holder, "account.claim"
     else:
-        # If another identity already holds the address, the new account gets it only as an unverified one.
+        # If the address already belongs to another identity, the new account has it as an unverified address only.
         is_own = bool(email) and is_verified and holder is None
         account, action = User.objects.create(email=email, email_verified=is_own, name=name), "account.create"
     actor = Actor("user", str(account.pk), account.email, request_id, ip)
@@ -65,15 +65,18 @@ def create_sign_in_link(*, user: User, actor: Actor) -> str:
 
 @transaction.atomic
 def spend_sign_in_link(text: str, *, ip: str | None) -> User:
-    """Mark the link as used and return its person. Raises Unauthenticated if it is unknown, used or expired."""
+    """Mark the link as used and return its person.
+
+    Raises Unauthenticated if the link is unknown, used or expired, or if the account is not active.
+    """
     found = SignInLink.objects.select_for_update().filter(digest=credential_digest(text)).first()
     if found is None or found.used_at is not None or found.expires_at <= timezone.now():
-        raise Unauthenticated("This sign-in link was used, has expired, or never existed. Ask for a new one.")
+        raise Unauthenticated("This sign-in link was already used, has expired, or never existed. Request a new link.")
     found.used_at = timezone.now()
     found.save(update_fields=["used_at"])
     user: User = found.user
     if not user.is_active:
-        raise Unauthenticated("This account is not active.")
+        raise Unauthenticated("This account is not active. Contact the installation operator.")
     audit.record_of_person(
         "session.sign_in",
         person=user,
@@ -88,7 +91,7 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
 def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) -> bool:
     """Grant or revoke the role of installation operator, who sees everything in the console.
 
-    Returns False if the person's role is already as requested. Raises Conflict if the account is not active.
+    Returns False if nothing had to change. Raises Conflict if the account is not active.
     """
     locked = lock_row(user)
     if locked.is_superuser is is_operator:

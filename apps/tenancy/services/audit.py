@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.functions import TransactionNow
 from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -30,8 +31,10 @@ from apps.tenancy.models import (
 from apps.tenancy.services.webhooks.announce import announce
 from byteor_cloud.ids import uuid7
 
-_COUNT_BYTES = 100  # of the count and the minute in the event of what was repeated
-_NOT_COPIED = frozenset({"name"})  # the name that a person gave a token is private to that person
+# By the database's clock, which also determines the minute of each row.
+_MINUTE_AGO = TransactionNow() - timedelta(minutes=1)
+_COUNT_BYTES = 100  # bytes reserved for the count and the minute in an event about repetitions
+_NOT_COPIED = frozenset({"name"})  # the name of a token is private to the person who chose it
 
 type Scope = Organization | Project | Environment | None
 
@@ -64,8 +67,8 @@ def record(
     """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret.
 
     If an organization key repeats an event within a minute, the repetition is only counted, and the first event is
-    returned. Repetitions have the same ``subject``, which is the resource if nothing else is given: name what stays
-    the same if each repetition makes another resource.
+    returned. Events with the same ``subject`` count as repetitions. It defaults to the resource; pass something that
+    stays the same if each repetition creates another resource.
     """
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
     if (repeated := _count_repetition(event, subject or resource)) is not None:
@@ -77,7 +80,7 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event that ``record_all`` records. The fields are the arguments of ``record``."""
+    """An event for ``record_all``. The fields are the arguments of ``record``."""
 
     action: str
     actor: Actor
@@ -170,10 +173,10 @@ def _event(
 
 
 def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEvent | None:
-    """Count an event that an organization key has caused before in this minute, and return the earlier event.
+    """Count an event that an organization key has already caused in this minute, and return the earlier event.
 
-    Returns None if the event must be recorded: it is the first of its minute, or somebody else caused it. People's
-    events are recorded one by one. What an agent or an enrollment token can cause is limited elsewhere.
+    Returns None if the event must be recorded, because it is the first of its minute or has another kind of actor.
+    People's events are recorded one by one. The events of agents and enrollment tokens are limited elsewhere.
     """
     if event.actor_kind != "organization_key":
         return None
@@ -199,9 +202,9 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
 
 @transaction.atomic
 def close_repetitions() -> None:
-    """Record one event for what was repeated in each past minute: how often, and the last values."""
-    ended = RepeatedEvent.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1))
-    closed = ended.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
+    """Record one event for the repetitions of each event in a past minute, with their count and the last values."""
+    past = RepeatedEvent.objects.filter(minute__lte=_MINUTE_AGO)
+    closed = past.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
     for row in closed:
         if row.count:
             event: AuditEvent = row.event
@@ -228,9 +231,7 @@ def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> 
 @transaction.atomic
 def close_denials() -> None:
     """Record one event for the denials of each actor, action and past minute."""
-    closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(
-        skip_locked=True
-    )
+    closed = DenialCount.objects.filter(minute__lte=_MINUTE_AGO).select_for_update(skip_locked=True)
     for row in closed:
         record(
             row.action,

@@ -1,4 +1,4 @@
-"""The hosts that run servers, and the ids of their master keys."""
+"""The hosts that run ``serve``, and the ids of their master keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEPT_FOR = timedelta(days=1)
 
 
 def announce(host_id: UUID) -> None:
-    """Store that the ``serve`` with this id runs on this host, and the ids of its master keys."""
+    """Store that the ``serve`` process with this id runs on this host, and the ids of its master keys."""
     try:
         ids = vault.own_key_ids()
     except vault.MasterKeyUnavailable:  # the key's file was removed
@@ -46,7 +46,7 @@ def announce(host_id: UUID) -> None:
 
 
 def withdraw(host_id: UUID) -> None:
-    """Delete the row of a ``serve`` that ends."""
+    """Delete the row of a ``serve`` process that is stopping."""
     Host.objects.filter(pk=host_id).delete()
 
 
@@ -56,12 +56,12 @@ def live() -> QuerySet[Host]:
 
 
 def others() -> list[Host]:
-    """Return the live hosts whose master keys are not the same files as this process's."""
+    """Return the live hosts that do not read their master keys from the same files as this process."""
     return list(live().filter(has_key_files=False) if _has_key_files() else live())
 
 
 def delete_old_hosts() -> int:
-    """Delete the hosts that were not seen for a day. Returns how many there were."""
+    """Delete the hosts that were last seen more than a day ago. Returns the number of deleted hosts."""
     return delete_in_batches(Host.objects.filter(last_seen__lt=Now() - KEPT_FOR))
 
 

@@ -13,27 +13,27 @@ from social_django.models import Association, Code, Nonce, Partial
 from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from byteor_cloud.database.deletion import delete_in_batches
 
-# Longer than any request made with the credential can be pending: an approval expires after at most 30 days.
+# Longer than anything requested with a credential can stay pending: an approval expires after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
-SIGN_IN_TAKES = timedelta(hours=1)
-COUNTER_MINUTES = 2
+SIGN_IN_TIMEOUT = timedelta(hours=1)
+COUNTER_MINUTES = 2  # past minutes whose rate counters are kept
 
 
-def ended_before(moment: datetime) -> Q:
-    """Return the condition that a credential was revoked, or expired, before ``moment``."""
+def invalid_before(moment: datetime) -> Q:
+    """Return the condition that a credential was revoked or expired before ``moment``."""
     return Q(revoked_at__lt=moment) | Q(expires_at__lt=moment)
 
 
 def delete_old[C: Credential](family: type[C], now: datetime) -> int:
-    """Delete credentials that ended over 90 days ago; return how many. The audit ledger keeps their events."""
-    return delete_in_batches(family._default_manager.filter(ended_before(now - CREDENTIALS_KEPT_FOR)))
+    """Delete credentials that became invalid over 90 days ago and return how many. Their audit events are kept."""
+    return delete_in_batches(family._default_manager.filter(invalid_before(now - CREDENTIALS_KEPT_FOR)))
 
 
 def delete_old_credentials(now: datetime | None = None) -> int:
-    """Delete user tokens and organization keys that ended over 90 days ago, and expired one-time links.
+    """Delete user tokens and organization keys that became invalid over 90 days ago, and old one-time links.
 
-    Returns how many rows were deleted.
+    Returns the number of deleted rows.
     """
     now = now or timezone.now()
     links = SignInLink.objects.filter(expires_at__lt=now - LINKS_KEPT_FOR)
@@ -43,7 +43,7 @@ def delete_old_credentials(now: datetime | None = None) -> int:
 def delete_old_sign_ins(now: datetime | None = None) -> None:
     """Delete expired sessions and the leftovers of abandoned sign-ins."""
     now = now or timezone.now()
-    abandoned_before = now - SIGN_IN_TAKES
+    abandoned_before = now - SIGN_IN_TIMEOUT
     delete_in_batches(Session.objects.filter(expire_date__lt=now))
     delete_in_batches(Nonce.objects.filter(timestamp__lt=abandoned_before.timestamp()))
     delete_in_batches(Code.objects.filter(timestamp__lt=abandoned_before))

@@ -31,15 +31,15 @@ from byteor.engine.hash_chain import (
 from byteor_cloud.errors import InvalidInput
 from byteor_cloud.ids import smallest_uuid7
 
-AT_ONCE = 5000  # events that are sealed in one transaction
+BATCH_SIZE = 5000  # events sealed per transaction
 _INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in every process
-PAGE = 5000
-# Smaller than PAGE: an export holds a page in memory while it waits for its reader, and there may be many readers.
+PAGE = 5000  # sequence numbers per query
+# Smaller than PAGE: an export keeps a page in memory while it waits for its client, and many exports may run.
 EXPORT_PAGE = 50
 # The query reads plain rows instead of model instances, so that an event takes only microseconds. It reads them page by
 # page, because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the
 # planner would sort the rest of the ledger for each page. A time that Python cannot represent (infinity, or before the
-# year 1) can only come from tampering; it is clamped, so that reading goes on and the verification finds the fault.
+# year 1) can only come from tampering. It is clamped, so that reading continues and the verification reports the fault.
 _PAGE_OF_LINKS = """
     SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
         e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),
@@ -81,11 +81,11 @@ def _to_linked_event(row: AuditEvent) -> LedgerEvent:
 
 
 @transaction.atomic
-def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
+def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: bool = False) -> int:
     """Append unsealed events, oldest first, to the chain of an organization (None: of the installation).
 
-    Returns how many events were sealed. ``whole`` searches the whole ledger, not only the recent part in which unsealed
-    events are expected. Only the worker seals, so that requests do not queue for the head of the chain.
+    Returns the number of sealed events. ``whole`` searches the whole ledger, not only the recent part in which unsealed
+    events are expected. Only the worker seals, so that requests do not wait for each other at the head of the chain.
     """
     if organization_id is None:
         with connection.cursor() as cursor:
@@ -114,23 +114,23 @@ def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
     events = AuditEvent.objects.filter(seal=None)
     if last is None:
         return events
-    # Compare with ``now`` too, in case a clock was ahead and then corrected: later events must be found as well.
+    # The current time is a bound as well: if a clock was ahead and then corrected, later events must still be found.
     return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
 
 
 def seal_all(*, whole: bool = False) -> None:
     """Seal every chain that has unsealed events.
 
-    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while others were sealed.
+    ``whole`` searches the whole ledger, and so finds old events of a chain that was not sealed while other chains were.
     """
     last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
     for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():
-        while seal_chain(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
+        while seal_chain(organization_id, limit=BATCH_SIZE, whole=whole) == BATCH_SIZE:
             pass
 
 
 def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
-    """Return query and parameters for the chain of an organization (None: of the installation)."""
+    """Return the query and its parameters for the chain of an organization (None: of the installation)."""
     if organization_id is None:
         return sql.format(chain=f"{table}.organization_id IS NULL"), []
     return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
@@ -158,7 +158,7 @@ def read_links(
 class Verification:
     """The verification of the ledger of an organization (None: of the installation).
 
-    ``known`` has the hash by sequence number of earlier checkpoints, which the ledger must still contain.
+    ``known`` maps sequence numbers to the hashes of earlier checkpoints, which the ledger must still contain.
     """
 
     def __init__(self, organization_id: UUID | None, *, known: dict[int, str] | None = None) -> None:
@@ -184,16 +184,15 @@ class Verification:
 def export_lines(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
     """Return NDJSON lines: each sealed event after ``after_seq`` in the chain's order, then a signed checkpoint.
 
-    Without an organization, the chain is the installation's own, and the installation must have a signing key.
-
-    Before the first line, raises InvalidInput if the chain ends before ``after_seq``, and MasterKeyUnavailable if this
-    host cannot sign the checkpoint.
+    Without an organization, exports the installation's own chain; the installation must have a signing key. Raises
+    InvalidInput if the chain ends before ``after_seq``, and MasterKeyUnavailable if this host cannot sign the
+    checkpoint, in both cases before the first line.
     """
     vault.ensure_key()
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
     seq, last = (head.seq, head.hash) if head else (0, GENESIS)
     if after_seq > seq:
-        raise InvalidInput.at_parameter("after_seq", f"Must be at most {seq}, where the ledger ends.", code="max_value")
+        raise InvalidInput.at_parameter("after_seq", f"Must be at most {seq}, the last sealed `seq`.", code="max_value")
     return _lines(organization, after_seq=after_seq, seq=seq, last=last)
 
 
@@ -201,7 +200,7 @@ def _lines(organization: Organization | None, *, after_seq: int, seq: int, last:
     organization_id = None if organization is None else organization.pk
     for link in read_links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
         yield write_line(link) + "\n"
-    # The checkpoint comes last, so that an export that broke off has none.
+    # The checkpoint comes last, so that an interrupted export has none.
     checkpoint = sign_checkpoint(
         org_id=None if organization_id is None else str(organization_id),
         seq=seq,

@@ -1,4 +1,4 @@
-"""Rotation of the master key: every encrypted value is encrypted again."""
+"""Rotation of the master key, which encrypts every stored secret again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from apps.tenancy.models import MasterKey
 from apps.tenancy.models.sealed_field import SealedField, sealed_fields
 from apps.tenancy.services import audit, vault
 
-AT_ONCE = 500
-MAX_NAMED = 20  # the values that an error names
+BATCH_SIZE = 500  # rows read and written per statement
+MAX_NAMED = 20  # values listed in an error
 LOCK_TIMEOUT_MS = 200  # less than PostgreSQL's deadlock_timeout of 1 s
-PAUSE_S = 0.2
+PAUSE_S = 0.2  # before the next attempt
 
 
 def reseal(*, actor: Actor) -> dict[str, int]:
     """Encrypt every value under this host's current master key, and make that the installation's key.
 
-    Returns how many values of each kind were encrypted under another key before. It changes all values or none, and may
-    be repeated. Raises MasterKeyUnavailable if this host has not had the installation's key, and VaultError if there
-    are values that neither key decrypts.
+    Returns the number of changed values by column. Changes all values or none, and is idempotent. Raises
+    MasterKeyUnavailable if this host does not have the installation's key, and VaultError if some values can be
+    decrypted with neither of the host's keys.
     """
     while True:
         try:
@@ -32,16 +32,16 @@ def reseal(*, actor: Actor) -> dict[str, int]:
         except OperationalError as error:
             if not isinstance(error.__cause__, LockNotAvailable):
                 raise
-        # Somebody locked a value and now waits for the lock on the key, which is free again.
+        # Another transaction locked a value and waits for the lock on the key, which the rollback has released.
         time.sleep(PAUSE_S)
 
 
 @transaction.atomic
 def _reseal(actor: Actor) -> dict[str, int]:
     vault.ensure_key()
-    # Whoever encrypts a value holds this lock until it is committed, so from now on there are no new values.
+    # Each transaction that encrypts a value holds a share lock on this row, so no new values appear from now on.
     stored = MasterKey.objects.select_for_update().get()
-    vault.ensure_key()  # another rotation may have ended meanwhile
+    vault.ensure_key()  # another rotation may have finished in the meantime
     counts: dict[str, int] = {}
     lost: list[str] = []
     with connection.cursor() as cursor:
@@ -68,17 +68,17 @@ def _reseal(actor: Actor) -> dict[str, int]:
 
 
 def _reseal_column(field: SealedField, lost: list[str]) -> int:
-    """Return how many values of the column were changed. Append to ``lost`` what cannot be decrypted."""
+    """Encrypt the column's values again and return how many changed. Add those that cannot be decrypted to ``lost``."""
     rows = field.model._base_manager.exclude(**{field.attname: None}).select_for_update(of=("self",), no_key=True)
     count = 0
     changed = []
-    for row in rows.order_by("pk").iterator(chunk_size=AT_ONCE):
+    for row in rows.order_by("pk").iterator(chunk_size=BATCH_SIZE):
         try:
             if vault.reseal(row, field):
                 changed.append(row)
         except vault.VaultError:
             lost.append(f"{field} of {row.pk}")
-        if len(changed) == AT_ONCE:
+        if len(changed) == BATCH_SIZE:
             count += field.model._base_manager.bulk_update(changed, [field.attname])
             changed = []
     return count + field.model._base_manager.bulk_update(changed, [field.attname])

@@ -16,11 +16,11 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 def _check_grant(granter: frozenset[Permission], role: Role) -> None:
     if not may_grant(granter, role):
-        raise Forbidden(f"You can't grant or take away the role {role}: it has permissions that you do not have.")
+        raise Forbidden(f"You cannot grant or remove the role {role}, because it has permissions that you do not have.")
 
 
 def check_not_last_admin(membership: Membership) -> None:
-    """Raise Conflict if nobody else is org_admin. A caller that changes this must hold the organization's lock."""
+    """Raise Conflict if no other active member is org_admin. Lock the organization before the check and a change."""
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
             organization_id=membership.organization_id,
@@ -30,7 +30,7 @@ def check_not_last_admin(membership: Membership) -> None:
         ).exclude(pk=membership.pk)
         if not others.exists():
             raise Conflict(
-                "The last org_admin can't be removed or demoted. Make another member org_admin first.",
+                "The last org_admin cannot be removed or demoted. Make another member org_admin first.",
                 code="last_org_admin",
             )
 
@@ -45,19 +45,19 @@ def add(
     granter: frozenset[Permission],
     actor: Actor,
 ) -> Membership:
-    """Give the person with the verified address ``email`` a role.
+    """Give a role to the person with the verified address ``email``.
 
-    If there is no such account yet, an unclaimed one is created; whoever signs in with that verified address claims it.
+    If no account has the address, creates an unclaimed one. The person claims it by signing in with that address.
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
-        raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
+        raise InvalidInput.at("/role", "org_admin is a role of the whole organization. Choose another role.")
     domains = organization.settings_with_defaults["email_domains"]
     if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
-        raise InvalidInput.at("/email", "The organization's setting `email_domains` does not list this domain.")
+        raise InvalidInput.at("/email", "The organization's setting `email_domains` does not contain this domain.")
     user = get_or_create_account(email)
     if Membership.objects.filter(user=user, organization=organization, project=project).exists():
-        raise Conflict("This person has a role here already. Change the role instead.", code="exists")
+        raise Conflict("This person already has a role here. Change that role instead.", code="exists")
     membership = Membership.objects.create(user=user, organization=organization, project=project, role=role)
     audit.record(
         "member.add",
@@ -87,7 +87,7 @@ def change_role(
     _check_grant(granter, Role(current.role))
     _check_grant(granter, role)
     if current.project_id is not None and role is Role.ORG_ADMIN:
-        raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
+        raise InvalidInput.at("/role", "org_admin is a role of the whole organization. Choose another role.")
     if role is not Role.ORG_ADMIN:
         check_not_last_admin(current)
     return edit(
@@ -108,7 +108,7 @@ def remove(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> None:
-    """Remove a member. Raises Conflict for the last org_admin."""
+    """Remove a member. Raises Conflict for the last org_admin, and Forbidden as ``change_role`` does."""
     lock_row(membership.organization)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))

@@ -23,11 +23,11 @@ from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
-PURGED_AFTER_S = 60  # longer than a request takes that found the row before it was deleted
+PURGED_AFTER_S = 60  # longer than any request that has read the row can run
 
 
 def _slug(name: str, given: str | None) -> str:
-    """Return the given slug, or else a slug made from the name. It is random if the name has no usable letters."""
+    """Return the given slug, or one derived from the name, or a random one if the name has no usable characters."""
     return given or slugify(name)[:63] or str(uuid7())[-12:]
 
 
@@ -69,7 +69,7 @@ def update_organization(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Organization:
-    """Edit name, slug or settings. Settings that ``values`` does not name keep their values."""
+    """Edit name, slug or settings. Settings that are not in ``values`` keep their values."""
     locked = lock_revision(organization, expected_revision)
     return edit(locked, _merged(locked, values), kind="organization", scope=locked, actor=actor)
 
@@ -103,12 +103,12 @@ def update_project(
 
 
 def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
-    """Return the project of the organization that a request names, if it names one. Raises InvalidInput."""
+    """Return the organization's project with this id, or None without an id. Raises InvalidInput if there is none."""
     if project_id is None:
         return None
     project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()
     if project is None:
-        raise InvalidInput.at("/project_id", "This organization has no such project.", code="does_not_exist")
+        raise InvalidInput.at("/project_id", "This organization has no project with this id.", code="does_not_exist")
     return project
 
 
@@ -158,7 +158,7 @@ def update_environment(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Environment:
-    """Edit name or settings. Settings that ``values`` does not name keep their values.
+    """Edit name or settings. Settings that are not in ``values`` keep their values.
 
     Raises Forbidden if approval, replay or freeze rules would loosen, unless ``may_loosen``.
     """
@@ -171,9 +171,9 @@ def update_environment(
 
 @transaction.atomic
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
-    """Hide a project or environment from all callers at once; the worker deletes its rows a minute later.
+    """Hide a project or environment from all callers immediately. The worker deletes its rows a minute later.
 
-    By then the requests have ended that found it before. Its audit events stay.
+    By then, all requests that had read it before have finished. Its audit events are kept.
     """
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()
@@ -188,10 +188,9 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
 
 @transaction.atomic
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:
-    """Remove a row that is marked as deleted, with everything that belongs to it. It may be repeated.
+    """Delete a row that is marked as deleted, with everything that belongs to it. Idempotent.
 
-    Rows are locked from the top, as everywhere: a request that changes a row of the environment holds a lock on the
-    environment before, and a delivery is locked after its webhook.
+    Rows are locked from the top down, as in requests: an environment before its rows, a webhook before its deliveries.
     """
     row = model.objects.filter(pk=row_id, deleted_at__isnull=False).select_for_update().first()
     if row is None:

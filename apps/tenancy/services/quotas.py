@@ -1,4 +1,4 @@
-"""Quotas of organizations: set them, and refuse what would exceed them."""
+"""Quotas of organizations: set them, and reject requests that would exceed them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from byteor_cloud.errors import InvalidInput, QuotaExceeded
 
 MAX_LIMIT = 2**63 - 1
 _REFUSALS = {
-    Quota.AGENTS: "The organization has {used:,} agents, and its quota is {limit:,}. Decommission agents that are gone",
+    Quota.AGENTS: "The organization has {used:,} agents, and its quota is {limit:,}. Decommission unused agents",
     Quota.STORED_BYTES: "The organization stores {used:,} bytes, and with {more:,} more it would exceed its quota of "
     "{limit:,}. Shorten the retention of artifacts",
     Quota.CAPTURES_PER_DAY: "The organization has uploaded {used:,} captures today (UTC), and its quota is {limit:,}. "
-    "Try again tomorrow",
-    Quota.DRAFTS: "The organization has {used:,} drafts, and its quota is {limit:,}. Delete drafts that nobody needs",
+    "Try again tomorrow (UTC)",
+    Quota.DRAFTS: "The organization has {used:,} drafts, and its quota is {limit:,}. Delete unused drafts",
 }
 
 
 @transaction.atomic
 def set_quotas(organization: Organization, limits: Mapping[Quota, int | None], *, actor: Actor) -> None:
-    """Set these quotas of the organization (None: no limit) and keep the others. Raises InvalidInput.
+    """Set the given quotas of the organization (None: no limit) and keep the others. Raises InvalidInput.
 
-    What the organization has already stays, also if it is more than a new quota.
+    A quota below the current usage deletes nothing.
     """
     for quota, limit in limits.items():
         if limit is not None and not 0 <= limit <= MAX_LIMIT:
@@ -52,51 +52,51 @@ def set_quotas(organization: Organization, limits: Mapping[Quota, int | None], *
     if any(limit is not None for limit in quotas.limits.values()):
         quotas.save()
     else:
-        rows.delete()  # so that nobody locks it
+        rows.delete()  # so that no transaction needs to lock it
     resource = ("organization", organization.pk)
     audit.record("organization.set_quotas", actor=actor, scope=organization, resource=resource, changes=changes)
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What an organization may use of a quota, and what it uses."""
+    """An organization's limit for a quota, and its current usage."""
 
     quota: Quota
     limit: int
     used: int
 
     def take(self, amount: int = 1) -> None:
-        """Count that the organization uses more. Raises QuotaExceeded, unless the amount is 0."""
+        """Add ``amount`` to the usage. Raises QuotaExceeded if that exceeds the limit, unless ``amount`` is 0."""
         if amount and self.used + amount > self.limit:
             advice = _REFUSALS[self.quota].format(used=self.used, more=amount, limit=self.limit)
-            detail = f"{advice}, or ask the operators of this installation for a higher quota."
+            detail = f"{advice}, or request a higher quota from the installation operator."
             raise QuotaExceeded(detail, quota=self.quota, limit=self.limit, used=self.used)
         self.used += amount
 
 
-def check(organization_id: UUID, wanted: Mapping[Quota, int]) -> bool:
-    """Raise QuotaExceeded if the organization may not use this much more now.
+def check(organization_id: UUID, amounts: Mapping[Quota, int]) -> bool:
+    """Raise QuotaExceeded if using these amounts in addition would exceed a quota of the organization.
 
-    Returns whether one of these quotas is set: then only ``reserve`` is certain.
+    Returns whether any of these quotas is set. If so, only ``reserve`` prevents concurrent requests from exceeding it.
     """
-    quotas = _quotas(frozenset(wanted), lock=False).first(organization_id)
+    quotas = _quotas(frozenset(amounts), lock=False).first(organization_id)
     if quotas is None:
         return False
-    _take(quotas, wanted)
+    _take(quotas, amounts)
     return True
 
 
-def reserve(organization_id: UUID, wanted: Mapping[Quota, int]) -> None:
-    """Let the organization use this much more. Nobody else does before the transaction ends. Raises QuotaExceeded."""
-    quotas = _quotas(frozenset(wanted), lock=True).first(organization_id)
+def reserve(organization_id: UUID, amounts: Mapping[Quota, int]) -> None:
+    """Check the amounts as ``check`` does, and lock the quotas against concurrent use until the transaction ends."""
+    quotas = _quotas(frozenset(amounts), lock=True).first(organization_id)
     if quotas is not None:
-        _take(quotas, wanted)
+        _take(quotas, amounts)
 
 
 def lock_allowances(organization_ids: Iterable[UUID], quota: Quota) -> dict[UUID, Allowance]:
-    """Return what the organizations that have this quota may use. Nobody else uses more before the transaction ends."""
+    """Return the allowances of organizations that have this quota, and lock them until the transaction ends."""
     found = {}
-    for organization_id in sorted(set(organization_ids)):  # all in the same order, so that none waits in a circle
+    for organization_id in sorted(set(organization_ids)):  # always in the same order, to avoid deadlocks
         quotas = _quotas(frozenset({quota}), lock=True).first(organization_id)
         if quotas is not None:
             found[organization_id] = _allowances(quotas, [quota])[quota]
@@ -104,21 +104,21 @@ def lock_allowances(organization_ids: Iterable[UUID], quota: Quota) -> dict[UUID
 
 
 @cache
-def _quotas(wanted: frozenset[Quota], *, lock: bool) -> CompiledQuery[OrganizationQuotas]:
-    """Return the query of an organization's quotas if one of those ``wanted`` is set."""
-    is_set = reduce(or_, (Q(**{f"{quota}__isnull": False}) for quota in sorted(wanted)))
+def _quotas(kinds: frozenset[Quota], *, lock: bool) -> CompiledQuery[OrganizationQuotas]:
+    """Return the query for an organization's quotas, which finds no row if none of ``kinds`` is set."""
+    is_set = reduce(or_, (Q(**{f"{quota}__isnull": False}) for quota in sorted(kinds)))
     rows = OrganizationQuotas.objects.filter(is_set)
     if lock:
         rows = rows.select_for_update(no_key=True)
     return CompiledQuery(lambda organization_id: rows.filter(pk=organization_id), UUID)
 
 
-def _allowances(quotas: OrganizationQuotas, wanted: Iterable[Quota]) -> dict[Quota, Allowance]:
-    limits = {quota: limit for quota in wanted if (limit := quotas.limits[quota]) is not None}
+def _allowances(quotas: OrganizationQuotas, kinds: Iterable[Quota]) -> dict[Quota, Allowance]:
+    limits = {quota: limit for quota in kinds if (limit := quotas.limits[quota]) is not None}
     used = count_used(quotas.pk, limits)
     return {quota: Allowance(quota, limit, used[quota]) for quota, limit in limits.items()}
 
 
-def _take(quotas: OrganizationQuotas, wanted: Mapping[Quota, int]) -> None:
-    for quota, allowance in _allowances(quotas, wanted).items():
-        allowance.take(wanted[quota])
+def _take(quotas: OrganizationQuotas, amounts: Mapping[Quota, int]) -> None:
+    for quota, allowance in _allowances(quotas, amounts).items():
+        allowance.take(amounts[quota])

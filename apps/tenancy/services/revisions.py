@@ -18,7 +18,7 @@ from byteor_cloud.json_text import JsonText, parsed
 
 
 def is_same_json(one: object, other: object) -> bool:
-    """Tell whether two values are equal as JSON. Python's ``==`` is not enough: it holds ``True`` and ``1`` equal."""
+    """Return whether two values are equal as JSON. For Python's ``==`` alone, ``True`` equals ``1``."""
     if isinstance(one, JsonText) or isinstance(other, JsonText):
         return one == other or is_same_json(parsed(one), parsed(other))
     if isinstance(one, bool) or isinstance(other, bool):
@@ -34,7 +34,7 @@ def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
     """Lock the row and return it. Raises PreconditionFailed if its revision is not ``expected`` (None: any)."""
     locked = lock_row(row)
     if expected is not None and locked.revision != expected:
-        raise PreconditionFailed("The resource was changed since you read it. Read it again and repeat the edit.")
+        raise PreconditionFailed("The resource has changed since you read it. Read it again and repeat the edit.")
     return locked
 
 
@@ -53,7 +53,7 @@ def edit[R: Revisioned](
     expected_revision: int | None = None,
     unaudited: Collection[str] = (),
 ) -> R:
-    """Set ``values``, and record one audit event with the old and new values of all fields except ``unaudited``.
+    """Set ``values`` and record one audit event with the old and new values of all fields except ``unaudited``.
 
     If every value is already set, nothing is saved or recorded.
     """

@@ -1,4 +1,4 @@
-"""Forms of the console that were sent: each does its work at most once, even if the browser sends it again."""
+"""Submitted forms of the console: each takes effect at most once, even if the browser submits it again."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from apps.tenancy.services import vault
 from byteor_cloud.errors import Conflict
 
 LIFETIME = timedelta(hours=12)
-"""How long a form may be sent after it was shown. Sent forms are remembered for longer than that."""
-ANSWER_LIFETIME = timedelta(minutes=10)
-"""How long the same form gets the same answer. It may hold a secret, so it is kept encrypted, as in the API."""
+"""How long a form can be submitted after it was shown. Submitted forms are stored for longer than that."""
+RESULT_LIFETIME = timedelta(minutes=10)
+"""How long a repeated form gets the same result. The result may contain a secret, so it is stored encrypted."""
 
-type Answer = dict[str, Any]
+type FormResult = dict[str, Any]
 
 
 @transaction.atomic
-def answer_once(form_id: str, values: Mapping[str, list[str]], *, actor: Actor, work: Callable[[], Answer]) -> Answer:
-    """Do a form's work once and return its answer; the same again for a double click, a reload or a lost connection.
+def run_once(
+    form_id: str, values: Mapping[str, list[str]], *, actor: Actor, work: Callable[[], FormResult]
+) -> FormResult:
+    """Do a form's work and return its result. A double click, a reload or a retry gets the same result again.
 
-    Raises Conflict if the person sent the form before with other values, or longer ago than ``ANSWER_LIFETIME``.
+    Raises Conflict if the person submitted the form before with other values, or longer ago than ``RESULT_LIFETIME``.
     """
     caller = f"console:{actor.id}"
     fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     try:
-        with transaction.atomic():  # waits for the first one, if that is still running
+        with transaction.atomic():  # waits while the first submission is still running
             _row(caller, form_id, fingerprint, b"", 2 * LIFETIME).save(force_insert=True)
     except IntegrityError:
-        return _answer_again(caller, form_id, fingerprint)
-    answer = work()
-    # A row of its own, because the answer must be forgotten before the form.
-    _row(caller, f"{form_id} answer", fingerprint, json.dumps(answer).encode(), ANSWER_LIFETIME).save(force_insert=True)
-    return answer
+        return _first_result(caller, form_id, fingerprint)
+    result = work()
+    # A separate row, because the result must expire before the form.
+    _row(caller, f"{form_id} answer", fingerprint, json.dumps(result).encode(), RESULT_LIFETIME).save(force_insert=True)
+    return result
 
 
 def _row(caller: str, key: str, fingerprint: str, response: bytes, lifetime: timedelta) -> IdempotencyKey:
@@ -51,15 +53,15 @@ def _row(caller: str, key: str, fingerprint: str, response: bytes, lifetime: tim
     return row
 
 
-def _answer_again(caller: str, form_id: str, fingerprint: str) -> Answer:
-    kept = IdempotencyKey.objects.filter(
+def _first_result(caller: str, form_id: str, fingerprint: str) -> FormResult:
+    stored = IdempotencyKey.objects.filter(
         caller=caller, key=f"{form_id} answer", fingerprint=fingerprint, expires_at__gt=timezone.now()
     ).first()
-    if kept is None:
+    if stored is None:
         raise Conflict(
-            "You sent this form already, and what it asked for was done. Nothing was done a second time. "
-            "Send the form again only if you want to do it once more.",
+            "You already submitted this form, and it has taken effect. Nothing was done a second time. "
+            "Submit the form again only if you want to repeat the action.",
             code="form_sent",
         )
-    answer: Answer = json.loads(vault.unseal(kept, "response"))
-    return answer
+    result: FormResult = json.loads(vault.unseal(stored, "response"))
+    return result

@@ -1,10 +1,10 @@
-"""Signing keys of organizations and of the installation: published, then used to sign, then retired.
+"""Signing keys of organizations and of the installation, which are published, then used to sign, then retired.
 
 A private key leaves the vault only to sign. The installation's key (no organization) signs the checkpoints of the
 installation's own audit chain.
 
-A key's status follows from its times alone (``SigningKey.status_at``), so that all readers see it change at the same
-moment. The worker afterwards stores the status, records the audit event and updates the ETag that heartbeats carry.
+A key's status depends only on its times (``SigningKey.status_at``), so that all readers see it change at the same
+moment. The worker then stores the status, records the audit event and updates the ETag in heartbeat responses.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from byteor.engine.signing.keys import KeyStatus
 from byteor_cloud.database.large_columns import each_row
 from byteor_cloud.errors import Conflict, IllegalTransition
 
-# Inside the service a replaced key is hardly needed: envelopes are signed on request, and credentials are checked
-# against the time at which they were signed. The week is for key sets that people downloaded to verify files elsewhere.
+# The service itself hardly needs a replaced key: envelopes are signed on request, and credentials are checked against
+# the time at which they were signed. The week is for key sets that people downloaded to verify files elsewhere.
 RETIRE_IN_S = 7 * 86_400
 _MIN_ACTIVATION_DELAY_S = 60
 _INSTALLATION_LOCK = 7_226_190_005  # an arbitrary lock number, the same in every process
-_HEARTBEATS_AWAITED = 3  # a heartbeat may be lost, and agents send fewer of them under load
+_HEARTBEATS_AWAITED = 3  # intervals before a new key signs: heartbeats may be lost, and are sent less often under load
 _EVENTS = {
     KeyStatus.ACTIVE: "signing_key.activate",
     KeyStatus.RETIRING: "signing_key.supersede",
@@ -41,7 +41,7 @@ _EVENTS = {
 
 @transaction.atomic
 def create(*, organization: Organization, actor: Actor) -> SigningKey:
-    """Create the first key of a new organization, active at once."""
+    """Create the first key of a new organization, which is active immediately."""
     key = _create(organization, KeyStatus.ACTIVE, not_before=timezone.now(), actor=actor)
     _store_etag(organization)
     return key
@@ -49,7 +49,7 @@ def create(*, organization: Organization, actor: Actor) -> SigningKey:
 
 @transaction.atomic
 def ensure_installation_key() -> None:
-    """Create the installation's first signing key if there is none, active at once. Concurrent calls are safe."""
+    """Create the installation's signing key, active immediately, if there is none. Concurrent calls are safe."""
     _lock(None)
     if not SigningKey.objects.filter(organization=None).exists():
         _create(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system_actor("signing_keys"))
@@ -65,15 +65,15 @@ def rotate(
 ) -> SigningKey:
     """Create and publish the next key of an organization (None: of the installation).
 
-    The next key signs after ``activate_in_s`` seconds; by default, when all agents have had time to fetch it. No agent
-    needs the installation's key, so a next key of the installation signs at once by default. The replaced key verifies
-    for ``retire_in_s`` seconds more. Raises Conflict if there is a next key already.
+    The next key starts to sign after ``activate_in_s`` seconds, by default after all agents have had time to fetch it.
+    No agent needs the installation's key, so by default its next key signs immediately. The replaced key then verifies
+    for another ``retire_in_s`` seconds. Raises Conflict if a next key already exists.
     """
     locked = _lock(organization)
     now = timezone.now()
     _update_due_statuses(locked, now, actor=actor)
     if SigningKey.objects.filter(organization=locked, status=KeyStatus.NEXT).exists():
-        raise Conflict("There is a next key already. Retire it to withdraw it.", code="signing_key.next_waits")
+        raise Conflict("A next key already exists. Retire that key to withdraw it.", code="signing_key.next_waits")
     wait_s = _activation_delay_s(locked) if activate_in_s is None else activate_in_s
     starts = now + timedelta(seconds=wait_s)
     old = SigningKey.objects.get(organization=locked, status=KeyStatus.ACTIVE)
@@ -89,7 +89,7 @@ def rotate(
 
 @transaction.atomic
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
-    """Retire a retiring key now, or withdraw the next key. Raises Conflict for the active key.
+    """Retire a retiring key immediately, or withdraw the next key. Raises Conflict for the active key.
 
     A signature that contains its time still verifies if it was made before the key was retired. A withdrawn key
     verifies nothing, because it has never signed.
@@ -106,7 +106,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
         case KeyStatus.RETIRING:
             key.not_after = now
         case KeyStatus.NEXT:
-            # With an empty period of validity the key verifies nothing, not even what claims an earlier time.
+            # With an empty validity period, the key verifies nothing, not even a signature that claims an earlier time.
             key.not_before = key.not_after = key.created_at
             SigningKey.objects.filter(organization=organization, status=KeyStatus.ACTIVE).update(
                 signs_until=None, not_after=None
@@ -126,14 +126,14 @@ def update_all_statuses() -> None:
 
 @transaction.atomic
 def update_statuses(organization_id: UUID | None) -> None:
-    """Update the stored statuses of the keys of an organization (None: of the installation), and record events."""
+    """Update the stored key statuses of an organization (None: of the installation), and record audit events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
     _update_due_statuses(organization, timezone.now(), actor=system_actor("signing_keys"))
     _store_etag(organization)
 
 
 def key_set(organization_id: UUID | None) -> keys.KeySet:
-    """Return all keys of an organization (None: of the installation) with their status now, newest first."""
+    """Return all keys of an organization (None: of the installation) with their current status, newest first."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id).order_by("-id")
     return keys.KeySet(
@@ -147,7 +147,7 @@ def etag(key_set: keys.KeySet) -> str:
 
 
 def active_private_key(organization_id: UUID | None) -> bytes:
-    """Return the raw private key of the active key. Do not keep it longer than the signing takes."""
+    """Return the raw private key of the active key. Discard it immediately after signing."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id, private_key__isnull=False)
     return vault.unseal(next(row for row in rows if row.status_at(now) is KeyStatus.ACTIVE), "private_key")
@@ -163,7 +163,7 @@ def _lock(organization: Organization | None) -> Organization | None:
 
 
 def _activation_delay_s(organization: Organization | None) -> int:
-    """Return the seconds within which every online agent sends a heartbeat, and so learns of newly published keys."""
+    """Return the seconds within which every online agent sends a heartbeat and so is notified of a new key."""
     if organization is None:
         return 0
     environments = Environment.objects.live().filter(project__organization=organization)
@@ -189,7 +189,7 @@ def _create(
 
 
 def _update_due_statuses(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
-    """Make every stored status agree with its key's times. The caller must hold the organization's lock."""
+    """Update the stored status of each key that is due. The caller must hold the organization's lock."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
     # The active key must be saved first, since only one key may be active. Ids do not have that order: a clock may have
     # stepped back between the creation of the two.
@@ -209,7 +209,7 @@ def _save_status(key: SigningKey, status: KeyStatus, *, actor: Actor, **more_cha
 
 
 def _store_etag(organization: Organization | None) -> None:
-    """Store the key set's ETag. Agents see in the answer to their next heartbeat that it changed, and fetch the set."""
+    """Store the key set's ETag. The response to an agent's next heartbeat contains it, so the agent fetches the set."""
     if organization is None:
         return
     organization.key_set_etag = etag(key_set(organization.pk))

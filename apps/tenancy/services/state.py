@@ -18,20 +18,20 @@ from byteor_cloud.errors import IllegalTransition, NotFound
 
 
 def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
-    """Lock the row until the transaction ends and return its present state. Raises NotFound if it was deleted."""
+    """Lock the row until the transaction ends and return its current state. Raises NotFound if it was deleted."""
     if transaction.get_autocommit():
-        raise transaction.TransactionManagementError("A lock ends with its transaction, and there is none.")
+        raise transaction.TransactionManagementError("A row lock needs an open transaction.")
     query: CompiledQuery[R] = _locking(type(row), tuple(related))
     if (locked := query.first(row.pk)) is None:
-        raise NotFound("The resource was deleted meanwhile.")
+        raise NotFound("The resource has been deleted in the meantime.")
     return locked
 
 
 def keep_environments(*ids: UUID) -> None:
-    """Keep environments from being purged until the transaction ends.
+    """Prevent environments from being purged until the transaction ends.
 
-    Call it before locking several rows of an environment whose own row is not locked. A purge locks the environment
-    first and then deletes its rows in an order of its own, so that otherwise each could wait for the other.
+    Call this before locking several rows of an environment whose own row is not locked. A purge locks the environment
+    first and then deletes its rows in another order, so the two could deadlock otherwise.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT FROM tenancy_environment WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [list(ids)])
@@ -58,7 +58,7 @@ def check_transition(row: Stateful, event: StrEnum) -> StrEnum:
 def advance[R: Stateful](
     row: R, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any] | None = None, **fields: Any
 ) -> R:
-    """Make one transition under the row's lock, record its audit event, and return the locked row.
+    """Perform one transition under the row's lock, record its audit event, and return the locked row.
 
     ``fields`` are columns that change together with the status. Raises IllegalTransition without changing anything.
     """

@@ -1,4 +1,4 @@
-"""Create and revoke bearer credentials, user tokens and organization API keys, and note their use."""
+"""Create and revoke user tokens and organization API keys, and store when a credential was last used."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _expiry(expires_in_s: int | None, max_lifetime: timedelta) -> datetime:
 
 
 def max_key_lifetime(organization: Organization) -> timedelta:
-    """Return how long a key of the organization may live."""
+    """Return the maximum lifetime of the organization's keys."""
     return timedelta(days=organization.settings_with_defaults["token_max_days"])
 
 
 def max_token_lifetime(user: User) -> timedelta:
-    """Return how long a token of the person may live: the shortest limit of their organizations, or the default."""
+    """Return the maximum lifetime of the person's tokens: the shortest limit of their organizations, or the default."""
     organizations = Organization.objects.filter(memberships__user=user).distinct()
     default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
     return min((max_key_lifetime(organization) for organization in organizations), default=default)
@@ -46,7 +46,7 @@ def max_token_lifetime(user: User) -> timedelta:
 def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
     """Create a token for the person; return it and its secret.
 
-    Raises InvalidInput if it would live longer than ``token_max_days`` of one of the person's organizations.
+    Raises InvalidInput if its lifetime exceeds ``token_max_days`` of one of the person's organizations.
     """
     secret = generate(Family.USER)
     token = UserToken.objects.create(
@@ -73,12 +73,12 @@ def create_organization_key(
 ) -> tuple[OrganizationKey, str]:
     """Create an organization key; return it and its secret.
 
-    Raises Forbidden if the role has permissions that the granter lacks.
+    Raises Forbidden if the role has permissions that the granter lacks, and InvalidInput for a wrong role or lifetime.
     """
     if not may_grant(granter, role):
-        raise Forbidden(f"You can't grant the role {role}: it has permissions that you do not have.")
+        raise Forbidden(f"You cannot grant the role {role}, because it has permissions that you do not have.")
     if project is not None and role is Role.ORG_ADMIN:
-        raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
+        raise InvalidInput.at("/role", "org_admin is a role of the whole organization. Choose another role.")
     secret = generate(Family.ORGANIZATION)
     key = OrganizationKey.objects.create(
         organization=organization,
@@ -119,8 +119,8 @@ def record_credential(
 ) -> None:
     """Record an audit event of a credential. The event contains the credential's prefix, never its secret.
 
-    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``. The
-    ``subject`` is that of ``audit.record``.
+    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``.
+    ``subject`` is as in ``audit.record``.
     """
     resource = (credential._meta.model_name or "credential", credential.pk)
     recorded = {"prefix": credential.prefix, **(changes or {})}
@@ -139,7 +139,7 @@ def revoke(
     scope: audit.Scope,
     subject: tuple[str, object] | None = None,
 ) -> None:
-    """Revoke a credential at once. Raises Conflict if it is already revoked."""
+    """Revoke a credential immediately. Raises Conflict if it is already revoked."""
     locked = lock_row(credential)
     if locked.revoked_at is not None:
         raise Conflict("This credential is already revoked.", code="revoked")
@@ -151,7 +151,7 @@ def revoke(
 def note_use(credential: Credential) -> None:
     """Store when the credential was last used, to the minute.
 
-    Nothing is stored while the disk is full: requests that only read must then still work.
+    Nothing is stored while the disk is full, because read-only requests must still work then.
     """
     now = timezone.now()
     used_before = now - _USE_PRECISION

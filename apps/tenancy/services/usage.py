@@ -1,4 +1,4 @@
-"""What organizations use: read it, add to it, and sum it up."""
+"""The usage of organizations: read it, add to it, and sum it up."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from django.utils import timezone
 
 from apps.tenancy.models import MonthlyPeak, Organization, OrganizationQuotas, Quota, UseCount
 
-MONTHS = 13  # that are kept and returned, with the present one
+MONTHS = 13  # months that are kept and returned, including the current one
 _HELD = {
     Quota.AGENTS: UseCount.Kind.AGENTS,
     Quota.STORED_BYTES: UseCount.Kind.STORED_BYTES,
     Quota.DRAFTS: UseCount.Kind.DRAFTS,
 }
 _OF_MONTH = (UseCount.Kind.HEARTBEATS, UseCount.Kind.UPLOADED_BYTES, UseCount.Kind.REPLAYS, UseCount.Kind.WORK)
-# A row that another transaction holds, and an environment that is being purged, are left for the next time.
+# Rows that another transaction has locked, and environments that are being purged, are skipped until the next run.
 _SUM = """
 WITH places AS (
     SELECT DISTINCT environment_id, organization_id, kind, since FROM tenancy_usecount WHERE NOT is_sum
@@ -40,7 +40,7 @@ INSERT INTO tenancy_usecount (environment_id, organization_id, kind, since, coun
 SELECT environment_id, organization_id, kind, since, sum(count), true FROM gone
 GROUP BY 1, 2, 3, 4 HAVING sum(count) <> 0
 """
-# Only the rows that change are written.
+# The statement only writes rows that change.
 _PEAKS = """
 WITH present AS (
     SELECT organization.id AS organization_id,
@@ -65,7 +65,7 @@ ON CONFLICT (organization_id, month) DO UPDATE SET agents = excluded.agents, sto
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an organization may use, what it uses, and what it used in the last months, the newest first."""
+    """An organization's quotas, its current usage, and its usage in each of the last months, newest first."""
 
     month: date
     limits: Mapping[Quota, int | None]
@@ -74,21 +74,21 @@ class Usage:
 
 
 def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) -> dict[Quota, int]:
-    """Return how much the organization uses of what these quotas limit. Deleted environments hold nothing."""
-    wanted = Q(
+    """Return the organization's current usage of each of these quotas. Deleted environments do not count."""
+    counted = Q(
         environment__project__organization=organization_id,
         environment__deleted_at=None,
         environment__project__deleted_at=None,
         kind__in=[_HELD[quota] for quota in quotas if quota in _HELD],
     )
     if Quota.CAPTURES_PER_DAY in quotas:
-        wanted |= Q(organization=organization_id, kind=UseCount.Kind.CAPTURES, since=_today())
-    counts = dict(UseCount.objects.filter(wanted).order_by().values_list("kind").annotate(total=Sum("count")))
+        counted |= Q(organization=organization_id, kind=UseCount.Kind.CAPTURES, since=_today())
+    counts = dict(UseCount.objects.filter(counted).order_by().values_list("kind").annotate(total=Sum("count")))
     return {quota: counts.get(_HELD.get(quota, UseCount.Kind.CAPTURES), 0) for quota in quotas}
 
 
 def read_usage(organization: Organization) -> Usage:
-    """Return what the organization may use, uses, and used in the last months."""
+    """Return the organization's quotas, its current usage, and its usage in each of the last months."""
     month, used = _today().replace(day=1), count_used(organization.pk)
     quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
     peaks = {each.month: each for each in MonthlyPeak.objects.filter(organization=organization, month__gte=_oldest())}
@@ -110,14 +110,14 @@ def read_usage(organization: Organization) -> Usage:
 
 
 def add_work(organization_id: UUID, work: int) -> None:
-    """Add the units of work of a replay to what the organization used in this month."""
+    """Add a replay's units of work to the organization's usage of this month."""
     UseCount.objects.create(
         organization_id=organization_id, kind=UseCount.Kind.WORK, since=_today().replace(day=1), count=work
     )
 
 
 def count_use() -> None:
-    """Replace the changes of each count by their sum, note the month's peaks, and delete what is too old."""
+    """Replace the rows of each count with their sum, store the month's peaks, and delete old counts."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_SUM)
     with connection.cursor() as cursor:
@@ -132,7 +132,7 @@ def _today() -> date:
 
 
 def _oldest() -> date:
-    """Return the first day of the oldest month that is kept."""
+    """Return the first day of the oldest month whose counts are kept."""
     today = _today()
     years, month = divmod(today.year * 12 + today.month - MONTHS, 12)
     return date(years, month + 1, 1)

@@ -1,9 +1,9 @@
 """Encryption at rest under the master key (AES-256-GCM), in columns of the type ``SealedField``.
 
 The database contains the id of the installation's master key (``MasterKey``), and all values are encrypted under that
-key. A host encrypts with it, whether it is the host's current or previous key, and refuses if it has neither. So every
-host that may write can decrypt what the others wrote, also while hosts get a new key one by one. Only
-``services.master_key.reseal`` makes another key the installation's.
+key. A host only encrypts if this key is its current or previous master key. Therefore, every host that can write can
+also decrypt the values of the other hosts, even while hosts get a new key one after another. Only
+``services.master_key.reseal`` changes the installation's key.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ logger = structlog.get_logger(__name__)
 
 
 class VaultError(Exception):
-    """A value was encrypted under a third key, or it is damaged. The message names the row."""
+    """A value is damaged, or was encrypted under a key that this host does not have. The message names the row."""
 
 
 class MasterKeyUnavailable(Unavailable):
-    """This host does not have the installation's master key. Callers get the detail, the operator the ``advice``."""
+    """This host does not have the installation's master key. Callers get the detail; ``advice`` is for the operator."""
 
     def __init__(self, advice: str) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ def own_key_ids() -> list[str]:
 def ensure_key() -> str:
     """Return the id of the installation's master key. Raises MasterKeyUnavailable if this host does not have the key.
 
-    If no id is stored yet, store the id of this host's key, unless the key does not decrypt what is stored already.
+    If no id is stored yet, stores the id of this host's key, provided that the key decrypts the values in the database.
     """
     stored = _stored_id()
     if stored is None:
@@ -72,7 +72,7 @@ def ensure_key() -> str:
 
 
 def seal(row: models.Model, name: str, plaintext: bytes) -> None:
-    """Encrypt ``plaintext`` into the row's column. The columns that the field's context names must be set before.
+    """Encrypt ``plaintext`` into the row's column. The columns in the field's context must already be set.
 
     Save the row in the same transaction. Raises MasterKeyUnavailable.
     """
@@ -96,9 +96,9 @@ def unseal(row: models.Model, name: str) -> bytes:
 
 
 def reseal(row: models.Model, field: SealedField) -> bool:
-    """Encrypt the row's column again under this host's current master key, for a rotation, which holds the lock.
+    """Encrypt the row's column again under this host's current master key. The caller must hold the key's row lock.
 
-    Returns False, without a change, if it is encrypted under that key already. Raises as ``unseal`` does.
+    Returns False if it is already encrypted under that key. Raises the same errors as ``unseal``.
     """
     plaintext, is_current = _decrypt(row, field)
     if not is_current:
@@ -116,7 +116,7 @@ def _decrypt(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
     keys = _keys()
     found = _try_keys(row, field, keys)
     if found is None:
-        ensure_key()  # if this host has the wrong key, the value is not to blame
+        ensure_key()  # raises a more helpful error if this host does not have the installation's key
         raise VaultError(f"{row._meta.label} {row.pk}: neither {SETTINGS} decrypts it")
     plaintext, key = found
     return plaintext, key == keys[0]
@@ -141,7 +141,7 @@ def _field(row: models.Model, name: str) -> SealedField:
 
 
 def _keys() -> list[bytes]:
-    """Return the current master key and the previous one, if set. Key files are read each time: they may change."""
+    """Return the current and, if set, the previous master key. Key files are read each time, as they may change."""
     current = _read(settings.CONFIG.master_key)
     if current is None:
         raise MasterKeyUnavailable("the master key's file is missing from the data folder")
@@ -152,12 +152,12 @@ def _keys() -> list[bytes]:
 def _read(source: Key | None) -> bytes | None:
     try:
         return read_key(source)
-    except ValueError as error:  # only of a file; settings were checked at start
+    except ValueError as error:  # only possible for a file, because settings are checked at startup
         raise MasterKeyUnavailable(f"the master key's file is damaged: it {error}") from None
 
 
 def _find_key(stored: str | None) -> bytes:
-    """Return this host's key with the stored id. The id must be read before, since key files change first."""
+    """Return this host's key with the stored id. A rotation changes key files before the id, so read the id first."""
     keys = _keys()
     for key in keys:
         if key_id(key) == stored:
@@ -189,9 +189,9 @@ def _stored_id(*, lock: bool = False) -> str | None:
 
 @transaction.atomic
 def _store_first_id() -> None:
-    """Store the id of this host's key as the installation's. If several hosts try this at once, the first one wins.
+    """Store the id of this host's key as the installation's. If several hosts do this concurrently, the first one wins.
 
-    An older release may have encrypted values already. Then the host must prove its key with the oldest of them.
+    An older release may have encrypted values already. In that case, the key must decrypt the oldest of them.
     """
     keys = _keys()
     key = keys[0]
@@ -212,7 +212,10 @@ def _store_first_id() -> None:
 
 
 def _oldest_value() -> tuple[models.Model, SealedField] | None:
-    """Return a row with an encrypted column: the oldest signing key, if there is one. Every organization has some."""
+    """Return the oldest row with an encrypted value, and the value's field; None if there is no such row.
+
+    Signing keys come first, because every organization has one.
+    """
     for field in sorted(sealed_fields(), key=lambda field: field.model is not SigningKey):
         row = field.model._base_manager.exclude(**{field.attname: None}).order_by("pk").first()
         if row is not None:

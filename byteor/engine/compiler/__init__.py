@@ -1,6 +1,6 @@
-"""The pipeline compiler: it turns a plan into a PipelineSpecV1.
+"""The pipeline compiler, which turns a plan into a PipelineSpecV1.
 
-It depends on nothing else of this project except ``strict_json``.
+Its only dependency within this project is ``strict_json``.
 """
 
 from .compilation import COMPILER_VERSION, Compilation, compile_plan
@@ -14,7 +14,7 @@ from .plan import plan_schema
 from .positions import Position, locate
 from .spec import Endpoint, GraphLane, GraphRole, LaneGraph, PipelineSpec, RingStage, SingleRing
 from .syntax import PlanSyntaxError, parse_plan
-from .topology import neighbours, topological_order
+from .topology import neighbors, topological_order
 from .validation import validate_spec
 from .writing import write_plan
 
@@ -49,7 +49,7 @@ __all__ = [
     "diff_specs",
     "encode",
     "locate",
-    "neighbours",
+    "neighbors",
     "parse_plan",
     "plan_schema",
     "spec_hash",

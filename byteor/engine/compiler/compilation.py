@@ -1,4 +1,4 @@
-"""The compiler's entry point: a plan becomes a spec with its text, hash and drawing, or a list of errors."""
+"""The compiler's entry point. It turns a plan into a spec with its KV text, hash and drawing, or into diagnostics."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .ring import compile_ring
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
 COMPILER_VERSION = "1"
-"""The version of the compiler. It must change whenever a plan may compile to other bytes than before."""
+"""The compiler's version. Change it whenever the same plan may compile to different bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """The result of compiling a plan. If ``ok`` is false, only ``target`` and ``diagnostics`` are filled."""
+    """The result of compiling a plan. If ``ok`` is false, only ``target`` and ``diagnostics`` can be set."""
 
     ok: bool
     target: PlanTarget | None
@@ -48,8 +48,8 @@ class Compilation:
 def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = None) -> Compilation:
     """Compile a parsed plan; ``target`` overrides the plan's own, and ``ops`` defaults to the built-in ops.
 
-    ``plan`` may be any JSON value: a bad plan never raises, each of its problems is a diagnostic. Of the two payloads
-    ``single_ring`` and ``lane_graph``, only the one that the target names is read.
+    ``plan`` may be any JSON value. An invalid plan never raises: each of its problems becomes a diagnostic. If the
+    target is valid, only the payload that it names (``single_ring`` or ``lane_graph``) is read.
     """
     report = CompileReport()
     if target is not None and isinstance(plan, dict):
@@ -63,7 +63,7 @@ def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = N
 
 
 def _compile_target(plan: PlanDocument, ops: Ops, report: CompileReport) -> SingleRing | LaneGraph | None:
-    """Compile the payload of the target. Without a valid target, check every payload that the plan holds."""
+    """Compile the target's payload. Without a valid target, check all payloads in the plan."""
     payloads = {"single_ring": plan.single_ring, "lane_graph": plan.lane_graph}
     if plan.target and payloads[plan.target] is None:
         report.add(
@@ -73,11 +73,11 @@ def _compile_target(plan: PlanDocument, ops: Ops, report: CompileReport) -> Sing
             f'Add "{plan.target}": {{...}}, or choose the other target.',
         )
     given = [name for name, payload in payloads.items() if payload is not None]
-    wanted = [name for name in given if plan.target in {None, name}]
+    selected = [name for name in given if plan.target in {None, name}]
     model: SingleRing | LaneGraph | None = None
-    if "single_ring" in wanted and (ring := RING.read(plan.single_ring, "/single_ring", report)):
+    if "single_ring" in selected and (ring := RING.read(plan.single_ring, "/single_ring", report)):
         model = compile_ring(ring, ops, report)
-    if "lane_graph" in wanted and (graph := GRAPH.read(plan.lane_graph, "/lane_graph", report)):
+    if "lane_graph" in selected and (graph := GRAPH.read(plan.lane_graph, "/lane_graph", report)):
         model = compile_graph(graph, ops, report)
     return model
 

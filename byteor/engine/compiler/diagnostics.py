@@ -1,4 +1,4 @@
-"""Diagnostics: their codes, the diagnostic itself, and the report that collects the diagnostics of a compile."""
+"""Diagnostics, their codes, and the report that collects the diagnostics of a compilation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 MAX_DIAGNOSTICS = 200
-"""A compile returns at most this many diagnostics. If there are more, the last one says so."""
+"""The maximum number of diagnostics of a compilation. If there are more, the last one says so."""
 
 
 class Severity(StrEnum):
@@ -58,13 +58,13 @@ class Code(StrEnum):
 
     @property
     def severity(self) -> Severity:
-        """Return INFO for a role that lowering inserted, and ERROR for everything else."""
+        """INFO for a role that lowering inserted, and ERROR for any other finding."""
         return Severity.INFO if self.startswith("lower.") else Severity.ERROR
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding: its place (a JSON Pointer into the plan), what is wrong, and a hint at what to write instead."""
+    """One finding: a JSON Pointer into the plan, a message, and a hint about what to write instead."""
 
     severity: Severity
     code: Code
@@ -86,7 +86,7 @@ class CompileReport:
         self.ok = True
 
     def add(self, code: Code, pointer: str, message: str, hint: str) -> None:
-        """Add a diagnostic. When the report is full, only remember whether it was an error."""
+        """Add a diagnostic. If the report is full, only ``ok`` is updated."""
         if code.severity is Severity.ERROR:
             self.ok = False
         if not self.is_full:
@@ -99,12 +99,12 @@ class CompileReport:
         return len(self._found) > MAX_DIAGNOSTICS
 
     def has_diagnostic_at(self, pointer: str) -> bool:
-        """Whether this place already has a diagnostic, so that a second rule need not add another."""
+        """Return whether this pointer already has a diagnostic, so that a second rule need not add another."""
         return pointer in self._pointers
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Return the diagnostics in the order in which they were added. If some are left out, the last one says so."""
+        """The diagnostics in the order in which they were added. If some are left out, the last one says so."""
         if not self.is_full:
             return tuple(self._found)
         first_hidden = self._found[MAX_DIAGNOSTICS - 1]
@@ -113,13 +113,13 @@ class CompileReport:
             first_hidden.code,
             "",
             f"There are more diagnostics; only the first {MAX_DIAGNOSTICS - 1} are shown.",
-            "Fix these first and compile again." if not self.ok else "The drawing shows everything that was inserted.",
+            "Fix these first and compile again." if not self.ok else "The drawing shows all inserted roles.",
         )
         return (*self._found[: MAX_DIAGNOSTICS - 1], more)
 
 
 def quote(value: object) -> str:
-    """Format a JSON value for a message: short, on one line and in ASCII, whatever the value contains."""
+    """Format any JSON value for a message, as one short line of ASCII."""
     match value:
         case None | bool():
             return json.dumps(value)
@@ -143,12 +143,12 @@ def nearest_word(word: str, known: Iterable[str]) -> str | None:
     candidates = list(known)
     if len(candidates) > 64:
         # Comparing hundreds of misspelled words with thousands of ids each would take seconds.
-        candidates = list(dict.fromkeys(_neighbours_in_order(word, candidates)))
+        candidates = list(dict.fromkeys(_neighbors_in_order(word, candidates)))
     matches = get_close_matches(word, candidates, n=1)
     return matches[0] if matches else None
 
 
-def _neighbours_in_order(word: str, known: list[str]) -> Iterator[str]:
+def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
     """Yield the words that share the longest prefix with this one, then those that share the longest suffix."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)

@@ -1,4 +1,4 @@
-"""The difference between two specs: a list of changes by meaning, and a unified diff of their KV texts."""
+"""The difference between two specs: a list of semantic changes, and a unified diff of their KV texts."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class SpecChange:
 
 @dataclass(frozen=True, slots=True)
 class SpecDiff:
-    """The changes by meaning, and the unified diff of the KV texts. Both are empty for equal specs."""
+    """The semantic changes between two specs, and the unified diff of their KV texts, both empty for equal specs."""
 
     changes: tuple[SpecChange, ...]
     unified: str
     truncated: bool = False
 
     def bounded(self, max_bytes: int) -> SpecDiff:
-        """Return the beginning of both if either is longer than ``max_bytes`` as JSON."""
+        """Return the diff with the changes and the unified diff each cut to at most ``max_bytes`` of JSON."""
         changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
         lines = self.unified.splitlines(keepends=True)
         shown = _beginning(lines, max_bytes, lambda line: len(json.dumps(line)))
@@ -57,9 +57,9 @@ class SpecDiff:
         return {"changes": changes, "unified": self.unified, "truncated": self.truncated}
 
 
-def _beginning[T](items: Sequence[T], most: int, size: Callable[[T], int]) -> Sequence[T]:
-    """Return the first items, whose sizes together are at most ``most``."""
-    return items[: sum(total <= most for total in accumulate(map(size, items)))]
+def _beginning[T](items: Sequence[T], max_size: int, size: Callable[[T], int]) -> Sequence[T]:
+    """Return the longest prefix of the items whose total size is at most ``max_size``."""
+    return items[: sum(total <= max_size for total in accumulate(map(size, items)))]
 
 
 def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:
@@ -78,7 +78,7 @@ _MODELS = {SingleRing: "single_ring", LaneGraph: "lane_graph"}
 
 
 def _spec_parts(spec: PipelineSpec) -> SpecParts:
-    """List the parts of a spec: for each kind of part (``SpecChange.what``) the name and value of each part."""
+    """Return the name and value of each part of a spec, by kind of part (``SpecChange.what``)."""
     model = spec.model
     parts: SpecParts = {"pipeline": {"name": spec.name, "model": _MODELS[type(model)]}, "stage": {}}
     parts["stage"].update(spec.stages)

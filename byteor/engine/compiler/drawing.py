@@ -1,4 +1,4 @@
-"""Drawings of a spec's graph: as Graphviz text, and as an SVG that is laid out here and so needs no Graphviz."""
+"""Drawings of a spec's graph: Graphviz text, and an SVG whose layout is computed without Graphviz."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _LEGEND_WIDTH = 700.0
 
 
 def to_svg(spec: PipelineSpec) -> str:
-    """Draw the graph of a valid spec as an SVG without scripts, which follows the reader's light or dark theme."""
+    """Draw the graph of a valid spec as an SVG without scripts that follows the reader's light or dark theme."""
     graph = build_graph(spec)
     layout = place_graph(graph, [_width(node) for node in graph.nodes])
     width = max(layout.width, _LEGEND_WIDTH) + 2 * _MARGIN
@@ -97,7 +97,7 @@ def to_svg(spec: PipelineSpec) -> str:
         *_legend(graph),
         f'<g transform="translate({left:.1f} {_HEAD + _MARGIN / 2:.1f})">',
         *_lanes(graph, layout),
-        *(_node(node, *centre) for node, centre in zip(graph.nodes, layout.nodes, strict=True)),
+        *(_node(node, *center) for node, center in zip(graph.nodes, layout.nodes, strict=True)),
         "</g></svg>\n",
     ]
     return "\n".join(parts)
@@ -108,7 +108,7 @@ def _shorten(text: str) -> str:
 
 
 def _label(node: GraphNode) -> str:
-    """Return a node's name. For a role that lowering inserted, return its kind, since it is drawn beside its stage."""
+    """Return a node's name. For a role that lowering inserted, return its kind, since it is drawn next to its stage."""
     return _shorten(node.id) if node.kind in _HALF_HEIGHTS else node.kind
 
 
@@ -130,7 +130,7 @@ def _node(node: GraphNode, x: float, y: float) -> str:
 
 
 def _shape(kind: str, x: float, y: float, w: float, h: float) -> str:
-    """Draw the outline of a node around its centre; ``w`` and ``h`` are half its width and height."""
+    """Draw the outline of a node around its center. ``w`` and ``h`` are half its width and height."""
     corners = {
         "router": [(-w, 0), (-w + h, -h), (w - h, -h), (w, 0), (w - h, h), (-w + h, h)],
         "merge": [(-w, -h), (w, -h), (w - h, h), (-w + h, h)],
@@ -164,9 +164,9 @@ def _lanes(graph: SpecGraph, layout: Layout) -> Iterator[str]:
 
 
 def _ports(graph: SpecGraph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
-    """Return how far from its node's centre each edge is attached, so that edges of one node do not coincide.
+    """Return each edge's offset from the center of its node, so that the edges of a node do not coincide.
 
-    The edges of a node are sorted by the side that they come from, which avoids crossings.
+    The edges of a node are sorted by the direction that they come from, which avoids crossings.
     """
     groups: dict[str, list[int]] = {}
     for number, name in enumerate(at):

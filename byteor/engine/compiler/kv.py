@@ -1,4 +1,4 @@
-"""The canonical KV text of a spec: encoder, decoder and hash. The keys follow from the fields of the spec's types."""
+"""The canonical KV text of a spec: encoder, decoder and hash. The keys are derived from the spec's types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES = {record: name for name, record in _MODELS.items()}
 
 
 class KvError(ValueError):
-    """The text is not a spec; ``line`` (from 1) is the line of the fault."""
+    """Raised for text that is not a spec. ``line`` is the number of the faulty line, from 1."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -65,9 +65,9 @@ def stages_in(document: JsonObject) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a record; ``holds`` is the type of the field's value, or the strings that the value may be."""
+    """One field of a record. ``accepts`` is the type of the field's value, or a tuple of the permitted strings."""
 
-    holds: Any
+    accepts: Any
     is_optional: bool
     is_repeated: bool
 
@@ -117,11 +117,11 @@ def _plain(value: Any) -> Any:
 
 
 def _shapes(prefix: str, record: Any) -> Iterator[str]:
-    """Yield the keys of a record, with ``#`` in place of each index."""
+    """Yield the keys of a record, with each index replaced by ``#``."""
     for name, field in _RECORDS[record].items():
         key = f"{prefix}.{name}.#" if field.is_repeated else f"{prefix}.{name}"
-        if field.holds in _RECORDS:
-            yield from _shapes(key, field.holds)
+        if field.accepts in _RECORDS:
+            yield from _shapes(key, field.accepts)
         else:
             yield key
 
@@ -133,7 +133,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Reader:
-    """The parsed text: the line and value of each known key, and the first line of each index of each list."""
+    """The parsed text: the line and value of each known key, and for each list the first line of each index."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, tuple[int, str]] = {}
@@ -157,19 +157,19 @@ class _Reader:
                     group = self.indices.setdefault(key[: index.start()], {})
                     group.setdefault(int(index[1]), number)
 
-    def scalar(self, key: str, holds: Any, line: int) -> Any:
-        """Read one value. If it is missing, KvError names ``line``; if ``line`` is 0, the last line of the text."""
+    def scalar(self, key: str, accepts: Any, line: int) -> Any:
+        """Read one value. If it is missing, raise KvError for ``line``, or for the last line if ``line`` is 0."""
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]
-        if holds is str:
+        if accepts is str:
             return value
-        if holds is int:
+        if accepts is int:
             if not _NUMBER.fullmatch(value):
                 raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {quote(value)}")
             return int(value)
-        if value not in holds:
-            raise KvError(number, f"{key} must be {join_options(holds)}, not {quote(value)}")
+        if value not in accepts:
+            raise KvError(number, f"{key} must be {join_options(accepts)}, not {quote(value)}")
         return value
 
     def record(self, record: Any, prefix: str, line: int) -> Any:
@@ -178,18 +178,18 @@ class _Reader:
         for name, field in _RECORDS[record].items():
             key = f"{prefix}.{name}"
             if field.is_repeated:
-                values[name] = tuple(self._items(field.holds, key))
+                values[name] = tuple(self._items(field.accepts, key))
             elif field.is_optional and key not in self.values:
                 values[name] = None
             else:
-                values[name] = self.scalar(key, field.holds, line)
+                values[name] = self.scalar(key, field.accepts, line)
         return record(**values)
 
-    def _items(self, holds: Any, prefix: str) -> Iterator[Any]:
+    def _items(self, accepts: Any, prefix: str) -> Iterator[Any]:
         for expected, (index, line) in enumerate(sorted(self.indices.get(prefix, {}).items())):
             if index != expected:
                 raise KvError(line, f"{prefix}.{expected} is missing: the indices have a gap before {index}")
-            if holds in _RECORDS:
-                yield self.record(holds, f"{prefix}.{index}", line)
+            if accepts in _RECORDS:
+                yield self.record(accepts, f"{prefix}.{index}", line)
             else:
-                yield self.scalar(f"{prefix}.{index}", holds, line)
+                yield self.scalar(f"{prefix}.{index}", accepts, line)

@@ -1,4 +1,4 @@
-"""The rules of a plan's lane graph, which are checked before it is lowered."""
+"""The rules for a plan's lane graph, which are checked before the graph is lowered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compile_graph(plan: GraphPlan, ops: Ops, report: CompileReport) -> LaneGraph
     ends = [(node.name, node.pointer) for node in (*ingresses, *egresses)]
     names = declare_names([*ends, *((node.name, f"{node.pointer}/id") for node in stages)], report)
 
-    # If a node could not be read, a connection may well refer to it: reporting an unknown name would be wrong.
+    # A connection may refer to a node that could not be read. Reporting an unknown name would then be wrong.
     parts = ((plan.ingress, ingresses), (plan.stages, stages), (plan.egress, egresses))
     if any(part is None or len(part) != len(nodes) for part, nodes in parts):
         return None
@@ -70,7 +70,7 @@ def _links(
 
 
 def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: CompileReport) -> bool:
-    """Whether ``name`` is a node that this end of a connection may have. If it is not, report it."""
+    """Return whether this end of a connection may be at the node ``name``. Report the fault if it may not."""
     if report.has_diagnostic_at(pointer):
         return False
     declared_at = names.get(name)

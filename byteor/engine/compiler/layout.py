@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .graph import SpecGraph
-from .topology import neighbours, topological_order
+from .topology import neighbors, topological_order
 
 GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""If the edges cross more layers than this, they are drawn straight, because nobody could follow them anyway."""
+"""If the edges cross more layers than this, they are drawn straight, because nobody could follow bent ones either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The coordinates of a drawing: the centre of each node, and the points of each edge, including both ends."""
+    """The coordinates of a drawing: the center of each node, and the points of each edge, including both ends."""
 
     width: float
     height: float
@@ -34,7 +34,7 @@ def place_graph(graph: SpecGraph, widths: Sequence[float]) -> Layout:
     chains, layers = _chains(pairs, layers)
     all_widths = [*widths, *[8.0] * (len(layers) - len(numbers))]  # including the bends of edges
     steps = [step for chain in chains for step in pairwise(chain)]
-    below, above = neighbours(len(layers), steps)
+    below, above = neighbors(len(layers), steps)
     rows: list[list[int]] = [[] for _ in range(max(layers) + 1)]
     for node, layer in enumerate(layers):
         rows[layer].append(node)
@@ -54,7 +54,7 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 
     A node without predecessors is moved down to the layer right above its highest successor.
     """
-    after, before = neighbours(count, pairs)
+    after, before = neighbors(count, pairs)
     layers = [0] * count
     for node in topological_order(after, before):
         layers[node] = max((layers[source] + 1 for source in before[node]), default=0)
@@ -81,7 +81,7 @@ def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[
 
 
 def _columns(rows: list[list[int]], above: list[list[int]], below: list[list[int]], widths: list[float]) -> list[float]:
-    """Return the x coordinate of each node: sort each row by its neighbours' places, then move nodes towards them."""
+    """Return the x coordinate of each node: sort each row by its neighbors' positions, then move nodes toward them."""
     x = [0.0] * len(widths)
     for row in rows:
         _pack(row, x, widths)
@@ -89,10 +89,10 @@ def _columns(rows: list[list[int]], above: list[list[int]], below: list[list[int
         down = sweep % 2 == 0
         towards = above if down else below
         for row in rows if down else reversed(rows):
-            wanted = {node: _mean(towards[node], x, x[node]) for node in row}
+            ideal = {node: _mean(towards[node], x, x[node]) for node in row}
             if sweep < _SWEEPS:
-                row.sort(key=wanted.__getitem__)
-            _settle(row, wanted, x, widths)
+                row.sort(key=ideal.__getitem__)
+            _settle(row, ideal, x, widths)
     return x
 
 
@@ -107,20 +107,20 @@ def _pack(row: list[int], x: list[float], widths: list[float]) -> None:
         edge += widths[node] + GAP
 
 
-def _settle(row: list[int], wanted: dict[int, float], x: list[float], widths: list[float]) -> None:
-    """Move each node of a row to its wanted place, or as close to it as the other nodes of the row permit."""
-    pushed_right = _pushed([wanted[node] for node in row], [widths[node] for node in row])
-    mirrored = _pushed([-wanted[node] for node in reversed(row)], [widths[node] for node in reversed(row)])
+def _settle(row: list[int], ideal: dict[int, float], x: list[float], widths: list[float]) -> None:
+    """Move each node of a row to its ideal position, or as close to it as the other nodes of the row permit."""
+    pushed_right = _pushed([ideal[node] for node in row], [widths[node] for node in row])
+    mirrored = _pushed([-ideal[node] for node in reversed(row)], [widths[node] for node in reversed(row)])
     # Both placements keep the gaps between nodes. Their mean keeps the gaps too, and prefers neither side.
     for node, right, left in zip(row, pushed_right, reversed(mirrored), strict=True):
         x[node] = (right - left) / 2
 
 
-def _pushed(wanted: list[float], widths: list[float]) -> list[float]:
-    """Return the wanted places, each moved to the right as far as the nodes before it require."""
+def _pushed(ideal: list[float], widths: list[float]) -> list[float]:
+    """Return the ideal positions, each moved to the right as far as the nodes before it require."""
     placed: list[float] = []
     edge = float("-inf")
-    for position, width in zip(wanted, widths, strict=True):
+    for position, width in zip(ideal, widths, strict=True):
         placed.append(max(position, edge + width / 2))
         edge = placed[-1] + width / 2 + GAP
     return placed

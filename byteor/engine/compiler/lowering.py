@@ -1,11 +1,11 @@
-"""Lowering: inserts routers, merges and bridges into a checked lane graph, and numbers its lanes and roles."""
+"""Lowers a checked lane graph: inserts routers, merges and bridges, and numbers the lanes and roles."""
 
 from __future__ import annotations
 
 from .diagnostics import Code, CompileReport, quote
 from .plan import OnFull
 from .spec import Endpoint, GraphLane, GraphRole, LaneGraph
-from .topology import neighbours, topological_order
+from .topology import neighbors, topological_order
 from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
@@ -15,7 +15,7 @@ def lower_wiring(wiring: Wiring, on_full: OnFull, report: CompileReport) -> Lane
 
 
 class _LoweringWalk:
-    """One walk from the ingresses through the stages to the egresses, which numbers lanes in the order of first use."""
+    """A walk from the ingresses through the stages to the egresses, which numbers lanes in the order of first use."""
 
     def __init__(self, wiring: Wiring, report: CompileReport) -> None:
         self.wiring = wiring
@@ -48,7 +48,7 @@ class _LoweringWalk:
             for link in self.wiring.links
             if link.source in numbers and link.target in numbers
         ]
-        return [stages[number] for number in topological_order(*neighbours(len(stages), pairs))]
+        return [stages[number] for number in topological_order(*neighbors(len(stages), pairs))]
 
     def _stage(self, node: WiringNode) -> None:
         source, target = self._input(node), self._output(node)
@@ -80,7 +80,7 @@ class _LoweringWalk:
         return GraphLane(f"{node.name}:out", "events")
 
     def _route(self, node: WiringNode, output: GraphLane) -> None:
-        """Insert a router behind a node with several outgoing connections."""
+        """Insert a router after a node with several outgoing connections."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
             return

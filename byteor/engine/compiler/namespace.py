@@ -1,4 +1,4 @@
-"""The namespace that the ingresses, egresses and stages of a pipeline share."""
+"""The namespace that a pipeline's ingresses, egresses and stages share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .diagnostics import Code, CompileReport, quote
 
 
 def declare_names(named: Sequence[tuple[str, str]], report: CompileReport) -> dict[str, str]:
-    """Return the pointer of the first use of each name, and report every later use as a duplicate.
+    """Return the pointer of each name's first use, and report every later use as a duplicate.
 
-    ``named`` are pairs of a name and its pointer.
+    ``named`` contains pairs of a name and its pointer.
     """
     pointers: dict[str, str] = {}
     for name, pointer in named:
@@ -20,8 +20,8 @@ def declare_names(named: Sequence[tuple[str, str]], report: CompileReport) -> di
             report.add(
                 Code.STAGE_DUPLICATE_ID,
                 pointer,
-                f"The name {quote(name)} is already used at {pointers[name]}; each name of a pipeline must be unique.",
-                f"Write another name, such as {quote(_unused_name(name, pointers))}.",
+                f"The name {quote(name)} is already used at {pointers[name]}; names must be unique in a pipeline.",
+                f"Choose another name, such as {quote(_unused_name(name, pointers))}.",
             )
     return pointers
 

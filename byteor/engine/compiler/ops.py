@@ -1,4 +1,4 @@
-"""The ops that a stage may name: the built-in ones, and those of installed Python packages."""
+"""The ops that a stage may use: the built-in ops, and the ops of installed Python packages."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .diagnostics import Code, CompileReport, join_options, nearest_word, quote
 
 ENTRY_POINT_GROUP = "byteor.stages"
 SIDE_EFFECTS = frozenset({"http_post", "exec"})
-"""The keys of the ops that have side effects, and therefore need a capability and an allowlist."""
+"""The keys of the ops with side effects, which need a capability and an allowlist."""
 
 type Process = Callable[..., bytes | None]
 
 
 @runtime_checkable
 class StageOp(Protocol):
-    """An op of a package: the module or object that an entry point of the group ``byteor.stages`` loads."""
+    """A package's op: the module or object that an entry point in the group ``byteor.stages`` loads."""
 
     def validate(self, argument: str | None) -> str | None:
-        """Return what is wrong with the argument, or None if it is valid.
+        """Return a description of the fault in the argument, or None if the argument is valid.
 
         The argument is the text after the op's colon, or None if there is no colon.
         """
@@ -35,7 +35,7 @@ class StageOp(Protocol):
         """Return a function ``(payload: bytes, params: dict | None) -> bytes | None``.
 
         It returns the new payload, or None to drop the record. ``params`` are the stage's parameters in the config
-        bundle. If the plan gives an argument, it is passed as the keyword ``argument``. The function must be
+        bundle. If the op has an argument, it is passed as the keyword ``argument``. The function must be
         deterministic.
         """
 
@@ -72,7 +72,7 @@ def _http_url(argument: str | None) -> str | None:
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
         return "the URL needs a host, and a port must not be 0"
     if "@" in url.netloc:
-        return "a spec must not contain credentials; put them into the env of the config bundle"
+        return "a spec must not contain credentials; put them in the env of the config bundle"
     return None
 
 
@@ -93,11 +93,11 @@ _BUILT_IN: Mapping[str, tuple[Callable[[str | None], str | None], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The known ops. ``Ops()`` has the built-in ops; ``Ops.installed()`` has the ops of installed packages too."""
+    """The known ops: with ``Ops()`` the built-in ops, with ``Ops.installed()`` also the ops of installed packages."""
 
     stages: Mapping[str, StageOp] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
-    """The op keys that packages declare but that cannot be used, each with the reason."""
+    """The reasons why declared ops of packages cannot be used, by op key."""
 
     @classmethod
     def installed(cls) -> Self:
@@ -135,8 +135,8 @@ class Ops:
             if problem := validate(argument):
                 report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", f'Write "{example}".')
         elif key in self.stages:
-            if problem := _complaint(self.stages[key], argument):
-                hint = f'Write what the package of "{key}" documents for its argument.'
+            if problem := _argument_fault(self.stages[key], argument):
+                hint = f'Write an argument as documented by the package that provides "{key}".'
                 report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.broken:
             message = f"The op {quote(key)} is installed but cannot be used: {self.broken[key]}."
@@ -148,7 +148,7 @@ class Ops:
 
 
 def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
-    """Load the entry point of an op key. Returns the reason as a text if it cannot be used."""
+    """Load the entry point of an op key. If it cannot be used, return the reason as a string."""
     if key in _BUILT_IN:
         return "it would replace a built-in op"
     if not re.fullmatch("[a-z][a-z0-9_]*", key):
@@ -157,21 +157,21 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
         return "several packages provide it"
     try:
         stage: Any = claimants[0].load()
-    except Exception as error:  # an error in somebody else's package must not stop the compiler
+    except Exception as error:  # an error in a third-party package must not stop the compiler
         return f"loading it raised {type(error).__name__}: {_printable(error)}"
     if not isinstance(stage, StageOp) or not (callable(stage.validate) and callable(stage.process)):
-        return "it has no validate and process"
+        return "it does not provide validate and process"
     return stage
 
 
-def _complaint(stage: StageOp, argument: str | None) -> str | None:
+def _argument_fault(stage: StageOp, argument: str | None) -> str | None:
     try:
         problem = stage.validate(argument)
-    except Exception as error:  # see _load
+    except Exception as error:  # as in _load
         return f"checking it raised {type(error).__name__}: {_printable(error)}"
     return problem and _printable(problem)
 
 
 def _printable(text: object) -> str:
-    """Shorten the text of a package to one printable line."""
+    """Shorten a package's text to one printable line."""
     return quote(str(text)).strip('"').rstrip(".")

@@ -24,7 +24,7 @@ MAX_FANOUT_CONSUMERS = 4
 
 
 def _similar_name(text: str) -> str:
-    """Return a valid name that is similar to a text."""
+    """Return a valid name that resembles the text."""
     slug = re.sub(r"[^a-z0-9_-]+", "-", text[:200].lower()).strip("-_")
     return re.sub(r"^[^a-z]+", "", slug)[:63] or "name"
 
@@ -49,22 +49,22 @@ SHARD_KEY = PlanText(
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
 )
-# Refuse control characters and halves of surrogate pairs: PostgreSQL and UTF-8 encoders do not accept all of them.
+# Control characters and lone surrogates are refused, because PostgreSQL and UTF-8 encoders reject some of them.
 DESCRIPTION = PlanText(
-    expected="a text of at most 4,096 characters, without control characters other than tabs and newlines",
+    expected="a string of at most 4,096 characters, without control characters except tabs and newlines",
     example="Normalises quotes.",
     pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
     max_length=4_096,
 )
 LABELS = PlanLabels(
     key=PlanText(
-        expected="a label of letters and digits, with . _ / - only between them",
+        expected="a label key of letters and digits, with . _ / - only between them",
         example="team",
         pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
         max_length=63,
     ),
     value=PlanText(
-        expected="a text of at most 255 characters on one line",
+        expected="a string of at most 255 characters on one line",
         example="pricing",
         pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*",
         max_length=255,
@@ -166,7 +166,7 @@ FEATURES = ListOf(
 INGRESSES, EGRESSES = (
     ListOf(
         item=NAME,
-        expected=f"names of {side}es",
+        expected=f"{side} names",
         hint=f'Write at least one name, such as ["{example}"], and connect it.',
         minimum=1,
         too_few=Code.GRAPH_BOUNDARY_UNCONNECTED,
@@ -202,7 +202,7 @@ class GraphPlan:
 
     on_full: Annotated[
         OnFull | None,
-        PlanField(Choice(expected="what happens when a lane is full", options=("block", "drop")), "block"),
+        PlanField(Choice(expected="the policy for full lanes", options=("block", "drop")), "block"),
     ]
     features: Annotated[tuple[Feature | None, ...] | None, PlanField(FEATURES, [])]
     ingress: Annotated[tuple[str | None, ...] | None, PlanField(INGRESSES, [])]
@@ -213,13 +213,13 @@ class GraphPlan:
 
 RING = Object(RingPlan, "a single ring")
 GRAPH = Object(GraphPlan, "a lane graph")
-PLAN_V = Integer(expected="the version of the plan's format", minimum=1, maximum=1)
+PLAN_V = Integer(expected="the version of the plan format", minimum=1, maximum=1)
 TARGET = Choice(expected="the model of the pipeline", options=("single_ring", "lane_graph"))
 
 
 @dataclass(frozen=True, slots=True)
 class PlanDocument:
-    """A plan. Fields that could not be read are None; the two payloads are still unread JSON."""
+    """A plan. Fields that could not be read are None. ``single_ring`` and ``lane_graph`` are read later."""
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]

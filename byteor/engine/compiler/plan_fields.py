@@ -1,4 +1,4 @@
-"""The types of values in a plan: each reads a JSON value, and describes the values it accepts as JSON Schema."""
+"""The value types of a plan. Each type reads a JSON value, and describes the accepted values as JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, get_type_hints, override
 from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, JsonObject, join_options, nearest_word, quote
 
 READ_LIMIT = 16_384
-"""The maximum length of a list whose items are read. Every list of a valid plan is shorter."""
+"""The maximum length of a list whose items are read. No list in a valid plan is longer."""
 
 
 class ValueType[T](ABC):
@@ -20,7 +20,7 @@ class ValueType[T](ABC):
 
     @abstractmethod
     def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
-        """Read a value; ``pointer`` is its place in the plan."""
+        """Read a value. ``pointer`` is its JSON Pointer in the plan."""
 
     @abstractmethod
     def schema(self) -> JsonObject:
@@ -29,9 +29,9 @@ class ValueType[T](ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanText(ValueType[str]):
-    """A string. If it does not match the pattern, it is reported and still returned, so that later rules can name it.
+    """A string. One that does not match the pattern is reported but still returned, so that later rules can name it.
 
-    ``suggest`` makes a valid text from an invalid text, for the hint.
+    ``suggest`` turns an invalid string into a valid one for the hint.
     """
 
     expected: str
@@ -66,7 +66,7 @@ class PlanText(ValueType[str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integer(ValueType[int]):
-    """A whole number in a range, but not a boolean. ``2.0`` is accepted, as JSON has no separate integers."""
+    """A whole number in a range, but not a boolean. ``2.0`` is accepted, because JSON has no integer type."""
 
     expected: str
     minimum: int
@@ -78,12 +78,13 @@ class Integer(ValueType[int]):
         number = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(number, int) and not isinstance(number, bool) and self.minimum <= number <= self.maximum:
             return number
+        is_fixed = self.minimum == self.maximum
         bounds = f"a whole number from {self.minimum} to {self.maximum}"
         report.add(
             self.code,
             pointer,
-            f"Expected {self.expected}, {bounds}, not {quote(value)}.",
-            f"Write {self.minimum}." if self.minimum == self.maximum else f"Write {bounds}, without quotes.",
+            f"Expected {self.expected}, {f'which is {self.minimum}' if is_fixed else bounds}, not {quote(value)}.",
+            f"Write {self.minimum}." if is_fixed else f"Write {bounds}, without quotes.",
         )
         return None
 
@@ -129,7 +130,7 @@ class Choice[T: str](ValueType[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf[T](ValueType[tuple[T | None, ...]]):
-    """A list. An item that could not be read becomes None, so that the other items keep the plan's indices."""
+    """A list. An item that could not be read becomes None, so that the other items keep their indices."""
 
     item: ValueType[T]
     expected: str
@@ -175,7 +176,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLabels(ValueType[dict[str, str]]):
-    """An object with arbitrary keys and short texts as values."""
+    """An object with arbitrary keys and short strings as values."""
 
     key: PlanText
     value: PlanText
@@ -184,7 +185,7 @@ class PlanLabels(ValueType[dict[str, str]]):
     @override
     def read(self, value: object, pointer: str, report: CompileReport) -> dict[str, str] | None:
         if not isinstance(value, dict) or len(value) > self.maximum:
-            got = f"{len(value):,} of them" if isinstance(value, dict) else quote(value)
+            got = f"{len(value):,}" if isinstance(value, dict) else quote(value)
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
@@ -210,7 +211,7 @@ class PlanLabels(ValueType[dict[str, str]]):
 
 @dataclass(frozen=True, slots=True)
 class Deferred[T](ValueType[object]):
-    """A part of the plan that is read later, and only if the target names it."""
+    """A part of the plan that is read later, when the target is known."""
 
     value_type: ValueType[T]
 
@@ -225,17 +226,17 @@ class Deferred[T](ValueType[object]):
 
 @dataclass(frozen=True, slots=True)
 class PlanField:
-    """The annotation of a dataclass field that describes the plan's field: its type, default, and name.
+    """The annotation of a dataclass field, which describes the plan's field: its type, default and name.
 
-    ``missing`` is the code of the diagnostic when a required field is left out; None for an optional field.
+    ``missing`` is the diagnostic code for a required field that is left out. It is None for an optional field.
     """
 
     value_type: ValueType[Any]
     default: object = None
-    """JSON that is read in place of an optional field that is left out."""
+    """The JSON value that is read if the optional field is left out."""
     missing: Code | None = None
     name: str | None = None
-    """The name in the plan, if Python reserves it (``from``)."""
+    """The name in the plan, if it differs from the attribute's (``from`` is reserved in Python)."""
 
 
 def required(value_type: ValueType[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> PlanField:
@@ -244,9 +245,9 @@ def required(value_type: ValueType[Any], *, name: str | None = None, missing: Co
 
 
 class Object[T](ValueType[T]):
-    """An object that is read into a dataclass; it may have no fields besides those that the dataclass annotates.
+    """An object that is read into a dataclass. It may have only the fields that the dataclass annotates.
 
-    ``misplaced`` maps fields that authors tend to write here by mistake to a hint for each.
+    ``misplaced`` has a hint for each field that authors often put here by mistake.
     """
 
     def __init__(self, record: type[T], expected: str, *, misplaced: Mapping[str, str] | None = None) -> None:
@@ -310,7 +311,7 @@ class Object[T](ValueType[T]):
         properties, required_names = {}, []
         for name, (_, field) in self.fields.items():
             properties[name] = field.value_type.schema()
-            # A list that needs items is required too: its empty default is refused with the list's own code.
+            # A list with a minimum length is required as well: its empty default is refused with the list's own code.
             if field.missing or (field.default == [] and properties[name]["minItems"]):
                 required_names.append(name)
             elif field.default is not None:
@@ -325,7 +326,7 @@ class Object[T](ValueType[T]):
 
 
 def member_pointer(pointer: str, key: object) -> str:
-    """Return the pointer of a member whose key the author chose, or of its object if the key is long or unprintable."""
+    """Return the pointer of a member with an arbitrary key, or of its object if the key is long or unprintable."""
     name = str(key)
     if not name.isprintable() or len(name) > 64:
         return pointer

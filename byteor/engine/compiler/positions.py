@@ -11,53 +11,53 @@ from byteor.engine.strict_json import TOKEN
 
 
 class Position(NamedTuple):
-    """A place in a text. Line and column count from 1, the column in characters."""
+    """A position in a text. Lines and columns count from 1, and columns are characters."""
 
     line: int
     column: int
 
 
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
-    """Return the position where the member (that is, its key) or item of each pointer begins.
+    """Return the position of each pointer: the start of a member's key, or of a list item.
 
-    A pointer that leads nowhere gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
+    A pointer to a missing value gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
     """
     tree = _Tree()
-    wanted = {pointer: tree.node(pointer) for pointer in pointers}
+    requested = {pointer: tree.node(pointer) for pointer in pointers}
     _find(text, tree.root)
-    for node in tree.nodes:  # ancestors first
+    for node in tree.nodes:  # ancestors come first
         if node.offset is None and node.parent is not None:
             node.offset = node.parent.offset
-    positions = _positions(text, {node.offset or 0 for node in wanted.values()})
-    return {pointer: positions[node.offset or 0] for pointer, node in wanted.items()}
+    positions = _positions(text, {node.offset or 0 for node in requested.values()})
+    return {pointer: positions[node.offset or 0] for pointer, node in requested.items()}
 
 
 @dataclass(eq=False, slots=True)
-class _RequestedPlace:
-    """A place of the document that a pointer names, or an ancestor of one."""
+class _RequestedNode:
+    """A node of the document that a pointer refers to, or an ancestor of such a node."""
 
-    parent: _RequestedPlace | None
-    below: dict[str, _RequestedPlace] = field(default_factory=dict)
+    parent: _RequestedNode | None
+    below: dict[str, _RequestedNode] = field(default_factory=dict)
     offset: int | None = None
 
 
 class _Tree:
-    """The tree of the requested places.
+    """The tree of the requested nodes.
 
-    Places that were not requested are left out: the pointers of many items below a long key would take quadratic space.
+    Other nodes are left out, because the pointers of many items below a long key would take quadratic space.
     """
 
     def __init__(self) -> None:
-        self.root = _RequestedPlace(None)
+        self.root = _RequestedNode(None)
         self.nodes = [self.root]
 
-    def node(self, pointer: str) -> _RequestedPlace:
+    def node(self, pointer: str) -> _RequestedNode:
         """Return the node of a pointer; create it and its ancestors as needed."""
         node = self.root
         for part in pointer.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if key not in node.below:
-                node.below[key] = _RequestedPlace(node)
+                node.below[key] = _RequestedNode(node)
                 self.nodes.append(node.below[key])
             node = node.below[key]
         return node
@@ -65,12 +65,12 @@ class _Tree:
 
 @dataclass(slots=True)
 class _OpenValue:
-    """An object or list that is being read, with the requested places in it; ``member`` is the next value's place."""
+    """An object or list that is being read, with its requested children. ``member`` is the node of the next value."""
 
-    below: dict[str, _RequestedPlace]
+    below: dict[str, _RequestedNode]
     is_list: bool
     count: int = 0
-    member: _RequestedPlace | None = None
+    member: _RequestedNode | None = None
 
     def read_key(self, quoted: str, start: int) -> None:
         """Store the offset of a member's key, if the member was requested."""
@@ -79,12 +79,12 @@ class _OpenValue:
             self.member.offset = start
 
 
-def _find(text: str, root: _RequestedPlace) -> None:
+def _find(text: str, root: _RequestedNode) -> None:
     """Set the offsets of the requested nodes, in one pass over the text."""
     # The document is treated as the only item of a list.
     inside = _OpenValue({"0": root}, is_list=True)
     stack = [inside]
-    skipped = 0  # the current depth inside a value that contains no requested place
+    skipped = 0  # the current depth inside a value that contains no requested node
     for token in TOKEN.finditer(text):
         kind = token.lastgroup
         if skipped:

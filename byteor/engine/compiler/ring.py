@@ -1,4 +1,4 @@
-"""The rules of a single ring, and its lowering, which only replaces stage ids in dependencies by indices."""
+"""The rules for a single ring, and its lowering, which only replaces the stage ids in dependencies with indices."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
             report.add(
                 Code.RING_DUPLICATE_DEPENDENCY,
                 pointer,
-                f"The dependency on {quote(dependency)} is given twice.",
+                f"The dependency on {quote(dependency)} is listed twice.",
                 f"Remove this second {quote(dependency)}.",
             )
         elif position is None:
@@ -129,7 +129,7 @@ def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ..
     report.add(
         Code.RING_MISSING_DEPENDENCY,
         f"{_POINTER}/stages/{index}/depends_on",
-        f"A stage with the op {quote(stage.op)} that is not the first must depend on an earlier stage.",
+        f"A stage with the op {quote(stage.op)} must depend on an earlier stage, unless it is the first.",
         f'Write "depends_on": [{quote(earlier)}].',
     )
 

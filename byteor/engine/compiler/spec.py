@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class RingStage:
-    """One stage of a ring. ``depends_on`` are indices of earlier stages, in strictly increasing order."""
+    """One stage of a ring. ``depends_on`` has the indices of earlier stages, in strictly increasing order."""
 
     id: str
     op: str
@@ -31,7 +31,7 @@ class SingleRing:
 
 @dataclass(frozen=True, slots=True)
 class GraphLane:
-    """A lane. Only ``sequenced_slots`` have a ``capacity``, and only ``fanout_broadcast`` has ``consumers``."""
+    """A lane. Only the kind ``sequenced_slots`` has a ``capacity``, and only ``fanout_broadcast`` has ``consumers``."""
 
     name: str
     kind: Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]

@@ -1,15 +1,15 @@
-"""Parses the JSON text of a plan strictly, and locates its first fault."""
+"""A strict parser for the JSON text of a plan, which reports the position of the first fault."""
 
 from __future__ import annotations
 
 from byteor.engine import strict_json
 
 MAX_DEPTH = 64
-"""The maximum depth of nesting; a deeper text is refused. A valid plan has at most five levels."""
+"""The maximum nesting depth. Deeper text is refused. A valid plan has at most five levels."""
 
 
 class PlanSyntaxError(ValueError):
-    """The text is not strict JSON; ``line`` and ``column`` (from 1) are those of its first fault."""
+    """Raised for text that is not strict JSON. ``line`` and ``column`` count from 1 and locate the first fault."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(f"line {line}, column {column}: {message}")
@@ -19,7 +19,7 @@ class PlanSyntaxError(ValueError):
 
 
 def parse_plan(text: str | bytes) -> object:
-    """Parse strict JSON (see ``strict_json``) that nests at most ``MAX_DEPTH`` deep. Raises PlanSyntaxError."""
+    """Parse strict JSON (see ``strict_json``) with at most ``MAX_DEPTH`` levels. Raises PlanSyntaxError."""
     try:
         value: object = strict_json.read(text, strict_json.JsonLimits(max_depth=MAX_DEPTH))
     except strict_json.MalformedJson as error:

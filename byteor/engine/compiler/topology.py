@@ -8,8 +8,8 @@ from heapq import heapify, heappop, heappush
 type Successors = Sequence[Sequence[int]]
 
 
-def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the successors and the predecessors of each node; ``pairs`` are the edges."""
+def neighbors(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the successors and the predecessors of each node. ``pairs`` are the edges."""
     successors: list[list[int]] = [[] for _ in range(count)]
     predecessors: list[list[int]] = [[] for _ in range(count)]
     for source, target in pairs:
@@ -19,7 +19,7 @@ def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[
 
 
 def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
-    """Sort the nodes so that each comes after its predecessors. Of several possible ones, the lowest is first."""
+    """Sort the nodes so that each follows its predecessors. If several nodes could be next, the lowest is first."""
     waiting = [len(sources) for sources in predecessors]
     ready = [node for node, count in enumerate(waiting) if not count]
     heapify(ready)

@@ -1,4 +1,4 @@
-"""Applies the rules of a plan to a spec that this compiler did not make, such as a decoded spec."""
+"""Checks a spec that this compiler did not create, such as a decoded one, against the rules for plans."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .spec import GraphLane, GraphRole, LaneGraph, PipelineSpec, SingleRing
 from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
 _INSERTED = PlanText(
-    expected="a name of an inserted role",
+    expected="the name of an inserted role",
     example="decode:router",
     pattern=f"{NAME.pattern}:[a-z]+",
     max_length=80,
 )
 _LANE_NAME = PlanText(
-    expected="a name of a lane",
+    expected="the name of a lane",
     example="decode.check",
     pattern=rf"{NAME.pattern}(?:\.{NAME.pattern}|:[a-z]+)",
     max_length=127,
@@ -35,7 +35,7 @@ _LANE_NAME = PlanText(
 
 
 def validate_spec(spec: PipelineSpec, *, ops: Ops | None = None) -> tuple[Diagnostic, ...]:
-    """Return the diagnostics of a spec. Their pointers are those of ``spec_to_json(spec)``."""
+    """Return the diagnostics of a spec. Their pointers refer to ``spec_to_json(spec)``."""
     report = CompileReport()
     NAME.read(spec.name, "/name", report)
     if isinstance(spec.model, SingleRing):
@@ -59,7 +59,7 @@ def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: CompileR
             report.add(
                 Code.PLAN_SCHEMA,
                 f"/single_ring/stages/{index}/depends_on",
-                "The dependencies of a stage are indices in increasing order.",
+                "The dependencies of a stage must be indices in increasing order.",
                 f"Write {sorted(stage.depends_on)}.",
             )
 

@@ -1,4 +1,4 @@
-"""The connections of a lane graph, and the rules that apply both to a plan's graph and to a spec's."""
+"""The connections of a lane graph, and the rules that apply to the graphs of both plans and specs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .diagnostics import Code, CompileReport, quote
 from .plan import MAX_FANOUT_CONSUMERS, LaneKind
-from .topology import find_cycles, neighbours, reachable_nodes
+from .topology import find_cycles, neighbors, reachable_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class WiringNode:
 
 @dataclass(frozen=True, slots=True)
 class WiringLink:
-    """A connection between two nodes, given by their names, with its pointer."""
+    """A connection between two named nodes, with its pointer."""
 
     source: str
     target: str
@@ -41,15 +41,15 @@ class Wiring:
 
     @property
     def nodes(self) -> tuple[WiringNode, ...]:
-        """All nodes. The graph algorithms number the nodes by their index here."""
+        """All nodes. The graph algorithms identify a node by its index in this tuple."""
         return self.ingresses + self.stages + self.egresses
 
     def links_by_source(self) -> dict[str, list[WiringLink]]:
-        """Group the links by their source; a group keeps the order of the links."""
+        """Group the links by their source, in their original order."""
         return _grouped((link.source, link) for link in self.links)
 
     def links_by_target(self) -> dict[str, list[WiringLink]]:
-        """Group the links by their target; a group keeps the order of the links."""
+        """Group the links by their target, in their original order."""
         return _grouped((link.target, link) for link in self.links)
 
 
@@ -61,7 +61,7 @@ def _grouped(pairs: Iterable[tuple[str, WiringLink]]) -> dict[str, list[WiringLi
 
 
 def is_fanout(links: list[WiringLink]) -> bool:
-    """Whether the links of one source form a fan-out: there are several, and all have fan-out lanes."""
+    """Return whether the links of one source form a fan-out: several links that all have fan-out lanes."""
     return len(links) > 1 and all(link.kind == "fanout_broadcast" for link in links)
 
 
@@ -92,7 +92,7 @@ def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], repo
     names = [node.name for node in wiring.nodes]
     numbers = {name: number for number, name in enumerate(names)}
     pairs = [(numbers[source], numbers[target]) for source, target in links]
-    for cycle in find_cycles(*neighbours(len(names), pairs)):
+    for cycle in find_cycles(*neighbors(len(names), pairs)):
         if report.is_full:
             return
         path = [quote(names[number]) for number in (*cycle, cycle[0])]
@@ -108,7 +108,7 @@ def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], repo
 
 
 def check_reach(wiring: Wiring, report: CompileReport) -> None:
-    """Report unconnected ingresses and egresses, and stages that are not on a path between an ingress and an egress."""
+    """Report unconnected ingresses and egresses, and stages that are not on a path from an ingress to an egress."""
     sources = {link.source for link in wiring.links}
     targets = {link.target for link in wiring.links}
     for node in wiring.ingresses:
@@ -130,7 +130,7 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
     nodes = wiring.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
     pairs = [(numbers[link.source], numbers[link.target]) for link in wiring.links]
-    successors, predecessors = neighbours(len(nodes), pairs)
+    successors, predecessors = neighbors(len(nodes), pairs)
     after_ingress = reachable_nodes((numbers[node.name] for node in wiring.ingresses), successors)
     before_egress = reachable_nodes((numbers[node.name] for node in wiring.egresses), predecessors)
     for node in wiring.stages:
@@ -145,6 +145,6 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_DEAD_END,
                 node.pointer,
-                f"The stage {quote(node.name)} leads to no egress.",
+                f"No egress can be reached from the stage {quote(node.name)}.",
                 f'Add a connection {{"from": {quote(node.name)}, "to": ...}}, or remove {quote(node.name)}.',
             )

@@ -1,4 +1,4 @@
-"""Formats a plan as readable JSON: members in the order of the plan's declaration, short values on one line."""
+"""Formats a plan as readable JSON, with members in the order of their declaration and short values on one line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WIDTH = 96
 def write_plan(plan: object) -> str:
     """Format a plan as JSON text that parses to the same value and ends with a newline.
 
-    ``plan`` may be any JSON value, as a draft may hold an invalid plan.
+    ``plan`` may be any JSON value, because a draft may contain an invalid plan.
     """
     return "\n".join([*_lines(plan, PLAN.schema(), inline=False), ""])
 
 
 def _lines(value: object, schema: JsonObject, *, inline: bool = True) -> list[str]:
-    """Return the lines of a value, without indentation; ``schema`` gives the order of the members."""
+    """Return the unindented lines of a value. ``schema`` determines the order of the members."""
     if not isinstance(value, (dict, list)) or not value:
         return [json.dumps(value, ensure_ascii=False)]
     if isinstance(value, dict):
@@ -30,7 +30,7 @@ def _lines(value: object, schema: JsonObject, *, inline: bool = True) -> list[st
     else:
         begin, end = "[]"
         parts = [_lines(item, schema.get("items", {})) for item in value]
-        # A list of stages or connections is easier to read with one item a line.
+        # A list of stages or connections is easier to read with one item per line.
         inline = inline and not any(isinstance(item, (dict, list)) for item in value)
     if inline and all(len(part) == 1 for part in parts) and sum(len(part[0]) + 2 for part in parts) <= _WIDTH:
         return [begin + ", ".join(part[0] for part in parts) + end]

@@ -1,4 +1,4 @@
-"""Pure functions that explain why an agent runs its current bundle, and what happens next."""
+"""Pure functions that explain why an agent runs its current bundle, and what will happen next."""
 
 from byteor.engine.explain.explanation import explain
 

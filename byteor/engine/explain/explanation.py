@@ -1,4 +1,4 @@
-"""The complete explanation of an agent: a summary, reasons by importance, and events by time."""
+"""The complete explanation of an agent: a summary, reasons in order of importance, and events in order of time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from byteor.engine.explain.offer_state import (
 from byteor.engine.explain.pending import explain_pending
 from byteor.engine.explain.wording import at, because, running_label
 
-# The sentences of these findings already say what the agent runs.
+# The sentences of these findings already name what the agent runs.
 _WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
-# What will replace, or would have replaced, a bundle that an agent runs rightly.
+# Findings about what will replace, or would have replaced, the bundle that an agent runs as it should.
 _COMING = {
     B.WAITS_FOR_APPROVAL, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.WAITS_FOR_WAVE,
     B.BUILDING, B.OFFER_DUE, B.LATE_JOINER, B.ENDED_BEFORE,
@@ -27,7 +27,7 @@ _COMING = {
 
 
 def explain(facts: Facts) -> Explanation:
-    """Explain why the agent runs its current bundle, and what happens next."""
+    """Explain why the agent runs its current bundle, and what will happen next."""
     statements = list(_statements(facts))
     reasons = tuple(each for each in statements if isinstance(each, Finding))
     events = [each for each in statements if isinstance(each, NextEvent)]
@@ -39,14 +39,14 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _what_stays(facts: Facts) -> str:
-    """Return what the agent runs while nothing changes, as a sentence that hides no difference from its offer."""
+    """Return a sentence about what the agent keeps running, including any difference from its offer."""
     agent, offer = facts.agent, facts.agent.offer
     if agent.running is None:
         return "It runs nothing."
     if offer is None:
         return f"It runs {running_label(facts)}, although nothing is offered to it."
     if is_running_offer(agent.running, offer):
-        return "It keeps running as it is."
+        return "It keeps running its current bundle."
     return f"It runs {running_label(facts)}, although it should run {facts.label(offer.source, offer.bundle_hash)}."
 
 
@@ -63,7 +63,7 @@ def _statements(facts: Facts) -> Statements:
     if agent.decommissioned_at is not None:
         yield Finding(
             B.DECOMMISSIONED,
-            f"It was decommissioned at {at(agent.decommissioned_at)}, so nothing is offered to it any more.",
+            f"It was decommissioned at {at(agent.decommissioned_at)}, so it no longer receives offers.",
         )
         return
     offer = agent.offer
@@ -72,22 +72,22 @@ def _statements(facts: Facts) -> Statements:
     if offer is None:
         yield from (*pending, *offer_state)
     elif offer.progress in ARRIVED and is_running_offer(agent.running, offer):
-        # It runs what it should. Say so first, and then what will change that.
+        # The agent runs what it should. This comes first, followed by what will change it.
         yield from (offer_state[0], *pending, *offer_state[1:])
     else:
         yield from (*offer_state, *pending)
     if agent.drained_at is not None:
         yield Finding(
             B.DRAINED,
-            f"It is drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
-            " It gets no new offers, and no rollout waits for it.",
+            f"It has been drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
+            " It receives no new offers, and no rollout waits for it.",
         )
-        yield NextEvent(N.UNDRAIN, "Once somebody undrains it, it is offered what is current for it then.")
+        yield NextEvent(N.UNDRAIN, "When somebody undrains it, it is offered the deployment that is current then.")
     yield from _liveness(facts)
     if facts.freeze is not None:
         ends = facts.freeze.ends_at
         yield Finding(B.FREEZE_WINDOW, f"A freeze window is open until {at(ends)}{because(facts.freeze.reason)}.")
-        yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may begin again.", ends)
+        yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may start again.", ends)
 
 
 def _liveness(facts: Facts) -> Statements:
@@ -98,15 +98,13 @@ def _liveness(facts: Facts) -> Statements:
         last = f"it has sent no heartbeat since it was enrolled at {at(seen)}"
     if agent.liveness == "online":
         then = seen + timedelta(seconds=agent.interval_s)
-        # A heartbeat takes some time to arrive, so it is late only when the one after it would be due.
+        # A heartbeat takes some time to arrive, so it is overdue only when the next one would be due.
         overdue = "over" if facts.now > then + timedelta(seconds=agent.interval_s) else ""
         yield NextEvent(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
     elif agent.liveness == "stale":
-        yield Finding(B.STALE, f"It is silent: {last}, and one is due every {agent.interval_s:g} s.")
+        yield Finding(B.STALE, f"It is silent: {last}, and a heartbeat is due every {agent.interval_s:g} s.")
         then = seen + timedelta(seconds=agent.interval_s * agent.offline_after)
         yield NextEvent(N.GOES_OFFLINE, "If it sends no heartbeat by then, it counts as offline.", then)
     else:
-        yield Finding(B.OFFLINE, f"It is offline: {last}, and one is due every {agent.interval_s:g} s.")
-        yield NextEvent(
-            N.COMES_BACK, "When it comes back, the response to its first heartbeat says what it should run."
-        )
+        yield Finding(B.OFFLINE, f"It is offline: {last}, and a heartbeat is due every {agent.interval_s:g} s.")
+        yield NextEvent(N.COMES_BACK, "When it is back, the response to its first heartbeat tells it what to run.")

@@ -1,4 +1,4 @@
-"""The facts that an explanation is derived from: an agent and its relevant deployments at one moment."""
+"""The facts behind an explanation: an agent and its relevant deployments at one moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WaveFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """A deployment's approval."""
+    """A deployment's approval: its status, and how many of the required people have approved."""
 
     id: UUID
     status: ApprovalStatus
@@ -45,7 +45,7 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before`` also holds after a retry."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before`` stays true after a retry."""
 
     agent: RolloutAgent
     detail: str = ""
@@ -57,7 +57,7 @@ class EnlistmentFacts:
 class TargetFacts:
     """The target of a deployment: all agents, those that match ``selector``, or ``count`` named agents.
 
-    ``names_agent`` says whether the explained agent is one of the named agents; None if the target names no agents.
+    ``names_agent`` is whether the explained agent is one of the named agents, or None if the target names no agents.
     """
 
     selector: Mapping[str, str] | None = None
@@ -87,7 +87,7 @@ class DeploymentFacts:
     detail: str = ""
     rollback_reason: str = ""
     known_bad: str | None = None
-    blockers: tuple[Blocker, ...] = ()  # what it waits for if it is approved
+    blockers: tuple[Blocker, ...] = ()  # the reasons why it waits, if it is approved
     held_up: str = ""  # why the control plane cannot continue it
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None
@@ -97,13 +97,13 @@ class DeploymentFacts:
 
     @property
     def label(self) -> str:
-        """The name of the deployed bundle in sentences."""
+        """The name of the deployed bundle, as used in sentences."""
         return f"{self.pipeline}/{self.bundle}"
 
 
 @dataclass(frozen=True, slots=True)
 class OfferFacts:
-    """What the agent is told to run: ``deployment`` made the offer, ``source`` built the bundle."""
+    """The agent's offer. The deployment ``deployment`` made the offer, and ``source`` built the bundle."""
 
     deployment: UUID
     source: UUID
@@ -132,7 +132,7 @@ class FailureFacts:
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """The agent and its latest known state. ``interval_s`` is the time to the next heartbeat that it was last told."""
+    """The agent and its latest known state. ``interval_s`` is the heartbeat interval that it was last given."""
 
     id: UUID
     name: str
@@ -173,6 +173,6 @@ class Facts:
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: UUID | None, bundle_hash: str) -> str:
-        """Return the name of a bundle in sentences."""
+        """Return the name of a bundle, as used in sentences."""
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

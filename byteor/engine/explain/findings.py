@@ -1,4 +1,4 @@
-"""The parts of an explanation. Programs rely on the codes, which are stable; people read the sentences."""
+"""The parts of an explanation. The codes are stable and meant for programs; the sentences are meant for people."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BecauseCode(StrEnum):
     DRAINED = "drained"
     STALE = "stale"
     OFFLINE = "offline"
-    # Why a deployment reaches the agent, or does not.
+    # Why a deployment does or does not reach the agent.
     TARGET_ALL = "target_all"
     TARGET_SELECTOR = "target_selector"
     TARGET_AGENTS = "target_agents"
@@ -104,7 +104,7 @@ class NextEvent:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer: ``because`` starts with the main reason, ``next`` with the earliest event."""
+    """An explanation. ``because`` starts with the main reason, and ``next`` with the earliest event."""
 
     summary: str
     because: tuple[Finding, ...]

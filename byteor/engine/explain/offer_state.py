@@ -1,4 +1,4 @@
-"""Explanations of the agent's current offer, or of why it has none."""
+"""Explanations of the agent's current offer, or of the lack of an offer."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def _unfinished(facts: Facts, offer: OfferFacts, label: str) -> Finding:
             text = f"It is {offer.progress} {label}, which it was offered at {since}"
         case _:
             code = B.NOT_FETCHED
-            text = f"It was offered {label} at {since} and has not begun to fetch it"
+            text = f"It was offered {label} at {since} and has not started to download it"
             if is_running_offer(agent.running, offer):
-                text = f"It runs {label} already, but has not answered the offer of {since}"
+                text = f"It already runs {label}, but has not responded to the offer from {since}"
     return Finding(code, f"{text}{silent}.", offer.deployment)
 
 
@@ -88,12 +88,12 @@ def _arrived(facts: Facts, offer: OfferFacts, enlistment: EnlistmentFacts | None
     reported_at = enlistment.updated_at if enlistment else None
     if is_running_offer(agent.running, offer):
         yield Finding(
-            B.RUNS_DESIRED, f"It runs {label}, as it should, since {at(agent.running_since)}.", offer.deployment
+            B.RUNS_DESIRED, f"It has run {label}, as it should, since {at(agent.running_since)}.", offer.deployment
         )
     elif reported_at is not None and (agent.last_seen_at is None or agent.last_seen_at < reported_at):
         yield Finding(
             B.AWAITING_HEARTBEAT,
-            f"It reported {label} active at {at(reported_at)}; its next heartbeat has to confirm that.",
+            f"It reported {label} active at {at(reported_at)}; its next heartbeat must confirm that.",
             offer.deployment,
         )
     else:
@@ -103,7 +103,7 @@ def _arrived(facts: Facts, offer: OfferFacts, enlistment: EnlistmentFacts | None
             offer.deployment,
         )
         yield NextEvent(
-            N.TOLD_AGAIN, f"The response to every heartbeat tells it to run {label}. The agent has to act on it."
+            N.TOLD_AGAIN, f"The response to each heartbeat tells it to run {label}. The agent must act on that."
         )
 
 
@@ -113,22 +113,20 @@ def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, labe
         failure = None
     error = owner.enlistment.detail if owner and owner.enlistment else ""
     if offer.action is OfferAction.ROLLBACK:
-        yield _failure(B.ROLLBACK_FAILED, f"It failed to go back to {label}", failure, offer, error)
+        yield _failure(B.ROLLBACK_FAILED, f"It failed to return to {label}", failure, offer, error)
     else:
         yield _failure(B.FAILED, f"It failed to activate {label}", failure, offer, error)
     since = at(agent.running_since)
     if agent.running is None:
-        yield Finding(B.DRIFTED, f"It runs nothing since {since}.", offer.deployment)
+        yield Finding(B.DRIFTED, f"It has run nothing since {since}.", offer.deployment)
     elif is_running_offer(agent.running, offer):
-        yield Finding(
-            B.RUNS_DESIRED, f"It runs {label} nevertheless, since {since}: it finished too late.", offer.deployment
-        )
+        yield Finding(B.RUNS_DESIRED, f"It finished too late, but has run {label} since {since}.", offer.deployment)
     else:
         kept = agent.running_since and offer.since and agent.running_since < offer.since
-        by_itself = "It still runs" if kept else "It returned by itself to"
+        verb = "still runs" if kept else "automatically returned to"
         yield Finding(
             B.LOCAL_ROLLBACK,
-            f"{by_itself} {running_label(facts)}, which it has run since {since}.",
+            f"It {verb} {running_label(facts)}, which it has run since {since}.",
             agent.running.deployment,
         )
     is_current = owner is not None and owner.status is DeploymentStatus.ACTIVE and owner.is_current
@@ -143,7 +141,7 @@ def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, labe
 
 
 def _outcome(owner: DeploymentFacts, offer: OfferFacts) -> Statements:
-    """Explain how failures ended the deployment that made the offer, or how many it still tolerates."""
+    """Explain the failure of the deployment that made the offer, or how many agent failures it tolerates."""
     percent, enlistment = owner.strategy.failure_threshold_percent, owner.enlistment
     wave = owner.waves.get(enlistment.agent.wave) if enlistment else None
     limit = f"at most {percent} % may fail" if percent else "none may fail"
@@ -164,8 +162,8 @@ def _outcome(owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     elif owner.status is DeploymentStatus.DEPLOYING and offer.progress is AgentProgress.FAILED and enlistment and wave:
         yield Finding(
             B.THRESHOLD,
-            f"{wave.failed} of {wave.total} agents of wave {enlistment.agent.wave + 1} failed, and {limit},"
-            " or the deployment ends.",
+            f"{wave.failed} of {wave.total} agents of wave {enlistment.agent.wave + 1} failed."
+            f" {limit[0].upper()}{limit[1:]}; otherwise the deployment fails.",
             owner.id,
         )
 
@@ -175,24 +173,24 @@ def _rollback(facts: Facts, owner: DeploymentFacts, offer: OfferFacts, label: st
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     why = because(owner.rollback_reason)
     if offer.progress is AgentProgress.ROLLED_BACK:
-        yield Finding(B.ROLLED_BACK, f"It went back to {label}: {owner.label} was rolled back{who}{why}.", owner.id)
+        yield Finding(B.ROLLED_BACK, f"It returned to {label}: {owner.label} was rolled back{who}{why}.", owner.id)
     else:
-        has_to = f"It has to go back to {label}"
+        task = f"It must return to {label}"
         if is_running_offer(facts.agent.running, offer):
-            has_to = f"It is back on {label}, but has not confirmed it"
-        yield Finding(B.ROLLING_BACK, f"{has_to}: {owner.label} is rolled back{who}{why}.", owner.id)
+            task = f"It runs {label} again, but has not confirmed it"
+        yield Finding(B.ROLLING_BACK, f"{task}: {owner.label} is being rolled back{who}{why}.", owner.id)
     if failure is not None and failure.deployment == owner.id and offer.progress is not AgentProgress.FAILED:
         yield _failure(B.FAILED, f"It had failed to activate {owner.label}", failure, offer)
 
 
 def _failure(code: B, what: str, failure: FailureFacts | None, offer: OfferFacts, error: str = "") -> Finding:
     when = f" at {at(failure.since)}" if failure else ""
-    why = (failure.detail if failure else error).rstrip(".") or "it did not say why"
+    why = (failure.detail if failure else error).rstrip(".") or "it gave no reason"
     return Finding(code, f"{what}{when}: {why}.", offer.deployment)
 
 
 def explain_missing_offer(facts: Facts) -> Statements:
-    """Explain why the agent has no offer: for each deployment that could reach the agent, say why it does not."""
+    """Explain why the agent has no offer, with the reason for each deployment that could reach it."""
     relevant = [each for each in facts.deployments if each.is_current or each.status in _OPEN]
     misses = {each.id: miss for each in relevant if (miss := find_mismatch(facts, each))}
     fitting = [each for each in relevant if each.id not in misses]
@@ -202,7 +200,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
     elif not fitting:
         why = "No deployment in its environment targets it."
     elif all(each.known_bad for each in fitting):
-        why = "Every deployment that targets it is known bad."
+        why = "The config bundle of every deployment that targets it is known bad."
     yield Finding(B.NEVER_OFFERED, why)
     yield from misses.values()
     for deployment in fitting:
@@ -211,7 +209,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
 
 
 def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain why current deployments do not reach the agent: those of its own pipeline and of others."""
+    """Explain why current deployments of the agent's own pipeline and of other pipelines do not reach it."""
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _OPEN or each.is_current)
     for each in others:
@@ -225,7 +223,7 @@ def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
             if miss is None:
                 yield from _joins(each)
             else:
-                yield Finding(B.SUPERSEDED, f"{source.label} is not current any more: {each.label} is.", each.id)
+                yield Finding(B.SUPERSEDED, f"{source.label} is no longer current: {each.label} is.", each.id)
                 yield miss
 
 

@@ -1,4 +1,4 @@
-"""Explanations of deployments that have not reached the agent yet: what each of them waits for."""
+"""Explanations of deployments that have not reached the agent yet, and what each of them waits for."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStat
 
 
 def times_out_at(agent: RolloutAgent, timeout_s: int) -> datetime | None:
-    """Return when the planner counts the agent as failed; None if the planner does not wait for it."""
+    """Return when the planner will count the agent as failed, or None if the planner does not wait for it."""
     if agent.offered_at is None or agent.progress in FINISHED or not agent.counted:
         return None
     return agent.offered_at + timedelta(seconds=timeout_s)
 
 
 def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime | None:
-    """Return when the planner starts the next wave; None while the current wave is under way."""
+    """Return when the planner will start the next wave, or None while the current wave is under way."""
     return None if wave_done_at is None else wave_done_at + timedelta(seconds=strategy.pause_s)
 
 
 def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
     """Explain what a deployment waits for before it reaches the agent.
 
-    Yields nothing if it will not reach the agent, or if it was offered to the agent already.
+    Yields nothing if the deployment will not reach the agent, or was already offered to it.
     """
     enlistment = deployment.enlistment
     if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
         return
     miss = find_mismatch(facts, deployment)
-    # An enlisted agent stays in the deployment even if the target no longer matches it, except if another pipeline
-    # has taken it over, or while it is drained.
+    # An enlisted agent stays in the deployment even if the target no longer matches it, unless another pipeline has
+    # taken it over or it is drained.
     if miss is not None and (enlistment is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
@@ -48,7 +48,7 @@ def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
         yield from _waits_to_begin(facts, deployment)
     elif deployment.status is DeploymentStatus.BUILDING:
         yield Finding(B.BUILDING, f"The bundle of {deployment.label} is being built.", deployment.id)
-        yield NextEvent(N.OFFER, f"Once its bundle is built, {deployment.label} is offered to the first wave.")
+        yield NextEvent(N.OFFER, f"When its bundle is built, {deployment.label} is offered to the first wave.")
     elif deployment.status is DeploymentStatus.DEPLOYING:
         yield from _waits_for_offer(deployment, enlistment)
     elif enlistment is not None and deployment.status in _ENDED:
@@ -83,22 +83,22 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     for blocker in deployment.blockers:
         yield Finding(
             B.WAITS_FOR_FREEZE if blocker.code is BlockerCode.FREEZE_WINDOW else B.WAITS_FOR_TURN,
-            f"The deployment of {label} waits, because {blocker.detail[0].lower()}{blocker.detail[1:]}",
+            f"The deployment of {label} waits because {blocker.detail[0].lower()}{blocker.detail[1:]}",
             deployment.id,
         )
     if any(blocker.ids for blocker in deployment.blockers):
-        yield NextEvent(N.TURN, f"The deployment of {label} begins when nothing is in its way.")
+        yield NextEvent(N.TURN, f"The deployment of {label} starts when no blockers remain.")
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
-        yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
+        yield Finding(B.OFFER_DUE, f"The deployment of {label} is about to start.", deployment.id)
         yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
     if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
         yield NextEvent(
-            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", approval.expires_at
+            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not started by then, it fails.", approval.expires_at
         )
 
 
 def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
-    """Return whether the build would find a valid approval, or need none."""
+    """Return whether the build would find a valid approval, or does not need one."""
     approval = deployment.approval
     if approval is None or deployment.break_glass is not None:
         return True
@@ -110,10 +110,10 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
     if enlistment is None:
         yield Finding(
             B.LATE_JOINER,
-            f"It matches the target of {label}, but joined after the deployment had begun.",
+            f"It matches the target of {label}, but joined after the deployment had started.",
             deployment.id,
         )
-        yield NextEvent(N.OFFER, f"It is offered {label} once that deployment is active.")
+        yield NextEvent(N.OFFER, f"It is offered {label} when that deployment is active.")
         return
     if enlistment.agent.wave <= deployment.wave:
         yield Finding(B.OFFER_DUE, f"{label} is due to be offered to it now.", deployment.id)
@@ -122,14 +122,14 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
         return
     yield Finding(
         B.WAITS_FOR_WAVE,
-        f"{label} reaches it with wave {enlistment.agent.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
+        f"{label} reaches it in wave {enlistment.agent.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
         deployment.id,
     )
     if deployment.paused_at is not None:
         return
     ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
     if ends is not None:
-        yield NextEvent(N.WAVE_BEGINS, f"The pause is over, and wave {deployment.wave + 2} of {label} begins.", ends)
+        yield NextEvent(N.WAVE_BEGINS, f"The pause ends, and wave {deployment.wave + 2} of {label} starts.", ends)
     else:
         last = deployment.waves.get(deployment.wave, WaveFacts()).last_offered_at
         yield NextEvent(
@@ -145,7 +145,7 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     yield Finding(
         B.ENDED_BEFORE,
-        f"{deployment.label} would have reached it, but ended first ({how}{who}{because(deployment.detail)}).",
+        f"{deployment.label} would have reached it, but stopped first ({how}{who}{because(deployment.detail)}).",
         deployment.id,
     )
     if deployment.known_bad is not None:
@@ -153,10 +153,10 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
 
 
 def explain_circumstances(deployment: DeploymentFacts) -> Statements:
-    """Explain whether the deployment cannot continue, was paused, retried or started unapproved, or is known bad."""
+    """Explain whether the deployment is held up, was paused, retried or started without approval, or is known bad."""
     if deployment.held_up:
         yield Finding(
-            B.HELD_UP, f"The deployment of {deployment.label} cannot continue now. {deployment.held_up}", deployment.id
+            B.HELD_UP, f"The deployment of {deployment.label} cannot continue. {deployment.held_up}", deployment.id
         )
     label, actions = deployment.label, deployment.actions
     if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:
@@ -171,7 +171,7 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
     retry, enlistment = actions.get("retry"), deployment.enlistment
     offered_at = enlistment and enlistment.agent.offered_at
     joined_late = offered_at and deployment.activated_at and offered_at >= deployment.activated_at
-    # A retry of an active deployment makes offers only to agents that failed. Others joined after it.
+    # A retry of an active deployment makes offers only to agents that failed. Any other agent joined later.
     was_retried = enlistment and (enlistment.failed_before or not joined_late)
     if retry and offered_at and offered_at >= retry.at and was_retried:
         yield Finding(
@@ -185,7 +185,7 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
         after = "somebody else has approved it since" if ratified else "nobody else has approved it yet"
         yield Finding(
             B.BREAK_GLASS,
-            f"{glass.by} began the deployment of {label} without approval{because(glass.reason)}; {after}.",
+            f"{glass.by} started the deployment of {label} without approval{because(glass.reason)}; {after}.",
             deployment.id,
             approval.id if approval else None,
         )
@@ -203,8 +203,8 @@ def known_bad(deployment: DeploymentFacts, reason: str) -> Finding:
     """Return the finding that the deployment's config bundle is known bad in this environment."""
     return Finding(
         B.KNOWN_BAD,
-        f"The config bundle of {deployment.label} is known bad here and is not offered until it is cleared"
-        f"{because(reason)}.",
+        f"The config bundle of {deployment.label} is known bad in this environment"
+        f" and is not offered until it is cleared{because(reason)}.",
         deployment.id,
         config_hash=deployment.config_hash,
     )

@@ -1,4 +1,4 @@
-"""Explanations of why a deployment's target includes an agent, or does not."""
+"""Explanations of why a deployment's target does or does not include an agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from byteor.engine.rollout import RolloutAgent
 
 
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
-    """Explain why the deployment that made the offer targeted the agent, and whether the agent counts."""
+    """Explain why the deployment that made the offer targets the agent, and whether the agent counts."""
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector
     if owner.target.names_agent is not None:
@@ -40,13 +40,14 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
     elif not agent.counted and owner.activated_at and agent.offered_at and agent.offered_at >= owner.activated_at:
         yield Finding(
             B.LATE_JOINER,
-            f"It joined when {owner.label} was already active: it does not count for waves, thresholds and time-outs.",
+            f"It joined after {owner.label} became active, so it does not count for waves, thresholds and timeouts.",
             owner.id,
         )
     elif not agent.counted:
         yield Finding(
             B.NOT_COUNTED,
-            f"It was offline when {owner.label} began: it does not count for waves, thresholds and time-outs.",
+            f"It was offline when the deployment of {owner.label} started,"
+            " so it does not count for waves, thresholds and timeouts.",
             owner.id,
         )
 
@@ -74,7 +75,7 @@ def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
             B.SELECTOR_MISMATCH, f"{to} goes to agents with {format_labels(selector)}; it has {has}.", deployment.id
         )
     if agent.drained_at is not None:
-        return Finding(B.DRAINED, f"{to} passes it by while it is drained.", deployment.id)
+        return Finding(B.DRAINED, f"{to} skips it while it is drained.", deployment.id)
     source = facts.find(agent.offer.source) if agent.offer else None
     if source is not None and source.pipeline != deployment.pipeline and not deployment.take_over:
         return Finding(

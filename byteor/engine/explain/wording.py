@@ -14,7 +14,7 @@ def at(moment: datetime | None) -> str:
 
 
 def because(reason: str) -> str:
-    """Return the reason as the end of a sentence; empty if there is none."""
+    """Return the reason as the end of a sentence, or an empty string if there is none."""
     return f": {reason.rstrip('.')}" if reason else ""
 
 

@@ -1,7 +1,7 @@
 """Deterministic replay of incident bundles, and the ops that it runs.
 
-Nothing here depends on a clock, randomness or the environment. The only I/O is on files and folders that the caller
-passes.
+Nothing here depends on a clock, randomness or the environment. The only I/O is on temporary files, and on files and
+folders that the caller passes.
 """
 
 from byteor.engine.replay.bisect import (

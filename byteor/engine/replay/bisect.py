@@ -1,4 +1,4 @@
-"""Plans a bisect: which versions to replay next, and what the verdicts known so far say."""
+"""Plans a bisect: chooses the versions to replay next, and derives the outcome from the verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from byteor.engine.replay.replay import ErrorCode
 
 
 class Verdict(StrEnum):
-    """What the replay of a version showed. ``UNTESTABLE`` means that it could not be replayed with these parameters."""
+    """The result of testing a version. ``UNTESTABLE`` means that it could not be replayed with these parameters."""
 
     GOOD = "good"
     BAD = "bad"
@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
 
 class BisectOutcome(StrEnum):
-    """How a bisect ended.
+    """The outcome of a bisect.
 
     ``FOUND``: the first bad version is known. ``NO_CHANGE``: both ends have the same verdict. ``INVERTED``: the first
     version is bad and the last is good. ``INCONCLUSIVE``: too few versions could be tested.
@@ -33,7 +33,7 @@ class BisectOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BisectPlan:
-    """What to replay next, side by side; if that is nothing, the outcome. Before the end, ``outcome`` is None."""
+    """The versions to replay next, concurrently. If there are none, the bisect is complete and has an ``outcome``."""
 
     replay: tuple[str, ...] = ()
     outcome: BisectOutcome | None = None
@@ -43,15 +43,16 @@ class BisectPlan:
 
 
 def max_replays(versions: int) -> int:
-    """Return how many versions a bisect that is not exhaustive replays at most."""
+    """Return the maximum number of versions that a non-exhaustive bisect replays."""
     return max(versions - 1, 0).bit_length() + 2
 
 
 def plan_bisect(versions: Sequence[str], verdicts: Mapping[str, Verdict], *, exhaustive: bool = False) -> BisectPlan:
-    """Plan the next step of a bisect over versions in their order, from the known verdicts.
+    """Plan the next step of a bisect over ordered versions, from the known verdicts.
 
-    Versions that are untestable are skipped, and do not count as replayed. Without ``exhaustive``, the two ends come
-    first, then one version in the middle of those that are left, at most ``max_replays`` altogether.
+    Untestable versions are skipped and do not count as replayed. Unless the bisect is ``exhaustive``, the first and the
+    last version are replayed first, and then always the middle of the remaining interval. At most ``max_replays``
+    versions are replayed.
     """
     if exhaustive:
         if unknown := tuple(version for version in versions if version not in verdicts):
@@ -68,7 +69,7 @@ def plan_bisect(versions: Sequence[str], verdicts: Mapping[str, Verdict], *, exh
     if verdicts[first] is Verdict.BAD:
         return BisectPlan(outcome=BisectOutcome.INVERTED)
     good, bad = 0, len(usable) - 1
-    while True:  # follow the verdicts from the ends to the smallest known interval
+    while True:  # narrow the interval as far as the known verdicts permit
         between = [at for at in range(good + 1, bad) if usable[at] in verdicts]
         if not between:
             break
@@ -85,18 +86,18 @@ def plan_bisect(versions: Sequence[str], verdicts: Mapping[str, Verdict], *, exh
 def _within_budget(
     versions: Sequence[str],
     verdicts: Mapping[str, Verdict],
-    wanted: tuple[str, ...],
+    candidates: tuple[str, ...],
     first_bad: str | None,
     last_good: str | None,
 ) -> BisectPlan:
     replayed = sum(verdict is not Verdict.UNTESTABLE for verdict in verdicts.values())
-    if replayed + len(wanted) > max_replays(len(versions)):
+    if replayed + len(candidates) > max_replays(len(versions)):
         return BisectPlan(outcome=BisectOutcome.INCONCLUSIVE, first_bad=first_bad, last_good=last_good)
-    return BisectPlan(wanted, first_bad=first_bad, last_good=last_good)
+    return BisectPlan(candidates, first_bad=first_bad, last_good=last_good)
 
 
 def _certain(versions: Sequence[str], good: str, bad: str) -> BisectOutcome:
-    """Return FOUND if the versions are neighbours. Versions between them that are untestable may be the first bad."""
+    """Return FOUND if the versions are adjacent, as an untestable version between them might be the first bad one."""
     is_next = versions.index(bad) == versions.index(good) + 1
     return BisectOutcome.FOUND if is_next else BisectOutcome.INCONCLUSIVE
 
@@ -117,7 +118,7 @@ def _judge_all(versions: Sequence[str], verdicts: Mapping[str, Verdict]) -> Bise
 
 
 class Predicate(StrEnum):
-    """What makes a version bad."""
+    """The condition that makes a version bad."""
 
     DIVERGES = "diverges"
     FAILS = "fails"
@@ -127,10 +128,10 @@ class Predicate(StrEnum):
 def judge(
     predicate: Predicate, result: Mapping[str, Any], error_code: str | None, other: Mapping[str, Any] | None = None
 ) -> Verdict:
-    """Return the verdict of a version from its replay; ``other`` is the result that the output is compared with.
+    """Return the verdict on a version from its replay. ``other`` is the result that the output is compared with.
 
-    A replay that failed for another reason than a stage error says nothing about the version. A replay that a stage
-    stopped diverges, unless it stopped as recorded.
+    If a replay failed for another reason than a stage error, the version is untestable. A replay that a stage error
+    stopped counts as divergent, unless it stopped as recorded.
     """
     if error_code not in (None, ErrorCode.STAGE_ERROR):
         return Verdict.UNTESTABLE

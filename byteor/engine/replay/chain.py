@@ -14,7 +14,7 @@ from byteor.engine.replay.work import WorkMeter
 
 
 class _Passing:
-    """Neighbouring stages that pass every record, and how many records have passed all of them since ``settle``."""
+    """Adjacent stages that pass every record, and the number of records that passed them since the last ``settle``."""
 
     __slots__ = ("passed", "stages")
 
@@ -29,7 +29,7 @@ class _Passing:
 
 
 class Chain:
-    """Stages in a row. ``sink`` takes the output of the last one."""
+    """A sequence of stages. ``sink`` receives the output of the last one."""
 
     def __init__(self, stages: Iterable[Stage], work: WorkMeter, sink: Sink = drop_output) -> None:
         self.sink = sink
@@ -86,7 +86,7 @@ class Chain:
             self._last.passed += passed
 
     def settle(self) -> None:
-        """Add the records that are not counted one by one to the counters of their stages."""
+        """Add the records that were counted together to the counters of their stages."""
         for passing, _ in self._steps:
             passing.settle()
         self._last.settle()
@@ -96,5 +96,5 @@ class Chain:
             passing.passed += 1
             return
         message = Message(payload)
-        for stage in passing.stages:  # one of them exceeds a limit
+        for stage in passing.stages:  # one of them exceeds a limit and raises
             stage.process(message, sequence)

@@ -11,7 +11,7 @@ from byteor.engine.replay.divergence import Comparison, first_divergence
 from byteor.engine.replay.journal import read_frames
 
 MAX_BYTES = 1024 * 1024
-"""The size of the JSON of the egresses that are returned, and of the stages."""
+"""The maximum size, as JSON, of the returned egresses, and of the returned stages."""
 _COUNTS = ("in", "out", "dropped", "errors", "drops")
 
 type Frames = Mapping[str, bytes | BinaryIO | None]
@@ -27,12 +27,12 @@ def compare(
     frames_a: Frames | None = None,
     frames_b: Frames | None = None,
 ) -> dict[str, Any]:
-    """Return how two results differ, as JSON data. Where only one has an egress or a stage, the other's side is null.
+    """Return how two results differ, as JSON data. If only one has an egress or a stage, the other side is null.
 
-    ``equal`` means equal egresses, stages and actions. ``actions`` are those of the audits. ``first_difference`` is the
-    first frame that differs; it needs the frames of both replays, and is null without them. ``notes`` are those of both
-    results: equal results of stages that had no parameters say less. Of too many egresses or stages those that differ
-    are returned first, and ``truncated`` says that some are left out.
+    ``equal`` means equal egresses, stages and actions. ``actions_a`` and ``actions_b`` come from the audits.
+    ``first_difference`` is the first frame that differs, or null if the frames of a replay were not kept. ``notes``
+    are the notes of both results, because equal results mean less if stages had no parameters. If there are too many
+    egresses or stages, those that differ are preferred, and ``truncated`` is true.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
@@ -58,7 +58,7 @@ def compare(
 
 
 def _bounded(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the parts that fit, in their order. Those that differ come before those that are equal."""
+    """Return the parts that fit, in their original order. Parts that differ are preferred to equal parts."""
     left, kept = MAX_BYTES, set[str]()
     for name in sorted(parts, key=lambda name: bool(parts[name]["equal"])):
         left -= len(json.dumps({name: parts[name]}))
@@ -76,7 +76,7 @@ def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> 
 
 
 def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
-    """Return the first frame that differs: ``egress, sequence, kind, sha256: [a, b], diff`` (``a`` is the expected)."""
+    """Return the first frame that differs: ``egress, sequence, kind, sha256: [a, b], diff``. ``a`` is expected."""
     comparisons = []
     for name in names:
         left, right = a.get(name, b""), b.get(name, b"")

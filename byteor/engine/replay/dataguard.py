@@ -5,10 +5,10 @@ characters in a name. If the path leads through an array, the rule applies to ea
 Rules apply one after the other. The actions are:
 
 - ``drop`` removes the field;
-- ``replace_with=V`` replaces the value by the string V;
-- ``hash`` replaces the value by the SHA-256, in hexadecimal, of its canonical JSON;
-- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces each of the others by the character C. A text
-  of at most P + S characters is masked entirely, since otherwise none of its characters would be masked;
+- ``replace_with=V`` replaces the value with the string V;
+- ``hash`` replaces the value with the SHA-256, in hexadecimal, of its canonical JSON;
+- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces every other character with C. A text of at
+  most P + S characters is masked entirely, because otherwise none of its characters would be masked;
 - ``truncate=N`` keeps the first N characters.
 
 ``mask`` and ``truncate`` count code points. A value that is not a string is treated as its canonical JSON text.
@@ -44,16 +44,16 @@ _RULE = re.compile(
 )
 
 type Guard = Callable[[Message], Message | DropReason]
-"""Takes a message and returns the new one, or why it is dropped. Raises PayloadRejected to stop the pipeline."""
+"""A function that returns the new message, or why it is dropped. Raises PayloadRejected to stop the pipeline."""
 
 
 class PayloadRejected(Exception):
-    """The payload was rejected by a stage with ``on_reject: stop``."""
+    """Raised when a stage with ``on_reject: stop`` rejects a payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParamError:
-    """One fault of an op's parameters: a JSON Pointer into them, a stable code, and a text for people."""
+    """One fault of an op's parameters: a JSON Pointer into them, a stable code, and a human-readable text."""
 
     pointer: str
     code: str
@@ -61,7 +61,7 @@ class ParamError:
 
 
 class BadParams(ValueError):
-    """The parameters of an op are invalid; ``errors`` are all their faults."""
+    """Raised for invalid parameters of an op. ``errors`` are all their faults."""
 
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
@@ -82,7 +82,7 @@ def check_params(op: str, params: object) -> list[ParamError]:
 def build_guard(op: str, params: object, work: WorkMeter | None = None) -> Guard | None:
     """Create the function of a dataguard op, which counts its work in ``work``. Raises BadParams.
 
-    Without parameters (None or empty) there is no function: the op passes every record unchanged.
+    Returns None without parameters (None or empty), because the op then passes every record unchanged.
     """
     work = work or WorkMeter()
     if params is None or params == {}:
@@ -116,7 +116,7 @@ def build_guard(op: str, params: object, work: WorkMeter | None = None) -> Guard
 @dataclass(frozen=True, slots=True)
 class _Rule:
     path: tuple[str, ...]
-    change: Callable[[Any], str] | None  # None drops the field
+    change: Callable[[Any], str] | None  # None if the field is dropped
 
 
 def _read_params(op: str, params: object) -> tuple[PayloadSchema | None, list[_Rule] | None, bool]:
@@ -197,7 +197,7 @@ def _text(value: object) -> str:
 
 
 def _redacted(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: WorkMeter) -> Any:
-    """Return the node with a field changed. It is never changed itself, because other stages may read it too."""
+    """Return a copy of the node with a field changed. The node stays the same, because other stages may read it too."""
     if isinstance(node, list):
         work.spend(len(node))
         return [_redacted(item, path, change, work) for item in node]

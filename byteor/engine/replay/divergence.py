@@ -1,4 +1,4 @@
-"""Compares the output of an egress with the expected frames of the bundle, one by one."""
+"""Compares the output of an egress with the expected frames of the bundle, frame by frame."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from byteor.engine.replay.journal import Frame
 
 _SHOWN = 64
-"""How many bytes of each side a diff contains, starting with the first byte that differs."""
+"""The maximum number of bytes of each side in a diff, starting with the first byte that differs."""
 
 
 type Rows = Iterable[tuple[int, int, bytes]]
-"""The input records in their order: number of the journal, sequence, payload."""
+"""The input records in order: the number of the journal, the sequence and the payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A divergence at an expected frame whose record is not known yet, only its sequence.
+    """A divergence at an expected frame whose sequence is known, but not yet its input record.
 
-    The frame is ``missing`` if its record comes before the record of the actual frame, which otherwise is ``extra``. It
-    has the rank ``since`` or a later one.
+    If that record comes before the record of the actual frame, the divergence is ``missing``; otherwise it is
+    ``extra``. The rank of the record is ``since`` or higher.
     """
 
     sequence: int
@@ -42,8 +42,8 @@ class Comparison:
     - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
       lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
 
-    ``rank`` is where the record of the divergence comes in the order of the input. With one ingress that is its
-    sequence. With several it is its number among the merged records, and ``settle_divergences`` must be called.
+    ``rank`` is the position of the divergence's record in the input. With one ingress, this is the record's sequence.
+    With several, it is the record's number among the merged records, and ``settle_divergences`` must be called.
     """
 
     def __init__(self, egress: str, expected: Iterator[Frame], *, has_ranks: bool = False) -> None:
@@ -75,7 +75,7 @@ class Comparison:
             self.unsettled = Unsettled(expected.sequence, self._latest, missing, extra)
 
     def finish(self, rank: int = 0) -> None:
-        """Finish the comparison: the egress has no more frames, and the input has this many records."""
+        """Finish the comparison after the last frame of the egress. ``rank`` is the number of input records."""
         if self.divergence is None and (expected := next(self._expected, None)):
             missing = self._described("missing", expected.sequence, expected.payload, None, None)
             self._keep(missing, rank)
@@ -83,7 +83,7 @@ class Comparison:
                 self.unsettled = Unsettled(expected.sequence, self._latest, missing, missing)
 
     def settle(self, rank: int, ingress: str) -> None:
-        """Decide the divergence, now that the record of the expected frame is known."""
+        """Determine the divergence from the rank and the ingress of the expected frame's record."""
         if self.unsettled is None:
             return
         if rank < self.rank:
@@ -111,7 +111,7 @@ class Comparison:
 
 
 def settle_divergences(comparisons: Iterable[Comparison], rows: Rows, lanes: Sequence[str]) -> None:
-    """Find the records of expected frames that a replay of several ingresses lacks, in one pass over the input."""
+    """Settle all unsettled divergences of a replay of several ingresses, in one pass over the input."""
     waiting: dict[int, list[Comparison]] = {}
     for comparison in comparisons:
         if comparison.unsettled is not None:

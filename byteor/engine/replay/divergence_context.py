@@ -1,4 +1,4 @@
-"""The records at which a replay diverged from its capture, and those beside them."""
+"""The output record at which a replay diverged from its capture, and the neighboring records."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, BinaryIO
 
 from byteor.engine.replay.journal import BadJournal, Frame, encode_frame, read_frames
 
-BESIDE = 2  # records before and after
-_MAX_READ = 8 * 1024 * 1024  # bytes of expected output that a page reads
+NEIGHBORS = 2  # the maximum number of records before the divergent record, and after it
+_MAX_READ = 8 * 1024 * 1024  # the maximum number of bytes of expected output that a page reads
 
 
 class _NotFound(Exception):
-    """The record is not in the part of the output that a page reads."""
+    """Raised if the record is not in the part of the output that a page reads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An output record on both sides. None: that side has no record with this sequence."""
+class Neighbor:
+    """An output record on both sides. A side is None if it has no record with this sequence."""
 
     sequence: int
     expected: bytes | None
@@ -32,20 +32,20 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The record on both sides; None on the side that has none.
+    """The divergent record on both sides. A side is None if it does not have the record.
 
-    Where a side's output is not kept, both begin with the byte ``start`` of the record and are cut, and there are no
-    ``neighbours``.
+    If a side's output was not kept, both sides are excerpts of the record from the byte ``start``, and there are no
+    ``neighbors``.
     """
 
     expected: bytes | None
     actual: bytes | None
     start: int
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
 
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
-    """Call ``read_around`` with the file at ``path``. Returns None if it does not have the record."""
+    """Call ``read_around`` with the file at ``path``. Returns None if the divergent record is not found."""
     try:
         with open(path, "rb") as expected:
             return read_around(found, expected, actual)
@@ -54,7 +54,7 @@ def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergenc
 
 
 def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Divergence:
-    """Return the records beside the divergence on the side that has it, and what the other side has in their place."""
+    """Return the divergent record and its neighbors on the side that has it, with the other side's counterparts."""
     is_extra = found["kind"] == "extra"
     own_digest, other_digest = found["expected_sha256"], found["actual_sha256"]
     own, other = _bounded(read_frames(expected)), read_frames(io.BytesIO(actual))
@@ -65,16 +65,16 @@ def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Div
     # With one ingress, the sequences of an output never decrease.
     end = None if found.get("ingress") else window[-1].sequence
     counterpart, candidates = _counterparts(other, {each.sequence for each in window}, this.sequence, other_digest, end)
-    neighbours = []
+    neighbors = []
     for frame in window:
-        # Several ingresses may use the same sequence, so an equal record comes first.
+        # Several ingresses may use the same sequence, so a record with an equal payload is preferred.
         same = candidates.get(frame.sequence, [])
-        beside = frame.payload if frame.payload in same else next(iter(same), None)
-        there = counterpart if frame is this else beside
+        closest = frame.payload if frame.payload in same else next(iter(same), None)
+        there = counterpart if frame is this else closest
         sides = (there, frame.payload) if is_extra else (frame.payload, there)
-        neighbours.append(Neighbour(frame.sequence, sides[0], sides[1], frame is this))
-    divergent = next(each for each in neighbours if each.is_divergence)
-    return Divergence(divergent.expected, divergent.actual, 0, neighbours)
+        neighbors.append(Neighbor(frame.sequence, sides[0], sides[1], frame is this))
+    divergent = next(each for each in neighbors if each.is_divergence)
+    return Divergence(divergent.expected, divergent.actual, 0, neighbors)
 
 
 def _bounded(frames: Iterator[Frame]) -> Iterator[Frame]:
@@ -87,11 +87,11 @@ def _bounded(frames: Iterator[Frame]) -> Iterator[Frame]:
 
 
 def _window(frames: Iterator[Frame], sequence: int, digest: str) -> tuple[deque[Frame], Frame, list[Frame]]:
-    """Return the record, and those before and after it."""
-    before: deque[Frame] = deque(maxlen=BESIDE)
+    """Return the records before the divergent record, that record, and the records after it."""
+    before: deque[Frame] = deque(maxlen=NEIGHBORS)
     for frame in frames:
         if frame.sequence == sequence and _digest(frame.payload) == digest:
-            return before, frame, list(islice(frames, BESIDE))
+            return before, frame, list(islice(frames, NEIGHBORS))
         before.append(frame)
     raise _NotFound
 

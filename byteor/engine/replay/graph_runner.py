@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from byteor.engine.compiler import GraphRole, LaneGraph, neighbours, topological_order
+from byteor.engine.compiler import GraphRole, LaneGraph, neighbors, topological_order
 from byteor.engine.replay.chain import Chain
 from byteor.engine.replay.journal import Row
 from byteor.engine.replay.payload import Message
@@ -41,13 +41,13 @@ class _Role:
 
 
 class GraphRunner:
-    """A LaneGraph that is ready to run. ``entries`` maps each ingress or lane where records may enter to its lane."""
+    """A LaneGraph that is ready to run. ``entries`` maps the name of each ingress and lane to a lane index."""
 
     def __init__(self, spec: LaneGraph, runtime: StageRuntime) -> None:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self.overfull: dict[str, int] = {}
-        """How many records would have overflowed a lane of slots, which drops them in production."""
+        """The number of records, by lane, that would have overflowed a lane of slots and been dropped in production."""
         self._exits: list[tuple[str, int, Sink]] = [
             (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
         ]
@@ -97,13 +97,13 @@ class GraphRunner:
         return Chain(stages, self._work, sinks[lane])
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
-        """Name the functions that take the output of each egress."""
+        """Set the function that receives the output of each egress."""
         self._exits = [(name, lane, sinks[name]) for name, lane, _ in self._exits]
         self.settle()
         self._chains = {}
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
-        """Process a record. Its outputs leave in the spec's order of egresses."""
+        """Process a record. Its outputs are emitted in the order of the spec's egresses."""
         if (chain := self._chain(entry)) is not None:
             chain.run(sequence, payload, ingress)
             return
@@ -118,7 +118,7 @@ class GraphRunner:
                     result = stage.process(message, sequence, ingress)
                     if type(result) is not Message:
                         continue
-                    message = result  # noqa: PLW2901  the stage's output goes on
+                    message = result  # noqa: PLW2901  the stage's output continues
                 left -= len(tx)
                 if left < 0:
                     detail = f"record {sequence} causes more than {MAX_DELIVERIES} deliveries"
@@ -143,10 +143,10 @@ class GraphRunner:
             self.run(entry, sequence, payload, ingress)
 
     def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
-        """Process a record and show what each stage and lane got. Returns the names of the egresses that it reached."""
+        """Process a record and show its message at each stage and lane. Returns the names of the reached egresses."""
         queues = self._queues
         for queue in queues:
-            queue.clear()  # a stage error may have ended the trace of another record
+            queue.clear()  # a stage error may have stopped an earlier trace
         queues[self.entries[entry]].append(Message(payload))
         left = MAX_DELIVERIES
         for role in self._roles:
@@ -170,7 +170,7 @@ class GraphRunner:
         return reached
 
     def lane_of(self, entry: str) -> str:
-        """Return the lane where records that enter here are put."""
+        """Return the name of the lane where records of this entry start."""
         return self._lanes[self.entries[entry]].name
 
     def settle(self) -> None:
@@ -187,7 +187,7 @@ class GraphRunner:
 
 
 def _taken(lanes: tuple[int, ...], queues: _Queues) -> Iterator[Message]:
-    """Take all messages from some lanes: one from each lane in turn, in their order, skipping empty ones."""
+    """Remove and yield all messages of some lanes: one from each lane in turn, in their order, skipping empty lanes."""
     filled = [queues[lane] for lane in lanes if queues[lane]]
     while filled:
         for queue in filled:
@@ -211,13 +211,14 @@ def _lane_names(spec: LaneGraph, role: GraphRole) -> tuple[str, str]:
 def _check(spec: LaneGraph) -> None:
     """Raise Unsupported for a graph that violates the conditions in the module's docstring.
 
-    The compiler never makes such a graph.
+    The compiler never creates such a graph.
     """
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}
         if not fits[role.kind] or not role.rx or not role.tx:
-            raise Unsupported(f"role {role.name!r}: a {role.kind} with {len(role.rx)} to {len(role.tx)} lanes")
+            lanes = f"read {len(role.rx)} and write {len(role.tx)} lanes"
+            raise Unsupported(f"role {role.name!r}: a {role.kind} cannot {lanes}")
     ends = {kind: [end.lane for end in spec.endpoints if end.kind == kind] for kind in ("ingress", "egress")}
     _once(spec, "written", [*ends["ingress"], *(lane for role in spec.roles for lane in role.tx)])
     _once(spec, "read", [*ends["egress"], *(lane for role in spec.roles for lane in role.rx)])
@@ -239,7 +240,7 @@ def _topological(roles: tuple[GraphRole, ...]) -> list[GraphRole]:
     """Sort the roles so that each comes after the writers of its inputs, and otherwise keep the order of the spec."""
     reader = {lane: index for index, role in enumerate(roles) for lane in role.rx}
     pairs = ((index, reader[lane]) for index, role in enumerate(roles) for lane in role.tx if lane in reader)
-    order = topological_order(*neighbours(len(roles), pairs))
+    order = topological_order(*neighbors(len(roles), pairs))
     if len(order) < len(roles):
         raise Unsupported("the graph has a cycle")
     return [roles[index] for index in order]

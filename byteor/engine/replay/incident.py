@@ -1,4 +1,4 @@
-"""The incident bundle v1, a ``.tar.gz``: building one, and unpacking and checking one from an untrusted source."""
+"""The incident bundle v1, a ``.tar.gz``: creating a bundle, and unpacking and checking an untrusted bundle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
 _OPTIONAL = ("outcome.json", "runtime_config.json", "single_ring_snapshot.json", "lane_graph_state.json")
-# A document is read into memory as a whole, so the same limits apply as to the body of an API request.
+# A document is read into memory as a whole, so it has the same limits as the body of an API request.
 _MAX_DOCUMENT = 4 * 1024 * 1024
 _MAX_NESTING = 200
 _MAX_PATH = 1024
@@ -43,11 +43,11 @@ _MAX_PADDING = 1024 * 1024  # zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
-# A file or folder takes a block on the disk, however small it is. Real bundles have few of them, which count nothing.
+# Each file or folder takes at least a block on the disk. The first ones are free; real bundles have no more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
-# What the machine causes: the same archive may be unpacked later. Any other error of the system is about a name or a
-# file in the archive.
-_MACHINE_ERRNOS = {
+# Errors that the host causes: the same archive may be unpacked later. Any other OSError is due to a name or a file in
+# the archive.
+_HOST_ERRNOS = {
     errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE,
     errno.ENODEV, errno.ENOENT, errno.ENOLCK, errno.ENOMEM, errno.ENOSPC, errno.ENOTCONN, errno.ENXIO, errno.EPERM,
     errno.EROFS, errno.ESTALE, errno.ETIMEDOUT,
@@ -56,7 +56,7 @@ _MACHINE_ERRNOS = {
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How much an archive may contain: the total size of its files, and the number of entries of any type."""
+    """The limits of an archive: the total size of its files, and the number of entries of any type."""
 
     max_bytes: int = 512 * 1024 * 1024
     max_entries: int = 10_000
@@ -67,21 +67,21 @@ def max_unpacked(packed: int) -> int:
     return _MAX_RATIO * packed + _FREE_BYTES
 
 
-def is_about_the_machine(error: OSError) -> bool:
-    """Tell whether the machine caused the error, and not the archive that was being unpacked."""
-    return error.errno in _MACHINE_ERRNOS
+def is_host_error(error: OSError) -> bool:
+    """Return whether the host caused the error, rather than the archive that was being unpacked."""
+    return error.errno in _HOST_ERRNOS
 
 
 @dataclass(frozen=True, slots=True)
 class RejectionReason:
-    """Why a bundle is rejected: a stable code, and a text for people."""
+    """The reason why a bundle is rejected: a stable code, and a human-readable text."""
 
     code: str
     detail: str
 
 
 class RejectedBundle(Exception):
-    """The bundle cannot be used, for all of these reasons."""
+    """Raised for a bundle that cannot be used, with all ``reasons``."""
 
     def __init__(self, reasons: list[RejectionReason]) -> None:
         super().__init__("; ".join(f"{reason.code}: {reason.detail}" for reason in reasons))
@@ -117,18 +117,17 @@ def build_incident(
     journals: Mapping[str, bytes] | None = None,
     expected: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """Build the ``.tar.gz`` of a bundle.
+    """Create the ``.tar.gz`` of a bundle from documents by file name, journals by lane, and expected frames by egress.
 
-    The documents are given by file name, journals by lane, expected frames by egress; none is checked. Equal arguments
-    give equal bytes, with the same version of zlib.
+    The contents are not checked. With the same version of zlib, equal arguments yield equal bytes.
     """
     files = {"spec.kv": spec_kv.encode()}
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
     files |= {f"journal/{lane}.bin": content for lane, content in (journals or {}).items()}
     files |= {f"expected/{egress}.bin": content for egress, content in (expected or {}).items()}
-    # Level 9 would take ten times as long for a journal, and save a thousandth of it.
+    # Level 9 would take ten times as long for a journal, and save 0.1 % of its size.
     packed = _pack(files, compresslevel=6)
-    if sum(map(len, files.values())) > max_unpacked(len(packed)):  # long and very regular: it would be rejected
+    if sum(map(len, files.values())) > max_unpacked(len(packed)):  # so regular that it would be rejected
         return _pack(files, compresslevel=0)
     return packed
 
@@ -151,8 +150,8 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
     ``bad_entry`` (a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large`` or
-    ``unwritable`` (the file system takes no file with this name), or an OSError that the machine causes. The caller
-    must then remove the files that were already written. Nothing is ever written beyond a limit or outside the folder.
+    ``unwritable`` (the file system does not accept the name), or an OSError that the host causes. The caller must then
+    remove the files that were already written. Nothing is ever written beyond a limit or outside the folder.
     Modes, owners and times in the archive are ignored.
     """
     packed = source.seek(0, os.SEEK_END)
@@ -165,13 +164,13 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
             code = "truncated" if stream.has_ended or isinstance(error, EOFError) else "not_an_archive"
             raise _rejected(code, str(error)) from error
         except OSError as error:
-            if is_about_the_machine(error):
+            if is_host_error(error):
                 raise
             raise _rejected("unwritable", f"a file cannot be written: {error.strerror}") from error
 
 
 class _Metered:
-    """A stream of which only the granted number of bytes can be read.
+    """A stream from which only the granted number of bytes can be read.
 
     Otherwise a huge header or a decompression bomb could make the tar reader fill the memory.
     """
@@ -232,15 +231,15 @@ def _describe_ratio(packed: int, unpacked: int, paths: int) -> str:
     return (
         f"more than {max_unpacked(packed)} bytes unpacked, which is {_MAX_RATIO} times the {packed} bytes of the upload"
         f" plus {_FREE_BYTES}: the first {paths} files and folders have {unpacked} bytes, and each after the first"
-        f" {_FREE_ENTRIES} counts {_BLOCK} bytes more"
+        f" {_FREE_ENTRIES} counts for {_BLOCK} more bytes"
     )
 
 
 class _TakenPaths:
-    """The paths that the entries of an archive have taken, so that none is taken twice."""
+    """The paths that the entries of an archive use, so that no path is used twice."""
 
     def __init__(self) -> None:
-        self.folders: set[PurePosixPath] = set()  # including folders without an entry of their own
+        self.folders: set[PurePosixPath] = set()  # including folders without a separate entry
         self._files: set[PurePosixPath] = set()
         self._entries: set[PurePosixPath] = set()
 
@@ -318,7 +317,7 @@ def _spec(root: Path, reasons: list[RejectionReason]) -> PipelineSpec | None:
             spec = decode(content)
             if encode(spec).encode() == content:
                 return spec
-            detail = "it is not in canonical form, so its hash would not be that of the decoded spec"
+            detail = "it is not in canonical form, so its hash would differ from that of the decoded spec"
             reasons.append(RejectionReason("bad_spec", f"spec.kv: {detail}"))
         except KvError as error:
             reasons.append(RejectionReason("bad_spec", f"spec.kv: {error}"))
@@ -347,8 +346,8 @@ def _content(path: Path, reasons: list[RejectionReason]) -> bytes | None:
 def _check_keys(name: str, document: dict[str, Any], reasons: list[RejectionReason]) -> None:
     missing = [key for key in _KEYS.get(name, ()) if document.keys().isdisjoint(key.split("|"))]
     if name == "runtime.json" and (crate := document.get("crate")) is not None:
-        held = crate if isinstance(crate, dict) else {}
-        missing += [f"crate.{key}" for key in ("name", "version") if key not in held]
+        members = crate if isinstance(crate, dict) else {}
+        missing += [f"crate.{key}" for key in ("name", "version") if key not in members]
     reasons += [RejectionReason("missing_key", f"{name}: {key}") for key in missing]
     for key, value in _FIXED.get(name, {}).items():
         if document.get(key) not in (None, value):
@@ -358,7 +357,7 @@ def _check_keys(name: str, document: dict[str, Any], reasons: list[RejectionReas
 
 
 def _value_fault(name: str, document: dict[str, Any]) -> str | None:
-    """Return what is wrong with the type of a value that the replay or the console uses."""
+    """Return the fault in the type of a value that the replay or the console uses, or None."""
     if name in {"spec_validation.json", "policy_audit.json"} and not isinstance(document.get("ok"), bool | None):
         return "ok must be true, false or null"
     if name == "environment.json" and not _is_pairs(document.get("env")):
@@ -379,7 +378,7 @@ def _is_pairs(env: object) -> bool:
 
 
 def _binaries(folder: Path) -> dict[str, Path]:
-    """Return the ``<name>.bin`` files of a folder by name. Listing them avoids making a path of an untrusted name."""
+    """Return the ``<name>.bin`` files of a folder by name. Listing avoids paths from untrusted names."""
     return {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
 
 

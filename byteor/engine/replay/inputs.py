@@ -1,4 +1,4 @@
-"""Which journals and expected frames of a bundle a replay uses."""
+"""Chooses the journals and the expected frames of a bundle that a replay uses."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from byteor.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_JOURNALS = 100
 MAX_COMPARED = 250
-"""How many journals are merged, and how many egresses compared: each needs an open file."""
+"""The maximum numbers of merged journals and of compared egresses, each of which needs an open file."""
 
 
 type Progress = Callable[[int, int], None]
-"""Takes the number of records that are done, and of all records. While the journals are still read, none is done."""
+"""A callback with the number of completed records, which is 0 while the journals are read, and of all records."""
 
 
 class BadInput(Exception):
-    """The bundle or an argument cannot be used; the text says why."""
+    """Raised for a bundle or an argument that cannot be used. The message is the reason."""
 
 
 def expected_frames(egress: str, source: BinaryIO) -> Iterator[Frame]:
@@ -46,7 +46,7 @@ def open_journals(
 
     def count(records: int) -> None:
         if scanned + records > max_records:
-            detail = f"the journal has more than {max_records} records"
+            detail = f"the journals have more than {max_records} records"
             raise LimitExceeded(LimitCode.RECORDS, detail)
         progress(0, scanned + records)
 
@@ -78,17 +78,17 @@ def unfed_egresses(spec: PipelineSpec, lanes: Sequence[str]) -> set[str]:
 def choose_lanes(bundle: IncidentBundle, runner: PipelineRunner, chosen: str | None) -> tuple[list[str], list[str]]:
     """Return the lanes whose journals are replayed together, and warnings about the others. Raises BadInput."""
     found, listed = runner.model.ingresses, ", ".join(bundle.journals) or "none"
+    ingresses = ", ".join(found) or "none"
     if chosen is not None:
         if chosen not in bundle.journals:
             raise BadInput(f"the bundle has no journal of lane {chosen!r}; its journals are: {listed}")
         if chosen not in runner.model.entries:
-            raise BadInput(f"{chosen!r} is no ingress of the spec; its ingresses are: {', '.join(found) or 'none'}")
+            raise BadInput(f"{chosen!r} is not an ingress or a lane of the spec; its ingresses are: {ingresses}")
         return [chosen], []
     lanes = [name for name in found if name in bundle.journals]
     if len(lanes) > MAX_JOURNALS:
         raise BadInput(f"more than {MAX_JOURNALS} ingresses have a journal; choose one of them")
     if not lanes:
-        missing = ", ".join(found) or "none"
-        raise BadInput(f"the bundle has no journal of an ingress ({missing}); its journals are: {listed}")
-    detail = "is not replayed, because its lane is no ingress of the spec"
+        raise BadInput(f"the bundle has no journal of any ingress ({ingresses}); its journals are: {listed}")
+    detail = "is not replayed, because its lane is not an ingress of the spec"
     return lanes, [f"journal/{name}.bin {detail}" for name in bundle.journals if name not in found]

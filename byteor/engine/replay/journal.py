@@ -1,7 +1,7 @@
-"""The formats of a journal file (``BYTJ``) and of the frames of an egress; both are read as streams.
+"""The formats of a journal file (``BYTJ``) and of the frames of an egress, which are both read as streams.
 
-In version 2 of a journal, which we write, the CRC of a record covers its length, sequence and time as well as the
-payload, so that zeros or a changed length are no records.
+Journals are written in version 2. In it, the CRC of a record also covers its length, sequence and time, so that zeros
+or a changed length are detected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
-MAX_PAYLOAD = 128 * 1024 * 1024  # a replay selects no more bytes altogether, so it could not use a longer record
+MAX_PAYLOAD = 128 * 1024 * 1024  # bytes; a replay selects no more in total, so it could not use a longer record
 
 _HEADER = struct.Struct("<4sHH")
 _RECORD = struct.Struct("<IQQI")
@@ -25,7 +25,7 @@ _FRAME = struct.Struct("<IQ")
 _MAGIC = b"BYTJ"
 _VERSIONS = (1, 2)
 _CHUNK = 256 * 1024
-_LARGE = 4 * 1024 * 1024  # a payload that is longer is not copied, since two copies of the longest take 256 MiB
+_LARGE = 4 * 1024 * 1024  # bytes; a longer payload is not copied, since two copies of the longest take 256 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Frame:
 
 
 class BadJournal(Exception):
-    """The file is not a journal, or has a damaged record or frame, which begins at the byte ``offset``."""
+    """Raised for a file that is not a journal, or has a damaged record or frame at the byte ``offset``."""
 
     def __init__(self, offset: int, detail: str) -> None:
         super().__init__(f"{detail} at offset {offset}")
@@ -71,10 +71,10 @@ def encode_journal(records: Iterable[Record], version: int = 2) -> bytes:
 class JournalReader:
     """Iterates once over the records of a journal, in file order.
 
-    Raises BadJournal at a record with a bad CRC. If the journal ends too early, the iteration ends and ``warning`` is
+    Raises BadJournal at a record with a bad CRC. If the journal ends too early, the iteration stops and ``warning`` is
     set: the last record is incomplete (a torn tail), or zeros fill the rest of the file, or a record has a bad CRC and
-    only such a tail follows. ``offset`` is the byte where the latest record begins; after the iteration, ``end`` is
-    where the last one ends.
+    only such a tail follows. ``offset`` is where the latest record begins. After the iteration, ``end`` is where the
+    last record ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:
@@ -90,7 +90,7 @@ class JournalReader:
             yield Record(sequence, unix_ns, payload)
 
     def rows(self) -> Iterator[Row]:
-        """Yield the records as rows, which is faster than making a ``Record``."""
+        """Yield the records as rows, which is faster than creating a ``Record``."""
         # Replays spend much of their time here, so the file is read in chunks and names are local.
         unpack, crc32, header_size = _RECORD.unpack_from, zlib.crc32, _RECORD.size
         source, checks_crc = self._source, self._checks_crc
@@ -124,7 +124,7 @@ class JournalReader:
             base, rest = base + at, buffer[at:]
             if missing > _LARGE:
                 source.seek(header_size - len(rest), os.SEEK_CUR)
-                payload = buffer = more = b""  # do not keep the record before
+                payload = buffer = more = b""  # release the previous record
                 payload = _read(source, length)
                 if len(payload) < length:
                     self.end, self.warning = base, f"torn tail: the record at offset {base} is cut off"
@@ -151,7 +151,7 @@ class JournalReader:
 
 
 class _File:
-    """What lies ahead in a journal. Looking ahead does not move the position of the file."""
+    """Looks ahead in a journal file without changing its position."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -174,9 +174,9 @@ class _File:
         return end
 
     def tail_warning(self, offset: int, end: int, sequence: int) -> str:
-        """Return the warning about a record with a bad CRC, from ``offset`` to ``end``, that ends the journal.
+        """Return the warning about the last record, which has a bad CRC and extends from ``offset`` to ``end``.
 
-        Raises BadJournal if something follows that is neither zeros nor an incomplete record.
+        Raises BadJournal if anything but zeros or an incomplete record follows.
         """
         if offset >= self.zeros_from:
             return f"zeros instead of a record at offset {offset}"
@@ -185,7 +185,7 @@ class _File:
         return f"bad CRC of the last record at offset {offset}"
 
     def _is_torn(self, offset: int) -> bool:
-        """Tell whether the record at ``offset`` ends behind the end of the file."""
+        """Return whether the record at ``offset`` extends beyond the end of the file."""
         position = self._source.tell()
         self._source.seek(offset)
         head = self._source.read(_RECORD.size)
@@ -205,20 +205,20 @@ def _read_version(source: BinaryIO) -> int:
 
 
 def read_head(source: BinaryIO, offset: int) -> tuple[int, int, int]:
-    """Read the payload length, the sequence and the time of a record, at an offset where a reader found it."""
+    """Read the payload length, the sequence and the time of the record at an offset that a reader returned."""
     source.seek(offset)
     length, sequence, unix_ns = _HEAD.unpack(source.read(_RECORD.size)[: _HEAD.size])
     return length, sequence, unix_ns
 
 
 def read_record(source: BinaryIO, offset: int, max_bytes: int | None = None) -> Record:
-    """Read a record, or only the beginning of its payload, at an offset where a reader found it."""
+    """Read the record at an offset that a reader returned, with at most ``max_bytes`` of its payload."""
     length, sequence, unix_ns = read_head(source, offset)
     return Record(sequence, unix_ns, source.read(length if max_bytes is None else min(length, max_bytes)))
 
 
 pack_frame_head = _FRAME.pack
-"""Writes what precedes the payload of a frame: its length and sequence."""
+"""Packs the header of a frame: the length of its payload, and its sequence."""
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -255,8 +255,9 @@ def _length(head: bytes) -> int:
 def _read(source: BinaryIO, size: int) -> bytes:
     """Read ``size`` bytes, or fewer at the end of the file.
 
-    It reads in chunks, since read(size) would allocate the whole size first, which a damaged length may exaggerate. A
-    large size that the file has is read at once instead, since joining the chunks takes twice the size.
+    It reads in chunks, because ``read(size)`` would first allocate the whole size, which may be huge if the length is
+    damaged. If the file has that many bytes, a large size is read in one call, because joining chunks takes twice the
+    memory.
     """
     if size > _LARGE:
         at = source.tell()

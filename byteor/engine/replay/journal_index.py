@@ -1,10 +1,10 @@
-"""The index of a journal: a file with the offset of each record, in sequence order, to read any page at once.
+"""The index of a journal: a file with the offset of each record in sequence order, for direct access to any page.
 
-The position of a record is its number, from 0, in sequence order (ties: order of the file). Times may run backwards,
-so a record's time counts as the highest so far. Those are stored only if they are not the records' own times.
+The position of a record is its number, from 0, in sequence order (ties: file order). Times may run backwards, so the
+index uses the highest time up to a record. These times are stored only if the journal's sequences or times decrease.
 
-The file is a header, the offsets (u64 LE), and possibly the highest times so far (u64 LE). The header has the size of
-the journal and a digest of its beginning and end, so that the index of another or an older journal is refused.
+The file is a header, the offsets (u64 LE), and possibly the highest times (u64 LE). The header has the journal's size
+and a digest of its beginning and end, so that the index of another or an older journal is refused.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _BATCH = 32 * 1024
 
 
 class StaleIndex(ValueError):
-    """The file is not the index of this journal; it must be built again."""
+    """Raised for a file that is not the index of this journal, and must be rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalScan:
-    """What reading a journal once found out about it. ``is_ordered`` says that its sequences never decrease."""
+    """The result of reading a whole journal. ``is_ordered`` means that its sequences never decrease."""
 
     records: int
     payload_bytes: int
@@ -46,7 +46,7 @@ class JournalScan:
 
 
 def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
-    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the records so far."""
+    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the current count."""
     reader = JournalReader(source)
     records = latest = 0
     is_ordered = True
@@ -64,7 +64,7 @@ def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None
 
 
 def build_index(journal: BinaryIO, target: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
-    """Write the index of a journal, which is checked meanwhile. Raises BadJournal. The memory it needs is constant.
+    """Check a journal and write its index, with constant memory. Raises BadJournal.
 
     ``on_count`` is called with the number of records so far, and from time to time while they are sorted.
     """
@@ -99,7 +99,7 @@ def build_index(journal: BinaryIO, target: BinaryIO, on_count: Callable[[int], N
 
 
 def _ignore(_records: int) -> None:
-    """Take the number of records that nobody watches."""
+    """Ignore the number of records."""
 
 
 def _write_sorted(journal: BinaryIO, target: BinaryIO, records: int, on_count: Callable[[int], None]) -> None:
@@ -124,7 +124,10 @@ def _write_sorted(journal: BinaryIO, target: BinaryIO, records: int, on_count: C
 def _merged_runs(
     reader: JournalReader, spill: BinaryIO, records: int, on_count: Callable[[int], None]
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield sequence, offset and time in sequence order: sort runs that fit in memory, then merge them."""
+    """Yield the sequence, offset and time of each record, in sequence order.
+
+    Sorts runs that fit in memory, then merges them.
+    """
     rows = islice(reader.rows(), records)
     runs: list[int] = []
     while run := sorted((sequence, offset, unix_ns) for offset, sequence, unix_ns, _ in islice(rows, _BATCH)):
@@ -163,7 +166,7 @@ def _digest(journal: BinaryIO) -> bytes:
 
 
 class JournalIndex:
-    """Reads records of a journal by their position. Raises StaleIndex if the index is not of this journal."""
+    """Reads records of a journal by their position. Raises StaleIndex if the index does not belong to the journal."""
 
     def __init__(self, journal: BinaryIO, index: BinaryIO) -> None:
         self._journal, self._file = journal, index.fileno()
@@ -173,7 +176,7 @@ class JournalIndex:
             raise StaleIndex("the index is incomplete")
         magic, version, self._has_times, size, self.total, digest = _HEADER.unpack(head)
         if (magic, version) != (_MAGIC, _VERSION) or self._has_times not in (0, 1):
-            raise StaleIndex("the file is no index of a journal")
+            raise StaleIndex("the file is not a journal index")
         if _size(index) != _HEADER.size + self.total * _NUMBER.size * (1 + self._has_times):
             raise StaleIndex("the index is incomplete")
         self._journal_size = _size(journal)
@@ -210,7 +213,7 @@ class JournalIndex:
         self._index.close()
 
     def record(self, position: int, max_bytes: int | None = None) -> Record:
-        """Return a record, or with ``max_bytes`` only the beginning of its payload."""
+        """Return a record, with at most ``max_bytes`` of its payload."""
         return self._record(self._number(position), max_bytes)
 
     def head(self, position: int) -> tuple[int, int, int]:
@@ -218,7 +221,7 @@ class JournalIndex:
         return self._head(self._number(position))
 
     def rows(self, first: int = 0) -> Iterator[Row]:
-        """Yield offset, sequence, time and payload of each record in sequence order."""
+        """Yield the offset, sequence, time and payload of each record, in sequence order."""
         for at in range(first, self.total, 4096):
             chunk = os.pread(self._file, 4096 * _NUMBER.size, _HEADER.size + at * _NUMBER.size)
             for offset in array_of(chunk)[: self.total - at]:
@@ -226,11 +229,11 @@ class JournalIndex:
                 yield offset, record.sequence, record.unix_ns, record.payload
 
     def find_sequence(self, sequence: int) -> int:
-        """Return the position of the first record with at least this sequence; ``total`` if there is none."""
+        """Return the position of the first record with at least this sequence, or ``total`` if there is none."""
         return self._first(lambda position: self.head(position)[1] >= sequence)
 
     def find_time(self, unix_ns: int) -> int:
-        """Return the position of the first record whose time, or that of an earlier record, is at least this."""
+        """Return the position of the first record at which the highest time so far is at least ``unix_ns``."""
         return self._first(lambda position: self._time(position) >= unix_ns)
 
     def positions(self, sequence: int) -> range:
@@ -239,10 +242,10 @@ class JournalIndex:
 
     def _head(self, offset: int) -> tuple[int, int, int]:
         if offset + RECORD_HEADER > self._journal_size:
-            raise StaleIndex("the index leads beyond the end of the journal")
+            raise StaleIndex("the index points beyond the end of the journal")
         head = read_head(self._journal, offset)
         if offset + RECORD_HEADER + head[0] > self._journal_size:
-            raise StaleIndex("the index leads to no record of the journal")
+            raise StaleIndex("the index does not point to a record of the journal")
         return head
 
     def _record(self, offset: int, max_bytes: int | None = None) -> Record:
@@ -256,11 +259,11 @@ class JournalIndex:
         found: int = _NUMBER.unpack(os.pread(self._file, _NUMBER.size, _HEADER.size + at * _NUMBER.size))[0]
         return found
 
-    def _first(self, holds: Callable[[int], bool]) -> int:
+    def _first(self, is_reached: Callable[[int], bool]) -> int:
         low, high = 0, self.total
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if holds(middle) else (middle + 1, high)
+            low, high = (low, middle) if is_reached(middle) else (middle + 1, high)
         return low
 
 
@@ -270,7 +273,7 @@ def array_of(chunk: bytes) -> list[int]:
 
 
 def index_file(journal: Path, target: Path) -> JournalScan:
-    """Build the index of a journal as a file that is either complete or not there. Raises BadJournal."""
+    """Build the index of a journal as a file that is either complete or absent. Raises BadJournal."""
     part = target.with_name(target.name + ".part")
     try:
         with journal.open("rb") as source, part.open("w+b") as file:
@@ -282,7 +285,7 @@ def index_file(journal: Path, target: Path) -> JournalScan:
 
 
 def ensure_index(journal: Path, target: Path) -> JournalIndex:
-    """Open the index of a journal, and build it first if it is missing or stale. Raises BadJournal."""
+    """Open the index of a journal, after building it if it is missing or stale. Raises BadJournal."""
     try:
         return JournalIndex.open(journal, target)
     except (StaleIndex, FileNotFoundError):

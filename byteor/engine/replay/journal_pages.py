@@ -10,7 +10,7 @@ from byteor.engine.replay.journal_index import JournalIndex
 from byteor.engine.replay.shown_payload import SHOWN_BYTES, show_payload
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
-"""A page ends early once its JSON has this size. Its last record adds less than 1 MiB."""
+"""The JSON size at which a page ends early. The last record may exceed it by less than 1 MiB."""
 
 
 def journal_page(
@@ -25,10 +25,10 @@ def journal_page(
 ) -> dict[str, Any]:
     """Return a page as JSON data: ``lane, total, results, truncated, next_after``.
 
-    It begins after the position ``after``, or at the first record with at least this ``sequence``, or at the first
-    record at or after this time; by default at the beginning. ``next_after`` is null on the last page. A page that
-    would be too large is ``truncated``: it ends before ``limit``. ``has_bytes`` gives every payload ``payload_base64``;
-    otherwise it is null where ``json`` has the digits of the payload.
+    The page begins after the position ``after``, or at the first record with at least this ``sequence``, or at the
+    first record at or after ``unix_ns``, or by default at the first record. ``next_after`` is null on the last page. A
+    page that would be too large is ``truncated``, with fewer than ``limit`` records. With ``has_bytes``, each payload
+    has a ``payload_base64``; otherwise it is null where ``json`` writes all numbers as in the payload.
     """
     first = 0
     if after is not None:

@@ -7,16 +7,16 @@ from typing import Any
 
 from byteor.engine.replay.journal import pack_frame_head
 
-_PENDING = 1024  # parts of frames that are hashed together, because hashing each costs more than hashing all at once
-_JOINED_BYTES = 4 * 1024 * 1024
-_MAX_BYTES = 64 * 1024 * 1024  # of the frames of all egresses that are kept, and half of that of those not yet hashed
+_PENDING = 1024  # parts of frames that are hashed together, because that is faster than hashing each one
+_JOINED_BYTES = 4 * 1024 * 1024  # the maximum size of parts that are joined before they are hashed
+_MAX_BYTES = 64 * 1024 * 1024  # the limit of all kept frames; half of it is the limit of frames not hashed yet
 
 
 class EgressOutput:
     """The number of frames of an egress, their digest, and the frames unless there are too many."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
-        """``egresses`` is how many there are: together they have a limit too."""
+        """``egresses`` is the number of egresses, which also share a total limit."""
         self.records = 0
         self._digest = hashlib.sha256()
         self._frames: bytearray | None = bytearray()
@@ -26,7 +26,7 @@ class EgressOutput:
         self._max_pending = _MAX_BYTES // 2 // egresses
 
     def add(self, sequence: int, payload: bytes) -> None:
-        """Add a frame."""
+        """Add the next frame of the egress."""
         pending = self._pending
         pending.append(pack_frame_head(len(payload), sequence))
         pending.append(payload)
@@ -35,7 +35,7 @@ class EgressOutput:
             self._flush()
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the result of a replay says about the egress."""
+        """Return the egress's entry in the result of a replay."""
         self._flush()
         return {"records": self.records, "sha256": f"sha256:{self._digest.hexdigest()}"}
 
@@ -48,7 +48,7 @@ class EgressOutput:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         self.records += len(pending) // 2
         size = sum(map(len, pending))
-        # Frames may share one long payload, so that joining them could take far more memory than they do.
+        # Frames may share one long payload, so joining them could take far more memory than they do.
         for part in [b"".join(pending)] if size <= _JOINED_BYTES else pending:
             self._digest.update(part)
         if self._frames is not None:

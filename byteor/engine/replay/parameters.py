@@ -1,4 +1,4 @@
-"""Which parameters the stages of a replay take, and which stages are left without any."""
+"""Chooses the parameters of the stages in a replay, and finds the stages without any."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from byteor.engine.replay.incident import IncidentBundle
 from byteor.engine.replay.inputs import BadInput
 
 NO_PARAMETERS: Final = "no_parameters"
-"""The code of the note and of the warning that name a stage without parameters."""
-_MEANT_TO_HAVE_SOME = dataguard.OPS | {"filter", "json_map", "json_select", "sample"}
+"""The code of the note and of the warning about a stage without parameters."""
+_OPS_WITH_PARAMETERS = dataguard.OPS | {"filter", "json_map", "json_select", "sample"}
 
 
 def stages_without_parameters(
     stages: Iterable[tuple[str, str]], stage_config: Mapping[str, Any] | None
 ) -> list[tuple[str, str]]:
-    """Return id and op of the stages that let every record pass because their op has no parameters, in their order."""
+    """Return the id and op of each stage that passes every record because its op lacks parameters."""
     given = stage_config or {}
-    return [(id, op) for id, op in stages if split_op(op)[0] in _MEANT_TO_HAVE_SOME and not given.get(id)]
+    return [(id, op) for id, op in stages if split_op(op)[0] in _OPS_WITH_PARAMETERS and not given.get(id)]
 
 
 def unchecked_stages(result: Mapping[str, Any] | None) -> list[str]:
-    """Return the ids of the stages that had no parameters in a replay with this result."""
+    """Return the ids of the stages that had no parameters in the replay with this result."""
     return [note["name"] for note in (result or {}).get("notes", []) if note["code"] == NO_PARAMETERS]
 
 
@@ -34,10 +34,10 @@ def choose_parameters(
     spec: PipelineSpec,
     fallback: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the parameters of each stage of ``spec`` that takes some.
+    """Return the parameters of each stage of ``spec`` that has any.
 
-    A stage takes the ``recorded`` parameters if a stage of equal id and op had some in the captured pipeline, else
-    those of ``fallback``. An empty object means no parameters.
+    A stage uses its ``recorded`` parameters if the captured pipeline has a stage with the same id and op, and otherwise
+    those in ``fallback``. An empty object means no parameters.
     """
     then = dict(captured.stages)
     chosen = {}
@@ -54,7 +54,7 @@ def transfer_parameters(
 ) -> dict[str, Any] | None:
     """Return the recorded parameters for the stages of another version that have the same id and op.
 
-    Returns None if they do not fit, so that the version is untestable: a stage that has parameters has another op.
+    Returns None if a stage with recorded parameters has another op in this version, which is then untestable.
     """
     then, now = dict(captured.stages), dict(spec.stages)
     if any(params and id in now and then.get(id) != now[id] for id, params in (recorded or {}).items()):
@@ -73,9 +73,9 @@ def parameters_of_replay(
 ) -> Mapping[str, Any] | None:
     """Return the parameters with which ``spec`` replays the bundle.
 
-    - ``stage_config`` is used alone if it ``overrides``. Otherwise it replaces the bundle's own if there are none.
-    - ``only_fitting``: the recorded parameters must fit the version (see ``transfer_parameters``), else BadInput.
-    - ``fallback`` is for stages without recorded parameters.
+    - ``stage_config`` is the only source if it ``overrides``. Otherwise it is used if the bundle has no parameters.
+    - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
+    - ``fallback`` has parameters for stages without recorded ones.
     """
     if overrides:
         return stage_config

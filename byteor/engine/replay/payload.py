@@ -1,4 +1,4 @@
-"""Reading the JSON payload of a record without rounding its numbers, and writing canonical JSON (RFC 8785).
+"""Reads the JSON payload of a record without rounding its numbers, and writes canonical JSON (RFC 8785).
 
 A number may have at most 1,000 digits and an exponent of ten within ±1,000, as in ``strict_json``; a record with a
 longer number exceeds the work limit.
@@ -21,7 +21,7 @@ from byteor.engine.replay.work import RecordOverLimit
 from byteor.engine.strict_json import JsonFault
 
 MAX_DEPTH = 64
-"""The maximum depth of nested objects and lists. The parser of every Python version can handle far more."""
+"""The maximum depth of nested objects and lists. Every supported Python version can parse far more."""
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
 """A record with more bytes or values exceeds the work limit without being read."""
@@ -54,7 +54,7 @@ class DropReason(StrEnum):
 
 
 class MalformedPayload(ValueError):
-    """The payload is not strict JSON, or the value has no canonical JSON; the text says why."""
+    """Raised for a payload that is not strict JSON, or a value without canonical JSON. The message is the reason."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(detail)
@@ -84,7 +84,7 @@ _UNREAD = object()
 
 
 class Message:
-    """The payload of a record between two stages. Its JSON is parsed at most once; stages must not change the value."""
+    """A record's payload between two stages. Its JSON is parsed at most once, and stages must not change the value."""
 
     __slots__ = ("_value", "payload")
 
@@ -103,7 +103,7 @@ def _refuse(_value: object) -> None:
     raise TypeError
 
 
-# The fast writer of canonical JSON. Python's encoder writes values as RFC 8785 does if ``_is_simple`` holds for them.
+# The fast writer of canonical JSON. Python's encoder writes values for which ``_is_simple`` is true as RFC 8785 does.
 _write = json.encoder.c_make_encoder(None, _refuse, json.encoder.encode_basestring, None, ":", ",", True, False, False)  # type: ignore[attr-defined]
 _PLAIN = frozenset({str, bool, NoneType})
 
@@ -120,7 +120,7 @@ def encode_payload(value: object) -> bytes:
     except MalformedPayload:
         raise
     except ValueError as error:  # a lone surrogate
-        detail = "a string has half a surrogate pair" if isinstance(error, UnicodeError) else str(error)
+        detail = "a string has a lone surrogate" if isinstance(error, UnicodeError) else str(error)
         raise MalformedPayload(DropReason.NOT_CANONICAL, f"not canonical: {detail}") from None
 
 
@@ -129,7 +129,7 @@ def _is_ascii(name: object) -> bool:
 
 
 def _is_simple(value: Any, depth: int) -> bool:
-    """Whether a value has only keys in ASCII, short integers, and fractions that need no exponent."""
+    """Return whether a value has only ASCII keys, short integers, and fractions that need no exponent."""
     if type(value) is dict:
         if not all(map(_is_ascii, value)):
             return False
@@ -200,7 +200,7 @@ def count_nodes(value: Any) -> int:
 
 
 def has_decimal(value: Any) -> bool:
-    """Tell whether a JSON value contains a number that no double stands for."""
+    """Return whether a JSON value contains a ``Decimal``, which is a number that no double represents."""
     waiting = [value]
     while waiting:
         node = waiting.pop()

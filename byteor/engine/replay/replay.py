@@ -33,11 +33,11 @@ from byteor.engine.replay.stages import Action, Effects, Sink, StageError, Stage
 from byteor.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _BATCH = 2000  # records between two calls of the progress callback
-_SAMPLES = 16
+_SAMPLES = 16  # the first records, whose hashes are in the audit
 
 
 class ReplayMode(StrEnum):
-    """Whether a replay only lists side effects, or decides about each and performs it."""
+    """Whether a replay only lists side effects, or also performs those that are allowed."""
 
     DRY_RUN = "dry_run"
     EXECUTE = "execute"
@@ -51,7 +51,7 @@ class ErrorCode(StrEnum):
 
 
 class OutcomeStatus(StrEnum):
-    """How a replay ended."""
+    """The outcome of a replay."""
 
     SUCCEEDED = "succeeded"
     DIVERGED = "diverged"
@@ -74,9 +74,9 @@ class ReplayLimits:
 class ReplayOutcome:
     """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
-    ``egress_frames`` are the frames of each egress, or None for an egress with too much output. ``stopped`` says which
-    stage stopped the replay: ``stage, sequence, error, ingress``, the keys of ``outcome.json``. ``work`` is in
-    the units of ``WorkMeter``.
+    ``egress_frames`` are the frames of each egress, or None for an egress with too much output. ``stopped`` is the
+    stage error that stopped the replay, with the keys of ``outcome.json``: ``stage, sequence, error, ingress``.
+    ``work`` is in the units of ``WorkMeter``.
     """
 
     status: OutcomeStatus
@@ -91,7 +91,7 @@ class ReplayOutcome:
 
 
 class Cancelled(Exception):
-    """The caller of a replay no longer wants it. A progress callback raises this; ``replay`` lets it pass."""
+    """Raised by a progress callback to cancel a replay. ``replay`` does not catch it."""
 
 
 def replay(
@@ -111,17 +111,17 @@ def replay(
     limits: ReplayLimits | None = None,
     progress: Progress | None = None,
 ) -> ReplayOutcome:
-    """Run the journals of a bundle, in the order of ``selection.py``, through ``spec`` or else the bundle's own spec.
+    """Run the journals of a bundle, in the order of ``selection.py``, through ``spec``, by default the bundle's spec.
 
-    - A fault of the bundle never raises; the outcome is then ``failed`` with an error.
+    - A fault of the bundle never raises: the outcome is then ``failed`` with an error.
     - ``stage_config`` are the parameters of the stages; those in the bundle are not used.
     - ``journal_lane`` selects one ingress or lane; by default all ingresses with a journal are replayed together.
     - ``last_n`` selects only the last records.
-    - ``effects`` decides about side effects and performs them. Without it none is performed, even if ``mode`` is
+    - ``effects`` decides on side effects and performs them. Without it, none is performed, even if ``mode`` is
       ``execute``: ``mode`` is only written to the audit.
     - ``progress`` is called about every 2,000 records, and may raise ``Cancelled``.
     - ``result`` is determined by the bundle's files, ``spec``, ``stage_config``, ``ops``, ``journal_lane``, ``last_n``
-      and ``limits``, except that a failing side effect ends the replay early.
+      and ``limits``, except that a failing side effect stops the replay early.
     """
     run = _Run(bundle, spec or bundle.spec, limits or ReplayLimits(), journal_lane, progress or _ignore)
     error: str | None = None
@@ -154,7 +154,7 @@ def replay(
 
 
 def _ignore(_done: int, _total: int) -> None:
-    """Take the progress of a replay that nobody watches."""
+    """Ignore the progress of a replay."""
 
 
 class _Run:
@@ -179,7 +179,7 @@ class _Run:
         self._comparisons: dict[str, Comparison] = {}
         self._notes: list[dict[str, Any]] = []
         self._without_parameters: list[str] = []
-        self._shared: dict[str, int] = {}  # frames of each egress that are not compared: expected ones, or more outputs
+        self._shared: dict[str, int] = {}  # uncompared frames of each egress, expected or actual
         self._rank = -1
         self._ingress: str | None = None
 
@@ -205,8 +205,8 @@ class _Run:
         )
         self.actions = runner.actions
         self._ingresses = runner.model.ingresses
-        most, egresses = self._limits.max_egress_bytes, len(runner.egresses)
-        self.outputs = {name: EgressOutput(most, egresses) for name in runner.egresses}
+        max_bytes, egresses = self._limits.max_egress_bytes, len(runner.egresses)
+        self.outputs = {name: EgressOutput(max_bytes, egresses) for name in runner.egresses}
         self._lanes, warnings = choose_lanes(self._bundle, runner, self._chosen_lane)
         self.warnings += warnings
         selection = self._select(files, last_n)
@@ -233,7 +233,7 @@ class _Run:
                 *self._notes,
                 *(_note("shared_sequence", name, count) for name, count in self._shared.items() if count),
                 *self._lossless_notes(),
-                # The count is that of the records that the stage let pass.
+                # The count is the number of records that the stage passed unchanged.
                 *(
                     _note(NO_PARAMETERS, id, counters[id].entered if id in counters else 0)
                     for id in self._without_parameters
@@ -242,7 +242,7 @@ class _Run:
         }
 
     def audited_input(self, last_n: int | None) -> dict[str, Any]:
-        """Return what the audit says about the input. A replay of several journals has no single lane and path."""
+        """Return the audit's entry about the input. A replay of several journals has no single lane and path."""
         lane = self._lanes[0] if len(self._lanes) == 1 else self._chosen_lane
         path = self._bundle.journals.get(lane) if lane is not None else None
         return {
@@ -267,7 +267,7 @@ class _Run:
         return selection
 
     def _prepare_comparisons(self, files: ExitStack, selection: Selection) -> None:
-        """Open the expected frames, also of egresses that the spec lacks: all of their frames are missing."""
+        """Open the expected frames, including those of egresses that the spec lacks, where all frames are missing."""
         not_compared = unfed_egresses(self._spec, self._lanes)
         names = (*self.outputs, *(name for name in self._bundle.expected if name not in self.outputs))
         for name in names:
@@ -275,7 +275,7 @@ class _Run:
                 continue
             if name not in self.outputs:
                 with path.open("rb") as source:
-                    self._compare_with(name, source, selection, not_compared, most=1)  # no more frames are read
+                    self._compare_with(name, source, selection, not_compared, most=1)  # one missing frame suffices
                 continue
             if len(self._comparisons) == MAX_COMPARED:
                 raise BadInput(f"more than {MAX_COMPARED} egresses have expected frames")

@@ -60,7 +60,7 @@ class RingRunner:
         self._chain = Chain(self._stages, runtime.work)
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
-        """Name the functions that take the output of each egress."""
+        """Set the function that receives the output of each egress."""
         self._chain.sink = sinks[self.egresses[0]]
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
@@ -87,7 +87,7 @@ class RingRunner:
         self._chain.settle()
 
     def lane_of(self, entry: str) -> str:
-        """Return the lane where an ingress writes, which has no other name in a ring."""
+        """Return the name of the lane that an ingress writes, which in a ring is the name of the ingress."""
         return entry
 
     def shard_of(self, payload: bytes) -> int:
@@ -144,13 +144,14 @@ class PipelineRunner:
         return self._counters
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
-        """Name the functions that take the output of each egress: a sequence and a payload."""
+        """Set the function that receives the output of each egress: a sequence and a payload."""
         self.model.connect(sinks)
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record that enters at an ingress or lane; its outputs go to the connected functions.
 
-        ``ingress`` is what drops name, if anything. Raises StageError or LimitExceeded; do not run more after that.
+        Drops are recorded with ``ingress``, if it is given. Raises StageError or LimitExceeded; do not run more records
+        after that.
         """
         self.model.run(entry, sequence, payload, ingress)
 

@@ -65,7 +65,7 @@ _KNOWN = _ONE | _LISTS | _MAPS | _ASSERTIONS | {*_REFERENCES, "$id", "$anchor", 
 
 @dataclass(frozen=True, slots=True)
 class SchemaError:
-    """One fault of a schema: a JSON Pointer into it, a stable code, and a text for people."""
+    """One fault of a schema: a JSON Pointer into it, a stable code, and a human-readable text."""
 
     pointer: str
     code: str
@@ -73,7 +73,7 @@ class SchemaError:
 
 
 class BadSchema(ValueError):
-    """The schema cannot be used; ``errors`` are its faults, up to a maximum number."""
+    """Raised for a schema that cannot be used. ``errors`` are its faults, up to a maximum number."""
 
     def __init__(self, errors: list[SchemaError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
@@ -103,7 +103,7 @@ class PayloadSchema:
         self._validator = _compiled(schema, options)
 
     def accepts(self, value: object) -> bool:
-        """Whether a value conforms to the schema; it may contain ``Decimal`` numbers and lone surrogates."""
+        """Return whether a value, which may contain ``Decimal`` numbers and lone surrogates, conforms to the schema."""
         is_exact = self._compares_numbers and payload.has_decimal(value)
         validator = self._exact_validator if is_exact else self._validator
         try:
@@ -113,12 +113,12 @@ class PayloadSchema:
 
     @cached_property
     def _exact_validator(self) -> Draft202012Validator:
-        """The validator for values with a Decimal. It takes longer for each number."""
+        """The validator for values with a ``Decimal``, which takes longer for each number."""
         return _compiled(self._schema, self._options, keywords=EXACT_KEYWORDS)
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Replace each lone surrogate by another character, which no schema can name either, so that lengths are kept."""
+    """Replace each lone surrogate with a private-use character, so that lengths stay the same."""
     if isinstance(value, str):
         return _SURROGATE.sub(lambda found: chr(0x10F000 - 0xD800 + ord(found[0])), value)
     if isinstance(value, dict):
@@ -262,7 +262,7 @@ class _ReferenceGraph:
             self.faults.append(SchemaError(node.pointer(keyword), "schema.ref", detail))
 
     def _target(self, reference: str) -> Any:
-        """Return the value that a reference leads to, or None if it leads to no place in this document."""
+        """Return the value that a reference leads to, or None if it does not lead to a value in this document."""
         try:
             uri, fragment = urldefrag(urljoin(self._base, reference))
             if uri != urldefrag(self._base)[0]:

@@ -7,7 +7,7 @@ from typing import Any, override
 
 
 class _Mismatch(Exception):
-    """A number does not conform to a keyword."""
+    """Raised for a number that does not conform to a keyword."""
 
 
 class _Bound:
@@ -69,5 +69,5 @@ _EXACT_ARITHMETIC = Context(prec=10_000, traps=[InvalidOperation])
 
 
 def _exact_decimal(number: float | Decimal) -> Decimal:
-    """Return the number that was written: a float stands for its shortest decimal text."""
+    """Return the number as it was written. A float stands for its shortest decimal text."""
     return Decimal(repr(number)) if isinstance(number, float) else Decimal(number)

@@ -1,9 +1,9 @@
-"""Which records a replay runs, and in which order.
+"""Selects and orders the records of a replay.
 
-Each journal is put in sequence order (ties: order of the file). Several journals are merged by time, then by the order
-of the endpoints, then by position, where a record's time counts as the highest so far in its journal. So the records
-of one journal keep their order. Only journals whose sequences run backwards need an index, which is a temporary file,
-so the memory of a replay does not grow with its journals.
+Each journal is read in sequence order (ties: file order). Several journals are merged by time, then by the order of
+the endpoints, then by position. The time of a record is the highest so far in its journal, so the records of one
+journal keep their order. Only journals whose sequences run backwards need an index, which is a temporary file, so the
+memory of a replay does not grow with its journals.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OrderedJournal:
             self._index = JournalIndex(journal, target)
 
     def rows(self, first: int = 0) -> Iterator[Row]:
-        """Return the records from a position on."""
+        """Return the records from the position ``first`` on."""
         if self._index is not None:
             return self._index.rows(first)
         source = self._files.enter_context(self.path.open("rb"))
@@ -51,7 +51,7 @@ class OrderedJournal:
 
 
 class Selection:
-    """The selected records of some journals: all, or the last ``last_n`` of the merged ones."""
+    """The selected records of some journals: all, or the last ``last_n`` of the merged records."""
 
     def __init__(
         self, journals: Sequence[OrderedJournal], last_n: int | None, on_count: Callable[[int], None] | None = None
@@ -72,11 +72,11 @@ class Selection:
         return islice(self._merged(), self.skipped, None)
 
     def is_shared(self, sequence: int) -> bool:
-        """Whether both a selected and an unselected record have this sequence."""
+        """Return whether both a selected and an unselected record have this sequence."""
         return self._has(self._unselected, sequence) and self._has(self._selected, sequence)
 
     def is_compared(self, sequence: int) -> bool:
-        """Whether expected frames with this sequence are compared. Without ``last_n``, all are."""
+        """Return whether expected frames with this sequence are compared. Without ``last_n``, all are."""
         if not self.skipped or self._has(self._selected, sequence):
             return not self.is_shared(sequence)
         # A sequence that no record has is compared if it may come after the first selected record.
@@ -115,8 +115,8 @@ def _timed(number: int, journal: OrderedJournal) -> Iterator[tuple[int, int, int
 class SequenceRanges:
     """A set of sequences that were added in ascending order, kept as ranges.
 
-    A coarse set is one range with everything between. That suffices for one journal, whose selected sequences all come
-    after the others.
+    A coarse set is one range, which includes everything in between. That suffices for one journal, whose selected
+    sequences all follow the unselected ones.
     """
 
     def __init__(self, *, is_coarse: bool = False) -> None:
@@ -124,7 +124,7 @@ class SequenceRanges:
         self._first, self._last = array("Q"), array("Q")
 
     def add(self, sequence: int) -> None:
-        """Add a sequence that is not lower than the one before."""
+        """Add a sequence that is not lower than the previous one."""
         if self._last and (self._is_coarse or sequence <= self._last[-1] + 1):
             self._last[-1] = sequence
         else:

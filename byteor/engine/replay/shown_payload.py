@@ -1,4 +1,4 @@
-"""Payloads as JSON data for people and clients: cut at 64 KiB, and as JSON where they are JSON."""
+"""Payloads as JSON data for the API and the console: cut at 64 KiB, and parsed where they are JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LIMITS = strict_json.JsonLimits(max_bytes=SHOWN_BYTES, max_values=SHOWN_BYTES)
 def show_payload(payload: bytes, size: int | None = None, *, has_bytes: bool = True) -> dict[str, Any]:
     """Return ``json``, ``payload_base64`` and ``truncated``. ``size`` is the size of a payload that is already cut.
 
-    ``json`` is null if the payload is cut or is not JSON that every reader reads alike. ``payload_base64`` is null only
-    without ``has_bytes``, and only if ``json`` writes each number with the digits that it has in the payload.
+    ``json`` is null if the payload is cut or is not strict JSON. ``payload_base64`` is null only without ``has_bytes``,
+    and only if ``json`` writes each number with the same digits as the payload.
     """
     shown = payload[:SHOWN_BYTES]
     is_cut = len(shown) < (len(payload) if size is None else size)

@@ -13,9 +13,10 @@ from byteor.engine.replay.stages import Decision
 
 @dataclass(frozen=True, slots=True)
 class SideEffectPolicy:
-    """Decides by the server's allowlists, and by the ``allowlist`` parameter of a stage, which can only restrict them.
+    """The policy that decides on side effects by the server's allowlists.
 
-    ``consented`` says that there is an approval, or that none is needed.
+    The ``allowlist`` parameter of a stage can only restrict these further. ``consented`` means that an approval exists
+    or is not needed.
     """
 
     urls: tuple[Url, ...]
@@ -24,7 +25,7 @@ class SideEffectPolicy:
     consented: bool
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Decide about the side effect of a stage. Without an allowlist entry it is denied, even with an approval."""
+        """Decide on the side effect of a stage. Without an allowlist entry, it is denied even with an approval."""
         if not (self._server_permits(op) and self._stage_permits(stage, op)):
             return Decision.DENY
         return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL

@@ -1,4 +1,4 @@
-"""Stages at run time. This module prepares ops with their parameters, counts their work and decides on side effects."""
+"""Stages at run time: prepares ops with their parameters, counts their work, and handles side effects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor.engine.replay.payload import DropReason, Message
 from byteor.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, WorkMeter
 
 type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
-"""An op of a plugin: takes a payload and the stage's parameters; returns the new payload, or None to drop the record.
+"""A plugin's op: accepts a payload and the stage's parameters, and returns the new payload, or None to drop the record.
 
 In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
 """
@@ -22,7 +22,7 @@ type Apply = Callable[[Message], Message | DropReason]
 
 
 type Sink = Callable[[int, bytes], None]
-"""Takes an output of an egress: the sequence and the payload."""
+"""A function that receives an output of an egress: the sequence and the payload."""
 
 type OnDrop = Callable[[str, DropReason], None]
 """Takes the id of a stage that dropped a record, and the reason."""
@@ -32,7 +32,7 @@ class Watch(Protocol):
     """Follows one record through a pipeline."""
 
     def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
-        """Let a stage process a message, and return the outcome. ``lane`` is where the stage writes."""
+        """Let a stage process a message, and return its result. ``lane`` is the lane that the stage writes."""
 
     def show(self, kind: str, id: str, lane: str, message: Message) -> None:
         """Show a message that reached a lane or an egress."""
@@ -48,10 +48,10 @@ class Decision(StrEnum):
 
 
 class Effects(Protocol):
-    """Decides about side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
+    """Decides on side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
 
-    An exception from ``perform`` is a stage error; the text of an EffectFailed becomes the error's detail. Otherwise
-    the record goes on unchanged.
+    An exception from ``perform`` is a stage error, and the message of an EffectFailed becomes its detail. Otherwise,
+    the record continues unchanged.
     """
 
     def decide(self, stage: str, op: str) -> Decision:
@@ -87,7 +87,7 @@ class Action:
 
 
 class Unsupported(ValueError):
-    """A spec, an op or a stage's parameters cannot be run; the text says why."""
+    """Raised for a spec, an op or a stage's parameters that cannot be run. The message is the reason."""
 
 
 class StageFault(StrEnum):
@@ -100,7 +100,7 @@ class StageFault(StrEnum):
 
 
 class StageError(Exception):
-    """A stage failed to process a record, which stops the pipeline."""
+    """Raised when a stage fails to process a record, which stops the pipeline."""
 
     def __init__(self, stage: str, sequence: int, detail: str, fault: StageFault) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class StageError(Exception):
 
 
 class EffectFailed(Exception):
-    """An allowed side effect failed; the text says why, for people."""
+    """Raised when an allowed side effect fails. The message is a human-readable reason."""
 
 
 _FAULTS = {dataguard.PayloadRejected: StageFault.REJECTED, EffectFailed: StageFault.EFFECT}
@@ -124,7 +124,7 @@ _FAULTS = {dataguard.PayloadRejected: StageFault.REJECTED, EffectFailed: StageFa
 
 @dataclass(slots=True)
 class Drops:
-    """How many records a stage dropped for one reason, and which was the first."""
+    """The number of records that a stage dropped for one reason, and the first of these records."""
 
     count: int
     first_sequence: int
@@ -138,7 +138,7 @@ class Drops:
 
 @dataclass(slots=True)
 class StageCounters:
-    """How many records a stage has processed so far. ``unfinished`` are those at which a limit ended the run."""
+    """The number of records that a stage has processed so far. ``unfinished`` counts those at which a limit was hit."""
 
     entered: int = 0
     errors: int = 0
@@ -152,11 +152,11 @@ class StageCounters:
 
     @property
     def left(self) -> int:
-        """The number of records that went on to the next stage."""
+        """The number of records that were passed to the next stage."""
         return self.entered - self.dropped - self.errors - self.unfinished
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counters under the names that they have in the result of a replay."""
+        """Return the counters with their names in the result of a replay."""
         return {
             "in": self.entered,
             "out": self.left,
@@ -242,11 +242,11 @@ class StageRuntime:
 
 
 def drop_output(_sequence: int, _payload: bytes) -> None:
-    """Take the output of an egress that nobody reads."""
+    """Discard the output of an egress."""
 
 
 class Stage:
-    """A stage that is ready to process records. ``passes`` says that it never changes or drops a record."""
+    """A stage that is ready to process records. ``passes`` is true if it never changes or drops a record."""
 
     def __init__(
         self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter, on_drop: OnDrop | None = None
@@ -264,7 +264,7 @@ class Stage:
         counters.entered += 1
         try:
             result = self._apply(message)
-        except (LimitExceeded, MemoryError):  # how much memory there is depends on the host, so it is no stage error
+        except (LimitExceeded, MemoryError):  # available memory depends on the host, so its lack is not a stage error
             counters.unfinished += 1
             raise
         except RecordOverLimit as error:

@@ -1,4 +1,4 @@
-"""Follows one record through a pipeline: what it became at each stage and lane, and why it was dropped."""
+"""Follows one record through a pipeline: its payload at each stage and lane, and why it was dropped."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from byteor.engine.replay.stages import Action, Stage, StageError, StageFunction
 from byteor.engine.replay.work import LimitExceeded, WorkMeter
 
 MAX_RECORDS = 16
-"""How many records with one sequence are traced in each journal."""
+"""The maximum number of records with one sequence that are traced in each journal."""
 MAX_BYTES = 3 * 1024 * 1024
-"""The size of the JSON of a page. A page may exceed it by one record with its last step, which is less than 1 MiB."""
+"""The maximum JSON size of a page. The last record and its last step may exceed it by less than 1 MiB."""
 STAGE_ERROR = "stage_error"
 
 
@@ -44,9 +44,9 @@ def trace(
     """Return a page of the steps of the records with this sequence, as JSON data: ``records, truncated, next_after``.
 
     The steps of all records are numbered from 0. A page begins after the step with the number ``after``. If it is
-    ``truncated``, the page after ``next_after`` goes on. A record without steps on the page is left out.
+    ``truncated``, the next page begins after ``next_after``. A record without steps on the page is left out.
 
-    - ``ingress`` is the lane whose journal is read; by default all that a replay would read.
+    - ``ingress`` is the lane whose journal is read. By default, all journals are read that a replay would read.
     - ``indexes`` are the index files of journals, by lane. Without a usable one, the journal is read up to its end.
     - Nothing is performed: side effects are listed as ``DryRunOnly``.
 
@@ -83,7 +83,7 @@ def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[in
                     yield position, opened.record(position)
                 return
         except (StaleIndex, FileNotFoundError):
-            pass  # the journal itself has all that is needed
+            pass  # read the journal instead
     with journal.open("rb") as source:
         position = sum(number < sequence for _, number, _, _ in JournalReader(source).rows())
     with journal.open("rb") as source:
@@ -94,7 +94,7 @@ def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[in
 
 
 class _Page:
-    """The steps that are returned together: those from the number ``first`` on, until they have ``max_bytes``."""
+    """A page of steps: those from the number ``first`` on, until they have ``max_bytes``."""
 
     def __init__(self, first: int, max_bytes: int) -> None:
         self.next_after: int | None = None
@@ -102,14 +102,14 @@ class _Page:
         self._steps = 0
 
     def traced(self, runner: PipelineRunner, lane: str, position: int, record: Record) -> list[dict[str, Any]]:
-        """Trace a record. Returns it with its steps on this page, or nothing if none of them is."""
+        """Trace a record. Returns it with its steps on this page, or an empty list if it has none there."""
         steps = _Steps(record.sequence, runner.actions, self)
         steps.show("ingress", lane, runner.model.lane_of(lane), Message(record.payload))
         reached: list[str] = []
         try:
             reached = runner.trace(lane, record.payload, steps)
         except StageError:
-            pass  # the last step says so
+            pass  # the last step shows it
         except LimitExceeded as error:
             steps.stop(str(error.code))
         if not steps.shown:
@@ -155,7 +155,7 @@ class _Steps:
         return result
 
     def stop(self, code: str) -> None:
-        """Say in the last step which limit ended the trace, if that step is on the page."""
+        """Record in the last step which limit stopped the trace, if that step is on the page."""
         if self._is_last_shown:
             self.shown[-1]["dropped"] = code
 

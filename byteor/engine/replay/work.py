@@ -1,7 +1,7 @@
 """The work of a replay, in units that depend only on its input, so that its limits have the same effect everywhere.
 
 The work of checking a schema is its number of keywords times the number of nodes in the payload. The work of any other
-stage is 1 + bytes / 1,024. A redaction needs one more unit for each array element that its rules visit.
+stage is 1 + bytes / 1,024. A redaction costs one more unit for each array element that its rules visit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LimitCode(StrEnum):
 
 
 class LimitExceeded(Exception):
-    """A run exceeded a limit, which ``code`` names."""
+    """Raised when a run exceeds the limit ``code``."""
 
     def __init__(self, code: LimitCode, detail: str) -> None:
         super().__init__(detail)
@@ -31,7 +31,7 @@ class LimitExceeded(Exception):
 
 
 class RecordOverLimit(Exception):
-    """A single record costs more work than allowed, which is an error of the stage that processes it."""
+    """Raised when one record costs more work than allowed, which is an error of the stage that processes it."""
 
 
 class WorkMeter:
@@ -61,11 +61,11 @@ class WorkMeter:
             raise LimitExceeded(LimitCode.WORK, f"the replay needs more than {self._max_run:,} units of work")
 
     def spend_bytes(self, payload: bytes) -> None:
-        """Count the cost of a stage that only reads and writes its payload."""
+        """Count the work of a stage that only reads and writes its payload."""
         self.spend(1 + len(payload) // 1024)
 
     def pass_stages(self, size: int, stages: int) -> bool:
-        """Count the cost of stages that pass a payload of this size unchanged.
+        """Count the work of stages that pass a payload of this size unchanged.
 
         If it exceeds a limit, return False and count nothing, because the stages must then run one by one.
         """

@@ -1,7 +1,7 @@
-"""The signed record of an approval: what the server states about the approval of a deployment when it exports evidence.
+"""The signed record of a deployment's approval, which is part of the evidence that the server exports.
 
-The credential names the spec and the environment, but neither the configuration nor the target that were approved. The
-record does, and says who decided what. It is a DSSE envelope around an in-toto statement about the deploy bundle.
+The approval credential names the spec and the environment, but not the approved configuration and target. The record
+contains these too, and the decisions. It is a DSSE envelope around an in-toto statement about the deploy bundle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IDS = ("org_id", "project_id", "environment_id", "deployment_id", "approval_id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What one person decided."""
+    """One person's decision on an approval."""
 
     user_id: str
     decided_by: str
@@ -60,8 +60,8 @@ class Decision:
 class ApprovalRecord:
     """An approval and the deployment that it permits.
 
-    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, and more that is for people.
-    ``shown`` is what approvers saw besides.
+    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, and further values for readers.
+    ``shown`` is what approvers saw in addition.
     """
 
     org_id: str
@@ -93,13 +93,13 @@ class ApprovalRecord:
 
     @property
     def approvers(self) -> frozenset[str]:
-        """The ids of the people whose consent counts. The requester's own counts only if self-approval is allowed."""
+        """The ids of the people whose consent counts. The requester counts only if self-approval is allowed."""
         people = {decision.user_id for decision in self.decisions if decision.decision == APPROVE}
         return frozenset(people if self.allow_self_approval else people - {self.requester_id})
 
     @classmethod
     def from_document(cls, document: object) -> Self:
-        """Parse a record's JSON object. Raises ValueError if it deviates from the format at all."""
+        """Parse a record's JSON object. Raises ValueError for any deviation from the format."""
         members = Fields(document)
         members.only(*(field.name for field in fields(cls)))
         record = cls(
@@ -138,7 +138,7 @@ class ApprovalRecord:
 
 
 def sign_record(record: ApprovalRecord, bundle_hash: str, private_key: bytes) -> Json:
-    """Return a signed envelope around the record of the approval of the deployment with this bundle."""
+    """Return a signed envelope around an approval record. ``bundle_hash`` is that of the deployment's bundle."""
     return dsse.sign_claim(PREDICATE_TYPE, bundle_hash, record.document(), private_key)
 
 

@@ -1,4 +1,4 @@
-"""The deploy bundle: the tar that an agent downloads. Its manifest lists every file with size and hash."""
+"""The deploy bundle: the tar that an agent downloads. Its manifest lists every other file with its size and hash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POSTURES = ("dev", "staging", "prod")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFields:
-    """The facts about a bundle that the server signs. ``approved_at`` is null exactly when no approval was needed."""
+    """The facts about a bundle that the server signs. ``approved_at`` is None if it was built without an approval."""
 
     org_id: str
     project_id: str
@@ -74,7 +74,7 @@ class Manifest(ManifestFields):
 
     @classmethod
     def from_document(cls, document: object) -> Manifest:
-        """Parse a manifest's JSON object. Raises ValueError if it deviates from the format at all."""
+        """Parse a manifest's JSON object. Raises ValueError for any deviation from the format."""
         members = Fields(document)
         members.only("manifest_v", *(field.name for field in fields(cls)))
         if members.integer("manifest_v") != 1:
@@ -134,7 +134,7 @@ def build_bundle(
     approval_credential: str | None,
     signing_keys: KeySet,
 ) -> BuiltBundle:
-    """Build a deploy bundle. Equal inputs give equal bytes. Raises ValueError if the inputs contradict each other."""
+    """Build a deploy bundle. Equal inputs yield equal bytes. Raises ValueError if the inputs contradict each other."""
     if sha256(spec_kv) != manifest_fields.spec_hash:
         raise ValueError("spec_hash is not the hash of spec_kv")
     if (approval_credential is None) != (manifest_fields.approved_at is None):

@@ -1,4 +1,4 @@
-"""The approval credential v1: a signed statement of what was approved."""
+"""The approval credential v1: a signed statement of the approved spec, environment and capabilities."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def verify(
 ) -> Payload:
     """Return the credential's content if it covers this use at this time. Raises Refused with the first reason.
 
-    A time before ``issued_at`` counts as ``expired``: both are outside the window in which it may be used.
+    A time before ``issued_at`` is also refused as ``EXPIRED``, because it is outside the credential's validity.
     """
     try:
         message, signature, members = _parts(credential)
         kid, version = members.text("kid"), members.integer("v")
-        # The format of other versions is unknown, so they are refused for their version and not as malformed.
+        # The format of other versions is unknown, so they are refused for their version, not as malformed.
         payload = _payload(members) if version == 1 else None
     except ValueError as error:
         raise Refused(ApprovalCode.MALFORMED, f"approval credential: {error}") from error

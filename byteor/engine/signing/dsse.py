@@ -32,7 +32,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The content of a verified envelope of any type: what the key ``kid`` signed about the tar with this hash."""
+    """The content of a verified envelope of any type: the predicate that a key signed about the tar with this hash."""
 
     bundle_hash: str
     predicate: object

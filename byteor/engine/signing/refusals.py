@@ -44,7 +44,7 @@ class ApprovalCode(StrEnum):
 
 
 class Refused(Exception):
-    """A delivery is not trusted. ``code`` is stable; ``detail`` is for people."""
+    """Raised for a delivery that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: DeliveryCode | ApprovalCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

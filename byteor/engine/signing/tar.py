@@ -1,4 +1,4 @@
-"""Deterministic POSIX (ustar) archives. They are written by hand, so that no library default changes the bytes."""
+"""Deterministic POSIX (ustar) archives, which do not depend on the defaults of a library."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(archive: bytes) -> dict[str, bytes]:
-    """Return the files of an archive that ``pack`` made. Raises ValueError for any other bytes.
+    """Return the files of an archive that ``pack`` created. Raises ValueError for any other bytes.
 
-    The parser is simple, because packing the result again must give the same bytes. This excludes links, duplicates,
-    another order, changed headers and trailing data.
+    The parser can be simple, because packing the result again must yield the same bytes. This rules out links,
+    duplicates, another order, changed headers and trailing data.
     """
     files: dict[str, bytes] = {}
     offset = 0
@@ -36,7 +36,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
         if not size.isdigit():  # int() would accept a minus sign, and the loop would go backwards
             raise ValueError("a header is damaged")
         if name in files:
-            raise ValueError(f"{name!r} is there twice")
+            raise ValueError(f"{name!r} occurs twice")
         if header[_TYPE] != _REGULAR_FILE:
             raise ValueError(f"{name!r} is not a regular file")
         end = offset + _BLOCK + int(size, 8)

@@ -1,4 +1,4 @@
-"""All checks of an agent before it runs a downloaded deploy bundle."""
+"""All checks that an agent makes before it runs a downloaded deploy bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request and response headers that the kernel handles, and the ones that each operation documents."""
+"""The request and response headers that all operations share, and the ones that each operation documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from byteor_cloud.api.parameters import IDEMPOTENCY_KEY
-from byteor_cloud.api.schema.responses import BODY_METHODS, is_repeatable
+from byteor_cloud.api.schema.responses import BODY_METHODS, accepts_idempotency_key
 from byteor_cloud.api.view_sets import ResourceViewSet
 from byteor_cloud.errors import PreconditionFailed
 
@@ -18,10 +18,10 @@ def _header(name: str, description: str) -> dict[str, Any]:
 HEADERS = {
     "Idempotency-Key": IDEMPOTENCY_KEY.document("Idempotency-Key", location="header"),
     "If-Match": _header(
-        "If-Match", "The ETag that you read. If the resource has changed since, the request is refused with 412."
+        "If-Match", "The ETag that you last read. If the resource has changed since, the request is refused with 412."
     ),
     "If-None-Match": _header(
-        "If-None-Match", "The ETag that you have. If it is still current, the answer is 304 without a body."
+        "If-None-Match", "The ETag that you last read. If it is still current, the response is 304 without a body."
     ),
 }
 _REQUEST_ID = "^[A-Za-z0-9._-]{8,64}$"
@@ -30,22 +30,22 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     for name, description, schema in (
         (
             "X-Request-ID",
-            "The id of the request. The server's log lines contain it too.",
+            "The id of the request, which the server's log lines also contain.",
             {"type": "string", "pattern": _REQUEST_ID},
         ),
         (
             "X-RateLimit-Limit",
-            ("How many requests per minute the credential may make."),
+            "The number of requests that the credential may make per minute.",
             {"type": "integer", "minimum": 1},
         ),
-        ("X-RateLimit-Remaining", "How many requests are left in this minute.", {"type": "integer", "minimum": 0}),
-        ("X-RateLimit-Reset", "When the minute ends, as Unix time in seconds.", {"type": "integer", "minimum": 0}),
-        ("Retry-After", "How many seconds to wait before the next request.", {"type": "integer", "minimum": 1}),
-        ("WWW-Authenticate", "The scheme in which to send a credential.", {"type": "string", "const": "Bearer"}),
+        ("X-RateLimit-Remaining", "The number of requests left in this minute.", {"type": "integer", "minimum": 0}),
+        ("X-RateLimit-Reset", "When this minute ends, as Unix time in seconds.", {"type": "integer", "minimum": 0}),
+        ("Retry-After", "The number of seconds to wait before a retry.", {"type": "integer", "minimum": 1}),
+        ("WWW-Authenticate", "The authentication scheme to use.", {"type": "string", "const": "Bearer"}),
         ("Allow", "The methods that the path supports.", {"type": "string"}),
         (
             "ETag",
-            "Identifies the present state of the resource. Send it as `If-None-Match` or `If-Match`.",
+            "Identifies the current state of the resource. Send it as `If-None-Match` or `If-Match`.",
             {"type": "string", "pattern": '^".*"$'},
         ),
         ("Location", "The path of the created resource.", {"type": "string"}),
@@ -65,7 +65,7 @@ def request_headers(view: object, action: str, method: str) -> list[str]:
     if not isinstance(view, ResourceViewSet):
         return []
     found = []
-    if is_repeatable(view, action, method):
+    if accepts_idempotency_key(view, action, method):
         found.append("Idempotency-Key")
     if PreconditionFailed in view.errors_of(action):
         found.append("If-Match")
@@ -79,7 +79,7 @@ def response_headers(view: object, action: str, method: str, code: str) -> Itera
     yield "X-Request-ID"
     if not isinstance(view, ResourceViewSet):
         return
-    if code not in {"401", "414", "431"}:  # refused before the caller is known
+    if code not in {"401", "414", "431"}:  # these are returned before the caller is known
         yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
     if code in {"409", "503", "507"}:
         yield "Retry-After"
@@ -89,5 +89,5 @@ def response_headers(view: object, action: str, method: str, code: str) -> Itera
         yield "ETag"
     if code in {"201", "202"}:
         yield "Location"
-    if code[0] == "2" and is_repeatable(view, action, method):
+    if code[0] == "2" and accepts_idempotency_key(view, action, method):
         yield "Idempotent-Replayed"

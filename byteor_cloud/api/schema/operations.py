@@ -25,7 +25,7 @@ _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt":
 
 
 class Schema(AutoSchema):
-    """One operation. Its view declares the texts, the accepted credential families and the possible errors."""
+    """The schema of one operation, whose view declares the texts, accepted credential families and possible errors."""
 
     def get_operation_id(self) -> str:
         """Return the declared id. Only the view that the library generates for webhooks has none."""
@@ -39,7 +39,7 @@ class Schema(AutoSchema):
 
     @property
     def _resource(self) -> ResourceViewSet | None:
-        """The view, when it is one for callers with a credential."""
+        """The view if it requires a credential; otherwise None."""
         return self.view if isinstance(self.view, ResourceViewSet) else None
 
     @property
@@ -54,10 +54,10 @@ class Schema(AutoSchema):
         """Return the first line of the declared text."""
         return self._operation.summary
 
-    def get_description(self) -> str:  # type: ignore[override]  # spectacular's own form
+    def get_description(self) -> str:  # type: ignore[override]  # as in the library itself
         """Return the rest of the declared text, and the permission that the caller needs."""
         permission = self._operation.needs
-        needs = "" if permission is None else f"\n\nNeeds the permission `{permission}`."
+        needs = "" if permission is None else f"\n\nRequires the permission `{permission}`."
         return self._operation.description + needs
 
     def get_response_serializers(self) -> Any:
@@ -68,14 +68,14 @@ class Schema(AutoSchema):
         return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Return the security schemes that the view accepts; an empty list if it needs no credential."""
+        """Return the security schemes that the view accepts, or an empty list if it needs no credential."""
         if self._resource is None:
             return []
         names = dict.fromkeys(_SCHEME_OF[family] for family in self._resource.families(self._action))
         return [{name: []} for name in names]
 
     def get_request_serializer(self) -> Any:
-        """Return the declared request serializer, or the view's; in an update no field is required."""
+        """Return the declared request serializer, or the view's. In an update, no field is required."""
         is_own = hasattr(getattr(self.view, self._action), "operation")
         if self._operation.body is not None or is_own:
             return self._operation.body
@@ -93,7 +93,7 @@ class Schema(AutoSchema):
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(field, serializers.BaseSerializer):
-            # Client generators drop an operation if its body has an object as a default. The description names it.
+            # Client generators drop an operation whose body has an object as a default. The description states it.
             schema.pop("default", None)
         if (longest := getattr(field, "max_length", None)) and isinstance(field, serializers.ListSerializer):
             schema["maxItems"] = longest
@@ -110,7 +110,7 @@ class Schema(AutoSchema):
         descriptions = descriptions_of(type(serializer))  # type: ignore[arg-type]  # classes are hashable
         for name, shape in schema.get("properties", {}).items():
             if ignores_read_only and shape.get("readOnly"):
-                schema["properties"][name] = {"description": "Read-only. You may send it back; its value is ignored."}
+                schema["properties"][name] = {"description": "Read-only. You may include it, but its value is ignored."}
             elif name in descriptions:
                 shape.setdefault("description", descriptions[name])
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
@@ -123,7 +123,7 @@ class Schema(AutoSchema):
         return [*path, *(declared[name].document(name) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        """Return the operation with its error responses and the headers that the kernel handles."""
+        """Return the operation with its error responses and headers."""
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
@@ -139,7 +139,7 @@ class Schema(AutoSchema):
         for name in taken:
             operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))
         if "If-None-Match" in taken:
-            responses["304"] = {"description": "The resource has not changed since the ETag in `If-None-Match`."}
+            responses["304"] = {"description": "The ETag in `If-None-Match` is still current."}
         for code, response in responses.items():
             if code in SUCCESSES:
                 response["description"] = response.get("description") or SUCCESSES[code]
@@ -163,7 +163,7 @@ class Schema(AutoSchema):
         return {"$ref": f"#/components/{kind}/{name}"}
 
     def _register(self, kind: str, name: str, schema: Mapping[str, Any]) -> None:
-        # Return a copy, since the library's hooks change schemas in place, and the next document uses the same schemas.
+        # Register a copy, since the library's hooks change schemas in place, and the next document uses the originals.
         component = ResolvedComponent(  # type: ignore[no-untyped-call]  # untyped library
             name=name, type=kind, object=name, schema=deepcopy(dict(schema))
         )
@@ -171,7 +171,7 @@ class Schema(AutoSchema):
 
 
 def order_security_schemes(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:
-    """Put the scheme of people first in the Authorize dialog. A hook of the library, which sorts by name."""
+    """Put people's security scheme first in the Authorize dialog. A hook, because the library sorts schemes by name."""
     schemes = result["components"]["securitySchemes"]
     result["components"]["securitySchemes"] = {name: schemes[name] for name in SECURITY_SCHEMES}
     return result
@@ -181,6 +181,6 @@ _NOUNS = {"orgs": "organization", "members": "person", "deliveries": "delivery",
 
 
 def _noun(path: str, parameter: str) -> str:
-    """Describe a path parameter by the collection before it: in ``/drafts/{id}`` it is the id of a draft."""
+    """Return the noun for a path parameter, from the collection before it: "draft" for the id in ``/drafts/{id}``."""
     collection = path.split(f"/{{{parameter}}}", maxsplit=1)[0].rsplit("/", 1)[1]
     return _NOUNS.get(collection) or collection.removesuffix("s").replace("-", " ")

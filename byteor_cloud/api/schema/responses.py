@@ -1,4 +1,4 @@
-"""The error responses of an operation, and the schema of their common body."""
+"""The error responses of operations, and the schema of the body that they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROBLEM = {
     "description": "An error in the format of RFC 9457. Programs should rely on `type`, because the texts may change.",
     "required": ["type", "title", "status", "detail", "instance", "request_id"],
     "properties": {
-        "type": {"type": "string", "format": "uri", "description": "A stable URN that names the kind of error."},
+        "type": {"type": "string", "format": "uri", "description": "A stable URN that identifies the kind of error."},
         "title": {"type": "string", "description": "The kind of error in words."},
         "status": {"type": "integer", "description": "The status code of the response."},
         "detail": {"type": "string", "description": "What is wrong with this request."},
@@ -26,9 +26,9 @@ PROBLEM = {
             "type": ["string", "null"],
             "description": "The `X-Request-ID` of the request. Quote it when you ask for help.",
         },
-        "limit": {"type": "integer", "description": "Of a `quota.*` error: the most that the organization may use."},
-        "used": {"type": "integer", "description": "Of a `quota.*` error: how much the organization uses now."},
-        "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` leaves out."},
+        "limit": {"type": "integer", "description": "In `quota.*` errors: the most that the organization may use."},
+        "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},
+        "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` does not list."},
         "errors": {
             "type": "array",
             "description": "The invalid fields and parameters, at most 100.",
@@ -39,7 +39,7 @@ PROBLEM = {
                 "properties": {
                     "pointer": {"type": "string", "description": "A JSON Pointer into the request's body."},
                     "parameter": {"type": "string", "description": "The name of a query parameter or of a header."},
-                    "code": {"type": "string", "description": "A stable code."},
+                    "code": {"type": "string", "description": "A stable code for the kind of error."},
                     "detail": {"type": "string", "description": "What is wrong with the field or parameter."},
                 },
                 "oneOf": [{"required": ["pointer"]}, {"required": ["parameter"]}],
@@ -63,7 +63,7 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "422": (errors.Unprocessable, "The body is valid, but its content cannot be processed."),
     "429": (errors.TooManyRequests, "The rate limit is exceeded. Wait for `Retry-After` seconds."),
     "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100 headers."),
-    "503": (errors.Unavailable, "The service cannot answer now. Try again after `Retry-After` seconds."),
+    "503": (errors.Unavailable, "The service is temporarily unavailable. Try again after `Retry-After` seconds."),
     "507": (errors.InsufficientStorage, "No space is left; nothing was stored. Try again after `Retry-After` seconds."),
 }
 SUCCESSES = {
@@ -80,20 +80,20 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 def error_codes(view: object, action: str, method: str) -> list[str]:
-    """Return the status codes of the errors that the operation can respond with."""
+    """Return the status codes of the errors that the operation can return."""
     found = set(_ALWAYS)
     if isinstance(view, ResourceViewSet):
         found |= view.errors_of(action)
         if method in BODY_METHODS:
             found.update(_WITH_A_BODY)
-        if is_repeatable(view, action, method):
+        if accepts_idempotency_key(view, action, method):
             found.add(errors.Conflict)  # the key was used with another body, or its first request is still running
     elif not getattr(view, "is_probe", False):
         found.add(errors.TooManyRequests)  # too many requests without a valid credential
     return sorted({str(error.status) for error in found})
 
 
-def is_repeatable(view: ResourceViewSet, action: str, method: str) -> bool:
+def accepts_idempotency_key(view: ResourceViewSet, action: str, method: str) -> bool:
     """Return whether the operation accepts an ``Idempotency-Key``."""
     return method == "POST" and view.operations[action].takes_idempotency_key
 

@@ -1,1 +1,1 @@
-"""The database engine, which Django finds by the name of this package."""
+"""The database engine. Django finds it by the name of this package."""

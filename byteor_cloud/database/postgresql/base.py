@@ -1,4 +1,4 @@
-"""Django's PostgreSQL engine. A request waits for a connection of the pool only until its deadline."""
+"""Django's PostgreSQL engine, but a request waits for a pooled connection only until its deadline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.database.connections import Unresponsive
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection of Django, which takes its connection to the server from the pool."""
+    """Django's database wrapper, which takes its connection to the server from the pool."""
 
     @override
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""An op that tries to reach out of the process of a replay, as the payload says."""
+"""An op that tries to reach out of the replay process. The payload selects the attempt."""
 
 import ctypes
 import errno
@@ -15,7 +15,7 @@ _PTRACE_ATTACH = 16
 
 
 def native(name: str, *arguments: object) -> str:
-    """Call the C library, which no audit hook of Python sees. Returns the name of the error."""
+    """Call the C library, which Python's audit hooks do not see. Returns the name of the error."""
     ctypes.set_errno(0)
     result = getattr(_LIBC, name)(*arguments)
     return errno.errorcode[ctypes.get_errno()] if result == -1 else f"{name} returned {result}"
@@ -43,12 +43,12 @@ ATTEMPTS: dict[bytes, Callable[[], object]] = {
 
 
 def validate(argument: str | None) -> str | None:
-    """Take no argument."""
+    """Accept no argument."""
     return None if argument is None else "it takes no argument"
 
 
 def process(payload: bytes, params: dict[str, Any] | None) -> bytes | None:
-    """Return what happened."""
+    """Make the attempt and return its outcome."""
     if payload == b"allocate":
         bytearray(1 << 30)
     try:

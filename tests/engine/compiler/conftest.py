@@ -18,11 +18,11 @@ def golden() -> Callable[[str], Any]:
 
 @pytest.fixture
 def ring(golden: Callable[[str], Any]) -> Any:
-    """Return a plan of a ring: quotes_in, the stages decode, check and notify, quotes_out."""
+    """Return the plan of a ring from quotes_in to quotes_out, with the stages decode, check and notify."""
     return golden("contract-ring")
 
 
 @pytest.fixture
 def graph(golden: Callable[[str], Any]) -> Any:
-    """Return a plan of a lane graph: in, the stage a, which fans out to b and c, and out."""
+    """Return the plan of a lane graph from in to out, where the stage a fans out to b and c."""
     return golden("contract-graph")

@@ -1,4 +1,4 @@
-"""Faults of plans, stages and rings. Each has an edit that causes it, and the expected pointer and hint."""
+"""Faults of plans, stages and rings, each with an edit that causes it, and the expected pointer and hint."""
 
 from collections.abc import Callable
 from typing import Any
@@ -141,21 +141,21 @@ FAULTS: list[PlanFault] = [
         "ring",
         ring_with(lambda ring: ring["stages"][2].update(id="decode")),
         "/single_ring/stages/2/id",
-        'Write another name, such as "decode-2".',
+        'Choose another name, such as "decode-2".',
     ),
     (
         Code.STAGE_DUPLICATE_ID,
         "ring",
         ring_with(lambda ring: ring.update(egress="quotes_in")),
         "/single_ring/egress",
-        'Write another name, such as "quotes_in-2".',
+        'Choose another name, such as "quotes_in-2".',
     ),
     (
         Code.STAGE_DUPLICATE_ID,
         "graph",
         graph_with(lambda graph: graph["egress"].extend(["out-3", "out", "out-2"])),
         "/lane_graph/egress/2",
-        'Write another name, such as "out-4".',
+        'Choose another name, such as "out-4".',
     ),
     (
         Code.STAGE_UNKNOWN_OP,

@@ -1,4 +1,4 @@
-"""Faults of lane graphs, and roles that lowering inserts into them, in the form of ``faults``."""
+"""Faults of lane graphs, and the roles that lowering inserts into them, in the format of ``faults``."""
 
 from typing import Any
 

@@ -31,15 +31,15 @@ PROGRAM = """
     from byteor.engine.compiler import *
     N = 4 * 1024 * 1024
     text = TEXT
-    # A fifth of a second of the processor is enough. What is quadratic, were it in C, would need minutes.
+    # A fifth of a second of processor time is enough. Quadratic work, even in C, would need minutes.
     resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     try:
         value = parse_plan(text)
     except PlanSyntaxError as error:
-        answers = [{"error": str(error)}]
+        results = [{"error": str(error)}]
     else:
         graph = {"ingress": value, "features": value, "stages": value, "connections": value}
-        answers = [
+        results = [
             compile_plan(plan).to_json()
             for plan in (
                 value,
@@ -47,18 +47,18 @@ PROGRAM = """
                 {"plan_v": 1, "name": "a", "target": "single_ring", "single_ring": {"stages": value}},
             )
         ]
-    assert all("error" in answer or not answer["ok"] for answer in answers)
+    assert all("error" in result or not result["ok"] for result in results)
     # On Linux, getrusage in a child process includes the memory of its parent at the time of the fork.
     peak = re.search(r"VmHWM:\\s*(\\d+)", pathlib.Path("/proc/self/status").read_text())[1] \\
         if sys.platform == "linux" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(max(len(json.dumps(answer)) for answer in answers), peak)
+    print(max(len(json.dumps(result)) for result in results), peak)
 """
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_a_hostile_text_of_four_mebibytes_is_answered_within_limits(text: str) -> None:
+def test_hostile_text_of_4_mib_is_checked_within_limits(text: str) -> None:
     program = textwrap.dedent(PROGRAM).replace("TEXT", text)
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         check=True,
@@ -66,13 +66,13 @@ def test_a_hostile_text_of_four_mebibytes_is_answered_within_limits(text: str) -
         env={"PYTHONPATH": str(Path(__file__).parents[3])},
     ).stdout
 
-    size, kibibytes = map(float, answer.split())
+    size, kibibytes = map(float, result.split())
     assert size < 100_000
     assert kibibytes < 200 * 1024
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_anything_takes_work_in_proportion_to_its_length(text: str) -> None:
+def test_work_is_proportional_to_input_size(text: str) -> None:
     def work(size: int) -> None:
         try:
             value = parse_plan(eval(text, {"N": size}))
@@ -113,22 +113,22 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("base", ["ring", "graph"])
-def test_an_odd_value_gets_a_diagnostic_wherever_it_is(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
+def test_odd_value_gets_diagnostic_anywhere_in_plan(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
     plan = request.getfixturevalue(base)
 
-    def visit(holder: Any, keys: list[Any]) -> None:
+    def visit(container: Any, keys: list[Any]) -> None:
         for key in keys:
-            kept = holder[key]
-            holder[key] = odd
+            original = container[key]
+            container[key] = odd
             compilation = compile_plan(plan)
             json.dumps(compilation.to_json(), ensure_ascii=False).encode()
-            # The description, the labels and lists that may be empty accept some of these values.
+            # The description, the labels and the lists that may be empty accept some of these values.
             assert not compilation.ok or odd == [] or key in {"description", "labels"}
-            holder[key] = kept
-            if isinstance(kept, dict):
-                visit(kept, list(kept))
-            elif isinstance(kept, list):
-                visit(kept, list(range(len(kept))))
+            container[key] = original
+            if isinstance(original, dict):
+                visit(original, list(original))
+            elif isinstance(original, list):
+                visit(original, list(range(len(original))))
 
     visit(plan, list(plan))
     assert compile_plan(plan).ok
@@ -136,7 +136,7 @@ def test_an_odd_value_gets_a_diagnostic_wherever_it_is(odd: Any, base: str, requ
     assert not compile_plan(plan, target=odd).ok or odd is None
 
 
-def test_a_list_that_contains_itself_gets_a_diagnostic(ring: Any) -> None:
+def test_self_containing_list_gets_diagnostic(ring: Any) -> None:
     loop: list[Any] = []
     loop.append(loop)
     ring["single_ring"]["stages"] = loop
@@ -144,7 +144,7 @@ def test_a_list_that_contains_itself_gets_a_diagnostic(ring: Any) -> None:
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0"]
 
 
-def test_the_diagnostic_of_an_odd_key_points_to_its_object(ring: Any) -> None:
+def test_diagnostic_for_odd_key_points_to_its_object(ring: Any) -> None:
     ring["x" * 65] = ring["\ud800"] = ring["a\n"] = 1
     ring["labels"] = {"\x00": "a", "k" * 65: "a", "": "a", "ok": "a"}
 
@@ -159,7 +159,7 @@ def test_the_diagnostic_of_an_odd_key_points_to_its_object(ring: Any) -> None:
 
 
 @pytest.mark.parametrize(("length", "ok"), [(63, True), (64, False)])
-def test_a_name_has_at_most_63_characters(length: int, ok: bool, ring: Any) -> None:
+def test_names_are_limited_to_63_characters(length: int, ok: bool, ring: Any) -> None:
     ring["single_ring"]["ingress"] = "a" * length
 
     assert compile_plan(ring).ok is ok

@@ -13,7 +13,7 @@ ROWS = [*FAULTS, *GRAPH_FAULTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}{row[3]}")
-def test_a_fault_gets_its_code_pointer_and_hint(row: PlanFault, request: pytest.FixtureRequest) -> None:
+def test_fault_gets_expected_code_pointer_and_hint(row: PlanFault, request: pytest.FixtureRequest) -> None:
     code, base, edit, pointer, hint = row
     plan = request.getfixturevalue(base)
     edit(plan)
@@ -25,16 +25,16 @@ def test_a_fault_gets_its_code_pointer_and_hint(row: PlanFault, request: pytest.
     assert (compilation.spec is None) is not compilation.ok
 
 
-def test_every_code_is_tested_above() -> None:
+def test_every_code_has_faulty_plan() -> None:
     assert set(Code) == {code for code, *_ in ROWS}
 
 
-def test_every_code_is_an_error_except_those_of_lowering() -> None:
+def test_all_codes_except_lowering_codes_are_errors() -> None:
     for code in Code:
         assert code.severity == (Severity.INFO if code.startswith("lower.") else Severity.ERROR)
 
 
-def test_all_faults_of_a_lane_graph_are_reported_together(graph: Any) -> None:
+def test_all_lane_graph_faults_are_reported_together(graph: Any) -> None:
     graph["name"] = 5
     graph["lane_graph"]["stages"][0]["op"] = "noop"
     graph["lane_graph"]["connections"][3]["to"] = "nowhere"
@@ -53,7 +53,7 @@ def test_all_faults_of_a_lane_graph_are_reported_together(graph: Any) -> None:
     ]
 
 
-def test_all_faults_of_a_ring_are_reported_together(ring: Any) -> None:
+def test_all_ring_faults_are_reported_together(ring: Any) -> None:
     ring["single_ring"] |= {"shards": 2, "producer": "mpmc", "scheduling": "work_queue"}
     ring["single_ring"]["stages"][0] = {"id": "decode"}
     ring["single_ring"]["stages"][2] = None
@@ -70,7 +70,7 @@ def test_all_faults_of_a_ring_are_reported_together(ring: Any) -> None:
     ]
 
 
-def test_a_fault_is_reported_only_once(ring: Any, graph: Any) -> None:
+def test_fault_is_reported_only_once(ring: Any, graph: Any) -> None:
     ring["single_ring"] |= {"shards": 2, "ordering": "per_key", "shard_key": 7}
     ring["single_ring"]["stages"][1]["depends_on"] = ["Décode"]
     graph["lane_graph"]["connections"][0]["lane"] = {"kind": "sequenced_slots", "capacity": None}
@@ -92,7 +92,7 @@ def test_a_fault_is_reported_only_once(ring: Any, graph: Any) -> None:
         assert [d.pointer for d in compile_plan(plan).diagnostics] == pointers
 
 
-def test_an_unreadable_node_or_list_is_not_reported_as_unconnected(graph: Any) -> None:
+def test_unreadable_node_or_list_is_not_reported_as_unconnected(graph: Any) -> None:
     graph["lane_graph"]["stages"][1] = 5
     graph["lane_graph"]["egress"] = ["out", 1]
     unread = {"/lane_graph/egress/1", "/lane_graph/stages/1"}
@@ -106,14 +106,14 @@ def test_an_unreadable_node_or_list_is_not_reported_as_unconnected(graph: Any) -
     assert [d.pointer for d in compile_plan(graph).diagnostics] == ["/lane_graph/connections"]
 
 
-def test_an_invalid_id_can_still_be_referred_to(ring: Any) -> None:
+def test_references_to_invalid_id_are_accepted(ring: Any) -> None:
     ring["single_ring"]["stages"][0]["id"] = "Decode"
     ring["single_ring"]["stages"][1]["depends_on"] = ["Decode"]
 
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0/id"]
 
 
-def test_a_missing_target_still_checks_the_payloads(ring: Any, graph: Any) -> None:
+def test_payloads_are_checked_without_target(ring: Any, graph: Any) -> None:
     plan = ring | {"lane_graph": graph["lane_graph"]}
     del plan["target"]
     plan["single_ring"]["shards"] = 0
@@ -126,7 +126,7 @@ def test_a_missing_target_still_checks_the_payloads(ring: Any, graph: Any) -> No
     ]
 
 
-def test_a_target_can_be_overridden(ring: Any, graph: Any) -> None:
+def test_target_can_be_overridden(ring: Any, graph: Any) -> None:
     both = ring | {"name": "fan", "lane_graph": graph["lane_graph"]}
 
     assert compile_plan(both).target == "single_ring"
@@ -135,7 +135,7 @@ def test_a_target_can_be_overridden(ring: Any, graph: Any) -> None:
     assert (refused.target, [d.pointer for d in refused.diagnostics]) == (None, ["/target"])
 
 
-def test_the_message_about_a_long_cycle_is_shortened(graph: Any) -> None:
+def test_long_cycle_message_is_shortened(graph: Any) -> None:
     count = 3_000
     names = [f"s{number}" for number in range(count)]
     graph["lane_graph"] |= {
@@ -156,7 +156,7 @@ def test_the_message_about_a_long_cycle_is_shortened(graph: Any) -> None:
     assert cycle.pointer == "/lane_graph/connections/3000"
 
 
-def test_each_strongly_connected_component_is_reported_as_one_cycle(graph: Any) -> None:
+def test_strongly_connected_component_is_reported_as_one_cycle(graph: Any) -> None:
     graph["lane_graph"]["connections"] += [link("a", "a"), link("b", "c"), link("c", "b")]
 
     cycles = [d.message for d in compile_plan(graph).diagnostics]
@@ -184,7 +184,7 @@ def test_each_strongly_connected_component_is_reported_as_one_cycle(graph: Any) 
         lambda plan: plan.update(target="single_ring", single_ring={"stages": [stage("a", "x")] * 4_000}),
     ],
 )
-def test_a_long_list_of_faults_is_truncated_with_a_note(graph: Any, fault: Edit) -> None:
+def test_long_fault_list_is_truncated_with_note(graph: Any, fault: Edit) -> None:
     fault(graph)
 
     diagnostics = compile_plan(graph).diagnostics
@@ -195,7 +195,7 @@ def test_a_long_list_of_faults_is_truncated_with_a_note(graph: Any, fault: Edit)
     assert diagnostics[-1].severity == Severity.ERROR
 
 
-def test_a_plan_with_too_many_inserted_roles_to_list_still_compiles() -> None:
+def test_plan_with_too_many_info_diagnostics_compiles() -> None:
     names = [f"s{number}" for number in range(300)]
     plan = {
         "plan_v": 1,
@@ -222,11 +222,11 @@ def test_a_plan_with_too_many_inserted_roles_to_list_still_compiles() -> None:
         Code.LOWER_BRIDGE,
         "",
         "There are more diagnostics; only the first 199 are shown.",
-        "The drawing shows everything that was inserted.",
+        "The drawing shows all inserted roles.",
     )
 
 
-def test_a_diagnostic_is_written_as_json(ring: Any) -> None:
+def test_diagnostic_is_written_as_json(ring: Any) -> None:
     ring["single_ring"]["shards"] = "2"
 
     (diagnostic,) = compile_plan(ring).diagnostics
@@ -255,11 +255,11 @@ def test_a_diagnostic_is_written_as_json(ring: Any) -> None:
         (b"", "a Python bytes"),
     ],
 )
-def test_shown_formats_any_value_on_one_ascii_line(value: object, text: str) -> None:
+def test_quote_formats_any_value_as_one_ascii_line(value: object, text: str) -> None:
     assert quote(value) == text
 
 
-def test_nearest_finds_a_similar_word_among_thousands() -> None:
+def test_nearest_word_finds_similar_word_among_thousands() -> None:
     stages = [f"stage{number}" for number in range(4_096)]
 
     assert nearest_word("stage1234x", stages) == "stage1234"
@@ -267,7 +267,7 @@ def test_nearest_finds_a_similar_word_among_thousands() -> None:
     assert nearest_word("other", stages) is None
 
 
-def test_one_of_lists_at_most_eight_options() -> None:
+def test_join_options_lists_at_most_eight_options() -> None:
     assert join_options(["a"]) == '"a"'
     assert join_options("abc") == '"a", "b" or "c"'
     assert join_options("abcdefghij") == '"a", "b", "c", "d", "e", "f", "g", "h" or another'

@@ -14,7 +14,7 @@ def changes(old: PipelineSpec, new: PipelineSpec) -> list[tuple[Any, ...]]:
     return [(c.change, c.what, c.name, c.old, c.new) for c in diff_specs(old, new).changes]
 
 
-def test_the_diff_of_a_ring_lists_every_change(ring: Any) -> None:
+def test_ring_diff_lists_every_change(ring: Any) -> None:
     old = spec_of(ring)
     ring["name"] = "trades"
     ring["single_ring"] |= {"egress": "out", "shards": 4, "ordering": "per_key", "shard_key": "id"}
@@ -42,7 +42,7 @@ def test_the_diff_of_a_ring_lists_every_change(ring: Any) -> None:
     ]
 
 
-def test_only_the_order_of_stages_in_both_specs_is_compared(golden: Callable[[str], Any]) -> None:
+def test_order_is_compared_only_for_shared_stages(golden: Callable[[str], Any]) -> None:
     plan = golden("ring-identities")
     old = spec_of(plan)
     plan["single_ring"]["stages"].insert(0, {"id": "new", "op": "identity"})
@@ -56,7 +56,7 @@ def test_only_the_order_of_stages_in_both_specs_is_compared(golden: Callable[[st
     ]
 
 
-def test_the_diff_of_a_lane_graph_lists_every_change(graph: Any) -> None:
+def test_lane_graph_diff_lists_every_change(graph: Any) -> None:
     old = spec_of(graph)
     graph["lane_graph"]["on_full"] = "drop"
     graph["lane_graph"]["features"] = ["sequenced_slots"]
@@ -87,7 +87,7 @@ def test_the_diff_of_a_lane_graph_lists_every_change(graph: Any) -> None:
     ]
 
 
-def test_a_change_of_the_model_is_listed(ring: Any, graph: Any) -> None:
+def test_model_change_is_listed(ring: Any, graph: Any) -> None:
     diff = diff_specs(spec_of(ring), spec_of(graph))
 
     assert ("changed", "pipeline", "model", "single_ring", "lane_graph") in changes(spec_of(ring), spec_of(graph))
@@ -96,7 +96,7 @@ def test_a_change_of_the_model_is_listed(ring: Any, graph: Any) -> None:
     )
 
 
-def test_the_unified_diff_has_three_lines_around_each_change(ring: Any) -> None:
+def test_unified_diff_has_three_context_lines(ring: Any) -> None:
     old = spec_of(ring)
     ring["name"] = "trades"
     del ring["single_ring"]["stages"][2]
@@ -135,7 +135,7 @@ def test_the_unified_diff_has_three_lines_around_each_change(ring: Any) -> None:
     }
 
 
-def test_the_unified_diff_has_an_added_line_in_its_place(golden: Callable[[str], Any]) -> None:
+def test_unified_diff_keeps_position_of_added_line(golden: Callable[[str], Any]) -> None:
     plan = golden("ring-identities")
     old = spec_of(plan)
     plan["single_ring"] |= {"shards": 2, "ordering": "per_key", "shard_key": "id"}

@@ -63,7 +63,7 @@ def plan_of_forty_stages() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["contract-ring", "contract-graph", "graph-mixed-router", "graph-direct", "40"])
-def test_nodes_are_inside_the_picture_and_do_not_overlap(name: str, golden: Callable[[str], Any]) -> None:
+def test_nodes_are_inside_drawing_and_do_not_overlap(name: str, golden: Callable[[str], Any]) -> None:
     plan = plan_of_forty_stages() if name == "40" else golden(name)
     compilation = compile_plan(plan)
     svg = to_svg(spec_of(plan))
@@ -82,7 +82,7 @@ def test_nodes_are_inside_the_picture_and_do_not_overlap(name: str, golden: Call
         assert placed[edge.source][3] < placed[edge.target][1]
 
 
-def test_each_kind_of_node_and_lane_has_its_class_and_legend(golden: Callable[[str], Any]) -> None:
+def test_every_node_and_lane_kind_has_class_and_legend(golden: Callable[[str], Any]) -> None:
     svg = to_svg(spec_of(golden("graph-mixed-router")))
 
     for kind in ("ingress", "egress", "stage", "router", "merge", "bridge"):
@@ -96,7 +96,7 @@ def test_each_kind_of_node_and_lane_has_its_class_and_legend(golden: Callable[[s
     assert ">inserted router</text>" in svg
 
 
-def test_text_in_a_drawing_is_escaped_and_shortened() -> None:
+def test_text_in_drawing_is_escaped_and_shortened() -> None:
     op = 'exec:/bin/echo|<script>alert("&")</script>|\\n'
     ring = SingleRing(
         "in<", "out", 1, "strict", "single", "dedicated", None, (RingStage("s" * 63, op), RingStage("b", op))
@@ -113,7 +113,7 @@ def test_text_in_a_drawing_is_escaped_and_shortened() -> None:
     assert r'[label="b\nexec:/bin/echo|<script>alert(\"&\")</script>|\\n", shape=box' in dot
 
 
-def test_to_dot_writes_the_same_text_as_in_earlier_releases(graph: Any) -> None:
+def test_dot_text_matches_earlier_releases(graph: Any) -> None:
     assert to_dot(spec_of(graph)).splitlines()[3:9] == [
         '  "in" [label="in", shape=cds];',
         '  "a" [label="a\\nidentity", shape=box, style="rounded"];',
@@ -124,7 +124,7 @@ def test_to_dot_writes_the_same_text_as_in_earlier_releases(graph: Any) -> None:
     ]
 
 
-def test_the_graph_of_a_spec_is_written_as_json(golden: Callable[[str], Any]) -> None:
+def test_spec_graph_is_written_as_json(golden: Callable[[str], Any]) -> None:
     assert compile_plan(golden("graph-lone-fanout")).to_json()["graph"] == {
         "nodes": [
             {"id": "in", "kind": "ingress"},
@@ -142,7 +142,7 @@ def test_the_graph_of_a_spec_is_written_as_json(golden: Callable[[str], Any]) ->
     }
 
 
-def test_the_edges_of_a_ring_are_its_dependencies(golden: Callable[[str], Any]) -> None:
+def test_ring_edges_are_its_dependencies(golden: Callable[[str], Any]) -> None:
     graph = compile_plan(golden("ring-diamond")).graph
 
     assert graph is not None
@@ -156,7 +156,7 @@ def test_the_edges_of_a_ring_are_its_dependencies(golden: Callable[[str], Any]) 
     ]
 
 
-def test_a_graph_with_too_many_bends_is_drawn_with_straight_lanes() -> None:
+def test_graph_with_too_many_bends_is_drawn_with_straight_lanes() -> None:
     stages = [f"s{number}" for number in range(220)]
     links = [("in", "s0"), *zip(stages, [*stages[1:], "out"], strict=True)]
     links += [(stage, "out") for stage in stages[:-1]]

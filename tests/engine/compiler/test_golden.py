@@ -23,13 +23,13 @@ GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.name.removesuffix(".plan.json") for path in GOLDEN.glob("*.plan.json"))
 
 
-def test_there_are_enough_golden_plans() -> None:
+def test_golden_plans_are_numerous() -> None:
     assert len(NAMES) >= 12
     assert {"contract-ring", "contract-graph"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_plan_compiles_to_its_golden_bytes(name: str) -> None:
+def test_plan_compiles_to_its_golden_bytes(name: str) -> None:
     plan = json.loads((GOLDEN / f"{name}.plan.json").read_text())
     golden = (GOLDEN / f"{name}.spec.kv").read_text()
 
@@ -41,7 +41,7 @@ def test_a_plan_compiles_to_its_golden_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_golden_spec_is_valid_and_encodes_to_the_same_bytes(name: str) -> None:
+def test_golden_spec_is_valid_and_encodes_to_same_bytes(name: str) -> None:
     golden = (GOLDEN / f"{name}.spec.kv").read_bytes()
 
     spec = decode(golden)
@@ -51,7 +51,7 @@ def test_a_golden_spec_is_valid_and_encodes_to_the_same_bytes(name: str) -> None
     assert diff_specs(spec, spec).to_json() == {"changes": [], "unified": "", "truncated": False}
 
 
-def test_hashes_depend_on_neither_hash_seed_nor_locale() -> None:
+def test_spec_hashes_do_not_depend_on_hash_seed_or_locale() -> None:
     program = (
         "import json, sys, pathlib\n"
         "from byteor.engine.compiler import *\n"
@@ -62,7 +62,7 @@ def test_hashes_depend_on_neither_hash_seed_nor_locale() -> None:
     )
     here = Path(__file__).parents[3]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(here)}
-    answers = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", program, str(GOLDEN)],
             env=environment | extra,
@@ -75,11 +75,11 @@ def test_hashes_depend_on_neither_hash_seed_nor_locale() -> None:
         )
     }
 
-    assert len(answers) == 1
-    assert answers.pop().count(b"sha256:") == len(NAMES)
+    assert len(outputs) == 1
+    assert outputs.pop().count(b"sha256:") == len(NAMES)
 
 
-def test_the_drawing_of_a_golden_plan_shows_every_stage() -> None:
+def test_golden_plan_drawing_shows_every_stage() -> None:
     for name in NAMES:
         spec = decode((GOLDEN / f"{name}.spec.kv").read_text())
         for stage, _ in spec.stages:

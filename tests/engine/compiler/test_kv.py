@@ -26,12 +26,12 @@ def graph_kv(graph: Any) -> str:
     return compile_plan(graph).spec_kv or ""
 
 
-def test_the_spec_hash_is_the_sha256_of_the_text(kv: str) -> None:
+def test_spec_hash_is_sha256_of_kv_text(kv: str) -> None:
     assert spec_hash("") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert spec_hash(kv) == spec_hash(encode(decode(kv)))
 
 
-def test_unknown_keys_and_the_order_of_lines_are_ignored(kv: str) -> None:
+def test_unknown_keys_and_line_order_are_ignored(kv: str) -> None:
     lines = kv.splitlines(keepends=True)
     unknown = [
         "runtime.threads=4\n",
@@ -45,7 +45,7 @@ def test_unknown_keys_and_the_order_of_lines_are_ignored(kv: str) -> None:
     assert encode(decode("".join(unknown + lines[::-1]))) == kv
 
 
-def test_a_model_may_have_no_lists() -> None:
+def test_models_without_lists_are_decoded() -> None:
     spec = decode("spec.v=1\nspec.model=lane_graph\nspec.name=a\nlane_graph.on_full=block\n")
 
     assert spec_to_json(spec) == {
@@ -56,7 +56,7 @@ def test_a_model_may_have_no_lists() -> None:
     }
 
 
-def test_a_spec_is_written_as_json(ring: Any, golden: Callable[[str], Any]) -> None:
+def test_spec_is_written_as_json(ring: Any, golden: Callable[[str], Any]) -> None:
     assert compile_plan(ring).to_json()["spec"] == {
         "v": 1,
         "model": "single_ring",
@@ -86,7 +86,7 @@ def test_a_spec_is_written_as_json(ring: Any, golden: Callable[[str], Any]) -> N
     }
 
 
-# The text to replace in the ring's KV text, its replacement, the expected line and a part of the expected message.
+# A part of the ring's KV text, its replacement, the expected line, and a part of the expected message.
 DAMAGES = [
     ("spec.v=1\n", "", 16, "the key spec.v is missing"),
     ("spec.v=1", "spec.v=2", 1, 'spec.v must be "1", not "2"'),
@@ -122,9 +122,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("old", "new", "line", "why"), DAMAGES)
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_the_error_of_a_damaged_text_names_the_line(
-    kv: str, *, old: str, new: str, line: int, why: str, as_bytes: bool
-) -> None:
+def test_damaged_text_error_names_line(kv: str, *, old: str, new: str, line: int, why: str, as_bytes: bool) -> None:
     damaged = kv.replace(old, new)
 
     with pytest.raises(KvError) as refusal:
@@ -135,7 +133,7 @@ def test_the_error_of_a_damaged_text_names_the_line(
     assert str(refusal.value) == f"line {line}: {refusal.value.message}"
 
 
-def test_an_incomplete_text_is_refused(kv: str) -> None:
+def test_incomplete_text_is_refused(kv: str) -> None:
     with pytest.raises(KvError, match="line 17: the text must end with a newline"):
         decode(kv.removesuffix("\n"))
     with pytest.raises(KvError, match=r"line 1: the key spec\.v is missing"):
@@ -144,7 +142,7 @@ def test_an_incomplete_text_is_refused(kv: str) -> None:
         decode(b"\xff\xfe\n")
 
 
-def test_a_parameter_that_breaks_a_rule_still_decodes(graph_kv: str) -> None:
+def test_rule_violations_are_decoded(graph_kv: str) -> None:
     spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
     assert spec.model.lanes[0] == GraphLane("in.a", "events", capacity=7)  # type: ignore[union-attr]

@@ -22,7 +22,7 @@ def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder for packages; it and the example package's module are on the import path."""
+    """Return a folder for packages. The folder and the example package's module are on the import path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLE))
     importlib.invalidate_caches()
@@ -53,7 +53,7 @@ def test_installed_ops_compile_and_run(site: Path, ring: Any) -> None:
     assert ops.process("nothing:1") is None
 
 
-def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
+def test_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "moody": "acme_stages:moody"})
     ops = Ops.installed()
 
@@ -61,7 +61,7 @@ def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
         (
             "stage.invalid_op",
             'The op "repeat:two": it needs a count, such as \\"repeat:2\\".',
-            'Write what the package of "repeat" documents for its argument.',
+            'Write an argument as documented by the package that provides "repeat".',
         )
     ]
     assert compile_op(ring, "moody", ops)[0][1] == (
@@ -72,7 +72,7 @@ def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
     ]
 
 
-def test_an_op_that_is_not_installed_is_unknown(ring: Any) -> None:
+def test_uninstalled_op_is_unknown(ring: Any) -> None:
     assert [code for code, *_ in compile_op(ring, "repeat:3")] == ["stage.unknown_op"]
 
 
@@ -81,12 +81,12 @@ def test_an_op_that_is_not_installed_is_unknown(ring: Any) -> None:
     [
         ("gone", "acme_stages:nothing", "loading it raised AttributeError: module 'acme_stages' has no"),
         ("missing", "acme_nowhere", "loading it raised ModuleNotFoundError: No module named 'acme_nowhere'"),
-        ("shapeless", "acme_stages:ENTRY", "it has no validate and process"),
-        ("flat", "acme_stages:flat", "it has no validate and process"),
+        ("shapeless", "acme_stages:ENTRY", "it does not provide validate and process"),
+        ("flat", "acme_stages:flat", "it does not provide validate and process"),
         ("Upper", "acme_stages", "its key is not a lowercase word"),
     ],
 )
-def test_a_broken_package_affects_only_its_own_op(
+def test_broken_package_affects_only_its_own_op(
     site: Path, ring: Any, monkeypatch: pytest.MonkeyPatch, *, key: str, value: str, why: str
 ) -> None:
     acme = importlib.import_module("acme_stages")
@@ -102,7 +102,7 @@ def test_a_broken_package_affects_only_its_own_op(
     assert hint == "Repair or remove the package that provides it."
 
 
-def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site: Path, ring: Any) -> None:
+def test_package_cannot_replace_op_of_compiler_or_other_package(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "identity": "acme_stages"})
     install(site, "other", {"repeat": "acme_stages"})
     ops = Ops.installed()
@@ -128,7 +128,7 @@ def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site:
         "dataguard_fused",
     ],
 )
-def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
+def test_well_formed_op_compiles(ring: Any, op: str) -> None:
     assert compile_op(ring, op) == []
 
 
@@ -152,7 +152,7 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("http_post:http://[::x]/", "the URL's host or port is malformed"),
         (
             "http_post:http://user:secret@host/",
-            "a spec must not contain credentials; put them into the env of the config bundle",
+            "a spec must not contain credentials; put them in the env of the config bundle",
         ),
         ("exec", "it needs a program"),
         ("exec:", "it needs a program"),
@@ -160,14 +160,14 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("exec: cat", "it needs a program"),
     ],
 )
-def test_a_malformed_argument_is_reported_with_the_reason(ring: Any, op: str, why: str) -> None:
+def test_malformed_argument_is_reported_with_reason(ring: Any, op: str, why: str) -> None:
     ((code, message, _),) = compile_op(ring, op)
 
     assert code == "stage.invalid_op"
     assert message == f'The op "{op}": {why}.'
 
 
-def test_an_op_splits_at_its_first_colon() -> None:
+def test_op_splits_at_its_first_colon() -> None:
     assert split_op("identity") == ("identity", None)
     assert split_op("http_post:http://a:1") == ("http_post", "http://a:1")
     assert split_op("exec:") == ("exec", "")

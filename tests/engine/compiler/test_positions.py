@@ -41,7 +41,7 @@ TEXT = """\
         ("/0", 9, 3),
     ],
 )
-def test_locate_finds_the_key_of_a_member_and_the_start_of_an_item(pointer: str, line: int, column: int) -> None:
+def test_locate_finds_member_keys_and_item_starts(pointer: str, line: int, column: int) -> None:
     assert locate(TEXT, [pointer]) == {pointer: (line, column)}
 
 
@@ -60,28 +60,28 @@ def test_locate_finds_the_key_of_a_member_and_the_start_of_an_item(pointer: str,
         ("no pointer", 1, 2),
     ],
 )
-def test_locate_finds_the_nearest_ancestor_when_nothing_is_at_the_pointer(pointer: str, line: int, column: int) -> None:
+def test_locate_returns_nearest_ancestor_of_missing_value(pointer: str, line: int, column: int) -> None:
     assert locate(TEXT, [pointer]) == {pointer: (line, column)}
 
 
-def test_locate_finds_many_pointers_as_it_finds_each_alone() -> None:
+def test_locate_finds_pointers_together_as_separately() -> None:
     pointers = ["/single_ring/stages/2/id", "/0", "", "/single_ring", "/single_ring/stages/1/1/1", "/0", "/x/y"]
 
     assert locate(TEXT, pointers) == {pointer: locate(TEXT, [pointer])[pointer] for pointer in pointers}
     assert locate(TEXT, []) == {}
 
 
-def test_a_carriage_return_counts_as_a_character() -> None:
+def test_carriage_returns_count_as_characters() -> None:
     assert locate('{\r\n "a": 1,\r\n\r\n "b": 2}', ["/a", "/b"]) == {"/a": (2, 2), "/b": (4, 2)}
     assert locate('{\r"a": 1}', ["/a"]) == {"/a": (1, 3)}
 
 
-def test_locate_accepts_a_document_that_is_neither_object_nor_list() -> None:
+def test_locate_accepts_scalar_document() -> None:
     assert locate('\n "plan"', ["", "/name"]) == {"": (2, 2), "/name": (2, 2)}
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_locate_finds_every_pointer_of_a_plan(golden: Callable[[str], Any], indent: int | None) -> None:
+def test_locate_finds_every_pointer_of_plan(golden: Callable[[str], Any], indent: int | None) -> None:
     plan = golden("contract-graph")
     text = json.dumps(plan, indent=indent)
     places = {pointer: value for pointer, value in walk(plan, "") if pointer}
@@ -104,7 +104,7 @@ def walk(value: Any, pointer: str) -> Any:
         yield from walk(child, f"{pointer}/{key}")
 
 
-def test_locate_finds_the_lines_of_diagnostics(ring: Any) -> None:
+def test_locate_finds_diagnostic_lines(ring: Any) -> None:
     ring["single_ring"]["stages"][1]["op"] = "dataguard_chek"
     ring["single_ring"]["stages"][2]["depends_on"] = ["nobody"]
     ring["colour"] = "blue"
@@ -136,11 +136,11 @@ def test_locate_finds_the_lines_of_diagnostics(ring: Any) -> None:
     ],
     ids=["numbers", "lists", "strings", "objects", "members", "escapes", "long key", "lines", "depth"],
 )
-def test_the_work_of_locate_is_proportional_to_the_text(text: Callable[[int], str]) -> None:
+def test_locate_work_is_proportional_to_text(text: Callable[[int], str]) -> None:
     def work(size: int) -> None:
         pointers = ["/" + "k" * (size // 2) + "/5", *(f"/{number * (size // 800)}/a" for number in range(200))]
         assert len(locate(text(size), pointers)) == len(pointers)
 
-    work(4 << 20)  # quadratic work in C code, which is not counted, would never end
+    work(4 << 20)  # calls in C code are not counted, but quadratic work would never finish
 
     assert_in_proportion(work, 16 << 10)

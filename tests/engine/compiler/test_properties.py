@@ -56,7 +56,7 @@ json_values = st.recursive(
 
 
 def some(draw: st.DrawFn, options: Sequence[str], least: int, most: int | None, *, unique: bool = False) -> list[str]:
-    """Draw some of the options by their positions: Hypothesis prepares and checks the same strategy only once."""
+    """Draw some of the options by position, because Hypothesis prepares and checks an equal strategy only once."""
     positions = st.lists(st.integers(0, len(options) - 1), min_size=least, max_size=most, unique=unique)
     return [options[position] for position in draw(positions)]
 
@@ -141,7 +141,7 @@ def shuffled(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
 
 @given(plans, st.data())
 @settings(max_examples=100, deadline=None)
-def test_the_spec_does_not_depend_on_key_order_description_labels_or_unused_payload(
+def test_spec_does_not_depend_on_key_order_description_labels_or_unused_payload(
     plan: dict[str, Any], data: st.DataObject
 ) -> None:
     compilation, _, kv = compiled(plan)
@@ -159,7 +159,7 @@ def test_the_spec_does_not_depend_on_key_order_description_labels_or_unused_payl
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_a_compiled_spec_is_valid_and_equals_its_decoded_text(plan: dict[str, Any]) -> None:
+def test_compiled_spec_is_valid_and_survives_encoding(plan: dict[str, Any]) -> None:
     _, spec, kv = compiled(plan)
 
     assert kv.isascii()
@@ -171,7 +171,7 @@ def test_a_compiled_spec_is_valid_and_equals_its_decoded_text(plan: dict[str, An
 
 @given(ring_plans())
 @settings(max_examples=80, deadline=None)
-def test_a_compiled_ring_has_the_stages_and_dependencies_of_its_plan(plan: dict[str, Any]) -> None:
+def test_compiled_ring_has_stages_and_dependencies_of_its_plan(plan: dict[str, Any]) -> None:
     _, spec, _ = compiled(plan)
     ring = spec.model
     assert isinstance(ring, SingleRing)
@@ -187,7 +187,7 @@ def test_a_compiled_ring_has_the_stages_and_dependencies_of_its_plan(plan: dict[
 
 @given(graph_plans())
 @settings(max_examples=150, deadline=None)
-def test_a_lowered_graph_has_the_connections_of_its_plan(plan: dict[str, Any]) -> None:
+def test_lowered_graph_has_connections_of_its_plan(plan: dict[str, Any]) -> None:
     _, spec, _ = compiled(plan)
     graph = spec.model
     assert isinstance(graph, LaneGraph)
@@ -225,7 +225,7 @@ def connected_pairs(graph: LaneGraph) -> list[tuple[str, str]]:
 
 
 def expected_stage_order(plan: dict[str, Any]) -> list[str]:
-    """Sort the stages: each is the first one of the plan whose sources are all sorted already."""
+    """Sort the stages: the next is always the first stage of the plan whose sources are all sorted."""
     graph = plan["lane_graph"]
     waiting = [stage["id"] for stage in graph["stages"]]
     placed: list[str] = []
@@ -250,7 +250,7 @@ def test_every_valid_spec_can_be_drawn(plan: dict[str, Any]) -> None:
 
 @given(plans, plans)
 @settings(max_examples=40, deadline=None)
-def test_a_diff_is_empty_for_equal_specs_and_symmetric_for_others(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_diff_is_empty_for_equal_specs_and_otherwise_symmetric(old: dict[str, Any], new: dict[str, Any]) -> None:
     _, before, before_kv = compiled(old)
     _, after, after_kv = compiled(new)
 
@@ -317,7 +317,7 @@ def normalized(plan: dict[str, Any]) -> Any:
 
 @given(mutations())
 @settings(max_examples=800, deadline=None)
-def test_a_changed_plan_gets_an_error_or_another_spec_hash(
+def test_changed_plan_gets_error_or_new_spec_hash(
     pair: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
     plan, mutant = pair
@@ -339,7 +339,7 @@ def test_a_changed_plan_gets_an_error_or_another_spec_hash(
 
 @given(json_values, st.none() | st.text(max_size=5))
 @settings(max_examples=150, deadline=None)
-def test_compile_plan_never_raises_for_a_json_value(value: Any, target: str | None) -> None:
+def test_compile_plan_never_raises_for_json_values(value: Any, target: str | None) -> None:
     for plan in (value, {"plan_v": 1, "target": "lane_graph", "lane_graph": value}, {"single_ring": value}):
         compilation = compile_plan(plan, target=target)
 
@@ -349,7 +349,7 @@ def test_compile_plan_never_raises_for_a_json_value(value: Any, target: str | No
 
 @given(plans, st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_changed_kv_text_is_refused_or_decodes(plan: dict[str, Any], data: st.DataObject) -> None:
+def test_changed_kv_text_is_refused_or_decodes(plan: dict[str, Any], data: st.DataObject) -> None:
     _, spec, kv = compiled(plan)
     lines = kv.splitlines(keepends=True)
     index = data.draw(st.integers(0, len(lines) - 1))

@@ -6,7 +6,7 @@ import pytest
 from byteor.engine.compiler import compile_plan, plan_schema
 
 
-def test_plan_schema_is_a_valid_2020_12_schema() -> None:
+def test_plan_schema_is_valid_2020_12_schema() -> None:
     schema = plan_schema()
 
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -20,7 +20,7 @@ def test_plan_schema_is_a_valid_2020_12_schema() -> None:
     assert lane["required"] == ["kind"]
 
 
-def test_plan_schema_accepts_a_plan_that_compiles(ring: Any, graph: Any) -> None:
+def test_plan_schema_accepts_plan_that_compiles(ring: Any, graph: Any) -> None:
     validator = jsonschema.Draft202012Validator(plan_schema())
     both = ring | {"description": "d", "labels": {"a": "b"}, "lane_graph": graph["lane_graph"]}
     both["single_ring"]["shards"] = 1.0
@@ -30,7 +30,7 @@ def test_plan_schema_accepts_a_plan_that_compiles(ring: Any, graph: Any) -> None
 
 @pytest.mark.parametrize("wrong", [None, True, 0, -1, 1.5, float("inf"), float("nan"), 10**400, "", "A", [], {}])
 @pytest.mark.parametrize("target", ["single_ring", "lane_graph"])
-def test_a_plan_that_violates_plan_schema_does_not_compile(wrong: Any, target: str, ring: Any, graph: Any) -> None:
+def test_plan_that_violates_plan_schema_does_not_compile(wrong: Any, target: str, ring: Any, graph: Any) -> None:
     validator = jsonschema.Draft202012Validator(plan_schema())
     base = ring if target == "single_ring" else graph
     payload = base[target]

@@ -40,14 +40,14 @@ def test_parse_plan_reads_valid_json_as_python_does(as_bytes: bool, ring: Any) -
         ("[" * 65 + "]" * 65, 1, 65, "The text nests deeper than 64 levels."),
         ("[" * 1_000_000, 1, 65, "The text nests deeper than 64 levels."),
         ('{"a":' * 500_000, 1, 321, "The text nests deeper than 64 levels."),
-        ('{"a": "x\\u0000"}', 1, 7, "A string must not contain NUL or half a surrogate pair."),
-        ('{"a": "\\ud834 \\udd1e"}', 1, 7, "A string must not contain NUL or half a surrogate pair."),
+        ('{"a": "x\\u0000"}', 1, 7, "A string must not contain NUL or a lone surrogate."),
+        ('{"a": "\\ud834 \\udd1e"}', 1, 7, "A string must not contain NUL or a lone surrogate."),
         ("\ufeff{}", 1, 1, '"\\ufeff" is not valid JSON.'),
         (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
-        ('{"a":\n "\ud800"}', 2, 3, "This is half a surrogate pair, not a character."),
+        ('{"a":\n "\ud800"}', 2, 3, "This is a lone surrogate, not a character."),
     ],
 )
-def test_parse_plan_reports_the_first_fault_of_a_text(text: str | bytes, line: int, column: int, message: str) -> None:
+def test_parse_plan_reports_first_fault(text: str | bytes, line: int, column: int, message: str) -> None:
     with pytest.raises(PlanSyntaxError) as refusal:
         parse_plan(text)
 
@@ -55,6 +55,6 @@ def test_parse_plan_reports_the_first_fault_of_a_text(text: str | bytes, line: i
     assert str(refusal.value) == f"line {line}, column {column}: {message}"
 
 
-def test_parse_plan_accepts_the_greatest_permitted_depth() -> None:
+def test_parse_plan_accepts_maximum_depth() -> None:
     assert parse_plan("[" * 64 + "]" * 64) is not None
     assert parse_plan('{"a":' * 64 + "1" + "}" * 64) is not None

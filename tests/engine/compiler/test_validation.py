@@ -1,4 +1,4 @@
-"""``validate_spec`` applies the plan's rules to a decoded spec; its pointers are KV keys with slashes for dots."""
+"""``validate_spec`` applies the rules for plans to a decoded spec. Pointers are KV keys with slashes for dots."""
 
 from typing import Any
 
@@ -75,9 +75,7 @@ def codes_and_pointers(spec: PipelineSpec) -> list[tuple[str, str]]:
         ),
     ],
 )
-def test_a_rule_that_a_decoded_ring_breaks_is_reported(
-    ring_kv: str, old: str, new: str, code: str, pointer: str
-) -> None:
+def test_decoded_ring_faults_are_reported(ring_kv: str, old: str, new: str, code: str, pointer: str) -> None:
     assert codes_and_pointers(decode(ring_kv.replace(old, new))) == [(code, pointer)]
 
 
@@ -144,14 +142,14 @@ def test_a_rule_that_a_decoded_ring_breaks_is_reported(
         ),
     ],
 )
-def test_a_rule_that_a_decoded_lane_graph_breaks_is_reported(
+def test_decoded_lane_graph_faults_are_reported(
     graph_kv: str, old: str, new: str, faults: list[tuple[str, str]]
 ) -> None:
     assert codes_and_pointers(decode(graph_kv.replace(old, new))) == faults
 
 
-def test_a_cycle_in_a_decoded_lane_graph_is_reported(graph_kv: str) -> None:
-    # Now b reads its own output, and the router's lane to b leads to the merge.
+def test_cycle_in_decoded_lane_graph_is_reported(graph_kv: str) -> None:
+    # The stage b reads its own output, and the router's lane to b leads to the merge.
     crossed = graph_kv.replace("roles.3.rx.0=3", "roles.3.rx.0=5").replace("roles.5.rx.0=5", "roles.5.rx.0=3")
 
     assert codes_and_pointers(decode(crossed)) == [
@@ -161,7 +159,7 @@ def test_a_cycle_in_a_decoded_lane_graph_is_reported(graph_kv: str) -> None:
     ]
 
 
-def test_a_decoded_lane_graph_that_is_too_large_is_reported() -> None:
+def test_too_large_decoded_lane_graph_is_reported() -> None:
     lanes = "".join(
         f"lane_graph.lanes.{n}.name=s{n}.s{n + 1}\nlane_graph.lanes.{n}.kind=events\n" for n in range(16_385)
     )
@@ -177,7 +175,7 @@ def test_a_decoded_lane_graph_that_is_too_large_is_reported() -> None:
     assert codes[:2] == ["graph.too_large", "graph.too_large"]
 
 
-def test_validate_spec_accepts_the_ops_that_the_caller_passes(ring_kv: str) -> None:
+def test_validate_spec_accepts_given_ops(ring_kv: str) -> None:
     spec = decode(ring_kv.replace("op=identity", "op=twice"))
 
     class Twice:

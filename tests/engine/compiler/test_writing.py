@@ -16,7 +16,7 @@ VALUES = st.recursive(
 )
 
 
-def test_members_are_written_in_the_order_of_the_plan_schema() -> None:
+def test_members_are_written_in_plan_schema_order() -> None:
     # The keys are in the order of a PostgreSQL jsonb column: shorter keys first.
     plan = {
         "x": 1,
@@ -58,21 +58,21 @@ def test_members_are_written_in_the_order_of_the_plan_schema() -> None:
     )
 
 
-def test_an_object_that_is_too_long_for_one_line_is_split() -> None:
+def test_long_object_is_split_into_lines() -> None:
     assert write_plan({"labels": {"a": "x" * 60, "b": "y" * 40}}) == (
         '{\n  "labels": {\n    "a": "' + "x" * 60 + '",\n    "b": "' + "y" * 40 + '"\n  }\n}\n'
     )
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
-def test_a_written_golden_plan_parses_to_the_same_plan(path: Path) -> None:
+def test_written_golden_plan_parses_to_same_plan(path: Path) -> None:
     plan: Any = json.loads(path.read_text())
 
     assert parse_plan(write_plan(plan)) == plan
 
 
 @given(VALUES)
-def test_any_written_value_parses_to_the_same_value(value: Any) -> None:
+def test_any_written_value_parses_to_same_value(value: Any) -> None:
     text = write_plan(value)
 
     assert json.loads(text) == value

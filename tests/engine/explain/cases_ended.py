@@ -1,4 +1,4 @@
-"""Cases of deployments that ended: failed, rolled back, drifted, aborted; and of late joiners and retries."""
+"""Cases of failed, rolled back and aborted deployments, drift, late joiners, retries and drained agents."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.engine.explain.facts import (
 
 ENDED = [
     Case(
-        "failed, and the wave bears it",
+        "failed within the threshold",
         facts(
             new(
                 enlistment=enlistment(P.FAILED),
@@ -57,7 +57,7 @@ ENDED = [
         (BEAT, (N.RETRY, None)),
     ),
     Case(
-        "failed, and ended the deployment",
+        "failed above the threshold",
         facts(
             new(S.FAILED, enlistment=enlistment(P.FAILED), known_bad="threshold: 1 of 2", **BROKEN),
             old(),
@@ -70,7 +70,7 @@ ENDED = [
         (BEAT, (N.RETRY, None)),
     ),
     Case(
-        "failed with nothing before",
+        "failed without an earlier bundle",
         facts(
             new(
                 S.FAILED,
@@ -86,7 +86,7 @@ ENDED = [
         (BEAT, (N.RETRY, None)),
     ),
     Case(
-        "done too late",
+        "finished too late",
         facts(
             new(
                 S.FAILED,
@@ -102,7 +102,7 @@ ENDED = [
         (BEAT, (N.RETRY, None)),
     ),
     Case(
-        "it has to go back",
+        "rollback is under way",
         facts(
             new(
                 S.ROLLING_BACK,
@@ -116,14 +116,14 @@ ENDED = [
             **runs(NEW),
         ),
         (
-            "agent-1 runs quotes/two: it has to go back to quotes/one: quotes/two is rolled back by bob at"
+            "agent-1 runs quotes/two: it must return to quotes/one: quotes/two is being rolled back by bob at"
             " 2026-01-01 02:59:20 UTC: drops records."
         ),
         (B.ROLLING_BACK, B.NOT_FETCHED, B.TARGET_ALL, B.KNOWN_BAD),
         (BEAT, (N.TIMES_OUT, 540)),
     ),
     Case(
-        "it went back",
+        "rolled back",
         facts(
             new(S.ROLLED_BACK, enlistment=enlistment(P.ROLLED_BACK), rollback_reason=BROKEN["detail"], **BROKEN),
             old(),
@@ -131,12 +131,12 @@ ENDED = [
             **runs(OLD, since=30),
             failure=FailureFacts(NEW, ago(50), "exit code 1"),
         ),
-        "agent-1 went back to quotes/one: quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
+        "agent-1 returned to quotes/one: quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
         (B.ROLLED_BACK, B.FAILED, B.RUNS_DESIRED, B.THRESHOLD, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
-        "it could not go back",
+        "rollback failed",
         facts(
             new(
                 S.FAILED,
@@ -150,7 +150,7 @@ ENDED = [
             **runs(NEW),
             failure=FailureFacts(NEW, ago(5), "no disk"),
         ),
-        "agent-1 runs quotes/two: it failed to go back to quotes/one at 2026-01-01 02:59:55 UTC: no disk.",
+        "agent-1 runs quotes/two: it failed to return to quotes/one at 2026-01-01 02:59:55 UTC: no disk.",
         (B.ROLLBACK_FAILED, B.LOCAL_ROLLBACK, B.ROLLING_BACK, B.DEPLOYMENT_FAILED, B.TARGET_ALL),
         (BEAT, (N.RETRY, None)),
     ),
@@ -169,7 +169,7 @@ ENDED = [
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
     Case(
-        "runs what nobody here knows",
+        "runs an unknown bundle",
         facts(old(), offer=offer(since=7300), running=RunningFacts(None, "sha256:" + "f" * 64), running_since=ago(9)),
         (
             "agent-1 should run quotes/one, but has run an unknown bundle (sha256:ffffffffff…) since"
@@ -179,9 +179,9 @@ ENDED = [
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
     Case(
-        "a late joiner",
+        "late joiner",
         facts(old(enlistment=enlistment(P.ACTIVE, counted=False, offered=60)), **SETTLED),
-        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.LATE_JOINER),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -204,12 +204,12 @@ ENDED = [
             offer=offer(NEW),
             **runs(NEW),
         ),
-        "agent-1 runs quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
         (BEAT, (N.RATIFICATION_DUE, 900)),
     ),
     Case(
-        "break-glass, approved since",
+        "break-glass with later approval",
         facts(
             new(
                 S.ACTIVE,
@@ -221,7 +221,7 @@ ENDED = [
             offer=offer(NEW),
             **runs(NEW),
         ),
-        "agent-1 runs quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -240,12 +240,15 @@ ENDED = [
             **runs(OLD),
             failure=FailureFacts(NEW, ago(90), "no disk"),
         ),
-        "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:40 UTC and has not begun to fetch it.",
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:40 UTC and has not started to"
+            " download it."
+        ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.WAVE, B.RETRIED),
         (BEAT, (N.TIMES_OUT, 580)),
     ),
     Case(
-        "the deployment was aborted before its turn",
+        "deployment aborted before its wave",
         facts(
             new(
                 S.FAILED,
@@ -258,14 +261,14 @@ ENDED = [
             **SETTLED,
         ),
         (
-            AS_IT_SHOULD + "quotes/two would have reached it, but ended first (aborted by bob at 2026-01-01"
+            AS_IT_SHOULD + "quotes/two would have reached it, but stopped first (aborted by bob at 2026-01-01"
             " 02:59:30 UTC: wrong bundle)."
         ),
         (B.RUNS_DESIRED, B.ENDED_BEFORE, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
-        "aborted, and it runs on",
+        "runs the bundle of an aborted deployment",
         facts(
             new(
                 S.FAILED,
@@ -277,33 +280,33 @@ ENDED = [
             offer=offer(NEW),
             **runs(NEW),
         ),
-        "agent-1 runs quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.DEPLOYMENT_FAILED, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
-        "spared by the threshold",
+        "deployment failed before its wave",
         facts(
             new(S.ROLLED_BACK, enlistment=enlistment(P.PENDING, 1), known_bad="threshold: 1 of 2", **BROKEN),
             old(),
             **SETTLED,
         ),
         (
-            AS_IT_SHOULD + "quotes/two would have reached it, but ended first (threshold: 1 of 2 agents of"
+            AS_IT_SHOULD + "quotes/two would have reached it, but stopped first (threshold: 1 of 2 agents of"
             " wave 1 failed)."
         ),
         (B.RUNS_DESIRED, B.ENDED_BEFORE, B.KNOWN_BAD, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
-        "offline, with nothing to do",
+        "offline without a pending change",
         facts(old(), **SETTLED, **SILENT),
-        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.OFFLINE),
         ((N.COMES_BACK, None),),
     ),
     Case(
-        "never heard of",
+        "no heartbeat since enrollment",
         facts(last_seen_at=None),
         "agent-1 runs nothing: nothing is deployed in its environment.",
         (B.NEVER_OFFERED,),
@@ -312,7 +315,7 @@ ENDED = [
     Case(
         "drained while a newer deployment is under way",
         facts(new(), old(), **SETTLED, drained_at=ago(60), drain_reason="the disk is replaced."),
-        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
@@ -324,16 +327,16 @@ ENDED = [
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
     Case(
-        "drained when its wave came",
+        "drained before its offer",
         facts(new(enlistment=enlistment(P.PENDING)), old(), **SETTLED, drained_at=ago(60)),
-        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
     Case(
         "decommissioned",
         facts(old(), **SETTLED, decommissioned_at=ago(60)),
-        "agent-1 was decommissioned at 2026-01-01 02:59:00 UTC, so nothing is offered to it any more.",
+        "agent-1 was decommissioned at 2026-01-01 02:59:00 UTC, so it no longer receives offers.",
         (B.DECOMMISSIONED,),
         (),
     ),

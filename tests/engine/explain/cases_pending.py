@@ -1,4 +1,4 @@
-"""Cases of pending deployments: offered, under way, or waiting for a wave, an approval, a window or a turn."""
+"""Cases of pending deployments: offered, under way, or waiting for a wave, an approval or blockers."""
 
 from __future__ import annotations
 
@@ -38,24 +38,27 @@ from tests.engine.explain.facts import (
 GIVEN = replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)
 PENDING = [
     Case(
-        "offered, not fetched",
+        "offered but not fetched",
         facts(new(enlistment=enlistment(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD)),
-        "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to fetch it.",
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
+            " download it."
+        ),
         (B.NOT_FETCHED, B.TARGET_ALL),
         (BEAT, (N.TIMES_OUT, 540)),
     ),
     Case(
-        "offered, offline",
+        "offered while offline",
         facts(new(enlistment=enlistment(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
         (
-            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
-            " fetch it; it is offline, last seen at 2026-01-01 01:53:20 UTC."
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
+            " download it; it is offline, last seen at 2026-01-01 01:53:20 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
         ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
     ),
     Case(
-        "offered, silent for a while",
+        "offered while stale",
         facts(
             new(enlistment=enlistment(P.OFFERED)),
             old(),
@@ -65,8 +68,8 @@ PENDING = [
             last_seen_at=ago(200),
         ),
         (
-            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
-            " fetch it; it is stale, last seen at 2026-01-01 02:56:40 UTC."
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not started to"
+            " download it; it is stale, last seen at 2026-01-01 02:56:40 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
         ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
@@ -86,11 +89,11 @@ PENDING = [
         (BEAT, (N.TIMES_OUT, 540)),
     ),
     Case(
-        "it has reported, and not beaten since",
+        "reported without a later heartbeat",
         facts(new(enlistment=enlistment(P.ACTIVE)), old(), offer=offer(NEW), **runs(OLD), last_seen_at=ago(55)),
         (
             "agent-1 runs quotes/one: it reported quotes/two active at 2026-01-01 02:59:10 UTC; its next"
-            " heartbeat has to confirm that."
+            " heartbeat must confirm that."
         ),
         (B.AWAITING_HEARTBEAT, B.TARGET_ALL),
         ((N.HEARTBEAT, -25),),
@@ -102,12 +105,12 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        (AS_IT_SHOULD + "quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents finished."),
+        (AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 2 is under way, 1 of 4 agents finished."),
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
         (BEAT, (N.WAVE_ENDS, 500)),
     ),
     Case(
-        "the wave before is done",
+        "previous wave is done",
         facts(
             new(
                 strategy=WAVES,
@@ -119,7 +122,7 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        AS_IT_SHOULD + "quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.TARGET_ALL),
         (BEAT, (N.WAVE_BEGINS, 180)),
     ),
@@ -144,7 +147,7 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        AS_IT_SHOULD + "quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.PAUSED, B.TARGET_ALL),
         (BEAT, (N.RESUME, None)),
     ),
@@ -170,35 +173,35 @@ PENDING = [
             freeze=FreezeFacts("the close", ago(-600)),
             **SETTLED,
         ),
-        AS_IT_SHOULD + "The deployment of quotes/two waits, because a freeze window is open.",
+        AS_IT_SHOULD + "The deployment of quotes/two waits because a freeze window is open.",
         (B.RUNS_DESIRED, B.WAITS_FOR_FREEZE, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
-        "the freeze is overridden",
+        "freeze window is overridden",
         facts(new(S.APPROVED), old(), freeze=FreezeFacts("the close", ago(-600)), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two begins now.",
+        AS_IT_SHOULD + "The deployment of quotes/two is about to start.",
         (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.OFFER, None)),
     ),
     Case(
-        "waits for its turn",
+        "waits for another deployment",
         facts(new(S.APPROVED, blockers=(FULL,)), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two waits, because at most 1 may be in flight.",
+        AS_IT_SHOULD + "The deployment of quotes/two waits because at most 1 may be in flight.",
         (B.RUNS_DESIRED, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
     Case(
-        "waits for several reasons",
+        "waits for several blockers",
         facts(new(S.APPROVED, blockers=(FROZEN, FULL)), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two waits, because a freeze window is open.",
+        AS_IT_SHOULD + "The deployment of quotes/two waits because a freeze window is open.",
         (B.RUNS_DESIRED, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
     Case(
-        "begins with its approval",
+        "starts with its approval",
         facts(new(S.APPROVED, approval=GIVEN), old(), **SETTLED),
-        AS_IT_SHOULD + "The deployment of quotes/two begins now.",
+        AS_IT_SHOULD + "The deployment of quotes/two is about to start.",
         (B.RUNS_DESIRED, B.OFFER_DUE, B.TARGET_ALL),
         (BEAT, (N.APPROVAL_EXPIRES, 1800), (N.OFFER, None)),
     ),
@@ -217,7 +220,7 @@ PENDING = [
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
-        "approved, and known bad since",
+        "approved but known bad",
         facts(new(S.APPROVED, known_bad="drops records"), old(), **SETTLED),
         AS_IT_SHOULD.strip(),
         (B.RUNS_DESIRED, B.KNOWN_BAD, B.TARGET_ALL),
@@ -231,9 +234,9 @@ PENDING = [
         (BEAT, (N.OFFER, None)),
     ),
     Case(
-        "joins one that is under way",
+        "late joiner of a deployment under way",
         facts(new(), old(), **SETTLED),
-        AS_IT_SHOULD + "It matches the target of quotes/two, but joined after the deployment had begun.",
+        AS_IT_SHOULD + "It matches the target of quotes/two, but joined after the deployment had started.",
         (B.RUNS_DESIRED, B.LATE_JOINER, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),

@@ -1,4 +1,4 @@
-"""Builders for the facts of the cases: an agent, two deployments and one of another pipeline."""
+"""Builders for the facts of the cases: an agent, two deployments, and a deployment of another pipeline."""
 
 from __future__ import annotations
 
@@ -89,11 +89,13 @@ class Case:
     facts: Facts
     summary: str
     because: tuple[B, ...]
-    next: tuple[tuple[N, float | None], ...]  # in seconds from now
+    next: tuple[tuple[N, float | None], ...]  # the times are in seconds from NOW
 
 
 SETTLED = {"offer": offer(since=7300), **runs(OLD)}
-AS_IT_SHOULD = "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC. "  # if it has SETTLED
+AS_IT_SHOULD = (
+    "agent-1 has run quotes/one, as it should, since 2026-01-01 02:00:00 UTC. "  # the summary of a SETTLED agent
+)
 SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
 APPROVAL = ApprovalFacts(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
 GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))

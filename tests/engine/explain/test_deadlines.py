@@ -1,4 +1,4 @@
-"""The predicted time-outs and ends of pauses match the rollout planner to the microsecond."""
+"""The predicted timeouts and ends of pauses match the rollout planner to the microsecond."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.engine.explain.facts import ME, NOW, OTHER, WAVES, P, ago
 
 
 @pytest.mark.parametrize("progress", [P.OFFERED, P.DOWNLOADING, P.ACTIVATING])
-def test_times_out_at_matches_the_planner(progress: AgentProgress) -> None:
+def test_times_out_at_matches_planner(progress: AgentProgress) -> None:
     agent = RolloutAgent(ME, 0, True, progress, ago(100))
     until = times_out_at(agent, 600)
     assert until is not None
@@ -37,14 +37,14 @@ def test_times_out_at_matches_the_planner(progress: AgentProgress) -> None:
     ],
     ids=["done", "not counted", "not offered"],
 )
-def test_agent_without_a_planned_time_out_has_none(agent: RolloutAgent) -> None:
+def test_agent_without_planned_timeout_does_not_time_out(agent: RolloutAgent) -> None:
     plan = plan_rollout(Strategy.all_at_once(), [agent], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
 
     assert plan.timed_out == ()
     assert times_out_at(agent, 600) is None
 
 
-def test_pause_ends_at_matches_the_planner() -> None:
+def test_pause_ends_at_matches_planner() -> None:
     agents = [RolloutAgent(ME, 0, True, P.ACTIVE, ago(500)), RolloutAgent(OTHER, 1, True, P.PENDING)]
     ends = pause_ends_at(WAVES, ago(100))
     assert ends is not None

@@ -37,7 +37,7 @@ CASES = [*REACHED, *PENDING, *ENDED]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_explain_returns_the_expected_reasons_and_events(case: Case) -> None:
+def test_explain_returns_expected_reasons_and_events(case: Case) -> None:
     explanation = explain(case.facts)
 
     assert explanation.summary == case.summary
@@ -50,10 +50,10 @@ SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
 
 
 @pytest.mark.parametrize(
-    ("told", "stays"),
+    ("known", "sentence"),
     [
-        (facts(old(), **SETTLED), "It keeps running as it is."),
-        (facts(SUPERSEDED, offer=offer(NEW, P.FAILED), **runs(NEW)), "It keeps running as it is."),
+        (facts(old(), **SETTLED), "It keeps running its current bundle."),
+        (facts(SUPERSEDED, offer=offer(NEW, P.FAILED), **runs(NEW)), "It keeps running its current bundle."),
         (facts(), "It runs nothing."),
         (facts(SUPERSEDED, offer=offer(NEW, P.FAILED)), "It runs nothing."),
         (
@@ -72,14 +72,14 @@ SUPERSEDED = new(S.ACTIVE, enlistment=enlistment(P.FAILED))
         ),
     ],
 )
-def test_only_agents_that_run_what_they_should_keep_running_as_they_are(told: Facts, stays: str) -> None:
-    events = {event.code: event.detail for event in explain(told).next}
+def test_explanation_without_planned_changes_states_what_agent_runs(known: Facts, sentence: str) -> None:
+    events = {event.code: event.detail for event in explain(known).next}
 
-    assert events[N.NOTHING] == f"No change is planned. {stays}"
+    assert events[N.NOTHING] == f"No change is planned. {sentence}"
 
 
 @pytest.mark.parametrize("current", [True, False])
-def test_failed_agent_of_an_active_deployment_is_retried_only_while_that_is_current(current: bool) -> None:
+def test_failed_agent_is_retried_only_while_active_deployment_is_current(current: bool) -> None:
     owner = new(S.ACTIVE, is_current=current, enlistment=enlistment(P.FAILED))
 
     events = {event.code: event.detail for event in explain(facts(owner, offer=offer(NEW, P.FAILED))).next}
@@ -90,7 +90,7 @@ def test_failed_agent_of_an_active_deployment_is_retried_only_while_that_is_curr
 
 
 @pytest.mark.parametrize("failed_before", [True, False])
-def test_only_agents_that_failed_are_retried_by_a_retry_of_an_active_deployment(failed_before: bool) -> None:
+def test_active_deployment_retries_only_failed_agents(failed_before: bool) -> None:
     owner = old(
         enlistment=enlistment(P.OFFERED, counted=False, offered=60, failed_before=failed_before),
         actions={"retry": ActionFacts("bob", ago(90), "disk replaced")},
@@ -102,13 +102,13 @@ def test_only_agents_that_failed_are_retried_by_a_retry_of_an_active_deployment(
 
 
 def test_cases_cover_every_code() -> None:
-    """Keep every code tested."""
+    """Check that no code is left untested."""
     assert {code for case in CASES for code in case.because} == set(B)
     assert {code for case in CASES for code, _ in case.next} == set(N)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_every_text_is_a_complete_sentence(case: Case) -> None:
+def test_every_text_is_complete_sentence(case: Case) -> None:
     explanation = explain(case.facts)
 
     for sentence in (
@@ -126,7 +126,7 @@ def test_every_text_is_a_complete_sentence(case: Case) -> None:
     assert [event.at for event in explanation.next[len(times) :]] == [None] * (len(explanation.next) - len(times))
 
 
-def test_findings_name_the_deployment_and_approval() -> None:
+def test_findings_name_deployment_and_approval() -> None:
     waiting = explain(facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED)).because[1]
     bad = explain(facts(old(enlistment=None, known_bad="it failed", config_hash="sha256:1"))).because[1]
     local_rollback = explain(
@@ -145,7 +145,7 @@ def test_heartbeat_is_due_or_overdue(silent_s: int, word: str) -> None:
     assert (explanation.next[0].code, explanation.next[0].detail) == (N.HEARTBEAT, f"Its next heartbeat is {word}.")
 
 
-def test_deployment_that_ended_before_the_current_offer_is_not_mentioned() -> None:
+def test_deployment_stopped_before_current_offer_is_not_mentioned() -> None:
     ended = replace(new(S.FAILED, enlistment=enlistment(P.PENDING, 1), reason="aborted"), id=UUID(int=1))
 
     codes = [finding.code for finding in explain(facts(old(), ended, **SETTLED)).because]
@@ -153,7 +153,7 @@ def test_deployment_that_ended_before_the_current_offer_is_not_mentioned() -> No
     assert codes == [B.RUNS_DESIRED, B.TARGET_ALL]
 
 
-def test_restored_deployment_is_not_offered_to_an_agent_that_it_never_reached() -> None:
+def test_restored_deployment_is_not_offered_to_unreached_agent() -> None:
     explanation = explain(
         facts(
             new(S.ROLLED_BACK, enlistment=enlistment(P.ROLLED_BACK)),

@@ -1,6 +1,6 @@
-"""One incident whose result must be the same everywhere: the bundle and its result are files in ``golden/``.
+"""An incident whose result must be the same everywhere. The bundle and its result are files in ``golden/``.
 
-``python -m tests.engine.replay.everywhere`` writes them, which is only right when the contract of a result changes.
+``python -m tests.engine.replay.everywhere`` rewrites them. Do this only when the contract of a result changes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _payload(number: int) -> bytes:
 
 
 def make() -> bytes:
-    """Build the bundle. Its journals have times that run backwards, and one sequence twice."""
+    """Build the bundle. Its journals have times that run backwards, and a sequence that occurs twice."""
     web = [Record(number + number // 40, 1_000 * (number % 50), _payload(number)) for number in range(100)]
     app = [Record(7 * number % 100, 500 * number, _payload(number + 1)) for number in range(100)]
     expected = encode_frame(Frame(0, _payload(0))) + encode_frame(Frame(1, b"captured otherwise"))

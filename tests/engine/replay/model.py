@@ -1,7 +1,7 @@
-"""A slow and obvious model of a replay, written from the contract and not from the engine.
+"""A slow and simple model of a replay, which is written from the contract and not from the engine.
 
-It works on the plan, so it knows no lanes, routers or merges: a record goes through the nodes of the plan, and where
-several connections lead to a node, their records are taken in turn.
+It works on the plan and has no lanes, routers or merges. A record passes through the nodes of the plan, and a node with
+several incoming connections takes their records in turn.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ type Plan = Mapping[str, Any]
 
 
 class Stopped(Exception):
-    """A stage stops the pipeline."""
+    """Raised when a stage stops the pipeline."""
 
 
 class Dropped(Exception):
-    """A stage drops a record, for this reason."""
+    """Raised when a stage drops a record. The message is the reason."""
 
 
 @dataclass
 class Modelled:
-    """What a replay should find."""
+    """The expected result of a replay."""
 
     frames: dict[str, list[tuple[int, bytes]]]
     stages: dict[str, dict[str, Any]]
@@ -40,7 +40,7 @@ class Modelled:
 
 
 def merged(plan: Plan, journals: Mapping[str, Sequence[Record]]) -> list[tuple[str, Record]]:
-    """Return the ingress and the record of all journals, in the order in which they are replayed."""
+    """Return the records of all journals with their ingresses, in the order in which they are replayed."""
     keyed = []
     for endpoint, name in enumerate(ingresses(plan)):
         highest = 0
@@ -77,7 +77,7 @@ def run(plan: Plan, config: Mapping[str, Any], records: Sequence[tuple[str, Reco
 def _through(
     body: Mapping[str, Any], config: Mapping[str, Any], ingress: str, record: Record, found: Modelled, named: str | None
 ) -> dict[str, list[bytes]]:
-    """Take one record through the plan; return the payloads that reach each egress."""
+    """Process one record, and return the payloads that reach each egress."""
     pairs = connections(body)
     left: dict[str, list[bytes]] = {ingress: [record.payload]}
     for stage in _in_order(body):
@@ -116,7 +116,7 @@ def connections(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _in_order(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the stages in topological order: at each step the first one whose inputs are all placed."""
+    """Return the stages in topological order: at each step, the first stage whose sources are all placed."""
     ids = {stage["id"] for stage in body["stages"]}
     placed: list[Mapping[str, Any]] = []
     while len(placed) < len(ids):
@@ -135,7 +135,7 @@ def _in_turn(lanes: list[list[bytes]]) -> list[bytes]:
 
 
 def apply(op: str, params: Mapping[str, Any] | None, payload: bytes) -> bytes:
-    """Return what an op makes of a payload. Raises Dropped or Stopped."""
+    """Apply an op to a payload and return the result. Raises Dropped or Stopped."""
     if not op.startswith("dataguard") or not params:
         return payload
     try:
@@ -196,7 +196,7 @@ def _redact(value: Any, path: Sequence[str], action: str) -> None:
 
 
 def _canonical(value: object) -> bytes:
-    """Write the canonical JSON of the values in the tests: fractions are short, and keys are ASCII."""
+    """Return canonical JSON for the values in the tests, which have short fractions and ASCII keys."""
 
     def exact(number: object) -> float | int:
         assert isinstance(number, Decimal)

@@ -1,4 +1,4 @@
-"""Helpers of tests that check the parameters of dataguard stages, and run such a stage."""
+"""Test helpers that check the parameters of dataguard stages, and run such a stage."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Helpers of tests that run replays."""
+"""Test helpers that run replays."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def sha(payload: bytes) -> str:
 
 
 def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str]) -> Any:
-    """Replay an unpacked bundle in the process that a worker starts; return its last message."""
+    """Replay an unpacked bundle in the process that a worker starts, and return the last message."""
     request = {
         "kind": "replay", "folder": str(folder), "spec_kv": encode(spec), "stage_config": None, "overrides": False,
         "only_fitting": False, "created_unix_ms": 0, "bundle_dir": "", "policy_env": "dev", "mode": "dry_run",
@@ -66,5 +66,5 @@ def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str
         assert process.stdout is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        *_, last = process.stdout  # before the input is closed, which would end the process
+        *_, last = process.stdout  # read before the input is closed, which would stop the process
     return json.loads(last)

@@ -21,7 +21,7 @@ LETTERS = {"g": GOOD, "b": BAD, "u": SKIP}
 
 
 def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
-    """Run a bisect to its end; return its last plan and how many versions were replayed."""
+    """Run a bisect to completion. Return its last plan and the number of replayed versions."""
     versions = [f"v{number}" for number in range(len(truth))]
     verdicts: dict[str, Verdict] = {}
     for _ in range(len(truth) + 1):
@@ -36,7 +36,7 @@ def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
 
 
 @given(st.integers(2, 300), st.data())
-def test_a_single_culprit_is_found_with_few_replays(versions: int, data: st.DataObject) -> None:
+def test_single_culprit_is_found_with_few_replays(versions: int, data: st.DataObject) -> None:
     culprit = data.draw(st.integers(1, versions - 1))
 
     plan, replayed = bisect("g" * culprit + "b" * (versions - culprit))
@@ -52,7 +52,7 @@ def test_64_versions_need_at_most_8_replays() -> None:
 
 
 @given(st.text("gbu", min_size=1, max_size=40), st.booleans())
-def test_every_history_ends_within_the_limit(truth: str, exhaustive: bool) -> None:
+def test_every_history_is_resolved_within_limit(truth: str, exhaustive: bool) -> None:
     plan, replayed = bisect(truth, exhaustive=exhaustive)
 
     assert exhaustive or replayed <= max_replays(len(truth))
@@ -77,7 +77,7 @@ def test_every_history_ends_within_the_limit(truth: str, exhaustive: bool) -> No
         ("ugugbbu", BisectOutcome.FOUND),
     ],
 )
-def test_the_outcomes_of_other_histories(truth: str, outcome: BisectOutcome) -> None:
+def test_bisect_outcome_matches_history(truth: str, outcome: BisectOutcome) -> None:
     assert bisect(truth)[0].outcome is outcome
 
 
@@ -94,12 +94,12 @@ def test_the_outcomes_of_other_histories(truth: str, outcome: BisectOutcome) -> 
         ("uug", BisectPlan((), BisectOutcome.INCONCLUSIVE)),
     ],
 )
-def test_an_exhaustive_bisect_says_whether_the_history_is_monotone(truth: str, plan: BisectPlan) -> None:
+def test_exhaustive_bisect_reports_whether_history_is_monotone(truth: str, plan: BisectPlan) -> None:
     assert bisect(truth, exhaustive=True)[0] == plan
     assert plan_bisect(["a", "b"], {}, exhaustive=True) == BisectPlan(("a", "b"))
 
 
-def test_parameters_are_transferred_to_stages_of_equal_id_and_op(ring: MakeRing) -> None:
+def test_parameters_are_transferred_to_stages_with_same_id_and_op(ring: MakeRing) -> None:
     captured = ring("identity", "dataguard_check")
     config = {"s0": {}, "s1": {"schema": True}}
 
@@ -125,7 +125,7 @@ def test_parameters_are_transferred_to_stages_of_equal_id_and_op(ring: MakeRing)
         (Predicate.OUTPUT_DIFFERS_FROM, {"egress": {"out": 2}}, None, BAD),
     ],
 )
-def test_the_verdict_of_a_replay(
+def test_replay_result_determines_verdict(
     predicate: Predicate, result: dict[str, object], error_code: str | None, verdict: Verdict
 ) -> None:
     assert judge(predicate, result, error_code, {"egress": {"out": 1}}) is verdict

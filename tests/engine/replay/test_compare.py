@@ -10,7 +10,7 @@ from tests.memory import MIB
 RECORDS = [Record(1, 0, b'{"a":1}'), Record(2, 0, b'{"b":2}')]
 
 
-def test_equal_replays_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_identical_replays_compare_equal(bundle: MakeBundle, ring: MakeRing) -> None:
     one = run(bundle(ring(HOOK), RECORDS))
 
     found = compare(
@@ -39,9 +39,9 @@ def test_equal_replays_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
     }
 
 
-def test_the_first_difference_is_shown_with_both_digests(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check"), RECORDS)
-    one, two = run(held), run(held, stage_config={"s0": {"schema": {"required": ["b"]}}})
+def test_first_difference_has_both_digests(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("dataguard_check"), RECORDS)
+    one, two = run(incident), run(incident, stage_config={"s0": {"schema": {"required": ["b"]}}})
 
     found = compare(one.result, two.result, frames_a=one.egress_frames, frames_b=two.egress_frames)
 
@@ -58,7 +58,7 @@ def test_the_first_difference_is_shown_with_both_digests(bundle: MakeBundle, rin
     json.dumps(found)
 
 
-def test_parts_that_differ_are_kept_when_there_are_too_many() -> None:
+def test_differing_parts_are_kept_when_there_are_too_many() -> None:
     one: dict[str, Any] = {"in": 1, "out": 1, "dropped": 0, "errors": 0, "drops": {}}
     stages = {f"stage-{number:05}".ljust(63, "x"): one for number in range(20_000)}
     last = next(reversed(stages))
@@ -71,7 +71,7 @@ def test_parts_that_differ_are_kept_when_there_are_too_many() -> None:
     assert len(json.dumps(found)) < 2 * MIB
 
 
-def test_an_egress_or_stage_that_one_side_lacks_differs(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_egress_or_stage_missing_on_one_side_differs(bundle: MakeBundle, ring: MakeRing) -> None:
     one = run(bundle(ring("identity"), RECORDS)).result
     two = {**one, "egress": {}, "stages": {}}
 
@@ -82,7 +82,7 @@ def test_an_egress_or_stage_that_one_side_lacks_differs(bundle: MakeBundle, ring
     assert compare(two, one)["egress"]["out"]["records"] == [None, 2]
 
 
-def test_actions_differ_by_their_decisions(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_actions_with_different_decisions_differ(bundle: MakeBundle, ring: MakeRing) -> None:
     one = run(bundle(ring(HOOK), RECORDS))
     actions = one.audit["actions"]
 

@@ -23,7 +23,7 @@ def redact(rule: str, value: object) -> Any:
 # --- rejected records
 
 
-def test_a_record_passes_unchanged_without_parameters() -> None:
+def test_record_passes_unchanged_without_parameters() -> None:
     for op in ("dataguard_check", "dataguard_redact", "dataguard_fused"):
         assert build_guard(op, None) is build_guard(op, {}) is None
 
@@ -32,7 +32,7 @@ def test_a_record_passes_unchanged_without_parameters() -> None:
     "payload", [b"", b"\xff", b"[]", b"1", b'{"a":1,"a":2}', b'{"a":NaN}', b'{"b":1}', b"[" * 10**6]
 )
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
-def test_on_reject_decides_what_happens_to_a_rejected_payload(op: str, payload: bytes) -> None:
+def test_on_reject_decides_between_drop_and_stop(op: str, payload: bytes) -> None:
     params: dict[str, Any] = {"schema": {"required": ["a"]}} | ({"rules": []} if op == "dataguard_fused" else {})
 
     assert guard_bytes(op, params)(payload) is None
@@ -41,20 +41,20 @@ def test_on_reject_decides_what_happens_to_a_rejected_payload(op: str, payload: 
         guard_bytes(op, params | {"on_reject": "stop"})(payload)
 
 
-def test_redact_rejects_a_payload_that_is_not_an_object() -> None:
+def test_redact_rejects_non_object_payload() -> None:
     assert guard_bytes("dataguard_redact", {"rules": []})(b"[]") is None
     with pytest.raises(PayloadRejected, match="payload rejected: not a JSON object"):
         guard_bytes("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
 
 
-def test_check_keeps_the_bytes_and_redact_writes_canonical_json() -> None:
+def test_check_keeps_bytes_and_redact_writes_canonical_json() -> None:
     payload = b'{ "b" : 1.50, "a":"\\u00e9" }'
 
     assert guard_bytes("dataguard_check", {"schema": True})(payload) == payload
     assert guard_bytes("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
 
 
-def test_fused_checks_the_payload_before_it_redacts() -> None:
+def test_fused_checks_payload_before_redacting() -> None:
     guard = guard_bytes("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
 
     assert guard(b'{"pin":1,"x":2}') == b'{"x":2}'
@@ -99,7 +99,7 @@ def test_fused_checks_the_payload_before_it_redacts() -> None:
         ("a:truncate=9", {"a": [1, 2]}, {"a": "[1,2]"}),
     ],
 )
-def test_a_rule_redacts_its_field(rule: str, value: object, result: object) -> None:
+def test_rule_redacts_its_field(rule: str, value: object, result: object) -> None:
     assert redact(rule, value) == result
 
 
@@ -141,7 +141,7 @@ def test_rules_apply_in_order() -> None:
         None,
     ],
 )
-def test_an_invalid_rule_is_reported(rule: object) -> None:
+def test_invalid_rule_is_reported(rule: object) -> None:
     assert errors("dataguard_redact", {"rules": ["a:drop", rule]}) == [("/rules/1", "rule.invalid")]
 
 
@@ -156,7 +156,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     st.dictionaries(st.sampled_from("abc"), json_values),
     st.sampled_from(["mask=1:1:#", "hash", "truncate=2"]),
 )
-def test_a_rule_changes_only_its_field(value: dict[str, Any], action: str) -> None:
+def test_rule_changes_only_its_field(value: dict[str, Any], action: str) -> None:
     result = redact(f"a:{action}", value)
 
     assert {name: member for name, member in result.items() if name != "a"} == {
@@ -169,7 +169,7 @@ def test_a_rule_changes_only_its_field(value: dict[str, Any], action: str) -> No
 # --- invalid parameters
 
 
-def test_all_errors_of_parameters_are_reported_together() -> None:
+def test_all_parameter_errors_are_reported_together() -> None:
     params = {
         "schema": {
             "properties": {"a/b": {"pattern": "(?=x)"}},
@@ -226,7 +226,7 @@ def test_check_params_reports_each_error(op: str, params: object, expected: list
     assert errors(op, params) == expected
 
 
-def test_an_error_of_parameters_names_the_valid_values() -> None:
+def test_parameter_error_names_valid_values() -> None:
     assert check_params("dataguard_check", {"schema": True, "on_reject": 1}) == [
         ParamError("/on_reject", "params.choice", "must be drop or stop")
     ]
@@ -245,7 +245,7 @@ def test_an_error_of_parameters_names_the_valid_values() -> None:
         (b'{"b":9007199254740993}', "not_canonical"),
     ],
 )
-def test_a_dropped_record_has_a_reason(payload: bytes, reason: str) -> None:
+def test_dropped_record_has_reason(payload: bytes, reason: str) -> None:
     guard = build_guard("dataguard_fused", {"schema": {"required": ["b"]}, "rules": []})
 
     assert guard is not None
@@ -260,11 +260,11 @@ def test_a_dropped_record_has_a_reason(payload: bytes, reason: str) -> None:
         ({"properties": {"n": {"multipleOf": 0.01}}}, b'{"n":19.99}'),
     ],
 )
-def test_numbers_are_decimal_and_of_any_size(schema: object, payload: bytes) -> None:
+def test_numbers_are_exact_decimals_of_any_size(schema: object, payload: bytes) -> None:
     assert guard_bytes("dataguard_check", {"schema": schema})(payload) == payload
 
 
-def test_half_a_surrogate_pair_can_be_checked_but_has_no_canonical_form() -> None:
+def test_lone_surrogates_can_be_checked_but_have_no_canonical_form() -> None:
     payload = b'{"a":"x\\ud800","\\udfff":1}'
 
     for schema in (True, {"properties": {"a": {"maxLength": 2, "pattern": "^x"}}, "minProperties": 2}):
@@ -277,7 +277,7 @@ def test_half_a_surrogate_pair_can_be_checked_but_has_no_canonical_form() -> Non
     assert guard_bytes("dataguard_redact", {"rules": ["a:truncate=1"]})(b'{"a":"x\\ud800"}') == b'{"a":"x"}'
 
 
-def test_a_redaction_does_not_change_the_value_that_other_stages_read() -> None:
+def test_redaction_does_not_change_value_for_other_stages() -> None:
     guard = build_guard("dataguard_redact", {"rules": ["a.b:drop", "c:hash", "d.e:hash"]})
     message = Message(b'{"a":{"b":1},"c":2,"d":[{"e":3}]}')
     assert guard is not None

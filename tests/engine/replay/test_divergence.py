@@ -40,7 +40,7 @@ from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, frames, r
         ),
     ],
 )
-def test_a_replay_reports_its_first_divergence(
+def test_replay_reports_its_first_divergence(
     bundle: MakeBundle, ring: MakeRing, expected: list[Frame], divergence: tuple[Any, ...] | None
 ) -> None:
     records = [Record(1, 0, b"aa"), Record(2, 0, b"bb")]
@@ -69,7 +69,7 @@ def test_a_replay_reports_its_first_divergence(
         }
 
 
-def test_a_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None:
     expected = Frame(1, b"=" * 1000 + b"x" * 5000)
 
     outcome = run(bundle(ring("identity"), [Record(1, 0, b"=" * 9000)], expected={"out": frames(expected)}))
@@ -83,10 +83,10 @@ def test_a_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> No
     }
 
 
-def test_the_frames_of_an_egress_that_the_spec_lacks_are_missing(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
+def test_frames_of_unknown_egress_are_missing(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
 
-    outcome = run(held)
+    outcome = run(incident)
 
     assert outcome.status == "diverged"
     assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["kind"]) == (
@@ -95,9 +95,7 @@ def test_the_frames_of_an_egress_that_the_spec_lacks_are_missing(bundle: MakeBun
     )
 
 
-def test_the_divergence_with_the_lowest_sequence_of_several_egresses_is_reported(
-    bundle: MakeBundle, ring: MakeRing
-) -> None:
+def test_divergence_with_lowest_sequence_is_reported(bundle: MakeBundle, ring: MakeRing) -> None:
     expected = {"z": frames(Frame(3, b"")), "b": frames(Frame(2, b"")), "a": frames(Frame(2, b""))}
 
     outcome = run(bundle(ring("identity"), expected=expected))
@@ -105,11 +103,11 @@ def test_the_divergence_with_the_lowest_sequence_of_several_egresses_is_reported
     assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["sequence"]) == ("a", 2)
 
 
-def test_a_bundle_can_be_replayed_with_another_spec(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
+def test_bundle_can_be_replayed_with_another_spec(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
     other = ring("dataguard_check")
 
-    outcome = run(held, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
+    outcome = run(incident, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
 
     assert outcome.audit["spec_sha256"] == spec_hash(encode(other))
     assert outcome.result["stages"] == {

@@ -1,4 +1,4 @@
-"""One artifact has an equal result with every hash seed, time zone and locale. The oldest Python runs this too."""
+"""An artifact has the same result with every hash seed, time zone, locale and supported Python version."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from byteor.engine.replay import extract_incident
 from tests.engine.replay import everywhere
 from tests.engine.replay.replays import replay_apart
 
-PLACES = [
+ENVIRONMENTS = [
     {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C", "PYTHONUTF8": "0"},
     {"PYTHONHASHSEED": "4242", "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
 ]
-places = pytest.mark.parametrize("place", PLACES, ids=["utc", "kiritimati"])
+environments = pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["utc", "kiritimati"])
 AGENT = "from byteor.agent.cli import main; raise SystemExit(main())"
 
 
-@places
-def test_result_of_the_agent(place: dict[str, str]) -> None:
+@environments
+def test_agent_result_is_same_in_every_environment(environment: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", AGENT, "replay", everywhere.BUNDLE], env={"PATH": os.defpath, **place},
+        [sys.executable, "-c", AGENT, "replay", everywhere.BUNDLE], env={"PATH": os.defpath, **environment},
         capture_output=True, check=False,
     )  # fmt: skip
 
     assert json.loads(done.stdout) == everywhere.expected_result(), done.stderr
 
 
-@places
-def test_result_of_the_process_of_a_replay(place: dict[str, str], tmp_path: Path) -> None:
+@environments
+def test_replay_process_result_is_same_in_every_environment(environment: dict[str, str], tmp_path: Path) -> None:
     with everywhere.BUNDLE.open("rb") as source:
         extract_incident(source, tmp_path)
     spec = compile_plan(everywhere.PLAN).spec
     assert spec is not None
-    told = replay_apart(tmp_path, spec, place)
+    message = replay_apart(tmp_path, spec, environment)
 
-    assert told["outcome"]["result"] == everywhere.expected_result()
+    assert message["outcome"]["result"] == everywhere.expected_result()

@@ -1,6 +1,6 @@
 """Fuzzing of the readers of journals, frames, archives, specs and indexes: no crash, no hang, and bounded memory.
 
-``BYTEOR_FUZZ_CASES`` is the number of cases of each test, a few hundred by default.
+``BYTEOR_FUZZ_CASES`` is the number of cases in each test, by default 200.
 """
 
 import io
@@ -38,7 +38,7 @@ _MEMORY = 4 * 1024 * 1024
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:
-    """Return the bytes after a few changes: flipped, removed, repeated, replaced or inserted ones."""
+    """Return the data with a few bytes flipped, removed, repeated, replaced or inserted."""
     changed = bytearray(data)
     for _ in range(source.randint(1, 4)):
         at = source.randrange(len(changed) + 1)
@@ -60,7 +60,7 @@ def mutated(data: bytes, source: random.Random) -> bytes:
 
 
 def each_case(seed: int, data: bytes, use: Callable[[bytes], object], *refusals: type[Exception]) -> int:
-    """Call a function with mutated data; return how many cases it accepted. Only these exceptions may occur."""
+    """Call ``use`` with mutated data, and return the number of accepted cases. Only ``refusals`` may be raised."""
     source = random.Random(seed)
     accepted = 0
     for _ in range(CASES):
@@ -72,14 +72,14 @@ def each_case(seed: int, data: bytes, use: Callable[[bytes], object], *refusals:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_journals(version: int) -> None:
+def test_damaged_journals_are_refused_or_read(version: int) -> None:
     whole = encode_journal(RECORDS, version)
 
     def read(case: bytes) -> None:
         reader = JournalReader(io.BytesIO(case))
         found = list(reader)
         assert reader.payload_bytes(len(found)) == sum(len(record.payload) for record in found)
-        if version == 2:  # its CRC also protects the header, so that each record is one that was written
+        if version == 2:  # its CRC also protects the header, so each record read was written
             assert all(record in RECORDS for record in found)
 
     tracemalloc.start()
@@ -91,26 +91,26 @@ def test_journals(version: int) -> None:
     assert peak < _MEMORY
 
 
-def test_frames() -> None:
+def test_damaged_frames_are_refused_or_read() -> None:
     each_case(3, encode_journal(RECORDS)[8:], lambda case: list(read_frames(io.BytesIO(case))), BadJournal)
 
 
-def test_replays_of_damaged_journals_and_frames(tmp_path: Path, ring: MakeRing) -> None:
+def test_damaged_journals_are_replayed_or_are_bad_input(tmp_path: Path, ring: MakeRing) -> None:
     spec = ring("identity")
     journal, frames = tmp_path / "in.bin", tmp_path / "out.bin"
-    held = IncidentBundle(spec, "", {}, {"in": journal}, {"out": frames})
+    incident = IncidentBundle(spec, "", {}, {"in": journal}, {"out": frames})
     frames.write_bytes(b"")
 
     def replay(case: bytes) -> None:
         journal.write_bytes(case)
-        outcome = run(held, last_n=5)
+        outcome = run(incident, last_n=5)
         assert outcome.error_code in (None, "bad_input")
 
     assert each_case(4, encode_journal(RECORDS[::-1]), replay) == CASES
     assert sorted(tmp_path.iterdir()) == [journal, frames]
 
 
-def test_indexes(tmp_path: Path) -> None:
+def test_damaged_indexes_are_refused_or_read(tmp_path: Path) -> None:
     journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
     journal.write_bytes(encode_journal(RECORDS))
     index_file(journal, index)
@@ -126,7 +126,9 @@ def test_indexes(tmp_path: Path) -> None:
     each_case(5, index.read_bytes(), use, StaleIndex)
 
 
-def test_archives(tmp_path: Path, ring: MakeRing, documents: dict[str, dict[str, object]]) -> None:
+def test_damaged_archives_are_refused_or_unpacked(
+    tmp_path: Path, ring: MakeRing, documents: dict[str, dict[str, object]]
+) -> None:
     packed = build_incident(encode(ring("identity")), documents, journals={"in": encode_journal(RECORDS)})
     limits = ArchiveLimits(max_bytes=1024 * 1024, max_entries=100)
     number = 0
@@ -149,7 +151,7 @@ def test_archives(tmp_path: Path, ring: MakeRing, documents: dict[str, dict[str,
     assert {path.name for path in tmp_path.iterdir()} <= {str(at) for at in range(number + 1)} | {"root", "outside"}
 
 
-def test_specs(ring: MakeRing) -> None:
+def test_damaged_specs_are_refused_or_decoded(ring: MakeRing) -> None:
     text = encode(ring("identity", "dataguard_check", shards=2, shard_key="a")).encode()
 
     def read(case: bytes) -> None:

@@ -30,7 +30,7 @@ def write(root: Path, spec_kv: str, documents: Documents, **content: Any) -> Non
     extract_incident(io.BytesIO(build_incident(spec_kv, documents, **content)), root)
 
 
-def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Documents) -> None:
     spec = ring("identity")
     documents["runtime_config.json"] = {"stage_config": {"s0": {"x": 1}}, "env": {}}
     documents["unknown.json"] = {"passes": True}
@@ -47,7 +47,7 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     assert found.expected == {"out": root / "expected/out.bin"}
 
 
-def test_long_and_regular_journal_is_built_so_that_it_can_be_unpacked(
+def test_bundle_with_highly_compressible_journal_can_be_unpacked(
     root: Path, ring: MakeRing, documents: Documents
 ) -> None:
     journal = encode_journal(Record(number, number, b"the same" * 10_000) for number in range(50))
@@ -63,9 +63,7 @@ def test_long_and_regular_journal_is_built_so_that_it_can_be_unpacked(
 
 
 @pytest.mark.parametrize("change", ["unknown", "reordered", "no newline"])
-def test_a_spec_that_is_not_canonical_is_rejected(
-    root: Path, ring: MakeRing, documents: Documents, change: str
-) -> None:
+def test_non_canonical_spec_is_rejected(root: Path, ring: MakeRing, documents: Documents, change: str) -> None:
     kv = encode(ring("identity"))
     lines = kv.splitlines(keepends=True)
     changed = {"unknown": kv + "unknown.key=1\n", "reordered": "".join(reversed(lines)), "no newline": kv[:-1]}
@@ -93,7 +91,7 @@ def test_a_spec_that_is_not_canonical_is_rejected(
         ),
     ],
 )
-def test_a_value_of_the_wrong_type_is_rejected(
+def test_value_of_wrong_type_is_rejected(
     root: Path, ring: MakeRing, documents: Documents, name: str, values: dict[str, Any], detail: str
 ) -> None:
     write(root, encode(ring("identity")), documents | {name: documents.get(name, {}) | values})
@@ -101,7 +99,7 @@ def test_a_value_of_the_wrong_type_is_rejected(
     assert reasons(root) == [RejectionReason("bad_value", f"{name}: {detail}")]
 
 
-def test_an_outcome_needs_its_key(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_outcome_without_stopped_is_rejected(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents | {"outcome.json": {}})
     assert reasons(root) == [RejectionReason("missing_key", "outcome.json: stopped")]
 
@@ -110,7 +108,7 @@ def test_an_outcome_needs_its_key(root: Path, ring: MakeRing, documents: Documen
         assert validate_incident(root).documents["outcome.json"] == {"stopped": stopped}
 
 
-def test_a_bundle_with_only_the_required_files_and_null_values_is_valid(
+def test_bundle_with_only_required_files_and_null_values_is_valid(
     root: Path, ring: MakeRing, documents: Documents
 ) -> None:
     nulls: Documents = {
@@ -125,7 +123,7 @@ def test_a_bundle_with_only_the_required_files_and_null_values_is_valid(
 
 
 @pytest.mark.parametrize("runtime_config", [{}, {"stage_config": None}, {"stage_config": {}}])
-def test_the_stage_config_of_a_runtime_config_without_parameters_is_empty(
+def test_runtime_config_without_parameters_has_empty_stage_config(
     root: Path, ring: MakeRing, documents: Documents, runtime_config: dict[str, Any]
 ) -> None:
     write(root, encode(ring("identity")), documents | {"runtime_config.json": runtime_config})
@@ -133,7 +131,7 @@ def test_the_stage_config_of_a_runtime_config_without_parameters_is_empty(
     assert validate_incident(root).stage_config == {}
 
 
-def test_build_returns_the_same_bytes_for_equal_content(ring: MakeRing, documents: Documents) -> None:
+def test_build_returns_same_bytes_for_equal_content(ring: MakeRing, documents: Documents) -> None:
     shuffled = {name: dict(reversed(body.items())) for name, body in reversed(documents.items())}
     once = build_incident(encode(ring("identity")), documents, journals={"a": b"1", "b": b"2"})
 
@@ -146,7 +144,7 @@ def reasons(root: Path) -> list[RejectionReason]:
     return caught.value.reasons
 
 
-def test_all_faults_of_a_bundle_are_reported_together(root: Path) -> None:
+def test_all_bundle_faults_are_reported_together(root: Path) -> None:
     (root / "spec.kv").write_text("spec.v=2\n")
     (root / "spec_validation.json").write_text("{}")
     (root / "runtime.json").write_text('{"crate": {"name": "x"}}')
@@ -176,7 +174,7 @@ def test_all_faults_of_a_bundle_are_reported_together(root: Path) -> None:
     ]
 
 
-def test_all_files_are_missing_in_an_empty_folder(root: Path) -> None:
+def test_empty_folder_lacks_all_required_files(root: Path) -> None:
     assert reasons(root) == [
         RejectionReason("missing_file", name)
         for name in (
@@ -190,7 +188,7 @@ def test_all_files_are_missing_in_an_empty_folder(root: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[" * 10**6, b"1" * 5000, b"{} {}"])
-def test_a_malformed_document_is_rejected(root: Path, ring: MakeRing, documents: Documents, text: bytes) -> None:
+def test_malformed_document_is_rejected(root: Path, ring: MakeRing, documents: Documents, text: bytes) -> None:
     write(root, encode(ring("identity")), documents)
     (root / "environment.json").write_bytes(text)
 
@@ -199,9 +197,7 @@ def test_a_malformed_document_is_rejected(root: Path, ring: MakeRing, documents:
     assert (reason.code, reason.detail.split(":")[0]) == ("bad_json", "environment.json")
 
 
-def test_the_keys_of_a_crate_that_is_not_an_object_are_missing(
-    root: Path, ring: MakeRing, documents: Documents
-) -> None:
+def test_non_object_crate_lacks_its_keys(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents | {"runtime.json": {"crate": "x"}})
 
     assert reasons(root) == [
@@ -210,7 +206,7 @@ def test_the_keys_of_a_crate_that_is_not_an_object_are_missing(
     ]
 
 
-def test_a_document_over_the_size_limit_is_rejected(
+def test_document_over_size_limit_is_rejected(
     root: Path, ring: MakeRing, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(root, encode(ring("identity")), documents)
@@ -224,9 +220,7 @@ def test_a_document_over_the_size_limit_is_rejected(
     ]
 
 
-def test_a_folder_with_the_name_of_a_file_does_not_count_as_the_file(
-    root: Path, ring: MakeRing, documents: Documents
-) -> None:
+def test_folder_in_place_of_file_does_not_count_as_file(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents)
     (root / "journal/in.bin").mkdir(parents=True)
     (root / "environment.json").unlink()
@@ -241,7 +235,7 @@ def test_a_folder_with_the_name_of_a_file_does_not_count_as_the_file(
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_a_bundle_of_an_earlier_release_is_valid(root: Path) -> None:
+def test_bundle_from_earlier_release_is_valid(root: Path) -> None:
     with (GOLDEN / "incident.tar.gz").open("rb") as source:
         extract_incident(source, root)
 
@@ -252,9 +246,7 @@ def test_a_bundle_of_an_earlier_release_is_valid(root: Path) -> None:
     assert list(found.expected) == ["out"]
 
 
-def test_a_document_with_too_many_values_is_rejected_before_any_value_is_built(
-    root: Path, ring: MakeRing, documents: Documents
-) -> None:
+def test_document_with_too_many_values_is_rejected_early(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents)
     poison = b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"
     (root / "environment.json").write_bytes(poison)

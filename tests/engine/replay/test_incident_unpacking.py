@@ -56,7 +56,7 @@ def refused(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> str
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_an_archive_in_any_tar_format_is_unpacked(root: Path, format: int) -> None:
+def test_archive_in_any_tar_format_is_unpacked(root: Path, format: int) -> None:
     long = "journal/" + "x" * 90
     data = tar(
         folder("."),
@@ -119,50 +119,50 @@ def test_pax_headers_are_read(root: Path) -> None:
         ("duplicate_entry", [member("a/b"), member("a")]),
     ],
 )
-def test_a_hostile_entry_is_refused(root: Path, code: str, members: list[Any]) -> None:
+def test_hostile_entry_is_refused(root: Path, code: str, members: list[Any]) -> None:
     assert refused(targz(*members), root) == code
 
 
-def test_the_entries_after_a_hostile_one_are_not_written(root: Path) -> None:
+def test_entries_after_hostile_entry_are_not_written(root: Path) -> None:
     refused(targz(member("a", b"1"), member("../x"), member("b", b"2")), root)
 
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
-def test_an_existing_link_is_not_followed(root: Path) -> None:
-    """An archive cannot create a link, but a caller's folder might contain one."""
+def test_existing_link_is_not_followed(root: Path) -> None:
+    """Check a link that exists in the caller's folder, since an archive cannot create one."""
     (root / "a").symlink_to("../outside")
 
     assert refused(targz(member("a", b"evil")), root) == "unwritable"
 
 
-def test_an_archive_exactly_at_the_limits_is_unpacked(root: Path) -> None:
+def test_archive_exactly_at_limits_is_unpacked(root: Path) -> None:
     data = targz(folder("d"), member("d/a", b"12345"), member("b", b"67890"))
 
     assert unpack(data, root, ArchiveLimits(max_bytes=10, max_entries=3)) == {"d/a": b"12345", "b": b"67890"}
 
 
-def test_an_archive_with_too_many_entries_is_refused(root: Path) -> None:
+def test_archive_with_too_many_entries_is_refused(root: Path) -> None:
     members = [member("a"), member("b"), member("c")]
 
     assert refused(targz(*members), root, ArchiveLimits(max_entries=2)) == "too_many_entries"
     assert sorted(path.name for path in root.iterdir()) == ["a", "b"]
 
 
-def test_folders_without_an_entry_count_as_entries(root: Path) -> None:
+def test_implicit_folders_count_as_entries(root: Path) -> None:
     members = [member(f"{number}/" * 10 + "x") for number in range(3)]
 
     assert refused(targz(*members), root, ArchiveLimits(max_entries=10)) == "too_many_entries"
 
 
-def test_a_file_that_exceeds_the_size_limit_is_not_written(root: Path) -> None:
+def test_file_that_exceeds_size_limit_is_not_written(root: Path) -> None:
     data = targz(member("a", b"12345"), member("b", b"678901"))
 
     assert refused(data, root, ArchiveLimits(max_bytes=10)) == "too_large"
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
-def test_the_default_limits_are_512_mebibytes_and_10000_entries() -> None:
+def test_default_limits_are_512_mib_and_10000_entries() -> None:
     assert ArchiveLimits() == ArchiveLimits(max_bytes=512 * 1024 * 1024, max_entries=10_000)
 
 
@@ -175,7 +175,7 @@ def zeros(size: int) -> bytes:
     return packed.getvalue()
 
 
-def test_a_decompression_bomb_in_an_entry_is_refused_by_its_header(root: Path) -> None:
+def test_decompression_bomb_in_entry_is_refused_by_its_header(root: Path) -> None:
     header = tarfile.TarInfo("bomb")
     header.size = 600 * 1024 * 1024
 
@@ -185,12 +185,12 @@ def test_a_decompression_bomb_in_an_entry_is_refused_by_its_header(root: Path) -
     assert list(root.iterdir()) == []
 
 
-def test_a_decompression_bomb_after_the_end_is_refused(root: Path) -> None:
+def test_decompression_bomb_after_archive_end_is_refused(root: Path) -> None:
     assert refused(targz(member("a", b"1")) + zeros(2 * 1024 * 1024), root) == "too_large"
 
 
 @pytest.mark.parametrize("type", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_decompression_bomb_in_a_header_is_refused_before_it_fills_the_memory(root: Path, type: bytes) -> None:
+def test_decompression_bomb_in_header_is_refused_in_bounded_memory(root: Path, type: bytes) -> None:
     header = tarfile.TarInfo("bomb")
     header.type = type
     header.size = 400 * 1024 * 1024
@@ -198,7 +198,7 @@ def test_a_decompression_bomb_in_a_header_is_refused_before_it_fills_the_memory(
     assert refused(gzip.compress(header.tobuf()) + zeros(1024 * 1024), root) == "too_large"
 
 
-def test_an_endless_row_of_headers_is_refused(root: Path) -> None:
+def test_endless_headers_are_refused(root: Path) -> None:
     header = tarfile.TarInfo("more")
     header.type = tarfile.XHDTYPE
     record = b"12 path=abc\n"
@@ -223,17 +223,17 @@ def test_an_endless_row_of_headers_is_refused(root: Path) -> None:
         ("truncated", gzip.compress(tar(member("a", b"x")) + b"more")),
         ("truncated", gzip.compress(tar(member("a", b"x"))[:1024] + b"\xff" * 512 + tar(member("b", b"y")))),
     ],
-    # Do not make test ids of the data, which contain gzip's time stamp: the ids could differ between pytest processes.
+    # Ids from the data would contain gzip's timestamp, so they could differ between pytest processes.
     ids=[
-        "zip", "plain tar", "no tar", "more after it", "nothing", "empty", "short", "cut in a file", "cut after it",
-        "more within", "rubbish within",
+        "zip", "plain tar", "no tar", "garbage after gzip", "no bytes", "empty gzip", "short", "cut in file",
+        "cut after file", "garbage after tar", "damaged header",
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_complete_archive_is_refused(root: Path, code: str, data: bytes) -> None:
+def test_malformed_or_incomplete_archive_is_refused(root: Path, code: str, data: bytes) -> None:
     assert refused(data, root) == code
 
 
-def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_archive_truncated_anywhere_is_refused(tmp_path: Path) -> None:
     whole = targz(member("a", bytes(range(256)) * 8), member("b", b"y"))
     for cut in range(len(whole)):
         into = tmp_path / str(cut)
@@ -249,13 +249,13 @@ SAMPLE = tar(folder("d"), member("d/" + "x" * 120, b"1" * 700), member("ü", b"2
 
 @given(st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.binary(min_size=1, max_size=4)), max_size=4))
 @settings(max_examples=150, deadline=None)
-def test_a_damaged_archive_is_refused_or_unpacked_inside_the_folder(
+def test_damaged_archive_is_refused_or_unpacked_inside_folder(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, bytes]]
 ) -> None:
     data = bytearray(SAMPLE)
     for at, patch in edits:
         data[at : at + len(patch)] = patch
-        header = at // 512 * 512  # with a valid checksum, the damage reaches the parser
+        header = at // 512 * 512  # with a valid checksum, so that the damage reaches the parser
         block = data[header : header + 148] + b" " * 8 + data[header + 156 : header + 512]
         data[header + 148 : header + 156] = b"%06o\0 " % sum(block)
     root = tmp_path_factory.mktemp("damaged") / "root"

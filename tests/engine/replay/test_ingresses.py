@@ -1,4 +1,4 @@
-"""Tests of replays of several ingresses: their order, notes, and what names its ingress."""
+"""Tests of replays of several ingresses: their order, their notes, and where the ingress is named."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,7 +70,7 @@ def outputs(outcome: ReplayOutcome, egress: str = "out") -> list[tuple[int, byte
 TWO = "ina>s inb>s s>out"
 
 
-def test_journals_are_merged_by_the_highest_time_so_far_then_endpoint_then_position(tmp_path: Path) -> None:
+def test_journals_are_merged_by_time_then_endpoint_then_position(tmp_path: Path) -> None:
     a = [Record(3, 30, b"a3"), Record(1, 20, b"a1"), Record(2, 10, b"a2"), Record(3, 30, b"a3'")]
     b = [Record(9, 20, b"b9"), Record(10, 5, b"b10"), Record(11, 30, b"b11"), Record(12, 31, b"b12")]
 
@@ -86,27 +86,27 @@ def test_journals_are_merged_by_the_highest_time_so_far_then_endpoint_then_posit
     assert last.audit["input"]["selected_bytes"] == 9
 
 
-def test_journals_of_other_lanes_are_ignored_with_a_warning(tmp_path: Path) -> None:
-    held = bundle_of(tmp_path, graph(TWO), {"ina": [Record(1, 1, b"a")], "out": [Record(2, 2, b"x")]})
+def test_journals_of_other_lanes_are_ignored_with_warning(tmp_path: Path) -> None:
+    incident = bundle_of(tmp_path, graph(TWO), {"ina": [Record(1, 1, b"a")], "out": [Record(2, 2, b"x")]})
 
-    outcome = run(held)
+    outcome = run(incident)
 
     assert outputs(outcome) == [(1, b"a")]
-    assert outcome.warnings == ("journal/out.bin is not replayed, because its lane is no ingress of the spec",)
-    assert run(held, journal_lane="ina").warnings == ()
-    egress = run(held, journal_lane="out")
+    assert outcome.warnings == ("journal/out.bin is not replayed, because its lane is not an ingress of the spec",)
+    assert run(incident, journal_lane="ina").warnings == ()
+    egress = run(incident, journal_lane="out")
     assert (egress.status, egress.error_code) == ("failed", "bad_input")
-    assert egress.error == "'out' is no ingress of the spec; its ingresses are: ina, inb"
+    assert egress.error == "'out' is not an ingress or a lane of the spec; its ingresses are: ina, inb"
     none = run(bundle_of(tmp_path, graph(TWO), {"out": []}))
-    assert none.error == "the bundle has no journal of an ingress (ina, inb); its journals are: out"
+    assert none.error == "the bundle has no journal of any ingress (ina, inb); its journals are: out"
 
 
-def test_an_egress_that_another_ingress_can_reach_is_not_compared(tmp_path: Path) -> None:
+def test_egress_reached_by_unreplayed_ingress_is_not_compared(tmp_path: Path) -> None:
     spec = graph("ina>s s>outx ina>t inb>t t>outy")
     expected = {"outx": [Frame(1, b"other")], "outy": [Frame(1, b"other"), Frame(2, b"more")]}
-    held = bundle_of(tmp_path, spec, {"ina": [Record(1, 1, b"a")]}, expected)
+    incident = bundle_of(tmp_path, spec, {"ina": [Record(1, 1, b"a")]}, expected)
 
-    result = run(held).result
+    result = run(incident).result
 
     assert result["notes"] == [{"code": "not_compared", "name": "outy", "count": 2}]
     assert (result["divergence"]["egress"], result["divergence"]["ingress"]) == ("outx", "ina")
@@ -115,12 +115,12 @@ def test_an_egress_that_another_ingress_can_reach_is_not_compared(tmp_path: Path
     assert run(both, journal_lane="ina").result["notes"] == [{"code": "not_compared", "name": "outy", "count": 2}]
 
 
-def test_the_first_divergence_is_the_first_in_merge_order(tmp_path: Path) -> None:
+def test_first_divergence_is_first_in_merge_order(tmp_path: Path) -> None:
     spec = graph("ina>s s>outx inb>t t>outy")
     journals = {"ina": [Record(1, 20, b"a")], "inb": [Record(7, 10, b"b")]}
-    held = bundle_of(tmp_path, spec, journals, {"outx": [Frame(1, b"x")], "outy": [Frame(7, b"y")]})
+    incident = bundle_of(tmp_path, spec, journals, {"outx": [Frame(1, b"x")], "outy": [Frame(7, b"y")]})
 
-    divergence = run(held).result["divergence"]
+    divergence = run(incident).result["divergence"]
 
     assert (divergence["egress"], divergence["sequence"], divergence["ingress"]) == ("outy", 7, "inb")
 
@@ -136,13 +136,13 @@ def test_the_first_divergence_is_the_first_in_merge_order(tmp_path: Path) -> Non
         ([(7, b"b"), (1, b"x"), (8, b"b")], ("changed", 1, "ina")),
     ],
 )
-def test_a_divergence_names_its_ingress(
+def test_divergence_names_its_ingress(
     tmp_path: Path, expected: list[tuple[int, bytes]], found: tuple[str, int, str] | None
 ) -> None:
     journals = {"ina": [Record(1, 20, b"a")], "inb": [Record(7, 10, b"b"), Record(8, 30, b"b")]}
-    held = bundle_of(tmp_path, graph(TWO), journals, {"out": [Frame(*item) for item in expected]})
+    incident = bundle_of(tmp_path, graph(TWO), journals, {"out": [Frame(*item) for item in expected]})
 
-    divergence = run(held).result["divergence"]
+    divergence = run(incident).result["divergence"]
 
     kept = divergence and (divergence["kind"], divergence["sequence"], divergence["ingress"])
     assert kept == found
@@ -153,27 +153,27 @@ def test_drops_and_stops_name_their_ingress(tmp_path: Path) -> None:
     journals = {"ina": [Record(1, 1, b"[]"), Record(2, 3, b'{"a":1}')], "inb": [Record(1, 2, b"[]")]}
     config = {"s": {"schema": True}, "t": {"schema": False, "on_reject": "stop"}}
     stopped = {"stage": "t", "sequence": 2, "error": "anything", "ingress": "ina"}
-    held = bundle_of(tmp_path, spec, journals, outcome={"stopped": stopped})
+    incident = bundle_of(tmp_path, spec, journals, outcome={"stopped": stopped})
 
-    outcome = run(held, stage_config=config)
+    outcome = run(incident, stage_config=config)
 
     assert outcome.result["stages"]["s"]["drops"] == {"not_object": {"count": 2, "first_sequence": 1, "ingress": "ina"}}
     detail = "payload rejected: does not conform to the schema"
     assert outcome.error == f"stage 't' failed on record 2 of 'ina': {detail}"
     assert outcome.stopped == stopped | {"error": detail}
     assert (outcome.error_code, outcome.result["reproduced"]) == ("stage_error", True)
-    other = replace(held, documents={"outcome.json": {"stopped": stopped | {"ingress": "inb"}}})
+    other = replace(incident, documents={"outcome.json": {"stopped": stopped | {"ingress": "inb"}}})
     assert run(other, stage_config=config).result["reproduced"] is False
 
 
-def test_reproduced_compares_the_stop_with_the_recorded_one(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check"), [Record(1, 1, b"[]")])
+def test_reproduced_compares_stop_with_recorded_stop(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("dataguard_check"), [Record(1, 1, b"[]")])
     stop = {"s0": {"schema": True, "on_reject": "stop"}}
 
     def reproduced(stopped: object, **options: Any) -> object:
-        return run(replace(held, documents={"outcome.json": {"stopped": stopped}}), **options).result["reproduced"]
+        return run(replace(incident, documents={"outcome.json": {"stopped": stopped}}), **options).result["reproduced"]
 
-    assert run(held).result["reproduced"] is None
+    assert run(incident).result["reproduced"] is None
     assert reproduced(None) is True
     assert reproduced(None, stage_config=stop) is False
     at = {"stage": "s0", "sequence": 1, "error": None}
@@ -184,34 +184,36 @@ def test_reproduced_compares_the_stop_with_the_recorded_one(bundle: MakeBundle, 
     assert reproduced(None, journal_lane="x") is None
 
 
-def test_frames_with_the_sequence_of_an_unselected_record_are_not_compared(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_frames_of_unselected_records_are_not_compared(bundle: MakeBundle, ring: MakeRing) -> None:
     records = [Record(5, 1, b"a"), Record(5, 2, b"b"), Record(6, 3, b"c")]
-    held = bundle(ring("identity"), records, expected={"out": frames(Frame(5, b"a"), Frame(5, b"b"), Frame(6, b"x"))})
+    incident = bundle(
+        ring("identity"), records, expected={"out": frames(Frame(5, b"a"), Frame(5, b"b"), Frame(6, b"x"))}
+    )
 
-    one, two = run(held, last_n=1).result, run(held, last_n=2).result
+    one, two = run(incident, last_n=1).result, run(incident, last_n=2).result
 
     assert (one["divergence"]["sequence"], one["notes"]) == (6, [])
     assert (two["divergence"]["sequence"], two["notes"]) == (
         6,
         [{"code": "shared_sequence", "name": "out", "count": 2}],
     )
-    assert run(held).result["notes"] == []
+    assert run(incident).result["notes"] == []
 
 
-def test_two_records_with_one_sequence_are_replayed_faithfully_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(
+def test_records_with_same_sequence_are_replayed_faithfully_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(
         ring("identity"),
         [Record(5, 1, b"a"), Record(5, 2, b"b")],
         expected={"out": frames(Frame(5, b"a"), Frame(5, b"b"))},
     )
 
-    outcome = run(held, last_n=1)
+    outcome = run(incident, last_n=1)
 
     assert (outcome.status, outcome.result["divergence"]) == ("succeeded", None)
     assert outcome.result["notes"] == [{"code": "shared_sequence", "name": "out", "count": 2}]
 
 
-def test_a_lane_that_would_have_dropped_copies_is_noted(tmp_path: Path) -> None:
+def test_lane_that_would_drop_records_is_noted(tmp_path: Path) -> None:
     lane = {"lane": {"kind": "sequenced_slots", "capacity": 1}}
     spec = graph("in>a in>b a>c b>c c>out", on_full="drop", features=["sequenced_slots"], lane={"lane": lane["lane"]})
     assert isinstance(spec.model, LaneGraph)
@@ -225,11 +227,11 @@ def test_a_lane_that_would_have_dropped_copies_is_noted(tmp_path: Path) -> None:
     assert run(bundle_of(tmp_path, blocking, {"in": [Record(1, 1, b"x")]})).result["notes"] == []
 
 
-def test_progress_is_reported_and_may_cancel(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), [Record(number, 0, b"x") for number in range(5000)])
+def test_progress_callback_receives_counts_and_can_cancel(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("identity"), [Record(number, 0, b"x") for number in range(5000)])
     seen: list[tuple[int, int]] = []
 
-    assert run(held, progress=lambda done, total: seen.append((done, total))).error is None
+    assert run(incident, progress=lambda done, total: seen.append((done, total))).error is None
 
     assert seen == [(0, 5000), (0, 5000), (2000, 5000), (4000, 5000), (5000, 5000)]
 
@@ -238,15 +240,15 @@ def test_progress_is_reported_and_may_cancel(bundle: MakeBundle, ring: MakeRing)
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        run(held, progress=cancel)
-    assert list(held.journals["in"].parent.iterdir()) == [held.journals["in"]]
+        run(incident, progress=cancel)
+    assert list(incident.journals["in"].parent.iterdir()) == [incident.journals["in"]]
 
 
-def test_many_files_of_expected_frames_are_not_all_open_at_once(tmp_path: Path, ring: MakeRing) -> None:
+def test_expected_files_of_unknown_egresses_are_not_kept_open(tmp_path: Path, ring: MakeRing) -> None:
     expected = {f"more{number}": [Frame(1, b"x"), Frame(2, b"y")] for number in range(2000)}
-    held = bundle_of(tmp_path, ring("identity"), {"in": [Record(1, 1, b"x")]}, expected)
+    incident = bundle_of(tmp_path, ring("identity"), {"in": [Record(1, 1, b"x")]}, expected)
 
-    divergence = run(held).result["divergence"]
+    divergence = run(incident).result["divergence"]
 
     assert (divergence["egress"], divergence["kind"], divergence["sequence"]) == ("more0", "missing", 1)
 
@@ -259,11 +261,11 @@ def test_many_files_of_expected_frames_are_not_all_open_at_once(tmp_path: Path, 
         (ReplayLimits(max_work=6), None, [(2, 2, 0), (2, 2, 0), (2, 2, 0)]),
     ],
 )
-def test_stages_that_pass_every_record_stop_exactly_at_a_limit(
+def test_passing_stages_stop_exactly_at_limit(
     tmp_path: Path, ring: MakeRing, limits: ReplayLimits, code: str | None, counted: list[tuple[int, int, int]]
 ) -> None:
     journals = {"in": [Record(1, 1, b"x"), Record(2, 2, b"y")]}
-    branched = graph("in>a in>b a>c b>out c>out")  # no straight path, so each stage is called
+    branched = graph("in>a in>b a>c b>out c>out")  # without a straight path, each stage is called
 
     for spec in (ring("identity", "identity", "identity"), graph("in>s0 s0>s1 s1>s2 s2>out")):
         outcome = run(bundle_of(tmp_path, spec, journals), limits=limits)

@@ -38,7 +38,7 @@ def read(data: bytes) -> tuple[list[Record], str | None]:
 
 
 @given(records)
-def test_a_journal_is_read_as_it_was_written(items: list[Record]) -> None:
+def test_journal_survives_encoding_and_reading(items: list[Record]) -> None:
     assert read(encode_journal(items)) == (items, None)
     last = next((at for at, item in reversed([*enumerate(items, 1)]) if item != Record(0, 0, b"")), 0)
     zeros = f"zeros instead of a record at offset {len(encode_journal(items[:last]))}"
@@ -46,7 +46,7 @@ def test_a_journal_is_read_as_it_was_written(items: list[Record]) -> None:
 
 
 @given(records.filter(bool), st.data())
-def test_a_truncated_journal_gives_its_complete_records_and_a_warning(items: list[Record], data: st.DataObject) -> None:
+def test_truncated_journal_yields_complete_records_and_warning(items: list[Record], data: st.DataObject) -> None:
     whole = encode_journal(items)
     cut = data.draw(st.integers(8, len(whole) - 1))
     ends = [len(encode_journal(items[:count])) for count in range(len(items) + 1)]
@@ -60,7 +60,7 @@ def test_a_truncated_journal_gives_its_complete_records_and_a_warning(items: lis
 
 
 @given(records.filter(bool), st.data())
-def test_the_error_about_a_flipped_payload_bit_names_the_offset(items: list[Record], data: st.DataObject) -> None:
+def test_error_about_flipped_payload_bit_names_offset(items: list[Record], data: st.DataObject) -> None:
     items = [*items, Record(7, 7, b"payload"), Record(8, 8, b"last")]
     whole = bytearray(encode_journal(items))
     index = data.draw(st.sampled_from([at for at, item in enumerate(items[:-1]) if item.payload]))
@@ -75,7 +75,7 @@ def test_the_error_about_a_flipped_payload_bit_names_the_offset(items: list[Reco
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_bad_crc_of_the_last_record_ends_the_journal_with_a_warning(version: int) -> None:
+def test_bad_crc_of_last_record_is_warning(version: int) -> None:
     whole = bytearray(encode_journal(RECORDS, version))
     whole[-1] ^= 1
 
@@ -98,7 +98,7 @@ TAILS = {
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
 @pytest.mark.parametrize("is_damaged", [False, True])
-def test_journal_ends_at_a_tail_with_a_warning(tail: bytes, version: int, is_damaged: bool) -> None:
+def test_damaged_tail_ends_journal_with_warning(tail: bytes, version: int, is_damaged: bool) -> None:
     whole = bytearray(encode_journal(RECORDS, version) + tail)
     if is_damaged:
         whole[len(whole) - len(tail) - 1] ^= 1
@@ -117,7 +117,7 @@ def test_journal_ends_at_a_tail_with_a_warning(tail: bytes, version: int, is_dam
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("behind", [encode_journal([Record(9, 9, b"next")])[8:], bytes(60) + b"\1" + bytes(60)])
-def test_bad_crc_with_more_than_a_tail_behind_it_is_an_error(behind: bytes, version: int) -> None:
+def test_bad_crc_before_further_records_is_error(behind: bytes, version: int) -> None:
     whole = bytearray(encode_journal(RECORDS, version) + behind)
     whole[len(whole) - len(behind) - 1] ^= 1
 
@@ -125,7 +125,7 @@ def test_bad_crc_with_more_than_a_tail_behind_it_is_an_error(behind: bytes, vers
         read(bytes(whole))
 
 
-def test_zeros_before_other_records_are_records_of_version_1_only() -> None:
+def test_zeros_before_other_records_are_valid_only_in_version_1() -> None:
     last = Record(5, 5, b"last")
     zeros = Record(0, 0, b"")
     assert read(encode_journal([*RECORDS, zeros, zeros, last], 1)) == ([*RECORDS, zeros, zeros, last], None)
@@ -133,7 +133,7 @@ def test_zeros_before_other_records_are_records_of_version_1_only() -> None:
         read(encode_journal(RECORDS) + bytes(48) + encode_journal([last])[8:])
 
 
-def test_version_2_covers_the_header_of_a_record() -> None:
+def test_version_2_crc_covers_record_header() -> None:
     whole = encode_journal(RECORDS)
     for at in range(8, 28):  # the first record's length, sequence and time
         changed = bytearray(whole)
@@ -143,19 +143,19 @@ def test_version_2_covers_the_header_of_a_record() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"BYTJ", b"BYTJ\1\0\0", b"BYTK\1\0\0\0", b"\0" * 8])
-def test_a_file_without_a_journal_header_is_refused(data: bytes) -> None:
+def test_file_without_journal_header_is_refused(data: bytes) -> None:
     with pytest.raises(BadJournal, match="no BYTJ journal header at offset 0"):
         read(data)
 
 
 @pytest.mark.parametrize("data", [b"BYTJ\3\0\0\0", b"BYTJ\2\0\1\0", b"BYTJ\1\0\1\0", b"BYTJ\0\1\0\0"])
-def test_an_unknown_version_or_flag_is_refused(data: bytes) -> None:
+def test_unknown_version_or_flag_is_refused(data: bytes) -> None:
     with pytest.raises(BadJournal, match="unknown journal version"):
         read(data)
 
 
 class Watched(BytesIO):
-    """A file that remembers the size of the largest read."""
+    """A file that records the size of the largest read."""
 
     largest = 0
 
@@ -166,7 +166,7 @@ class Watched(BytesIO):
         return super().read(size)
 
 
-def test_a_false_length_causes_no_read_larger_than_a_chunk() -> None:
+def test_false_length_is_read_in_chunks() -> None:
     length = (100 * 1024 * 1024).to_bytes(4, "little")
     source = Watched(b"BYTJ\1\0\0\0" + length + b"\0" * 20 + b"short")
     reader = JournalReader(source)
@@ -182,26 +182,26 @@ def test_a_false_length_causes_no_read_larger_than_a_chunk() -> None:
 
 
 class Sparse(BytesIO):
-    """A file that says it is large enough for any record."""
+    """A file that claims to be large enough for any record."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         found = super().seek(offset, whence)
         return 2**33 if whence == SEEK_END else found
 
 
-def test_a_length_over_the_limit_is_an_error() -> None:
+def test_length_over_limit_is_error() -> None:
     with pytest.raises(BadJournal, match="record of 4294967295 bytes exceeds the limit of 134217728 bytes at offset 8"):
         list(JournalReader(Sparse(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)))
     with pytest.raises(BadJournal, match="frame is cut off or too long at offset 0"):
         list(read_frames(BytesIO(b"\xff" * 4 + b"\0" * 8)))
 
 
-def test_a_record_larger_than_a_chunk_is_read_completely(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_larger_than_chunk_is_read_completely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_CHUNK", 3)
     assert read(encode_journal(RECORDS)) == (RECORDS, None)
 
 
-def test_a_record_can_be_read_again_at_its_offset() -> None:
+def test_record_can_be_read_again_at_its_offset() -> None:
     source = BytesIO(encode_journal(RECORDS))
     reader = JournalReader(source)
     offsets = [reader.offset for _ in reader]
@@ -210,14 +210,14 @@ def test_a_record_can_be_read_again_at_its_offset() -> None:
 
 
 @given(frames)
-def test_frames_are_read_as_they_were_written(items: list[Frame]) -> None:
+def test_frames_survive_encoding_and_reading(items: list[Frame]) -> None:
     data = b"".join(encode_frame(item) for item in items)
 
     assert list(read_frames(BytesIO(data))) == items
 
 
 @given(frames.filter(bool), st.data())
-def test_truncated_frames_are_an_error(items: list[Frame], data: st.DataObject) -> None:
+def test_truncated_frames_are_error(items: list[Frame], data: st.DataObject) -> None:
     whole = b"".join(encode_frame(item) for item in items)
     ends = {len(b"".join(encode_frame(item) for item in items[:count])) for count in range(len(items))}
     cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda cut: cut not in ends))
@@ -228,14 +228,14 @@ def test_truncated_frames_are_an_error(items: list[Frame], data: st.DataObject) 
     assert caught.value.offset == max(end for end in ends if end < cut)
 
 
-def test_the_format_of_a_journal_is_that_of_earlier_releases() -> None:
+def test_journal_format_matches_earlier_releases() -> None:
     data = (GOLDEN / "journal.bin").read_bytes()
 
     assert read(data) == (RECORDS, None)
     assert encode_journal(RECORDS, version=1) == data
 
 
-def test_the_format_and_digest_of_frames_are_those_of_earlier_releases() -> None:
+def test_frame_format_and_digest_match_earlier_releases() -> None:
     data = (GOLDEN / "frames.bin").read_bytes()
 
     assert list(read_frames(BytesIO(data))) == FRAMES

@@ -34,7 +34,7 @@ def indexed(folder: Path, items: list[Record]) -> JournalIndex:
 
 
 @given(records, st.sampled_from([1, 3, 1000]))
-def test_an_index_finds_every_record_by_position_sequence_and_time(
+def test_index_finds_every_record_by_position_sequence_and_time(
     tmp_path_factory: pytest.TempPathFactory, items: list[Record], batch: int
 ) -> None:
     ordered = sorted(items, key=lambda record: record.sequence)
@@ -54,7 +54,7 @@ def test_an_index_finds_every_record_by_position_sequence_and_time(
             assert index.find_time(number) == sum(time < number for time in highest)
 
 
-def test_an_index_of_another_or_changed_journal_is_refused(tmp_path: Path) -> None:
+def test_index_of_another_or_changed_journal_is_refused(tmp_path: Path) -> None:
     items = [Record(number, number, b"x" * 100) for number in range(2000)]
     indexed(tmp_path, items).close()
     journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
@@ -71,7 +71,7 @@ def test_an_index_of_another_or_changed_journal_is_refused(tmp_path: Path) -> No
             JournalIndex.open(journal, index)
 
 
-def test_a_missing_or_stale_index_is_built_again(tmp_path: Path) -> None:
+def test_missing_or_stale_index_is_rebuilt(tmp_path: Path) -> None:
     journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
     for count in (3, 5):
         journal.write_bytes(encode_journal([Record(number, 0, b"x") for number in range(count)]))
@@ -79,7 +79,7 @@ def test_a_missing_or_stale_index_is_built_again(tmp_path: Path) -> None:
             assert opened.total == count
 
 
-def test_a_bad_journal_gets_no_index(tmp_path: Path) -> None:
+def test_bad_journal_is_not_indexed(tmp_path: Path) -> None:
     journal = tmp_path / "in.bin"
     journal.write_bytes(encode_journal([Record(1, 1, b"a"), Record(2, 2, b"b")]).replace(b"a", b"c"))
 
@@ -90,7 +90,7 @@ def test_a_bad_journal_gets_no_index(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_as_an_index_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_arbitrary_bytes_are_not_accepted_as_index(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = tmp_path_factory.mktemp("index")
     (folder / "in.bin").write_bytes(encode_journal([Record(1, 1, b"a")]))
     (folder / "in.idx").write_bytes(data)
@@ -103,7 +103,7 @@ def test_any_bytes_as_an_index_are_refused(tmp_path_factory: pytest.TempPathFact
         assert len(os.listdir("/proc/self/fd")) == opened
 
 
-def test_pages_follow_each_other(tmp_path: Path) -> None:
+def test_pages_contain_every_record_once_in_order(tmp_path: Path) -> None:
     items = [Record(10 + number, 100 * number, b'{"n":%d}' % number) for number in range(5)]
     items[3] = Record(13, 300, b"\xff")
     with indexed(tmp_path, items) as index:
@@ -131,7 +131,7 @@ def test_pages_follow_each_other(tmp_path: Path) -> None:
             assert (nothing["results"], nothing["next_after"]) == ([], None)
 
 
-def test_a_long_payload_is_cut_and_a_page_has_a_limited_size(tmp_path: Path) -> None:
+def test_long_payload_is_cut_and_page_has_limited_size(tmp_path: Path) -> None:
     size = 64 * 1024
     items = [Record(number, 0, b'"' + b"x" * size + b'"') for number in range(200)]
     with indexed(tmp_path, items) as index:

@@ -1,4 +1,4 @@
-"""Property tests: the engine agrees with the model, for random plans, parameters and journals."""
+"""Property tests: the engine agrees with the model for random plans, parameters and journals."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ type Drawn = tuple[dict[str, Any], dict[str, Any], dict[str, list[Record]]]
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(drawn=replays(), last_n=st.none() | st.integers(1, 12), batch=st.sampled_from([2, 1000]))
-def test_the_engine_agrees_with_the_model(
+def test_engine_agrees_with_model(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn, last_n: int | None, batch: int
 ) -> None:
     plan, config, journals = drawn
@@ -28,15 +28,15 @@ def test_the_engine_agrees_with_the_model(
     everything = model.merged(plan, journals)
     selected = everything if last_n is None else everything[-last_n:]
     found = model.run(plan, config, selected)
-    # What the pipeline wrote when it ran all records, so that a faithful replay must not diverge.
+    # The output of the pipeline for all records, so that a faithful replay does not diverge.
     recorded = model.run(plan, config, everything)
     expected = {name: [Frame(*each) for each in frames] for name, frames in recorded.frames.items()}
     stop = recorded.stop and dict(zip(("stage", "sequence", "ingress"), recorded.stop, strict=True)) | {"error": None}
-    held = bundle_of(tmp_path_factory.mktemp("model"), spec, journals, expected, {"stopped": stop})
+    incident = bundle_of(tmp_path_factory.mktemp("model"), spec, journals, expected, {"stopped": stop})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_index, "_BATCH", batch)
-        outcome = run(held, stage_config=config, last_n=last_n)
+        outcome = run(incident, stage_config=config, last_n=last_n)
 
     assert outcome.result["egress"] == {
         name: {"records": len(frames), "sha256": frames_digest(Frame(*each) for each in frames)}
@@ -53,7 +53,7 @@ def test_the_engine_agrees_with_the_model(
     if last_n is None:
         assert outcome.result["reproduced"] is True
     for ingress, record in selected[:1]:
-        traced = trace(held, record.sequence, stage_config=config, ingress=ingress)["records"]
+        traced = trace(incident, record.sequence, stage_config=config, ingress=ingress)["records"]
         assert {each["position"] for each in traced} == {
             at
             for at, other in enumerate(sorted(journals[ingress], key=lambda each: each.sequence))
@@ -62,7 +62,7 @@ def test_the_engine_agrees_with_the_model(
 
 
 @given(replays())
-def test_a_changed_frame_is_the_first_divergence(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
+def test_changed_frame_is_first_divergence(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
     plan, config, journals = drawn
     spec = compile_plan(plan).spec
     assume(spec is not None)

@@ -1,4 +1,4 @@
-"""Which parameters the stages of another version take, and the note about stages without any."""
+"""Tests of the parameters of stages in another version, and of the note about stages without any."""
 
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ NEWEST = {"schema": {"required": ["user"]}}
         ("dataguard_check", {}, NEWEST, NEWEST),
         ("dataguard_check", {}, {}, {}),
         ("dataguard_check", None, None, None),
-        ("dataguard_redact", CAPTURED, NEWEST, NEWEST),  # another op: the parameters are not of this one
+        ("dataguard_redact", CAPTURED, NEWEST, NEWEST),  # the captured stage had another op
         ("dataguard_redact", CAPTURED, None, None),
         (None, CAPTURED, NEWEST, NEWEST),  # the capture lacks the stage
         (None, None, NEWEST, NEWEST),
     ],
 )
-def test_stage_takes_captured_parameters_else_the_fallback(
+def test_stage_uses_captured_parameters_or_fallback(
     ring: MakeRing, captured_op: str | None, recorded: Any, fallback: Any, chosen: Any
 ) -> None:
     captured = ring("identity", *([captured_op] if captured_op else []))
@@ -45,15 +45,18 @@ def test_stage_takes_captured_parameters_else_the_fallback(
     assert found == ({} if chosen is None else {"s1": chosen})
 
 
-def test_each_stage_is_decided_alone(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check", "dataguard_check"), stage_config={"s0": CAPTURED, "s1": {}})
+def test_parameters_are_chosen_for_each_stage_separately(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("dataguard_check", "dataguard_check"), stage_config={"s0": CAPTURED, "s1": {}})
     spec = ring("dataguard_check", "dataguard_check", "dataguard_check")
     fallback = {"s0": NEWEST, "s1": NEWEST}
 
-    assert parameters_of_replay(held, spec, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
-    assert parameters_of_replay(held, spec, stage_config=NEWEST, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
-    assert parameters_of_replay(held, spec, stage_config={"s2": NEWEST}, overrides=True) == {"s2": NEWEST}
-    assert parameters_of_replay(held, spec, only_fitting=True) == {"s0": CAPTURED, "s1": {}}
+    assert parameters_of_replay(incident, spec, fallback=fallback) == {"s0": CAPTURED, "s1": NEWEST}
+    assert parameters_of_replay(incident, spec, stage_config=NEWEST, fallback=fallback) == {
+        "s0": CAPTURED,
+        "s1": NEWEST,
+    }
+    assert parameters_of_replay(incident, spec, stage_config={"s2": NEWEST}, overrides=True) == {"s2": NEWEST}
+    assert parameters_of_replay(incident, spec, only_fitting=True) == {"s0": CAPTURED, "s1": {}}
 
 
 def test_only_ops_that_need_parameters_are_named() -> None:
@@ -64,12 +67,12 @@ def test_only_ops_that_need_parameters_are_named() -> None:
     assert named == ["dataguard_check", "dataguard_redact", "dataguard_fused", "json_map", "json_select", "sample"]
 
 
-def test_note_counts_the_records_that_reached_the_stage(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
+def test_note_counts_records_that_reached_stage(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
 
-    bare = run(held, stage_config={"s0": CAPTURED, "s2": {}})
-    given = run(held, stage_config={"s0": CAPTURED, "s1": {"rules": []}, "s2": {"rules": [], **CAPTURED}})
-    without = run(held, stage_config=None)
+    bare = run(incident, stage_config={"s0": CAPTURED, "s2": {}})
+    given = run(incident, stage_config={"s0": CAPTURED, "s1": {"rules": []}, "s2": {"rules": [], **CAPTURED}})
+    without = run(incident, stage_config=None)
 
     assert bare.result["notes"] == [
         {"code": "no_parameters", "name": "s1", "count": 2},
@@ -83,17 +86,17 @@ def test_note_counts_the_records_that_reached_the_stage(bundle: MakeBundle, ring
     assert unchecked_stages(bare.result) == ["s1", "s2"]
 
 
-def test_graph_names_stages_that_no_record_reached(tmp_path: Path) -> None:
+def test_unreached_stages_without_parameters_are_noted(tmp_path: Path) -> None:
     ops = {"check": "dataguard_check", "behind": "dataguard_redact"}
     spec = graph("in>check check>behind behind>out", ops)
-    held = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b"no json")]})
+    incident = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b"no json")]})
 
-    outcome = run(held, stage_config={"check": CAPTURED})
+    outcome = run(incident, stage_config={"check": CAPTURED})
 
     assert outcome.result["notes"] == [{"code": "no_parameters", "name": "behind", "count": 0}]
 
 
-def test_input_that_cannot_be_replayed_is_noted_too(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_missing_parameters_are_noted_when_input_cannot_be_replayed(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("dataguard_check"), RECORDS), journal_lane="other")
 
     assert (outcome.status, outcome.result["notes"]) == (

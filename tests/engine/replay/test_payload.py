@@ -26,7 +26,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_canonical_json_equals_the_value_and_does_not_change_when_repeated(value: object) -> None:
+def test_canonical_json_preserves_value_and_is_idempotent(value: object) -> None:
     text = encode_payload(value)
 
     assert json.loads(text) == value
@@ -34,7 +34,7 @@ def test_canonical_json_equals_the_value_and_does_not_change_when_repeated(value
 
 
 @given(st.binary(max_size=60) | st.text('[]{}:,"\\u0d8e-1.', max_size=60).map(str.encode))
-def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) -> None:
+def test_parse_payload_returns_value_or_raises_malformed_payload(data: bytes) -> None:
     try:
         value = parse_payload(data)
     except MalformedPayload:
@@ -64,7 +64,7 @@ def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) ->
         (b"[" * 1_000_000, "nests deeper than 64"),
     ],
 )
-def test_parse_refuses_text_that_is_not_strict_json(payload: bytes, why: str) -> None:
+def test_parse_payload_refuses_lenient_json(payload: bytes, why: str) -> None:
     with pytest.raises(MalformedPayload, match=why):
         parse_payload(payload)
 
@@ -92,14 +92,14 @@ def test_parse_refuses_text_that_is_not_strict_json(payload: bytes, why: str) ->
         (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, b"[" * MAX_DEPTH + b"]" * MAX_DEPTH),
     ],
 )
-def test_canonical_writes_parsed_values_as_rfc_8785_requires(payload: bytes, text: bytes) -> None:
+def test_encode_payload_follows_rfc_8785(payload: bytes, text: bytes) -> None:
     assert encode_payload(parse_payload(payload)) == text
 
 
 @pytest.mark.parametrize(
     "payload", [b"9007199254740993", b"1e400", b"1e-400", b"333333333.33333329", b"0.10000000000000000555", b"1" * 900]
 )
-def test_a_number_without_an_equal_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
+def test_number_without_equal_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
     value = parse_payload(payload)
 
     assert value == Decimal(payload.decode())
@@ -108,12 +108,12 @@ def test_a_number_without_an_equal_double_is_parsed_but_has_no_canonical_json(pa
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, float("nan"), "\ud800", {"\ud800": 1}, {1: 2}, object(), b""])
-def test_canonical_refuses_a_value_that_json_cannot_express(value: object) -> None:
+def test_encode_payload_refuses_non_json_values(value: object) -> None:
     with pytest.raises(MalformedPayload):
         encode_payload(value)
 
 
-def test_canonical_refuses_a_value_that_nests_too_deep() -> None:
+def test_encode_payload_refuses_too_deep_values() -> None:
     value: object = 1
     for _ in range(MAX_DEPTH):
         value = [value]

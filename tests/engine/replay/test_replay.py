@@ -27,7 +27,7 @@ from byteor.engine.replay import (
 from tests.engine.replay.replays import HOOK, RECORDS, MakeBundle, MakeRing, frames, run, sha
 
 CONFIG = {"s1": {"schema": {"required": ["bid"]}, "rules": ["user:hash"]}}
-ANN = "cec78459472eed8b9f4625f155fd705ad906eae5352a769f5c9a4a075ab7e75e"  # SHA-256 of "ann", quotes included
+ANN = "cec78459472eed8b9f4625f155fd705ad906eae5352a769f5c9a4a075ab7e75e"  # the SHA-256 of "ann" with quotes
 OUTPUTS = [Frame(1, f'{{"bid":1,"user":"{ANN}"}}'.encode()), Frame(3, b'{"bid":3}')]
 
 
@@ -36,10 +36,10 @@ def spec(ring: MakeRing) -> PipelineSpec:
     return ring("identity", "dataguard_fused", HOOK)
 
 
-def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBundle, spec: PipelineSpec) -> None:
-    held = bundle(spec, RECORDS, expected={"out": frames(*OUTPUTS)}, stage_config=CONFIG)
+def test_replay_outcome_contains_result_audit_and_frames(bundle: MakeBundle, spec: PipelineSpec) -> None:
+    incident = bundle(spec, RECORDS, expected={"out": frames(*OUTPUTS)}, stage_config=CONFIG)
 
-    outcome = run(held, stage_config=held.stage_config)
+    outcome = run(incident, stage_config=incident.stage_config)
 
     assert (outcome.status, outcome.error, outcome.warnings) == (OutcomeStatus.SUCCEEDED, None, ())
     assert outcome.result == {
@@ -88,23 +88,23 @@ def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBu
     json.dumps([outcome.audit, outcome.result])  # both are plain JSON
 
 
-def test_records_run_in_sequence_order_and_last_n_selects_the_last(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_records_run_in_sequence_order_and_last_n_selects_last(bundle: MakeBundle, ring: MakeRing) -> None:
     numbers = [5, 1, 4, 2, 3, 3]
     records = [Record(number, at, b"%d.%d" % (number, at)) for at, number in enumerate(numbers)]
     ordered = [Frame(n, b"%d.%d" % (n, at)) for n, at in ((1, 1), (2, 3), (3, 4), (3, 5), (4, 2), (5, 0))]
-    held = bundle(ring("identity"), records, expected={"out": frames(*ordered)})
+    incident = bundle(ring("identity"), records, expected={"out": frames(*ordered)})
 
-    assert run(held).egress_frames == {"out": frames(*ordered)}
+    assert run(incident).egress_frames == {"out": frames(*ordered)}
 
-    last = run(held, last_n=2)
+    last = run(incident, last_n=2)
     assert last.status == "succeeded"  # the expected frames of earlier records are ignored
     assert last.egress_frames == {"out": frames(*ordered[-2:])}
     assert last.audit["input"]["last_n"] == 2
     assert (last.audit["input"]["scanned_records"], last.audit["input"]["selected_bytes"]) == (6, 6)
-    assert run(held, last_n=100).result == run(held).result
+    assert run(incident, last_n=100).result == run(incident).result
 
 
-def test_the_first_16_selected_records_are_the_sample(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_first_16_selected_records_are_sampled(bundle: MakeBundle, ring: MakeRing) -> None:
     records = [Record(number, 0, b"%d" % number) for number in range(20)]
 
     outcome = run(bundle(ring("identity"), records), last_n=18)
@@ -112,18 +112,18 @@ def test_the_first_16_selected_records_are_the_sample(bundle: MakeBundle, ring: 
     assert outcome.audit["input"]["sample_sha256"] == [sha(b"%d" % number) for number in range(2, 18)]
 
 
-def test_a_replay_of_an_empty_journal_has_no_output(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_replay_of_empty_journal_has_no_output(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity")), last_n=3)
 
     assert outcome.status == "succeeded"
     assert outcome.result["egress"] == {"out": {"records": 0, "sha256": frames_digest([])}}
 
 
-def test_a_stage_error_fails_the_replay_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_stage_error_fails_replay_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
     config = {"s0": {"schema": {"required": ["bid"]}, "on_reject": "stop"}}
-    held = bundle(ring("dataguard_check"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
+    incident = bundle(ring("dataguard_check"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
 
-    outcome = run(held, stage_config=config)
+    outcome = run(incident, stage_config=config)
 
     assert outcome.status == "failed"
     assert outcome.error == ("stage 's0' failed on record 2: payload rejected: does not conform to the schema")
@@ -136,7 +136,7 @@ def test_a_stage_error_fails_the_replay_and_names_stage_and_record(bundle: MakeB
     }
 
 
-def test_a_torn_tail_of_the_journal_is_a_warning(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_torn_journal_tail_is_warning(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity"), encode_journal(RECORDS[:2])[:-1]))
 
     assert outcome.status == "succeeded"
@@ -165,12 +165,12 @@ def bad_crc() -> bytes:
         ({"journal_lane": "../in"}, RECORDS, None, "the bundle has no journal of lane '../in'; its journals are: in"),
         ({"last_n": 0}, RECORDS, None, "last_n must be at least 1"),
         ({"stage_config": {"s0": 5}}, RECORDS, None, "parameters of stage 's0': not an object"),
-        ({"limits": ReplayLimits(max_records=2)}, RECORDS, None, "the journal has more than 2 records"),
+        ({"limits": ReplayLimits(max_records=2)}, RECORDS, None, "the journals have more than 2 records"),
         ({"limits": ReplayLimits(max_selected_bytes=46)}, RECORDS, None, "the input has 47 bytes, more than 46"),
         ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
     ],
 )
-def test_bad_input_or_an_exceeded_limit_fails_the_replay(
+def test_bad_input_or_exceeded_limit_fails_replay(
     bundle: MakeBundle, ring: MakeRing, *, options: Any, journal: Any, expected: Any, error: str
 ) -> None:
     outcome = run(bundle(ring("identity", HOOK), journal, expected=expected), **options)
@@ -179,29 +179,29 @@ def test_bad_input_or_an_exceeded_limit_fails_the_replay(
     assert len(outcome.audit["actions"]) <= 2
 
 
-def test_a_replay_exactly_at_its_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring(HOOK), RECORDS)
+def test_replay_exactly_at_its_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring(HOOK), RECORDS)
 
-    assert run(held, limits=ReplayLimits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
+    assert run(incident, limits=ReplayLimits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
 
 
-def test_the_default_limits_are_10000_actions_and_128_mebibytes() -> None:
+def test_default_limits_are_10000_actions_and_128_mib() -> None:
     assert (ReplayLimits().max_actions, ReplayLimits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
 
 
-def test_the_frames_of_an_egress_with_much_output_are_not_kept(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), RECORDS)
+def test_frames_of_large_egress_are_not_kept(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident = bundle(ring("identity"), RECORDS)
     size = len(frames(*(Frame(record.sequence, record.payload) for record in RECORDS)))
 
-    assert run(held, limits=ReplayLimits(max_egress_bytes=size)).egress_frames["out"] is not None
+    assert run(incident, limits=ReplayLimits(max_egress_bytes=size)).egress_frames["out"] is not None
     for less in (size - 1, 0):
-        small = run(held, limits=ReplayLimits(max_egress_bytes=less))
+        small = run(incident, limits=ReplayLimits(max_egress_bytes=less))
         assert small.egress_frames == {"out": None}
-        assert small.result == run(held).result
+        assert small.result == run(incident).result
 
 
 class OneStageEffects:
-    """Allows the side effects of the stage s0, and remembers those that were performed."""
+    """Effects that allow only the stage s0, and record the performed side effects."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, str, bytes]] = []
@@ -213,43 +213,41 @@ class OneStageEffects:
         self.done.append((stage, op, payload))
 
 
-def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
-    bundle: MakeBundle, ring: MakeRing
-) -> None:
-    held, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), OneStageEffects()
+def test_execute_performs_allowed_side_effects_with_dry_run_result(bundle: MakeBundle, ring: MakeRing) -> None:
+    incident, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), OneStageEffects()
 
-    outcome = run(held, mode=ReplayMode.EXECUTE, effects=effects, approval_provided=True)
+    outcome = run(incident, mode=ReplayMode.EXECUTE, effects=effects, approval_provided=True)
 
     assert effects.done == [("s0", HOOK, RECORDS[0].payload)]
     assert outcome.audit["policy"] == {"env": "dev", "approval_provided": True, "mode": "execute"}
     actions = [(a["action"], a["target"], a["decision"]) for a in outcome.audit["actions"]]
     assert actions == [("http_post", "http://127.0.0.1:9000/hook", "Allow"), ("exec", "cat|-", "Deny")]
-    assert outcome.result == run(held).result
+    assert outcome.result == run(incident).result
 
 
-def test_a_dry_run_opens_no_connection_and_starts_no_program(
+def test_dry_run_opens_no_connection_and_starts_no_program(
     bundle: MakeBundle, ring: MakeRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_arguments: object, **_options: object) -> None:
         raise AssertionError("a dry run has no side effects")
 
-    held = bundle(ring(HOOK, "exec:/bin/true|x"), RECORDS)
+    incident = bundle(ring(HOOK, "exec:/bin/true|x"), RECORDS)
     for module, name in ((socket, "socket"), (subprocess, "Popen"), (os, "fork"), (os, "posix_spawn"), (os, "system")):
         monkeypatch.setattr(module, name, forbidden)
 
-    assert run(held).status == "succeeded"
-    assert len(run(held).audit["actions"]) == 6
-    assert len(trace(held, 1)["records"][0]["steps"]) == 4
+    assert run(incident).status == "succeeded"
+    assert len(run(incident).audit["actions"]) == 6
+    assert len(trace(incident, 1)["records"][0]["steps"]) == 4
 
 
-def test_a_lane_can_be_chosen_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_lane_can_be_chosen_when_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
     ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
     lanes = (GraphLane("in.out", "events"), GraphLane("too.x", "events"))
-    held = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
+    incident = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
 
-    assert run(held).result["egress"]["out"]["records"] == 3
-    assert run(held, journal_lane="in").result["egress"]["out"]["records"] == 3
-    one = replace(held, spec=PipelineSpec("fan", LaneGraph("block", lanes, (ends[0], ends[2]), ())))
+    assert run(incident).result["egress"]["out"]["records"] == 3
+    assert run(incident, journal_lane="in").result["egress"]["out"]["records"] == 3
+    one = replace(incident, spec=PipelineSpec("fan", LaneGraph("block", lanes, (ends[0], ends[2]), ())))
     assert run(one).result["egress"]["out"]["records"] == 3
 
 
@@ -263,7 +261,7 @@ sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))
 """
 
 
-def test_replays_with_other_hash_seeds_time_zones_and_locales_have_equal_bytes(
+def test_replays_do_not_depend_on_hash_seed_time_zone_or_locale(
     bundle: MakeBundle, spec: PipelineSpec, tmp_path: Path
 ) -> None:
     records = [
@@ -291,7 +289,7 @@ def test_replays_with_other_hash_seeds_time_zones_and_locales_have_equal_bytes(
     [
         (ReplayLimits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
         (ReplayLimits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
-        (ReplayLimits(max_records=2), "limit.records", "the journal has more than 2 records"),
+        (ReplayLimits(max_records=2), "limit.records", "the journals have more than 2 records"),
         (ReplayLimits(max_selected_bytes=46), "limit.input", "the input has 47 bytes, more than 46"),
         (
             ReplayLimits(max_record_work=1),
@@ -300,18 +298,18 @@ def test_replays_with_other_hash_seeds_time_zones_and_locales_have_equal_bytes(
         ),
     ],
 )
-def test_a_failed_replay_names_the_exceeded_limit(
+def test_failed_replay_names_exceeded_limit(
     bundle: MakeBundle, ring: MakeRing, limits: ReplayLimits, code: str, error: str
 ) -> None:
-    held = bundle(ring("identity", HOOK), RECORDS)  # two units of work for each of three records
+    incident = bundle(ring("identity", HOOK), RECORDS)  # two units of work for each of three records
 
-    first, second = run(held, limits=limits), run(held, limits=limits)
+    first, second = run(incident, limits=limits), run(incident, limits=limits)
 
     assert (first.status, first.error_code, first.error) == ("failed", code, error)
     assert first.result == second.result
 
 
-def test_a_replay_exactly_at_its_work_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_replay_exactly_at_its_work_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=ReplayLimits(max_work=6, max_record_work=2))
 
     assert (outcome.error, outcome.error_code) == (None, None)

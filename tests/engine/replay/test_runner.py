@@ -38,12 +38,12 @@ def records(*payloads: bytes) -> list[Record]:
 
 
 def counted(result: RunResult) -> dict[str, tuple[int, ...]]:
-    """Return the counters in, out, dropped and errors of each stage."""
+    """Return the counters ``in``, ``out``, ``dropped`` and ``errors`` of each stage."""
     return {name: tuple(list(counters.as_json().values())[:4]) for name, counters in result.counters.items()}
 
 
 def mark(payload: bytes, params: Params) -> bytes | None:
-    """Append the parameter ``mark``; drop a payload that begins with -, and fail on one that begins with !."""
+    """Append the parameter ``mark``, drop a payload that begins with -, and fail for one that begins with !."""
     if payload.startswith(b"!"):
         raise ValueError("bang")
     return None if payload.startswith(b"-") else payload + str((params or {}).get("mark", "?")).encode()
@@ -55,7 +55,7 @@ OPS = {"mark": mark, "mark:it": mark}
 # --- rings
 
 
-def test_the_stages_of_a_ring_run_in_order_and_a_dropped_record_skips_the_rest(ring: MakeRing) -> None:
+def test_ring_stages_run_in_order_and_dropped_record_skips_rest(ring: MakeRing) -> None:
     result = run_pipeline(
         ring("identity", "mark", "mark:it"),
         records(b"a", b"-b", b"c"),
@@ -68,11 +68,11 @@ def test_the_stages_of_a_ring_run_in_order_and_a_dropped_record_skips_the_rest(r
     assert (result.actions, result.error) == ((), None)
 
 
-def test_a_ring_without_stages_passes_every_record(ring: MakeRing) -> None:
+def test_ring_without_stages_passes_every_record(ring: MakeRing) -> None:
     assert run_pipeline(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
 
 
-def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
+def test_stage_error_stops_ring(ring: MakeRing) -> None:
     result = run_pipeline(ring("identity", "mark"), records(b"a", b"!", b"c"), ops=OPS)
 
     assert result.outputs == (Output("out", 1, b"a?"),)
@@ -82,14 +82,14 @@ def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
     assert str(result.error) == "stage 's1' failed on record 2: ValueError: bang"
 
 
-def test_a_plugin_that_returns_no_bytes_causes_a_stage_error(ring: MakeRing) -> None:
+def test_plugin_result_that_is_not_bytes_is_stage_error(ring: MakeRing) -> None:
     result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
     assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op returned str, not bytes or None"
     assert counted(result) == {"s0": (1, 0, 0, 1)}
 
 
-def test_a_dry_run_records_side_effects_and_passes_the_record_on(ring: MakeRing) -> None:
+def test_dry_run_lists_side_effects_and_passes_record_on(ring: MakeRing) -> None:
     result = run_pipeline(ring("http_post:http://h:1/x?a=b", "exec:/bin/tr|a|b"), records(b"a", b"b"))
 
     post = Action("http_post", "s0", "in", "out", "s0", "http://h:1/x?a=b", Decision.DRY_RUN_ONLY)
@@ -103,7 +103,7 @@ class AllowAll(DryRun):
         return Decision.ALLOW
 
 
-def test_a_failed_side_effect_is_a_stage_error_and_listed_as_an_action(ring: MakeRing) -> None:
+def test_failed_side_effect_is_stage_error_and_listed_action(ring: MakeRing) -> None:
     runner = PipelineRunner(ring("exec:x"), effects=AllowAll())
 
     with pytest.raises(StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"):
@@ -113,7 +113,7 @@ def test_a_failed_side_effect_is_a_stage_error_and_listed_as_an_action(ring: Mak
     assert runner.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1, "drops": {}}
 
 
-def test_an_action_over_the_limit_is_neither_listed_nor_a_stage_error(ring: MakeRing) -> None:
+def test_action_over_limit_is_neither_listed_nor_stage_error(ring: MakeRing) -> None:
     runner = PipelineRunner(ring("exec:x"), max_actions=1)
     first, second = records(b"a", b"b")
     runner.feed(first)
@@ -137,7 +137,7 @@ def test_an_action_over_the_limit_is_neither_listed_nor_a_stage_error(ring: Make
         ),
     ],
 )
-def test_an_unknown_op_or_invalid_parameters_are_unsupported(
+def test_unknown_op_or_invalid_parameters_are_unsupported(
     ring: MakeRing, ops: list[str], stage_config: Any, why: str
 ) -> None:
     with pytest.raises(Unsupported) as caught:
@@ -146,7 +146,7 @@ def test_an_unknown_op_or_invalid_parameters_are_unsupported(
     assert str(caught.value) == why
 
 
-def test_a_ring_that_the_compiler_cannot_have_made_is_unsupported(ring: MakeRing) -> None:
+def test_ring_that_compiler_never_creates_is_unsupported(ring: MakeRing) -> None:
     for shards in (0, 1025, 10**18):
         with pytest.raises(Unsupported, match=f"a ring with {shards} shards"):
             run_pipeline(ring(shards=shards, shard_key="k"), [])
@@ -187,12 +187,12 @@ def test_fnv1a_64_returns_known_hashes(data: bytes, value: int) -> None:
         (b'{"user": {"id": "\\ud800"}}', b""),
     ],
 )
-def test_shard_key_of_reads_the_field_of_a_payload(payload: bytes, key: bytes) -> None:
+def test_shard_key_is_read_from_payload_field(payload: bytes, key: bytes) -> None:
     assert shard_key_of(payload, "user.id") == key
 
 
 @given(st.lists(st.dictionaries(st.just("k"), st.sampled_from(["a", "b", "c", 1, None])), max_size=20))
-def test_shards_do_not_change_the_output_and_a_key_has_one_shard(items: list[dict[str, Any]]) -> None:
+def test_shards_do_not_change_output_and_each_key_has_one_shard(items: list[dict[str, Any]]) -> None:
     stages = (RingStage("s0", "mark"),)
     strict = PipelineSpec("r", SingleRing("in", "out", 1, "strict", "single", "dedicated", None, stages))
     per_key = PipelineSpec("r", SingleRing("in", "out", 3, "per_key", "single", "dedicated", "k", stages))
@@ -239,7 +239,7 @@ FAN = spec(
 MARKS = {name: {"mark": name} for name in "abcdef"}
 
 
-def test_a_router_copies_records_and_a_merge_alternates_between_its_inputs() -> None:
+def test_router_copies_records_and_merge_alternates_between_inputs() -> None:
     result = run_pipeline(FAN, records(b"1", b"-2", b"3"), MARKS, OPS)
 
     assert result.outputs == (
@@ -251,8 +251,8 @@ def test_a_router_copies_records_and_a_merge_alternates_between_its_inputs() -> 
     assert counted(result) == {"a": (3, 2, 1, 0), "b": (2, 2, 0, 0), "c": (2, 2, 0, 0)}
 
 
-def test_a_merge_alternates_until_a_lane_is_empty_and_keeps_the_order_of_each_lane() -> None:
-    """Two copies arrive on lane 4 and one on lane 3, so the merge takes from lanes 4, 3 and 4."""
+def test_merge_alternates_until_lane_is_empty_and_keeps_lane_order() -> None:
+    """Two copies arrive on lane 4 and one on lane 3, so the merge reads lanes 4, 3 and 4."""
     twice = spec(
         "in r:1 r:2 b.m m2 d.m x y m",
         {"in": 0, "out": 8},
@@ -266,7 +266,7 @@ def test_a_merge_alternates_until_a_lane_is_empty_and_keeps_the_order_of_each_la
     assert [output.payload for output in run_pipeline(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
 
 
-def test_roles_run_in_topological_order_even_if_the_spec_lists_them_otherwise() -> None:
+def test_roles_run_in_topological_order_regardless_of_spec_order() -> None:
     model = FAN.model
     assert isinstance(model, LaneGraph)
     backwards = PipelineSpec("g", LaneGraph("block", model.lanes, model.endpoints, model.roles[::-1]))
@@ -277,20 +277,20 @@ def test_roles_run_in_topological_order_even_if_the_spec_lists_them_otherwise() 
     )
 
 
-def test_a_stage_error_stops_the_graph_and_its_record_has_no_output() -> None:
+def test_stage_error_stops_graph_and_record_has_no_output() -> None:
     result = run_pipeline(FAN, records(b"1", b"!", b"3"), MARKS, OPS)
 
     assert [output.sequence for output in result.outputs] == [1, 1]
     assert str(result.error) == "stage 'a' failed on record 2: ValueError: bang"
 
 
-def test_the_outputs_of_a_record_are_in_the_order_of_the_egresses() -> None:
+def test_record_outputs_follow_egress_order() -> None:
     two = spec("in a b", {"z": 2, "in": 0, "y": 1}, GraphRole("r", "router", (0,), (1, 2)), egresses=("z", "y"))
 
     assert run_pipeline(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
 
 
-def test_an_action_of_a_graph_names_its_lanes() -> None:
+def test_graph_action_names_its_lanes() -> None:
     one = spec("in.a a.out", {"in": 0, "out": 1}, stage("a", 0, 1, "exec:x"))
 
     assert run_pipeline(one, records(b"1")).actions == (
@@ -298,7 +298,7 @@ def test_an_action_of_a_graph_names_its_lanes() -> None:
     )
 
 
-def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
+def test_records_may_enter_at_ingress_or_lane() -> None:
     def outputs(entry: str | None) -> list[bytes]:
         runner = PipelineRunner(FAN, stage_config=MARKS, ops=OPS, entry=entry)
         return [payload for _, payload in runner.feed(Record(1, 0, b"1"))]
@@ -308,7 +308,7 @@ def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
     assert outputs("out:in") == [b"1"]
 
 
-def test_the_entry_is_required_when_there_are_several_ingresses() -> None:
+def test_entry_is_required_when_there_are_several_ingresses() -> None:
     two = spec("a b o", {"in": 0, "too": 1, "out": 2}, GraphRole("m", "merge", (0, 1), (2,), policy="round_robin"))
 
     with pytest.raises(Unsupported, match="records must enter at one of in, too, or at a lane"):
@@ -318,7 +318,7 @@ def test_the_entry_is_required_when_there_are_several_ingresses() -> None:
     assert PipelineRunner(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
 
 
-def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_with_unbounded_copies_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pair of a router and a merge doubles the number of copies."""
     roles = []
     for at in range(0, 90, 3):
@@ -345,17 +345,23 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
         (spec("a", {"in": -1}), "there is no lane -1"),
         (
             spec("a b c", {"in": 0}, GraphRole("s", "stage", (0, 1), (2,), "identity")),
-            "'s': a stage with 2 to 1 lanes",
+            "'s': a stage cannot read 2 and write 1 lanes",
         ),
         (
             spec("a b c", {"in": 0}, GraphRole("s", "stage", (0,), (1, 2), "identity")),
-            "'s': a stage with 1 to 2 lanes",
+            "'s': a stage cannot read 1 and write 2 lanes",
         ),
-        (spec("a b", {"in": 0}, GraphRole("s", "bridge", (0,), ())), "'s': a bridge with 1 to 0 lanes"),
-        (spec("a b", {"in": 0}, GraphRole("s", "router", (0,), ())), "'s': a router with 1 to 0 lanes"),
-        (spec("a b c", {"in": 0}, GraphRole("s", "router", (0, 1), (2,))), "'s': a router with 2 to 1 lanes"),
-        (spec("a b c", {"in": 0}, GraphRole("s", "merge", (0,), (1, 2))), "'s': a merge with 1 to 2 lanes"),
-        (spec("a b", {"in": 0}, GraphRole("s", "merge", (), (1,))), "'s': a merge with 0 to 1 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "bridge", (0,), ())), "'s': a bridge cannot read 1 and write 0 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "router", (0,), ())), "'s': a router cannot read 1 and write 0 lanes"),
+        (
+            spec("a b c", {"in": 0}, GraphRole("s", "router", (0, 1), (2,))),
+            "'s': a router cannot read 2 and write 1 lanes",
+        ),
+        (
+            spec("a b c", {"in": 0}, GraphRole("s", "merge", (0,), (1, 2))),
+            "'s': a merge cannot read 1 and write 2 lanes",
+        ),
+        (spec("a b", {"in": 0}, GraphRole("s", "merge", (), (1,))), "'s': a merge cannot read 0 and write 1 lanes"),
         (spec("a b", {"in": 0, "in2": 1}, stage("s", 0, 1)), "lane 'b' is written twice"),
         (spec("a b c", {"in": 0}, stage("s", 0, 1), stage("t", 0, 2)), "lane 'a' is read twice"),
         (spec("a b", {"in": 0, "out": 0}, stage("s", 0, 1)), "lane 'a' is read twice"),
@@ -371,7 +377,7 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
         ),
     ],
 )
-def test_a_graph_that_the_compiler_cannot_have_made_is_unsupported(broken: PipelineSpec, why: str) -> None:
+def test_graph_that_compiler_never_creates_is_unsupported(broken: PipelineSpec, why: str) -> None:
     with pytest.raises(Unsupported) as caught:
         run_pipeline(broken, [], ops=OPS)
 

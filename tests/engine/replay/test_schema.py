@@ -34,7 +34,7 @@ EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {
         ({"$dynamicRef": "#nowhere"}, [("/$dynamicRef", "schema.ref")]),
         ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, [("/$ref", "schema.ref")]),
         ({"$ref": "#/prefixItems/x", "prefixItems": [True]}, [("/$ref", "schema.ref")]),
-        # The target is not in the place of a schema, so its pattern would not be checked.
+        # The target is not in the position of a schema, so its pattern would not be checked.
         ({"$ref": "#/x", "x": {"pattern": "("}}, [("/$ref", "schema.ref")]),
         ({"$ref": "#/const", "const": {"pattern": "("}}, [("/$ref", "schema.ref")]),
         ({"$id": "http://[", "not": {"$ref": "x"}}, [("/not/$ref", "schema.ref")]),
@@ -68,11 +68,11 @@ EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {
         ({"enum": [{"pattern": "("}], "format": "regex"}, []),
     ],
 )
-def test_an_unsupported_or_malformed_schema_is_refused(document: object, expected: list[tuple[str, str]]) -> None:
+def test_unsupported_or_malformed_schema_is_refused(document: object, expected: list[tuple[str, str]]) -> None:
     assert errors("dataguard_check", {"schema": document}) == [(f"/schema{at}", code) for at, code in expected]
 
 
-def test_at_most_20_errors_of_a_schema_are_reported() -> None:
+def test_at_most_20_schema_errors_are_reported() -> None:
     assert len(check_params("dataguard_check", {"schema": {"required": list(range(1, 50))}})) == 20
 
 
@@ -126,14 +126,14 @@ def accepts(document: object, value: object) -> bool:
         ),
     ],
 )
-def test_a_schema_accepts_valid_values_only(document: object, valid: object, invalid: object) -> None:
+def test_schema_accepts_only_valid_values(document: object, valid: object, invalid: object) -> None:
     assert accepts(document, valid)
     assert invalid is None or not accepts(document, invalid)
 
 
 @st.composite
 def number_texts(draw: st.DrawFn) -> str:
-    """Numbers near those that a double cannot hold, as they are written in JSON."""
+    """Draw JSON texts of numbers near those that a double cannot represent."""
     near = draw(st.sampled_from([0, 1, 19, 2**53, 2**63, 2**64, 10**20, 10**30]))
     whole = draw(st.sampled_from(["", "-"])) + str(near + draw(st.integers(0, 3)))
     fraction = draw(st.sampled_from(["", ".5", ".25", ".9", ".99", ".01", ".0000000000000000000001"]))
@@ -148,7 +148,7 @@ def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> No
     bound = parse_payload(limit.encode())
     try:
         encode_payload(bound)
-    except MalformedPayload:  # a limit that parameters cannot hold
+    except MalformedPayload:  # a limit that parameters cannot represent
         reject()
     if keyword == "multipleOf" and Decimal(limit) <= 0:
         reject()
@@ -159,14 +159,14 @@ def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> No
     assert accepts(document, {"n": parse_payload(text.encode()), "other": True}) is expected
 
 
-def test_the_callers_schema_is_not_modified() -> None:
+def test_given_schema_is_not_modified() -> None:
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     PayloadSchema(document)
     assert document == {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
-def test_a_pattern_runs_in_linear_time() -> None:
-    """``(a+)+$`` takes 2^n steps in an engine that backtracks, so this test would never end."""
+def test_pattern_runs_in_linear_time() -> None:
+    """``(a+)+$`` takes 2^n steps in a backtracking engine, so this test would never finish."""
     evil = "^(a+)+$"
     compiled = PayloadSchema(
         {
@@ -193,26 +193,26 @@ def fan_out(levels: int, link: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("link", ["$ref", "items", "not"])
-def test_references_that_multiply_keywords_are_counted_and_refused(link: str) -> None:
+def test_multiplied_keywords_are_counted_and_refused(link: str) -> None:
     assert 2 * PayloadSchema(fan_out(5, link)).keywords <= PayloadSchema(fan_out(6, link)).keywords
     assert errors("dataguard_check", {"schema": fan_out(40, link)}) == [("/schema", "schema.too_complex")]
 
 
-def test_a_long_chain_of_references_is_refused() -> None:
+def test_long_reference_chain_is_refused() -> None:
     chain: dict[str, Any] = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(300)}
     document = {"$ref": "#/$defs/a0", "$defs": chain | {"a300": {}}}
 
     assert errors("dataguard_check", {"schema": document}) == [("/schema", "schema.too_complex")]
 
 
-def test_the_patterns_of_a_schema_share_a_memory_limit() -> None:
+def test_schema_patterns_share_memory_limit() -> None:
     found = errors("dataguard_check", {"schema": {"allOf": [{"pattern": rf"\pL{{150}}x{n}"} for n in range(300)]}})
 
     assert len(found) == 20
     assert {code for _, code in found} == {"schema.pattern"}
 
 
-def test_a_recursive_schema_checks_a_payload_to_its_full_depth() -> None:
+def test_recursive_schema_checks_full_payload_depth() -> None:
     tree = {"type": "object", "properties": {"kid": {"$ref": "#"}}}
     value: dict[str, Any] = {}
     for _ in range(62):

@@ -36,7 +36,7 @@ def policy(*, consented: bool = True, config: Any = None) -> SideEffectPolicy:
         ("unheard_of:/usr/bin/tr", Decision.DENY),
     ],
 )
-def test_a_side_effect_must_be_on_the_servers_allowlists(op: str, decision: Decision) -> None:
+def test_side_effect_must_be_on_server_allowlists(op: str, decision: Decision) -> None:
     assert policy().decide("s", op) is decision
     expected = Decision.REQUIRE_APPROVAL if decision is Decision.ALLOW else Decision.DENY
     assert policy(consented=False).decide("s", op) is expected
@@ -57,20 +57,20 @@ def test_a_side_effect_must_be_on_the_servers_allowlists(op: str, decision: Deci
         ([5], Decision.DENY, Decision.DENY),
     ],
 )
-def test_the_allowlist_of_a_stage_narrows_the_servers(allowlist: Any, hook: Decision, tr: Decision) -> None:
+def test_stage_allowlist_narrows_server_allowlists(allowlist: Any, hook: Decision, tr: Decision) -> None:
     config = {"s": {"allowlist": allowlist}, "other": {"allowlist": []}}
 
     assert (policy(config=config).decide("s", HOOK), policy(config=config).decide("s", TR)) == (hook, tr)
 
 
-def test_the_allowlist_of_a_stage_cannot_widen_the_servers() -> None:
+def test_stage_allowlist_cannot_widen_server_allowlists() -> None:
     config = {"s": {"allowlist": ["http://evil.example", "/bin/sh"]}}
 
     assert policy(config=config).decide("s", "http_post:http://evil.example") is Decision.DENY
     assert policy(config=config).decide("s", "exec:/bin/sh|-c|id") is Decision.DENY
 
 
-def test_the_text_of_a_failed_side_effect_is_the_detail_of_the_stage_error(ring: Any) -> None:
+def test_failed_side_effect_text_is_stage_error_detail(ring: Any) -> None:
     class Failing:
         def decide(self, stage: str, op: str) -> Decision:
             return Decision.ALLOW

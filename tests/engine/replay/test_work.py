@@ -23,12 +23,12 @@ from tests.engine.replay.params import guard_bytes
         ({"properties": {"kid": {"$ref": "#"}}}, 2),
     ],
 )
-def test_the_cost_of_a_schema_is_its_number_of_keywords(document: object, keywords: int) -> None:
+def test_schema_cost_is_number_of_keywords(document: object, keywords: int) -> None:
     assert PayloadSchema(document).keywords == keywords
 
 
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
-def test_a_record_over_the_work_limit_is_an_error(op: str) -> None:
+def test_record_over_work_limit_is_error(op: str) -> None:
     params: dict[str, Any] = {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}} | (
         {"rules": []} if op == "dataguard_fused" else {}
     )
@@ -39,7 +39,7 @@ def test_a_record_over_the_work_limit_is_an_error(op: str) -> None:
         guard_bytes(op, params, WorkMeter(max_record=299))(payload)
 
 
-def test_the_work_of_a_redaction_is_proportional_to_the_elements_that_it_visits() -> None:
+def test_redaction_work_is_proportional_to_visited_elements() -> None:
     def work(items: int) -> int:
         spent = WorkMeter()
         guard_bytes("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
@@ -48,7 +48,7 @@ def test_the_work_of_a_redaction_is_proportional_to_the_elements_that_it_visits(
     assert 1.9 < work(2000) / work(1000) < 2.1
 
 
-def test_an_array_that_costs_more_than_the_limit_is_an_error_and_no_drop() -> None:
+def test_array_over_work_limit_is_error_not_drop() -> None:
     schema = {"properties": {"a": {"items": {"anyOf": [{"const": number} for number in range(2, 102)]}}}}
 
     with pytest.raises(RecordOverLimit):
@@ -58,11 +58,11 @@ def test_an_array_that_costs_more_than_the_limit_is_an_error_and_no_drop() -> No
 
 
 @pytest.mark.parametrize("number", [b"1" * 1_001, b"1e1001", b"1e-99999999999999999999"])
-def test_a_number_that_is_too_long_to_be_read_is_an_error_and_no_drop(number: bytes) -> None:
+def test_too_long_number_is_error_not_drop(number: bytes) -> None:
     with pytest.raises(RecordOverLimit):
         guard_bytes("dataguard_check", {"schema": True})(b'{"n":' + number + b"}")
 
 
-def test_a_record_with_too_many_values_is_an_error() -> None:
+def test_record_with_too_many_values_is_error() -> None:
     with pytest.raises(RecordOverLimit):
         guard_bytes("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")

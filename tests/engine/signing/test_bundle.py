@@ -23,7 +23,7 @@ def refusal(archive: bytes) -> str:
 
 
 def repacked(built: bundle.BuiltBundle, **files: bytes | None) -> bytes:
-    """Return the bundle with changed files (None removes a file). Names spell the dot as ``__``."""
+    """Return the bundle with changed files (None removes a file). A ``__`` in a name stands for a dot."""
     entries = tar.unpack(built.tar) | {name.replace("__", "."): data for name, data in files.items()}
     return tar.pack({name: data for name, data in entries.items() if data is not None})
 
@@ -34,14 +34,14 @@ def remanifested(built: bundle.BuiltBundle, **members: object) -> bytes:
     return repacked(built, manifest__json=canonical(document))
 
 
-def test_bytes_are_pinned(world: Any) -> None:
+def test_bundle_hash_matches_pinned_value(world: Any) -> None:
     built = world.bundle()
 
     assert built.bundle_hash == sha256(built.tar)
     assert built.bundle_hash == "sha256:34e17ef6ec90dd9a215dfe04d8f2ce953ab45c5d54f3bbfdc3d86103481b7914"
 
 
-def test_equal_inputs_in_another_form_give_the_same_bytes(world: Any) -> None:
+def test_equal_inputs_in_another_form_yield_same_bytes(world: Any) -> None:
     elsewhere = world.about().approved_at.astimezone(timezone(timedelta(hours=5)))
     shuffled = dict(reversed(world.runtime_config.items()))
 
@@ -52,7 +52,7 @@ def test_equal_inputs_in_another_form_give_the_same_bytes(world: Any) -> None:
     assert again == world.bundle()
 
 
-def test_a_standard_tar_reads_and_writes_the_same_archive(world: Any) -> None:
+def test_standard_tar_reads_and_writes_same_archive(world: Any) -> None:
     archive = world.bundle().tar
 
     written = io.BytesIO()
@@ -76,7 +76,7 @@ def test_a_standard_tar_reads_and_writes_the_same_archive(world: Any) -> None:
     assert written.getvalue() == archive
 
 
-def test_open_bundle_returns_the_built_content(world: Any) -> None:
+def test_open_bundle_returns_built_content(world: Any) -> None:
     built = world.bundle()
 
     opened = bundle.open_bundle(built.tar)
@@ -90,14 +90,14 @@ def test_open_bundle_returns_the_built_content(world: Any) -> None:
     assert sorted(opened.manifest.files) == [name for name in NAMES if name != "manifest.json"]
 
 
-def test_a_bundle_that_needed_no_approval_has_no_credential(world: Any) -> None:
+def test_bundle_without_approval_has_no_credential(world: Any) -> None:
     opened = bundle.open_bundle(world.bundle(approved_at=None).tar)
 
     assert opened.credential is None
     assert opened.manifest.approved_at is None
 
 
-def test_build_refuses_inputs_that_disagree(world: Any) -> None:
+def test_build_refuses_contradictory_inputs(world: Any) -> None:
     for about, spec_kv, approval in (
         (world.about(), b"other", world.credential()),
         (world.about(), world.spec_kv, None),
@@ -146,7 +146,7 @@ def test_altered_entry_is_refused(world: Any, name: str) -> None:
     assert refusal(repacked(world.bundle(), **{name: altered})) == "bundle.entry_altered"
 
 
-def test_wrong_size_in_the_manifest_is_refused(world: Any) -> None:
+def test_wrong_size_in_manifest_is_refused(world: Any) -> None:
     built = world.bundle()
     files: Any = built.manifest.document()["files"]
     files["spec.kv"]["size"] += 1
@@ -154,7 +154,7 @@ def test_wrong_size_in_the_manifest_is_refused(world: Any) -> None:
     assert refusal(remanifested(built, files=files)) == "bundle.entry_altered"
 
 
-def test_wrong_spec_hash_in_the_manifest_is_refused(world: Any) -> None:
+def test_wrong_spec_hash_in_manifest_is_refused(world: Any) -> None:
     assert refusal(remanifested(world.bundle(), spec_hash=sha256(b""))) == "bundle.spec_hash"
 
 
@@ -184,7 +184,7 @@ def test_damaged_manifest_is_refused(world: Any, members: dict[str, object]) -> 
     assert refusal(remanifested(world.bundle(), **members)) == "bundle.manifest"
 
 
-def test_manifest_that_is_not_canonical_is_refused(world: Any) -> None:
+def test_non_canonical_manifest_is_refused(world: Any) -> None:
     built = world.bundle()
 
     assert refusal(repacked(built, manifest__json=json.dumps(built.manifest.document()).encode())) == "bundle.manifest"
@@ -257,14 +257,14 @@ def _duplicate(archive: bytearray) -> None:
         _duplicate,
     ],
 )
-def test_tar_that_is_not_canonical_is_refused(world: Any, damage: Callable[[bytearray], None]) -> None:
+def test_non_canonical_tar_is_refused(world: Any, damage: Callable[[bytearray], None]) -> None:
     archive = bytearray(world.bundle().tar)
     damage(archive)
 
     assert refusal(bytes(archive)) == "bundle.malformed"
 
 
-def test_tar_of_another_program_is_refused() -> None:
+def test_tar_from_another_program_is_refused() -> None:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as write:
         link = tarfile.TarInfo("spec.kv")
@@ -275,6 +275,6 @@ def test_tar_of_another_program_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "n" * 101, "é"])
-def test_name_that_a_header_cannot_hold_is_refused(name: str) -> None:
+def test_invalid_entry_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         tar.pack({name: b""})

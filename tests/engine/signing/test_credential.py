@@ -39,7 +39,7 @@ def spelled(world: Any, payload: bytes) -> str:
     return f"{base64url(payload)}.{base64url(keys.sign(world.active, payload))}"
 
 
-def test_issue_writes_the_documented_format(world: Any) -> None:
+def test_issue_writes_documented_format(world: Any) -> None:
     text = world.credential(capabilities=["side_effect:http_post", "deploy"])
 
     payload, signature = text.split(".")
@@ -54,7 +54,7 @@ def test_issue_writes_the_documented_format(world: Any) -> None:
     assert verify(world, text, capabilities={"side_effect:http_post"}).approval_id == "approval-1"
 
 
-def test_retiring_and_formerly_retired_keys_still_verify(world: Any) -> None:
+def test_keys_verify_what_they_signed_before_retirement(world: Any) -> None:
     before = world.keyset.keys[2].not_after - timedelta(seconds=1)
 
     verify(world, world.credential(private_key=world.retiring))
@@ -169,8 +169,8 @@ def test_missing_capability_is_refused(world: Any) -> None:
     verify(world, replay, capabilities={"replay:execute"})
 
 
-def test_verify_reports_the_first_reason(world: Any) -> None:
-    """Start with every fault at once, and repair one after the other in the order of the checks."""
+def test_verify_reports_first_reason(world: Any) -> None:
+    """Start with all faults, and repair them one by one in the order of the checks."""
     wrong: dict[str, Any] = {
         "v": 2,
         "kid": "unknown",
@@ -202,7 +202,7 @@ def test_any_flipped_bit_is_refused(world: Any) -> None:
             assert refusal(world, flipped.decode("latin-1")).startswith("approval.")
 
 
-def test_issue_refuses_input_that_verify_would_refuse(world: Any) -> None:
+def test_issue_refuses_what_verify_would_refuse(world: Any) -> None:
     for changes in (
         {"capabilities": ["deploy", "replay:execute"]},
         {"expires_at": world.about().approved_at - timedelta(1)},

@@ -17,7 +17,7 @@ def refusal(world: Any, envelope: object) -> str:
 
 
 def signed(world: Any, **members: object) -> Any:
-    """Return a correctly signed envelope of a changed statement (``...`` removes a member)."""
+    """Return a correctly signed envelope around a changed statement (``...`` removes a member)."""
     envelope: Any = world.envelope(world.bundle())
     statement = json.loads(base64.b64decode(envelope["payload"])) | members
     payload = json.dumps({name: value for name, value in statement.items() if value is not ...}).encode()
@@ -49,7 +49,7 @@ def test_envelope_verifies_with_independent_code(world: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["active", "retiring"])
-def test_verify_envelope_returns_the_statement_of_a_trusted_key(world: Any, key: str) -> None:
+def test_verify_envelope_returns_statement_signed_by_trusted_key(world: Any, key: str) -> None:
     built = world.bundle()
     private = getattr(world, key)
 
@@ -104,7 +104,7 @@ def test_malformed_envelope_is_refused(world: Any, members: dict[str, object]) -
     assert refusal(world, world.envelope(world.bundle()) | members) == "envelope.malformed"
 
 
-def test_envelope_that_is_no_object_is_refused(world: Any) -> None:
+def test_non_object_envelope_is_refused(world: Any) -> None:
     assert refusal(world, None) == "envelope.malformed"
     assert refusal(world, [world.envelope(world.bundle())]) == "envelope.malformed"
 

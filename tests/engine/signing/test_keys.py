@@ -25,7 +25,7 @@ def test_public_key_and_thumbprint_match_rfc_8037() -> None:
     assert keys.kid(public) == KID
 
 
-def test_jwk_has_the_documented_members() -> None:
+def test_jwk_has_documented_members() -> None:
     assert keys.jwk(from_base64url(X), status=KeyStatus.RETIRED, not_before=NOON, not_after=NOON) == {
         "kid": KID,
         "kty": "OKP",
@@ -39,7 +39,7 @@ def test_jwk_has_the_documented_members() -> None:
     }
 
 
-def test_a_generated_key_signs_and_verifies_only_its_message() -> None:
+def test_generated_key_signs_and_verifies_only_its_message() -> None:
     private = keys.generate()
     signature = keys.sign(private, b"message")
 
@@ -70,7 +70,7 @@ def test_trust_depends_on_status_and_signing_time(status: KeyStatus, signed_at: 
     assert key.trusts(signed_at) is trusted
 
 
-def test_key_set_is_equal_after_publication_and_parsing(world: Any) -> None:
+def test_published_key_set_is_parsed_back(world: Any) -> None:
     keyset = KeySet.parse(json.dumps(world.keyset.document()))
 
     assert keyset == world.keyset
@@ -79,7 +79,7 @@ def test_key_set_is_equal_after_publication_and_parsing(world: Any) -> None:
     assert keyset.find("unknown") is None
 
 
-def test_members_of_a_later_server_are_ignored(world: Any) -> None:
+def test_unknown_members_are_ignored(world: Any) -> None:
     document = world.keyset.document() | {"note": 1}
     document["keys"][0]["note"] = 1
 
@@ -107,7 +107,7 @@ def test_members_of_a_later_server_are_ignored(world: Any) -> None:
         ("not_after", ""),
     ],
 )
-def test_a_damaged_key_is_refused(world: Any, member: str, value: object) -> None:
+def test_damaged_key_is_refused(world: Any, member: str, value: object) -> None:
     document = world.keyset.document()
     document["keys"][0][member] = value
 
@@ -138,7 +138,7 @@ def test_malformed_key_set_is_refused(text: bytes | str) -> None:
     assert refused.value.code == "keys.malformed"
 
 
-def test_active_kid_must_be_the_active_key_and_no_key_is_listed_twice(world: Any) -> None:
+def test_active_kid_must_match_and_keys_must_be_unique(world: Any) -> None:
     other = world.keyset.document() | {"active_kid": world.keyset.keys[1].kid}
     twice = world.keyset.document()
     twice["keys"].append(twice["keys"][1])

@@ -26,7 +26,7 @@ def refusal_of(world: Any, built: BuiltBundle) -> str:
 
 
 def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[bytes, Json]:
-    """Return a signed bundle that ``build`` never makes: any files, and a manifest that matches them."""
+    """Return a signed bundle that ``build_bundle`` never creates: any files, and a manifest that matches them."""
     document = world.bundle().manifest.document() | members
     entries = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()}
@@ -52,7 +52,7 @@ def test_valid_delivery_is_accepted(world: Any) -> None:
     assert verified.approval.approval_id == "approval-1"
 
 
-def test_key_with_status_next_in_an_older_key_set_is_trusted(world: Any) -> None:
+def test_next_key_of_older_key_set_is_trusted(world: Any) -> None:
     begins = APPROVED + timedelta(minutes=1)
     published = KeySet((*world.keyset.keys, PublicKey(keys.public_key(world.stranger), KeyStatus.NEXT, begins)))
     built = world.bundle(approval=world.credential(private_key=world.stranger))
@@ -76,19 +76,19 @@ def test_bundle_without_approval_is_accepted(world: Any, posture: str) -> None:
     assert verified.approval is None
 
 
-def test_envelope_of_an_unknown_key_is_refused(world: Any) -> None:
+def test_envelope_signed_by_unknown_key_is_refused(world: Any) -> None:
     built = world.bundle()
 
     assert refusal(world, built.tar, world.envelope(built, world.stranger)) == "envelope.unknown_key"
 
 
-def test_tar_that_was_not_signed_is_refused(world: Any) -> None:
+def test_unsigned_tar_is_refused(world: Any) -> None:
     envelope = world.envelope(world.bundle(deployment_id="other"))
 
     assert refusal(world, world.bundle().tar, envelope) == "envelope.subject"
 
 
-def test_manifest_that_was_not_signed_is_refused(world: Any) -> None:
+def test_unsigned_manifest_is_refused(world: Any) -> None:
     built, other = world.bundle(), world.bundle(deployment_id="other")
     envelope = dsse.sign_envelope(built.bundle_hash, other.manifest, world.active)
 
@@ -101,7 +101,7 @@ def test_bundle_for_another_environment_is_refused(world: Any) -> None:
     assert refusal(world, built.tar, world.envelope(built), "environment-2") == "bundle.environment"
 
 
-def test_signed_bundle_with_an_extra_or_missing_entry_is_refused(world: Any) -> None:
+def test_signed_bundle_with_extra_or_missing_entry_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
 
     assert refusal(world, *forged(world, files | {"extra": b""})) == "bundle.entry_extra"
@@ -115,20 +115,20 @@ def test_signed_bundle_of_another_spec_is_refused(world: Any) -> None:
     assert refusal(world, *forged(world, files)) == "bundle.spec_hash"
 
 
-def test_approval_time_without_a_credential_is_refused(world: Any) -> None:
+def test_approval_time_without_credential_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
     del files["approval.cred"]
 
     assert refusal(world, *forged(world, files)) == "bundle.approval_missing"
 
 
-def test_credential_without_an_approval_time_is_refused(world: Any) -> None:
+def test_credential_without_approval_time_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
 
     assert refusal(world, *forged(world, files, approved_at=None)) == "bundle.approval_unexpected"
 
 
-def test_bundle_over_the_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_over_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built = world.bundle()
     monkeypatch.setattr(verify, "MAX_BUNDLE_BYTES", len(built.tar) - 1)
 
@@ -149,11 +149,11 @@ def test_bundle_over_the_limit_is_refused(world: Any, monkeypatch: pytest.Monkey
     ],
     ids=str,
 )
-def test_credential_that_does_not_match_the_manifest_is_refused(world: Any, changes: Any, code: str) -> None:
+def test_credential_that_does_not_match_manifest_is_refused(world: Any, changes: Any, code: str) -> None:
     assert refusal_of(world, world.bundle(approval=world.credential(**changes))) == code
 
 
-def test_credential_without_a_capability_of_the_bundle_is_refused(world: Any) -> None:
+def test_credential_without_bundle_capability_is_refused(world: Any) -> None:
     wanted = ("deploy", "side_effect:http_post")
     approval = world.credential(capabilities=wanted)
 
@@ -162,13 +162,13 @@ def test_credential_without_a_capability_of_the_bundle_is_refused(world: Any) ->
     assert verify_delivery(built.tar, world.envelope(built), world.keyset, world.environment).approval
 
 
-def test_a_bundle_that_claims_no_capability_still_needs_deploy(world: Any) -> None:
+def test_bundle_without_capabilities_requires_deploy(world: Any) -> None:
     replay = world.credential(capabilities=["replay:execute"])
 
     assert refusal_of(world, world.bundle(capabilities=(), approval=replay)) == "approval.capability"
 
 
-def test_approval_outside_the_window_of_the_credential_is_refused(world: Any) -> None:
+def test_approval_outside_credential_validity_is_refused(world: Any) -> None:
     approved = world.about().approved_at
     late = world.credential(issued_at=approved + timedelta(microseconds=1))
     early = world.credential(issued_at=approved - timedelta(hours=1), expires_at=approved - timedelta(microseconds=1))
@@ -177,7 +177,7 @@ def test_approval_outside_the_window_of_the_credential_is_refused(world: Any) ->
         assert refusal_of(world, world.bundle(approval=approval)) == "approval.expired"
 
 
-def test_any_flipped_bit_of_the_tar_is_refused(world: Any) -> None:
+def test_any_flipped_bit_of_tar_is_refused(world: Any) -> None:
     built = world.bundle()
     envelope = world.envelope(built)
 
@@ -187,7 +187,7 @@ def test_any_flipped_bit_of_the_tar_is_refused(world: Any) -> None:
         assert refusal(world, bytes(flipped), envelope) == "envelope.subject"
 
 
-def test_any_flipped_bit_of_the_tar_is_refused_even_if_it_is_signed(world: Any) -> None:
+def test_any_flipped_bit_of_signed_tar_is_refused(world: Any) -> None:
     built = world.bundle()
 
     for index in range(0, len(built.tar), 3):
@@ -197,7 +197,7 @@ def test_any_flipped_bit_of_the_tar_is_refused_even_if_it_is_signed(world: Any) 
         assert refusal(world, bytes(flipped), envelope).startswith(("bundle.", "envelope.predicate"))
 
 
-def test_any_flipped_bit_of_the_envelope_is_refused(world: Any) -> None:
+def test_any_flipped_bit_of_envelope_is_refused(world: Any) -> None:
     built = world.bundle()
     good = json.dumps(world.envelope(built)).encode()
     refused = 0

@@ -9,7 +9,7 @@ from byteor_cloud.database.embedded import EmbeddedPostgres
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Create a temporary folder that the server's account can enter. Those of pytest are private to root."""
+    """Create a temporary folder that the server's account can enter. Pytest's own folders are private to root."""
     with tempfile.TemporaryDirectory(prefix="embedded ", dir="/tmp") as name:
         path = Path(name)
         path.chmod(0o711)
@@ -18,6 +18,6 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[EmbeddedPostgres]:
-    held = EmbeddedPostgres(folder)
-    yield held
-    held.release()
+    embedded = EmbeddedPostgres(folder)
+    yield embedded
+    embedded.release()

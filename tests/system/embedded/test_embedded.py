@@ -1,4 +1,4 @@
-"""The embedded database while real processes start using it, stop using it and are killed."""
+"""The embedded database while real processes start and stop using it, or are killed."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from byteor_cloud.database.embedded_files import EmbeddedPostgresError
 from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
 
 
-def test_data_survives_a_stop(folder: Path) -> None:
+def test_data_survives_server_stop(folder: Path) -> None:
     first = EmbeddedPostgres(folder)
     url = first.acquire()
     execute(url, "CREATE TABLE kept AS SELECT 'Grüße' AS word")
@@ -31,7 +31,7 @@ def test_data_survives_a_stop(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_database_is_utf8_with_a_fixed_sort_order(server: EmbeddedPostgres) -> None:
+def test_database_is_utf8_with_fixed_sort_order(server: EmbeddedPostgres) -> None:
     url = server.acquire()
 
     [row] = execute(
@@ -51,7 +51,7 @@ def test_other_accounts_cannot_connect(server: EmbeddedPostgres) -> None:
     assert execute(url, "SHOW listen_addresses") == [("",)]
 
 
-def test_concurrent_commands_share_one_server_and_the_last_one_stops_it(folder: Path) -> None:
+def test_concurrent_commands_share_server_that_last_one_stops(folder: Path) -> None:
     with command(folder) as one, command(folder) as two, command(folder) as three:
         assert one.url() == two.url() == three.url()
         first = postmaster(folder)
@@ -63,10 +63,10 @@ def test_concurrent_commands_share_one_server_and_the_last_one_stops_it(folder: 
     assert is_stopped(folder)
 
 
-def test_starting_and_ending_commands_never_find_a_stopped_server(folder: Path) -> None:
+def test_concurrent_starts_and_stops_never_find_stopped_server(folder: Path) -> None:
     failures: list[Exception] = []
 
-    def come_and_go() -> None:
+    def start_and_stop() -> None:
         for _ in range(8):
             server = EmbeddedPostgres(folder)
             try:
@@ -75,8 +75,8 @@ def test_starting_and_ending_commands_never_find_a_stopped_server(folder: Path) 
             except Exception as failure:
                 failures.append(failure)
 
-    # Each instance holds its own locks, as a process does.
-    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    # Each instance has its own locks, like a separate process.
+    threads = [threading.Thread(target=start_and_stop) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -86,7 +86,7 @@ def test_starting_and_ending_commands_never_find_a_stopped_server(folder: Path) 
     assert is_stopped(folder)
 
 
-def test_next_command_stops_the_server_of_a_killed_command(folder: Path) -> None:
+def test_next_command_stops_server_of_killed_command(folder: Path) -> None:
     killed = Command(folder)
     url = killed.url()
     execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
@@ -127,13 +127,13 @@ def test_next_command_starts_after_command_and_server_were_killed(folder: Path) 
     assert is_stopped(folder)
 
 
-def test_stale_process_id_is_not_mistaken_for_the_server(folder: Path) -> None:
+def test_stale_process_id_is_not_mistaken_for_server(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     sockets = Path(unquote(server.acquire().partition("host=")[2].partition("&")[0]))
     lines = (folder / "postgres/data/postmaster.pid").read_text().splitlines()
     server.release()
 
-    # As after a crash when this process has the former id of the server.
+    # The state after a crash, when an unrelated process has the former process id of the server.
     stale = "\n".join([str(os.getpid()), *lines[1:]]) + "\n"
     for leftover in (folder / "postgres/data/postmaster.pid", sockets / ".s.PGSQL.5432.lock"):
         leftover.write_text(stale)
@@ -144,10 +144,10 @@ def test_stale_process_id_is_not_mistaken_for_the_server(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_server_that_was_started_manually_is_not_stopped(folder: Path) -> None:
-    by_hand = EmbeddedPostgres(folder)
-    by_hand.acquire()
-    # The lock file is hidden, as if pg_ctl had started the server.
+def test_manually_started_server_is_not_stopped(folder: Path) -> None:
+    manual = EmbeddedPostgres(folder)
+    manual.acquire()
+    # Hide the lock file, as if pg_ctl had started the server.
     (folder / "postgres/server.lock").rename(folder / "postgres/hidden")
     running = postmaster(folder)
 
@@ -156,11 +156,11 @@ def test_server_that_was_started_manually_is_not_stopped(folder: Path) -> None:
 
     assert postmaster(folder) == running
     (folder / "postgres/hidden").rename(folder / "postgres/server.lock")
-    by_hand.release()
+    manual.release()
     assert is_stopped(folder)
 
 
-def test_only_the_first_start_creates_a_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_first_start_creates_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     run = embedded._run
 

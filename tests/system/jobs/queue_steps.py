@@ -1,4 +1,4 @@
-"""Jobs for the tests of the queue, helpers that run a worker, and helpers that change the queue's tables."""
+"""Jobs for the queue tests, and helpers that run workers or change the queue's tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.patience import PATIENCE_S
 
 ran: list[Any] = []
 gave_up: list[Any] = []
-go_on = threading.Event()
+proceed = threading.Event()
 fails_with: list[BaseException] = []
 
 
@@ -32,7 +32,7 @@ class Block(Job, name="test.block", lane=JobLane.REPLAY):
     who: str
 
 
-class WaitForAStranger(Job, name="test.wait_for_a_stranger", lane=JobLane.WEBHOOKS):
+class BlockWebhookLane(Job, name="test.block_webhook_lane", lane=JobLane.WEBHOOKS):
     pass
 
 
@@ -44,7 +44,7 @@ class Hold(Job, name="test.hold", lane=JobLane.RELEASES):
     pass
 
 
-class FailBesideATwin(Job, name="test.fail_beside_a_twin", lane=JobLane.RELEASES):
+class FailWithTwin(Job, name="test.fail_with_twin", lane=JobLane.RELEASES):
     pass
 
 
@@ -67,13 +67,13 @@ def fail(job: Fail) -> None:
 @runs(Block)
 def block(job: Block) -> None:
     ran.append(job.who)
-    go_on.wait(PATIENCE_S)
+    proceed.wait(PATIENCE_S)
 
 
-@runs(WaitForAStranger)
-def wait_for_a_stranger(job: WaitForAStranger) -> None:
+@runs(BlockWebhookLane)
+def block_webhook_lane(job: BlockWebhookLane) -> None:
     ran.append("waits")
-    go_on.wait(PATIENCE_S)
+    proceed.wait(PATIENCE_S)
 
 
 @runs(TakeTurns)
@@ -84,17 +84,17 @@ def take_turns(job: TakeTurns) -> None:
 @runs_claimed(Hold)
 def hold(claim: Claim, job: Hold) -> None:
     ran.append(claim)
-    go_on.wait(PATIENCE_S)
+    proceed.wait(PATIENCE_S)
     with transaction.atomic():
         claim.confirm()
         ran.append("wrote")
 
 
-@runs(FailBesideATwin)
-def fail_beside_a_twin(job: FailBesideATwin) -> None:
+@runs(FailWithTwin)
+def fail_with_twin(job: FailWithTwin) -> None:
     ran.append("failed")
     if len(ran) == 1:
-        enqueue(FailBesideATwin(), once="key", serial="s")
+        enqueue(FailWithTwin(), once="key", serial="s")
         raise RuntimeError("no")
 
 
@@ -110,7 +110,7 @@ def enqueue(
 
 
 def work(**options: Any) -> None:
-    """Run a worker until no job is due."""
+    """Run a worker until no more jobs are due."""
     Worker(has_clock=False, **options).run(until_idle=True)
 
 
@@ -126,7 +126,7 @@ class Running:
         return self.worker
 
     def __exit__(self, *_: object) -> None:
-        go_on.set()
+        proceed.set()
         self.worker.stop()
         self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
@@ -146,8 +146,8 @@ def make_due() -> None:
     execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '1 hour' WHERE status = 'todo'")
 
 
-def kill_its_worker() -> None:
-    """Change every waiting job as if its worker process had been killed."""
+def kill_worker() -> None:
+    """Change every waiting job as if its worker process had been killed while it ran."""
     execute(
         "WITH dead AS (INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')"
         " RETURNING id) UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM dead),"

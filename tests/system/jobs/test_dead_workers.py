@@ -1,4 +1,4 @@
-"""Workers that die, stall or stop during a job: the takeover, and what the old run may still write."""
+"""Workers that die, stall or stop during a job: another worker takes it over, and the old run may not write."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.system.jobs.queue_steps import (
     Running,
     enqueue,
     execute,
-    go_on,
-    kill_its_worker,
+    kill_worker,
     maintain_queue,
+    proceed,
     ran,
     waiting,
     work,
 )  # fmt: skip
 
 
-def test_job_is_taken_over_when_the_heartbeat_is_too_old() -> None:
+def test_job_of_worker_with_old_heartbeat_is_taken_over() -> None:
     enqueue(Note(word="orphan"), once="key", serial="s")
-    kill_its_worker()
+    kill_worker()
     enqueue(Note(word="twin"), once="key", serial="s")
 
     work()
@@ -38,10 +38,10 @@ def test_job_is_taken_over_when_the_heartbeat_is_too_old() -> None:
     assert (ran, waiting()) == (["orphan", "twin"], [])
 
 
-def test_starting_worker_leaves_jobs_of_a_live_worker_alone() -> None:
-    """This includes a worker without a database session, since only its heartbeat counts."""
+def test_starting_worker_does_not_take_over_jobs_of_live_worker() -> None:
+    """This includes workers without a database session, because only the heartbeat counts."""
     enqueue(Note(word="running"))
-    kill_its_worker()
+    kill_worker()
     execute("UPDATE procrastinate_workers SET last_heartbeat = now()")
 
     work()
@@ -49,7 +49,7 @@ def test_starting_worker_leaves_jobs_of_a_live_worker_alone() -> None:
     assert (ran, waiting()) == ([], [("test.note", "doing")])
 
 
-def test_worker_survives_the_loss_of_all_sessions() -> None:
+def test_worker_survives_loss_of_all_database_sessions() -> None:
     enqueue(Hold())
     with Running(heartbeat_s=0.1, stalled_after_s=30):
         wait_until(lambda: ran)
@@ -59,24 +59,24 @@ def test_worker_survives_the_loss_of_all_sessions() -> None:
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             time.sleep(0.2)
-            work()  # another worker, which must not take the job over
+            work()  # another worker, which must not take over the job
         assert waiting() == [("test.hold", "doing")]
-        go_on.set()
+        proceed.set()
         wait_until(lambda: waiting() == [])
 
     assert ran[1:] == ["wrote"]
 
 
-def test_run_that_was_taken_over_cannot_record_its_end() -> None:
+def test_run_that_lost_its_job_cannot_record_result() -> None:
     enqueue(Hold())
-    with Running(heartbeat_s=3600, stalled_after_s=3600):  # it cannot renew its heartbeat
+    with Running(heartbeat_s=3600, stalled_after_s=3600):  # the worker does not renew its heartbeat
         wait_until(lambda: ran)
         execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '2 hours'")
         maintain_queue()
         ((kills,),) = execute("SELECT byteor_kills FROM procrastinate_jobs WHERE status = 'todo'")
         assert kills == 1
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 hour'")
-        go_on.set()
+        proceed.set()
         wait_until(lambda: ran[0].is_lost)
 
     assert "wrote" not in ran
@@ -87,7 +87,7 @@ def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
     enqueue(Hold())
     outcomes: list[str] = []
 
-    def ask(claim: Claim) -> None:
+    def ensure(claim: Claim) -> None:
         try:
             claim.ensure()
             outcomes.append("mine")
@@ -96,9 +96,9 @@ def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
 
     with Running(heartbeat_s=3600, stalled_after_s=3600) as running:
         wait_until(lambda: ran)
-        ask(ran[0])
-        running._sure_until = 0.0  # its heartbeat is too old to rely on
-        unsure = threading.Thread(target=ask, args=ran)
+        ensure(ran[0])
+        running._sure_until = 0.0  # as if its heartbeat were too old
+        unsure = threading.Thread(target=ensure, args=ran)
         unsure.start()
         unsure.join(0.3)
         assert outcomes == ["mine"]
@@ -110,7 +110,7 @@ def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
     assert outcomes == ["mine", "lost"]
 
 
-def test_insist_retries_during_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_until_stored_retries_during_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_S", 0.01)
     run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0, ""), 1)
     claim = claims.HeldClaim(run, lambda: True)
@@ -141,17 +141,17 @@ def test_stop_waits_for_jobs_and_requeues_slow_ones() -> None:
     running.stop()
     thread.join(PATIENCE_S)
 
-    assert not thread.is_alive()  # though the job still blocks
+    assert not thread.is_alive()  # although the job still blocks
     assert execute("SELECT status, attempts, byteor_kills FROM procrastinate_jobs") == [("todo", 0, 0)]
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]
-    go_on.set()
+    proceed.set()
     wait_until(lambda: not any(each.name.startswith("test.block") for each in threading.enumerate()))
     assert waiting() == [("test.block", "todo")]  # the old run could not change the job
     work()
     assert (ran, waiting()) == (["blocked"] * 2, [])
 
 
-def test_worker_deletes_its_row_and_lock_file_at_the_end() -> None:
+def test_stopping_worker_deletes_its_row_and_lock_file() -> None:
     work()
 
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]

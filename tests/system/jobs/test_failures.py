@@ -1,4 +1,4 @@
-"""Jobs that fail: retries, outages of database and storage, and dead letters until they are deleted."""
+"""Jobs that fail: retries, outages of the database or storage, and dead letters and their deletion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from byteor_cloud.worker import dead_letters, jobs
 from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp
 from tests.system.jobs.queue_steps import (
     Fail,
-    FailBesideATwin,
+    FailWithTwin,
     Note,
     enqueue,
     execute,
@@ -36,7 +36,7 @@ from tests.system.jobs.queue_steps import (
 # -- jobs that raise errors
 
 
-def test_failing_job_is_retried_with_back_off_and_becomes_a_dead_letter() -> None:
+def test_failing_job_is_retried_with_back_off_and_becomes_dead_letter() -> None:
     fails_with.append(RuntimeError("no\0"))
     enqueue(Fail())
     delays = []
@@ -67,18 +67,18 @@ def test_job_is_not_retried_early() -> None:
     assert ran == ["failed"]
 
 
-def test_job_that_fails_beside_a_waiting_twin_is_requeued() -> None:
-    enqueue(FailBesideATwin(), once="key", serial="s")
+def test_failed_job_is_requeued_although_its_twin_waits() -> None:
+    enqueue(FailWithTwin(), once="key", serial="s")
 
     work()
 
-    assert (ran, waiting()) == (["failed"], [("test.fail_beside_a_twin", "todo")] * 2)
+    assert (ran, waiting()) == (["failed"], [("test.fail_with_twin", "todo")] * 2)
     make_due()
     work()
     assert (len(ran), waiting()) == (3, [])
 
 
-def test_a_dead_letter_can_be_retried_with_all_its_attempts() -> None:
+def test_retried_dead_letter_has_all_attempts_again() -> None:
     fails_with.append(RuntimeError("no"))
     enqueue(Fail())
     for _ in range(5):
@@ -96,7 +96,7 @@ def test_a_dead_letter_can_be_retried_with_all_its_attempts() -> None:
     assert waiting() == []
 
 
-def test_job_with_an_unknown_name_becomes_a_dead_letter() -> None:
+def test_job_with_unknown_name_becomes_dead_letter() -> None:
     enqueue(Note(word="a"))
     execute("UPDATE procrastinate_jobs SET task_name = 'test.gone'")
     for _ in range(5):
@@ -106,24 +106,24 @@ def test_job_with_an_unknown_name_becomes_a_dead_letter() -> None:
     assert waiting() == [("test.gone", "failed")]
 
 
-# -- outages of database or storage
+# -- outages of the database or storage
 
 
-TROUBLES = [
+OUTAGES = [
     OperationalError("the server closed the connection"),
     InterfaceError("connection already closed"),
     psycopg.errors.AdminShutdown("terminating connection"),
     psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"),
-    Unavailable("The artifact store is not reachable."),
+    Unavailable("The blob store is not reachable."),
     OSError(errno.ENOSPC, "No space left on device"),
     OSError(errno.EIO, "Input/output error"),
     OSError(errno.ESTALE, "Stale file handle"),
     PermissionError(errno.EACCES, "Permission denied"),
     FileNotFoundError(errno.ENOENT, "No such file"),
 ]
-OWN = [
+JOB_ERRORS = [
     RuntimeError("no"),
-    NotStored("The content is not stored any more."),
+    NotStored("The content is no longer stored."),
     OSError(errno.ENAMETOOLONG, "File name too long"),
     OSError(errno.EILSEQ, "Invalid or incomplete multibyte or wide character"),
     OSError(errno.ENOTEMPTY, "Directory not empty"),
@@ -134,9 +134,9 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=repr)
-def test_job_waits_for_the_end_of_an_outage(trouble: BaseException) -> None:
-    fails_with.append(trouble)
+@pytest.mark.parametrize("outage", OUTAGES, ids=repr)
+def test_job_is_retried_until_outage_ends(outage: BaseException) -> None:
+    fails_with.append(outage)
     enqueue(Fail(), serial="s", once="s")
     delays = []
 
@@ -147,7 +147,7 @@ def test_job_waits_for_the_end_of_an_outage(trouble: BaseException) -> None:
         assert (row.status, row.attempts) == ("todo", 0)
         delays.append((row.scheduled_at - before).total_seconds())
         make_due()
-    assert sum(delays) > 600  # ten minutes and more
+    assert sum(delays) > 600  # longer than ten minutes
     assert max(delays) < 65
     assert not dead_letters.find_obstacles(["s"])["s"].is_dead
 
@@ -156,23 +156,23 @@ def test_job_waits_for_the_end_of_an_outage(trouble: BaseException) -> None:
     assert (waiting(), gave_up, len(ran)) == ([], [], 21)
 
 
-@pytest.mark.parametrize("error", OWN, ids=repr)
-def test_error_of_the_job_counts_as_an_attempt(error: BaseException) -> None:
+@pytest.mark.parametrize("error", JOB_ERRORS, ids=repr)
+def test_job_error_counts_as_attempt(error: BaseException) -> None:
     assert not jobs.is_outage(error)
 
 
-def test_outage_as_the_cause_of_another_error_is_an_outage() -> None:
+def test_error_caused_by_outage_is_treated_as_outage() -> None:
     error = RuntimeError("cannot read it")
     error.__cause__ = OSError(errno.EIO, "Input/output error")
 
     assert jobs.is_outage(error)
 
 
-def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_child_process_is_not_treated_as_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
     with pytest.raises(children.ChildDied) as caught:
-        children.run_apart({"kind": "replay", "load": "x" * (1 << 20)}, scratch=tmp_path)
+        children.run_in_child({"kind": "replay", "load": "x" * (1 << 20)}, scratch=tmp_path)
 
     assert not jobs.is_outage(caught.value)
 
@@ -180,8 +180,8 @@ def test_process_that_dies_is_no_outage(tmp_path: Path, monkeypatch: pytest.Monk
 # -- deletion of old rows
 
 
-def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MOST_DEAD_LETTERS", 3)
+def test_dead_letters_are_kept_for_90_days_up_to_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 3)
     greedy, other = uuid7(), uuid7()
     for number in range(5):
         enqueue(Note(word=f"greedy {number}"), greedy)

@@ -1,4 +1,4 @@
-"""Jobs that kill their worker process: back-off, running one suspect at a time, and dead letters."""
+"""Jobs that kill their worker process: their back-off, runs without other suspects, and dead letters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.jobs.queue_steps import (
     enqueue,
     execute,
     gave_up,
-    kill_its_worker,
+    kill_worker,
     maintain_queue,
     make_due,
     ran,
@@ -32,11 +32,11 @@ OURS = sorted(name for name in KINDS if not name.startswith("test."))
 def die(times: int) -> None:
     for _ in range(times):
         make_due()
-        kill_its_worker()
+        kill_worker()
         maintain_queue()
 
 
-def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
+def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
     delays = []
 
@@ -57,7 +57,7 @@ def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
     assert [(why.killed, arguments) for why, arguments in gave_up] == [(True, {"word": "poison"})]
     assert ran == []
 
-    # Enqueueing the same work does nothing until somebody retries the dead letter.
+    # Enqueueing the same work again does nothing until the dead letter is retried.
     enqueue(Note(word="poison"), serial="s", once="s")
     assert waiting() == [("test.note", "failed")]
     assert dead_letters.find_obstacles(["s"])["s"].is_dead
@@ -66,9 +66,9 @@ def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
     assert (ran, waiting()) == (["poison"], [])
 
 
-def test_jobs_behind_a_killer_are_deleted_with_it() -> None:
+def test_job_waiting_behind_killer_is_deleted() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
-    kill_its_worker()
+    kill_worker()
     enqueue(Note(word="poison"), serial="s", once="s")
     execute("UPDATE procrastinate_jobs SET byteor_kills = 9 WHERE status = 'doing'")
 
@@ -81,7 +81,7 @@ DECLARED = {job.name: job for job in Job.__subclasses__()}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_kind_of_job_ends_as_a_dead_letter(name: str) -> None:
+def test_each_kind_of_job_can_become_dead_letter(name: str) -> None:
     periodic = KINDS[name].periodic
     if periodic is not None:
         jobs.enqueue_tick(periodic, 0)
@@ -98,7 +98,7 @@ def test_each_kind_of_job_ends_as_a_dead_letter(name: str) -> None:
         assert waiting() == [(name, "failed")]
 
 
-def test_graceful_stop_does_not_count_as_a_kill() -> None:
+def test_graceful_stop_does_not_count_as_kill() -> None:
     enqueue(Note(word="poison"))
     die(3)
     execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '15 s'")
@@ -110,10 +110,10 @@ def test_graceful_stop_does_not_count_as_a_kill() -> None:
 
 
 def test_suspects_run_one_at_a_time() -> None:
-    """Otherwise a job that only ran beside the killer would also become a dead letter."""
+    """Otherwise a job that only ran at the same time as the killer would become a dead letter as well."""
     for who in ("one", "two"):
         enqueue(Block(who=who), uuid7())
-    kill_its_worker()
+    kill_worker()
     maintain_queue()
 
     with Running():
@@ -122,4 +122,4 @@ def test_suspects_run_one_at_a_time() -> None:
         wait_until(lambda: "other" in ran)
         assert len(ran) == 2
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '2 minutes' WHERE status = 'todo'")
-        wait_until(lambda: len(ran) == 3)  # but no job waits for ever behind one that never ends
+        wait_until(lambda: len(ran) == 3)  # no suspect waits forever for one that never finishes

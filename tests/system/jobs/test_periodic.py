@@ -1,4 +1,4 @@
-"""Periodic jobs: their intervals, one run for all workers, and failures."""
+"""Periodic jobs: their intervals, a single run across all workers, and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.worker.process import Worker
 from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waiting, work
 
 
-def test_periodic_jobs_have_the_expected_intervals() -> None:
+def test_periodic_jobs_have_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
         "releases.sum_progress": 5,
         "releases.sweep": 5,
@@ -36,7 +36,7 @@ def test_periodic_jobs_have_the_expected_intervals() -> None:
     }
 
 
-def test_tick_is_enqueued_once_by_several_workers() -> None:
+def test_concurrent_workers_enqueue_each_tick_once() -> None:
     two = [Worker() for _ in range(2)]
     for each in two:
         each._enqueue_ticks(1_000_000_000)

@@ -1,4 +1,4 @@
-"""The queue with the real worker: when jobs run, in which order, and beside which others."""
+"""The queue with real workers: when jobs run, in which order, and which of them run concurrently."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from byteor_cloud.worker.statements import DUE_LANES, FETCH
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,
+    BlockWebhookLane,
     Note,
     Running,
     TakeTurns,
-    WaitForAStranger,
     enqueue,
     execute,
-    go_on,
-    kill_its_worker,
+    kill_worker,
     maintain_queue,
+    proceed,
     ran,
     waiting,
     work,
@@ -41,7 +41,7 @@ def test_successful_job_is_deleted() -> None:
     assert (ran, waiting()) == (["a"], [])
 
 
-def test_a_change_that_rolls_back_leaves_no_job() -> None:
+def test_rolled_back_transaction_enqueues_no_job() -> None:
     with transaction.atomic():
         enqueue(Note(word="a"))
         enqueue(Note(word="b"), once="key")
@@ -50,7 +50,7 @@ def test_a_change_that_rolls_back_leaves_no_job() -> None:
     assert waiting() == []
 
 
-def test_one_job_waits_per_once_key() -> None:
+def test_at_most_one_job_waits_per_once_key() -> None:
     for _ in range(3):
         enqueue(Note(word="a"), once="a")
     enqueue(Note(word="b"), once="b")
@@ -62,7 +62,7 @@ def test_one_job_waits_per_once_key() -> None:
     assert len(waiting()) == 1
 
 
-def test_jobs_of_one_serial_key_run_one_at_a_time_in_order() -> None:
+def test_jobs_with_same_serial_key_run_one_at_a_time_in_order() -> None:
     for number in range(8):
         enqueue(Note(word=str(number)), serial="s")
 
@@ -71,12 +71,12 @@ def test_jobs_of_one_serial_key_run_one_at_a_time_in_order() -> None:
     assert ran == [str(number) for number in range(8)]
 
 
-def test_job_that_started_before_the_commit_is_enqueued_again() -> None:
+def test_job_that_started_before_commit_is_enqueued_again() -> None:
     enqueue(Note(word="early"), once="key")
 
     with transaction.atomic():
         enqueue(Note(word="late"), once="key")
-        # The job that waited starts now, and cannot see this transaction's change.
+        # The waiting job starts here and cannot see the change of this transaction.
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
@@ -86,7 +86,7 @@ def test_job_that_started_before_the_commit_is_enqueued_again() -> None:
     assert ran == ["early", "late"]
 
 
-def test_running_worker_starts_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_worker_starts_new_job_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "POLL_S", 3600)
     with Running():
         for number in range(20):
@@ -100,21 +100,21 @@ def test_running_worker_starts_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch
 def test_full_lane_does_not_delay_other_lanes() -> None:
     slots = jobs.SLOTS[JobLane.WEBHOOKS]
     for _ in range(slots + 1):
-        enqueue(WaitForAStranger())
+        enqueue(BlockWebhookLane())
 
     with Running():
         wait_until(lambda: len(ran) == slots)
         enqueue(Note(word="a"))
         wait_until(lambda: "a" in ran)
         assert ran == ["waits"] * slots + ["a"]
-        go_on.set()
+        proceed.set()
         wait_until(lambda: ran.count("waits") == slots + 1)
 
     assert waiting() == []
 
 
 @pytest.mark.parametrize("lane", [lane for lane in JobLane if lane is not JobLane.HOUSEKEEPING])
-def test_one_organization_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_organization_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "lane", lane)
     greedy, other = uuid7(), uuid7()
     for _ in range(8):
@@ -127,8 +127,8 @@ def test_one_organization_never_has_all_slots_of_a_lane(lane: JobLane, monkeypat
         assert ran.count("greedy") == jobs.SLOTS[lane] // 2
 
 
-def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
-    """Fifty organizations wait at most one round each, although another has a thousand jobs in front."""
+def test_organizations_take_turns_regardless_of_queue_length() -> None:
+    """Each of fifty organizations waits at most one round, although another one enqueued a thousand jobs first."""
     greedy, others = uuid7(), [uuid7() for _ in range(50)]
     with transaction.atomic():
         for _ in range(1000):
@@ -144,12 +144,12 @@ def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
         places = [place for place, who in enumerate(ran) if who == str(number)]
         assert len(places) == 2
         rounds += [places[0], places[1] - places[0]]
-    # A round is 51 jobs; two slots may swap neighbours.
+    # A round has 51 jobs. Concurrent slots may swap adjacent jobs.
     assert max(rounds) <= 51 + 2 * jobs.SLOTS[JobLane.INGEST]
 
 
 @pytest.mark.parametrize("lane", [lane for lane in JobLane if lane is not JobLane.HOUSEKEEPING])
-def test_one_person_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_person_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "lane", lane)
     greedy, other = uuid7(), uuid7()
     for _ in range(8):
@@ -162,8 +162,8 @@ def test_one_person_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: py
         assert ran.count("greedy") == jobs.SLOTS[lane] // 2
 
 
-def test_person_at_the_limit_does_not_hold_up_colleagues() -> None:
-    """Their jobs wait in the same queue, behind those of the person."""
+def test_person_at_limit_does_not_delay_colleagues() -> None:
+    """Their jobs wait in the same queue, behind the jobs of the person at the limit."""
     greedy, shared = uuid7(), uuid7()
     enqueue(Block(who="greedy"), uuid7(), person=greedy)
     with Running():
@@ -176,7 +176,7 @@ def test_person_at_the_limit_does_not_hold_up_colleagues() -> None:
         assert ran == ["greedy", "colleague"]
 
 
-def test_people_take_turns_however_many_organizations_one_has() -> None:
+def test_people_take_turns_regardless_of_number_of_organizations() -> None:
     greedy = uuid7()
     with transaction.atomic():
         for number in range(100):
@@ -186,12 +186,12 @@ def test_people_take_turns_however_many_organizations_one_has() -> None:
 
     work()
 
-    # Each of the others was served before the greedy person's third job, as two slots may swap neighbours.
+    # Nearly all others run before the greedy person's third job. Concurrent slots may swap adjacent jobs.
     assert ran[:12].count("other") >= 9
     assert len(ran) == 110
 
 
-def test_jobs_of_the_previous_release_have_no_person_and_run() -> None:
+def test_jobs_of_previous_release_run_without_person() -> None:
     execute(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES (%s, 'test.note', '{\"word\": \"old\"}')",
         jobs.queue_of(JobLane.RELEASES, uuid7()),
@@ -202,10 +202,10 @@ def test_jobs_of_the_previous_release_have_no_person_and_run() -> None:
     assert (ran, waiting()) == (["old"], [])
 
 
-def test_job_keeps_its_person_when_it_is_retried() -> None:
+def test_retried_job_keeps_its_person() -> None:
     person = uuid7()
     enqueue(Note(word="a"), uuid7(), person=person)
-    kill_its_worker()
+    kill_worker()
 
     maintain_queue()
 
@@ -214,8 +214,8 @@ def test_job_keeps_its_person_when_it_is_retried() -> None:
 
 @pytest.mark.parametrize("statement", [DUE_LANES, FETCH], ids=["due", "fetch"])
 @pytest.mark.parametrize("is_full", [False, True])
-def test_cost_of_a_fetch_does_not_grow_with_the_queue(statement: str, is_full: bool) -> None:
-    """Measured in rows that PostgreSQL reads for one fetch, not in time."""
+def test_fetch_cost_does_not_depend_on_queue_length(statement: str, is_full: bool) -> None:
+    """The cost is the number of rows that PostgreSQL reads for one fetch, not the time."""
 
     def rows(waiting_jobs: int) -> float:
         execute("TRUNCATE procrastinate_jobs CASCADE")
@@ -239,18 +239,18 @@ def test_cost_of_a_fetch_does_not_grow_with_the_queue(statement: str, is_full: b
 
 
 def _actual_rows(node: dict[str, Any]) -> float:
-    looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
-    return float(looked_at * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
+    read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return float(read * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
 
 
-def test_the_names_of_queues_fit_procrastinates_channels() -> None:
+def test_queue_names_fit_into_notification_channel_names() -> None:
     for lane in JobLane:
         owner = None if lane is JobLane.HOUSEKEEPING else uuid7()
         assert len(f"procrastinate_queue_v1#{jobs.queue_of(lane, owner)}") <= 63
 
 
-def test_worker_has_a_connection_for_every_thread() -> None:
+def test_worker_has_connection_for_every_thread() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == connections.WORKER_THREADS
     pool = connection.settings_dict["OPTIONS"]["pool"]
-    # Two API processes and a worker beside each other, and some for people (the default max_connections = 100).
+    # Two API processes and a worker, plus 20 connections for people, must fit into the default max_connections of 100.
     assert 3 * pool["max_size"] <= 100 - 20

@@ -1,4 +1,4 @@
-"""Artifacts and their upload."""
+"""Serializers of artifacts and their uploads."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MAX_METADATA_BYTES = 64 * 1024
 
 
 class JSONTextField(JSONObjectField):
-    """A JSON object that is sent as text in a form field."""
+    """A JSON object that is sent as the text of a form field."""
 
     def get_value(self, dictionary: Any) -> Any:
-        """Return the text of the form field. A DictField would look for fields named ``metadata[key]``."""
+        """Return the text of the form field. A DictField would search for fields named ``metadata[key]``."""
         return dictionary.get(self.field_name, empty)
 
     def to_internal_value(self, data: Any) -> Any:
@@ -49,11 +49,11 @@ class MetadataField(JSONTextField):
     """The metadata of an upload: a JSON object of at most 64 KiB."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """Return the parsed object. Raises PayloadTooLarge before it parses a long text, or ValidationError."""
+        """Return the parsed object. Raises ValidationError, or PayloadTooLarge before parsing a text over the limit."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a JSON object.", code="invalid")
         if len(data.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
-            raise PayloadTooLarge(f"The metadata is over {MAX_METADATA_BYTES} bytes.")
+            raise PayloadTooLarge(f"The metadata exceeds {MAX_METADATA_BYTES} bytes.")
         return super().to_internal_value(data)
 
 
@@ -67,12 +67,12 @@ class UploadSerializer(StrictSerializer):
     metadata = MetadataField(required=False)
     file = serializers.FileField(allow_empty_file=False)
     descriptions = {
-        "kind": "The kind of data that was captured.",
+        "kind": "The kind of the artifact.",
         "captured_at": "When the data was captured.",
         "spec_hash": "The spec hash of the pipeline that the agent ran.",
-        "deployment_id": "The deployment that the agent ran.",
-        "metadata": "A JSON object with more information about the capture, at most 64 KiB.",
-        "file": "The content of the artifact, at most 64 MiB.",
+        "deployment_id": "The id of the deployment that the agent ran.",
+        "metadata": "A JSON object with more information about the artifact, at most 64 KiB.",
+        "file": "The content of the artifact. At most 64 MiB, unless the installation sets another limit.",
     }
 
 
@@ -80,7 +80,7 @@ class RejectionSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     detail = serializers.CharField()
     descriptions = {
-        "code": "A stable code of the reason.",
+        "code": "A stable code for the reason.",
         "detail": "What is wrong with the artifact.",
     }
 
@@ -90,35 +90,35 @@ class ArtifactSerializer(ModelSerializer):
     metadata = serializers.DictField()
 
     descriptions = {
-        "kind": "The kind of data that was captured.",
-        "status": "Whether the artifact was checked, and the result of the check.",
+        "kind": "The kind of the artifact.",
+        "status": "The status of the artifact: `received` until it is checked, then `verified` or `rejected`.",
         "reasons": (
-            "Why the artifact was rejected, or why its check cannot continue: `check_failed` (it is repeated when the "
-            "same file is uploaded again, and can be retried in the console) or `check_delayed` (it waits until the "
-            "control plane's database and storage are available). Otherwise empty."
+            "Why the artifact was rejected, or why its check cannot continue. Otherwise empty. `check_failed`: the "
+            "check failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the "
+            "check waits until the control plane's database and storage are available."
         ),
-        "agent_id": "The agent that uploaded the artifact.",
-        "deployment_id": "The deployment that ran when the data was captured. Null if unknown.",
-        "version_id": "The version that ran when the data was captured. Null if unknown.",
+        "agent_id": "The id of the agent that uploaded the artifact.",
+        "deployment_id": "The id of the deployment that ran when the data was captured. Null if unknown.",
+        "version_id": "The id of the version that ran when the data was captured. Null if unknown.",
         "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",
         "derived_bytes": (
-            "The disk space of the unpacked files and indexes of an incident bundle. It is 0 while the server keeps "
-            "none; they are made again when somebody reads the capture."
+            "The disk space in bytes of the unpacked files and indexes of an incident bundle. It is 0 while the server "
+            "keeps none. They are rebuilt when the capture is read."
         ),
         "captured_at": "When the data was captured.",
-        "metadata": "The information that the agent sent about the capture.",
+        "metadata": "The metadata that the agent sent with the upload.",
     }
 
     @cached_property
     def _obstacles(self) -> dict[UUID, Obstacle]:
-        """The obstacles of all artifacts that are represented, which one query finds."""
+        """The obstacles of all serialized artifacts by id, from one query."""
         shown: Any = self.parent.instance if isinstance(self.parent, serializers.ListSerializer) else [self.instance]
         return find_obstacles(shown)
 
     def to_representation(self, instance: Artifact) -> Any:
-        """Return the artifact. While its check cannot continue, the reason for that is its only reason."""
+        """Return the artifact as JSON data. While its check cannot continue, ``reasons`` contains the obstacle."""
         shown = super().to_representation(instance)
         if (obstacle := self._obstacles.get(instance.pk)) is not None:
             code = "check_failed" if obstacle.is_dead else "check_delayed"

@@ -1,4 +1,4 @@
-"""Bisects."""
+"""Serializers of bisects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSeria
                     "output_differs_from": {
                         "type": "string",
                         "format": "uuid",
-                        "description": "The replay from whose output a bad version's output differs.",
+                        "description": "The id of a replay. A version is bad if its output differs from this replay's.",
                     }
                 },
                 "required": ["output_differs_from"],
@@ -35,10 +35,10 @@ from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSeria
     }
 )
 class PredicateField(serializers.Field[Any, Any, Any, Any]):
-    """What makes a version bad."""
+    """The predicate of a bisect: the condition under which a version is bad."""
 
     def to_internal_value(self, data: Any) -> str | UUID:
-        """Return the name of the predicate, or the id of the replay to compare with. Raises ValidationError."""
+        """Return ``diverges``, ``fails``, or the id of the replay to compare with. Raises ValidationError."""
         if isinstance(data, str) and data in {Predicate.DIVERGES, Predicate.FAILS}:
             return data
         if isinstance(data, dict) and data.keys() == {"output_differs_from"}:
@@ -47,10 +47,10 @@ class PredicateField(serializers.Field[Any, Any, Any, Any]):
             except serializers.ValidationError as error:
                 raise serializers.ValidationError({"output_differs_from": error.detail}) from None
             return found
-        raise serializers.ValidationError('Must be "diverges", "fails" or {"output_differs_from": a replay\'s id}.')
+        raise serializers.ValidationError('Must be "diverges", "fails" or {"output_differs_from": REPLAY_ID}.')
 
     def to_representation(self, value: Any) -> Any:
-        """Return the stored form."""
+        """Return the predicate as it is stored, which is the form that requests use."""
         return value
 
 
@@ -64,13 +64,13 @@ class BisectArtifactSerializer(StrictSerializer):
     exhaustive = serializers.BooleanField(required=False, default=False)
     descriptions = {
         "predicate": (
-            "What makes a version bad: its output `diverges` from the expected one, a stage `fails`, or its output "
-            "differs from that of a replay."
+            "The condition under which a version is bad: its output diverges from the expected output (`diverges`), a "
+            "stage fails (`fails`), or its output differs from the output of a replay (`output_differs_from`)."
         ),
-        "pipeline": "The name of the pipeline. Default: that of the version that produced the artifact.",
-        "good": "The version with which the search begins. Default: the first.",
-        "bad": "The version with which the search ends. Default: the last.",
-        "exhaustive": "Replay all versions, at most 256, to find out whether the history is monotone.",
+        "pipeline": "The name of the pipeline. Defaults to the pipeline of the version that produced the artifact.",
+        "good": "The id of the version at which the search starts. Defaults to the oldest version.",
+        "bad": "The id of the version at which the search stops. Defaults to the newest version.",
+        "exhaustive": "Whether to replay all versions, at most 256. `monotone` is determined only in this case.",
     }
 
 
@@ -81,13 +81,16 @@ class BisectedVersionSerializer(serializers.Serializer[Any]):
     replay_id = serializers.UUIDField(allow_null=True)
     no_parameters = serializers.ListField(child=serializers.CharField(), default=list)
     descriptions = {
-        "version_id": "The version.",
+        "version_id": "The id of the version.",
         "number": "The number of the version.",
-        "verdict": "What the replay showed. Null if the version was not replayed, or not yet.",
-        "replay_id": "The replay of the version. Null if there is none.",
+        "verdict": (
+            "The verdict on the version. `untestable`: its replay failed for a reason other than a stage error. Null "
+            "if its replay has not finished or is not needed."
+        ),
+        "replay_id": "The id of the replay through the version. Null if there is none.",
         "no_parameters": (
-            "The first ten stages that let every record pass because the capture has no parameters for them. The "
-            "`notes` of the replay's result name all."
+            "The ids of the first ten stages that let every record pass because the capture has no parameters for "
+            "them. The `notes` of the replay's result list all such stages."
         ),
     }
 
@@ -102,17 +105,24 @@ class BisectSerializer(ModelSerializer):
     monotone = serializers.BooleanField(allow_null=True)
     descriptions = {
         "status": "The status of the bisect.",
-        "artifact_id": "The artifact that is replayed.",
-        "predicate": "What makes a version bad.",
+        "artifact_id": "The id of the artifact that is replayed.",
+        "predicate": "The condition under which a version is bad.",
         "exhaustive": "Whether all versions are replayed.",
-        "outcome": "What was found. Null until the bisect has ended.",
-        "versions": "The versions in their order, with the verdicts so far.",
-        "first_bad": "The first bad version. Null if there is none.",
-        "last_good": "The last good version before it. Null if there is none.",
-        "diff": "The changes from the last good to the first bad version.",
-        "monotone": "Whether no good version follows a bad one. Null unless all versions were replayed.",
-        "error": "Why the bisect ended without an outcome.",
-        "finished_at": "When the bisect ended. Null until it has ended.",
+        "outcome": (
+            "The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest "
+            "tested versions have the same verdict. `inverted`: the oldest tested version is bad and the newest is "
+            "good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."
+        ),
+        "versions": "The versions from oldest to newest, with the verdicts so far.",
+        "first_bad": "The id of the first version that is known to be bad. Null if there is none.",
+        "last_good": "The id of the last version before `first_bad` that is known to be good. Null if there is none.",
+        "diff": "The changes from the last good to the first bad version. Null unless both are known.",
+        "monotone": (
+            "Whether no good version follows a bad version. Null unless the bisect is exhaustive and could test at "
+            "least two versions."
+        ),
+        "error": "Why the bisect has no outcome. Null unless it failed or was canceled.",
+        "finished_at": "When the bisect finished. Null until then.",
     }
 
     class Meta:

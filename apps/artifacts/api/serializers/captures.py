@@ -1,4 +1,4 @@
-"""Serializers of the files and journals in a capture."""
+"""Serializers of the files and journals of a capture."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ArtifactFileSerializer(serializers.Serializer[Any]):
     size = serializers.IntegerField()
     sha256 = serializers.CharField()
     descriptions = {
-        "path": "The path in the bundle.",
-        "size": "The size in bytes.",
+        "path": "The path of the file in the incident bundle.",
+        "size": "The size of the file in bytes.",
         "sha256": "The SHA-256 of the file.",
     }
 
@@ -29,9 +29,9 @@ class ArtifactFilesSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     next_after = serializers.CharField(allow_null=True)
     descriptions = {
-        "results": "The files, sorted by path.",
-        "truncated": "Whether there are more files than one response lists.",
-        "next_after": "The value of `after` that lists the rest. Null if `truncated` is false.",
+        "results": "The files of this page, sorted by path.",
+        "truncated": "Whether there are more files than this page lists.",
+        "next_after": "The value of `after` for the next page. Null on the last page.",
     }
 
 
@@ -44,13 +44,16 @@ class JournalRecordSerializer(serializers.Serializer[Any]):
     payload_base64 = serializers.CharField(allow_null=True)
     truncated = serializers.BooleanField()
     descriptions = {
-        "position": "The number of the record in sequence order, from 0.",
-        "sequence": "The sequence of the record.",
-        "time": "The time of the record, with nanoseconds.",
+        "position": "The position of the record in sequence order, starting at 0.",
+        "sequence": "The sequence number of the record.",
+        "time": "The time of the record (RFC 3339), with nanoseconds.",
         "size": "The size of the payload in bytes.",
-        "json": "The payload, if it is JSON.",
-        "payload_base64": "The payload or its first 64 KiB. Null if `json` keeps the digits of each number.",
-        "truncated": "Whether the payload is cut.",
+        "json": "The payload, if it is complete and valid JSON. Otherwise null.",
+        "payload_base64": (
+            "The payload in Base64, at most its first 64 KiB. Null if `json` reproduces every number of the payload "
+            "digit for digit."
+        ),
+        "truncated": "Whether only the first 64 KiB of the payload are returned.",
     }
 
 
@@ -61,9 +64,9 @@ class JournalPageSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     next_after = serializers.IntegerField(allow_null=True)
     descriptions = {
-        "lane": "The lane of the journal.",
-        "total": "How many records the journal has.",
+        "lane": "The lane whose journal is read.",
+        "total": "The number of records in the journal.",
         "results": "The records of this page.",
-        "truncated": "Whether the page has fewer than `limit` records because a response has at most 4 MiB.",
+        "truncated": "Whether the page has fewer than `limit` records because a response is limited to 4 MiB.",
         "next_after": "The value of `after` for the next page. Null on the last page.",
     }

@@ -1,4 +1,4 @@
-"""Replays: their request, result, comparison and traces."""
+"""Serializers of replays, of requests for them, and of their comparisons and traces."""
 
 from __future__ import annotations
 
@@ -31,18 +31,24 @@ class ReplayArtifactSerializer(StrictSerializer):
     )
     approval = TextField(source="credential", max_length=16 * 1024, required=False)
     descriptions = {
-        "mode": "`dry_run` (default) performs no side effect; `execute` performs the side effects that are permitted.",
+        "mode": (
+            "`dry_run` performs no side effects. `execute` performs the permitted side effects. Defaults to `dry_run`."
+        ),
         "journal_lane": (
-            "The ingress whose journal is replayed. Default: all ingresses that have a journal, together."
+            "The ingress whose journal is replayed. By default, the journals of all ingresses are replayed together."
         ),
-        "last_n": "How many of the last records to replay. Default: all records.",
-        "version_id": "The version to replay through, instead of the version that produced the artifact.",
+        "last_n": "The number of records to replay from the end of the input. Defaults to all records.",
+        "version_id": (
+            "The id of the version to replay through. Defaults to the version of `config_bundle_id`, or to the version "
+            "that produced the artifact."
+        ),
         "config_bundle_id": (
-            "The config bundle whose stage parameters are used, with its version. Default: the parameters in the "
-            "artifact, else those of its deployment, else none. With another `version_id` than the artifact's, these "
-            "are used for stages of equal id and op, and those of the version's newest config bundle for the others."
+            "The id of the config bundle whose stage parameters are used, with its version. By default, the parameters "
+            "are taken from the artifact, or from its deployment if the artifact has none. If `version_id` is not the "
+            "artifact's version, these parameters are used for stages with the same id and op, and the other stages "
+            "use the parameters of that version's newest config bundle."
         ),
-        "approval": "The credential of an unused approval. Only with `execute`.",
+        "approval": "The credential of an unused approval. Only accepted with the mode `execute`.",
     }
 
 
@@ -50,15 +56,18 @@ class CancelSerializer(StrictSerializer):
     """The request to cancel a replay."""
 
     reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
-    descriptions = {"reason": "Why the replay is no longer wanted."}
+    descriptions = {"reason": "Why the replay is canceled."}
 
 
 class ReplayProgressSerializer(serializers.Serializer[Any]):
     done = serializers.IntegerField()
     total = serializers.IntegerField()
     descriptions = {
-        "done": "How many records are done. 0 while the journals are still read.",
-        "total": "How many records are replayed, as far as known.",
+        "done": "The number of processed records. It is 0 while the journals are being read.",
+        "total": (
+            "The number of records to process. While the journals are being read, it is the number of records read so "
+            "far."
+        ),
     }
 
 
@@ -70,39 +79,46 @@ class ReplaySerializer(ModelSerializer):
 
     descriptions = {
         "status": "The status of the replay.",
-        "mode": "Whether side effects are performed.",
-        "artifact_id": "The artifact that is replayed.",
-        "version_id": "The version that the records run through. Null until it is known.",
-        "journal_lane": "The ingress whose journal is replayed. Null if all that have a journal are replayed together.",
+        "mode": "Whether side effects are performed (`execute`) or not (`dry_run`).",
+        "artifact_id": "The id of the artifact that is replayed.",
+        "version_id": "The id of the version through which the records run.",
+        "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
         "config_bundle_id": (
-            "The config bundle that the request named. Null if the parameters are the artifact's or its deployment's."
+            "The id of the config bundle in the request. Null if the parameters are the artifact's or its deployment's."
         ),
         "fallback_config_bundle_id": (
-            "The config bundle whose parameters are used for stages without parameters in the artifact or its "
-            "deployment: the newest one of `version_id` when the replay was requested. Null for the artifact's own "
-            "version, with `config_bundle_id`, and if the version had no config bundle."
+            "The id of the config bundle whose parameters are used for stages that have none in the artifact or its "
+            "deployment. It is the newest config bundle of the version at the time of the request. Null if the version "
+            "has the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect "
+            "requested the replay."
         ),
-        "last_n": "How many of the last records are replayed. Null if all are replayed.",
-        "progress": "How far the replay is. Null unless it is running.",
+        "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
+        "progress": "The progress of the replay. Null unless it is running.",
         "result": (
-            "The result: records and digests of each egress, counters of each stage, and the first divergence. Each of "
-            "its `notes` has a `code`, a `name` and a `count`. The code `no_parameters` names a stage whose op needs "
-            "parameters and has none, and counts the records that reached it: it let all of them pass unchanged. Null "
-            "until the replay has ended."
+            "The number and the digest of each egress's records, the counters of each stage, and the first divergence. "
+            "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` names a "
+            "stage whose op needs parameters but has none, and counts the records that the stage let pass unchanged. "
+            "Null if the replay has not finished or has no result."
         ),
         "audit": (
-            "Which records were selected, and each side effect with the decision about it. Null until the replay has "
-            "ended."
+            "The selected input, the policy, and each side effect with the decision about it. Null if the replay has "
+            "not finished or has no result."
         ),
-        "warnings": "Problems of the journal that did not stop the replay, such as a cut-off last record.",
-        "error": "Why the replay failed, as a sentence. Empty if it did not fail.",
-        "error_code": "Why the replay failed, as a stable code. Empty if it did not fail.",
-        "started_at": "When the replay started. Null until it has started.",
-        "finished_at": "When the replay ended. Null until it has ended.",
+        "warnings": "Problems that did not stop the replay, such as a truncated last record in a journal.",
+        "error": (
+            "Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other "
+            "replay."
+        ),
+        "error_code": (
+            "A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or "
+            "if an approval or the environment's policy kept it from running."
+        ),
+        "started_at": "When the replay started. Null until then.",
+        "finished_at": "When the replay finished. Null until then.",
     }
 
     def to_representation(self, instance: Replay) -> Any:
-        """Return the replay, without the bytes of a divergence if the caller may not read captured records."""
+        """Return the replay as JSON data. Omits the bytes of a divergence if the caller may not read records."""
         shown = super().to_representation(instance)
         view = self.context.get("view")
         if view is not None and Permission.OPERATE_ENVIRONMENT not in view.granted_permissions:
@@ -129,15 +145,24 @@ class ComparisonSerializer(serializers.Serializer[Any]):
     notes = serializers.ListField(child=serializers.ListField(child=serializers.DictField()))
     first_difference = serializers.DictField(allow_null=True)
     descriptions = {
-        "equal": "Whether egresses, stages and side effects are equal.",
-        "egress": "Records and digest of each egress in both replays. Null for a replay without the egress.",
-        "stages": "The counters of each stage in both replays. Null for a replay without the stage.",
-        "truncated": "Whether parts are left out because a response has at most 4 MiB: first those that are equal. The "
-        "`result` of each replay has all of them.",
-        "actions": "Whether the side effects are equal, and how many there were.",
-        "notes": "The `notes` of both results. Stages named by `no_parameters` let every record pass, so that equal "
-        "results say nothing about them.",
-        "first_difference": "The first output that differs. Null if none does, or the outputs were not kept.",
+        "equal": "Whether all egresses, stages and side effects are equal.",
+        "egress": (
+            "The number and the digest of each egress's records in both replays. A value is null if the replay does "
+            "not have the egress."
+        ),
+        "stages": "The counters of each stage in both replays. A value is null if the replay does not have the stage.",
+        "truncated": (
+            "Whether egresses or stages are left out because a response is limited to 4 MiB. Equal ones are left out "
+            "first. The `result` of each replay has all of them."
+        ),
+        "actions": "Whether the side effects are equal, and how many side effects each replay had.",
+        "notes": (
+            "The `notes` of both results. A stage with a `no_parameters` note let every record pass, so equal results "
+            "say nothing about it."
+        ),
+        "first_difference": (
+            "The first output record that differs. Null if no record differs or the output records were not stored."
+        ),
     }
 
 
@@ -151,14 +176,16 @@ class TracedStepSerializer(serializers.Serializer[Any]):
     dropped = serializers.CharField(allow_null=True)
     actions = serializers.ListField(child=serializers.DictField())
     descriptions = {
-        "kind": "What the record passed.",
-        "id": "The name of what the record passed.",
-        "lane": "The lane that the record was on.",
-        "json": "What the record was after this step, if it is JSON.",
-        "payload_base64": "The bytes of the record after this step, at most 64 KiB. Null if it was dropped.",
-        "truncated": "Whether the payload is cut.",
-        "dropped": "Why the record went no further. Null if it did.",
-        "actions": "The side effects that the record reached in this step.",
+        "kind": "Whether the step is at an ingress, stage, lane or egress.",
+        "id": "The id of the ingress, stage, lane or egress.",
+        "lane": "The lane of the record in this step.",
+        "json": "The record after this step, if it is complete and valid JSON. Otherwise null.",
+        "payload_base64": (
+            "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record."
+        ),
+        "truncated": "Whether only the first 64 KiB of the record are returned.",
+        "dropped": "Why the record was dropped or stopped at this step. Null if it was not.",
+        "actions": "The side effects of the record in this step. A trace lists them without performing them.",
     }
 
 
@@ -169,8 +196,8 @@ class TracedRecordSerializer(serializers.Serializer[Any]):
     egress = serializers.ListField(child=serializers.CharField())
     descriptions = {
         "ingress": "The ingress of the record.",
-        "position": "The position of the record in its journal.",
-        "steps": "What the record became, step by step.",
+        "position": "The position of the record in its journal, in sequence order.",
+        "steps": "The steps of the record that are on this page, in order.",
         "egress": "The egresses that the record reached.",
     }
 
@@ -180,8 +207,10 @@ class TraceSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     next_after = serializers.IntegerField(allow_null=True)
     descriptions = {
-        "records": "Each record with this sequence that has steps on this page.",
-        "truncated": "Whether there are more steps, because a response has at most 4 MiB.",
-        "next_after": "The value of `after` that continues the trace: the number of the last step of this page. The "
-        "steps of all records are counted from 0. Null if `truncated` is false.",
+        "records": "The records with this sequence number that have steps on this page.",
+        "truncated": "Whether there are more steps, because a response is limited to 4 MiB.",
+        "next_after": (
+            "The value of `after` for the next page: the number of the last step on this page. The steps of all "
+            "records are numbered together, starting at 0. Null if `truncated` is false."
+        ),
     }

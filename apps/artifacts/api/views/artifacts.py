@@ -1,4 +1,4 @@
-"""Artifacts: their rows and their bytes."""
+"""Views that list, retrieve and download artifacts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from byteor_cloud.storage import blobs
 
 
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
-    """Artifacts of an environment."""
+    """The artifacts of an environment."""
 
     tag = Tag.ARTIFACTS
     queryset = Artifact.objects.select_related("deployment__config_bundle")
@@ -37,7 +37,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "version_id": id_parameter("version_id"),
         "spec_hash": sha256_parameter("spec_hash"),
         "captured_after": time_parameter(
-            "captured_at__gte", description="Only artifacts captured at this time or later."
+            "captured_at__gte", description="Only artifacts captured at or after this time."
         ),
         "captured_before": time_parameter("captured_at__lt", description="Only artifacts captured before this time."),
     }
@@ -46,26 +46,26 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "listArtifacts",
             P.VIEW_ENVIRONMENT,
             "List artifacts",
-            "Returns the artifacts that the environment's agents uploaded, newest first.",
+            "Returns the artifacts that the agents of the environment uploaded, newest first.",
         ),
         "retrieve": Operation(
-            "getArtifact", P.VIEW_ENVIRONMENT, "Get an artifact", "Returns one artifact with the result of its check."
+            "getArtifact", P.VIEW_ENVIRONMENT, "Get an artifact", "Returns the artifact with the result of its check."
         ),
     }
     commands = (c.replay, c.bisect)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Read the environment for the commands, which a list does not show."""
+        """Also select the environment, which commands need and lists do not show."""
         return queryset if self.is_list(self.action) else queryset.select_related("environment__project")
 
-    # Captured records may contain data that operators may see and viewers may not.
+    # Operators only: the content may include captured records, which viewers may not see.
     @Operation(
         "downloadArtifact", P.OPERATE_ENVIRONMENT, responses={(200, "application/octet-stream"): OpenApiTypes.BINARY}
     )
     def content(self, request: Request, **kwargs: Any) -> FileResponse:
         """Download an artifact.
 
-        Returns the bytes as they were uploaded.
+        Returns the content of the artifact as it was uploaded.
         """
         artifact = self.get_object()
         response = FileResponse(

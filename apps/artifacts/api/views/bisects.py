@@ -1,4 +1,4 @@
-"""Bisects."""
+"""Views that list and retrieve bisects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byteor_cloud.api.parameters import choice_parameter, id_parameter
 
 
 class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
-    """Bisects of an environment."""
+    """The bisects of an environment."""
 
     tag = Tag.ARTIFACTS
     queryset = Bisect.objects.all()
@@ -28,12 +28,12 @@ class BisectViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     }
     operations = {
         "list": Operation(
-            "listBisects", P.VIEW_ENVIRONMENT, "List bisects", "Returns the environment's bisects, newest first."
+            "listBisects", P.VIEW_ENVIRONMENT, "List bisects", "Returns the bisects of the environment, newest first."
         ),
         "retrieve": Operation(
             "getBisect",
             P.VIEW_ENVIRONMENT,
             "Get a bisect",
-            "Returns the bisect with the verdicts so far, and its outcome once it has ended.",
+            "Returns the bisect with the verdicts so far, and with its outcome after it has finished.",
         ),
     }

@@ -1,4 +1,4 @@
-"""The files and journals of verified incident bundles."""
+"""Views of the files and journals in verified incident bundles."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ MAX_SEQUENCE = 2**64 - 1
 
 
 class CaptureViewSet(EnvironmentViewSet):
-    """What a verified incident bundle holds."""
+    """The files and journals in a verified incident bundle."""
 
     tag = Tag.ARTIFACTS
     queryset = Artifact.objects.select_related("environment__project")
     serializer_class = ArtifactSerializer
 
-    # Captured records may contain data that operators may see and viewers may not.
+    # Operators only: captured records may contain data that viewers may not see.
     @Operation(
         "listArtifactFiles",
         P.OPERATE_ENVIRONMENT,
         parameters={
-            "path": line_parameter(max_length=1024, description="Download the file with this path."),
-            "after": line_parameter(max_length=1024, description="List the files after this path."),
+            "path": line_parameter(max_length=1024, description="The path of the file to download."),
+            "after": line_parameter(max_length=1024, description="List only the files after this path."),
         },
         responses={
             (200, "application/json"): ArtifactFilesSerializer,
@@ -50,8 +50,8 @@ class CaptureViewSet(EnvironmentViewSet):
     def files(self, request: Request, **kwargs: Any) -> Response | FileResponse:
         """List or download the files of an artifact.
 
-        Returns path, size and SHA-256 of each file of a verified incident bundle. With `path` it returns the bytes of
-        one file as an attachment. A list of more than 4 MiB is cut; `after` continues it.
+        Returns the path, size and SHA-256 of each file in a verified incident bundle. With `path`, returns the content
+        of that file as an attachment. A page of the list is limited to 4 MiB; use `after` to get the next page.
         """
         artifact = self.get_object()
         if (path := self.parameter_values.get("path")) is None:
@@ -67,12 +67,12 @@ class CaptureViewSet(EnvironmentViewSet):
         "readArtifactJournal",
         P.OPERATE_ENVIRONMENT,
         parameters={
-            "after": integer_parameter(0, MAX_POSITION, description="Begin after the record at this position."),
+            "after": integer_parameter(0, MAX_POSITION, description="Start after the record at this position."),
             "sequence": integer_parameter(
-                0, MAX_SEQUENCE, description="Begin at the first record with at least this sequence."
+                0, MAX_SEQUENCE, description="Start at the first record with this sequence number or a higher one."
             ),
-            "time": time_parameter(description="Begin at the first record at this time or later."),
-            "limit": integer_parameter(1, 200, description="The most records of a page.", default=50),
+            "time": time_parameter(description="Start at the first record at or after this time."),
+            "limit": integer_parameter(1, 200, description="The maximum number of records per page.", default=50),
         },
         responses=JournalPageSerializer,
         errors=(Conflict, Unavailable),
@@ -80,12 +80,12 @@ class CaptureViewSet(EnvironmentViewSet):
     def journal(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Read a journal of an artifact.
 
-        Returns a page of the records of a lane, in sequence order. It begins after the position `after`, or at the
-        first record with at least this `sequence`, or at this `time` or later. A page of more than 4 MiB ends early.
+        Returns one page of the records of a lane, in sequence order. Use at most one of `after`, `sequence` and `time`
+        to choose where the page starts. A page is limited to 4 MiB, so it may have fewer than `limit` records.
         """
-        begins = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
-        if len(begins) > 1:
-            raise InvalidInput.at_parameter(begins[1], f"Send only one of {' and '.join(begins)}.")
+        starts = [name for name in ("after", "sequence", "time") if name in self.parameter_values]
+        if len(starts) > 1:
+            raise InvalidInput.at_parameter(starts[1], f"Use only one of {' and '.join(starts)}.")
         artifact, options = self.get_object(), self.parameter_values
         body = captures.read_journal(artifact, self.kwargs["lane"], page_body, compute=self.compute, **options)
         return HttpResponse(body, content_type="application/json")

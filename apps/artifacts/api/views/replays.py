@@ -1,4 +1,4 @@
-"""Replays, their comparison, and traces of records."""
+"""Views that list, retrieve and compare replays, and trace their records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.artifacts.services import captures
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ReplayStatus
-from byteor_cloud.api.computing_lane import lane
+from byteor_cloud.api.compute_slot import compute_slot
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import Operation, Tag
@@ -26,7 +26,7 @@ from byteor_cloud.errors import Conflict, NotFound, Unavailable
 
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
-    """Replays of an environment."""
+    """The replays of an environment."""
 
     tag = Tag.ARTIFACTS
     queryset = Replay.objects.all()
@@ -40,10 +40,13 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     }
     operations = {
         "list": Operation(
-            "listReplays", P.VIEW_ENVIRONMENT, "List replays", "Returns the environment's replays, newest first."
+            "listReplays", P.VIEW_ENVIRONMENT, "List replays", "Returns the replays of the environment, newest first."
         ),
         "retrieve": Operation(
-            "getReplay", P.VIEW_ENVIRONMENT, "Get a replay", "Returns the replay with its result, once it has ended."
+            "getReplay",
+            P.VIEW_ENVIRONMENT,
+            "Get a replay",
+            "Returns the replay, with its result after it has finished.",
         ),
     }
     commands = (c.cancel,)
@@ -51,19 +54,20 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     @Operation(
         "compareReplays",
         P.OPERATE_ENVIRONMENT,
-        parameters={"with": id_parameter(required=True, description="The replay to compare with.")},
+        parameters={"with": id_parameter(required=True, description="The id of the replay to compare with.")},
         responses=ComparisonSerializer,
         errors=(Conflict,),
     )
     def compare(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Compare two replays.
 
-        Says where the results of two replays of the same records differ. In each pair the replay of the URL is first
-        and the one in `with` second. A response of more than 4 MiB leaves out parts that are equal.
+        Returns the differences between the results of two replays of the same records. In each pair of values, the
+        first belongs to the replay in the URL and the second to the replay in `with`. To keep the response below 4 MiB,
+        egresses and stages may be left out, equal ones first.
         """
         other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
         if other is None:
-            raise NotFound("There is no replay to compare with.")
+            raise NotFound("The replay in `with` does not exist in this environment.")
         body = captures.compare_replays(self.get_object(), other, compare_body, compute=self.compute)
         return HttpResponse(body, content_type="application/json")
 
@@ -71,9 +75,13 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "traceRecord",
         P.OPERATE_ENVIRONMENT,
         parameters={
-            "sequence": integer_parameter(0, MAX_SEQUENCE, required=True, description="The sequence of the record."),
-            "ingress": line_parameter(description="The ingress of the record. Default: all that are replayed."),
-            "after": integer_parameter(0, MAX_POSITION, description="Begin after the step with this number."),
+            "sequence": integer_parameter(
+                0, MAX_SEQUENCE, required=True, description="The sequence number of the record."
+            ),
+            "ingress": line_parameter(
+                description="The ingress of the record. By default, records of all replayed ingresses are traced."
+            ),
+            "after": integer_parameter(0, MAX_POSITION, description="Start after the step with this number."),
         },
         responses=TraceSerializer,
         errors=(Conflict, Unavailable),
@@ -81,9 +89,10 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     def trace(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Trace a record of a replay.
 
-        Says what a record became at each stage and lane, why it was dropped, and which side effects it reached. Returns
-        at most 4 MiB; `after` continues the trace. The trace is recomputed for each request, and 503 is returned if
-        that takes longer than 10 s.
+        Returns the record after each stage and lane, its side effects, and why it was dropped, if it was. A page is
+        limited to 4 MiB; use `after` to get the next page. Each request recomputes the trace. If that takes longer than
+        10 seconds, the request fails with 503.
         """
-        body = captures.trace_record(self.get_object(), **self.parameter_values, lane=partial(lane, request._request))
+        slot = partial(compute_slot, request._request)
+        body = captures.trace_record(self.get_object(), **self.parameter_values, slot=slot)
         return HttpResponse(body, content_type="application/json")

@@ -1,4 +1,4 @@
-"""The route on which agents upload artifacts."""
+"""The view through which agents upload artifacts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, Q
 
 
 class UploadViewSet(AgentSelfViewSet):
-    """The route on which an agent uploads artifacts."""
+    """The artifacts that an agent uploads."""
 
     tag = Tag.AGENTS
     queryset = Artifact.objects.none()
@@ -30,7 +30,7 @@ class UploadViewSet(AgentSelfViewSet):
     body_allowance = 1 << 20
 
     def admit_body(self, request: Request) -> bool:
-        """Refuse a body that would surely exceed the quota before it is received."""
+        """Refuse a body that would certainly exceed the quota, before it is received."""
         has_body = super().admit_body(request)
         uploads.check_declared_size(self.agent, declared_length(request._request), self.body_allowance)
         return has_body
@@ -47,10 +47,11 @@ class UploadViewSet(AgentSelfViewSet):
     def create(self, request: Request, **kwargs: Any) -> Response:
         """Upload an artifact.
 
-        Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the same
-        kind, spec hash and deployment returns the existing artifact (200). If its check failed without a result
-        (`check_failed` in `reasons`), it is checked again. A new artifact that would exceed a quota of the organization
-        is not stored, and refused with `quota.stored_bytes` or, if it is an incident bundle, `quota.captures_per_day`.
+        Called by an agent to upload an incident bundle or another artifact. If the same content was uploaded before
+        with the same kind, spec hash and deployment, returns the existing artifact (200). If the check of that artifact
+        could not be completed (`check_failed` in `reasons`), it is repeated. A new artifact that would exceed a quota
+        of the organization is not stored: the error is `quota.stored_bytes`, or `quota.captures_per_day` if the daily
+        number of incident bundles is reached.
         """
         given = self.validated(request)
         file = given.pop("file")

@@ -20,7 +20,7 @@ from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 
 _SHOWN = 20
 

@@ -19,7 +19,7 @@ from apps.console.pages.artifacts.wording import HEX_ROWS, HEX_WIDTH, byte_count
 from apps.console.pages.bisects.page import bisect_headline
 from byteor.engine import strict_json
 from byteor.engine.machines import ArtifactStatus
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.computations import read_page
 from byteor_cloud.database.large_columns import with_small_values, without_large
 from byteor_cloud.errors import DomainError

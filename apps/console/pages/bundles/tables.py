@@ -47,9 +47,9 @@ from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services.sent_forms import Answer
+from apps.tenancy.services.sent_forms import FormResult
 from byteor.engine.configuration import RuntimeConfig, diff_configurations
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.configuration_checks import find_warnings
 from byteor_cloud.database.large_columns import without_large
 
@@ -170,7 +170,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
 
     @staticmethod
-    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> Answer | RuntimeConfig:
+    def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> FormResult | RuntimeConfig:
         given = {name: value for name, value in data.items() if name not in {"name", "version"}}
         checked = bundles.check_configuration(version, **given, compute=compute_for(request))
         if "_create" not in request.POST:
@@ -192,7 +192,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             if reason:
                 body["break_glass"] = {"reason": reason}
 
-            def use(asked: dict[str, Any]) -> Answer | Outlook:
+            def use(asked: dict[str, Any]) -> FormResult | Outlook:
                 if "_create" not in request.POST and not reason:
                     return foresee(bundle, asked, actor_of(request).display)
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))

@@ -46,7 +46,7 @@ from apps.releases.services import blockers, deployments, failures, progress
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 
 _SHOWN = 20
 _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})

@@ -33,7 +33,7 @@ from apps.releases.models import ConfigBundle
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.computations import plan_text
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge

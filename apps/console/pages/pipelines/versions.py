@@ -21,7 +21,7 @@ from apps.console.pages.pipelines.editor import MAX_CHOICES, find_version
 from apps.pipelines.models import Version
 from apps.pipelines.services import versions
 from apps.releases.models import ConfigBundle
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.database.large_columns import without_large
 
 _SHOWN = 10  # config bundles

@@ -27,7 +27,7 @@ from byteor.engine.compiler import split_op
 from byteor.engine.machines import ReplayStatus
 from byteor.engine.replay import compare, unchecked_stages
 from byteor.engine.replay.divergence_context import Divergence
-from byteor_cloud.api.computing_lane import lane
+from byteor_cloud.api.compute_slot import compute_slot
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError
@@ -169,7 +169,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
         panel["sides"].append(side)
     if records is None:
         return panel
-    if records.start or (not records.neighbours and (expected or actual)):
+    if records.start or (not records.neighbors and (expected or actual)):
         panel["note"] = f"The whole records are not kept. These are at most 64 bytes from byte {records.start:,} on."
     panel["trace"] = query_link(row, f"Trace record {found['sequence']:,}", trace=found["sequence"])
     panel["neighbours"] = [
@@ -179,7 +179,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
             "equal" if each.expected == each.actual else "different",
             each.is_divergence,
         )
-        for each in records.neighbours
+        for each in records.neighbors
     ]
     return panel
 
@@ -263,7 +263,7 @@ def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
     """Return the panel that follows the records with a sequence."""
     panel: dict[str, Any] = {"id": FOUND, "title": f"Trace of record {sequence:,}", "rows": [], "empty": ""}
     try:
-        body = captures.trace_record(row, sequence, max_bytes=_TRACED_BYTES, lane=partial(lane, request))
+        body = captures.trace_record(row, sequence, max_bytes=_TRACED_BYTES, slot=partial(compute_slot, request))
     except DomainError as error:
         return {**panel, "empty": error.detail}
     found = json.loads(body)

@@ -21,7 +21,7 @@ from apps.console.pages.bisects.acts import BISECT_ARTIFACT
 from apps.console.pages.replays import page
 from apps.releases.models import ConfigBundle
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.api.computing_lane import compute_for
+from byteor_cloud.api.compute_slot import compute_for
 
 _VERSIONS = 100  # the newest ones that a form offers
 

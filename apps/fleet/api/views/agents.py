@@ -1,4 +1,4 @@
-"""Agents, as people see them, and their enrollment."""
+"""The views of an environment's agents, and enrollment."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExc
 
 
 class NewestAgentsFirst(NewestFirst):
-    """Pages over rows that belong to one agent each."""
+    """Pages of rows that each belong to one agent, ordered by the agent's id."""
 
     ordering = "-agent_id"
 
 
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
-    """Agents of an environment. POST enrolls an agent and is permitted by an enrollment token, not by a role."""
+    """The agents of an environment. POST enrolls an agent; it requires an enrollment token instead of a role."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = s.REPORTED
     pagination_class = NewestAgentsFirst
-    # ``list`` applies these to the agents' rows in the table of ``apps.fleet.models.Pulse``, and pages over those.
+    # ``list`` filters and pages the agents' rows of ``apps.fleet.models.Pulse`` with these parameters.
     filters = {
         **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
         "status": choice_parameter(Heartbeat.Status.values, "status"),
         "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
         "drifted": flag_parameter("drifted"),
         "drained": flag_parameter(
-            condition=facts.is_drained, description="Only agents that are drained, or that are not."
+            condition=facts.is_drained, description="Only agents that are (`true`) or are not (`false`) drained."
         ),
         "cloned": flag_parameter(
-            condition=facts.is_cloned, description="Only agents with a suspected clone, or without one."
+            condition=facts.is_cloned, description="Only agents with (`true`) or without (`false`) a suspected clone."
         ),
         "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
         "label": label_parameter("agent__labels"),
         "hostname": line_parameter(
-            "agent__hostname__icontains", max_length=253, description="A part of the host's name."
+            "agent__hostname__icontains", max_length=253, description="Only agents whose host name contains this text."
         ),
         "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
     }
@@ -72,16 +72,16 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             "updateAgent",
             P.OPERATE_ENVIRONMENT,
             "Update an agent",
-            "Changes the agent's name or labels. With new labels the agent may match the target of a running "
-            "deployment. So in an environment with the posture `prod`, other labels need the permission to manage the "
-            "environment, and a caller without it gets 403.",
+            "Changes the agent's name or labels. Because new labels can make the agent match the target of a running "
+            "deployment, changing labels in a `prod` environment requires the permission to manage the environment. "
+            "Without it, returns 403.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
             "decommissionAgent",
             P.OPERATE_ENVIRONMENT,
             "Decommission an agent",
-            "Revokes the agent's key and removes the agent from the fleet.",
+            "Revokes the agent's keys and removes the agent from the fleet.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -105,12 +105,12 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List agents.
 
-        Returns the environment's agents, newest first, with the bundle that each should run and the bundle that it
-        runs.
+        Returns the environment's agents, newest first, with the bundle that each agent should run and the bundle that
+        it runs.
         """
         pulses = self.filter_queryset(facts.pulses([self.environment])).only("pk")
         found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses)])
-        # An agent that was decommissioned meanwhile is missing.
+        # An agent that was decommissioned in the meantime is omitted.
         rows = Pausing(found[pk] for pk in sorted(found, reverse=True))
         return self.get_paginated_response(self.get_serializer(rows, many=True).data)
 
@@ -129,7 +129,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         """Enroll an agent.
 
         Spends one use of an enrollment token and creates an agent. Only this response contains the agent key
-        (`api_key`). Refused with `quota.agents` if the organization has as many agents as its quota, unless the agent
+        (`api_key`). Fails with `quota.agents` if the organization has used up its quota of agents, unless the new agent
         replaces another one.
         """
         given = self.validated(request)
@@ -139,7 +139,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         repeatable = None
         if "Idempotency-Key" in request.headers:
             repeatable = Repeatable.of(request, principal=self.principal, holds_secret=True)
-        # A request that waits for the others of its batch needs neither slot nor connection. So a batch can be large.
+        # While a request waits for its batch, it needs neither a slot nor a connection. So batches can be large.
         release_connection()
         with released_slot(request._request):
             return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
@@ -152,7 +152,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             actor=self.actor,
             expected_revision=self.expected_revision,
         )
-        return self.get_object()  # type: ignore[no-any-return]  # read again, with liveness and drift
+        return self.get_object()  # type: ignore[no-any-return]  # read again for liveness and drift
 
     def perform_destroy(self, row: Agent) -> None:
         agents.decommission(row, actor=self.actor, expected_revision=self.expected_revision)

@@ -16,7 +16,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
-    """Enrollment tokens of an environment."""
+    """The enrollment tokens of an environment."""
 
     tag = Tag.AGENTS
     queryset = EnrollmentToken.objects.all()
@@ -27,15 +27,15 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
             "listEnrollmentTokens",
             P.MANAGE_ENVIRONMENT,
             "List enrollment tokens",
-            "Returns the environment's enrollment tokens, newest first, including used, revoked and expired ones. "
-            "Secrets are never shown again.",
+            "Returns the environment's enrollment tokens, newest first, including used, revoked and expired tokens. "
+            "The response does not contain their secrets.",
         ),
         "create": Operation(
             "createEnrollmentToken",
             P.MANAGE_ENVIRONMENT,
             "Create an enrollment token",
-            "Creates a token with which hosts enroll in this environment. The response is the only one that contains "
-            "the secret (`token`).",
+            "Creates a token with which hosts enroll in this environment. Only this response contains the secret "
+            "(`token`).",
             example={"max_uses": 10},
             holds_secret=True,
         ),
@@ -43,7 +43,8 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
             "revokeEnrollmentToken",
             P.MANAGE_ENVIRONMENT,
             "Revoke an enrollment token",
-            "Refuses further enrollments with the token. Agents that are already enrolled are not affected.",
+            "Revokes the token, so that no further agents can enroll with it. Agents that are already enrolled are not "
+            "affected.",
         ),
     }
 

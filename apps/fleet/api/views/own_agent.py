@@ -1,4 +1,4 @@
-"""What an agent asks about itself, and its heartbeats."""
+"""The views that an agent calls about itself, and its heartbeats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from byteor_cloud.errors import Conflict, Unauthenticated
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent whose key the request contains."""
+    """The agent that calls."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.enrolled()
@@ -30,7 +30,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
     reported_fields = s.REPORTED
     operations = {
         "retrieve": Operation(
-            "getOwnAgent", SIGNED_IN, "Get the agent's own record", "Called by an agent with its own key."
+            "getOwnAgent", SIGNED_IN, "Get the agent's own record", "Returns the agent whose key is used."
         ),
     }
 
@@ -51,13 +51,13 @@ class OwnKeyViewSet(AgentSelfViewSet):
     def rotate_own_key(self, request: Request, **kwargs: Any) -> Response:
         """Fetch a new agent key.
 
-        Called by an agent with its own key, when a heartbeat's answer contains the command `rotate_key`, or at any
-        time. Returns a new key with the same scopes. The key that was used for the call ends at the first use of the
-        new one, or after 24 hours. So store the new key safely before you use it. Another call before that use returns
-        another new key, and the unused one is revoked. An agent may do this three times in an hour; after that the
-        answer is 429. A rotation that a person requests grants three more. While a clone of the agent is suspected, the
-        response is 409: keep the present key, and do not ask again. Only a person can then replace the key, with
-        `rotateAgentKey` or by enrolling the agent again.
+        Called by an agent with its own key, at any time or when the response to a heartbeat contains the command
+        `rotate_key`. Returns a new key with the same scopes. The key used for this call stays valid until the new key
+        is first used, for at most 24 hours. So store the new key before you use it. If you call this again before the
+        first use, you get another new key, and the unused key is revoked. An agent may fetch three keys per hour;
+        further calls return 429. If a person requests a rotation, the agent may fetch three more. While a clone of the
+        agent is suspected, returns 409: keep the current key and do not retry. A person must then rotate the key with
+        `rotateAgentKey` and `mode: now`, or enroll the agent again.
         """
         key = self.principal.credential
         assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
@@ -65,7 +65,7 @@ class OwnKeyViewSet(AgentSelfViewSet):
 
 
 class SigningKeyViewSet(AgentSelfViewSet):
-    """The key set with which agents verify deploy bundles."""
+    """The public signing keys with which agents verify deploy bundles."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
@@ -76,8 +76,8 @@ class SigningKeyViewSet(AgentSelfViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get the published signing keys.
 
-        Called by an agent. Returns the keys with which deploy bundles are verified, as a JSON Web Key Set with validity
-        times.
+        Called by an agent with its own key. Returns the public keys that verify deploy bundles, as a JSON Web Key Set
+        with validity times.
         """
         keys = signing_keys.key_set(self.environment.project.organization_id)
         response = Response(keys.document())
@@ -87,7 +87,7 @@ class SigningKeyViewSet(AgentSelfViewSet):
 
 
 class HeartbeatViewSet(AgentSelfViewSet):
-    """Heartbeats. ``apps.releases.api.agent_path`` answers nearly all of them before Django, with the same code."""
+    """Heartbeats. ``apps.releases.api.agent_path`` handles nearly all of them before Django, with the same services."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
@@ -107,8 +107,8 @@ class HeartbeatViewSet(AgentSelfViewSet):
     def send(self, request: Request, **kwargs: Any) -> Response:
         """Send a heartbeat.
 
-        Called by an agent. Stores the agent's status and returns what the agent should run. A heartbeat that is
-        answered with 200 is stored durably.
+        Called by an agent with its own key. Stores the agent's status and returns the bundle that the agent should run.
+        A 200 means that the heartbeat is stored durably.
         """
         interval_s = self.environment.effective_settings.heartbeat_interval_s
         body = heartbeats.parse(request.data)
@@ -118,4 +118,4 @@ class HeartbeatViewSet(AgentSelfViewSet):
         )
         if stored is None:
             raise Unauthenticated(UNUSABLE)
-        return Response(s.heartbeat_answer(self.agent.pk, stored, key_set_etag=organization.key_set_etag))
+        return Response(s.heartbeat_response(self.agent.pk, stored, key_set_etag=organization.key_set_etag))

@@ -19,21 +19,23 @@ from apps.tenancy.services import accounts, organizations, tokens
 
 
 def create_login_url(user: User, *, actor: Actor) -> str:
-    """Create a one-time sign-in link and return its URL, which is shown only once."""
-    return f"{installation.site(settings.CONFIG)}/auth/link/{accounts.create_sign_in_link(user=user, actor=actor)}"
+    """Create a one-time sign-in link and return its URL, which cannot be retrieved again."""
+    return (
+        f"{installation.public_url(settings.CONFIG)}/auth/link/{accounts.create_sign_in_link(user=user, actor=actor)}"
+    )
 
 
 class Command(OperatorCommand):
-    help = "Create an organization with its first org_admin. Print a user token and a one-time sign-in link."
+    help = "Create an organization with its first org_admin, and print a user token and a one-time sign-in link."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the names of the organization and the person, and the output format."""
+        """Add the options for the organization, the person and the output format."""
         parser.add_argument("--org", required=True, metavar="NAME", help="name of the new organization")
-        parser.add_argument("--email", required=True, help="e-mail address of its first org_admin")
+        parser.add_argument("--email", required=True, help="e-mail address of the first org_admin")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, email: str, json: bool, **options: Any) -> str | None:
-        """Create everything in one transaction."""
+        """Create the organization, account, token and link in one transaction."""
         self._check(org, email)
         installation.migrate()
         actor = system_actor("bootstrap")
@@ -49,7 +51,7 @@ class Command(OperatorCommand):
                     "login_url": create_login_url(user, actor=actor),
                 }
         except IntegrityError:
-            raise CommandError(f"an organization with the name {org!r} or a similar name exists already") from None
+            raise CommandError(f"an organization with the name {org!r} or a similar name already exists") from None
         return format_fields(created, as_json=json)
 
     @staticmethod

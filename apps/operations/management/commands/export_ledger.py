@@ -14,12 +14,12 @@ from byteor_cloud.errors import InvalidInput
 
 class Command(OperatorCommand):
     help = (
-        "Write the sealed audit events of an organization, or those that belong to no organization, as NDJSON. "
+        "Write the sealed audit events of an organization, or of the installation itself, as NDJSON. "
         "The last line is a signed checkpoint."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the options that choose the chain and the first event."""
+        """Add the options for the chain and the first event."""
         chain = parser.add_mutually_exclusive_group(required=True)
         chain.add_argument("--org", help="id or slug of an organization")
         chain.add_argument(
@@ -36,7 +36,7 @@ class Command(OperatorCommand):
         )
 
     def handle(self, *args: Any, org: str | None, after_seq: int, **options: Any) -> None:
-        """Write line by line, so that a long ledger needs little memory."""
+        """Write the export line by line, so that a long ledger needs little memory."""
         if after_seq < 0:
             raise CommandError("--after-seq must be 0 or more", returncode=2)
         if org is None:

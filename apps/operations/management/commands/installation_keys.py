@@ -14,8 +14,8 @@ from apps.tenancy.services import signing_keys
 
 class Command(OperatorCommand):
     help = (
-        "Print the installation's key set as JSON. Keep it on another host: with it, byteor-verify ledger --keys FILE "
-        "verifies exports of the installation's own chain."
+        "Print the installation's key set as JSON. Keep it on another host: byteor-verify ledger --keys FILE uses it "
+        "to verify exports of the installation's own chain."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -23,11 +23,11 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--rotate",
             action="store_true",
-            help="first create a new key, which signs from now on; the old key still verifies for a week",
+            help="first replace the signing key with a new one; the old key can be used to verify for another week",
         )
 
     def handle(self, *args: Any, rotate: bool, **options: Any) -> str:
-        """Print the key set. Create the first key if there is none."""
+        """Print the key set. Creates the first key if there is none."""
         signing_keys.ensure_installation_key()
         if rotate:
             signing_keys.rotate(organization=None, actor=system_actor("installation_keys"))

@@ -15,19 +15,19 @@ from byteor_cloud.errors import Conflict
 
 class Command(OperatorCommand):
     help = (
-        "Grant or revoke the role of installation operator. An operator sees all organizations in the console, and "
-        "the jobs and events that belong to none, and may act on all of them. The last operator can be revoked too."
+        "Grant or revoke the role of installation operator. Operators see and manage all organizations in the console, "
+        "and the jobs and events that belong to none. Even the last operator can be revoked."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
         acts = parser.add_subparsers(dest="act", required=True)
-        for act, text in (("grant", "give the role to a person"), ("revoke", "take the role from a person")):
+        for act, text in (("grant", "grant the role to a person"), ("revoke", "revoke the role of a person")):
             acts.add_parser(act, help=text).add_argument("--email", required=True, help="address of the account")
         acts.add_parser("list", help="print the address and the id of each operator")
 
     def handle(self, *args: Any, act: str, email: str = "", **options: Any) -> str:
-        """Grant, revoke or list. Raises CommandError if there is no account with the address."""
+        """Grant or revoke the role, or list the operators. Raises CommandError if the address has no account."""
         if act == "list":
             operators = User.objects.filter(is_superuser=True).order_by("email", "id")
             return "\n".join(f"{user.email} {user.pk}" for user in operators)
@@ -44,7 +44,5 @@ class Command(OperatorCommand):
         except Conflict as refused:
             raise CommandError(refused.detail) from None
         if is_operator:
-            return (
-                f"{user.email} is {'now an installation operator' if changed else 'an installation operator already'}"
-            )
-        return f"{user.email} is {'no longer an' if changed else 'no'} installation operator"
+            return f"{user.email} is {'now' if changed else 'already'} an installation operator"
+        return f"{user.email} is {'no longer' if changed else 'not'} an installation operator"

@@ -1,4 +1,4 @@
-"""``manage.py quota --org ID [--agents N] [--stored-bytes N] …``: show and set the quotas of an organization."""
+"""``manage.py quota --org ID [--agents N] [--stored-bytes N] …``: show and set an organization's quotas."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from apps.tenancy.services.usage import read_usage
 from byteor_cloud.errors import InvalidInput
 
 _OPTIONS = {
-    "--agents": "the most enrolled agents",
-    "--stored-bytes": "the most bytes of artifacts, of what is derived from them, and of deploy bundles",
-    "--captures-per-day": "the most incident bundles that are uploaded in a day (UTC)",
-    "--drafts": "the most drafts",
+    "--agents": "maximum number of enrolled agents",
+    "--stored-bytes": "maximum bytes of artifacts, of data derived from them, and of deploy bundles",
+    "--captures-per-day": "maximum number of incident bundles uploaded in a day (UTC)",
+    "--drafts": "maximum number of drafts",
 }
 
 
 class Command(OperatorCommand):
     help = (
-        "Set quotas of an organization, and print its quotas with what it uses. Without options for quotas, it only "
-        "prints. What the organization has already stays, also if it is more than a new quota."
+        "Set an organization's quotas, and print its quotas and usage. Without options for quotas, only print them. "
+        "Existing resources are kept even if they exceed a new quota."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the organization, an option for each quota, and the output format."""
+        """Add the options for the organization, each quota and the output format."""
         parser.add_argument("--org", required=True, help="id or slug of the organization")
         for option, text in _OPTIONS.items():
             parser.add_argument(option, type=int, metavar="N", help=text)
@@ -38,22 +38,22 @@ class Command(OperatorCommand):
             "--clear",
             action="append",
             default=[],
-            type=_name,  # the name in errors: stored_bytes
+            type=_name,  # also accepts the spelling in errors, such as stored_bytes
             choices=[_name(quota) for quota in Quota],
             metavar="NAME",
-            help="remove the quota with this name; can be given several times",
+            help="remove the quota with this name; can be repeated",
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, clear: list[str], json: bool, **options: Any) -> str:
-        """Set and print. Raises CommandError."""
-        wanted: dict[Quota, int | None] = {quota: options[quota] for quota in Quota if options[quota] is not None}
+        """Set the quotas, then print the quotas and the usage. Raises CommandError."""
+        changes: dict[Quota, int | None] = {quota: options[quota] for quota in Quota if options[quota] is not None}
         for name in clear:
-            if wanted.setdefault(Quota(name.replace("-", "_")), None) is not None:
-                raise CommandError(f"--{name} and --clear {name} exclude each other", returncode=2)
+            if changes.setdefault(Quota(name.replace("-", "_")), None) is not None:
+                raise CommandError(f"--{name} and --clear {name} cannot be combined", returncode=2)
         organization = find_organization(org)
         try:
-            quotas.set_quotas(organization, wanted, actor=system_actor("quota"))
+            quotas.set_quotas(organization, changes, actor=system_actor("quota"))
         except InvalidInput as refused:
             raise CommandError(refused.detail, returncode=2) from None
         usage = read_usage(organization)

@@ -1,4 +1,4 @@
-"""``manage.py rotate_master_key``: encrypt all stored secrets again, with the current master key."""
+"""``manage.py rotate_master_key``: re-encrypt all stored secrets with the current master key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from apps.tenancy.models.sealed_field import sealed_fields
 from apps.tenancy.services import hosts, master_key, vault
 from byteor_cloud.config import PREFIX, Config, replace_key
 
-LOCK = 7_226_190_003  # an arbitrary number that every process must use
+LOCK = 7_226_190_003  # the id of an advisory lock: arbitrary, but equal in all processes
 CURRENT, PREVIOUS = f"{PREFIX}MASTER_KEY", f"{PREFIX}MASTER_KEY_PREVIOUS"
 FINISH = "rotate_master_key --finish"
 SEEN = f"seen in the last {hosts.LIVE_FOR.seconds} seconds"
@@ -26,12 +26,13 @@ SEEN = f"seen in the last {hosts.LIVE_FOR.seconds} seconds"
 
 class Command(OperatorCommand):
     help = (
-        "Encrypt all stored secrets again, with the current master key instead of the previous one. A key in the data "
-        "folder is replaced first. Servers may keep running. Run the command again if it was interrupted."
+        "Re-encrypt all stored secrets with the current master key instead of the previous one. If the key is in the "
+        "data folder, first replace it with a new one. Servers may keep running. Run the command again if it was "
+        "interrupted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the option that removes the previous key, which is a separate step since it cannot be undone."""
+        """Add the option that removes the previous key. This is a separate step because it cannot be undone."""
         parser.add_argument("--finish", action="store_true", help="also remove the previous key from the data folder")
 
     def handle(self, *args: Any, finish: bool, **options: Any) -> str:
@@ -46,7 +47,7 @@ class Command(OperatorCommand):
             with transaction.atomic():
                 _lock()
                 counts = _rotate()
-                # Replace the key only now, when all secrets could be decrypted. Running servers then know both keys.
+                # Replace the key only after all secrets could be decrypted. Running servers then have both keys.
                 if files is not None and not finish:
                     _ensure_alone()
                     if replace_key(*files):
@@ -66,31 +67,32 @@ def _lock() -> None:
 
 
 def _rotate() -> Mapping[str, int]:
-    """Encrypt the values again, if all live hosts have the key that would be the installation's from now on."""
+    """Re-encrypt the values. Raises CommandError if a live host lacks the key that would become the installation's."""
     new = vault.own_key_ids()[0]
-    if new != vault.ensure_key() and (without := _without(new)):
+    if new != vault.ensure_key() and (without := _hosts_without(new)):
         raise CommandError(
             f"nothing was changed, because these hosts have the master key {new} neither as {CURRENT} nor as"
-            f" {PREVIOUS}:\n{_listed(without)}\nSet it there, restart them, and run rotate_master_key again."
+            f" {PREVIOUS}:\n{_format_hosts(without)}\nSet it there, restart these hosts, and run rotate_master_key"
+            " again."
         )
     return master_key.reseal(actor=system_actor("rotate_master_key"))
 
 
 def _ensure_alone() -> None:
-    """Raise CommandError if a host would not get the key that this command generates in the data folder."""
+    """Raise CommandError if a live host would not receive the key that this command generates in the data folder."""
     if others := hosts.others():
         raise CommandError(
             f"nothing was changed, because these hosts do not read the master key from this data folder:\n"
-            f"{_listed(others)}\nWith several hosts, set {CURRENT} on each of them, to the key in this data folder at"
-            " first."
+            f"{_format_hosts(others)}\nWith several hosts, set {CURRENT} on each host, initially to the key in this"
+            " data folder."
         )
 
 
-def _without(key_id: str) -> list[Host]:
+def _hosts_without(key_id: str) -> list[Host]:
     return [host for host in hosts.others() if key_id not in {host.key_id, host.previous_key_id}]
 
 
-def _listed(listed: Iterable[Host]) -> str:
+def _format_hosts(listed: Iterable[Host]) -> str:
     return "\n".join(f"  {host}, since {host.started_at:%Y-%m-%d %H:%M:%S} UTC" for host in listed)
 
 
@@ -98,29 +100,29 @@ def _summary(counts: Mapping[str, int]) -> str:
     nouns = {str(field): field.noun for field in sealed_fields()}
     kinds = ", ".join(f"{count} {nouns[name]}{'s' if count != 1 else ''}" for name, count in counts.items())
     total = sum(counts.values())
-    summary = f"{total} value{' was' if total == 1 else 's were'} encrypted again with the current master key"
+    summary = f"{total} value{' was' if total == 1 else 's were'} re-encrypted with the current master key"
     return f"{summary} ({vault.own_key_ids()[0]}){': ' if kinds else ''}{kinds}."
 
 
 def _advice(files: tuple[Path, Path] | None) -> Iterator[str]:
-    """Yield what the operator should do next."""
+    """Yield lines with the operator's next steps."""
     stored = MasterKey.objects.get()
-    without = _without(stored.key_id)
+    without = _hosts_without(stored.key_id)
     behind = [host for host in hosts.others() if stored.key_id == host.previous_key_id]
     if without:
-        yield "These hosts do not have this key. They are not ready, and return 503 where they need it:"
-        yield _listed(without)
+        yield "These hosts do not have this key. They are not ready, and return 503 for requests that need it:"
+        yield _format_hosts(without)
     if behind:
         yield f"These hosts still have the previous key as {CURRENT}:"
-        yield _listed(behind)
+        yield _format_hosts(behind)
     if without or behind:
         yield f"Next: set {CURRENT} to the current key on these hosts, and restart them."
-        yield "Then run rotate_master_key again. Keep the previous key until it lists no hosts."
+        yield "Then run rotate_master_key again. Keep the previous key until that command lists no hosts."
     elif files is not None:
         if files[1].exists():
-            yield f"The previous key stays in {files[1]} until you run {FINISH}."
+            yield f"The previous key is kept in {files[1]} until you run {FINISH}."
         else:
-            yield "The previous key is removed. Older backups of the database still need it."
+            yield "The previous key was removed. Older backups of the database still need it."
     else:
         yield from _advice_on_settings(stored)
 
@@ -129,11 +131,11 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
     _, *previous = vault.own_key_ids()
     if not previous:
         yield "No previous key is set here. To change the key:"
-        yield f"1. On each host, set {CURRENT} to a new key and {PREVIOUS} to the present one. Restart the host."
+        yield f"1. On each host, set {CURRENT} to a new key and {PREVIOUS} to the current one. Restart the host."
         yield "2. Run rotate_master_key."
     elif previous != [stored.previous_key_id]:
         yield f"{PREVIOUS} ({previous[0]}) is not the key that was replaced ({stored.previous_key_id or 'none yet'})."
-        yield f"To rotate to that key, set {CURRENT} to it and {PREVIOUS} to the present key on each host."
+        yield f"To rotate to that key, set {CURRENT} to it and {PREVIOUS} to the current key on each host."
         yield "Restart the hosts, and run rotate_master_key again."
     else:
         yield f"None of the hosts {SEEN} needs the previous key ({previous[0]})."
@@ -143,14 +145,14 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
 
 @transaction.atomic
 def _remove(previous: Path) -> None:
-    """Remove the previous key, now that the id of the new one is committed. Raises CommandError if a host uses it."""
-    _lock()  # another command must not replace the key meanwhile
+    """Remove the previous key after the new key's id was committed. Raises CommandError if a host still uses it."""
+    _lock()  # no other command may replace the key at the same time
     stored = vault.ensure_key()
     if vault.own_key_ids()[0] != stored:
-        raise CommandError("the key was replaced meanwhile: run the command again")
+        raise CommandError("the key was replaced in the meantime: run the command again")
     if users := [host for host in hosts.others() if host.key_id != stored]:
         raise CommandError(
             f"the previous key was not removed, because these hosts do not have the master key {stored} as {CURRENT}:\n"
-            f"{_listed(users)}\nSet it there, restart them, and run {FINISH} again."
+            f"{_format_hosts(users)}\nSet it there, restart these hosts, and run {FINISH} again."
         )
     previous.unlink(missing_ok=True)

@@ -26,8 +26,8 @@ from byteor_cloud.server import supervisor
 
 
 class Command(OperatorCommand):
-    help = "Run the API, the worker or both, as BYTEOR_CLOUD_DEPLOYMENT_MODE says."
-    # The tag of the check in apps/console/theme.py: an installation may have another theme than the tests had.
+    help = "Run the API, the worker or both, depending on BYTEOR_CLOUD_DEPLOYMENT_MODE."
+    # The tag of the check in apps/console/theme.py: an installation may have another version of the theme.
     requires_system_checks = ["theme"]
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -64,7 +64,7 @@ class Command(OperatorCommand):
 
 
 def _describe_sealing() -> str:
-    """Say what seals the processes that work on uploads and plans, and what does not on this system."""
+    """Return a line about the sealing of the child processes, including what this system cannot seal."""
     found = sealing.in_force()
     by_kernel = [f"{what} ({how})" for what, how in found.items() if how not in {None, "audit hook"}]
     others = [what for what, how in found.items() if how in {None, "audit hook"}]
@@ -73,11 +73,11 @@ def _describe_sealing() -> str:
 
 
 def _ensure_port_free(address: BindAddress, setting: str) -> None:
-    """Raise CommandError if the port is taken. Otherwise the supervisor would restart the server again and again."""
+    """Raise CommandError if the port is in use. Otherwise the supervisor would keep restarting the server."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # gunicorn sets this option too: a port in TIME_WAIT counts as free.
+        # gunicorn also sets this option, so a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -89,7 +89,7 @@ def _ensure_port_free(address: BindAddress, setting: str) -> None:
 def _ensure_connections(current: Config) -> None:
     """Raise CommandError if the processes could need more connections than the database server permits.
 
-    If a pooler stands between, its own limits count, which it tells nobody.
+    Nothing is checked behind a pooler, because the pooler's own limits apply and cannot be queried.
     """
     if current.database_direct_url is not None:
         return
@@ -112,7 +112,7 @@ def _ensure_connections(current: Config) -> None:
         )
 
 
-# With -P a child does not import modules from the folder that this command was started in.
+# With -P, child processes do not import modules from the current folder.
 _PYTHON = (sys.executable, "-P", "-m")
 
 
@@ -126,7 +126,7 @@ def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor
 
 
 def _environment(current: Config) -> dict[str, str]:
-    """Return the environment of a child. The data folder's path may be relative to this command's own folder."""
+    """Return a child's environment variables. DATA_DIR becomes absolute, because a child may run in another folder."""
     return {**os.environ, f"{PREFIX}DATA_DIR": str(current.data_dir)}
 
 
@@ -139,7 +139,7 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
         "--workers", str(current.api_processes),
     ]  # fmt: skip
     health = f"{installation.origin(current.api_bind_addr)}/healthz"
-    # The check must reach this server, not a proxy that the environment names.
+    # Without the proxies in the environment, because the check must reach this server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def is_healthy() -> bool:
@@ -149,7 +149,7 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
         except OSError:
             return False
 
-    # gunicorn itself imports modules from the folder in which it starts, whatever --chdir says.
+    # gunicorn itself imports modules from the folder in which it starts, regardless of --chdir.
     return supervisor.Child("api", argv, {**_environment(current), **static}, is_healthy, str(settings.BASE_DIR))
 
 

@@ -17,13 +17,13 @@ class Command(OperatorCommand):
     help = "Print a one-time sign-in link for a person who was invited."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the address of the person and the output format."""
+        """Add the options for the person and the output format."""
         parser.add_argument("--email", required=True, help="e-mail address of the person")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     @transaction.atomic
     def handle(self, *args: Any, email: str, json: bool, **options: Any) -> str:
-        """Create a link for a person who was invited. The person's roles do not change."""
+        """Create and print the link. The person's roles do not change."""
         user = User.objects.find_by_verified_email(email)
         if user is None:
             raise CommandError(f"no person with the address {email} was invited")

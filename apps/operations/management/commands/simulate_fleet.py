@@ -1,4 +1,4 @@
-"""``manage.py simulate_fleet``: thousands of agents in one process, against a running server."""
+"""``manage.py simulate_fleet``: simulate thousands of agents in one process, against a running server."""
 
 from __future__ import annotations
 
@@ -30,34 +30,58 @@ _SECONDS_PER_LINE = 10
 
 class Command(OperatorCommand):
     help = (
-        "Simulate a fleet of agents against a running server. Exits with 0 when every agent is healthy again. "
+        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options for the server, the fleet, the scenario and the output."""
         parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server's address")
-        parser.add_argument("--environment", metavar="ORG/PROJECT/ENV", help="ids of the environment to enroll into")
-        parser.add_argument("--token", help=f"enrollment token with enough uses; by default ${TOKEN_VARIABLE}")
         parser.add_argument(
-            "--keys", type=Path, metavar="FILE", help="keep the agents' keys here, and use those of an earlier run"
+            "--environment", metavar="ORG/PROJECT/ENV", help="ids of the environment in which to enroll the agents"
         )
-        parser.add_argument("--agents", type=_number(1, MAX_AGENTS), default=100, help="1 to 100000 agents")
-        parser.add_argument("--scenario", choices=list(Scenario), default=Scenario.STEADY, type=Scenario)
-        parser.add_argument("--seed", type=_number(0, 2**63), default=1, help="equal seeds make equal decisions")
-        parser.add_argument("--seconds", type=_number(1, 7 * 86_400), default=60, help="how long to run")
+        parser.add_argument("--token", help=f"enrollment token with enough uses; default: ${TOKEN_VARIABLE}")
         parser.add_argument(
-            "--patience", type=_number(0, 86_400), default=180, help="seconds to wait after that for healthy agents"
+            "--keys",
+            type=Path,
+            metavar="FILE",
+            help="store the agents' keys here, or use the keys that an earlier run stored",
         )
         parser.add_argument(
-            "--interval-scale", type=_factor, default=1.0, help="multiplies every next_heartbeat_s, for short runs"
+            "--agents", type=_number(1, MAX_AGENTS), default=100, help="number of agents, from 1 to 100000"
         )
-        parser.add_argument("--failing-percent", type=_number(0, 100), default=5, help="of the scenario rollout")
-        parser.add_argument("--connections", type=_number(1, MAX_CONNECTIONS), default=MAX_CONNECTIONS)
+        parser.add_argument(
+            "--scenario", choices=list(Scenario), default=Scenario.STEADY, type=Scenario, help="see the list above"
+        )
+        parser.add_argument(
+            "--seed", type=_number(0, 2**63), default=1, help="runs with equal seeds make equal decisions"
+        )
+        parser.add_argument("--seconds", type=_number(1, 7 * 86_400), default=60, help="duration of the run")
+        parser.add_argument(
+            "--patience",
+            type=_number(0, 86_400),
+            default=180,
+            help="seconds to wait after the run until all agents are healthy",
+        )
+        parser.add_argument(
+            "--interval-scale",
+            type=_factor,
+            default=1.0,
+            help="factor for all heartbeat intervals; below 1 for short runs",
+        )
+        parser.add_argument(
+            "--failing-percent", type=_number(0, 100), default=5, help="percentage of agents that fail in a rollout"
+        )
+        parser.add_argument(
+            "--connections",
+            type=_number(1, MAX_CONNECTIONS),
+            default=MAX_CONNECTIONS,
+            help="maximum number of connections to the server",
+        )
         parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
 
     def handle(self, *args: Any, json: bool, **options: Any) -> None:
-        """Enroll the agents, run the scenario, and print what was measured."""
+        """Enroll the agents, run the scenario, and print the measurements."""
         try:
             summary = self._simulate(**options)
         except (SimulationError, IdentityError) as error:
@@ -97,7 +121,7 @@ class Command(OperatorCommand):
                     fleet.save(keys)
             setup = Setup(scenario, seed, agents, seconds, fleet.interval_s, interval_scale, failing_percent)
             if scenario is Scenario.CLONED and not sends_boot_id:
-                self._note("this server's heartbeats have no boot_id: clones differ only by what they report")
+                self._note("this server's heartbeats have no boot_id, so clones differ only in what they report")
             run = Run(Planner(setup, sends_boot_id=sends_boot_id), fleet, server, pool, self._live_line(), patience)
             try:
                 return run.until_healthy()
@@ -113,7 +137,7 @@ class Command(OperatorCommand):
         token = token or os.environ.get(TOKEN_VARIABLE)
         if not token or not environment:
             raise SimulationError(
-                f"give --environment, and an enrollment token in ${TOKEN_VARIABLE} or --token;"
+                f"use --environment and an enrollment token (--token or ${TOKEN_VARIABLE}),"
                 " or --keys with the file of an earlier run"
             )
         path = environment_path(environment, BaseUrl.parse(url))
@@ -126,7 +150,7 @@ class Command(OperatorCommand):
                 self._live(f"enrolled {done}/{agents}, {done / (now - began):.0f} a second")
 
         measured = Measured()
-        secret = SecretValue(token).reveal()  # which refuses characters that would end the header line
+        secret = SecretValue(token).reveal()  # rejects characters that would end the header line
         fleet = enroll(pool, server, path, secret, agents, measured=measured, progress=show)
         elapsed_s, latency = time.monotonic() - began, measured.latency.milliseconds()
         self._note(
@@ -136,7 +160,7 @@ class Command(OperatorCommand):
         return fleet
 
     def _live_line(self) -> Callable[[RunProgress], None]:
-        """Return a function that shows the progress: in place on a terminal, else a line every ten seconds."""
+        """Return a function that shows the progress: in place on a terminal, otherwise as a line every ten seconds."""
         lines = 0
 
         def show(progress: RunProgress) -> None:
@@ -163,7 +187,7 @@ class Command(OperatorCommand):
         if summary.healthy < summary.agents:
             raise CommandError(f"{summary.agents - summary.healthy} of {summary.agents} agents are not healthy")
         if summary.scenario == Scenario.ROLLOUT and not any(summary.rollout.values()):
-            raise CommandError("no agent was offered anything: create a deployment for this environment during the run")
+            raise CommandError("no agent received an offer: create a deployment for this environment during the run")
 
 
 def _permit_connections(count: int) -> None:
@@ -171,7 +195,7 @@ def _permit_connections(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise SimulationError(f"only {hard} open files are permitted: give at most --connections {hard - _OTHER_FILES}")
+        raise SimulationError(f"only {hard} open files are permitted: use --connections {hard - _OTHER_FILES} or less")
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

@@ -33,22 +33,22 @@ def read_last_line(path: Path) -> str:
 class Command(OperatorCommand):
     help = (
         "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
-        "installation. To find a truncated or rebuilt ledger, compare with checkpoints of earlier exports that you "
-        "keep on another host. Exits with 0 if every ledger is intact, with 1 if one is not, with 2 on other errors."
+        "installation. To detect a truncated or rebuilt ledger, compare with checkpoints of earlier exports that "
+        "you keep on another host. Exits with 0 if every ledger is intact, 1 if one is not, and 2 on other errors."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the options that choose the chains, and the option for checkpoints to compare with."""
+        """Add the options for the chains to verify and the checkpoints to compare with."""
         chain = parser.add_mutually_exclusive_group()
-        chain.add_argument("--org", help="id or slug of the one organization to verify")
-        chain.add_argument("--installation", action="store_true", help="verify the installation's own chain only")
+        chain.add_argument("--org", help="verify only the organization with this id or slug")
+        chain.add_argument("--installation", action="store_true", help="verify only the installation's own chain")
         parser.add_argument(
             "--checkpoint",
             action="append",
             default=[],
             type=Path,
             metavar="FILE",
-            help="an earlier export, or only its last line; can be given several times",
+            help="compare with this earlier export, or only its last line; can be repeated",
         )
 
     def handle(self, *args: Any, org: str | None, installation: bool, checkpoint: list[Path], **options: Any) -> None:
@@ -63,12 +63,14 @@ class Command(OperatorCommand):
             seen = self._checkpoint(path)
             if seen.org_id not in known:
                 owner = f"organization {seen.org_id}" if seen.org_id else "the installation"
-                raise CommandError(f"{path}: the checkpoint belongs to {owner}", returncode=1)
+                raise CommandError(f"{path}: the checkpoint belongs to {owner}, which is not verified", returncode=1)
             if known[seen.org_id].setdefault(seen.seq, seen.hash) != seen.hash:
-                raise CommandError(f"{path}: the checkpoint contradicts another one", returncode=1)
+                raise CommandError(
+                    f"{path}: the checkpoint contradicts another one with the same sequence number", returncode=1
+                )
         results = [self._verify(organization, known[_id(organization)]) for organization in chosen]
         if not all(results):
-            raise CommandError("the ledger is not intact", returncode=1)
+            raise CommandError("at least one ledger is not intact", returncode=1)
 
     @staticmethod
     def _checkpoint(path: Path) -> Checkpoint:

@@ -28,12 +28,12 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run jobs, and recover the jobs of dead workers."""
         current: Config = settings.CONFIG
-        # During an outage the worker starts and waits for the database. Each use of a key checks it again.
+        # During a database outage the worker starts anyway and waits. Each use of the key checks it again.
         with suppress(DatabaseError, InterfaceError):
             vault.ensure_key()
         connection.close()
         installation.create_folders()
-        # Beside an API process, the API's address serves health and metrics.
+        # In combined mode, the API serves health and metrics.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()
         worker = Worker()
@@ -46,19 +46,19 @@ _metrics = Shared(generate_latest)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Serves ``/healthz`` and, in ``/metrics``, the metrics of this process. The API serves the domain's metrics."""
+    """Serves ``/healthz``, and the metrics of this process at ``/metrics``. The API serves the domain metrics."""
 
     def do_GET(self) -> None:
         """Respond with health or metrics."""
         match self.path:
             case "/healthz":
-                self._answer(200, "application/json", b'{"status":"alive"}')
+                self._respond(200, "application/json", b'{"status":"alive"}')
             case "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, _metrics.get())
+                self._respond(200, CONTENT_TYPE_LATEST, _metrics.get())
             case _:
-                self._answer(404, "text/plain", b"There is nothing here.\n")
+                self._respond(404, "text/plain", b"Not found.\n")
 
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+    def _respond(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Log nothing: probes would fill the log."""
+        """Log nothing, because probes would fill the log."""
 
 
 def _listen(address: BindAddress) -> ThreadingHTTPServer:

@@ -1,4 +1,4 @@
-"""The WSGI layer in front of Django. ``AgentPath.__call__`` is the path of a heartbeat, from request to answer."""
+"""The WSGI layer in front of Django. ``AgentPath.__call__`` handles a heartbeat from request to response."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from django.conf import settings
 
 from apps.fleet.api.authentication import finish_rotation
-from apps.fleet.api.serializers import heartbeat_answer
+from apps.fleet.api.serializers import heartbeat_response
 from apps.fleet.services import heartbeats
 from apps.fleet.services.verified_keys import KnownKey, agent_keys, key_uses
 from apps.releases.api.agent_path.exchange import (
     HEARTBEAT,
     POLL,
     REPORT,
-    Answer,
     Call,
     Exchange,
+    Response,
     Route,
     StartResponse,
     recognize,
@@ -48,30 +48,30 @@ draining.on_drain(waiting_room.close)
 
 
 class AgentPath:
-    """Answers heartbeats, polls and reports of agents, and passes every other request to Django."""
+    """A WSGI layer that handles agents' heartbeats, polls and reports, and passes all other requests to Django."""
 
     def __init__(self, django: Application) -> None:
         self._django = django
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Handle one request."""
         call = recognize(environ)
         if call is None:
             return self._django(environ, start_response)
         exchange = Exchange(environ, call.route)
         try:
-            answer = _answer(exchange, call)
+            response = _respond(exchange, call)
         except Unauthenticated as error:
-            answer = exchange.problem(error)._replace(waited_s=refusals.wait())
+            response = exchange.problem(error)._replace(waited_s=refusals.wait())
         except Exception as error:  # noqa: BLE001,RUF100  every error must become a problem, as in Django's views
-            answer = exchange.problem(error)
-        if answer is None:
+            response = exchange.problem(error)
+        if response is None:
             return self._django(environ, start_response)
-        return exchange.send(answer, start_response)
+        return exchange.send(response, start_response)
 
 
-def _answer(exchange: Exchange, call: Call) -> Answer | None:
-    """Check the credential and the rate limit, and handle the request. Returns None if Django must answer it."""
+def _respond(exchange: Exchange, call: Call) -> Response | None:
+    """Check the credential and the rate limit, and handle the request. Returns None if Django must handle it."""
     key = _verify(exchange.environ, call)
     if key is None:
         return None
@@ -101,8 +101,8 @@ def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
 def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
     """Return the caller's key. Raises Unauthenticated if it is unusable.
 
-    Returns None if the caller must not do this, or has another family of credential. Django tells them so, and counts
-    the denial.
+    Returns None if the caller may not do this, or has another family of credential. Django then refuses the request and
+    counts the denial.
     """
     text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
     if text is None or known_family(text) is not Family.AGENT:
@@ -116,48 +116,47 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
 # -- heartbeats ------------------------------------------------------------------------------------------------------
 
 
-def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
+def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     body = heartbeats.parse(_read_json(exchange))
     stored = heartbeats.store(
         agent_id=key.agent_id, organization_id=key.organization_id, interval_s=key.interval_s, heartbeat=body
     )
     if stored is None:
         raise Unauthenticated(UNUSABLE)
-    return _json(heartbeat_answer(key.agent_id, stored, key_set_etag=key.key_set_etag))
+    return _json(heartbeat_response(key.agent_id, stored, key_set_etag=key.key_set_etag))
 
 
 def _read_json(exchange: Exchange) -> Any:
     return parse_json(bodies.read_sized_body(exchange.environ, settings.CONFIG.max_agent_body_bytes))
 
 
-def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Answer:
-    return Answer(200, json.dumps(document).encode(), headers=headers, waited_s=waited_s)
+def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Response:
+    return Response(200, json.dumps(document).encode(), headers=headers, waited_s=waited_s)
 
 
 # -- polls -----------------------------------------------------------------------------------------------------------
 
 
-def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
-    """Answer with the agent's offer; if the agent knows it, with 304, after waiting for a change if it asked for that.
+def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
+    """Return the agent's offer, or 304 if the agent has it already, after waiting for a change if that is requested.
 
-    After the wait the key and the offer are looked at once more. That costs a query only if what this process knows
-    may be stale.
+    After the wait, the key and the offer are checked again. That takes a query only if the cached values may be stale.
     """
-    has = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
+    if_none_match = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
     deadline, waited_s = time.monotonic() + call.wait_s, 0.0
     reason = StopReason.CHANGED if call.wait_s else StopReason.TIMED_OUT
     while True:
-        # Enter before looking at the offer, so that no change between the two is missed.
+        # Enter before reading the offer, so that no change in between is missed.
         waiter = waiting_room.enter(key.agent_id) if reason is StopReason.CHANGED else None
         try:
-            tag, offered = _look(key, has)
+            tag, offered = _read_if_changed(key, if_none_match)
             if offered is not None:
                 return _json(offered.document, ("ETag", tag), waited_s=waited_s)
             if waiter is None:
                 return _unchanged(tag, reason, waited_s)
-            began = time.monotonic()
-            reason = waiting_room.wait(waiter, deadline - began)
-            waited_s += time.monotonic() - began
+            started = time.monotonic()
+            reason = waiting_room.wait(waiter, deadline - started)
+            waited_s += time.monotonic() - started
         finally:
             if waiter is not None:
                 waiting_room.leave(waiter)
@@ -167,11 +166,11 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
         key = found
 
 
-def _look(key: KnownKey, has: str) -> tuple[str, Offered | None]:
-    """Return the ETag of the agent's offer, and the offer if ``has`` does not name that tag. Unchanged is no query."""
+def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | None]:
+    """Return the ETag of the agent's offer, and the offer unless the header matches. No query if a cached tag does."""
     changes = key.offer_changes
     tag = agent_keys.known_tag(key)
-    if tag is not None and matches_tag(has, tag):
+    if tag is not None and matches_tag(if_none_match, tag):
         return tag, None
     try:
         with request_slots.slot(_holder(key)):
@@ -179,20 +178,20 @@ def _look(key: KnownKey, has: str) -> tuple[str, Offered | None]:
     finally:
         release_connection()
     agent_keys.keep_tag(key, offered.etag, changes=changes)
-    return offered.etag, None if matches_tag(has, offered.etag) else offered
+    return offered.etag, None if matches_tag(if_none_match, offered.etag) else offered
 
 
-def _unchanged(tag: str, reason: StopReason, waited_s: float) -> Answer:
+def _unchanged(tag: str, reason: StopReason, waited_s: float) -> Response:
     headers = [("ETag", tag)]
     if reason is StopReason.FULL:
-        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  it spreads load
-    return Answer(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
+        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  to spread load
+    return Response(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
 
 
 # -- reports ---------------------------------------------------------------------------------------------------------
 
 
-def _report(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
+def _report(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     body = _read_json(exchange)
     try:
         with request_slots.slot(_holder(key)):
@@ -201,7 +200,7 @@ def _report(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
         release_connection()
 
 
-_HANDLERS: dict[Route, Callable[[Exchange, Call, KnownKey], Answer]] = {
+_HANDLERS: dict[Route, Callable[[Exchange, Call, KnownKey], Response]] = {
     HEARTBEAT: _beat,
     POLL: _poll,
     REPORT: _report,

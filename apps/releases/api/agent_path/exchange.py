@@ -1,6 +1,6 @@
-"""An agent's request, recognized by the layer, and the response with the headers, metrics and log lines of Django's.
+"""Recognize agents' requests, and send responses with the same headers, metrics and log lines as Django.
 
-Everything unusual about a request leaves it to Django.
+A request that is unusual in any way is left to Django.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 
 
 class Route:
-    """An operation of the layer, with the scope that its key needs."""
+    """An operation of the layer, with the scope that the agent key needs."""
 
     def __init__(self, method: str, resource: str, scope: str) -> None:
         self.method, self.resource, self.scope = method, resource, scope
@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 def recognize(environ: Mapping[str, Any]) -> Call | None:
-    """Return what the request asks for, or None if Django must answer it."""
+    """Parse the request's method, path and headers. Returns None if Django must handle the request."""
     match = _PATH.fullmatch(environ["PATH_INFO"])
     route = _ROUTES.get((environ["REQUEST_METHOD"], match[2])) if match else None
     if match is None or route is None or environ.get("SCRIPT_NAME"):
@@ -89,8 +89,8 @@ def recognize(environ: Mapping[str, Any]) -> Call | None:
     return Call(route, UUID(match[1]), wait_s) if has_usual_form else None
 
 
-class Answer(NamedTuple):
-    """A response without the headers that all have. ``waited_s`` is how long it was held back on purpose."""
+class Response(NamedTuple):
+    """A response without the common headers. ``waited_s`` is how long it was delayed deliberately."""
 
     status: int
     body: bytes = b""
@@ -100,7 +100,7 @@ class Answer(NamedTuple):
 
 
 class Exchange:
-    """One request on its way through the layer, and the headers that its response will have."""
+    """One request in the layer, with the values that its response's headers, metrics and log line need."""
 
     def __init__(self, environ: dict[str, Any], route: Route) -> None:
         self.environ, self.route = environ, route
@@ -110,46 +110,46 @@ class Exchange:
 
     @property
     def request(self) -> WSGIRequest:
-        """The request as Django's object, for functions that are shared with Django's views."""
+        """The request as Django's object, for functions that Django's views use as well."""
         return WSGIRequest(self.environ)
 
-    def problem(self, error: Exception) -> Answer:
-        """Return the answer to an error, and log the error if it was not expected."""
+    def problem(self, error: Exception) -> Response:
+        """Return the response for an error, and log the error if it is unexpected."""
         with structlog.contextvars.bound_contextvars(request_id=self.request_id):
-            response = problems.respond(self.request, problems.as_domain_error(error))
-        headers = tuple((name, value) for name, value in response.items() if name != "Content-Type")
-        return Answer(response.status_code, response.content, response["Content-Type"], headers)
+            problem = problems.respond(self.request, problems.as_domain_error(error))
+        headers = tuple((name, value) for name, value in problem.items() if name != "Content-Type")
+        return Response(problem.status_code, problem.content, problem["Content-Type"], headers)
 
-    def send(self, answer: Answer, start_response: StartResponse) -> list[bytes]:
-        """Count, log and send the answer."""
+    def send(self, response: Response, start_response: StartResponse) -> list[bytes]:
+        """Count, log and send the response."""
         headers = [*_security_headers(), ("X-Request-ID", self.request_id), ("Cache-Control", "private, no-store")]
-        if answer.status not in _BODILESS:
+        if response.status not in _BODILESS:
             headers += [
-                ("Content-Type", answer.content_type or ""),
-                ("Content-Length", str(len(answer.body))),
+                ("Content-Type", response.content_type or ""),
+                ("Content-Length", str(len(response.body))),
             ]
-        headers += answer.headers
+        headers += response.headers
         if self.usage is not None:
             headers += self.usage.headers.items()
-        self._record(answer)
-        start_response(_STATUS_LINES[answer.status], headers)
-        return [answer.body]
+        self._record(response)
+        start_response(_STATUS_LINES[response.status], headers)
+        return [response.body]
 
-    def _record(self, answer: Answer) -> None:
+    def _record(self, response: Response) -> None:
         path = self.environ["PATH_INFO"]
-        meter = _meter(self.route, self.environ["wsgi.url_scheme"], answer.status)
-        took_s = time.perf_counter() - self.started - answer.waited_s
-        meter.count(int(self.environ.get("CONTENT_LENGTH") or 0), len(answer.body), took_s)
-        system.count_outcome(path, answer.status)
-        is_delayed_refusal = answer.status == HTTPStatus.UNAUTHORIZED and answer.waited_s > 0
-        if system.is_logged(path, answer.status) and not is_delayed_refusal:
+        meter = _meter(self.route, self.environ["wsgi.url_scheme"], response.status)
+        took_s = time.perf_counter() - self.started - response.waited_s
+        meter.count(int(self.environ.get("CONTENT_LENGTH") or 0), len(response.body), took_s)
+        system.count_outcome(path, response.status)
+        is_delayed_refusal = response.status == HTTPStatus.UNAUTHORIZED and response.waited_s > 0
+        if system.is_logged(path, response.status) and not is_delayed_refusal:
             with structlog.contextvars.bound_contextvars(request_id=self.request_id):
-                system.write_access_line(self.route.method, path, answer.status, self.started)
+                system.write_access_line(self.route.method, path, response.status, self.started)
 
 
 @cache
 def _security_headers() -> tuple[tuple[str, str], ...]:
-    """Return the headers that Django's middlewares set on every response, as they set them."""
+    """Return the headers that Django's middlewares set on every response."""
     get_response: Callable[[Any], Any] = lambda request: HttpResponse(content_type="x/y")  # noqa: E731
     for middleware in (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware):
         get_response = middleware(get_response)
@@ -157,10 +157,10 @@ def _security_headers() -> tuple[tuple[str, str], ...]:
 
 
 class _Meter:
-    """The series of django-prometheus for one kind of answer, looked up once.
+    """The metrics of django-prometheus for one combination of route, transport and status, looked up once.
 
-    It adds to the values that prometheus_client keeps for each series. The ways through its metrics cost three times as
-    much, and there are twenty values for each heartbeat.
+    It adds directly to the values that prometheus_client stores. Calling the methods of its metrics would take three
+    times as long, and each heartbeat changes twenty values.
     """
 
     def __init__(self, route: Route, transport: str, status: int) -> None:

@@ -1,4 +1,4 @@
-"""Polls that wait for a change. A waiting poll is a greenlet on a lock: no database connection, no request slot."""
+"""Polls that wait for a change. A waiting poll is a greenlet on a lock, without database connection or slot."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from uuid import UUID
 
-# A waiting poll holds a client's connection, and each connection a file. Half of the files remain for others.
+# Each waiting poll occupies a connection, and so an open file. Half of the file limit is left for everything else.
 CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-# Polls that one change wakes are answered at this rate, but within SPREAD_S.
+# Polls that a change wakes get their responses at this rate, but all of them within SPREAD_S seconds.
 WOKEN_PER_S, SPREAD_S = 2000.0, 0.5
 
 
@@ -27,60 +27,61 @@ class StopReason(Enum):
 
 
 class Waiter:
-    """A poll that waits: it blocks on the lock until somebody has set the reason."""
+    """A waiting poll. It blocks on the lock until the reason to stop is set."""
 
     def __init__(self, agent_id: UUID) -> None:
         self.agent_id = agent_id
         self.reason = StopReason.TIMED_OUT
         self.delay_s = 0.0
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.stopped = threading.Lock()
+        self.stopped.acquire()
 
-    def end(self, reason: StopReason, delay_s: float = 0.0) -> None:
-        """End the waiting. Call this once."""
+    def stop(self, reason: StopReason, delay_s: float = 0.0) -> None:
+        """Make the poll stop waiting. Call this only once."""
         self.reason, self.delay_s = reason, delay_s
-        self.turn.release()
+        self.stopped.release()
 
 
 class WaitingRoom:
-    """The polls of this process that wait, at most one for each agent and ``capacity`` in total."""
+    """The waiting polls of this process: at most one for each agent, and at most ``capacity`` in total."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self._quiet_at = 0.0  # when all polls that were woken before are answered
+        self._quiet_at = 0.0  # when all polls woken so far have their responses
 
     def enter(self, agent_id: UUID) -> Waiter:
-        """Register a poll. An earlier poll of the same agent ends. If the poll must not wait, it has ended already."""
+        """Register a poll and stop an earlier poll of the agent. If the poll must not wait, it is stopped already."""
         waiter = Waiter(agent_id)
         with self._lock:
             earlier = self._waiters.pop(agent_id, None)
             if earlier is not None:
-                earlier.end(StopReason.REPLACED)
+                earlier.stop(StopReason.REPLACED)
             if self._is_closed or len(self._waiters) >= self.capacity:
-                waiter.end(StopReason.DRAINED if self._is_closed else StopReason.FULL)
+                waiter.stop(StopReason.DRAINED if self._is_closed else StopReason.FULL)
             else:
                 self._waiters[agent_id] = waiter
         return waiter
 
     def wait(self, waiter: Waiter, seconds: float) -> StopReason:
-        """Wait until the poll ends, at most for ``seconds``, and return why it did."""
-        if waiter.turn.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
+        """Wait until the poll is stopped, for at most ``seconds``. Return the reason."""
+        if waiter.stopped.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
             time.sleep(waiter.delay_s)
         return waiter.reason
 
     def leave(self, waiter: Waiter) -> None:
-        """Remove the poll unless it has ended already."""
+        """Remove the poll unless it has been stopped."""
         with self._lock:
             if self._waiters.get(waiter.agent_id) is waiter:
                 del self._waiters[waiter.agent_id]
 
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
-        """End the waiting of these agents' polls, or of all, spread over a moment if they are many.
+        """Wake the polls of these agents, or of all agents if None. Many polls are woken over up to SPREAD_S seconds.
 
-        A change to many agents comes as many notifications at once, so polls that were woken just before count too.
+        A change to many agents causes many notifications at the same time, so the spread includes
+        polls that were woken just before.
         """
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
@@ -89,19 +90,19 @@ class WaitingRoom:
             spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
             self._quiet_at = now + spread_s
         for waiter in woken:
-            waiter.end(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  it spreads load
+            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  only to spread load
 
     def close(self) -> None:
-        """End the waiting of all polls, since the process ends, and let no other poll wait."""
+        """Stop all polls and let no further poll wait, because the process is shutting down."""
         with self._lock:
             self._is_closed = True
             woken = list(self._waiters.values())
             self._waiters.clear()
         for waiter in woken:
-            waiter.end(StopReason.DRAINED)
+            waiter.stop(StopReason.DRAINED)
 
     def open(self) -> None:
-        """Let polls wait again."""
+        """Permit polls to wait again."""
         self._is_closed = False
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSeria
 
 class DecisionSerializer(ModelSerializer):
     descriptions = {
-        "user_id": "The person who decided. Null if the person's account was deleted.",
+        "user_id": "The id of the person who decided.",
         "decided_by": "The e-mail address of the person who decided.",
         "decision": "The decision.",
         "comment": "The person's comment.",
@@ -45,29 +45,29 @@ class ApprovalSerializer(ModelSerializer):
 
     descriptions = {
         "status": "The status of the approval.",
-        "deployment_id": "The deployment that the approval is for. Null if it is for a replay.",
-        "replay_id": "The replay that the approval is for. Null if it is for a deployment.",
+        "deployment_id": "The id of the deployment that the approval is for. Null if it is for a replay.",
+        "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
         "break_glass": "Whether the deployment started before anybody approved it.",
         "target": "The agents that the approval covers. Null for a replay.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
         "take_over": "Whether the approval covers taking over agents that run another pipeline.",
-        "agent_timeout_s": "The agent timeout that the approval covers, which the deployment copied from the "
+        "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "
         "environment. Null for a replay.",
-        "override_freeze": "The reason to start in a freeze window that the approval covers. Null if the deployment "
-        "waits for the end of freeze windows.",
-        "capabilities": "What the approval permits.",
+        "override_freeze": "The reason to start during a freeze window, if the approval covers that. Null if the "
+        "deployment waits for the end of the window.",
+        "capabilities": "The capabilities that the approval permits.",
         "warnings": f"{WARNINGS} Empty for a replay.",
-        "required_approvals": "How many different people must approve.",
+        "required_approvals": "The number of people who must approve.",
         "allow_self_approval": "Whether the approval of the requester counts.",
         "decisions": "The decisions so far.",
-        "expires_at": "When the approval expires, unless it is used before.",
+        "expires_at": "When the approval expires if it is not used before.",
         "approved_at": "When the request was approved. Null if it was not approved.",
         "used_at": "When the approval was used. Null if it was not used.",
         "credential": (
-            "The approval credential. Null before the approval is given, and for callers without the permission "
+            "The approval credential. Null until the request is approved, and for callers without the permission "
             "`environment:operate`."
         ),
-        "config_hash": "The config hash that the approval covers. Null for a replay of an artifact without one.",
+        "config_hash": "The config hash that the approval covers. Null for a replay of an artifact without it.",
         "spec_hash": "The spec hash that the approval covers.",
     }
 
@@ -82,21 +82,21 @@ class ApprovalSerializer(ModelSerializer):
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, approval: Approval) -> list[dict[str, str]] | None:
-        """Return the warnings about the deployment's config bundle; None in a list, which reads no parameters."""
+        """Return the warnings about the deployment's config bundle, or None in a list, which reads no parameters."""
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         deployment = getattr(approval, "deployment", None)
         return [] if deployment is None else [each._asdict() for each in warnings_of(deployment.config_bundle)]
 
     def get_credential(self, approval: Approval) -> str | None:
-        """The approval credential. Null unless the caller may operate the environment."""
+        """Return the approval credential, or None unless the caller may operate the environment."""
         view = self.context.get("view")
         may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None
 
 
 class DecideSerializer(StrictSerializer):
-    """A decision on a deployment's or a replay's approval."""
+    """A decision on the approval of a deployment or a replay."""
 
     deployment_id = EnvironmentRelatedField(
         source="deployment",
@@ -110,15 +110,16 @@ class DecideSerializer(StrictSerializer):
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
 
     descriptions = {
-        "deployment_id": "The deployment to decide on. Send either this or `replay_id`.",
-        "replay_id": "The execute replay to decide on. Send either this or `deployment_id`.",
-        "decision": "`approve` or `deny`.",
+        "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
+        "replay_id": "The id of the execute replay to decide on. Send either this or `deployment_id`.",
+        "decision": "The decision.",
         "comment": "A comment for the requester. Required for a denial.",
-        "expires_in_s": "Seconds until the approval expires. Default and limit: the environment's `approval_ttl_s`.",
+        "expires_in_s": "The number of seconds until the approval expires. Defaults to the environment's "
+        "`approval_ttl_s`, which is also the maximum.",
     }
 
     def validate(self, attrs: Any) -> Any:
-        """Look up the ``approval`` to decide on; None if the deployment needs no approval. Raises ValidationError."""
+        """Look up the ``approval`` to decide on, which is None if the deployment needs none. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
             wrong = {"deployment_id": [ErrorDetail("Send deployment_id or replay_id.", code="required")]}
             raise serializers.ValidationError(wrong)
@@ -131,6 +132,6 @@ class DecideSerializer(StrictSerializer):
         here = Approval.objects.filter(environment=self.context["view"].environment)
         attrs["approval"] = here.filter(replay_id=attrs.pop("replay_id")).first()
         if attrs["approval"] is None:
-            said = "There is no such replay that needs approval in this environment."
-            raise serializers.ValidationError({"replay_id": [ErrorDetail(said, code="does_not_exist")]})
+            detail = "There is no such replay that needs approval in this environment."
+            raise serializers.ValidationError({"replay_id": [ErrorDetail(detail, code="does_not_exist")]})
         return attrs

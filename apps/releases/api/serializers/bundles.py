@@ -7,6 +7,7 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
 
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle
@@ -20,8 +21,8 @@ from byteor_cloud.api.fields import (
 )
 
 WARNINGS = (
-    "What the config bundle permits and probably does not mean: each of the first 100 stages whose op needs parameters "
-    "and has none. Null in a list."
+    "Warnings about the config bundle: one for each stage whose op needs parameters and has none, at most 100. "
+    "Null in a list."
 )
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
@@ -38,12 +39,12 @@ class AdapterField(JSONObjectField):
     """An adapter: its ``kind``, and the parameters of that kind."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Check the parameters for their kind. Raises ValidationError."""
+        """Check that the adapter has a known kind. Raises ValidationError."""
         value: dict[str, Any] = super().to_internal_value(data)
         kind = value.get("kind")
         if not isinstance(kind, str) or kind not in ADAPTER_KINDS:
             raise serializers.ValidationError(
-                {"kind": [serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")]}
+                {"kind": [ErrorDetail(f"Must be one of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")]}
             )
         return value
 
@@ -52,8 +53,8 @@ class AdaptersSerializer(StrictSerializer):
     ingress = AdapterField(required=False)
     egress = AdapterField(required=False)
     descriptions = {
-        "ingress": "Where records come from: the `kind` of adapter, and the parameters of that kind.",
-        "egress": "Where records go to: the `kind` of adapter, and the parameters of that kind.",
+        "ingress": "The adapter that reads records: its `kind`, and the parameters of that kind.",
+        "egress": "The adapter that writes records: its `kind`, and the parameters of that kind.",
     }
 
 
@@ -81,7 +82,7 @@ class AdaptersSerializer(StrictSerializer):
     }
 )
 class EnvVarsField(serializers.DictField):
-    """Environment variables. A value is a text, or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
+    """Environment variables. A value is a string or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
 
     child = serializers.JSONField()
 
@@ -91,7 +92,7 @@ class EnvVarsField(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "A name may have only upper-case letters, digits and _, and no digit first."
+                errors[name] = "Use only upper-case letters, digits and _, and do not start with a digit."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
@@ -108,7 +109,7 @@ class SnapshotSerializer(StrictSerializer):
     interval_s = serializers.IntegerField(required=False, min_value=1, max_value=86400)
     descriptions = {
         "enabled": "Whether the runtime takes snapshots.",
-        "interval_s": "Seconds between snapshots.",
+        "interval_s": "The number of seconds between snapshots.",
     }
 
 
@@ -117,9 +118,9 @@ class ConfigWarningSerializer(serializers.Serializer[Any]):
     pointer = serializers.CharField()
     detail = serializers.CharField()
     descriptions = {
-        "code": "A stable code of the warning. `no_parameters`: a stage lets every record pass unchanged.",
-        "pointer": "A JSON Pointer into the config bundle.",
-        "detail": "The warning as text.",
+        "code": "A stable code. `no_parameters`: a stage has no parameters and lets every record pass unchanged.",
+        "pointer": "A JSON pointer to the part of the config bundle that the warning is about.",
+        "detail": "The warning as a sentence.",
     }
 
 
@@ -139,18 +140,17 @@ class ConfigBundleSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The config bundle's name, unique in the environment.",
-        "version_id": "The version that the config bundle runs.",
-        "tuning_profile": "How the runtime uses the host's cores. Default: `default`.",
-        "wait": "How the runtime waits for records: sleep (`backoff`) or use a core (`spin`). The default depends on "
-        "the "
-        "tuning profile.",
+        "version_id": "The id of the version that the config bundle runs.",
+        "tuning_profile": "How the runtime uses the host's cores. Defaults to `default`.",
+        "wait": "How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults "
+        "to the value of the tuning profile.",
         "stage_config": "The parameters of the stages, by stage id.",
-        "adapters": "Where the pipeline reads and writes.",
-        "env": 'Environment variables. A value is a string, or `{"secret_ref": "NAME"}`, which the host resolves.',
+        "adapters": "The adapters with which the pipeline reads and writes records.",
+        "env": 'Environment variables. A value is a string or `{"secret_ref": "NAME"}`, which the agent resolves.',
         "snapshot": "Snapshots of the runtime's state.",
         "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
         "warnings": WARNINGS,
-        "known_bad": "Whether the configuration failed in this environment and is known bad.",
+        "known_bad": "Whether the configuration is known bad in this environment and cannot be deployed.",
     }
 
     class Meta:
@@ -164,7 +164,7 @@ class ConfigBundleSerializer(ModelSerializer):
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, row: ConfigBundle) -> list[dict[str, str]] | None:
-        """Return the warnings; None in a list, which reads no parameters."""
+        """Return the warnings, or None in a list, which reads no parameters."""
         return (
             None
             if isinstance(self.parent, serializers.ListSerializer)

@@ -30,22 +30,22 @@ class OptionalReasonSerializer(StrictSerializer):
 class RetrySerializer(OptionalReasonSerializer):
     agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
     descriptions = {
-        "agents": "The ids of the failed agents to retry. Without it, all failed agents are retried.",
+        "agents": "The ids of the failed agents to retry. Defaults to all failed agents.",
     }
 
 
 class FailureSerializer(serializers.Serializer[Any]):
-    """An agent's latest failure in a deployment. A retry and a rollback keep it."""
+    """An agent's latest failure in a deployment. It is kept when the agent is retried or rolled back."""
 
     reason = serializers.ChoiceField(list(FailureReason))
     detail = serializers.CharField()
     at = serializers.DateTimeField()
     descriptions = {
         "reason": (
-            "`reported`: the agent reported that it could not activate the bundle. `timeout`: it did not finish in "
-            "time. `rollback_reported` and `rollback_timeout`: the same for its rollback."
+            "`reported`: the agent reported that it could not activate the bundle. `timeout`: the agent did not "
+            "finish in time. `rollback_reported` and `rollback_timeout`: the same for the agent's rollback."
         ),
-        "detail": "What the agent reported, or how much time it had.",
+        "detail": "What the agent reported, or the time in which it did not finish.",
         "at": "When the agent failed.",
     }
 
@@ -59,17 +59,18 @@ class CauseSerializer(serializers.Serializer[Any]):
     agents = serializers.ListField(child=serializers.UUIDField())
     descriptions = {
         "reason": (
-            "The `reason` of the failures. `other` joins the causes beyond the "
+            "The `reason` of the failures. `other` stands for all causes after the "
             f"{failures.MAX_CAUSES} most frequent ones."
         ),
-        "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be cut.",
-        "count": "How many agents failed for this cause, including agents that were retried or rolled back since.",
+        "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated.",
+        "count": "The number of agents that failed for this cause, including agents that have been retried or "
+        "rolled back since.",
         "agents": "The ids of the first five of these agents.",
     }
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
-    """The number of the deployment's agents, in all and by progress."""
+    """The number of the deployment's agents, in total and by progress."""
 
     total = serializers.IntegerField()
     pending = serializers.IntegerField()
@@ -80,11 +81,11 @@ class ProgressSerializer(serializers.Serializer[Any]):
     failed = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
     descriptions = {
-        "total": "All agents of the deployment.",
-        "pending": "Agents that the deployment was not offered to yet.",
-        "offered": "Agents that the deployment was offered to and that have not reported yet.",
-        "downloading": "Agents that download the bundle.",
-        "activating": "Agents that activate the bundle.",
+        "total": "The number of all agents of the deployment.",
+        "pending": "Agents that have not been offered the deployment.",
+        "offered": "Agents that have been offered the deployment and have not reported.",
+        "downloading": "Agents that are downloading the bundle.",
+        "activating": "Agents that are activating the bundle.",
         "active": "Agents that run the bundle.",
         "failed": "Agents on which the deployment failed.",
         "rolled_back": "Agents that were rolled back to what they ran before.",
@@ -101,11 +102,11 @@ class BlockerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
-        "or with some of the agents, comes first), or `held_up` (its job failed for good, or waits for the control "
-        "plane's database or storage).",
+        "or with some of the agents, comes first), or `held_up` (its job has failed permanently, or waits for the "
+        "control plane's database or storage).",
         "detail": "The reason as a sentence.",
-        "until": "When the reason ends. Null if that is not known.",
-        "ids": "The deployments that it waits for.",
+        "until": "When the blocker is expected to end. Null if that is not known.",
+        "ids": "The ids of the deployments that it waits for.",
     }
 
 
@@ -129,39 +130,41 @@ class DeploymentSerializer(ModelSerializer):
 
     descriptions = {
         "status": "The deployment's status.",
-        "config_bundle_id": "The config bundle to deploy.",
-        "version_id": "The version in the config bundle.",
+        "config_bundle_id": "The id of the config bundle to deploy.",
+        "version_id": "The id of the version in the config bundle.",
         "pipeline": "The name of the pipeline.",
         "bundle_hash": "The SHA-256 of the deploy bundle. Null before it is built.",
         "bundle_size": "The size of the deploy bundle in bytes. Null before it is built.",
         "target": "The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`.",
-        "target_count": "How many agents matched the target when the deployment was created.",
-        "strategy": "How the deployment spreads over the agents. Default: all at once.",
-        "take_over": "Whether the deployment may take over agents that run another pipeline. Default: false.",
-        "approval": "The credential of an unused approval of an equal request: the same configuration, target, "
-        "strategy, `take_over` and `override_freeze`, and the same `agent_timeout_s` of the environment. Only the note "
-        "may differ.",
-        "override_freeze": "Deploy although a freeze window is open. Needs `org_admin`.",
-        "freeze_override": "Why a freeze window was overridden, and by whom. Null if no window was overridden.",
+        "target_count": "The number of agents that matched the target when the deployment was created.",
+        "strategy": "How the deployment spreads over the agents. Defaults to all at once.",
+        "take_over": "Whether the deployment may take over agents that run another pipeline. Defaults to false.",
+        "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
+        "`take_over`, `override_freeze` and the environment's `agent_timeout_s` must be the same. Only the note may "
+        "differ.",
+        "override_freeze": "The reason to start the deployment during a freeze window. Needs the role `org_admin`.",
+        "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
+        "deployment waits for the end of the window.",
         "break_glass": (
-            "Deploy in an emergency before anybody has approved. Needs `org_admin`; another person must approve "
-            "afterwards. Null without break-glass."
+            "Starts the deployment in an emergency before anybody has approved it. Needs the role `org_admin`. Another "
+            "person must approve later. Null for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
-        "progress": "The number of the deployment's agents by their progress.",
-        "failures": "Why agents failed, the most frequent cause first. Null in lists.",
+        "progress": "The number of the deployment's agents, in total and by progress.",
+        "failures": "Why agents failed, with the most frequent cause first. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
         "Null in lists.",
-        "is_current": "Whether the environment runs this deployment now for its pipeline.",
-        "superseded_by": "The deployment that replaced this one. Null if none did.",
-        "restores": "The deployment that the rollback of this one restores. Null if there is no rollback.",
-        "rollback_reason": "Why the deployment is rolled back.",
+        "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
+        "superseded_by": "The id of the deployment that replaced this one. Null if none did.",
+        "restores": "The id of the deployment that the rollback of this one restores. Null if there is no rollback.",
+        "rollback_reason": "Why the deployment was rolled back. Empty if it was not.",
         "paused_at": "When the deployment was paused. Null if it is not paused.",
-        "approved_at": "When the deployment was approved. Null if it was not approved.",
-        "activated_at": "When the deployment became active. Null if it did not.",
-        "reason": "A code that says why the deployment failed. Empty if it did not fail.",
-        "detail": "A sentence that says why the deployment failed. Empty if it did not fail.",
-        "note": "A note of the requester.",
+        "approved_at": "When the deployment was approved. Null if it is not approved, needed no approval, or started "
+        "by break-glass.",
+        "activated_at": "When the deployment became active. Null if it has never been active.",
+        "reason": "A code for why the deployment failed. Empty if it did not fail.",
+        "detail": "More about why the deployment failed. May be empty.",
+        "note": "The requester's note.",
     }
 
     class Meta:
@@ -181,26 +184,26 @@ class DeploymentSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_approval_id(self, deployment: Deployment) -> UUID | None:
-        """The approval that permits the deployment: the one whose credential was sent with it, or its own request."""
+        """The id of the approval that permits the deployment: the one whose credential was sent, or its own."""
         approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
         return approval_id
 
     @extend_schema_field(ProgressSerializer)
     def get_progress(self, deployment: Deployment) -> dict[str, int]:
-        """Return the counts, which the query of the deployment has read."""
+        """Return the counts, which the deployment's query has read."""
         counts: dict[str, int] = deployment.by_progress or dict.fromkeys(AgentProgress, 0)  # type: ignore[attr-defined]
         return {"total": sum(counts.values()), **counts}
 
     @extend_schema_field(CauseSerializer(many=True, allow_null=True))
     def get_failures(self, deployment: Deployment) -> Any:
-        """Return the causes of failures; None in a list, where each deployment would need a query."""
+        """Return the causes of failures, or None in a list, where each row would need a query."""
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         return CauseSerializer(failures.find_causes(deployment), many=True).data
 
     @extend_schema_field(BlockerSerializer(many=True, allow_null=True))
     def get_blockers(self, deployment: Deployment) -> Any:
-        """Return the blockers of one deployment. Lists leave them out, because each row would take queries."""
+        """Return the blockers, or None in a list, where each row would need queries."""
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         return BlockerSerializer(list_blockers(deployment), many=True).data
@@ -238,16 +241,16 @@ class DeploymentAgentSerializer(ModelSerializer):
 
     descriptions = {
         "agent_name": "The agent's name.",
-        "wave": "The wave in which the agent is offered the deployment, counted from 0. Null for a late joiner.",
+        "wave": "The agent's wave, counted from 0. For a late joiner, the wave that the deployment had reached.",
         "counted": "Whether the agent counts for waves and thresholds.",
         "action": "What the agent was offered: `activate` or `rollback`.",
         "progress": "The agent's progress.",
-        "offered_at": "When the deployment was offered to the agent. Null if it was not offered yet.",
+        "offered_at": "When the deployment was last offered to the agent. Null if it has no offer.",
         "tuning": "How much of the tuning profile the agent could apply.",
-        "detail": "What the agent reported last, such as the reason of a failure. Empty after a new offer.",
+        "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
-            "The agent's latest failure to activate the bundle, or, without one, to roll back. It stays when the agent "
-            "is retried or rolled back. Null if the agent never failed in this deployment."
+            "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "
+            "agent is retried or rolled back. Null if the agent has never failed in this deployment."
         ),
     }
 
@@ -260,21 +263,21 @@ class DeploymentAgentSerializer(ModelSerializer):
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, row: DeploymentAgent) -> Any:
-        """Return the agent's failure, which the query of the list has read."""
+        """Return the agent's failure, which the list's query has read."""
         failure = row.failure
         return None if failure is None else FailureSerializer(failure).data
 
     @extend_schema_field(TuningSerializer)
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any] | None:
-        """Return the requested tuning and what the agent reported of it; None if the report is too large for a list."""
+        """Return the requested tuning and the agent's report on it, or None if the report is too large for a list."""
         if row.tuning is None and row.reported_tuning:  # type: ignore[attr-defined]  # annotated by the view
             return None
-        config, said = row.deployment.config_bundle, row.tuning or {}
+        config, reported = row.deployment.config_bundle, row.tuning or {}
         return {
             "requested": {"profile": config.tuning_profile, "wait": config.wait},
-            "applied": said.get("applied", {}),
-            "degraded": said.get("degraded", []),
-            "failed": said.get("failed", []),
+            "applied": reported.get("applied", {}),
+            "degraded": reported.get("degraded", []),
+            "failed": reported.get("failed", []),
         }
 
 
@@ -283,7 +286,7 @@ class TimelineEntrySerializer(ModelSerializer):
 
     descriptions = {
         "event": "The kind of event.",
-        "actor": "Who caused the event, as an e-mail address or the name of an API key. Empty for the system.",
+        "actor": "Who caused the event: an e-mail address, the name of an API key, or `system:` and the name of a job.",
         "detail": "More about the event. The keys depend on the kind of event.",
     }
 

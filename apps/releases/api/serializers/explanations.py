@@ -11,7 +11,7 @@ from byteor.engine.explain.findings import BecauseCode, NextCode
 
 
 class FindingSerializer(serializers.Serializer[Any]):
-    """One reason, with the ids of what it is about."""
+    """One reason, with the ids of the resources that it is about."""
 
     code = serializers.ChoiceField(list(BecauseCode))
     detail = serializers.CharField()
@@ -19,29 +19,29 @@ class FindingSerializer(serializers.Serializer[Any]):
     approval_id = serializers.UUIDField(allow_null=True)
     config_hash = serializers.CharField(allow_null=True)
     descriptions = {
-        "code": "A stable code of the reason.",
+        "code": "A stable code for the reason.",
         "detail": "The reason as a sentence.",
-        "deployment_id": "The deployment that the reason is about. Null if it is about no deployment.",
-        "approval_id": "The approval that the reason is about. Null if it is about no approval.",
-        "config_hash": "The config hash that the reason is about. Null if it is about no configuration.",
+        "deployment_id": "The id of the deployment that the reason is about. Null if there is none.",
+        "approval_id": "The id of the approval that the reason is about. Null if there is none.",
+        "config_hash": "The config hash that the reason is about. Null if there is none.",
     }
 
 
 class NextEventSerializer(serializers.Serializer[Any]):
-    """One coming event, with its time if that is known."""
+    """One expected event, with its time if that is known."""
 
     code = serializers.ChoiceField(list(NextCode))
     detail = serializers.CharField()
     at = serializers.DateTimeField(allow_null=True)
     descriptions = {
-        "code": "A stable code of the event.",
+        "code": "A stable code for the event.",
         "detail": "The event as a sentence.",
         "at": "When the event is expected. Null if the time is not known.",
     }
 
 
 class ExplanationSerializer(serializers.Serializer[Any]):
-    """Why an agent runs what it runs, and what happens next. Codes are for programs, sentences for people."""
+    """Why an agent runs what it runs, and what happens next. The codes are for programs, the sentences for people."""
 
     agent_id = serializers.UUIDField()
     summary = serializers.CharField()
@@ -54,5 +54,5 @@ class ExplanationSerializer(serializers.Serializer[Any]):
         "running": "The bundle that the agent runs. Null if it runs none.",
         "desired": "The bundle that the agent should run. Null if no bundle was offered.",
         "because": "The reasons, with the main reason first.",
-        "next": "The next events, with the soonest event first.",
+        "next": "The expected events, with the soonest first.",
     }

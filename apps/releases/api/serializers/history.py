@@ -1,4 +1,4 @@
-"""What agents ran and run."""
+"""The history of agents, and their counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 
 class RunningIntervalSerializer(serializers.Serializer[Any]):
-    """A time in which an agent ran one bundle."""
+    """An interval in which an agent ran one bundle."""
 
     agent_id = serializers.UUIDField()
     agent_name = serializers.CharField(source="agent.name")
@@ -23,22 +23,22 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
     approved_by = serializers.ListField(source="origin.approved_by", child=serializers.CharField())
 
     descriptions = {
-        "agent_name": "The agent's present name.",
-        "from": "When a heartbeat first said so.",
-        "to": "When a heartbeat said something else. Null while none did, also after the agent was decommissioned.",
-        "confirmed_until": "When a heartbeat last said so.",
-        "deployment_id": "The deployment that built the bundle. If this environment has none, the one that the agent "
-        "named. Null if this environment does not have that one either.",
+        "agent_name": "The agent's current name.",
+        "from": "When a heartbeat first reported the bundle.",
+        "to": "When a heartbeat reported something else. Null if none has, even if the agent has been decommissioned.",
+        "confirmed_until": "When a heartbeat last reported the bundle.",
+        "deployment_id": "The id of the deployment that built the bundle. If this environment has none, the id of the "
+        "deployment that the agent reported. Null if this environment does not have that either.",
         "bundle_hash": "The SHA-256 of the deploy bundle.",
         "spec_hash": "The spec hash that the agent reported.",
-        "version_id": "The version of the deployment.",
-        "config_bundle_id": "The config bundle of the deployment.",
-        "approval_id": "The approval that permitted the deployment. Null if it needed none.",
+        "version_id": "The id of the deployment's version.",
+        "config_bundle_id": "The id of the deployment's config bundle.",
+        "approval_id": "The id of the approval that permitted the deployment. Null if there is none.",
         "approved_by": "The e-mail addresses of the people who approved.",
     }
 
     def get_fields(self) -> dict[str, Any]:
-        """Return the fields with ``from``, which Python does not accept as the name of an attribute."""
+        """Return the fields with ``from``, which cannot be the name of an attribute in Python."""
         fields: dict[str, Any] = super().get_fields()
         first = {name: fields.pop(name) for name in ("agent_id", "agent_name")}
         return {**first, "from": serializers.DateTimeField(source="started_at"), **fields}
@@ -50,15 +50,15 @@ class VersionCountSerializer(serializers.Serializer[Any]):
     pipeline = serializers.CharField(allow_null=True)
     count = serializers.IntegerField()
     descriptions = {
-        "version_id": "The version. Null for bundles that were not built in this environment.",
+        "version_id": "The id of the version. Null for bundles that were not built in this environment.",
         "number": "The number of the version.",
         "pipeline": "The pipeline of the version.",
-        "count": "How many agents run it.",
+        "count": "The number of agents that run the version.",
     }
 
 
 class AgentSummarySerializer(serializers.Serializer[Any]):
-    """How many agents the environment has, in all and by what lists filter by."""
+    """The number of agents in the environment, in total and by the attributes that lists filter by."""
 
     total = serializers.IntegerField(source="counts.total")
     liveness = serializers.DictField(source="counts.liveness", child=serializers.IntegerField())
@@ -70,13 +70,13 @@ class AgentSummarySerializer(serializers.Serializer[Any]):
         source="counts.labels", child=serializers.DictField(child=serializers.IntegerField())
     )
     descriptions = {
-        "total": "All enrolled agents.",
+        "total": "The number of all enrolled agents.",
         "liveness": "The number of agents by liveness.",
-        "drifted": "The number of agents that run something else than they should.",
+        "drifted": "The number of agents that do not run what they should.",
         "cloned": "The number of agents that are suspected to be clones.",
-        "status": "The number of agents by the status in their last heartbeat. Those that sent none are not counted.",
-        "versions": "The number of agents by running version, the most frequent first: at most 50. Agents that run "
+        "status": "The number of agents by the status in their last heartbeat. Agents without one are not counted.",
+        "versions": "The number of agents by running version, the most frequent first, at most 50. Agents that run "
         "nothing are not counted.",
-        "labels": "The number of agents by label key and value, the most frequent first: at most 50 values of a key, "
-        "and at most 200 keys.",
+        "labels": "The number of agents by label key and value, the most frequent first. At most 200 keys, with at "
+        "most 50 values each.",
     }

@@ -1,4 +1,4 @@
-"""The label change of many agents."""
+"""Label changes of many agents."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from byteor_cloud.api.fields import StrictSerializer, TextField
 
 @extend_schema_field({"type": "array", "maxItems": MAX_LABELS, "items": {"type": "string", "pattern": LABEL_KEY}})
 class LabelKeysField(serializers.ListField):
-    """At most 64 keys of labels."""
+    """Label keys, at most 64."""
 
-    child = TextField(pattern=LABEL_KEY, rule="A key has 1 to 128 printable characters without = and ,.")
+    child = TextField(pattern=LABEL_KEY, rule="A key must have 1 to 128 printable characters, without = or commas.")
 
     def to_internal_value(self, data: Any) -> list[str]:
-        """Return the checked keys, each once. Raises ValidationError."""
+        """Check the keys and return them without duplicates. Raises ValidationError."""
         keys = super().to_internal_value(data)
         if len(keys) > MAX_LABELS:
-            raise serializers.ValidationError(f"At most {MAX_LABELS} keys.", code="too_many")
+            raise serializers.ValidationError(f"Send at most {MAX_LABELS} keys.", code="too_many")
         if not all(map(is_label_key, keys)):
-            raise serializers.ValidationError("A key has printable characters only.")
+            raise serializers.ValidationError("A key may contain only printable characters.")
         return list(dict.fromkeys(keys))
 
 
@@ -36,29 +36,29 @@ class RelabelSerializer(StrictSerializer):
     unset = LabelKeysField(required=False)
     dry_run = serializers.BooleanField(required=False, default=False)
     descriptions = {
-        "selector": "Labels that an agent must have, all of them. At least one.",
-        "set": "Labels to add or to replace.",
-        "unset": "The keys of labels to remove.",
-        "dry_run": "Whether only to tell what would happen. Default: false.",
+        "selector": "The labels that an agent must have. All of them must match. At least one is required.",
+        "set": "The labels to add or replace.",
+        "unset": "The keys of the labels to remove.",
+        "dry_run": "Whether to only return the effect, without changing anything. Defaults to false.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields. Raises ValidationError unless the change is of something, and unambiguous."""
+        """Return the fields. Raises ValidationError if nothing would change or a key is both set and removed."""
         if not (attrs.get("set") or attrs.get("unset")):
-            raise serializers.ValidationError({"set": "Name labels in set or unset."})
+            raise serializers.ValidationError({"set": "Send labels in set, or keys in unset."})
         if attrs.get("set", {}).keys() & set(attrs.get("unset", ())):
-            raise serializers.ValidationError({"unset": "A key cannot be both set and unset."})
+            raise serializers.ValidationError({"unset": "A key cannot be in both set and unset."})
         return attrs
 
 
 class RelabeledSerializer(serializers.Serializer[Any]):
-    """What a label change did, or would do."""
+    """The effect of a label change."""
 
     matched = serializers.IntegerField()
     changed = serializers.IntegerField()
     deployments_offered = serializers.IntegerField()
     descriptions = {
-        "matched": "How many agents the selector matches.",
-        "changed": "How many of them have other labels by the change.",
-        "deployments_offered": "How many of these are offered a deployment, because they match its target now.",
+        "matched": "The number of agents that match the selector.",
+        "changed": "The number of these agents whose labels change.",
+        "deployments_offered": "The number of changed agents that are offered a deployment because of the change.",
     }

@@ -17,8 +17,8 @@ class AgentTuningSerializer(StrictSerializer):
     refuses_unknown = False
     profile = TextField(max_length=200, required=False)
     applied = JSONObjectField(required=False)
-    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
-    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # for the list
+    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # for the list
     descriptions = {
         "profile": "The tuning profile.",
         "applied": "The settings that the agent applied.",
@@ -37,11 +37,11 @@ class ReportSerializer(StrictSerializer):
     tuning = AgentTuningSerializer(required=False)
     boot_id = TextField(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
-        "boot_id": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
-        "deployment_id": "The deployment in the offer.",
+        "boot_id": "The id of the agent's process, new at each start. It reveals when two machines use the same key.",
+        "deployment_id": "The `deployment_id` of the offer.",
         "status": "The agent's progress with the offer.",
-        "bundle_hash": "The SHA-256 of the deploy bundle in the offer.",
-        "detail": "More about the progress, such as the reason of a failure.",
+        "bundle_hash": "The `bundle_hash` of the offer.",
+        "detail": "More about the progress, such as the reason for a failure.",
         "tuning": "How much of the tuning profile the agent could apply.",
     }
 
@@ -50,7 +50,7 @@ class ReportAnswerSerializer(serializers.Serializer[Any]):
     accepted = serializers.BooleanField()
     descriptions = {
         "accepted": (
-            "False if the report is about an offer that was replaced. Such a report is stored but changes nothing."
+            "Always true. A report that is about a replaced offer, or would move the progress backwards, returns 409."
         ),
     }
 

@@ -40,12 +40,12 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
             "createConfigBundle",
             P.OPERATE_ENVIRONMENT,
             "Create a config bundle",
-            "Joins a version with its runtime configuration. The bundle is immutable; `config_hash` identifies its "
-            "content.",
+            "Creates an immutable config bundle from a version and its runtime configuration. The `config_hash` "
+            "identifies its content.",
             example={"name": "trades-1", "version_id": ID},
         ),
         "retrieve": Operation(
-            "getConfigBundle", P.VIEW_ENVIRONMENT, "Get a config bundle", "Returns one config bundle."
+            "getConfigBundle", P.VIEW_ENVIRONMENT, "Get a config bundle", "Returns the config bundle."
         ),
     }
     commands = (c.clear,)
@@ -56,15 +56,15 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         return annotated
 
     def prepare(self, request: Request) -> None:
-        """Check the configuration. A body that is invalid in another way is left to ``create``."""
+        """Check the configuration. All other errors in the body are left to ``create``."""
         if self.action == "create":
             with suppress(ValidationError):
-                given = self.validated(request)
-                given.pop("name")
-                self.checked = bundles.check_configuration(given.pop("version"), **given, compute=self.compute)
+                fields = self.validated(request)
+                fields.pop("name")
+                self.checked = bundles.check_configuration(fields.pop("version"), **fields, compute=self.compute)
 
     def perform_create(self, data: dict[str, Any]) -> Model:
         bundle = bundles.create_config_bundle(
             environment=self.environment, actor=self.actor, checked=self.checked, **data
         )
-        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # with known_bad
+        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # read again, with known_bad

@@ -36,7 +36,7 @@ from byteor_cloud.errors import Conflict, NotFound, QuotaExceeded
 
 
 class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
-    """Deployments, which bring config bundles to agents."""
+    """Deployments of config bundles to agents."""
 
     tag = Tag.DEPLOYMENTS
     queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
@@ -59,9 +59,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             "createDeployment",
             P.OPERATE_ENVIRONMENT,
             "Create a deployment",
-            "Requests that a config bundle runs on a target. The deployment starts as `pending_approval` if the "
-            "environment requires approvals, else as `approved`. Refused with `quota.stored_bytes` if the deploy "
-            "bundle would exceed the quota of the organization; no later step is refused because of it.",
+            "Creates a deployment of a config bundle to a target. Its first status is `pending_approval` if the "
+            "environment requires approval and neither `approval` nor `break_glass` is sent, and `approved` otherwise. "
+            "Returns the error `quota.stored_bytes` if the deploy bundle would exceed the organization's quota. The "
+            "quota is not checked again later.",
             errors=(Conflict, QuotaExceeded),
             example={"config_bundle_id": ID, "target": {"all": True}},
         ),
@@ -85,7 +86,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             actor=self.actor,
             **data,
         )
-        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
+        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # read again, with its counts
 
     @Operation(
         "exportDeploymentEvidence",
@@ -96,9 +97,9 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Export the evidence of a deployment.
 
-        Returns a tar with the signed files that show who approved exactly these bytes for this environment: the bundle,
-        its envelope, the approval credential, the record of the approval and the key set. `byteor-verify` checks it
-        offline.
+        Returns a tar with the signed files that prove who approved exactly these bytes for this environment: the
+        bundle, its envelope, the approval credential, the approval record and the key set. `byteor-verify` checks the
+        tar offline.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)
@@ -135,8 +136,8 @@ class DeploymentAgentViewSet(_DeploymentChildViewSet):
         "progress": choice_parameter(AgentProgress, "progress"),
         "wave": integer_parameter(0, 1000, "wave"),
         "has_failure": flag_parameter(
-            condition=lambda wanted: _HAS_FAILURE if wanted else ~_HAS_FAILURE,
-            description="Return only agents with, or only agents without, a `failure`.",
+            condition=lambda has_failure: _HAS_FAILURE if has_failure else ~_HAS_FAILURE,
+            description="If true, returns only agents with a `failure`. If false, returns only agents without one.",
         ),
     }
     operations = {
@@ -144,7 +145,7 @@ class DeploymentAgentViewSet(_DeploymentChildViewSet):
             "listDeploymentAgents",
             P.VIEW_ENVIRONMENT,
             "List the agents of a deployment",
-            "Returns each agent that the deployment is for, with its wave and its progress.",
+            "Returns the agents that are enlisted in the deployment, with their wave and progress.",
         ),
     }
 
@@ -160,6 +161,6 @@ class TimelineViewSet(_DeploymentChildViewSet):
             "listDeploymentTimeline",
             P.VIEW_ENVIRONMENT,
             "List the timeline of a deployment",
-            "Returns what happened to the deployment, newest first.",
+            "Returns the events of the deployment, newest first.",
         ),
     }

@@ -1,4 +1,4 @@
-"""Explanations of agents. They are here and not in fleet, because they refer to deployments."""
+"""Explanations of agents. They are in this app, not in fleet, because they refer to deployments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class ExplanationViewSet(EnvironmentViewSet):
-    """The explanation of an agent. Decommissioned agents have one too."""
+    """The explanation of an agent, which may be decommissioned."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.select_related("environment")
@@ -31,12 +31,12 @@ class ExplanationViewSet(EnvironmentViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Explain what an agent runs.
 
-        Says why the agent runs what it runs, and what happens next: the main reason first, and the soonest event first.
-        This also works for an agent that has left the fleet.
+        Returns the reasons why the agent runs what it runs, with the main reason first, and the events that come next,
+        with the soonest first. Decommissioned agents are included.
         """
         agent = self.get_object()
         explanation, states = explanations.explain_agent(agent), AgentSerializer()
-        answer = {
+        document = {
             "agent_id": agent.pk,
             "summary": explanation.summary,
             "running": states.get_running(agent),
@@ -44,4 +44,4 @@ class ExplanationViewSet(EnvironmentViewSet):
             "because": explanation.because,
             "next": explanation.next,
         }
-        return Response(self.get_serializer(answer).data)
+        return Response(self.get_serializer(document).data)

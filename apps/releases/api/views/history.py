@@ -1,4 +1,4 @@
-"""What agents ran and run, with the approvals behind it. It is here and not in fleet, because it names deployments."""
+"""The history of agents and its approvals. It is in this app, not in fleet, because it refers to deployments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _IntervalViewSet(ListModelMixin, EnvironmentViewSet):
     serializer_class = RunningIntervalSerializer
 
     def with_origins(self, intervals: Collection[Any]) -> Any:
-        """Return the JSON of the intervals, with the deployments and approvals behind them."""
+        """Return the intervals as JSON, with their deployments and approvals."""
         origins = provenance.find_origins(self.environment, intervals)
         for interval in intervals:
             interval.origin = origins[interval.pk]
@@ -36,16 +36,16 @@ class _IntervalViewSet(ListModelMixin, EnvironmentViewSet):
 
 
 class HistoryViewSet(_IntervalViewSet):
-    """The intervals of one agent, also of a decommissioned one, newest first."""
+    """The intervals of one agent, newest first. The agent may be decommissioned."""
 
     tag = Tag.AGENTS
     queryset = RunningInterval.objects.all()
     filters = {
         "since": time_parameter(
             condition=lambda since: Q(ended_at=None) | Q(ended_at__gt=since),
-            description="Only intervals that had not ended at this time.",
+            description="Returns only intervals that ended after this time or have not ended.",
         ),
-        "until": time_parameter("started_at__lt", description="Only intervals that began before this time."),
+        "until": time_parameter("started_at__lt", description="Returns only intervals that started before this time."),
     }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -56,45 +56,45 @@ class HistoryViewSet(_IntervalViewSet):
 
     @Operation("listAgentHistory", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List what an agent ran.
+        """List what an agent has run.
 
-        Returns the times in which the agent ran each bundle, newest first, with the deployment and the approval behind
-        it. Works for an agent that left the fleet, too. Times in which it ran nothing are left out. A new entry is made
-        when a heartbeat names another bundle: at most 1,000 a day. Entries are kept for a year.
+        Returns the intervals in which the agent ran one bundle, newest first, with the deployment and the approval of
+        each. Decommissioned agents are included. A new interval starts when a heartbeat reports another bundle, but an
+        agent gets at most 1,000 intervals a day. Intervals are deleted 365 days after they end.
         """
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.with_origins(page or ()))
 
 
 class FleetStateViewSet(_IntervalViewSet):
-    """What each agent of the environment ran at one moment. It is paged by agent, newest first."""
+    """What each agent of the environment ran at a given time. The newest agents come first."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.all()
-    filters = {"at": time_parameter(description="The moment. Default: now.")}
+    filters = {"at": time_parameter(description="The time. Defaults to the current time.")}
 
     @Operation("listFleetState", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List what the fleet ran at a time.
+        """List what the fleet ran at a given time.
 
-        Returns what each agent of the environment ran at one moment, with the deployment and the approval behind it.
-        Agents that left the fleet since are included, agents that ran nothing are not. `confirmed_until` says how long
-        heartbeats confirmed it.
+        Returns what each agent of the environment ran at the time `at`, with the deployment and the approval of it.
+        Agents that have been decommissioned since are included. Agents that ran nothing are not.
         """
         now = timezone.now()
         at = self.parameter_values.get("at", now)
         if at > now:
-            raise InvalidInput.at_parameter("at", "The time is in the future. Leave it out for now.", code="max_value")
+            detail = "The time is in the future. Leave the parameter out to use the current time."
+            raise InvalidInput.at_parameter("at", detail, code="max_value")
         then = history.running_at(at)
         agents = self.get_queryset().filter(Exists(then.filter(agent=OuterRef("pk"))), created_at__lte=at).only("pk")
         page = self.paginate_queryset(agents) or []
-        # An agent that is deleted meanwhile is missing.
+        # An agent that was deleted since the query above is missing.
         intervals = list(then.filter(agent__in=[agent.pk for agent in page]).order_by("-agent_id"))
         return self.get_paginated_response(self.with_origins(intervals))
 
 
 class AgentSummaryViewSet(EnvironmentViewSet):
-    """Counts of the environment's agents."""
+    """The agent counts of an environment."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
@@ -104,6 +104,6 @@ class AgentSummaryViewSet(EnvironmentViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get a summary of the agents.
 
-        Returns how many agents the environment has, in all and by liveness, drift, status, running version and label.
+        Returns the number of agents in the environment, in total and by liveness, drift, status, version and label.
         """
         return Response(self.get_serializer(provenance.summarize(self.environment)).data)

@@ -1,4 +1,4 @@
-"""The label change of many agents. It is here and not in fleet, because it tells which deployments are offered."""
+"""Label changes of many agents. They are in this app, because they return how many deployments are offered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The offer to an agent, its bundle, and the reports on it."""
+"""An agent's offer, its bundle, and the reports on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from byteor_cloud.storage import blobs
 class AgentDeploymentViewSet(AgentSelfViewSet):
     """An agent's own offer, its bundle, and the agent's reports on it.
 
-    ``apps.releases.api.agent_path`` answers nearly all polls and reports before Django, with the same functions.
+    ``apps.releases.api.agent_path`` handles nearly all polls and reports before Django, with the same functions.
     """
 
     tag = Tag.AGENTS
@@ -35,7 +35,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get the agent's current offer.
 
-        Called by an agent. Returns what it should run, with the signed envelope of the deploy bundle.
+        Called by an agent. Returns what the agent should run, with the signed envelope of the deploy bundle.
         """
         offered = read_offer(self.agent.pk)
         return Response(offered.document, headers={"ETag": offered.etag})
@@ -53,8 +53,8 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
 
         Called by an agent while it downloads, activates or rolls back the offered bundle.
         """
-        answer = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
-        return Response(answer)
+        accepted = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
+        return Response(accepted)
 
     @Operation(
         "downloadDeployBundle",
@@ -66,17 +66,17 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
         """Download the deploy bundle.
 
-        Called by an agent. Returns the tar whose digest is in the signed envelope. Answers 409 when the agent should no
+        Called by an agent. Returns the tar whose digest is in the signed envelope. Returns 409 if the agent should no
         longer run that bundle.
         """
-        wanted = self.parameter_values["hash"]
+        bundle_hash = self.parameter_values["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
-        if assignment.bundle_hash != wanted:
+        if assignment.bundle_hash != bundle_hash:
             raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")
         try:
-            source = blobs.read(wanted)
-        except NotStored as error:  # a fault of the control plane: the agent must try again, not fail the deployment
-            raise Unavailable("The bundle is not stored any more.", retry_after=30) from error
+            source = blobs.read(bundle_hash)
+        except NotStored as error:  # a fault of the control plane: the agent must retry, not fail the deployment
+            raise Unavailable("The bundle is no longer stored. Try again later.", retry_after=30) from error
         response = FileResponse(source, content_type="application/x-tar")
-        response["ETag"] = f'"{wanted}"'
+        response["ETag"] = f'"{bundle_hash}"'
         return response

@@ -15,9 +15,9 @@ class AuditActorSerializer(serializers.Serializer[Any]):
     id = serializers.CharField(source="actor_id")
     display = serializers.CharField(source="actor_display")
     descriptions = {
-        "kind": "The kind of actor: a user, a key, an agent, or the system.",
+        "kind": "The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`.",
         "id": "The actor's id.",
-        "display": "The actor's name or e-mail address when the event happened.",
+        "display": "The actor's name or e-mail address at the time of the event.",
     }
 
 
@@ -58,16 +58,16 @@ class AuditEventSerializer(ModelSerializer):
     descriptions = {
         "timestamp": "When the event happened.",
         "actor": "Who caused the event.",
-        "action": "What the actor did, such as `deployment.create`.",
-        "outcome": "Whether the action succeeded, was denied, or ended in an error.",
+        "action": "The action, such as `deployment.create`.",
+        "outcome": "Whether the action succeeded, was denied, or failed with an error.",
         "resource_scope": "The resource that the action affected.",
         "request_id": "The `X-Request-ID` of the request. Null if no request caused the event.",
-        "ip": "The IP address of the client.",
-        "changes": "What changed, by field. Secrets are left out. If the changes take more than 8 KiB, the longest "
-        "values are replaced by their `size` in bytes and their `sha256`, both of the value's JSON without spaces and "
-        "with sorted keys. What an organization key repeats within a minute becomes a single event after that minute: "
-        "`count` says how often it was repeated, and `last` has the last values. `exportAuditEvents` has all of it.",
-        "seal": "The event's place in the ledger. Null until the event is sealed, a few seconds after it happened.",
+        "ip": "The IP address of the client. Null if it was not recorded.",
+        "changes": "The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are "
+        "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an "
+        "organization key repeats an action within a minute, the repetitions become one event after that minute, with "
+        "their `count` and the `last` values. `exportAuditEvents` always includes the changes.",
+        "seal": "The event's position in the ledger. Null until the event is sealed, a few seconds after it happened.",
     }
 
     class Meta:

@@ -25,8 +25,8 @@ class UserTokenSerializer(ModelSerializer):
         "name": "A name by which you recognize the token.",
         "prefix": "The first characters of the secret, by which you recognize the token.",
         "expires_in_s": (
-            "Seconds until the token expires. Maximum: the lowest `token_max_days` of the person's organizations. "
-            "Default: 30 days, or the maximum if that is less."
+            "The number of seconds until the token expires. The maximum is the lowest `token_max_days` of the person's "
+            "organizations. Defaults to 30 days, or to the maximum if it is shorter."
         ),
         "expires_at": "When the token expires.",
         "last_used_at": "When the token was last used, to the minute. Null if it was never used.",
@@ -50,21 +50,21 @@ class OrganizationKeySerializer(ModelSerializer):
     descriptions = {
         "name": "A name by which you recognize the key.",
         "prefix": "The first characters of the secret, by which you recognize the key.",
-        "role": "The role that the key has.",
+        "role": "The role of the key.",
         "project_id": (
             "The only project in which the key has its role. Null if the role applies to the whole organization."
         ),
         "expires_in_s": (
-            "Seconds until the key expires. Maximum: the organization's `token_max_days`. Default: 30 days, or the "
-            "maximum if that is less."
+            "The number of seconds until the key expires. The maximum is the organization's `token_max_days`. Defaults "
+            "to 30 days, or to the maximum if it is shorter."
         ),
         "expires_at": "When the key expires.",
         "last_used_at": "When the key was last used, to the minute. Null if it was never used.",
         "revoked_at": "When the key was revoked. Null if it was not revoked.",
         "created_by": (
-            "The person who created the key. For a key that was created with another key, it is the person who created "
-            "that other key. This person counts as the requester of everything that the key requests. Null if unknown; "
-            "then the key cannot request anything that needs an approval."
+            "The e-mail address of the person who created the key, or who created the other key with which this key "
+            "was created. This person counts as the requester of everything that the key requests. Null if unknown. "
+            "In that case, the key cannot request anything that needs an approval."
         ),
     }
 
@@ -116,7 +116,7 @@ class MeSerializer(serializers.Serializer[Any]):
     credential = CredentialSerializer()
     roles = RoleSerializer(many=True)
     descriptions = {
-        "user": "The person who the credential belongs to. Null for an API key.",
+        "user": "The person to whom the credential belongs. Null for an organization API key.",
         "credential": "The credential of this request.",
-        "roles": "The roles that the credential has.",
+        "roles": "The roles of the credential.",
     }

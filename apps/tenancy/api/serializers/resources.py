@@ -21,7 +21,7 @@ class SlugField(TextField):
     """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
-        rule = "Must be 1 to 63 lower-case letters, digits and dashes, and may not begin with a dash."
+        rule = "Must be 1 to 63 lower-case letters, digits and dashes, and must not start with a dash."
         super().__init__(pattern="^[a-z0-9][a-z0-9-]{0,62}$", rule=rule, **kwargs)
 
 
@@ -32,7 +32,7 @@ class OrganizationSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The organization's name, unique in the installation.",
-        "slug": "A short name for URLs. Default: made from the name.",
+        "slug": "A short name for URLs. Derived from the name by default.",
         "settings": "The organization's settings. An update changes only the keys that it contains.",
     }
 
@@ -47,7 +47,7 @@ class ProjectSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The project's name, unique in the organization.",
-        "slug": "A short name for URLs. Default: made from the name.",
+        "slug": "A short name for URLs. Derived from the name by default.",
     }
 
     class Meta:
@@ -61,7 +61,7 @@ class EnvironmentSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The environment's name, unique in the project.",
-        "posture": "The kind of environment, which decides the defaults of its settings. It is fixed at creation.",
+        "posture": "How strict the environment's default settings are. The posture cannot be changed after creation.",
         "settings": "The environment's settings. An update changes only the keys that it contains.",
     }
 
@@ -86,7 +86,7 @@ class MemberSerializer(ModelSerializer):
     descriptions = {
         "user_id": "The person's id.",
         "email": "The person's e-mail address.",
-        "role": "The person's role. `org_admin` can only be given in an organization.",
+        "role": "The person's role. `org_admin` can only be granted in an organization, not in a project.",
         "project_id": "The project in which the role applies. Null if it applies to the whole organization.",
     }
 
@@ -95,7 +95,7 @@ class MemberSerializer(ModelSerializer):
         fields = ["id", "user_id", "email", "role", "project_id", "created_at", "updated_at"]
 
     def validate_email(self, value: str) -> str:
-        """Reject a change of the address: an update can only change the role."""
+        """Reject a change of the address, because an update can only change the role."""
         if isinstance(self.instance, Membership) and value != self.instance.user.email:
-            raise serializers.ValidationError("This operation cannot change a member's address.", code="immutable")
+            raise serializers.ValidationError("A member's e-mail address cannot be changed.", code="immutable")
         return value

@@ -16,7 +16,7 @@ from apps.tenancy import policy
 from byteor.engine import freeze
 from byteor_cloud.api.fields import NameField, StrictSerializer, TextField
 
-# Not all Python versions read the hour 24. It is refused, because every host must be able to read what is stored.
+# Not all Python versions can read the hour 24. It is rejected, because every host must be able to read stored windows.
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 
 
@@ -29,8 +29,8 @@ def _document_edge(example: str) -> dict[str, str]:
         "pattern": _WINDOW_EDGE,
         "example": example,
         "description": (
-            "An RFC 3339 time. Without an offset it is a wall-clock time in `time_zone`, and follows the zone's rules "
-            "when they change. The year must be from 2000 to 2999. The time is kept as it was sent."
+            "An RFC 3339 time. Without an offset, it is a wall-clock time in `time_zone` and follows changes of the "
+            "zone's rules. The year must be from 2000 to 2999. The time is stored as it was sent."
         ),
     }
 
@@ -42,7 +42,7 @@ class WindowEdgeField(serializers.RegexField):
         super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Return the text as it is. Raises ValidationError unless it is a time, with or without an offset."""
+        """Return the text unchanged. Raises ValidationError unless it is a time, with or without an offset."""
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)
@@ -60,7 +60,7 @@ class WindowStartField(WindowEdgeField):
 
 @extend_schema_field(_document_edge("2026-12-25T06:00:00Z"))
 class WindowEndField(WindowEdgeField):
-    """The end of a freeze window, which is not part of it."""
+    """The end of a freeze window, which is exclusive."""
 
 
 @cache
@@ -81,7 +81,7 @@ class FreezeWindowSerializer(StrictSerializer):
     descriptions = {
         "time_zone": "The IANA name of the time zone for times without an offset.",
         "recurrence": "How often the window repeats. Null if it does not repeat.",
-        "reason": "Why nothing may be deployed. People whose deployments wait see this text.",
+        "reason": "Why nothing may be deployed. This text is shown to people whose deployments are waiting.",
     }
 
     def validate_time_zone(self, value: str) -> str:
@@ -91,7 +91,7 @@ class FreezeWindowSerializer(StrictSerializer):
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the window as it is stored: JSON, with its times as they were sent. Raises ValidationError."""
+        """Return the window as JSON to store, with its times as they were sent. Raises ValidationError."""
         value: dict[str, Any] = super().to_internal_value(data)
         if fault := freeze.find_fault(freeze.FreezeWindow.from_stored(value)):
             raise serializers.ValidationError({fault.edge: [ErrorDetail(fault.detail, code=fault.code)]})
@@ -110,18 +110,23 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
-    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # of the list
     descriptions = {
-        "approvals_required": "Whether a deployment needs approval. Default: true for `prod`, else false.",
-        "required_approvals": "How many different people must approve. Default: 1.",
-        "allow_self_approval": "Whether the approval of the requester counts. Default: true for `dev`, else false.",
-        "approval_ttl_s": "Seconds until a request for approval expires. Default: 3600.",
-        "replay_policy": "Which replays are permitted. Default: `allowed` for `dev`, else `dry_run_only`.",
-        "heartbeat_interval_s": "Seconds between the heartbeats of an agent. Default: 30.",
-        "agent_timeout_s": "Seconds after which an agent that does not finish counts as failed. Default: 600.",
-        "max_in_flight_deployments": "How many deployments may run at the same time. Default: 1.",
-        "artifact_retention_days": "Days until an artifact is deleted. Default: 90.",
-        "freeze_windows": "Times in which nothing is deployed. Default: none.",
+        "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
+        "required_approvals": "The number of different people who must approve. Defaults to 1.",
+        "allow_self_approval": (
+            "Whether the requester's own approval counts. Defaults to true for `dev`, otherwise to false."
+        ),
+        "approval_ttl_s": "The number of seconds until an approval request expires. Defaults to 3600.",
+        "replay_policy": "Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`.",
+        "heartbeat_interval_s": "The number of seconds between an agent's heartbeats. Defaults to 30.",
+        "agent_timeout_s": (
+            "The number of seconds after which an agent that has not finished a deployment counts as failed. Defaults "
+            "to 600."
+        ),
+        "max_in_flight_deployments": "The maximum number of deployments that run at the same time. Defaults to 1.",
+        "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
+        "freeze_windows": "The periods in which nothing is deployed. Defaults to none.",
     }
 
 
@@ -136,25 +141,25 @@ class OrganizationSettingsSerializer(StrictSerializer):
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
     descriptions = {
-        "token_max_days": "The longest lifetime of a token in days. Default: 90.",
-        "email_domains": "The e-mail domains that members may have. If the list is empty, every domain is permitted.",
-        "default_environment_settings": "The settings of new environments, unless a request sets others.",
+        "token_max_days": "The maximum lifetime of user tokens and organization API keys in days. Defaults to 90.",
+        "email_domains": "The permitted domains of members' e-mail addresses. If empty, every domain is permitted.",
+        "default_environment_settings": "The settings of new environments, unless the request contains others.",
     }
 
 
 class SettingsField(serializers.Field[Any, Any, Any, Any]):
-    """Settings as a JSON object: a write changes only the given keys; a read has all keys, with defaults filled in."""
+    """Settings as a JSON object. A write changes only the given keys. A read returns all keys, including defaults."""
 
     def __init__(self, shape: type[StrictSerializer], **kwargs: Any) -> None:
         self.shape = shape
         super().__init__(**kwargs)
 
     def get_attribute(self, instance: Any) -> Any:
-        """Read all settings of the row, with defaults filled in; None in a list that leaves them out."""
+        """Return all settings of the row, with defaults filled in, or None in a list that omits them."""
         return None if instance.settings is None else instance.settings_with_defaults
 
     def to_representation(self, value: Any) -> Any:
-        """Return the settings unchanged: they are JSON already."""
+        """Return the settings unchanged, because they already are JSON."""
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:

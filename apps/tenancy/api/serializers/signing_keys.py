@@ -12,17 +12,17 @@ from byteor_cloud.api.fields import ModelSerializer, StrictSerializer, TextField
 
 
 class SigningKeySerializer(ModelSerializer):
-    """A signing key. Its private half is never returned."""
+    """A signing key. Its private key is never returned."""
 
     status = serializers.ChoiceField(enum_choices(KeyStatus), source="current_status", read_only=True)
 
     descriptions = {
         "kid": "The key's id: its RFC 7638 thumbprint.",
         "status": (
-            "`next`: published, but does not sign yet. `active`: signs. `retiring`: only verifies. `retired`: verifies "
-            "only signatures that it made before."
+            "`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only "
+            "verifies signatures that were made before `not_after`."
         ),
-        "not_before": "When the key begins to sign.",
+        "not_before": "When the key starts to sign.",
         "signs_until": "When the key stops signing. Null if no time is set.",
         "not_after": "When the key is retired. Null if no time is set.",
         "created_at": "When the key was published.",
@@ -40,11 +40,12 @@ class RotateSigningKeySerializer(StrictSerializer):
     retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
     descriptions = {
         "activate_in_s": (
-            "Seconds until the new key signs. Default: the time that all agents need to fetch it. Use 0 in an "
-            "emergency, so that it signs at once."
+            "The number of seconds until the new key signs. Defaults to the time that all agents need to fetch it. In "
+            "an emergency, use 0, so that it signs immediately."
         ),
         "retire_in_s": (
-            "Seconds for which the previous key still verifies after the new key has begun to sign. Default: one week."
+            "The number of seconds for which the previous key still verifies after the new key has started to sign. "
+            "Defaults to one week."
         ),
     }
 
@@ -65,13 +66,13 @@ class JwkSerializer(serializers.Serializer[Any]):
     not_after = serializers.DateTimeField(allow_null=True)
     descriptions = {
         "kid": "The key's id: its RFC 7638 thumbprint.",
-        "kty": "The type of the key.",
+        "kty": "The key type.",
         "crv": "The elliptic curve.",
         "x": "The public key in base64url.",
         "alg": "The signature algorithm.",
         "use": "The purpose of the key: signatures.",
         "status": "`next`, `active`, `retiring` or `retired`.",
-        "not_before": "When the key begins to sign.",
+        "not_before": "When the key starts to sign.",
         "not_after": "The key verifies only signatures that were made before this time. Null if no time is set.",
     }
 
@@ -82,6 +83,6 @@ class KeySetSerializer(serializers.Serializer[Any]):
     active_kid = serializers.CharField()
     keys = JwkSerializer(many=True)
     descriptions = {
-        "active_kid": "The id of the key that signs now.",
+        "active_kid": "The id of the key that currently signs.",
         "keys": "All published keys.",
     }

@@ -1,4 +1,4 @@
-"""Quotas and usage of an organization."""
+"""The quotas and the usage of an organization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 @extend_schema_field({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$", "example": "2026-11"})
 class MonthField(serializers.Field[date, Any, str, Any]):
-    """A month of the calendar, in UTC."""
+    """A calendar month in UTC."""
 
     def to_representation(self, value: date) -> str:
         return f"{value:%Y-%m}"
@@ -23,10 +23,12 @@ class LimitsSerializer(serializers.Serializer[Any]):
     captures_per_day = serializers.IntegerField(allow_null=True)
     drafts = serializers.IntegerField(allow_null=True)
     descriptions = {
-        "agents": "The most enrolled agents. Null if there is no quota.",
-        "stored_bytes": "The most stored bytes. Null if there is no quota.",
-        "captures_per_day": "The most incident bundles that agents may upload in a day (UTC). Null if there is none.",
-        "drafts": "The most drafts. Null if there is no quota.",
+        "agents": "The maximum number of enrolled agents. Null if there is no quota.",
+        "stored_bytes": "The maximum number of stored bytes. Null if there is no quota.",
+        "captures_per_day": (
+            "The maximum number of incident bundles that agents may upload per day (UTC). Null if there is no quota."
+        ),
+        "drafts": "The maximum number of drafts. Null if there is no quota.",
     }
 
 
@@ -36,11 +38,13 @@ class UsedSerializer(serializers.Serializer[Any]):
     captures_per_day = serializers.IntegerField()
     drafts = serializers.IntegerField()
     descriptions = {
-        "agents": "The enrolled agents. Decommissioned and superseded agents do not count.",
-        "stored_bytes": "The size of all artifacts, of what is derived from them, and of all deploy bundles. Equal "
+        "agents": "The number of enrolled agents. Decommissioned and superseded agents do not count.",
+        "stored_bytes": "The size in bytes of all artifacts, the data derived from them, and all deploy bundles. Equal "
         "content counts once for each artifact.",
-        "captures_per_day": "The incident bundles that agents have uploaded today in UTC, including rejected ones.",
-        "drafts": "The drafts.",
+        "captures_per_day": (
+            "The number of incident bundles that agents have uploaded today (UTC), including rejected ones."
+        ),
+        "drafts": "The number of drafts.",
     }
 
 
@@ -54,13 +58,14 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
     work = serializers.IntegerField()
     descriptions = {
         "month": "The month in UTC.",
-        "agents": "The most enrolled agents that a count each minute found. Null if unknown.",
-        "heartbeats": "The heartbeats that were stored. Each server process adds its own once a minute; when it ends, "
-        "those since the last time are not counted.",
-        "uploaded_bytes": "The size of all new artifacts, also of those that were deleted since.",
-        "stored_bytes": "The most stored bytes that a count each minute found. Null if unknown.",
-        "replays": "The replays that were requested, including those of bisects.",
-        "work": "The units of work of the replays that ended with a result: about one for each record, stage and KiB.",
+        "agents": "The highest number of enrolled agents, counted once a minute. Null if unknown.",
+        "heartbeats": "The number of stored heartbeats. Each server process adds its count once a minute. When a "
+        "process stops, its heartbeats since the last addition are not counted.",
+        "uploaded_bytes": "The size in bytes of all new artifacts, including those that have been deleted since.",
+        "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if unknown.",
+        "replays": "The number of requested replays, including those of bisects.",
+        "work": "The units of work of replays that finished with a result: about one per record and stage, and one "
+        "more per KiB of the record.",
     }
 
 
@@ -70,9 +75,9 @@ class UsageSerializer(serializers.Serializer[Any]):
     used = UsedSerializer()
     by_month = MonthOfUsageSerializer(many=True)
     descriptions = {
-        "month": "The present month in UTC.",
-        "limits": "The quotas. Only operators of the installation set them.",
-        "used": "What the organization uses now. What belongs to a deleted project or environment does not count.",
-        "by_month": "The present month and up to 12 before, newest first, without months in which nothing was counted. "
-        "Counting began with the release that added this operation.",
+        "month": "The current month in UTC.",
+        "limits": "The quotas, which only installation operators can set.",
+        "used": "The current usage. Deleted projects and environments do not count.",
+        "by_month": "The usage in the current month and up to 12 months before, newest first, without months in which "
+        "nothing was counted. Counting started with the release that added this operation.",
     }

@@ -22,16 +22,21 @@ class WebhookSerializer(ModelSerializer):
     environment_id = IdField(required=False, allow_null=True)
 
     descriptions = {
-        "url": "The HTTPS address that receives the events.",
-        "events": "The event types to send. A type that ends in `.*` stands for all events of that kind.",
-        "description": "What the webhook is for.",
-        "enabled": "Whether the service sends events to the webhook.",
+        "url": "The HTTPS URL that receives the events.",
+        "events": (
+            "The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all "
+            "events."
+        ),
+        "description": "The purpose of the webhook.",
+        "enabled": "Whether the webhook receives events.",
         "disabled_reason": "Why the service disabled the webhook. Empty if the service did not disable it.",
-        "project_id": "Send only events of this project. Null for the events of all projects.",
-        "environment_id": "Send only events of this environment. Null for the events of all environments.",
-        "failing_since": "Since when every delivery has failed. Null if the last delivery succeeded.",
+        "project_id": "The only project whose events are sent. Null if the events of all projects are sent.",
+        "environment_id": (
+            "The only environment whose events are sent. Null if the events of all environments are sent."
+        ),
+        "failing_since": "When the attempts began to fail. Null if the last attempt succeeded.",
         "previous_secret_until": (
-            "Until when deliveries are also signed with the previous secret. Null if there is no previous secret."
+            "The time until which deliveries are also signed with the previous secret. Null if there is none."
         ),
     }
 
@@ -50,9 +55,12 @@ class AttemptSerializer(serializers.Serializer[Any]):
     duration_ms = serializers.IntegerField()
     descriptions = {
         "at": "When the attempt was made.",
-        "status": "The status code of the response. Null if there was none.",
-        "error": "Why the attempt failed. Empty if it succeeded.",
-        "duration_ms": "The time until the response in milliseconds.",
+        "status": "The status code of the response. Null if there was no response.",
+        "error": (
+            "Why there was no response: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or "
+            "`master_key`. Empty if there was a response."
+        ),
+        "duration_ms": "The duration of the attempt in milliseconds.",
     }
 
 
@@ -64,11 +72,11 @@ class WebhookDeliverySerializer(ModelSerializer):
     descriptions = {
         "event_id": "The id of the event, sent as `webhook-id`.",
         "type": "The type of the event.",
-        "status": "Whether the delivery is waiting, was delivered, or failed for good.",
-        "attempts": "The attempts so far.",
+        "status": "Whether the delivery is pending, was delivered, or failed permanently.",
+        "attempts": "The latest attempts, oldest first. At most 50 are kept.",
         "next_attempt_at": "When the next attempt is due. Null if no attempt follows.",
         "finished_at": (
-            "When the event was delivered, or when the delivery failed for good. Null while the delivery is waiting."
+            "When the event was delivered, or when the delivery failed permanently. Null while the delivery is pending."
         ),
     }
 
@@ -86,7 +94,7 @@ class EventResourceSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "url": "The URL at which the API returns the resource.",
+        "url": "The URL of the resource in the API. Only its path if the installation has no public base URL.",
     }
 
 
@@ -94,7 +102,7 @@ class EventActorSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     display = serializers.CharField()
     descriptions = {
-        "kind": "The kind of actor: a user, a key, an agent, or the system.",
+        "kind": "The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`.",
         "display": "The actor's name or e-mail address.",
     }
 
@@ -117,5 +125,5 @@ class EventSerializer(StrictSerializer):
         "created_at": "When the event happened.",
         "resource": "The resource that the event is about.",
         "actor": "Who caused the event.",
-        "changes": "What changed, by field.",
+        "changes": "The changes by field.",
     }

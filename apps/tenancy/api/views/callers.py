@@ -1,4 +1,4 @@
-"""The caller, and its own user tokens."""
+"""The caller, and the caller's own user tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class MeViewSet(ApiViewSet):
-    """The caller itself."""
+    """The caller and the credential of the request."""
 
     tag = Tag.AUTHENTICATION
     serializer_class = MeSerializer
@@ -27,10 +27,10 @@ class MeViewSet(ApiViewSet):
 
     @Operation("getCaller", SIGNED_IN)
     def retrieve(self, request: Request) -> Response:
-        """Show the caller.
+        """Get the caller.
 
-        Returns the person who the credential belongs to, the credential itself without its secret, and the credential's
-        roles. Use it to test a credential.
+        Returns the person to whom the credential belongs, the credential without its secret, and the roles of the
+        credential. Use this operation to test a credential.
         """
         principal = self.principal
         if principal.user is not None:
@@ -63,20 +63,19 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
             "listUserTokens",
             SIGNED_IN,
             "List your user tokens",
-            "Returns the caller's own user tokens, newest first, including revoked and expired ones. Secrets are never "
-            "shown again.",
+            "Returns the caller's own user tokens, newest first, including revoked and expired tokens. Secrets are "
+            "never returned again.",
         ),
         "create": Operation(
             "createUserToken",
             SIGNED_IN,
             "Create a user token",
-            "Creates a token with all of the caller's roles. The response is the only one that contains the secret "
-            "(`token`).",
+            "Creates a token with all of the caller's roles. Only this response contains the secret (`token`).",
             example={"name": "laptop"},
             holds_secret=True,
         ),
         "destroy": Operation(
-            "revokeUserToken", SIGNED_IN, "Revoke a user token", "Revokes the token. It is refused within one second."
+            "revokeUserToken", SIGNED_IN, "Revoke a user token", "Revokes the token. It is rejected within one second."
         ),
     }
 

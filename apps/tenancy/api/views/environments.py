@@ -36,7 +36,7 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
             "createEnvironment",
             P.MANAGE_PROJECT,
             "Create an environment",
-            "Creates an environment. The posture is fixed at creation and decides the defaults of the settings.",
+            "Creates an environment. The posture determines the defaults of the settings and cannot be changed later.",
             example={"name": "canary", "posture": "staging"},
         ),
     }
@@ -65,17 +65,16 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
             "updateEnvironment",
             P.MANAGE_ENVIRONMENT,
             "Update an environment",
-            "Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, "
-            "and the other keys are kept. Loosening approvals, replay or freeze windows of a `staging` or `prod` "
-            "environment needs `org_admin`.",
+            "Changes the fields in the body and keeps all others. The same applies to the keys of `settings`. "
+            "Loosening the approval, replay or freeze rules of a `staging` or `prod` environment requires `org_admin`.",
             example={"settings": {"heartbeat_interval_s": 10}},
         ),
         "destroy": Operation(
             "deleteEnvironment",
             P.MANAGE_PROJECT,
             "Delete an environment",
-            "Deletes the environment and everything in it. The environment disappears at once for every caller, and "
-            "the keys of its agents are refused. Audit events stay with the organization.",
+            "Deletes the environment and everything in it. The environment disappears immediately for all callers, and "
+            "the keys of its agents are rejected. Its audit events are kept.",
             errors=(PreconditionFailed,),
         ),
     }

@@ -19,13 +19,13 @@ from byteor_cloud.errors import PreconditionFailed
 
 
 class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
-    """Base of the views of members. The URL of a member contains the person's id."""
+    """Base of the member views. The URL of a member contains the person's id."""
 
     queryset = Membership.objects.select_related("user", "organization", "project")
     serializer_class = MemberSerializer
     filters = {
         "role": choice_parameter(Role, "role"),
-        "email": line_parameter("user__email__icontains", max_length=254, description="A part of the e-mail address."),
+        "email": line_parameter("user__email__icontains", max_length=254, description="Part of the e-mail address."),
     }
     lookup_url_kwarg = "user_id"
 
@@ -56,28 +56,29 @@ class OrganizationMemberViewSet(_Members):
             "listOrganizationMembers",
             P.VIEW_ORG,
             "List members of an organization",
-            "Returns the people with a role in the whole organization. A project can give a person another role.",
+            "Returns the people with a role in the whole organization. A person can have a different role in a "
+            "project.",
         ),
         "create": Operation(
             "addOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Add a member to an organization",
-            "Gives a role in the whole organization to the person with this e-mail address. A person without an "
-            "account becomes a member at their first sign-in with that verified address.",
+            "Grants a role in the whole organization to the person with this e-mail address. If nobody has an account "
+            "with this address, the person gets the role when they first sign in with the verified address.",
             example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(
             "updateOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Change a member's role in an organization",
-            "Changes the role. The last `org_admin` of an organization cannot be given another role.",
+            "Changes the member's role. The role of an organization's last `org_admin` cannot be changed.",
             example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Remove a member from an organization",
-            "Removes the person's role in the organization. The person's roles in single projects are kept. The last "
+            "Removes the person's role in the organization. Roles in individual projects are kept. The last "
             "`org_admin` cannot be removed.",
             errors=(PreconditionFailed,),
         ),
@@ -108,14 +109,14 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             "listProjectMembers",
             P.VIEW_PROJECT,
             "List members of a project",
-            "Returns the people who have a role in this project. In this project, that role applies instead of the "
-            "person's role in the organization.",
+            "Returns the people with a role in this project. This role overrides the person's role in the "
+            "organization, except `org_admin`.",
         ),
         "create": Operation(
             "addProjectMember",
             P.MANAGE_PROJECT,
             "Add a member to a project",
-            "Gives the person with this e-mail address a role in this project only.",
+            "Grants the person with this e-mail address a role in this project only.",
             example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(

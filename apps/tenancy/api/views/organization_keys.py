@@ -27,15 +27,15 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
             "listOrganizationKeys",
             P.MANAGE_ORG_MEMBERSHIPS,
             "List organization API keys",
-            "Returns the organization's API keys, newest first, including revoked and expired ones. Secrets are never "
-            "shown again.",
+            "Returns the organization's API keys, newest first, including revoked and expired keys. Secrets are never "
+            "returned again.",
         ),
         "create": Operation(
             "createOrganizationKey",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Create an organization API key",
-            "Creates a key for scripts, with one role in the organization or in one project. The response is the only "
-            "one that contains the secret (`token`).",
+            "Creates a key for scripts, with a role in the organization or in one of its projects. Only this response "
+            "contains the secret (`token`).",
             example={"name": "ci", "role": "operator"},
             holds_secret=True,
         ),
@@ -43,7 +43,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
             "revokeOrganizationKey",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Revoke an organization API key",
-            "Revokes the key. It is refused within one second.",
+            "Revokes the key. It is rejected within one second.",
         ),
     }
 

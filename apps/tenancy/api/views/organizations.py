@@ -37,7 +37,7 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
             "createOrganization",
             SIGNED_IN,
             "Create an organization",
-            "Creates an organization. The caller becomes its first `org_admin`. Needs a user token.",
+            "Creates an organization. The caller becomes its first `org_admin`. Requires a user token.",
             credentials=(Family.USER,),
             example={"name": "Acme"},
         ),
@@ -69,8 +69,7 @@ class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet)
             "updateOrganization",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Update an organization",
-            "Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, "
-            "and the other keys are kept.",
+            "Changes the fields in the body and keeps all others. The same applies to the keys of `settings`.",
             example={"settings": {"token_max_days": 30}},
         ),
     }

@@ -18,7 +18,7 @@ from byteor_cloud.errors import PreconditionFailed
 
 
 class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
-    """The organization's projects that the caller may see."""
+    """The projects of the organization that the caller may see."""
 
     tag = Tag.PROJECTS
     queryset = Project.objects.live()
@@ -29,7 +29,7 @@ class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet)
             "listProjects",
             P.VIEW_ORG,
             "List projects",
-            "Returns the projects of the organization that the caller may see, newest first.",
+            "Returns the organization's projects, newest first. Includes only projects that the caller may see.",
         ),
         "create": Operation(
             "createProject",
@@ -55,20 +55,20 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
     serializer_class = ProjectSerializer
     lookup_url_kwarg = "project_id"
     operations = {
-        "retrieve": Operation("getProject", P.VIEW_PROJECT, "Get a project", "Returns one project."),
+        "retrieve": Operation("getProject", P.VIEW_PROJECT, "Get a project", "Returns the project."),
         "update": Operation(
             "updateProject",
             P.MANAGE_PROJECT,
             "Update a project",
-            "Changes the fields in the body and keeps the others.",
+            "Changes the fields in the body and keeps all others.",
             example={"name": "markets-eu"},
         ),
         "destroy": Operation(
             "deleteProject",
             P.MANAGE_PROJECT,
             "Delete a project",
-            "Deletes the project and everything in it. The project disappears at once for every caller, and the keys "
-            "of its agents are refused. Audit events stay with the organization.",
+            "Deletes the project and everything in it. The project disappears immediately for all callers, and the "
+            "keys of its agents are rejected. Its audit events are kept.",
             errors=(PreconditionFailed,),
         ),
     }

@@ -54,9 +54,9 @@ class SignedInSerializer(serializers.Serializer[Any]):
 
 
 def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
-    """Return the error as a page for a browser, and as problem+json for everybody else."""
+    """Return the error as a page for a browser, and as problem+json for other clients."""
     response = problems.respond(request, error)
-    if not problems.wants_page(request):
+    if not problems.accepts_html(request):
         return response
     page = render(request, "sign_in_failed.html", {"error": error}, status=error.status)
     if "Retry-After" in response:
@@ -66,15 +66,15 @@ def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
 
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
-        raise Unavailable("No identity provider is configured. Use the one-time link of `manage.py bootstrap`.")
+        raise Unavailable("No identity provider is configured. Use a one-time link from `manage.py bootstrap`.")
     strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # untyped library
     return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # as above
 
 
-def _check_begun_here(backend: Any) -> None:
-    """Raise Unauthenticated if this session began no sign-in with the callback's state.
+def _check_started_here(backend: Any) -> None:
+    """Raise Unauthenticated unless this session started a sign-in with the callback's state.
 
-    social-auth reports what a callback says went wrong at the provider before it looks at the state.
+    social-auth checks the state only after it has reported an error in the callback, and anybody can forge a callback.
     """
     state = backend.get_request_state()
     if not state or backend.strategy.session_get(backend.transaction_key(state)) is None:
@@ -91,7 +91,7 @@ def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
         return Unavailable("The identity provider cannot be reached. Try again later.", retry_after=10)
     if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # anybody can forge a callback's error
         logger.error("identity_provider_misconfigured", code=error.code, stage=error.stage)
-        detail = "The identity provider rejects this service's configuration. Tell the installation operator."
+        detail = "The identity provider rejects this service's configuration. Contact the installation operator."
         return Unavailable(detail)
     logger.warning("sign_in_refused", kind=type(error).__name__, code=error.code, stage=error.stage)
     return Unauthenticated(_START_AGAIN)
@@ -106,26 +106,26 @@ class _SignInView(DeclaringView, APIView):
     step: ClassVar[str]
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Ignore the ``Accept`` header: a browser may not accept JSON, but it gets pages and redirects anyway."""
+        """Ignore the ``Accept`` header: browsers may not accept JSON, but they get pages and redirects anyway."""
         return super().perform_content_negotiation(request, force=True)
 
     def handle_exception(self, exc: Exception) -> Response:
         """Return a page for a browser, and problem+json for other clients."""
         if isinstance(exc, SocialAuthBaseException):
             exc = _to_domain_error(exc)
-        if problems.wants_page(self.request):
+        if problems.accepts_html(self.request):
             # DRF accepts any HttpResponse here.
             return _failed(self.request._request, problems.as_domain_error(exc))  # type: ignore[return-value]
         return super().handle_exception(exc)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Count the request for the rate limit of the address."""
+        """Count the request in the rate limit of the client's address."""
         super().initial(request, *args, **kwargs)
         _count(request, self.step)
 
 
 def _count(request: HttpRequest | Request, step: str) -> None:
-    # Each step has its own count, so that a sign-in in two steps does not count twice.
+    # Each step has its own count, so that a sign-in with two steps does not count twice.
     limits.count_sign_in(step, client_ip(request))
 
 
@@ -139,13 +139,13 @@ class LoginView(_SignInView):
         parameters={"next": text_parameter("The path that the browser is redirected to after the sign-in.")},
         responses={
             302: OpenApiResponse(description="A redirect to the identity provider."),
-            503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
+            503: OpenApiResponse(description="No identity provider is configured, or it cannot be reached."),
         },
     )
     def get(self, request: Request) -> HttpResponse:
         """Start signing in.
 
-        Redirects to the identity provider (OpenID Connect). Answers 503 when no provider is configured.
+        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured.
         """
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left it
@@ -160,36 +160,36 @@ class CallbackView(_SignInView):
         "finishSignIn",
         None,
         parameters={
-            "code": text_parameter("The authorization code, as the identity provider sends it."),
-            "state": text_parameter("The state that the sign-in started with."),
+            "code": text_parameter("The authorization code from the identity provider."),
+            "state": text_parameter("The state with which the sign-in started."),
         },
         responses={
             200: SignedInSerializer,
-            302: OpenApiResponse(description="A browser is signed in and redirected to the console."),
-            401: OpenApiResponse(description="The response of the identity provider is not valid."),
-            503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
+            302: OpenApiResponse(description="The browser is signed in and redirected to the console."),
+            401: OpenApiResponse(description="The identity provider's response is not valid."),
+            503: OpenApiResponse(description="No identity provider is configured, or it cannot be reached."),
         },
     )
     def get(self, request: Request) -> HttpResponse:
         """Finish signing in.
 
-        The identity provider redirects here with an authorization code. A browser gets a session of the console, any
-        other client gets a user token.
+        The identity provider redirects here with an authorization code. Browsers get a session of the console. Other
+        clients get a user token.
         """
         session = request._request.session
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
         backend = _backend(request._request)
-        _check_begun_here(backend)
+        _check_started_here(backend)
         # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.
         user = backend.complete(user=None, request_id=request_id, ip=ip)
         if not isinstance(user, User) or not user.is_active:
-            raise Unauthenticated("This account is not active.")
+            raise Unauthenticated("This account is not active. Contact the installation operator.")
         actor = Actor("user", str(user.pk), user.email, request_id, ip)
         with transaction.atomic():
             audit.record_of_person(
                 "session.sign_in", person=user, actor=actor, resource=("user", user.pk), changes={"by": "oidc"}
             )
-            if problems.wants_page(request):
+            if problems.accepts_html(request):
                 next_path = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
                 login(request._request, user, backend=DJANGO_BACKEND)
                 return redirect(next_path)
@@ -201,7 +201,7 @@ class CallbackView(_SignInView):
 
 @never_cache
 def sign_in_with_link(request: HttpRequest, secret: str) -> HttpResponse:
-    """Sign in with a one-time link, after a confirmation, so that mail scanners that open links do not use it up."""
+    """Sign in with a one-time link after a confirmation, so that a mail scanner that opens the link does not use it."""
     if request.method != "POST":
         return render(request, "sign_in_link.html")
     try:

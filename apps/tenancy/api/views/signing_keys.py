@@ -14,7 +14,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
-    """The organization's signing keys. A private key is never returned, and destroyed when the key is retired."""
+    """The organization's signing keys. Private keys are never returned."""
 
     tag = Tag.SIGNING_KEYS
     queryset = SigningKey.objects.all()
@@ -24,8 +24,8 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
             "listSigningKeys",
             P.VIEW_ORG,
             "List signing keys",
-            "Returns the organization's signing keys with their validity. Private keys are never shown and are "
-            "destroyed when a key is retired.",
+            "Returns the organization's signing keys with their validity periods. Private keys are never returned, and "
+            "are destroyed when a key is retired.",
         ),
     }
     commands = (c.rotate, c.retire)

@@ -16,7 +16,7 @@ from byteor_cloud.api.operations import Operation, Tag
 
 
 class UsageViewSet(OrganizationViewSet):
-    """What the organization may use, and what it uses."""
+    """The quotas and the usage of the organization."""
 
     tag = Tag.ORGANIZATIONS
     queryset = OrganizationQuotas.objects.none()
@@ -24,10 +24,10 @@ class UsageViewSet(OrganizationViewSet):
 
     @Operation("getUsage", P.VIEW_ORG, responses=UsageSerializer)
     def usage(self, request: Request, **kwargs: Any) -> Response:
-        """Get quotas and usage of an organization.
+        """Get the quotas and usage of an organization.
 
-        Returns the quotas of the organization, what it uses now, and what it used in each of the last months. Whatever
-        would exceed a quota is refused with 409: the type is `urn:byteor:problem:quota.NAME`, and `limit` and `used`
-        say why. Reads, heartbeats, reports, rollbacks and deletions always work.
+        Returns the organization's quotas, its current usage, and its usage in each of the last months. A request that
+        would exceed a quota fails with 409. The problem's `type` is then `urn:byteor:problem:quota.NAME`, and it
+        contains the `limit` and the amount `used`. Reads, heartbeats, reports, rollbacks and deletions always work.
         """
         return Response(UsageSerializer(read_usage(self.organization)).data)

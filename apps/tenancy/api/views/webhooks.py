@@ -1,4 +1,4 @@
-"""Webhooks and their delivery log, and the event in the OpenAPI document."""
+"""Webhooks, their delivery log, and the description of events in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from byteor_cloud.errors import NotFound, PreconditionFailed
 
 
 class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
-    """The organization's webhooks, to which events of deployments and approvals are sent, with a signature."""
+    """The organization's webhooks, which receive signed events of deployments and approvals."""
 
     tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
@@ -34,14 +34,14 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
             "listWebhooks",
             P.MANAGE_ORG_MEMBERSHIPS,
             "List webhooks",
-            "Returns the organization's webhook subscriptions, newest first.",
+            "Returns the organization's webhooks, newest first, without their secrets.",
         ),
         "create": Operation(
             "createWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Create a webhook",
-            "Subscribes a URL to events of deployments and approvals. Deliveries are signed as Standard Webhooks "
-            "describes. The response is the only one that contains the secret (`token`).",
+            "Subscribes a URL to events of deployments and approvals. Deliveries are signed as specified by Standard "
+            "Webhooks. Only this response contains the secret (`token`).",
             example={"url": "https://hooks.example.com/byteor", "events": ["deployment.*"]},
             holds_secret=True,
         ),
@@ -49,21 +49,20 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
             "getWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Get a webhook",
-            "Returns one webhook subscription, without its secret.",
+            "Returns the webhook without its secret.",
         ),
         "update": Operation(
             "updateWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Update a webhook",
-            "Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries "
-            "again.",
+            "Changes the fields in the body and keeps all others. Enabling a disabled webhook resumes its deliveries.",
             example={"events": ["*"]},
         ),
         "destroy": Operation(
             "deleteWebhook",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Delete a webhook",
-            "Deletes the webhook. Deliveries that are waiting are not sent.",
+            "Deletes the webhook and its delivery log. Pending deliveries are not sent.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -102,7 +101,7 @@ class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
             "listWebhookDeliveries",
             P.MANAGE_ORG_MEMBERSHIPS,
             "List deliveries of a webhook",
-            "Returns the events sent to this webhook and the result of each attempt, newest first. Deliveries are kept "
+            "Returns the deliveries to this webhook with the result of each attempt, newest first. Deliveries are kept "
             "for 30 days.",
         ),
     }
@@ -121,13 +120,14 @@ EVENT = OpenApiWebhook(
         tags=[Tag.WEBHOOKS],
         summary="An event sent to a webhook",
         description=(
-            "The message is signed by the Standard Webhooks convention (standardwebhooks.com), whose libraries accept "
-            "the webhook's secret as it is. The headers are `webhook-id`, `webhook-timestamp` and "
-            "`webhook-signature`: `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, one for each valid "
-            "secret, separated by spaces. Reject a message with an old timestamp. A message may arrive more than "
-            "once; recognize it by its `webhook-id`. Answer any 2xx within 10 seconds to accept the message, or 410 "
-            "to disable the webhook. After any other answer, including a redirect, the message is sent again for "
-            "about a day, and not before the time in `Retry-After`."
+            "The message is signed as specified by Standard Webhooks (standardwebhooks.com), whose libraries accept "
+            "the webhook's secret unchanged. The headers are `webhook-id`, `webhook-timestamp` and "
+            "`webhook-signature`. A signature is `v1,` followed by the base64 of the HMAC-SHA256 of "
+            "`id.timestamp.body`. The header contains one signature for each valid secret, separated by spaces. Reject "
+            "messages with an old timestamp. A message may arrive more than once; recognize it by its `webhook-id`. "
+            "Return any 2xx status within 10 seconds to accept the message, or 410 to disable the webhook. After any "
+            "other response, including a redirect, or without a response in time, the message is retried for about a "
+            "day, and not before the time in `Retry-After`."
         ),
         request=EventSerializer,
         responses={204: None},

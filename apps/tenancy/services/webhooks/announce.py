@@ -30,7 +30,7 @@ _subscribed = CompiledQuery(
 def announce(event: AuditEvent) -> None:
     """Create a delivery for every webhook that subscribes to the event.
 
-    This takes one query if there is no such webhook, and no query for an event that no webhook can subscribe to.
+    Runs one query if there is no such webhook, and none for an event that no webhook can subscribe to.
     """
     if event.outcome != "success" or event.organization_id is None or not event.action.startswith(FAMILIES):
         return
@@ -39,7 +39,7 @@ def announce(event: AuditEvent) -> None:
 
 
 def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[WebhookDelivery]:
-    """Create a delivery of the event for each webhook, due at once. The worker sends it after the commit."""
+    """Create a delivery of the event for each webhook, due immediately. The worker sends it after the commit."""
     if not webhook_ids:
         return []
     now = timezone.now()
@@ -53,8 +53,8 @@ def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[We
 def enqueue_sending(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
     """Enqueue a job that sends the webhook's due deliveries. Jobs of the same webhook run one after another.
 
-    ``once`` enqueues nothing if such a job waits already. Do not use ``once`` in a transaction that changes other rows:
-    a second transaction would wait until the first one commits.
+    ``once`` enqueues nothing if such a job is already queued. Do not use ``once`` in a transaction that changes other
+    rows, because concurrent transactions would wait until it commits.
     """
     key = f"webhook:{webhook_id}"
     enqueue(

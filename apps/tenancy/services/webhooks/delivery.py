@@ -1,4 +1,4 @@
-"""Send pending webhook deliveries in the worker: at least once, with back-off, until they succeed or fail for good."""
+"""Send pending webhook deliveries in the worker: at least once, with back-off, until success or permanent failure."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from byteor_cloud import __version__
 from byteor_cloud.database.deletion import delete_in_batches
 
 WORKER = system_actor("webhooks")
-# The waits between the 8 attempts are 15 s, 1 min, 4 min, …: 23 hours in all, plus jitter.
+# The waits between the 8 attempts are 15 s, 1 min, 4 min, …: 23 hours in total, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 LONGEST_RETRY_AFTER = timedelta(days=1)
-# If a delivery fails for good and the receiver has accepted nothing for this long, its webhook is disabled.
+# If a delivery fails permanently and the receiver has accepted nothing for this long, its webhook is disabled.
 DISABLED_AFTER = timedelta(days=3)
 KEPT_FOR = timedelta(days=30)
 # Limits of one job, so that other receivers get the worker's slot and a shutdown does not wait long.
 MAX_DELIVERIES_PER_JOB, MAX_JOB_S = 20, 10
-KEPT_ATTEMPTS = 50
+KEPT_ATTEMPTS = 50  # latest attempts stored with each delivery
 
 
 def deliver_due(webhook_id: UUID) -> None:
     """Send the due deliveries of one webhook, oldest first, until one fails or a limit of the job is reached.
 
-    At the limit, the rest is left to another job, which is enqueued.
+    At a limit, another job for the remaining deliveries is enqueued.
     """
     deadline = monotonic() + MAX_JOB_S
     deliveries = WebhookDelivery.objects.select_related("webhook__organization", "event").order_by("id")
@@ -55,7 +55,7 @@ def deliver_due(webhook_id: UUID) -> None:
 
 
 def enqueue_due() -> None:
-    """Enqueue the sending of all due deliveries: retries, and those that a killed worker left behind."""
+    """Enqueue a job for each webhook with due deliveries: retries, and deliveries that a killed worker left behind."""
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
     for webhook_id, organization_id in receivers:
@@ -88,7 +88,7 @@ def _format_time(moment: datetime) -> str:
 
 
 def _resource_url(event: AuditEvent) -> str:
-    """Return the API's URL of the event's resource: absolute if PUBLIC_BASE_URL is set, else only the path."""
+    """Return the API's URL of the event's resource: absolute if PUBLIC_BASE_URL is set, otherwise only the path."""
     base = f"{settings.CONFIG.public_base_url or ''}/api/v1/orgs/{event.organization_id}"
     if event.environment_id is not None:
         base += f"/projects/{event.project_id}/environments/{event.environment_id}"
@@ -120,7 +120,7 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
     webhook = Webhook.objects.select_for_update(no_key=True).filter(pk=sent.webhook_id).first()
     delivery = WebhookDelivery.objects.select_for_update(no_key=True).filter(pk=sent.pk).first()
     if webhook is None or delivery is None:
-        return  # deleted meanwhile
+        return  # deleted in the meantime
     now = timezone.now()
     attempt = {
         "at": _format_time(at),
@@ -139,11 +139,11 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
     delivery.next_attempt_at = now + _backoff(delivery.tries, result.retry_after, now) if pending else None
     delivery.finished_at = None if pending else now
     delivery.save(update_fields=["attempts", "tries", "status", "next_attempt_at", "finished_at"])
-    _update_webhook(webhook, result, now, failed_for_good=delivery.status == Outcome.FAILED)
+    _update_webhook(webhook, result, now, has_failed=delivery.status == Outcome.FAILED)
 
 
-def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, failed_for_good: bool) -> None:
-    """Record since when the receiver fails; disable the webhook if the receiver is gone or has failed for days."""
+def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, has_failed: bool) -> None:
+    """Record when the receiver began to fail. Disable the webhook if the receiver is gone or has failed for days."""
     since = None if result.is_success else webhook.failing_since or now
     if since != webhook.failing_since:
         webhook.failing_since = since
@@ -151,20 +151,20 @@ def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime
     if not webhook.enabled or since is None:
         return
     if result.status == 410:
-        subscriptions.disable(webhook, reason="The receiver answered 410 Gone.", actor=WORKER)
-    elif failed_for_good and now - since >= DISABLED_AFTER:
+        subscriptions.disable(webhook, reason="The receiver returned 410 Gone.", actor=WORKER)
+    elif has_failed and now - since >= DISABLED_AFTER:
         reason = f"The receiver has accepted nothing since {since:%Y-%m-%d %H:%M} UTC."
         subscriptions.disable(webhook, reason=reason, actor=WORKER)
 
 
 def _backoff(tries: int, retry_after: str | None, now: datetime) -> timedelta:
-    """Return the wait after attempt number ``tries``: exponential, but at least the receiver's ``Retry-After``."""
+    """Return the wait after attempt number ``tries``. It grows exponentially, and is at least ``Retry-After``."""
     backoff: timedelta = FIRST_WAIT * FACTOR ** (tries - 1) * random.uniform(1, 1.2)  # noqa: S311  only spreads load
     return max(backoff, min(_read_retry_after(retry_after, now), LONGEST_RETRY_AFTER))
 
 
 def _read_retry_after(retry_after: str | None, now: datetime) -> timedelta:
-    """Return the wait that a ``Retry-After`` header names in seconds or as a date; zero if it is neither."""
+    """Return the wait in a ``Retry-After`` header, which contains seconds or a date; zero if it contains neither."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return timedelta(seconds=int(text))

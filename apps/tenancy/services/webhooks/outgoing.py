@@ -1,4 +1,4 @@
-"""Send one POST to a URL that a tenant chose: never to an address inside our network, and in bounded time."""
+"""Send one POST request to a URL that a tenant chose: never to an internal address, and in bounded time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _URL = re.compile(
 # The special-purpose networks of IANA's registries (iana-ipv4-special-registry and iana-ipv6-special-registry, as of
 # 2025-10-09), with multicast and reserved space. The table is our own, because patch releases of Python changed which
 # networks `ipaddress` counts as public. Networks that the registry calls globally reachable (192.0.0.9/32,
-# 192.31.196.0/24, parts of 2001::/23, …) are infrastructure without receivers, so they are forbidden, too.
+# 192.31.196.0/24, parts of 2001::/23, …) are infrastructure without receivers, so they are forbidden as well.
 _SPECIAL_V4 = tuple(
     IPv4Network(block)
     for block in (
@@ -40,12 +40,12 @@ _SPECIAL_V4 = tuple(
         "100.64.0.0/10",  # shared (carrier-grade NAT)
         "127.0.0.0/8",  # loopback
         "168.63.129.16/32",  # not in the registry: Azure's host services
-        "169.254.0.0/16",  # link-local; clouds' metadata
+        "169.254.0.0/16",  # link-local, including cloud metadata services
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocol assignments
         "192.0.2.0/24",  # documentation
         "192.31.196.0/24",  # AS112
-        "192.52.193.0/24",  # multicast tunnelling
+        "192.52.193.0/24",  # multicast tunneling
         "192.88.99.0/24",  # 6to4 relays (deprecated)
         "192.168.0.0/16",  # private
         "192.175.48.0/24",  # AS112
@@ -103,7 +103,7 @@ class PostResult:
 
 
 def is_public(address: IpAddress) -> bool:
-    """Tell whether the address is a public unicast address. It may be an IPv4 address that is written as IPv6."""
+    """Return whether the address is a public unicast address. It may be an IPv4 address written as IPv6."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _MAPPED or address in _NAT64:
@@ -112,16 +112,16 @@ def is_public(address: IpAddress) -> bool:
 
 
 def is_permitted(address: IpAddress, allowed: Collection[Network]) -> bool:
-    """Tell whether the address is public, or in a network that the operator allows."""
+    """Return whether the address is public, or in a network that the operator allows."""
     plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
     return is_public(plain) or any(plain in network for network in allowed)
 
 
 def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
-    """Return the URL's parts. Raises ForbiddenReceiver if it must not be posted to, as far as is known without DNS."""
+    """Return the URL's parts. Raises ForbiddenReceiver if the URL is forbidden; names are not resolved here."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise ForbiddenReceiver("Must be like https://host:443/path, in ASCII, without user, password or fragment.")
+        raise ForbiddenReceiver("Must be like https://host:443/path, in ASCII, without credentials or a fragment.")
     scheme, host, port, path = match.groups()
     if scheme == "http" and not allowed:
         raise ForbiddenReceiver("The URL must start with https://.")
@@ -136,7 +136,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
 
 
 def _read_address(host: str) -> IpAddress | None:
-    """Return ``host`` as an address, in any form that resolvers accept (127.1, 0x7f000001), or None for a name."""
+    """Return ``host`` as an address, or None for a name. Accepts all forms that resolvers do (127.1, 0x7f000001)."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):
@@ -147,19 +147,19 @@ def _read_address(host: str) -> IpAddress | None:
 def _resolve(host: str, port: int, *, within: float) -> list[str]:
     """Return the host's addresses. Raises TimeoutError after ``within`` seconds.
 
-    The system's resolver has no timeout, so it runs in a thread, which may run on after this function has returned.
+    The system's resolver has no timeout, so it runs in a thread, which may outlive this call.
     """
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+    results: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
         try:
-            answers.put([str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+            results.put([str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
         except Exception as error:  # raised again below, in the calling thread
-            answers.put(error)
+            results.put(error)
 
     threading.Thread(target=look_up, daemon=True).start()
     try:
-        found = answers.get(timeout=within)
+        found = results.get(timeout=within)
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(found, Exception):
@@ -184,7 +184,7 @@ class _PinnedConnection(http.client.HTTPConnection):
         super().__init__(receiver.host, receiver.port)
         self.default_port = 443 if receiver.scheme == "https" else 80
         self._receiver, self._addresses, self._deadline = receiver, addresses, deadline
-        # A socket's timeout limits each read only: a receiver that sends single bytes could hold the worker for hours.
+        # A socket's timeout applies to each read: a receiver that sends single bytes could block the worker for hours.
         self.watchdog = threading.Timer(deadline - time.monotonic(), self._shut_down)
         self.watchdog.daemon = True
         self._open_socket: socket.socket | None = None
@@ -214,7 +214,7 @@ class _PinnedConnection(http.client.HTTPConnection):
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collection[Network]) -> PostResult:
-    """Post ``body`` once, without redirects or a proxy. Whatever the receiver does is in the result; nothing raises."""
+    """Post ``body`` once, without redirects or a proxy. Never raises: failures are part of the result."""
     started = time.monotonic()
     deadline = started + TIMEOUT_S
     status, retry_after, error = None, None, ""
@@ -249,7 +249,7 @@ def _post(
         connection.request("POST", receiver.path, body, dict(headers))
         response = connection.getresponse()
         if time.monotonic() >= deadline:
-            raise TimeoutError  # http.client takes the watchdog's shutdown for the end of the headers
+            raise TimeoutError  # http.client mistakes the watchdog's shutdown for the end of the headers
         with suppress(OSError, http.client.HTTPException):  # only the status and the headers are needed
             response.read(MAX_BYTES_READ)
         return response.status, response.getheader("Retry-After")

@@ -1,4 +1,4 @@
-"""Signatures of webhook messages, by the Standard Webhooks convention (standardwebhooks.com). Pure."""
+"""Signatures of webhook messages as specified by Standard Webhooks (standardwebhooks.com). Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def generate() -> bytes:
 
 
 def text(secret: bytes) -> str:
-    """Return the secret in the text form that the convention's libraries accept."""
+    """Return the secret in the text form that Standard Webhooks libraries accept."""
     return PREFIX + base64.b64encode(secret).decode()
 
 

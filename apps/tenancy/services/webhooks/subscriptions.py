@@ -1,4 +1,4 @@
-"""Create, edit, test, disable and delete webhooks; rotate their secrets; request deliveries again."""
+"""Create, edit, test, disable and delete webhooks, rotate their secrets, and repeat their deliveries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _check(organization: Organization, values: Mapping[str, Any]) -> None:
     for name, rows in permitted_rows.items():
         if values.get(name) is not None and not rows.filter(pk=values[name]).exists():
             kind = name.removesuffix("_id")
-            detail = f"There is no such {kind} in this organization."
+            detail = f"This organization has no {kind} with this id."
             raise InvalidInput.at(f"/{name}", detail, code="does_not_exist")
 
 
@@ -57,7 +57,7 @@ def create(
 ) -> tuple[Webhook, str]:
     """Create a webhook; return it and its secret.
 
-    Raises InvalidInput for a forbidden URL, and Conflict if the organization has as many webhooks as are allowed.
+    Raises InvalidInput as ``_check`` does, and Conflict if the organization already has ``MAX_WEBHOOKS`` webhooks.
     """
     locked = lock_row(organization)
     _check(organization, {"url": url, "project_id": project_id, "environment_id": environment_id})
@@ -121,7 +121,7 @@ def delete(webhook: Webhook, *, actor: Actor, expected_revision: int | None = No
 
 @transaction.atomic
 def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
-    """Create a new secret and return it. Deliveries are signed with the previous secret, too, for 24 hours."""
+    """Replace the secret; return the webhook and the new secret. The previous secret also signs for 24 hours."""
     locked = lock_row(webhook)
     secret = signing.generate()
     locked.previous_secret = locked.secret
@@ -135,7 +135,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
 
 
 def signing_secrets(webhook: Webhook) -> list[bytes]:
-    """Return the secrets that sign now, the newest first. Raises VaultError if no master key decrypts them."""
+    """Return the current signing secrets, newest first. Raises VaultError if no master key decrypts them."""
     names = ["secret"]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and until > timezone.now():
@@ -147,7 +147,7 @@ def signing_secrets(webhook: Webhook) -> list[bytes]:
 def ping(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
     """Send an event of type ``ping``. Raises Conflict if the webhook is disabled.
 
-    What an organization key sends again within a minute is the same message, under the same id.
+    If an organization key repeats this within a minute, the same message is sent again with the same id.
     """
     locked = _lock_enabled(webhook)
     return create_deliveries([locked.pk], _record(PING.removeprefix("webhook."), locked, actor=actor))[0]
@@ -155,7 +155,7 @@ def ping(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
 
 @transaction.atomic
 def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
-    """Send a delivery again, even if it succeeded: the same message under the same id, with a full set of attempts.
+    """Send a delivery again, even if it succeeded: the same message, the same id, and a new series of attempts.
 
     Raises Conflict if the webhook is disabled.
     """
@@ -178,7 +178,7 @@ def _lock_enabled(webhook: Webhook) -> Webhook:
 
 
 def disable(webhook: Webhook, *, reason: str, actor: Actor) -> None:
-    """Send nothing to this webhook until somebody enables it again. The caller must hold its lock."""
+    """Stop sending to the webhook until somebody enables it again. The caller must hold the row's lock."""
     webhook.enabled, webhook.disabled_reason = False, reason
     webhook.revision += 1
     webhook.updated_at = timezone.now()

@@ -1,4 +1,4 @@
-"""The module of an example package with ops: the module itself is one, and so are two objects in it."""
+"""An example package with ops: the module itself is an op, and it contains two more."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ class Moody:
     """An op whose ``validate`` raises an error."""
 
     def validate(self, argument: str | None) -> str | None:
-        """Fail."""
+        """Raise LookupError."""
         raise LookupError("\ud800 no table\nfound")
 
     def process(self, payload: bytes, params: dict[str, Any] | None) -> bytes | None:
-        """Keep everything."""
+        """Return the payload unchanged."""
         return payload
 
 

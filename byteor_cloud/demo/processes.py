@@ -1,4 +1,4 @@
-"""The processes of the demo, a control plane and agents, and a client of its API."""
+"""The processes of the demo (a control plane and agents), and a client for its API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DemoError(Exception):
 
 
 class ApiClient:
-    """A client of the public API with one person's user token."""
+    """A client for the public API with one person's user token."""
 
     def __init__(self, base: str, token: str) -> None:
         self._base, self._session = base, requests.Session()
@@ -33,14 +33,14 @@ class ApiClient:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of the response. Raises DemoError with the problem."""
+        """Send a request and return the JSON of the response. Raises DemoError if the request fails."""
         response = self._session.request(method, self._base + path, json=body, timeout=30)
         if not response.ok:
             raise DemoError(f"{method} {path}: {response.status_code} {response.text[:500]}")
         return response.json()
 
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
-        """Fetch ``path`` repeatedly until ``is_done``, and return its JSON. Raises DemoError after a minute."""
+        """Poll ``path`` until ``is_done`` accepts its JSON, and return that. Raises DemoError after a minute."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             if is_done(found := self("GET", path)):
@@ -55,10 +55,10 @@ def print_step(step: str, **facts: object) -> None:
 
 
 def free_address() -> str:
-    """Return 127.0.0.1 with the first free port from 8080 on."""
+    """Return 127.0.0.1 with the first free port, starting at 8080."""
     for port in range(FIRST_PORT, LAST_PORT):
         with contextlib.closing(socket.socket()) as probe:
-            # gunicorn sets this option too, so a port in TIME_WAIT counts as free.
+            # gunicorn also sets this option, so a port in TIME_WAIT counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
@@ -68,8 +68,8 @@ def free_address() -> str:
     raise DemoError(f"all ports from {FIRST_PORT} to {LAST_PORT - 1} are in use")
 
 
-class Site:
-    """A control plane and agents: the processes that one run of the demo starts."""
+class Processes:
+    """The processes that one run of the demo starts: a control plane and agents."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
         self.data_dir = data_dir
@@ -81,10 +81,10 @@ class Site:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a process, with more environment variables if given. Its output goes to NAME.log in the data folder."""
+        """Start a process, optionally with more environment variables. It logs to NAME.log in the data folder."""
         environ = {**self.environ, **(variables or {})}
         with (self.data_dir / f"{name}.log").open("ab") as log:
-            # In its own process group, so that Ctrl-C reaches only the demo, which then ends the processes in order.
+            # With its own process group, Ctrl-C reaches only the demo, which then stops the processes in order.
             process = subprocess.Popen(
                 argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )
@@ -92,7 +92,7 @@ class Site:
         return process
 
     def stop(self) -> None:
-        """End the started processes, the newest first."""
+        """Stop the started processes, the newest first."""
         for process in reversed(self.processes):
             process.terminate()
         for process in reversed(self.processes):
@@ -102,12 +102,12 @@ class Site:
 
     def manage(self, *argv: str) -> dict[str, str]:
         """Run a management command and return its JSON. Raises DemoError with its error message."""
-        ended = subprocess.run(
+        finished = subprocess.run(
             [*MANAGE, *argv, "--json"], env=self.environ, capture_output=True, text=True, check=False
         )
-        if ended.returncode != 0:
-            raise DemoError(f"manage.py {argv[0]}: {ended.stderr.strip()[-500:]}")
-        result: dict[str, str] = json.loads(ended.stdout)
+        if finished.returncode != 0:
+            raise DemoError(f"manage.py {argv[0]}: {finished.stderr.strip()[-500:]}")
+        result: dict[str, str] = json.loads(finished.stdout)
         return result
 
     def serve(self) -> None:
@@ -118,7 +118,7 @@ class Site:
         while time.monotonic() < deadline:
             if server.poll() is not None:
                 log = (self.data_dir / "serve.log").read_text().strip().splitlines()[-5:]
-                raise DemoError("the server ended unexpectedly: " + " | ".join(log))
+                raise DemoError("the server exited unexpectedly: " + " | ".join(log))
             with contextlib.suppress(requests.RequestException):
                 if requests.get(f"{self.base}/readyz", timeout=2).ok:
                     print_step("control plane is ready", at=self.base)
@@ -127,11 +127,11 @@ class Site:
         raise DemoError(f"the server was not ready within {TIMEOUT_S:.0f} s; see {self.data_dir}/serve.log")
 
     def state_folder(self, name: str) -> Path:
-        """Return the state folder of one of this run's agents. Each run in a data folder has its own."""
+        """Return the state folder of one of this run's agents. Runs in the same data folder do not share it."""
         return self.folder / (name if self.run_number == 1 else f"{name}-demo-{self.run_number}")
 
     def run_agent(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
-        """Run an agent until the demo ends, with more environment variables if given."""
+        """Run an agent until the demo stops, optionally with more environment variables."""
         sample = self.folder / "sample.jsonl"
         options = ["--state", str(folder), "--sample", str(sample), "--interval-override", "0.5"]
         self.start(folder.name, [*AGENT, "run", *options], variables)
@@ -141,7 +141,7 @@ class Site:
         environ = dict(self.environ)
         if enrollment_token is not None:
             environ["BYTEOR_ENROLLMENT_TOKEN"] = enrollment_token
-        ended = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False)
-        if ended.returncode != 0:
-            raise DemoError(f"byteor-agent {argv[0]}: {ended.stderr.strip()[-500:]}")
-        return ended.stdout
+        finished = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False)
+        if finished.returncode != 0:
+            raise DemoError(f"byteor-agent {argv[0]}: {finished.stderr.strip()[-500:]}")
+        return finished.stdout

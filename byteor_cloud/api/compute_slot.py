@@ -1,7 +1,7 @@
-"""The lane for requests that compute: one at a time in a process, in a child process with a lower priority.
+"""The compute slot of an API process: one request at a time computes, in a child process with a lower priority.
 
-A thread that computes keeps the interpreter's lock for milliseconds at a time, and so delays every other request of its
-process. While a request waits for its turn, it holds neither a request slot nor a database connection.
+A thread that computes keeps the interpreter's lock for milliseconds at a time and so delays every other request of its
+process. While a request waits for the slot, it occupies neither a request slot nor a database connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gevent.monkey import get_original, is_module_patched
 from byteor_cloud.api import request_slots
 from byteor_cloud.captures.sealing import MEMORY_BYTES, environment
 from byteor_cloud.captures.spawning import Child
-from byteor_cloud.computing.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES, Answer
+from byteor_cloud.computing.computations import COMPUTATIONS, EXPECTED, HEAD, READS_FILES, Outcome
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.concurrency.fair import FairSlots
 from byteor_cloud.database.connections import release_connection
@@ -32,23 +32,23 @@ from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.server import draining
 from byteor_cloud.storage import data_folders
 
-# What is smaller is computed in the process: a plan of 25 stages compiles in half a millisecond, and in seven if most
-# names in it are misspelled. Sending it to the child and back takes half a millisecond, and longer if others compute.
+# Smaller inputs are computed in this process. A plan of 25 stages compiles in half a millisecond, or in seven if most
+# of its names are misspelled. The way to the child and back takes half a millisecond, or longer if others compute.
 SMALL_BYTES = 2048
 MAX_WAIT_S = 20.0
-LIMIT_S = 20  # of processor time for one computation
-_MOST_WAITING = 256
-# Waiting requests keep their parsed bodies. Beyond this sum of bytes they also keep their request slots.
-_MOST_WAITING_BYTES = 32 * 1024 * 1024
-_DEADLINE_S = 60.0  # for one computation, with the wait for the host's other processes
+LIMIT_S = 20  # seconds of processor time for one computation
+_MAX_WAITING = 256
+# Waiting requests keep their bodies in memory. Above this total of bytes they keep their request slots as well.
+_MAX_WAITING_BYTES = 32 * 1024 * 1024
+_DEADLINE_S = 60.0  # for one computation, including the wait for the host's other compute processes
 
-# The original poll instead of gevent's, since it never waits here.
+# The original poll instead of gevent's, since the poll below does not wait.
 _poll = get_original("select", "poll")
 _log = logging.getLogger(__name__)
 
 
 def compute_for(request: HttpRequest) -> Compute:
-    """Return the function with which services compute for this request."""
+    """Return the ``compute`` argument for services that work for this request."""
     if not is_module_patched("threading"):
         return here
 
@@ -58,9 +58,9 @@ def compute_for(request: HttpRequest) -> Compute:
         if function not in READS_FILES and _is_small((args, kwargs)):
             return function(*args, **kwargs)
         name = function.__qualname__
-        assert COMPUTATIONS[name] is function  # noqa: S101  else the child would call another function
+        assert COMPUTATIONS[name] is function  # noqa: S101  otherwise the child would call another function
         call = pickle.dumps((name, args, kwargs), pickle.HIGHEST_PROTOCOL)
-        result: R = _result(_lane.run(request, call))
+        result: R = _result(_slot.run(request, call))
         return result
 
     return compute
@@ -85,44 +85,44 @@ def _is_small(value: Any) -> bool:
 
 
 def _result(message: bytes) -> Any:
-    answer: Answer = pickle.loads(message)  # noqa: S301  our own child wrote it
-    if answer.needs_more_memory:
-        detail = f"This takes more than {MEMORY_BYTES >> 20} MiB of memory. Send something smaller."
+    outcome: Outcome = pickle.loads(message)  # noqa: S301  our own child wrote it
+    if outcome.needs_more_memory:
+        detail = f"This takes more than {MEMORY_BYTES >> 20} MiB of memory. Send a smaller input."
         raise InvalidInput(detail, code="too_complex")
-    if answer.crash is not None:
-        raise RuntimeError(f"The computation failed:\n{answer.crash}")
-    if answer.error is None:
-        return answer.result
-    name, args, attributes = answer.error
+    if outcome.crash is not None:
+        raise RuntimeError(f"The computation failed:\n{outcome.crash}")
+    if outcome.error is None:
+        return outcome.result
+    name, args, attributes = outcome.error
     error = EXPECTED[name].__new__(EXPECTED[name], *args)
     error.__dict__.update(attributes)
     raise error
 
 
 @contextmanager
-def lane(request: HttpRequest) -> Iterator[None]:
-    """Hold this process's only slot for computing during the block, without a request slot or database connection.
+def compute_slot(request: HttpRequest) -> Iterator[None]:
+    """Hold this process's compute slot during the block, without a request slot or a database connection.
 
-    Raises Unavailable if others compute for too long.
+    Raises Unavailable if the slot does not become free in time.
     """
     if is_module_patched("threading"):
-        with _lane.held(request, 0):
+        with _slot.held(request, 0):
             yield
     else:
         yield
 
 
-class _Lane:
-    """The slot, and the child process that computes. It is started at the first use and serves many requests."""
+class _ComputeSlot:
+    """The slot and the compute process, which is started at the first use and serves many requests."""
 
     def __init__(self) -> None:
-        self._slots = FairSlots(1, waiting=_MOST_WAITING)
+        self._slots = FairSlots(1, waiting=_MAX_WAITING)
         self._waiting_bytes = 0
         self._idle: _Child | None = None
 
     def run(self, request: HttpRequest, call: bytes) -> bytes:
         with self.held(request, len(call)):
-            return self._ask(call)
+            return self._compute(call)
 
     @contextmanager
     def held(self, request: HttpRequest, size: int) -> Iterator[None]:
@@ -139,7 +139,7 @@ class _Lane:
         release_connection()
         self._waiting_bytes += size
         try:
-            if self._waiting_bytes > _MOST_WAITING_BYTES:
+            if self._waiting_bytes > _MAX_WAITING_BYTES:
                 yield
             else:
                 with request_slots.released_slot(request):
@@ -147,38 +147,38 @@ class _Lane:
         finally:
             self._waiting_bytes -= size
 
-    def _ask(self, call: bytes) -> bytes:
+    def _compute(self, call: bytes) -> bytes:
         child, self._idle = self._idle, None
         if child is None or not child.is_alive:
             child = _Child()
         is_reusable = False
         try:
-            message, is_reusable = child.ask(call)
+            message, is_reusable = child.compute(call)
         finally:
             if is_reusable and not draining.is_draining():
                 self._idle = child
             else:
-                child.end()
+                child.kill()
         return message
 
     def close(self) -> None:
-        """End the child unless it computes; the request that it computes for ends it then."""
+        """Kill the compute process if it is idle. If it computes for a request, that request kills it later."""
         child, self._idle = self._idle, None
         if child is not None:
-            child.end()
+            child.kill()
 
 
 class _Child:
-    """A process of ``byteor_cloud.computing.process``. It has no secrets, and none of this process's sockets."""
+    """A compute process (``byteor_cloud.computing.process``). It has no secrets and none of this process's sockets."""
 
     def __init__(self) -> None:
-        paths = filter(None, [os.environ.get("PYTHONPATH")])  # where packages with ops may be
+        paths = filter(None, [os.environ.get("PYTHONPATH")])  # packages with ops may be there
         folder = settings.CONFIG.data_dir.resolve()
         arguments = [str(os.getpid()), str(folder / "computing.turn"), str(LIMIT_S), str(data_folders.captures())]
         try:
             self._process = Child("byteor_cloud.computing.process", *arguments, environment=environment(paths))
         except OSError as error:
-            raise Unavailable("The process that computes could not be started.", retry_after=10) from error
+            raise Unavailable("The compute process could not be started. Try again later.", retry_after=10) from error
         self._socket = self._process.socket
         self._socket.settimeout(_DEADLINE_S)
 
@@ -186,23 +186,23 @@ class _Child:
     def is_alive(self) -> bool:
         poller = _poll()
         poller.register(self._socket.fileno(), select.POLLIN)
-        return not poller.poll(0)  # an idle process sends nothing until it ends
+        return not poller.poll(0)  # the socket of an idle process becomes readable only when the process exits
 
-    def ask(self, call: bytes) -> tuple[bytes, bool]:
-        """Return the answer, and whether the process can be asked again. Raises Unavailable or InvalidInput."""
+    def compute(self, call: bytes) -> tuple[bytes, bool]:
+        """Return the outcome, and whether the process accepts further calls. Raises Unavailable or InvalidInput."""
         try:
             self._socket.sendall(HEAD.pack(len(call), False) + call)
             size, is_last = HEAD.unpack(self._receive(HEAD.size))
             return self._receive(size), not is_last
         except TimeoutError as error:
-            raise Unavailable("The host computes for too many others. Try again later.", retry_after=10) from error
+            raise Unavailable("The host is busy with other computations. Try again later.", retry_after=10) from error
         except (EOFError, OSError) as error:
-            code = self._process.end()
+            code = self._process.kill()
             if code == -signal.SIGXCPU:
-                detail = f"This takes more than {LIMIT_S} s of processor time. Send something smaller."
+                detail = f"This takes more than {LIMIT_S} s of processor time. Send a smaller input."
                 raise InvalidInput(detail, code="too_complex") from None
-            _log.warning("the process that computes ended with %s", code)
-            raise Unavailable("The process that computes ended early. Try again.", retry_after=1) from error
+            _log.warning("the compute process exited with %s", code)
+            raise Unavailable("The compute process exited unexpectedly. Try again.", retry_after=1) from error
 
     def _receive(self, count: int) -> bytes:
         data = bytearray()
@@ -213,10 +213,10 @@ class _Child:
             data += piece
         return bytes(data)
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill the process."""
-        self._process.end()
+        self._process.kill()
 
 
-_lane = _Lane()
-draining.on_drain(_lane.close)
+_slot = _ComputeSlot()
+draining.on_drain(_slot.close)

@@ -1,4 +1,4 @@
-"""Tests of the lane for computing, in a process with an event loop as in an API process."""
+"""Tests of the compute slot, in a process with an event loop, like an API process."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ django.setup()
 import gevent
 from django.test import RequestFactory
 from byteor_cloud.computing import computations
-from byteor_cloud.api import computing_lane
+from byteor_cloud.api import compute_slot
 from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 from byteor_cloud.errors import DomainError, InvalidInput
-from tests.api.test_computing_lane import CALLS, PLANS, large
+from tests.api.test_compute_slot import CALLS, PLANS, large
 
-compute = computing_lane.compute_for(RequestFactory().get("/"))
+compute = compute_slot.compute_for(RequestFactory().get("/"))
 
 def pids():
     found = []
@@ -50,7 +50,7 @@ def pids():
 
 
 def large(op: str = "identity", **changes: Any) -> dict[str, Any]:
-    """Return a plan that is too large to be compiled in the process."""
+    """Return a plan that is too large to be compiled outside the compute process."""
     names = ["source", *(f"stage-{number:04d}" for number in range(60)), "sink"]
     graph = {
         "ingress": names[:1],
@@ -102,10 +102,10 @@ def repr_json(value: Any) -> str:
     return json.dumps(json.loads(json.dumps(value)))
 
 
-def test_results_and_errors_equal_those_of_this_process(tmp_path: Path) -> None:
+def test_compute_process_returns_same_results_and_errors(tmp_path: Path) -> None:
     output = run(
         """
-computing_lane.SMALL_BYTES = -1
+compute_slot.SMALL_BYTES = -1
 for name, plan in PLANS.items():
     print(json.dumps(json.loads(compute(computations.preview, plan, None))))
 for text in CALLS:
@@ -133,10 +133,10 @@ print(len(pids()))
     assert output[-1] == "1"
 
 
-def test_computation_that_takes_too_long_is_refused_and_the_next_one_works(tmp_path: Path) -> None:
+def test_computation_over_time_limit_is_refused_and_next_one_succeeds(tmp_path: Path) -> None:
     output = run(
         """
-computing_lane.LIMIT_S = 1
+compute_slot.LIMIT_S = 1
 for plan in (large("endless:x"), large()):
     try:
         print(compute(computations.compile_draft, plan).spec_hash is not None)
@@ -149,7 +149,7 @@ for plan in (large("endless:x"), large()):
     assert output == "400 too_complex\nTrue\n"
 
 
-def test_killed_process_is_replaced(tmp_path: Path) -> None:
+def test_killed_compute_process_is_replaced(tmp_path: Path) -> None:
     output = run(
         """
 waiting = gevent.spawn(compute, computations.compile_draft, large("endless:x"))
@@ -175,7 +175,7 @@ print(compute(computations.compile_draft, large()).spec_hash is not None)
     assert output == "503 True\nTrue True\nTrue\n"
 
 
-def test_process_has_no_secrets_and_no_other_files_and_a_low_priority(tmp_path: Path) -> None:
+def test_compute_process_has_low_priority_and_no_secrets_or_files(tmp_path: Path) -> None:
     output = run(
         """
 import socket
@@ -199,7 +199,7 @@ print(*(status[name].strip() for name in ("Seccomp", "NoNewPrivs")), int(status[
     assert output[3] == ("2 1 True" if sealing.in_force()["network"] == "seccomp" else "0 1 True")
 
 
-def test_computation_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
+def test_computation_over_memory_limit_is_refused(tmp_path: Path) -> None:
     output = run(
         """
 limits = JsonLimits(max_bytes=1 << 30, max_values=1 << 30)
@@ -212,14 +212,14 @@ print(len(compute(read, b"[" + b"[]," * 1_000 + b"[]]", limits)))
         tmp_path,
     )
 
-    assert output == "This takes more than 256 MiB of memory. Send something smaller.\n1001\n"
+    assert output == "This takes more than 256 MiB of memory. Send a smaller input.\n1001\n"
 
 
-def test_small_input_needs_no_process(tmp_path: Path) -> None:
+def test_small_input_starts_no_compute_process(tmp_path: Path) -> None:
     assert run("print(compute(read, b'[1]', JsonLimits()), pids())", tmp_path) == "[1] []\n"
 
 
-def test_large_configuration_is_checked_in_the_process(tmp_path: Path) -> None:
+def test_large_configuration_is_checked_in_compute_process(tmp_path: Path) -> None:
     output = run(
         """
 from byteor.engine.configuration import RuntimeConfig
@@ -232,7 +232,7 @@ print(compute(computations.check_runtime_config, {}, "sha256:0", config).capabil
     assert output == "['deploy'] 1\n"
 
 
-def test_fault_of_the_program_is_no_error_of_the_caller(tmp_path: Path) -> None:
+def test_unexpected_error_is_not_reported_as_invalid_input(tmp_path: Path) -> None:
     output = run(
         """
 try:

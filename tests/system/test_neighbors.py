@@ -1,4 +1,4 @@
-"""A server with one process beside callers who take all that they can get: the others are answered before them."""
+"""A server with one process and callers who use all resources that they can get: other callers are served first."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.patience import PATIENCE_S, wait_until
 from tests.slow_clients import PLAN, Target
 from tests.system.conftest import ROOT, Installation
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of another process")
-MOST_FILES = 1_024
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets limits of another process")
+MAX_FILES = 1_024
 SLOTS = 4
 HEARTBEAT = {"boot_id": "b", "status": "healthy", "agent_version": "1"}
 
@@ -32,7 +32,7 @@ HEARTBEAT = {"boot_id": "b", "status": "healthy", "agent_version": "1"}
 @pytest.fixture(scope="module")
 def server() -> Iterator[Installation]:
     made = Installation()
-    made.most_files = MOST_FILES
+    made.max_files = MAX_FILES
     made.serve(API_PROCESSES="1", API_THREADS=str(SLOTS), RATE_LIMIT="off", DEPLOYMENT_MODE="api")
     yield made
     made.remove()
@@ -40,13 +40,13 @@ def server() -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def busy(server: Installation) -> Target:
-    """Return the tenant of the caller who takes all."""
+    """Return the tenant of the greedy caller."""
     return tenant(server, "busy")
 
 
 @pytest.fixture(scope="module")
 def quiet(server: Installation) -> Target:
-    """Return the tenant of the neighbour."""
+    """Return the tenant of another caller."""
     return tenant(server, "quiet")
 
 
@@ -66,14 +66,14 @@ def tenant(server: Installation, name: str) -> Target:
 
 
 def use(target: Target) -> None:
-    """Send what a neighbour sends: a probe, a heartbeat and a list, each on a new connection."""
+    """Send a probe, a heartbeat and a list request, each on a new connection."""
     assert requests.get(f"{target.base}/healthz", timeout=PATIENCE_S).status_code == 200
     target.call("POST", f"/api/v1/agents/{target.agent_id}/heartbeat", HEARTBEAT, target.agent_key)
     target.call("GET", f"{target.environment}/drafts")
 
 
 def connected(server: Installation) -> list[str]:
-    """Return the server's side of the connections on which bytes wait to be read, as the kernel lists them."""
+    """Return the remote addresses, as in /proc/net/tcp, of the server's connections with unread bytes."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     own = f"0100007F:{server.port:04X}"
     return [line[2] for line in lines if line[1] == own and line[3] == "01" and not line[4].endswith(":00000000")]
@@ -85,7 +85,7 @@ def connect(server: Installation) -> socket.socket:
 
 @contextmanager
 def busy_connections(server: Installation, request: bytes) -> Iterator[None]:
-    """Keep connections whose next requests have always arrived already, from a process of its own."""
+    """Run a process whose connections always have more requests waiting to be read."""
     file = server.data_dir / "traffic.json"
     Traffic(Style.PIPELINED, server.port, seconds=2 * PATIENCE_S, connections=6, requests=[request]).save(file)
     command = [sys.executable, "-m", "tests.bench.traffic", str(file)]
@@ -93,13 +93,13 @@ def busy_connections(server: Installation, request: bytes) -> Iterator[None]:
         try:
             wait_until(lambda: len(connected(server)) >= 6)
             yield
-            assert sender.poll() is None  # they were busy until now
+            assert sender.poll() is None  # the connections stayed busy until here
         finally:
             sender.communicate()
 
 
 @pytest.mark.parametrize("kind", ["probes", "polls", "lists"])
-def test_neighbour_is_answered_while_connections_never_pause(
+def test_busy_connections_do_not_starve_other_callers(
     server: Installation, busy: Target, quiet: Target, kind: str
 ) -> None:
     path, token = {
@@ -114,7 +114,7 @@ def test_neighbour_is_answered_while_connections_never_pause(
             use(quiet)
 
 
-def test_idle_connections_of_one_address_lock_nobody_out(server: Installation, quiet: Target) -> None:
+def test_idle_connections_of_one_address_do_not_block_other_callers(server: Installation, quiet: Target) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4_096)), hard))
     key = f"Authorization: Bearer {quiet.agent_key}\r\n"
@@ -134,11 +134,13 @@ def test_idle_connections_of_one_address_lock_nobody_out(server: Installation, q
             use(quiet)
 
             ended = [each for each in flood if is_ended(each)]
-            assert len(flood) - len(ended) < MOST_FILES
-            assert not {id(each) for each in ended} & {id(each) for each in flood[-100:]}  # the oldest ones are closed
+            assert len(flood) - len(ended) < MAX_FILES
+            # Only the oldest connections were closed.
+            assert not {id(each) for each in ended} & {id(each) for each in flood[-100:]}
             assert not is_ended(waiting)
             before = server.output().count("/environments")
-            assert verified.get(quiet.base + quiet.environment, timeout=PATIENCE_S).ok  # on the same connection
+            # The session that was verified before the flood still works.
+            assert verified.get(quiet.base + quiet.environment, timeout=PATIENCE_S).ok
             assert server.output().count("/environments") > before
         finally:
             for each in flood:
@@ -157,7 +159,7 @@ def is_ended(connection: socket.socket) -> bool:
 
 @contextmanager
 def locked_rows(database: psycopg.Connection[Any], ids: list[str]) -> Iterator[None]:
-    """Lock these drafts, so that requests that change them keep their slots until the block ends."""
+    """Lock these drafts, so that requests that change them occupy their slots until the block ends."""
     with database.transaction():
         database.execute("SELECT FROM pipelines_draft WHERE id = ANY(%s::uuid[]) FOR UPDATE", [ids])
         yield
@@ -173,11 +175,9 @@ def send(server: Installation, method: str, path: str, token: str, name: str, bo
     return connection
 
 
-def test_requests_that_keep_slots_leave_some_to_other_organizations(
-    server: Installation, busy: Target, quiet: Target
-) -> None:
+def test_slow_requests_leave_slots_to_other_organizations(server: Installation, busy: Target, quiet: Target) -> None:
     draft = busy.call("POST", f"{busy.environment}/drafts", {"name": "locked", "plan": PLAN})["id"]
-    quiet.call("GET", f"{quiet.environment}/drafts")  # from now on the server knows whose token this is
+    quiet.call("GET", f"{quiet.environment}/drafts")  # the server has verified this token from here on
     postgres = EmbeddedPostgres(server.data_dir)
     connections: list[socket.socket] = []
 
@@ -196,18 +196,18 @@ def test_requests_that_keep_slots_leave_some_to_other_organizations(
                 path = f"{busy.environment}/drafts/{draft}"
                 connections.append(send(server, "PUT", path, busy.token, f"many-{number:04}", body))
             wait_until(are_waiting)
-            for _ in range(3):  # each answer shows that the server has read what had arrived before
+            for _ in range(3):  # each response shows that the server has read all earlier requests
                 assert server.get("/healthz").status_code == 200
             connections.append(send(server, "GET", f"{quiet.environment}/drafts", quiet.token, "few-0000"))
-            wait_until(lambda: "few-0000" in ends(server))
-            assert ends(server) == ["few-0000"]  # nothing else has ended
-        wait_until(lambda: len(ends(server)) == 33)
+            wait_until(lambda: "few-0000" in finished(server))
+            assert finished(server) == ["few-0000"]  # no other request has finished
+        wait_until(lambda: len(finished(server)) == 33)
     finally:
         for each in connections:
             each.close()
         postgres.release()
 
 
-def ends(server: Installation) -> list[str]:
-    """Return the ids of the requests in the order in which they ended."""
+def finished(server: Installation) -> list[str]:
+    """Return the ids of the requests in the order in which they finished."""
     return re.findall(r"request_id=((?:many|few)-[0-9]{4}) ", server.output())

@@ -1,4 +1,4 @@
-"""Approval credentials sent with a deployment: each reason to refuse one, and the effect of a valid one."""
+"""Approval credentials that are sent with a deployment: the effect of a valid one, and every refusal."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ from tests.worlds import ALL, ALL_AT_ONCE, World
 pytestmark = pytest.mark.django_db
 
 
-def given(world: World, environment: Environment | None = None, **config: Any) -> tuple[ConfigBundle, Approval]:
+def unused_approval(
+    world: World, environment: Environment | None = None, **config: Any
+) -> tuple[ConfigBundle, Approval]:
     """Create an unused approval by aborting its deployment before the build. Return the bundle and the approval."""
     environment = environment or world.prod
     if not environment.effective_settings.release.approvals_required:
-        raise AssertionError("needs an environment with approvals")
+        raise AssertionError("the environment must require approvals")
     stories.fleet(world, 2, environment)
     bundle = world.bundle(environment, **config)
     deployment = world.deployment(bundle)
@@ -47,23 +49,23 @@ def given(world: World, environment: Environment | None = None, **config: Any) -
     return bundle, approval
 
 
-def hand_in(world: World, bundle: ConfigBundle, text: str, **body: Any) -> Any:
-    asked = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, "approval": text, **body}
-    return world.operator.api.post(world.path(bundle.environment, "/deployments"), asked)
+def submit(world: World, bundle: ConfigBundle, text: str, **body: Any) -> Any:
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, "approval": text, **body}
+    return world.operator.api.post(world.path(bundle.environment, "/deployments"), body)
 
 
-def refused(answer: Any, status: int, reason: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (
+def refused(response: Any, status: int, reason: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (
         status, f"urn:byteor:problem:approval.{reason}",
-    ), answer.json()  # fmt: skip
+    ), response.json()  # fmt: skip
     if status == 400:
-        assert [error["pointer"] for error in answer.json()["errors"]] == ["/approval"]
+        assert [error["pointer"] for error in response.json()["errors"]] == ["/approval"]
     assert Deployment.objects.count() == 1
     assert Approval.objects.get().used_at is None
 
 
 def issued(world: World, approval: Approval, **other: Any) -> str:
-    """Replace the approval's credential by one with other claims, signed by the same key, and return it."""
+    """Replace the approval's credential with one that has other claims and is signed by the same key. Return it."""
     now = timezone.now().replace(microsecond=0)
     fields: dict[str, Any] = {
         "private_key": signing_keys.active_private_key(world.organization.pk), "org_id": str(world.organization.pk),
@@ -77,15 +79,13 @@ def issued(world: World, approval: Approval, **other: Any) -> str:
     return text
 
 
-def test_a_deployment_starts_at_once_when_its_credential_is_handed_in(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
-    bundle, approval = given(world)
+def test_submitted_credential_starts_deployment_immediately(world: World, run_jobs: Callable[[], int]) -> None:
+    bundle, approval = unused_approval(world)
 
-    answer = hand_in(world, bundle, approval.credential or "")
+    response = submit(world, bundle, approval.credential or "")
 
-    assert answer.status_code == 201
-    body = answer.json()
+    assert response.status_code == 201
+    body = response.json()
     assert (body["status"], body["approval_id"], "approval" in body) == ("approved", str(approval.pk), False)
     run_jobs()
     deployment = Deployment.objects.get(pk=body["id"])
@@ -99,22 +99,22 @@ def test_a_deployment_starts_at_once_when_its_credential_is_handed_in(
     assert (approval.credential or "") not in str(created.changes)
 
 
-def test_a_credential_can_be_used_once(world: World, run_jobs: Callable[[], int]) -> None:
-    bundle, approval = given(world)
-    first = hand_in(world, bundle, approval.credential or "").json()["id"]
+def test_credential_can_be_used_only_once(world: World, run_jobs: Callable[[], int]) -> None:
+    bundle, approval = unused_approval(world)
+    first = submit(world, bundle, approval.credential or "").json()["id"]
     run_jobs()
     deployments.abort(Deployment.objects.get(pk=first), actor=world.operator.actor)
 
-    again = hand_in(world, bundle, approval.credential or "")
+    again = submit(world, bundle, approval.credential or "")
 
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:approval.used")
     assert Deployment.objects.count() == 2
 
 
-def test_one_of_two_deployments_with_the_same_credential_is_built(world: World, run_jobs: Callable[[], int]) -> None:
+def test_only_one_of_two_deployments_with_same_credential_is_built(world: World, run_jobs: Callable[[], int]) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
-    bundle, approval = given(world, prod)
-    ids = [hand_in(world, bundle, approval.credential or "").json()["id"] for _ in range(2)]
+    bundle, approval = unused_approval(world, prod)
+    ids = [submit(world, bundle, approval.credential or "").json()["id"] for _ in range(2)]
 
     run_jobs()
     deployments.abort(Deployment.objects.get(pk=ids[0]), actor=world.operator.actor)
@@ -126,72 +126,72 @@ def test_one_of_two_deployments_with_the_same_credential_is_built(world: World, 
     ]
 
 
-def test_a_malformed_credential_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_malformed_credential_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     for text in ("no credential", "a.b", (approval.credential or "").partition(".")[0]):
-        refused(hand_in(world, bundle, text), 400, "malformed")
+        refused(submit(world, bundle, text), 400, "malformed")
 
 
-def test_a_credential_of_an_unknown_key_is_refused(world: World) -> None:
-    bundle, approval = given(world)
-    refused(hand_in(world, bundle, issued(world, approval, private_key=keys.generate())), 400, "unknown_key")
+def test_credential_signed_by_unknown_key_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
+    refused(submit(world, bundle, issued(world, approval, private_key=keys.generate())), 400, "unknown_key")
 
 
-def test_a_credential_with_a_bad_signature_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_credential_with_bad_signature_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     payload, _, signature = (approval.credential or "").partition(".")
     other = ("B" if signature[0] == "A" else "A") + signature[1:]
-    refused(hand_in(world, bundle, f"{payload}.{other}"), 400, "bad_signature")
+    refused(submit(world, bundle, f"{payload}.{other}"), 400, "bad_signature")
 
 
-def test_a_credential_of_another_version_is_refused(world: World) -> None:
-    bundle, _ = given(world)
+def test_credential_of_unknown_format_version_is_refused(world: World) -> None:
+    bundle, _ = unused_approval(world)
     private = signing_keys.active_private_key(world.organization.pk)
     message = canonical({"v": 2, "kid": keys.kid(keys.public_key(private))})
     text = f"{base64url(message)}.{base64url(keys.sign(private, message))}"
-    refused(hand_in(world, bundle, text), 400, "version")
+    refused(submit(world, bundle, text), 400, "version")
 
 
-def test_a_credential_for_another_spec_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_credential_for_different_spec_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     text = issued(world, approval, spec_hash="sha256:" + "0" * 64)
-    refused(hand_in(world, bundle, text), 400, "spec_hash")
+    refused(submit(world, bundle, text), 400, "spec_hash")
 
 
-def test_a_credential_for_staging_is_refused_in_prod(world: World) -> None:
+def test_credential_for_staging_is_refused_in_prod(world: World) -> None:
     staging = world.environment("staging", "strict", approvals_required=True)
-    _, approval = given(world, staging)
+    _, approval = unused_approval(world, staging)
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod, "the-same")
     assert bundle.version.spec_hash == approval.spec_hash
 
-    refused(hand_in(world, bundle, approval.credential or ""), 400, "environment")
+    refused(submit(world, bundle, approval.credential or ""), 400, "environment")
 
 
-def test_an_expired_credential_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_expired_credential_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     then = timezone.now().replace(microsecond=0) - timedelta(hours=2)
     text = issued(world, approval, issued_at=then, expires_at=then + timedelta(hours=1))
-    refused(hand_in(world, bundle, text), 409, "expired")
+    refused(submit(world, bundle, text), 409, "expired")
 
 
-def test_a_credential_without_a_needed_capability_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_credential_without_required_capability_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     text = issued(world, approval, capabilities=["replay:execute"])
-    refused(hand_in(world, bundle, text), 400, "capability")
+    refused(submit(world, bundle, text), 400, "capability")
 
 
-def test_a_revoked_credential_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_revoked_credential_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     approvals.revoke(approval, actor=world.reviewer.actor)
-    refused(hand_in(world, bundle, approval.credential or ""), 409, "revoked")
+    refused(submit(world, bundle, approval.credential or ""), 409, "revoked")
 
 
-def test_a_credential_that_is_not_stored_counts_as_revoked(world: World) -> None:
-    bundle, approval = given(world)
+def test_unstored_credential_counts_as_revoked(world: World) -> None:
+    bundle, approval = unused_approval(world)
     text = approval.credential or ""
     issued(world, approval)
-    refused(hand_in(world, bundle, text), 409, "revoked")
+    refused(submit(world, bundle, text), 409, "revoked")
 
 
 @pytest.mark.parametrize(
@@ -203,26 +203,26 @@ def test_a_credential_that_is_not_stored_counts_as_revoked(world: World) -> None
         {"config": {"env": {"LEVEL": "other"}}},
     ],
 )
-def test_a_credential_for_another_deployment_is_refused(world: World, other: dict[str, Any]) -> None:
-    bundle, approval = given(world)
+def test_credential_for_different_deployment_is_refused(world: World, other: dict[str, Any]) -> None:
+    bundle, approval = unused_approval(world)
     world.agent(world.prod, "zoned", zone="a")
     if config := other.pop("config", None):
         bundle = world.bundle(world.prod, "other", version=bundle.version, **config)
-    refused(hand_in(world, bundle, approval.credential or "", **other), 409, "binding")
+    refused(submit(world, bundle, approval.credential or "", **other), 409, "binding")
 
 
-def test_a_used_credential_is_refused(world: World) -> None:
-    bundle, approval = given(world)
+def test_used_credential_is_refused(world: World) -> None:
+    bundle, approval = unused_approval(world)
     Approval.objects.update(used_at=timezone.now())
 
-    answer = hand_in(world, bundle, approval.credential or "")
+    response = submit(world, bundle, approval.credential or "")
 
-    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+    assert (response.status_code, response.json()["type"]) == (409, "urn:byteor:problem:approval.used")
     assert Deployment.objects.count() == 1
 
 
 def _flips(text: str) -> Iterator[str]:
-    """Yield copies of the credential, each with another bit of its payload or its signature inverted."""
+    """Yield copies of the credential, each with a different bit of its payload or signature inverted."""
     parts = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in text.split(".")]
     for which, part in enumerate(parts):
         for bit in range(len(part) * 8):
@@ -232,8 +232,8 @@ def _flips(text: str) -> Iterator[str]:
             yield ".".join(base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in both)
 
 
-def test_a_credential_with_one_altered_bit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, approval = given(world)
+def test_credential_with_one_altered_bit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, approval = unused_approval(world)
     text = approval.credential or ""
     deployment = Deployment.objects.select_related("config_bundle__version").get()
     subject = deployments.subject_of(deployment)
@@ -241,7 +241,7 @@ def test_a_credential_with_one_altered_bit_is_refused(world: World, monkeypatch:
     altered = list(_flips(text))
     assert len(altered) > 4000
     keys = signing_keys.key_set(world.organization.pk)
-    monkeypatch.setattr(signing_keys, "key_set", lambda _: keys)  # read once instead of 4,000 times
+    monkeypatch.setattr(signing_keys, "key_set", lambda _: keys)  # read the keys only once
 
     for one in altered:
         with pytest.raises(Refused) as refusal:
@@ -249,17 +249,17 @@ def test_a_credential_with_one_altered_bit_is_refused(world: World, monkeypatch:
         assert refusal.value.code in {"approval.malformed", "approval.unknown_key", "approval.bad_signature"}
 
 
-def test_a_credential_is_checked_when_no_approval_is_required(world: World) -> None:
+def test_credential_is_checked_even_if_no_approval_is_required(world: World) -> None:
     stories.fleet(world, 1, world.dev)
     bundle = world.bundle(world.dev)
 
-    answer = hand_in(world, bundle, "nothing")
+    response = submit(world, bundle, "nothing")
 
-    assert (answer.status_code, answer.json()["type"]) == (400, "urn:byteor:problem:approval.malformed")
+    assert (response.status_code, response.json()["type"]) == (400, "urn:byteor:problem:approval.malformed")
     assert not Deployment.objects.exists()
 
 
-def test_older_approval_is_bound_to_the_options_of_its_own_request(world: World, run_jobs: Callable[[], int]) -> None:
+def test_older_approval_is_bound_to_options_of_its_request(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     deployment = world.deployment(bundle, take_over=True, override_freeze={"reason": "outage"}, is_org_admin=True)
@@ -279,9 +279,9 @@ def test_older_approval_is_bound_to_the_options_of_its_own_request(world: World,
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_concurrent_builds_spend_a_credential_once(at_once: Race, world: World) -> None:
+def test_concurrent_builds_spend_credential_once(at_once: Race, world: World) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
-    _, approval = given(world, prod)
+    _, approval = unused_approval(world, prod)
     text, subject = approval.credential or "", deployments.subject_of(Deployment.objects.get())
 
     @transaction.atomic
