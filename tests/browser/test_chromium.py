@@ -51,7 +51,7 @@ def test_approve_in_the_console(world: World, page: Page, run_jobs: Callable[[],
     page.get_by_label("Comment").fill("looks right")
     page.get_by_role("button", name="Approve").click()
 
-    expect(page.get_by_text("Approve: quotes v1 to prod.")).to_be_visible()
+    expect(page.get_by_text("Approval of quotes v1 to prod given.")).to_be_visible()
     expect(page.locator(".states .pill")).to_have_text("approved")
     run_jobs()
     page.goto(row_page(deployment))

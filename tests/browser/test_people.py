@@ -217,7 +217,7 @@ def test_nobody_grants_more_than_they_hold(world: World) -> None:
 
     assert roles(world.project, "invite") == roles(member, "change_role") == ["viewer", "operator", "project_admin"]
     changed = sent(client, member, "change_role", {"role": "operator"}, follow=True)
-    assert shown_messages(changed) == [("success", "Change role: viewer@acme.example: operator.")]
+    assert shown_messages(changed) == [("success", "Role of member viewer@acme.example (operator in trading) changed.")]
     event = AuditEvent.objects.filter(action="member.update").latest("id")
     assert (event.actor_display, event.changes["role"]) == (world.project_admin.user.email, ["viewer", "operator"])
     removed = client.post(act(member, "remove"), {"_confirm": "yes"}, follow=True)
@@ -258,7 +258,7 @@ def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, pag
     press("Create organization")
     page.get_by_label("Name").fill("Umbrella")
     send("Create organization")
-    expect(page.get_by_text("Create organization: Umbrella.")).to_be_visible()
+    expect(page.get_by_text("Organization Umbrella created.")).to_be_visible()
     look("organization")
 
     press("Create project")
@@ -295,7 +295,7 @@ def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, pag
     page.get_by_label("Operator:", exact=False).check()
     look("invite")
     send("Invite to organization")
-    expect(page.get_by_text("Invite to organization: ada@umbrella.example: operator.")).to_be_visible()
+    expect(page.get_by_text("Member ada@umbrella.example (operator in Umbrella) added.")).to_be_visible()
     look("member")
     page.goto(table(UserToken))
     press("Create user token")
@@ -323,4 +323,4 @@ def test_forms_work_without_scripts(world: World, open_page: Callable[..., Page]
     page.get_by_label("Name").fill("side")
     page.get_by_role("button", name="Create project", exact=True).click()
 
-    expect(page.get_by_text("Create project: side.")).to_be_visible()
+    expect(page.get_by_text("Project side created.")).to_be_visible()

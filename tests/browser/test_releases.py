@@ -126,7 +126,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     page.get_by_role("link", name="Clear known bad").click()
     page.get_by_label("Reason").fill("the core is back")
     page.get_by_role("button", name="Clear known bad").click()
-    expect(page.get_by_text("Clear known bad: risky.")).to_be_visible()
+    expect(page.get_by_text("Known bad cleared for config bundle risky of quotes v1.")).to_be_visible()
     assert not KnownBad.objects.exists()
     deployment.refresh_from_db()
     assert deployment.status == "rolled_back"

@@ -16,7 +16,7 @@ from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
-from apps.console.frame.acts import Act, is_permitted, perform
+from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.large import count_each
@@ -183,7 +183,9 @@ def _bulk(act: Act) -> Any:
         if len(rows) > MAX_BULK_ROWS:
             detail = f"The action accepts at most {MAX_BULK_ROWS} rows at once. Select fewer."
             model_admin.message_user(request, detail, "error")
-        if not 0 < len(rows) <= MAX_BULK_ROWS:
+            return None
+        if not rows:
+            model_admin.message_user(request, NOTHING_CHANGED, "info")
             return None
         return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
 

@@ -14,6 +14,7 @@ from django.db import IntegrityError
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.text import capfirst
 
 from apps.console.frame.columns import row_url
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
@@ -27,6 +28,8 @@ from apps.tenancy.services.sent_forms import Answer
 from byteor_cloud.api import problems
 from byteor_cloud.api.commands import Command
 from byteor_cloud.errors import DomainError
+
+NOTHING_CHANGED = "Nothing changed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,9 @@ class Act:
 
     name: str
     label: str
+    done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
     explain: str
-    run: Callable[[Any, ActContext], object]
+    run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: whoever sees the row may perform the act
     needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
@@ -171,11 +175,11 @@ def perform(
         base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
         act_context = ActContext(actor, user, comment, form.values, held, base_url)
         if act.form is None:
-            for row in rows:
-                _perform_on(request, act, row, act_context, context["model_admin"])
+            _perform_on(request, act, rows, act_context, context["model_admin"])
             return HttpResponseRedirect(back)
         try:
-            answer = send_once(request, lambda: _answer(act, act.run(rows[0], act_context)))
+            site = context["model_admin"].admin_site
+            answer = send_once(request, lambda: _answer(site, act, rows[0], act.run(rows[0], act_context)))
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))
         else:
@@ -186,19 +190,34 @@ def perform(
     return TemplateResponse(request, "console/act.html", shown)
 
 
-def _answer(act: Act, made: Any) -> Answer:
-    """Return what the person is told: the secret that the act made, or the row that it made or changed."""
+def what_happened(act: Act, subject: str) -> str:
+    """Return the phrase for what the act did to ``subject``, such as "agent edge-1" or "3 agents"."""
+    return str(capfirst(act.done.format(subject)))
+
+
+def _name(model_admin: Any, row: Model) -> str:
+    """Return the title of the row's page, as the subject of a phrase."""
+    title: str = model_admin.page_title(row)
+    return title[0].lower() + title[1:]
+
+
+def _answer(site: Any, act: Act, row: Model, made: Any) -> Answer:
+    """Return the new secret, or the message to show and the URL of the created or changed row."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
-    return {"url": row_url(made), "done": f"{act.label}: {made}."}
+    if made is False:
+        return {"url": row_url(row), "done": NOTHING_CHANGED}
+    return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
 
 
 def _respond(request: HttpRequest, act: Act, answer: Answer, context: dict[str, Any]) -> HttpResponse:
-    """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
+    """Redirect to the created or changed row, or show a new secret: only this response contains it."""
     if "secret" in answer:
-        shown = {**context, "title": f"{act.label}: done", "act": act, "answer": answer}
+        created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
+        shown = {**context, "title": what_happened(act, created), "act": act, "answer": answer}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    context["model_admin"].message_user(request, answer["done"], "success")
+    level = "info" if answer["done"] == NOTHING_CHANGED else "success"
+    context["model_admin"].message_user(request, answer["done"], level)
     return HttpResponseRedirect(answer["url"])
 
 
@@ -213,11 +232,19 @@ def _organization_id(tenant: Tenant) -> UUID | None:
     return None
 
 
-def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: ActContext, model_admin: Any) -> None:
-    title = model_admin.row_name(row)  # read before the act, which may delete the row
-    try:
-        act.run(row, act_context)
-    except (DomainError, IntegrityError) as error:
-        model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
-    else:
-        model_admin.message_user(request, f"{act.label}: {title}.", "success")
+def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> None:
+    changed, refused = [], False
+    for row in rows:
+        # Read before the act, which may delete the row.
+        title, name = model_admin.row_name(row), _name(model_admin, row)
+        try:
+            if act.run(row, act_context) is not False:
+                changed.append(name)
+        except (DomainError, IntegrityError) as error:
+            refused = True
+            model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
+    if changed:
+        subject = changed[0] if len(changed) == 1 else f"{len(changed)} {model_admin.plural}"
+        model_admin.message_user(request, f"{what_happened(act, subject)}.", "success")
+    elif not refused:
+        model_admin.message_user(request, NOTHING_CHANGED, "info")

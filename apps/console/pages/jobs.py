@@ -47,6 +47,7 @@ class JobAdmin(ReadOnlyAdmin):
         Act(
             name="retry",
             label="Retry",
+            done="{} queued again",
             explain="Put the job back into the queue. Every job is safe to run again.",
             run=lambda row, context: dead_letters.retry(row, actor=context.actor),
             needs=Permission.OPERATE_ENVIRONMENT,
@@ -63,7 +64,7 @@ class JobAdmin(ReadOnlyAdmin):
         return "Jobs" if console_user_of(request).is_superuser else super().section_for(request)
 
     def page_title(self, row: ProcrastinateJob) -> str:
-        return f"Job {row.pk}: {row.task_name}"
+        return f"Job {row.pk} ({row.task_name})"
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         if console_user.is_superuser:

@@ -27,6 +27,7 @@ class WebhookAdmin(ReadOnlyAdmin):
         Act.of(
             commands.test,
             label="Send a test",
+            done="Test of {} queued",
             explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
             icon="send",
             applies=lambda row: row.enabled,
@@ -55,6 +56,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         Act.of(
             commands.redeliver,
             label="Redeliver",
+            done="{} queued again",
             explain="The message is sent again with the same webhook-id, even if it was delivered before.",
             icon="replay",
             applies=lambda row: row.webhook.enabled,

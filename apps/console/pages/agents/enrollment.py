@@ -65,6 +65,7 @@ def _create(row: Environment, context: ActContext) -> Secret:
 CREATE_ENROLLMENT_TOKEN = Act(
     name="create_enrollment_token",
     label="Create enrollment token",
+    done="{} created",
     explain="A machine needs it once, to become an agent of this environment. The token is shown once.",
     run=_create,
     needs=P.MANAGE_ENVIRONMENT,

@@ -108,15 +108,16 @@ class _Cloned(_YesOrNo):
     condition = facts.cloned_agents()
 
 
-def _relabel(row: Agent, context: ActContext) -> None:
+def _relabel(row: Agent, context: ActContext) -> bool:
     keys.check_enrolled(row)
-    labels.change_labels(
+    count = labels.change_labels(
         row.environment,
         Agent.objects.enrolled().filter(pk=row.pk),
         labels.read_change(context.comment),
         selector=None,
         actor=context.actor,
     )
+    return count > 0
 
 
 @admin.register(Agent, site=site)
@@ -135,6 +136,7 @@ class AgentAdmin(ReadOnlyAdmin):
         Act.of(
             commands.drain,
             label="Drain",
+            done="{} drained",
             explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps what it "
             "runs.",
             icon="do_not_disturb_on",
@@ -143,6 +145,7 @@ class AgentAdmin(ReadOnlyAdmin):
         Act.of(
             commands.undrain,
             label="Undrain",
+            done="{} undrained",
             explain="The agent gets offers again. It is offered the deployment that is current for it.",
             icon="play_circle",
             comment="optional",
@@ -151,6 +154,7 @@ class AgentAdmin(ReadOnlyAdmin):
             change_labels,
             name="relabel",
             label="Change labels",
+            done="Labels of {} changed",
             explain="Write KEY=VALUE for a label to set and !KEY for one to remove, separated by commas. If the agent "
             "then matches the target of a current deployment, it is offered that.",
             run=_relabel,
@@ -163,6 +167,7 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.rotate_key,
             body={"mode": RotationMode.BY_AGENT},
             label="Rotate key",
+            done="New key requested from {}",
             explain="The agent is told to fetch a new key itself. Its old key ends when it uses the new one, or 24 "
             "hours after it got that.",
             icon="key",
@@ -170,6 +175,7 @@ class AgentAdmin(ReadOnlyAdmin):
         Act(
             name="revoke",
             label="Decommission",
+            done="{} decommissioned",
             explain="The agent leaves the fleet, and its key is revoked at once. The pipeline that the agent runs goes "
             "on until you stop it on the host.",
             run=lambda row, context: agents.decommission(row, actor=context.actor),

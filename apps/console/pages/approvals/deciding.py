@@ -29,6 +29,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
+    done="{} given",
     explain="Your approval covers exactly what is shown here, except the note, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
@@ -40,6 +41,7 @@ APPROVE = Act(
 DENY = Act(
     name="deny",
     label="Deny",
+    done="{} denied",
     explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
@@ -52,16 +54,18 @@ DENY = Act(
 REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
+    done="{} revoked",
     explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
     icon="block",
     dangerous=True,
 )
 
 
-def on_deployment_page(act: Act) -> Act:
+def on_deployment_page(act: Act, done: str) -> Act:
     """Adapt an act on an approval for the page of the deployment that waits for the approval."""
     return replace(
         act,
+        done=done,
         run=lambda row, context: act.run(row.approval, context),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
     )

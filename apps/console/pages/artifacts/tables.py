@@ -41,6 +41,7 @@ REPLAY = Act.of(
     commands.replay,
     body={"mode": Replay.Mode.DRY_RUN},
     label="Replay",
+    done="{} requested",
     explain="Run the captured records again through the version that produced them. No side effect is executed.",
     form=ActForm,
     icon="replay",
@@ -50,6 +51,7 @@ EXECUTE = Act.of(
     body={"mode": Replay.Mode.EXECUTE},
     name="execute",
     label="Replay with side effects",
+    done="{} requested",
     explain="Run the captured records again and execute the side effects that the server's allowlists permit, once for "
     "each record. On staging and prod, somebody must approve the replay first.",
     form=ActForm,

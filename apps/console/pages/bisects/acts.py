@@ -13,6 +13,7 @@ from apps.console.frame.forms import ActForm
 BISECT = Act.of(
     commands.bisect,
     label="Bisect",
+    done="{} requested",
     explain="Search the versions of this pipeline for the first whose output differs from the capture's expected one, "
     "or, without expected output, in which a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),

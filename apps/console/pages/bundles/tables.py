@@ -74,6 +74,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         Act.of(
             commands.clear,
             label="Clear known bad",
+            done="Known bad cleared for {}",
             explain="The configuration can be deployed and restored by rollbacks again.",
             icon="restart_alt",
             comment="required",

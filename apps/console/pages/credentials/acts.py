@@ -78,6 +78,7 @@ def _rotate_at_once(organization: Organization, context: ActContext) -> SigningK
 CREATE_USER_TOKEN = Act(
     name="create_token",
     label="Create user token",
+    done="{} created",
     explain="The token may do what you may do, in all your organizations. It is shown once.",
     run=_create_user_token,
     needs=None,
@@ -89,6 +90,7 @@ CREATE_USER_TOKEN = Act(
 CREATE_ORGANIZATION_KEY = Act(
     name="create_key",
     label="Create organization key",
+    done="{} created",
     explain="For a program that acts for the organization and not for a person. The key is shown once.",
     run=_create_key,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -99,6 +101,7 @@ CREATE_ORGANIZATION_KEY = Act(
 ROTATE_SIGNING_KEY = Act(
     name="rotate_signing_key",
     label="Rotate signing key",
+    done="{} created",
     explain="A new key is published now. It signs as soon as all agents have had time to fetch it. From then "
     "on, the previous key still verifies for a week.",
     run=_rotate,
@@ -111,6 +114,7 @@ ROTATE_SIGNING_KEY = Act(
 ROTATE_SIGNING_KEY_AT_ONCE = Act(
     name="rotate_signing_key_at_once",
     label="Rotate at once",
+    done="{} created",
     explain="For an emergency: a new key signs from now on. Agents fetch it when they first see its "
     "signature. The previous key still verifies for a week; to prevent that, retire it afterwards.",
     run=_rotate_at_once,

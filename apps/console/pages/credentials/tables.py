@@ -40,6 +40,7 @@ def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
     return Act(
         name="revoke",
         label="Revoke",
+        done="{} revoked",
         explain="The credential becomes invalid at once. This cannot be undone.",
         run=lambda row, context: tokens.revoke(row, action=action, actor=context.actor, scope=scope(row)),
         needs=needs,
@@ -93,6 +94,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         Act.of(
             commands.retire,
             label="Retire",
+            done="{} retired",
             explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
             "A next key is withdrawn before it has signed anything. The private key is destroyed.",
             icon="block",

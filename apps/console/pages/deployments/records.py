@@ -30,6 +30,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
         Act.of(
             commands.retry,
             label="Retry",
+            done="{} retried",
             explain="The deployment is offered to this agent again.",
             run=lambda row, context: deployments.retry(
                 row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor

@@ -56,6 +56,7 @@ _UNFINISHED = frozenset({AgentProgress.OFFERED, AgentProgress.DOWNLOADING, Agent
 _RETRY = Act.of(
     commands.retry,
     label="Retry",
+    done="{} retried",
     explain="The deployment is offered again to the agents that failed. If it has stopped, it continues.",
     icon="refresh",
     comment="optional",
@@ -79,12 +80,13 @@ class DeploymentAdmin(LiveAdmin):
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
     acts = (
-        on_deployment_page(APPROVE),
-        on_deployment_page(DENY),
+        on_deployment_page(APPROVE, "{} approved by you"),
+        on_deployment_page(DENY, "{} denied"),
         Act.of(
             commands.rollback,
             name="roll_back",
             label="Roll back",
+            done="Rollback of {} started",
             explain="Each agent that was offered this deployment is offered what it ran before. The configuration "
             "becomes known bad in this environment.",
             icon="undo",
@@ -95,6 +97,7 @@ class DeploymentAdmin(LiveAdmin):
         Act.of(
             commands.pause,
             label="Pause",
+            done="{} paused",
             explain="The deployment is offered to no further agents until it is resumed.",
             icon="pause",
             comment="optional",
@@ -102,6 +105,7 @@ class DeploymentAdmin(LiveAdmin):
         Act.of(
             commands.resume,
             label="Resume",
+            done="{} resumed",
             explain="The deployment continues where it was paused.",
             icon="play_arrow",
             comment="optional",
@@ -109,6 +113,7 @@ class DeploymentAdmin(LiveAdmin):
         Act.of(
             commands.abort,
             label="Abort",
+            done="{} aborted",
             explain="The deployment stops and fails. Agents keep running what they run now.",
             icon="stop_circle",
             comment="optional",

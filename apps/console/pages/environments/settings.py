@@ -115,16 +115,18 @@ def _field(rule: Any, meaning: str) -> forms.Field:
     )  # fmt: skip
 
 
-def _edit(row: Environment, context: ActContext) -> Environment:
-    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # only an org_admin holds it
-    return organizations.update_environment(
+def _edit(row: Environment, context: ActContext) -> object:
+    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # a permission of org_admin only
+    changed = organizations.update_environment(
         row, {"settings": dict(context.values)}, may_loosen=may_loosen, actor=context.actor
     )
+    return changed if context.values else False
 
 
 EDIT_SETTINGS = Act(
     name="settings",
     label="Edit settings",
+    done="Settings of {} changed",
     explain="The new settings hold for deployments that are requested from now on. Only an organization admin can "
     "loosen the rules for approvals, replays and freeze windows.",
     run=_edit,

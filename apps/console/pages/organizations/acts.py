@@ -52,6 +52,7 @@ def _delete(kind: str) -> Act:
     return Act(
         name="delete",
         label="Delete",
+        done="{} deleted",
         explain=f"The {kind} disappears at once for all callers, including its agents. Everything that belongs to it "
         "is then deleted in the background. Its audit events stay.",
         run=lambda row, context: organizations.delete(row, kind=kind, actor=context.actor),
@@ -65,6 +66,7 @@ def _delete(kind: str) -> Act:
 CREATE_ORGANIZATION = Act(
     name="create_organization",
     label="Create organization",
+    done="{} created",
     explain="You become its first administrator. Its members see nothing of other organizations.",
     run=_create_organization,
     needs=None,
@@ -76,6 +78,7 @@ CREATE_ORGANIZATION = Act(
 CREATE_PROJECT = Act(
     name="create_project",
     label="Create project",
+    done="{} created",
     explain="A project holds environments, and people may have a role of its own in it.",
     run=_create_project,
     needs=P.CREATE_PROJECT,
@@ -86,6 +89,7 @@ CREATE_PROJECT = Act(
 CREATE_ENVIRONMENT = Act(
     name="create_environment",
     label="Create environment",
+    done="{} created",
     explain="Agents are enrolled in an environment, and pipelines are deployed to it.",
     run=_create_environment,
     needs=P.MANAGE_PROJECT,

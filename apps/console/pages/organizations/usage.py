@@ -84,15 +84,16 @@ class _QuotasForm(ActForm):
             )  # fmt: skip
 
 
-def _set_quotas(organization: Organization, context: ActContext) -> Organization:
-    limits = {quota: context.values.get(quota) for quota in Quota}
+def _set_quotas(organization: Organization, context: ActContext) -> object:
+    limits, before = {quota: context.values.get(quota) for quota in Quota}, read_usage(organization).limits
     quotas.set_quotas(organization, limits, actor=context.actor)
-    return organization
+    return organization if limits != before else False
 
 
 SET_QUOTAS = Act(
     name="set_quotas",
     label="Set quotas",
+    done="Quotas of {} changed",
     explain="Whatever would exceed a quota is refused. What is there already stays. Reads, heartbeats, reports, "
     "rollbacks and deletions always work. An empty field means no quota.",
     run=_set_quotas,

@@ -63,9 +63,10 @@ def _invite(row: Organization | Project, context: ActContext) -> Membership:
     )
 
 
-def _change_role(row: Membership, context: ActContext) -> Membership:
+def _change_role(row: Membership, context: ActContext) -> object:
     role = Role(context.values["role"])
-    return members.change_role(row, role=role, granter=context.held, actor=context.actor)
+    changed = members.change_role(row, role=role, granter=context.held, actor=context.actor)
+    return changed if changed.revision != row.revision else False
 
 
 def _remove(row: Membership, context: ActContext) -> None:
@@ -79,6 +80,7 @@ _INVITATION = (
 INVITE_TO_ORGANIZATION = Act(
     name="invite",
     label="Invite to organization",
+    done="{} added",
     explain=f"The role holds in every project in which the person has no role of its own. {_INVITATION}",
     run=_invite,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -89,6 +91,7 @@ INVITE_TO_ORGANIZATION = Act(
 INVITE_TO_PROJECT = Act(
     name="invite",
     label="Invite to project",
+    done="{} added",
     explain=f"In this project, the role replaces the role that the person has in the organization. {_INVITATION}",
     run=_invite,
     needs=P.MANAGE_PROJECT,
@@ -99,6 +102,7 @@ INVITE_TO_PROJECT = Act(
 CHANGE_ROLE = Act(
     name="change_role",
     label="Change role",
+    done="Role of {} changed",
     explain="The new role holds at once, also for the person's tokens.",
     run=_change_role,
     needs=P.MANAGE_PROJECT,
@@ -110,6 +114,7 @@ CHANGE_ROLE = Act(
 REMOVE_MEMBER = Act(
     name="remove",
     label="Remove",
+    done="{} removed",
     explain="The person loses this role at once, also with their tokens. Organization keys that they made stay valid: "
     "revoke those that nobody needs.",
     run=_remove,

@@ -50,7 +50,7 @@ class MembershipAdmin(ReadOnlyAdmin):
         return row.project or row.organization
 
     def page_title(self, row: Membership) -> str:
-        return f"Member {row.user}: {row.role} in {row.project or row.organization}"
+        return f"Member {row.user} ({row.role} in {row.project or row.organization})"
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         return reaching(queryset, scope)

@@ -29,6 +29,7 @@ _VERSIONS = 100  # the newest ones that a form offers
 CANCEL = Act.of(
     commands.cancel,
     label="Cancel",
+    done="{} canceled",
     explain="End this dry run. It fails with the reason that you give.",
     icon="cancel",
     comment="optional",
@@ -38,6 +39,7 @@ CANCEL = Act.of(
 AGAIN = Act(
     name="again",
     label="Run again",
+    done="{} requested",
     explain="Run the same records through the same version again. No side effect is executed.",
     run=lambda row, context: replays.repeat(row, actor=context.actor),
     form=ActForm,
@@ -82,6 +84,7 @@ def _repeat_through(row: Replay, context: ActContext) -> Replay:
 OTHER_VERSION = Act(
     name="other",
     label="Other version",
+    done="{} requested",
     explain="Run the same records through another version of the pipeline, with the parameters of a config bundle or "
     "of the capture. No side effect is executed.",
     run=_repeat_through,
