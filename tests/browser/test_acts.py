@@ -318,7 +318,7 @@ def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
         table(Approval), {"action": "approve", "_selected_action": rows, **YES}, follow=True
     )
 
-    assert shown_messages(refused) == [("error", "The action accepts at most 100 rows at once. Select fewer.")]
+    assert shown_messages(refused) == [("error", "You selected more than 100 rows. Select at most 100.")]
     assert not ApprovalDecision.objects.exists()
 
 

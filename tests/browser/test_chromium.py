@@ -56,7 +56,7 @@ def test_approve_in_the_console(world: World, page: Page, run_jobs: Callable[[],
     run_jobs()
     page.goto(row_page(deployment))
     expect(page.locator(".states .pill")).to_have_text("deploying")
-    page.get_by_text("Every field").click()
+    page.get_by_text("All fields").click()
     expect(page.get_by_text("Bundle hash", exact=True).or_(page.get_by_text("Bundle", exact=True)).last).to_be_visible()
 
 

@@ -255,7 +255,7 @@ def test_from_a_version_to_a_deployment_by_clicks(world: World, page: Page, shot
     page.goto(row_page(version))
     page.get_by_role("link", name="Create a config bundle").click()
     page.get_by_label("Name").fill("calm")
-    page.get_by_label("Parameters of the stage check").fill(PRICE)
+    page.get_by_label("Parameters of stage check").fill(PRICE)
     page.get_by_role("button", name="Show the changes").click()
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)

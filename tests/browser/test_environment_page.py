@@ -127,8 +127,8 @@ def test_deploy_leads_operators_to_the_config_bundles(world: World, other: World
         shown = operator.get(choose).context["panel"]
         assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. Th")
         assert str(newer.pk) in str(shown["rows"])
-    # What comes next is said on the pages between them.
-    assert "What comes next: deploy it." in operator.get(row_page(bundle)).text
+    # The pages in between name the next step.
+    assert "To deploy it, press Deploy." in operator.get(row_page(bundle)).text
     world.agent(world.prod)
     deployment = world.deployment(bundle)
     assert "It waits until one of these people approved it: " in operator.get(row_page(deployment)).text

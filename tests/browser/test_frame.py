@@ -370,7 +370,7 @@ def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
         table(SignInLink): (403, "Only operators of this installation may see sign-in links."),
         table(EnrollmentToken): (403, "A project admin may see them."),
         act(made.deployment, "roll_back"): (403, "Your role does not permit this on this deployment."),
-        f"{table(Agent)}?environment__id__exact=%00": (400, "has a part that cannot be read"),
+        f"{table(Agent)}?environment__id__exact=%00": (400, "A part of the URL or of the form is malformed."),
     }
     for url, (status, text) in cases.items():
         page = client.get(url)
@@ -379,7 +379,7 @@ def test_refusals_say_who_may_and_where_to_go(world: World) -> None:
         assert "unsafe-eval" in page.headers["Content-Security-Policy"]
     wrong = client.get(f"/admin/pipelines/draft/{uuid7()}/save/")
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
-    assert "This address is part of a form or a button." in wrong.text
+    assert "This URL belongs to a form or a button." in wrong.text
 
 
 # -- an empty installation ----------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_old_and_invented_forms_are_not_accepted(world: World, monkeypatch: pyte
     for form_id in (old, "", "mine", old.replace(old[0], "f")):
         refused = sent(client, world.organization, "create_project", {"name": "side", "_form": form_id})
         assert refused.context["form"].non_field_errors() == [
-            "This form was shown too long ago. Check it and send it again."
+            "This form has expired. Check the values and send it again."
         ]
     assert counts() == before
 

@@ -119,7 +119,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator(".live[data-moving=no]")).to_be_visible()
     expect(events).to_have_text(f"Timeline entries{deployment.timeline.count()}")
-    page.get_by_text("Every field").click()
+    page.get_by_text("All fields").click()
     expect(page.locator("fieldset .field-line", has_text="Status").first).to_contain_text("rolled back")
     shot(page, "rolled-back", widths=BOTH, full_page=True)
 

@@ -143,9 +143,9 @@ def test_a_long_list_is_cut_and_searched_from_its_newest_row(world: World, monke
     assert events[-1] in found(q=events[-1].resource_id)
     assert found(q="CREATE") == [each for each in events[:3] if "create" in each.action]
     assert found(q="100%") == []
-    assert "Words are looked for in the first 3 rows only" in client.get(table(AuditEvent), {"q": "100%"}).text
+    assert "Words are searched in the first 3 rows" in client.get(table(AuditEvent), {"q": "100%"}).text
     monkeypatch.setattr(large, "FOUND", 1)
-    assert "A search shows at most 1." in client.get(table(AuditEvent), {"q": events[0].action}).text
+    assert "A search shows at most 1 rows." in client.get(table(AuditEvent), {"q": events[0].action}).text
     assert [each.pk for each in found(o="2")] == [each.pk for each in found()]
 
 

@@ -105,7 +105,7 @@ def configure_and_deploy(hand: Hand, name: str, **parameters: Any) -> None:
     """Fill in a config bundle, and request its deployment to all agents."""
     hand.fill("Name", name)
     for stage, value in parameters.items():
-        hand.fill(f"Parameters of the stage {stage}", json.dumps(value))
+        hand.fill(f"Parameters of stage {stage}", json.dumps(value))
     hand.button("Create")
     hand.link("Deploy")
     expect(hand.page.locator("#outlook")).to_contain_text("1 agent: edge-1")

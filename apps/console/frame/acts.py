@@ -1,4 +1,4 @@
-"""Acts: changes that people make in the console. Each shows a page first, then calls a service as that person."""
+"""Acts: changes that people make in the console. Each asks for confirmation, then calls a service as that person."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ NOTHING_CHANGED = "Nothing changed."
 
 @dataclass(frozen=True, slots=True)
 class ActContext:
-    """The person who performs an act, and what they filled in."""
+    """The person who performs an act, and the values that they entered."""
 
     actor: Actor
     user: User
     comment: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)  # of the act's own form
+    values: Mapping[str, Any] = field(default_factory=dict)  # the values of the act's own form
     held: frozenset[Permission] = frozenset()  # the person's permissions in the row's tenant
-    base_url: str = ""  # the address of this installation
+    base_url: str = ""  # of this installation
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, its secret, and a command that uses it. Only the answer to the form shows the secret."""
+    """A new credential, its secret, and a command that uses it. Only the response to the form shows the secret."""
 
     row: Model
     text: str
@@ -56,14 +56,14 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """A change of a row. ``run`` calls a service; if that raises DomainError, the console shows the error."""
+    """A change to a row. ``run`` calls a service; if the service raises DomainError, the console shows the error."""
 
     name: str
     label: str
     done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
-    needs: Permission | None  # None: whoever sees the row may perform the act
+    needs: Permission | None  # None: everybody who sees the row may perform the act
     needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
     only_self: bool = False  # the row is a person, and only that person may perform the act
@@ -71,24 +71,24 @@ class Act:
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
-    # The act's own form, in place of a comment: its errors are shown beside its fields. ``run`` gets its values, and
-    # returns the row that it made or changed, or a Secret.
+    # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
+    # row or a Secret. Errors appear next to the form's fields.
     form: type[ActForm] | None = None
-    # The table in which the act makes a row, if it does. That table's page offers the act, too.
+    # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
-    on_page: bool = True  # whether the row's page offers the act; if not, only the table that ``creates`` names does
+    on_page: bool = True  # whether the row's page offers the act; otherwise only the table in ``creates`` does
     dangerous: bool = False
-    # Whether the row's page offers the act now. ``permitted_by`` makes it from a service's check.
+    # Whether the row's page offers the act in the row's current state. ``permitted_by`` derives it from a check.
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
     removes: bool = False
 
     @classmethod
     def of(cls, command: Command, *, body: Mapping[str, Any] | None = None, **fields: Any) -> Act:
-        """Return the act that runs a command of the API: its permissions, check and service are the command's.
+        """Return the act that runs a command of the API, with the command's permissions, check and service.
 
-        ``body`` holds fixed fields of the command's body. A comment is the body's ``reason``. ``fields`` are the other
-        fields of the act; they may replace those of the command.
+        ``body`` sets fixed fields of the command's body, and a comment sets its ``reason``. ``fields`` are the act's
+        other fields; they may override the command's.
         """
         fixed = body or {}
         has_reason = fields.get("comment", "none") != "none"
@@ -123,7 +123,7 @@ def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) 
 
 
 def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """Return an ``applies`` that holds for the rows for which a service's ``check`` raises no DomainError."""
+    """Return an ``applies`` that is true unless the service's ``check`` raises DomainError for the row."""
 
     def applies(row: Any) -> bool:
         try:
@@ -156,7 +156,7 @@ def perform(
     context: dict[str, Any],
     back: str,
 ) -> HttpResponse:
-    """Show the act's page; once confirmed, perform the act on each row.
+    """Show the act's page, or perform the act on each row if the person has confirmed it.
 
     Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
     """
