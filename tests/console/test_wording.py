@@ -27,16 +27,16 @@ def plain(text: str) -> str:
         (b'{"price": 101.25}', b'{"price": 101.5}', "`price` is `101.5`, expected `101.25`"),
         (b'{"a": 1, "b": 2}', b'{"a": 1}', "`b` is missing, expected `2`"),
         (b'{"a": 1}', b'{"a": 1, "b": null}', "`b` is `null`, expected nothing"),
-        (b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}', "`a` is `2`, expected `1` (2 differences in all)"),
+        (b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}', "`a` is `2`, expected `1` (2 differences in total)"),
         (b'{"legs": [{"x": 1}, {"x": 2}]}', b'{"legs": [{"x": 1}, {"x": 3}]}', "`legs[1].x` is `3`, expected `2`"),
         (b'{"a b": 1}', b'{"a b": true}', '`["a b"]` is `true`, expected `1`'),
-        (b"[1]", b'"<b>"', 'it is `"<b>"`, expected `[1]`'),
+        (b"[1]", b'"<b>"', 'the record is `"<b>"`, expected `[1]`'),
         (b'{"p": 0.10000000000000000001}', b'{"p": 0.1}', "`p` is `0.1`, expected `0.10000000000000000001`"),
         (b'{"p": {"x": 1.10}}', b'{"p": -0}', '`p` is `-0`, expected `{"x": 1.10}`'),
-        (b'{"a":1}', b'{"a": 1}', "it has the same JSON, but other bytes from byte 5 on"),
+        (b'{"a":1}', b'{"a": 1}', "the JSON is equal, but the bytes differ from byte 5"),
         (b"abc", b"abd", "byte 2 is `0x64`, expected `0x63`"),
-        (b"abc", b"ab", "it ends early, at byte 2"),
-        (b"ab", b"abc", "it ends late, at byte 3"),
+        (b"abc", b"ab", "the record is too short and ends at byte 2"),
+        (b"ab", b"abc", "the record is too long and ends at byte 3"),
     ],
 )
 def test_two_records_are_compared_in_a_sentence(expected: bytes, actual: bytes, sentence: str) -> None:
@@ -55,8 +55,8 @@ def test_a_divergence_is_said_with_its_place_and_the_stage_that_dropped_the_reco
         return plain(wording.describe_divergence({**found, "kind": kind, **more}, difference, drop))
 
     assert said("changed", "`price` is 2") == "Diverged at `md_out`, record 1,204: `price` is 2."
-    assert said("changed") == "Diverged at `md_out`, record 1,204: it differs from the captured one."
-    assert said("missing") == "Diverged at `md_out`, record 1,204: it is missing."
+    assert said("changed") == "Diverged at `md_out`, record 1,204: the record differs from the captured one."
+    assert said("missing") == "Diverged at `md_out`, record 1,204: the record is missing."
     assert said("extra", ingress="in") == "Diverged at `md_out`, record 1,204 of `in`: the capture has no such record."
     drop = wording.find_drop(stages, found)
     assert said("missing", drop=drop) == "Diverged at `md_out`, record 1,204: stage `limit` dropped it (schema)."

@@ -18,7 +18,7 @@ from apps.tenancy.permissions import Permission as P
 class WebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    holds = "The receivers outside of this installation that are told what happens."
+    holds = "Receivers outside of this installation that are notified of events."
     related = ("organization", "project", "environment__project")
     list_display = ("url", "description", "enabled", "events", "failing_since", "organization", "created_at")
     list_filter = ("enabled", ("organization", VisibleRowsFilter))
@@ -28,7 +28,7 @@ class WebhookAdmin(ReadOnlyAdmin):
             commands.test,
             label="Send a test",
             done="Test of {} queued",
-            explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
+            explain="An event of the type ping is sent to the receiver. The webhook's deliveries show the result.",
             icon="send",
             applies=lambda row: row.enabled,
         ),
@@ -45,7 +45,7 @@ class WebhookAdmin(ReadOnlyAdmin):
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
     tenant = "webhook__organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    holds = "Each message to a webhook, with the receiver's responses."
+    holds = "The messages to webhooks, with the receivers' responses."
     related = ("webhook__organization", "event")
     reads = ("attempts",)
     list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
@@ -57,7 +57,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             commands.redeliver,
             label="Redeliver",
             done="{} queued again",
-            explain="The message is sent again with the same webhook-id, even if it was delivered before.",
+            explain="The message is sent again with the same webhook-id, even if it has been delivered already.",
             icon="replay",
             applies=lambda row: row.webhook.enabled,
         ),

@@ -38,7 +38,7 @@ class _KeyForm(ActForm):
     expires_in_s = lifetime_field()
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        offer_roles(self.fields["role"], held=held, organization_too=True)
+        offer_roles(self.fields["role"], held=held, in_organization=True)
         projects = [(str(pk), name) for pk, name in row.projects.live().order_by("name").values_list("pk", "name")]
         self.fields["project_id"].choices = [("", "The whole organization"), *projects]  # type: ignore[attr-defined]
         offer_lifetimes(self.fields["expires_in_s"], longest=tokens.max_key_lifetime(row), first=_USUAL_LIFETIME)
@@ -102,8 +102,8 @@ ROTATE_SIGNING_KEY = Act(
     name="rotate_signing_key",
     label="Rotate signing key",
     done="{} created",
-    explain="A new key is published now. It starts to sign when agents have had time to fetch it. After that, "
-    "signatures of the previous key remain valid for a week.",
+    explain="A new key is published now. It starts to sign when agents have had time to fetch it. After that, the "
+    "previous key remains valid for a week.",
     run=_rotate,
     form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -115,8 +115,8 @@ ROTATE_SIGNING_KEY_AT_ONCE = Act(
     name="rotate_signing_key_at_once",
     label="Rotate immediately",
     done="{} created",
-    explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its "
-    "signature. Signatures of the previous key remain valid for a week. To prevent that, retire the previous key.",
+    explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its signature. The "
+    "previous key remains valid for a week. To prevent that, retire it.",
     run=_rotate_immediately,
     form=ActForm,  # prevents that a double click creates two keys
     needs=P.MANAGE_ORG_MEMBERSHIPS,

@@ -95,7 +95,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
             commands.retire,
             label="Retire",
             done="{} retired",
-            explain="Signatures that a retiring key makes from now on are invalid; its earlier signatures remain valid. "
+            explain="A retiring key becomes invalid for signatures from now on; its earlier signatures remain valid. "
             "A next key is withdrawn before it signs anything. The private key is destroyed.",
             icon="block",
             comment="required",

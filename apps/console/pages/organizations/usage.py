@@ -1,4 +1,4 @@
-"""What an organization uses, as bars on its page, and the act that sets its quotas."""
+"""The panels of an organization's usage, and the act that sets its quotas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TITLES = {
     Quota.DRAFTS: "Drafts",
 }
 _LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
-_ALMOST = 0.8  # the share of a quota from which its bar warns
+_ALMOST = 0.8  # share of a quota from which its bar has the tone of a warning
 _COLUMNS = {
     "agents": "Most agents",
     "heartbeats": "Heartbeats",
@@ -40,7 +40,7 @@ def _amount(name: str, count: int | None) -> str:
 
 
 def usage_panels(organization: Organization) -> list[dict[str, Any]]:
-    """Return a panel with a bar for each quota, and one with the use of the last months."""
+    """Return a panel with a bar for each quota, and a panel with the usage of each of the last months."""
     usage = read_usage(organization)
     bars = [_bar(quota, usage) for quota in Quota]
     return [
@@ -71,7 +71,7 @@ def _bar(quota: Quota, usage: Usage) -> dict[str, Any]:
 
 
 class _QuotasForm(ActForm):
-    """A field for each quota."""
+    """A form with a field for each quota."""
 
     def offer(self, row: Organization, held: frozenset[Permission]) -> None:
         usage = read_usage(row)
@@ -94,7 +94,7 @@ SET_QUOTAS = Act(
     name="set_quotas",
     label="Set quotas",
     done="Quotas of {} changed",
-    explain="Whatever would exceed a quota is refused. What is there already stays. Reads, heartbeats, reports, "
+    explain="Requests that would exceed a quota are refused. Existing data stays. Reads, heartbeats, reports, "
     "rollbacks and deletions always work. An empty field means no quota.",
     run=_set_quotas,
     form=_QuotasForm,

@@ -79,7 +79,7 @@ class VersionAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def drawing_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the graph as an image."""
+        """Return the version's graph as an SVG image."""
         row = self.get_object(request, str(pk))
         if row is None:
             raise Http404
