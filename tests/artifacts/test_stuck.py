@@ -98,7 +98,7 @@ def test_dead_letter_is_the_reason_of_an_artifact(stuck: Stuck) -> None:
     assert "artifacts.ingest failed for good" in reason["detail"]
     assert "The content is not stored any more." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
-    assert "Waits for its check. The job artifacts.ingest failed for good" in page.content.decode()
+    assert "Waiting for its check. The job artifacts.ingest failed for good" in page.content.decode()
 
 
 def test_outage_is_the_reason_of_an_artifact_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def trail(page: Any) -> list[tuple[str, str]]:
 
 def refusal(page: Any) -> str:
     """Return what a page that refuses says, without the id of the request."""
-    return re.sub(r"Request [0-9a-f-]+", "", page.text.partition("<section")[2].partition("</section>")[0])
+    return re.sub(r"Request id: [0-9a-f-]+", "", page.text.partition("<section")[2].partition("</section>")[0])
 
 
 def listed(page: Any) -> set[Any]:

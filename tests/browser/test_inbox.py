@@ -67,7 +67,7 @@ def test_creator_of_the_requesting_key_may_only_deny(world: World) -> None:
     assert listed(reviewer, **{"for": "me"}) == []
     decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
     assert decide.keys() == {"why", "deny"}
-    assert "a key that you made" in decide["why"]
+    assert "a key that you created" in decide["why"]
 
 
 def test_request_of_an_unknown_creator_waits_for_nobody(world: World) -> None:

@@ -95,7 +95,7 @@ def test_incident_is_replayed_followed_and_bisected(
     page.get_by_role("button", name="Replay").click()
 
     # It leads to the replay, whose page shows where it stands and the progress, without a reload.
-    expect(headline).to_have_text("Waits for a worker.")
+    expect(headline).to_have_text("Waiting for a worker.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
     expect(headline).to_have_text("1,000 of 4,000 records are replayed.")

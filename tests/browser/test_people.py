@@ -83,7 +83,7 @@ def test_buttons_of_the_tables_lead_to_the_acts(world: World) -> None:
         f"acme / trading / {name}" for name in ("prod", "staging", "dev")
     ]
     Environment.objects.all().delete()
-    assert "There is no environment yet" in admin.get(choice.request["PATH_INFO"]).text
+    assert "There is no environment for which you may do this." in admin.get(choice.request["PATH_INFO"]).text
 
 
 @pytest.mark.django_db
@@ -304,7 +304,7 @@ def test_from_an_empty_organization_to_an_enrollment_by_clicks(world: World, pag
     send("Create user token")
     expect(page.get_by_label("Secret")).to_have_text(SECRET)
     look("token-secret")
-    press("I have copied it")
+    press("I have copied the secret")
     page.wait_for_url(f"**{table(UserToken)}*/change/")
 
     assert Membership.objects.get(user__email="ada@umbrella.example").role == Role.OPERATOR

@@ -238,7 +238,7 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
     page.keyboard.press("Enter")
     expect(page.locator("#agents tbody tr")).to_have_count(1)
     page.get_by_text("Changes", exact=True).click()
-    expect(page.get_by_text("Configuration: a first deployment, so all of it is new")).to_be_visible()
+    expect(page.get_by_text("Configuration: all new, because this is the first deployment")).to_be_visible()
     page.get_by_role("link", name="Abort").click()
 
     expect(page.get_by_label("Reason")).to_be_visible()

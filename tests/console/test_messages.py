@@ -68,7 +68,7 @@ MESSAGES = {
 }
 
 
-def test_message_of_every_act_states_what_happened() -> None:
+def test_every_act_has_message_about_what_happened() -> None:
     acts = {(model._meta.label_lower, act.name): act for model, admin in site._registry.items() for act in admin.acts}
 
     assert {key: what_happened(act, "X") for key, act in acts.items()} == MESSAGES
@@ -83,7 +83,7 @@ def test_messages_start_with_a_capital() -> None:
 
 
 @pytest.mark.django_db
-def test_message_about_several_rows_counts_the_changed_ones(world: World) -> None:
+def test_bulk_message_counts_changed_rows(world: World) -> None:
     rows = [world.agent(name=name)[0] for name in ("a", "b", "c")]
     client = signed_in(world.operator.user)
 
@@ -98,7 +98,7 @@ def test_message_about_several_rows_counts_the_changed_ones(world: World) -> Non
 
 
 @pytest.mark.django_db
-def test_message_states_that_nothing_changed(world: World) -> None:
+def test_unchanged_rows_are_reported(world: World) -> None:
     row = world.agent(world.dev, zone="eu")[0]
     member = world.organization.memberships.get(user=world.viewer.user)
     admin, operator = signed_in(world.admin.user), signed_in(superuser())

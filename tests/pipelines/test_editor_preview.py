@@ -91,7 +91,7 @@ def test_preview_against_a_version_shows_the_changes(world: World, draft: Draft)
     answer = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
     other = post(client, draft, "preview", json.dumps(plan(egress="late")), against=str(version.pk)).json()["diff"]
 
-    assert "Both specs are equal." in same
+    assert "The specs are equal." in same
     assert answer.keys() == {"ok", "diagnostics"}
     assert '<span class="removed">-single_ring.egress=quotes_out</span>' in other
     assert '<span class="added">+single_ring.egress=late</span>' in other

@@ -30,7 +30,7 @@ def describe_target(target: Target | None) -> str:
     if target.selector is not None:
         return "agents with " + ", ".join(f"{label}={value}" for label, value in sorted(target.selector.items()))
     if target.agents is not None:
-        return f"{agent_count(len(target.agents))} chosen by name"
+        return f"{agent_count(len(target.agents))} by name"
     return "all agents of the environment"
 
 

@@ -23,7 +23,7 @@ MAX_DEPLOYMENTS = 100  # current, pending and running deployments that the panel
 
 
 def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
-    """Return the panel with a row for each pipeline: the current deployment, the agents that run it, and the next one."""
+    """Return the panel, with each pipeline's current deployment, the agents that run it, and the next deployment."""
     shown = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
     mine = Deployment.objects.filter(shown, environment=environment).select_related("config_bundle__version")
     rows = list(without_large(mine).order_by("-is_current", "pk")[: MAX_DEPLOYMENTS + 1])

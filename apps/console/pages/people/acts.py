@@ -81,8 +81,8 @@ INVITE_TO_ORGANIZATION = Act(
     name="invite",
     label="Invite to organization",
     done="{} added",
-    explain="The role applies in every project, unless the person has a separate role in the project. Organization admin "
-    f"applies everywhere. {_INVITATION}",
+    explain="The role applies in every project, unless the person has a separate role in the project. Organization "
+    f"admin applies everywhere. {_INVITATION}",
     run=_invite,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="person_add",
