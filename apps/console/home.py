@@ -199,7 +199,7 @@ def _replays_diverged(request: HttpRequest) -> _Tile:
 
 def _dead_letters(request: HttpRequest) -> _Tile:
     dead = listed_rows(request, ProcrastinateJob).filter(status="failed").count()
-    return _tile(request, "Dead-letter jobs", dead, ProcrastinateJob, "status__exact=failed", "bad")
+    return _tile(request, "Dead letters", dead, ProcrastinateJob, "status__exact=failed", "bad")
 
 
 # -- short tables -----------------------------------------------------------------------------------------------

@@ -220,8 +220,8 @@ def test_the_overview_has_a_scope_and_remembers_it(world: World) -> None:
     assert numbers(client.get("/admin/"))["Agents online"] == 1
     assert numbers(client.get("/admin/", {"in": scope}))["Agents online"] == 1
     world.agent(world.dev, "elsewhere")
-    assert numbers(client.get("/admin/", {"in": str(world.dev.pk)}))["Dead-letter jobs"] == 0
-    assert numbers(client.get("/admin/", {"in": scope}))["Dead-letter jobs"] == 1
+    assert numbers(client.get("/admin/", {"in": str(world.dev.pk)}))["Dead letters"] == 0
+    assert numbers(client.get("/admin/", {"in": scope}))["Dead letters"] == 1
 
     assert client.get("/admin/").headers["Location"] == f"/admin/?in={scope}"
     client.get(table(Agent), {"in": str(world.project.pk)})

@@ -230,7 +230,7 @@ def test_other_version_offers_config_bundles_first_the_one_that_was_deployed_las
     made = Replay.objects.order_by("-pk")[:2]
     assert [(each.config_bundle, each.fallback_config_bundle) for each in made] == [(None, newest), (deployed, None)]
     page = client.get(row_page(made[0]))
-    assert "the capture, otherwise of" in dict(page.context["summary"]["facts"])["Parameters of"]
+    assert "the capture, otherwise from" in dict(page.context["summary"]["facts"])["Parameters from"]
     wrong = client.post(act(through[0], "other"), new_form(version=f"{versions[2].pk}:{deployed.pk}"))
     assert list(wrong.context["form"].errors) == ["version"]
 

@@ -254,7 +254,7 @@ def test_overview_counts_rows_of_the_person(world: World, other: World) -> None:
     numbers = {tile.label: tile.value for tile in page.context["tiles"]}
     assert numbers == {
         "Agents online": 1, "Agents stale": 0, "Agents offline": 0, "Agents drifted": 1, "Approvals waiting": 1,
-        "Deployments in flight": 0, "Replays diverged": 3, "Dead-letter jobs": 1,
+        "Deployments in flight": 0, "Replays diverged": 3, "Dead letters": 1,
     }  # fmt: skip
     assert re.findall(r"deployment/([0-9a-f-]{36})/change", page.text) == [str(waiting.pk), str(made.deployment.pk)]
     for tile in page.context["tiles"]:

@@ -31,20 +31,20 @@ def test_target_is_described(target: Target | None, expected: str) -> None:
         (None, "-"),
         (
             {"kind": "all_at_once"},
-            "All agents at the same time. Stops when one agent fails and does not roll back automatically.",
+            "All agents at the same time. Stops when one agent fails, without an automatic rollback.",
         ),
         (
             {"kind": "all_at_once", "failure_threshold_percent": 10, "auto_rollback": True},
-            "All agents at the same time. Stops when more than 10 % fail and rolls back automatically.",
+            "All agents at the same time. Stops when more than 10 % fail, then rolls back automatically.",
         ),
         (
             {"kind": "waves", "percents": [5, 100], "pause_s": 60, "auto_rollback": True},
-            "Waves up to 5 %, 100 %, with a pause of 60 s between waves. Stops when one agent fails and rolls back "
-            "automatically.",
+            "Waves up to 5 %, 100 %, with a pause of 60 s between waves. Stops when one agent fails, then rolls "
+            "back automatically.",
         ),
         (
             {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},
-            "Waves up to 100 %. Stops when more than 5 % of a wave fail and does not roll back automatically.",
+            "Waves up to 100 %. Stops when more than 5 % of a wave fail, without an automatic rollback.",
         ),
     ],
 )

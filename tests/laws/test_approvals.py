@@ -160,7 +160,7 @@ def bound_of_deployments(world: World, environment: Environment) -> dict[str, Bo
             "Strategy", in_waves, strategy({**waves, "failure_threshold_percent": 10}, "more than 10")
         ),
         "strategy.auto_rollback": Bound(
-            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "does not roll back automatically")
+            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "without an automatic rollback")
         ),
         "take_over": Bound(
             "Take over",

@@ -41,7 +41,7 @@ class ActContext:
     comment: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)  # the values of the act's own form
     held: frozenset[Permission] = frozenset()  # the person's permissions in the row's tenant
-    base_url: str = ""  # of this installation
+    base_url: str = ""  # this installation's URL, without a trailing slash
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +179,11 @@ def perform(
             return HttpResponseRedirect(back)
         try:
             site = context["model_admin"].admin_site
-            answer = send_once(request, lambda: _answer(site, act, rows[0], act.run(rows[0], act_context)))
+            result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context)))
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))
         else:
-            return _respond(request, act, answer, context)
+            return _respond(request, act, result, context)
     titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
     shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
@@ -201,7 +201,7 @@ def _name(model_admin: Any, row: Model) -> str:
     return title[0].lower() + title[1:]
 
 
-def _answer(site: Any, act: Act, row: Model, made: Any) -> Answer:
+def _result(site: Any, act: Act, row: Model, made: Any) -> Answer:
     """Return the new secret, or the message to show and the URL of the created or changed row."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
@@ -210,15 +210,15 @@ def _answer(site: Any, act: Act, row: Model, made: Any) -> Answer:
     return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
 
 
-def _respond(request: HttpRequest, act: Act, answer: Answer, context: dict[str, Any]) -> HttpResponse:
+def _respond(request: HttpRequest, act: Act, result: Answer, context: dict[str, Any]) -> HttpResponse:
     """Redirect to the created or changed row, or show a new secret: only this response contains it."""
-    if "secret" in answer:
+    if "secret" in result:
         created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
-        shown = {**context, "title": what_happened(act, created), "act": act, "answer": answer}
+        shown = {**context, "title": what_happened(act, created), "act": act, "result": result}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    level = "info" if answer["done"] == NOTHING_CHANGED else "success"
-    context["model_admin"].message_user(request, answer["done"], level)
-    return HttpResponseRedirect(answer["url"])
+    level = "info" if result["done"] == NOTHING_CHANGED else "success"
+    context["model_admin"].message_user(request, result["done"], level)
+    return HttpResponseRedirect(result["url"])
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:

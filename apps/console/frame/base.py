@@ -21,11 +21,11 @@ from apps.console.frame.large import BoundedPaginator, count_each, note, search
 from apps.console.frame.personal import visible_row
 from apps.console.frame.scope import (
     SCOPE,
-    enter,
     granted_condition,
     list_scope_of,
     live_tenant_condition,
     scope_condition,
+    set_scope,
     with_scope,
 )
 from apps.tenancy.models import Tenant
@@ -61,7 +61,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
 
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
-        """Return the rows of the list. Of its large columns, they have the values that are small enough to show."""
+        """Return the rows of the list. Large columns contain only the values that are small enough to show."""
         rows: QuerySet[Any] = super().get_queryset(request, *args)
         return with_small_values(rows, self.model_admin.shown_columns)
 
@@ -169,7 +169,7 @@ class ReadOnlyAdmin(ActingAdmin):
             row = visible_row(self, console_user_of(request), object_id)
         else:
             row = super().get_object(request, object_id, from_field)
-        enter(request, None if row is None else self.tenant_of(row))
+        set_scope(request, None if row is None else self.tenant_of(row))
         return row
 
     def _get_obj_does_not_exist_redirect(self, *args: Any) -> NoReturn:

@@ -103,7 +103,7 @@ def row_link(row: Model | None, text: str | None = None) -> str:
 
 
 def text_link(url: str, text: object) -> str:
-    """Return a link."""
+    """Return an HTML link with this text."""
     return format_html('<a class="text-link" href="{}">{}</a>', url, text)
 
 

@@ -110,7 +110,7 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 # -- the scope of a request ---------------------------------------------------------------------------------------
 
 
-def enter(request: HttpRequest, scope: Tenant) -> None:
+def set_scope(request: HttpRequest, scope: Tenant) -> None:
     """Make ``scope`` the scope of this page, even if the URL contains another one."""
     request._console_scope = scope  # type: ignore[attr-defined]  # stored here for the rest of the request
     if scope is not None:
@@ -123,7 +123,7 @@ def scope_of(request: HttpRequest) -> Tenant:
     Raises Http404, with the same text for every id that is not a visible organization, project or environment.
     """
     if not hasattr(request, "_console_scope"):
-        enter(request, _read(request))
+        set_scope(request, _read(request))
     return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]
 
 

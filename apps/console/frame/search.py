@@ -48,7 +48,7 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
 
     Takes one further query for each kind of row that was found.
     """
-    text = asked(request)
+    text = search_text(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
         return []
     visible = [each for each in admins if each.has_module_permission(request)]
@@ -68,14 +68,14 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
     return found
 
 
-def asked(request: HttpRequest) -> str:
+def search_text(request: HttpRequest) -> str:
     """Return the search text in the URL."""
     return request.GET.get("s", "").strip()
 
 
 def note(request: HttpRequest, found: Sequence[Found]) -> str:
     """Return a sentence that says how many results there are, or what to type."""
-    text = asked(request)
+    text = search_text(request)
     if len(text) < SHORTEST:
         return "Type the start of a name or of a hash, or a complete id."
     if not found:
@@ -138,7 +138,7 @@ def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, A
 
 
 def _conditions(found_by: FoundBy, text: str) -> list[Q]:
-    """Return conditions. Each needs one index, or a table with few visible rows."""
+    """Return the conditions under which a row matches. Each uses one index, or a table with few visible rows."""
     conditions = []
     if _ID.fullmatch(text):
         conditions.append(Q(pk=UUID(text)))

@@ -26,7 +26,7 @@ from unfold.sites import UnfoldAdminSite
 from apps.console.frame import search
 from apps.console.frame.console_user import actor_of, console_user_of
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
-from apps.console.frame.scope import SCOPE, enter, remembered_scope, with_scope
+from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
@@ -52,7 +52,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         inner = super().admin_view(view, cacheable)
 
         @wraps(view)
-        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             response: HttpResponse = inner(request, *args, **kwargs)
             if not isinstance(response, HttpResponseNotAllowed):
                 return response
@@ -63,7 +63,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             page["Allow"] = response["Allow"]
             return page
 
-        return csp_override(CONSOLE_CSP)(answer)
+        return csp_override(CONSOLE_CSP)(respond)
 
     def refuse(
         self, request: HttpRequest, status: int, title: str, explain: str | Callable[[Any], str]
@@ -76,7 +76,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             return None
         if not hasattr(request, "user") or not self.has_permission(request):
             return None
-        enter(request, None)  # the scope in the URL may be one that the person may not see
+        set_scope(request, None)  # the scope in the URL may be one that the person may not see
         here = page_admin(self, request)
         context = {
             **self.each_context(request),

@@ -21,7 +21,7 @@ from apps.tenancy.permissions import Permission
 
 
 def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]) -> QuerySet[Any]:
-    """Keep the jobs that refer to a row of which the condition for its table is true."""
+    """Keep the jobs that refer to a row that meets the condition for its table."""
     found = Q()
     for argument, subject in dead_letters.SUBJECTS.items():
         rows = subject.model._default_manager.filter(condition(subject.model, subject))

@@ -48,7 +48,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     holds = "The messages to webhooks, with the receivers' responses."
     related = ("webhook__organization", "event")
     reads = ("attempts",)
-    list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
+    list_display = ("created_at", "type", "webhook", "status", "last_response", "next_attempt_at", "finished_at")
     sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
@@ -67,7 +67,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         return f"Webhook delivery of {row}"
 
     @admin.display(description="Last response")
-    def answer(self, row: WebhookDelivery) -> str:
+    def last_response(self, row: WebhookDelivery) -> str:
         if not row.attempts:
             return "-"
         last = row.attempts[-1]

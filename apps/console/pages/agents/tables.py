@@ -215,7 +215,7 @@ class AgentAdmin(ReadOnlyAdmin):
     def seen(self, row: Any) -> str:
         return relative_time(row.heartbeat.last_seen_at)
 
-    @admin.display(description="Desired")
+    @admin.display(description="Desired bundle")
     def desired(self, row: Any) -> str:
         return short_id(row.assignment.bundle_hash)
 

@@ -75,7 +75,7 @@ class ApprovalAdmin(LiveAdmin):
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
     reads = ("deployment__freeze_override",)
-    list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
+    list_display = ("subject_with_warnings", "status", "given", "expires", "environment", "agents", "requested")
     list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
     # Pending approvals come first, ordered by their expiry.
@@ -91,7 +91,7 @@ class ApprovalAdmin(LiveAdmin):
         return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
 
     @admin.display(description="Subject")
-    def asked(self, row: Approval) -> str:
+    def subject_with_warnings(self, row: Approval) -> str:
         return format_html("{}{}", subject(row), warning_pills(row))
 
     @admin.display(description="Approvals")

@@ -60,7 +60,7 @@ def payload_text(shown: dict[str, Any]) -> str:
 
 
 def code(text: str, most: int = _SHOWN) -> str:
-    """Return the start of a captured text as HTML code."""
+    """Return the start of a captured text in an HTML ``<code>`` element."""
     return format_html('<code class="payload">{}</code>', text if len(text) <= most else f"{text[:most]}…")
 
 

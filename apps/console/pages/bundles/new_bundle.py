@@ -30,10 +30,10 @@ class NewConfigBundle(ApiForm):
     )  # fmt: skip
     snapshot_s = forms.IntegerField(
         min_value=1, max_value=86400, required=False, widget=UnfoldAdminIntegerFieldWidget,
-        label="Seconds between snapshots", help_text="Empty: the runtime takes no snapshots.",
+        label="Seconds between snapshots", help_text="If empty, the runtime takes no snapshots.",
     )  # fmt: skip
-    ingress = JsonField(label="Adapter of the ingress", help_text=_ADAPTER)
-    egress = JsonField(label="Adapter of the egress", help_text=_ADAPTER)
+    ingress = JsonField(label="Ingress adapter", help_text=_ADAPTER)
+    egress = JsonField(label="Egress adapter", help_text=_ADAPTER)
     env = JsonField(
         label="Environment variables",
         help_text='Each value is a string, or {"secret_ref": "NAME"}, which the agent resolves on its own host.',

@@ -37,7 +37,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.pages.bundles.choosing import choices_panel
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.changes import Changes, compare, find_current
-from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, foresee
+from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
 from apps.pipelines.models import Version
 from apps.releases.api import commands
@@ -193,12 +193,12 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             if reason:
                 body["break_glass"] = {"reason": reason}
 
-            def use(asked: dict[str, Any]) -> Answer | Outlook:
+            def use(values: dict[str, Any]) -> Answer | Outlook:
                 if "_create" not in request.POST and not reason:
-                    return foresee(bundle, asked, actor_of(request).display)
+                    return preview(bundle, values, actor_of(request).display)
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
                 return send_once(
-                    request, lambda: {"url": row_url(new(environment=bundle.environment, **asked))}
+                    request, lambda: {"url": row_url(new(environment=bundle.environment, **values))}
                 )  # fmt: skip
 
             made = form.send(DeploymentSerializer, body, bundle.environment, use)

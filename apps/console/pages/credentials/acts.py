@@ -118,7 +118,7 @@ ROTATE_SIGNING_KEY_AT_ONCE = Act(
     explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its signature. The "
     "previous key remains valid for a week. To prevent that, retire it.",
     run=_rotate_immediately,
-    form=ActForm,  # prevents that a double click creates two keys
+    form=ActForm,  # a form, so that a double click does not create two keys
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="key",
     creates=SigningKey,

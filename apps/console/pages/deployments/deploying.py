@@ -194,12 +194,12 @@ class Outlook:
     obstacles: list[str]
 
 
-def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: str) -> Outlook:
-    """Return the preview. ``asked`` are the validated arguments for ``deployments.create_deployment``."""
-    environment, target, strategy = bundle.environment, asked["target"], asked["strategy"]
+def preview(bundle: ConfigBundle, values: dict[str, Any], requester: str) -> Outlook:
+    """Return the preview. ``values`` are the validated arguments for ``deployments.create_deployment``."""
+    environment, target, strategy = bundle.environment, values["target"], values["strategy"]
     obstacles = admission.find_obstacles(
         environment, bundle, target,
-        take_over=asked.get("take_over", False), override_freeze="override_freeze" in asked,
+        take_over=values.get("take_over", False), override_freeze="override_freeze" in values,
     )  # fmt: skip
     count, named = _agents(environment, target)
     return Outlook(

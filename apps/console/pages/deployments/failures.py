@@ -37,7 +37,7 @@ def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, A
 
 
 def _now(cause: Cause) -> str:
-    """Return how many of the agents are still failed, since agents are retried or rolled back."""
+    """Return how many of the agents are still failed. The other ones were retried or rolled back."""
     if cause.still_failed == cause.count:
         return "failed"
     return f"{cause.still_failed:,} failed" if cause.still_failed else "retried or rolled back"

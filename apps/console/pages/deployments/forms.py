@@ -47,7 +47,7 @@ class ApiForm(CheckedForm):
         self, serializer: type[Serializer[Any]], body: Mapping[str, Any], environment: Environment,
         use: Callable[[dict[str, Any]], Any],
     ) -> Any:  # fmt: skip
-        """Validate the body and return the result of ``use``. Show an error next to the fields and return None."""
+        """Validate the body and return the result of ``use``. On an error, show it in the form and return None."""
         checked = serializer(data=body, context={"view": SimpleNamespace(environment=environment)})
         try:
             checked.is_valid(raise_exception=True)

@@ -40,13 +40,13 @@ def describe_strategy(strategy: Strategy | None) -> str:
         return "-"
     threshold = strategy.failure_threshold_percent
     stops = f"more than {threshold}{_PERCENT} fail" if threshold else "one agent fails"
-    after = "rolls back automatically" if strategy.auto_rollback else "does not roll back automatically"
+    after = "then rolls back automatically" if strategy.auto_rollback else "without an automatic rollback"
     if strategy.kind is StrategyKind.ALL_AT_ONCE:
-        return f"All agents at the same time. Stops when {stops} and {after}."
+        return f"All agents at the same time. Stops when {stops}, {after}."
     percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy.percents)
     between = f", with a pause of {strategy.pause_s} s between waves" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
-    return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
+    return f"Waves up to {percents}{between}. Stops when {of_wave}, {after}."
 
 
 def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:

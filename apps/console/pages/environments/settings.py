@@ -1,4 +1,4 @@
-"""The settings of an environment: a sentence that sums them up, their panels, and the act that edits them."""
+"""The settings of an environment: a summary, panels, and the act that edits them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REPLAYS = {
 
 
 def describe_policy(environment: Environment) -> str:
-    """Return a summary of the environment's rules and settings in two sentences."""
+    """Return a summary of the environment's rules and settings."""
     settings, release = environment.effective_settings, environment.effective_settings.release
     people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
     who = ", who may be the requester" if release.allow_self_approval else " other than the requester"

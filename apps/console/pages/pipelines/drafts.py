@@ -157,7 +157,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def edit_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Show the editor. Whoever must not change the draft sees the saved plan and its stored diagnostics."""
+        """Show the editor. People who may not edit the draft see the saved plan and its stored diagnostics."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
@@ -215,7 +215,7 @@ def _editor_url(draft: Draft) -> str:
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
-    """Return the environments in the page's scope in which the person may create drafts."""
+    """Return the environments in which the person may create drafts, sorted by name."""
     may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
     return (
         listed_rows(request, Environment).filter(may).order_by("project__organization__name", "project__name", "name")
@@ -231,14 +231,14 @@ def _create(request: HttpRequest, form: _NewDraft) -> str | None:
     values = form.cleaned_data
     new = partial(drafts.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
     try:
-        answer = send_once(
+        result = send_once(
             request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
         )  # fmt: skip
     except (DomainError, IntegrityError) as refused:
         error = problems.as_domain_error(refused)
         form.add_error("name" if error.reason == "name_taken" else None, error.detail)
         return None
-    return str(answer["url"])
+    return str(result["url"])
 
 
 def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
@@ -263,8 +263,8 @@ def _save(request: HttpRequest, draft: Draft) -> dict[str, Any]:
 
 def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     revision, compute = _revision(request), compute_for(request)
-    answer = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
-    if "id" in answer:
-        answer["url"] = page_url(Version, "change", answer["id"])
-        answer["next"] = page_url(ConfigBundle, "new", answer["id"])
-    return answer
+    result = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
+    if "id" in result:
+        result["url"] = page_url(Version, "change", result["id"])
+        result["next"] = page_url(ConfigBundle, "new", result["id"])
+    return result

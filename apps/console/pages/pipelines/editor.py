@@ -44,10 +44,10 @@ def preview(
     text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
 ) -> dict[str, Any]:
     """Compile a text. Return its diagnostics with lines and columns, and the changes from the version ``against``."""
-    answer = compute(preview_text, text, target, None if against is None else against.spec_kv)
-    if "diff" in answer:
-        answer["diff"] = render_to_string("console/diff.html", {"diff": answer["diff"]})
-    return answer
+    result = compute(preview_text, text, target, None if against is None else against.spec_kv)
+    if "diff" in result:
+        result["diff"] = render_to_string("console/diff.html", {"diff": result["diff"]})
+    return result
 
 
 def find_version(environment: Environment, pk: str) -> Version:

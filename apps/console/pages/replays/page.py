@@ -97,7 +97,7 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
         ("Mode", row.get_mode_display()),
         ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
         ("Version", row_link(row.version)),
-        ("Parameters of", _parameters_of(row)),
+        ("Parameters from", _parameters_from(row)),
         ("Journal", row.journal_lane),
         ("Records", row.last_n and f"the last {row.last_n:,}"),
         ("Requested by", row.requested_by),
@@ -111,11 +111,11 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
     return [(label, value) for label, value in facts if value]
 
 
-def _parameters_of(row: Replay) -> str:
+def _parameters_from(row: Replay) -> str:
     if row.config_bundle is not None:
         return row_link(row.config_bundle)
     if row.fallback_config_bundle is not None:
-        return format_html("the capture, otherwise of {}", row_link(row.fallback_config_bundle))
+        return format_html("the capture, otherwise from {}", row_link(row.fallback_config_bundle))
     return "the capture"
 
 
@@ -322,7 +322,7 @@ def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[st
     panel = {"id": "versions", "title": f"Versions of {row.version.name}", "rows": rows, "empty": ""}
     if len(page) > len(listed):
         panel["lead"] = query_link(row, "Older versions", at="versions", below=listed[-1].number)
-    return {**panel, "columns": ("Version", "These records", "")}, comparable
+    return {**panel, "columns": ("Version", "Replays of these records", "")}, comparable
 
 
 def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[str, Any]]:
