@@ -56,7 +56,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             response: HttpResponse = inner(request, *args, **kwargs)
             if not isinstance(response, HttpResponseNotAllowed):
                 return response
-            text = "This URL belongs to a form or a button. Open the page that contains the form or the button."
+            text = "This URL belongs to a form or a button. Open the page that contains it."
             page = self.refuse(request, 405, "Not a page", text)
             if page is None:
                 return response

@@ -16,7 +16,7 @@ def explanation_panels(agent: Any) -> list[dict[str, Any]]:
     explanation = explanations.explain_agent(agent)
     return [
         {
-            "title": "Why it runs this",
+            "title": "Why the agent runs this",
             "lead": explanation.summary,
             "rows": [(state_pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
         },

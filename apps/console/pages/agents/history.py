@@ -26,11 +26,11 @@ def history_panel(agent: Any) -> dict[str, Any]:
     intervals = list(history.intervals().filter(agent=agent).order_by("-started_at", "-id")[:SHOWN])
     origins = provenance.find_origins(agent.environment, intervals)
     return {
-        "title": "What it ran",
+        "title": "History",
         "timeline": _timeline(intervals, timezone.now()),
         "columns": ("From", "Until", "Bundle and deployment", "Approved by"),
         "rows": [_row(each, origins[each.pk]) for each in intervals],
-        "empty": "Nothing yet.",
+        "empty": "The agent has not run a bundle yet.",
     }
 
 
@@ -64,7 +64,7 @@ def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
         if gap > 0:
             parts.append((_NOTHING, gap, "nothing"))
     return {
-        "text": f"{len(intervals)} intervals, from the oldest to now",
+        "text": f"Timeline of the last {len(intervals)} intervals",
         "parts": parts,
         "start": relative_time(oldest_first[0].started_at),
     }

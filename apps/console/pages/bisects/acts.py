@@ -14,8 +14,8 @@ BISECT = Act.of(
     commands.bisect,
     label="Bisect",
     done="{} requested",
-    explain="The versions of this pipeline are searched for the first one whose output differs from the capture's "
-    "expected output. If the capture has no expected output, for the first one in which a stage fails.",
+    explain="Find the first version of this pipeline whose output differs from the capture's expected output or, if "
+    "the capture has none, in which a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),
     form=ActForm,
     icon="search_insights",

@@ -27,7 +27,7 @@ def fleet_panel(environment: Environment) -> dict[str, Any]:
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
         "link": f"{total:,} agent{'' if total == 1 else 's'}",
-        "empty": "No agents yet. Create an enrollment token, and run the command that it comes with on a machine.",
+        "empty": "No agents yet. Create an enrollment token, and run its command on a machine.",
     }
     if not total:
         return panel
