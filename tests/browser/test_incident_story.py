@@ -98,7 +98,7 @@ def test_incident_is_replayed_followed_and_bisected(
     expect(headline).to_have_text("Waiting for a worker.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
-    expect(headline).to_have_text("1,000 of 4,000 records are replayed.")
+    expect(headline).to_have_text("1,000 of 4,000 records replayed.")
     expect(page.get_by_role("img", name="1,000 of 4,000 records")).to_be_visible()
     expect(page.get_by_role("link", name="Cancel")).to_be_visible()
     shot(page, "incident-running", widths=WIDTHS, full_page=True)

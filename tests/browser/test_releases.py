@@ -85,7 +85,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
 
     page.locator("#facts").get_by_role("link", name="quotes to prod").click()
     headline = page.locator("#headline [role=status]")
-    expect(headline).to_have_text("Waits until its build can start.")
+    expect(headline).to_have_text("Waiting for the build to start.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     search = page.get_by_role("searchbox")
     run_jobs()
@@ -126,7 +126,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     page.get_by_role("link", name="Clear known bad").click()
     page.get_by_label("Reason").fill("the core is back")
     page.get_by_role("button", name="Clear known bad").click()
-    expect(page.get_by_text("Known bad cleared for config bundle risky of quotes v1.")).to_be_visible()
+    expect(page.get_by_text("Known bad cleared for config bundle risky of quotes v2.")).to_be_visible()
     assert not KnownBad.objects.exists()
     deployment.refresh_from_db()
     assert deployment.status == "rolled_back"
@@ -146,9 +146,9 @@ def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
     page.get_by_role("button", name="Roll back").click()
 
     headline = page.locator("#headline [role=status]")
-    expect(headline).to_have_text("Rolling back: latency. 0 of 2 agents back.")
+    expect(headline).to_have_text("Rolling back: latency. 0 of 2 agents rolled back.")
     report(agents[0][1], agents[0][0], "rolled_back")
-    expect(headline).to_have_text("Rolling back: latency. 1 of 2 agents back.")
+    expect(headline).to_have_text("Rolling back: latency. 1 of 2 agents rolled back.")
     report(agents[1][1], agents[1][0], "rolled_back")
     run_jobs()
     expect(headline).to_have_text("Rolled back: latency.")

@@ -71,7 +71,7 @@ def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
     assert (replay.status, approval.replay_id) == ("pending_approval", replay.pk)
     shown_facts = facts(world, replay)
     assert "pending approval" in shown_facts["Status"]
-    assert row_page(approval) in shown_facts["Waits for approval"]
+    assert row_page(approval) in shown_facts["Waiting for approval"]
     signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "comment": "not now"})
     run_jobs()
     shown = facts(world, replay)

@@ -181,7 +181,7 @@ def test_by_keyboard_alone(world: World, open_page: Callable[..., Page], shot: C
 
     page.keyboard.press("Control+k")
     expect(box).to_be_focused()
-    expect(page.get_by_role("status").filter(has_text="Type the beginning")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Type the start")).to_be_visible()
     page.keyboard.press("Escape")
     expect(box).not_to_be_visible()
     expect(menu).to_be_focused()

@@ -101,7 +101,7 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
         ("Journal", row.journal_lane),
         ("Records", row.last_n and f"the last {row.last_n:,}"),
         ("Requested by", row.requested_by),
-        ("Waits for approval" if waits else "Approval", row.approval and row_link(row.approval)),
+        ("Waiting for approval" if waits else "Approval", row.approval and row_link(row.approval)),
         ("Finished", row.finished_at and relative_time(row.finished_at)),
         ("Stopped as captured", {None: "", True: "yes", False: "no"}[reproduced]),
         ("Error", row.error),
