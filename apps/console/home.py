@@ -108,7 +108,7 @@ def _steps() -> list[_Step]:
 
 @dataclass(frozen=True, slots=True)
 class _ShownStep:
-    """A step as the overview shows it."""
+    """A step, prepared for the template of the overview."""
 
     title: str
     text: str

@@ -79,7 +79,7 @@ def row_url(row: Model) -> str:
 
 
 def act_url(row: Model, act: str) -> str:
-    """Return the URL of the page of an act on the row."""
+    """Return the URL of an act's page for the row."""
     return page_url(type(row), "act", quote(row.pk), act)
 
 

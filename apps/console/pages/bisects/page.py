@@ -15,7 +15,7 @@ from byteor.engine.replay import BisectOutcome
 from byteor_cloud.database.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
-_NAMED = 5  # versions in a sentence
+_NAMED = 5  # versions named in a sentence
 
 
 def bisect_headline(row: Bisect) -> str:

@@ -50,7 +50,7 @@ class BisectAdmin(RunningAdmin):
             "facts": [
                 ("First bad version", row_link(row.first_bad)),
                 ("Last good version", row_link(row.last_good)),
-                ("Bad means", page.predicate(row)),
+                ("Bad if", page.predicate(row)),
                 ("Monotone", {None: "unknown", True: "yes", False: "no"}[row.monotone]),
                 ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
                 ("Requested by", row.requested_by),
