@@ -106,7 +106,7 @@ def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) 
         (glass, freeze, _) = page.context["summary"]["marks"]
         assert glass[:2] == ("bad", "Break glass")
         assert glass[2][:2] == ["“the market is down”", "admin@acme.example deployed before approval."]
-        assert "If no other person approves the deployment, it is rolled back" in glass[2][2]
+        assert "The deployment is rolled back unless another person approves it" in glass[2][2]
         assert "data-until" in glass[2][2]
         assert freeze == ("warn", "Freeze window overridden", ["“it can't wait”"])
         assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}
@@ -114,7 +114,7 @@ def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) 
     assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     (glass, *_) = client.get(live(deployment)).context["summary"]["marks"]
-    assert glass[2][2] == "The request for approval afterwards was approved."
+    assert glass[2][2] == "The later request for approval was approved."
 
 
 # -- the agents -----------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_invalid_plan_can_be_corrected_and_promoted(
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved, revision 2")).to_be_visible()
     page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert")).to_contain_text("Make a version of revision 2?")
+    expect(page.get_by_role("alert")).to_contain_text("Create a version from revision 2?")
     shot(page, "promotion")
     assert Version.objects.count() == 1
     page.keyboard.press("Enter")
@@ -212,7 +212,7 @@ def test_concurrent_edits_are_not_lost(
     assert draft.plan.value["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
-    bob.get_by_role("button", name="Yes, make the version").click()
+    bob.get_by_role("button", name="Create the version").click()
     bob.get_by_role("alert").get_by_role("button", name="Discard mine and load theirs").click()
     expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
     assert Version.objects.count() == 0

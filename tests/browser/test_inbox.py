@@ -67,7 +67,7 @@ def test_creator_of_requesting_key_can_only_deny(world: World) -> None:
     assert listed(reviewer, **{"for": "me"}) == []
     decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
     assert decide.keys() == {"why", "deny"}
-    assert "a key that you made" in decide["why"]
+    assert "a key that you created" in decide["why"]
 
 
 def test_request_by_key_with_unknown_creator_waits_for_nobody(world: World) -> None:

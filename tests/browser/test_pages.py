@@ -151,7 +151,7 @@ def test_person_without_role_sees_explanation_and_can_sign_out() -> None:
 
     page = client.get("/admin/", follow=True)
     assert "new@nowhere.example" in page.text
-    assert "belong to no organization" in page.text
+    assert "not a member of an organization" in page.text
     client.post("/admin/logout/")
 
     assert AuditEvent.objects.filter(action="session.sign_out").count() == 1

@@ -143,9 +143,9 @@ def test_long_list_is_limited_and_word_search_covers_newest_rows(world: World, m
     assert events[-1] in found(q=events[-1].resource_id)
     assert found(q="CREATE") == [each for each in events[:3] if "create" in each.action]
     assert found(q="100%") == []
-    assert "Words are looked for in the first 3 rows only" in client.get(table(AuditEvent), {"q": "100%"}).text
+    assert "Words are searched in the first 3 rows" in client.get(table(AuditEvent), {"q": "100%"}).text
     monkeypatch.setattr(large, "FOUND", 1)
-    assert "A search shows at most 1." in client.get(table(AuditEvent), {"q": events[0].action}).text
+    assert "A search shows at most 1 rows." in client.get(table(AuditEvent), {"q": events[0].action}).text
     assert [each.pk for each in found(o="2")] == [each.pk for each in found()]
 
 
@@ -254,7 +254,7 @@ def test_overview_counts_only_rows_person_may_see(world: World, other: World) ->
     numbers = {tile.label: tile.value for tile in page.context["tiles"]}
     assert numbers == {
         "Agents online": 1, "Agents stale": 0, "Agents offline": 0, "Agents drifted": 1, "Approvals waiting": 1,
-        "Deployments in flight": 0, "Replays diverged": 3, "Dead-letter jobs": 1,
+        "Deployments in flight": 0, "Replays diverged": 3, "Dead letters": 1,
     }  # fmt: skip
     assert re.findall(r"deployment/([0-9a-f-]{36})/change", page.text) == [str(waiting.pk), str(made.deployment.pk)]
     for tile in page.context["tiles"]:

@@ -155,19 +155,19 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
             target({"agents": [str(one.pk), str(two.pk)]}, 2, "agent-a, agent-b"),
         ),
         "target.selector": Bound("Target", target({"selector": {"zone": "a"}}, 1, "zone=a"), every),
-        "strategy.kind": Bound("Strategy", strategy(at_once, "All at once"), quick),
+        "strategy.kind": Bound("Strategy", strategy(at_once, "All agents at the same time"), quick),
         "strategy.percents": Bound("Strategy", in_waves, quick),
         "strategy.pause_s": Bound("Strategy", in_waves, strategy({**waves, "pause_s": 60}, "pause of 60 s")),
         "strategy.failure_threshold_percent": Bound(
             "Strategy", in_waves, strategy({**waves, "failure_threshold_percent": 10}, "more than 10")
         ),
         "strategy.auto_rollback": Bound(
-            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "leaves the rollback to people")
+            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "without an automatic rollback")
         ),
         "take_over": Bound(
             "Take over",
             plain({}, {"take_over": False}, "no"),
-            plain({"take_over": True}, {"take_over": True}, "takes over agents that run another pipeline"),
+            plain({"take_over": True}, {"take_over": True}, "agents that run another pipeline"),
         ),
         "override_freeze.reason": Bound(
             "Freeze override",
