@@ -31,7 +31,7 @@ from tests.releases import stories
 from tests.resources.jobs import dead_letter
 from tests.worlds import Api, World
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("concurrently")]
 ROUNDS = 8
 
 
@@ -175,8 +175,8 @@ def test_repeated_upload_restores_lost_blob(world: World, monkeypatch: pytest.Mo
     assert Artifact.objects.get().status == "verified"
 
 
-def test_concurrent_repeated_uploads_queue_one_check(stuck: Stuck, at_once: Race) -> None:
-    responses = at_once(*(stuck.upload for _ in range(4)))
+def test_concurrent_repeated_uploads_queue_one_check(stuck: Stuck, concurrently: Race) -> None:
+    responses = concurrently(*(stuck.upload for _ in range(4)))
 
     assert [response.status_code for response in responses] == [200] * 4
     assert events() == ["artifact.receive", "artifact.requeue"]

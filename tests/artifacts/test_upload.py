@@ -142,10 +142,10 @@ def test_same_content_in_two_environments_creates_two_artifacts(world: World) ->
     assert responses[0].json()["id"] != responses[1].json()["id"]
 
 
-def test_concurrent_uploads_of_same_content_create_one_artifact(at_once: Race, world: World) -> None:
+def test_concurrent_uploads_of_same_content_create_one_artifact(concurrently: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
 
-    responses = at_once(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
+    responses = concurrently(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
 
     assert sorted(response.status_code for response in responses) == [200, 200, 200, 201]
     assert len({response.json()["id"] for response in responses}) == 1

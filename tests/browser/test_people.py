@@ -66,7 +66,9 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
         OrganizationKey: {f"/admin/{organization}/act/create_key/"},
         UserToken: {f"/admin/{user}/act/create_token/"},
         Organization: {f"/admin/{user}/act/create_organization/"},
-        SigningKey: {f"/admin/{organization}/act/rotate_signing_key{at_once}/" for at_once in ("", "_at_once")},
+        SigningKey: {
+            f"/admin/{organization}/act/rotate_signing_key{concurrently}/" for concurrently in ("", "_concurrently")
+        },
     }
     admin, viewer, root = (signed_in(user) for user in (world.admin.user, world.viewer.user, superuser()))
 

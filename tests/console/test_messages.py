@@ -92,7 +92,7 @@ def test_bulk_message_counts_changed_rows(world: World) -> None:
         return shown_messages(client.post(table(Agent), form, follow=True))
 
     assert drain(rows[0]) == [("success", "Agent a drained.")]
-    refusal = ("error", "a: The agent is drained already.")
+    refusal = ("error", "a: The agent is already drained.")
     assert sorted(drain(*rows)) == [refusal, ("success", "2 agents drained.")]
     assert drain(rows[0]) == [refusal]
 

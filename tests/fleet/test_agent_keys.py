@@ -206,7 +206,7 @@ def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
 
 
 def test_unknown_keys_share_queries_and_fill_bounded_cache(
-    at_once: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.3)
     monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
@@ -219,7 +219,7 @@ def test_unknown_keys_share_queries_and_fill_bounded_cache(
     monkeypatch.setattr(module._statement, "run", count)
     unknown = [generate(Family.AGENT).digest for _ in range(60)]
 
-    found = at_once(*(lambda key=key: own_keys.find(key) for key in unknown))
+    found = concurrently(*(lambda key=key: own_keys.find(key) for key in unknown))
 
     assert found == [None] * 60
     assert len(calls) <= 10

@@ -114,10 +114,10 @@ def test_each_agent_has_its_own_rotation_limit(world: World) -> None:
     assert rotate(other_api, other).status_code == 201
 
 
-def test_concurrent_rotations_create_at_most_three_keys(at_once: Race, world: World) -> None:
+def test_concurrent_rotations_create_at_most_three_keys(concurrently: Race, world: World) -> None:
     agent, api = world.agent()
 
-    responses = at_once(*(lambda: rotate(api, agent) for _ in range(20)))
+    responses = concurrently(*(lambda: rotate(api, agent) for _ in range(20)))
 
     assert sorted(response.status_code for response in responses) == [201] * 3 + [429] * 17
     assert AgentKey.objects.count() == 1 + 3

@@ -177,7 +177,7 @@ def test_pause_follows_each_look_up_of_unknown_credential(clock: Clock) -> None:
     assert clock.slept == [1 / anonymous.LOOK_UPS_PER_S] * 5
 
 
-def test_concurrent_unknown_credentials_share_look_ups(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_unknown_credentials_share_look_ups(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     use_up()
     tokens = [generate(family).text for family in Family for _ in range(5)]
     batches: list[int] = []
@@ -190,7 +190,7 @@ def test_concurrent_unknown_credentials_share_look_ups(at_once: Race, monkeypatc
 
     monkeypatch.setattr(anonymous, "_valid_digests", look_up)
 
-    responses = at_once(*(lambda token=token: get("/api/v1/me", token).status_code for token in tokens))
+    responses = concurrently(*(lambda token=token: get("/api/v1/me", token).status_code for token in tokens))
 
     assert responses == [429] * len(tokens)
     assert sum(batches) == len(tokens)
@@ -327,7 +327,7 @@ def test_forwarded_address_is_used_behind_trusted_proxies(settings: Any, proxies
 
 
 def test_number_of_tracked_addresses_is_bounded() -> None:
-    allowance = refusals.Allowance(per_s=1, at_once=1, max_keys=100)
+    allowance = refusals.Allowance(per_s=1, burst=1, max_keys=100)
 
     for number in range(1000):
         allowance.take(str(number))
@@ -351,7 +351,7 @@ def test_refusals_are_counted_and_logged_in_summary_lines(clock: Clock, monkeypa
     use_up(address=ELSEWHERE)
     before = denied()
     clock.now += 60
-    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    monkeypatch.setattr(refusals, "BURST", 2)
 
     with structlog.testing.capture_logs() as lines:
         assert statuses(10, "/nothing", address=ELSEWHERE).count(429) == 10 - BURST

@@ -57,10 +57,10 @@ def test_enrollment_returns_agent_key_and_signing_keys(world: World) -> None:
     assert body["api_key"] not in str(list(AuditEvent.objects.values_list("changes", flat=True)))
 
 
-def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(at_once: Race, world: World) -> None:
+def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(concurrently: Race, world: World) -> None:
     token = world.enrollment_token()
 
-    responses = at_once(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
+    responses = concurrently(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
 
     assert sorted(response.status_code for response in responses) == [201] + [401] * 49
     assert all(response["WWW-Authenticate"] == "Bearer" for response in responses if response.status_code == 401)
@@ -69,10 +69,10 @@ def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(at_once: Race, 
     assert AuditEvent.objects.filter(action="agent.enroll").count() == 1
 
 
-def test_token_enrolls_as_many_agents_as_it_has_uses(at_once: Race, world: World) -> None:
+def test_token_enrolls_as_many_agents_as_it_has_uses(concurrently: Race, world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
-    responses = at_once(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
+    responses = concurrently(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
 
     assert sorted(response.status_code for response in responses) == [201] * 3 + [401] * 3
     names = list(Agent.objects.values_list("name", flat=True))

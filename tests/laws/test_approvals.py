@@ -140,7 +140,7 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
 
     every = target({"all": True}, 2, "all agents of the environment")
     in_waves = strategy(waves, "Waves up to 50")
-    at_once = {"kind": "all_at_once", "auto_rollback": True}
+    concurrently = {"kind": "all_at_once", "auto_rollback": True}
     quick = strategy({"kind": "waves", "pause_s": 0, "percents": [100], "auto_rollback": True}, "Waves up to 100")
     return {
         "config_bundle_id": Bound(
@@ -155,7 +155,7 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
             target({"agents": [str(one.pk), str(two.pk)]}, 2, "agent-a, agent-b"),
         ),
         "target.selector": Bound("Target", target({"selector": {"zone": "a"}}, 1, "zone=a"), every),
-        "strategy.kind": Bound("Strategy", strategy(at_once, "All agents at the same time"), quick),
+        "strategy.kind": Bound("Strategy", strategy(concurrently, "All agents at the same time"), quick),
         "strategy.percents": Bound("Strategy", in_waves, quick),
         "strategy.pause_s": Bound("Strategy", in_waves, strategy({**waves, "pause_s": 60}, "pause of 60 s")),
         "strategy.failure_threshold_percent": Bound(

@@ -156,20 +156,20 @@ def test_prepared_promotion_survives_rename_of_draft(world: World) -> None:
     assert (version.plan.value, version.draft_revision, is_new) == (draft.plan, 2, True)
 
 
-def test_twenty_concurrent_promotions_create_one_version(at_once: Race, world: World) -> None:
+def test_twenty_concurrent_promotions_create_one_version(concurrently: Race, world: World) -> None:
     draft = draft_of(world)
 
-    responses = at_once(*(lambda: promote(world, draft) for _ in range(20)))
+    responses = concurrently(*(lambda: promote(world, draft) for _ in range(20)))
 
     assert sorted(response.status_code for response in responses) == [200] * 19 + [201]
     assert len({response.json()["id"] for response in responses}) == 1
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (1, 1)
 
 
-def test_concurrent_promotions_leave_no_gap_in_version_numbers(at_once: Race, world: World) -> None:
+def test_concurrent_promotions_leave_no_gap_in_version_numbers(concurrently: Race, world: World) -> None:
     drafts = [draft_of(world, plan(egress=f"out-{number}"), f"draft-{number}") for number in range(8)]
 
-    responses = at_once(*(lambda draft=draft: promote(world, draft) for draft in drafts))
+    responses = concurrently(*(lambda draft=draft: promote(world, draft) for draft in drafts))
 
     assert [response.status_code for response in responses] == [201] * 8
     assert sorted(response.json()["number"] for response in responses) == list(range(1, 9))

@@ -346,11 +346,11 @@ def test_list_can_be_filtered_by_status_and_deployment(world: World) -> None:
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
-def test_concurrent_reviews_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
+def test_concurrent_reviews_make_one_decision(concurrently: Race, world: World, decisions: tuple[str, str]) -> None:
     deployment = pending(world)
     people: list[Person] = [world.reviewer, world.project_admin]
 
-    responses = at_once(
+    responses = concurrently(
         *(
             lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")
             for person, decision in zip(people, decisions, strict=True)

@@ -288,11 +288,11 @@ def test_listed_events_contain_their_seal(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_workers_seal_chain_once(at_once: Race) -> None:
+def test_concurrent_workers_seal_chain_once(concurrently: Race) -> None:
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
-    sealed = at_once(*[lambda: ledger.seal_chain(world.organization.pk)] * 4)
+    sealed = concurrently(*[lambda: ledger.seal_chain(world.organization.pk)] * 4)
 
     assert sorted(sealed) == [0, 0, 0, total]
     assert list(Verification(world.organization.pk).faults()) == []
@@ -374,7 +374,7 @@ def test_requests_without_valid_credential_are_not_counted_as_denials(world: Wor
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_denials_are_all_counted(at_once: Race) -> None:
+def test_concurrent_denials_are_all_counted(concurrently: Race) -> None:
     world = World("acme")
     barrier = threading.Barrier(4)
 
@@ -384,7 +384,7 @@ def test_concurrent_denials_are_all_counted(at_once: Race) -> None:
         for _ in range(5):
             api.post(org(world, "/projects"), {"name": "x"})
 
-    at_once(*[five] * 4)
+    concurrently(*[five] * 4)
 
     assert sum(DenialCount.objects.values_list("count", flat=True)) == 20
 

@@ -218,7 +218,7 @@ def test_webhooks_receive_counted_events_in_order_of_last_changes(world: World, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_repetitions_are_all_counted(at_once: Race) -> None:
+def test_concurrent_repetitions_are_all_counted(concurrently: Race) -> None:
     world = World("acme")
     machine = Machine(world)
     ended = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
@@ -232,8 +232,8 @@ def test_concurrent_repetitions_are_all_counted(at_once: Race) -> None:
             with transaction.atomic():
                 machine.record("agent.update", {"by": "key"}, world=world)
 
-    assert at_once(*[act] * 4) == [None] * 4
-    assert at_once(*[act] * 3, close) == [None] * 4
+    assert concurrently(*[act] * 4) == [None] * 4
+    assert concurrently(*[act] * 3, close) == [None] * 4
     RepeatedEvent.objects.update(minute=ended - timedelta(minutes=1))
     audit.close_repetitions()
 

@@ -110,7 +110,7 @@ def test_one_time_links_are_deleted_a_day_after_expiry(world: World) -> None:
 
 
 def test_statements_delete_at_most_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deletion, "AT_ONCE", 10)
+    monkeypatch.setattr(deletion, "BATCH_SIZE", 10)
     minute = int(time.time()) // 60
     RateCounter.objects.bulk_create(RateCounter(key=f"k{n}", minute=minute - 9, count=1) for n in range(25))
 

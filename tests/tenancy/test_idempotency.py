@@ -192,7 +192,7 @@ def test_used_enrollment_token_creates_no_second_agent(world: World, headers: di
 
 
 @pytest.mark.django_db(transaction=True)
-def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_request_does_not_wait_for_first(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     real = organizations.create_project
     held: list[Any] = []
@@ -200,7 +200,7 @@ def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pyte
     def slow(**columns: Any) -> Project:
         project = real(**columns)
         # The first request has locked the key. The second request is sent while the first is still running.
-        (response,) = at_once(
+        (response,) = concurrently(
             lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
         )
         held.append(response)
@@ -216,11 +216,11 @@ def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_concurrent_requests_with_same_key_is_executed(at_once: Race) -> None:
+def test_one_of_concurrent_requests_with_same_key_is_executed(concurrently: Race) -> None:
     world = World("acme")
     calls = [lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")] * 8
 
-    responses = at_once(*calls)
+    responses = concurrently(*calls)
 
     made = [a for a in responses if a.status_code == 201]
     assert {a.status_code for a in responses} <= {201, 409}

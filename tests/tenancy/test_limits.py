@@ -139,7 +139,7 @@ def test_limits_can_be_turned_off(world: World, settings: Any, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(at_once: Race, clock: list[float]) -> None:
+def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(concurrently: Race, clock: list[float]) -> None:
     def fifty() -> int:
         admitted = 0
         for _ in range(50):
@@ -150,7 +150,7 @@ def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(at_once: Race, clo
             admitted += 1
         return admitted
 
-    assert sum(at_once(*[fifty] * 8)) == limits.SIGN_INS_PER_ADDRESS
+    assert sum(concurrently(*[fifty] * 8)) == limits.SIGN_INS_PER_ADDRESS
     assert RateCounter.objects.get(key="sign-in-begin:192.0.2.7").count == 400
 
 

@@ -333,11 +333,11 @@ def test_private_keys_are_encrypted_and_bound_to_organization(world: World, othe
 # -- races ------------------------------------------------------------------------------------------------------
 
 
-def test_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -> None:
+def test_concurrent_rotations_create_one_next_key(concurrently: Race, world: World) -> None:
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
-    results = at_once(*[rotate] * 4)
+    results = concurrently(*[rotate] * 4)
 
     refused = [result for result in results if isinstance(result, Conflict)]
     assert [error.reason for error in refused] == ["signing_key.next_waits"] * 3
@@ -345,7 +345,7 @@ def test_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -
 
 
 def test_concurrent_rotation_and_activation_take_turns(
-    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order, each status change is recorded once, and the rotation replaces the new key."""
     first = SigningKey.objects.get(organization=world.organization)
@@ -368,7 +368,7 @@ def test_concurrent_rotation_and_activation_take_turns(
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
-    *_, third = at_once(signing_keys.update_all_statuses, signing_keys.update_all_statuses, rotate)
+    *_, third = concurrently(signing_keys.update_all_statuses, signing_keys.update_all_statuses, rotate)
 
     assert isinstance(third, SigningKey)
     assert states(world) == published(world) == ["retiring", "retiring", "active"]

@@ -111,7 +111,7 @@ ROTATE_SIGNING_KEY = Act(
     creates=SigningKey,
     on_page=False,
 )
-ROTATE_SIGNING_KEY_AT_ONCE = Act(
+ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
     name="rotate_signing_key_at_once",
     label="Rotate immediately",
     done="{} created",

@@ -12,7 +12,7 @@ from apps.console.frame.scope import NEEDED
 from apps.console.pages.credentials.acts import (
     CREATE_ORGANIZATION_KEY,
     ROTATE_SIGNING_KEY,
-    ROTATE_SIGNING_KEY_AT_ONCE,
+    ROTATE_SIGNING_KEY_IMMEDIATELY,
 )
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT, DELETE_PROJECT
 from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
@@ -33,7 +33,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
         INVITE_TO_ORGANIZATION,
         CREATE_ORGANIZATION_KEY,
         ROTATE_SIGNING_KEY,
-        ROTATE_SIGNING_KEY_AT_ONCE,
+        ROTATE_SIGNING_KEY_IMMEDIATELY,
         SET_QUOTAS,
     )
     not_below = frozenset({"auditseal.organization"})
