@@ -66,9 +66,7 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
         OrganizationKey: {f"/admin/{organization}/act/create_key/"},
         UserToken: {f"/admin/{user}/act/create_token/"},
         Organization: {f"/admin/{user}/act/create_organization/"},
-        SigningKey: {
-            f"/admin/{organization}/act/rotate_signing_key{concurrently}/" for concurrently in ("", "_concurrently")
-        },
+        SigningKey: {f"/admin/{organization}/act/rotate_signing_key{suffix}/" for suffix in ("", "_at_once")},
     }
     admin, viewer, root = (signed_in(user) for user in (world.admin.user, world.viewer.user, superuser()))
 

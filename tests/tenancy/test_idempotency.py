@@ -114,7 +114,7 @@ def test_key_is_stored_in_transaction_of_write(world: World, monkeypatch: pytest
         raise RuntimeError("the process dies here")
 
     monkeypatch.setattr(IdempotencyKey, "save", broken)
-    with pytest.raises(AssertionError, match="answered 500"):  # the test client raises for undocumented statuses
+    with pytest.raises(AssertionError, match="returned 500"):  # the test client raises for undocumented statuses
         world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
     assert not Project.objects.filter(name="billing").exists()
