@@ -72,7 +72,7 @@ def test_missing_captured_parameters_come_from_newest_config_bundle(world: World
     assert [step["dropped"] for step in traced["records"][0]["steps"]] == [None, "schema"]
 
 
-def test_equal_replays_name_stages_without_parameters(world: World) -> None:
+def test_replays_without_differences_name_stages_without_parameters(world: World) -> None:
     first, renamed = version(world, "check"), version(world, "renamed")
     artifact = ingested(world, incident(first.spec_kv, expected=frames(*EVERYTHING)))
 

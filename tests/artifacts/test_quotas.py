@@ -226,7 +226,7 @@ def test_capture_folders_count_as_stored_bytes_but_are_never_refused(world: Worl
     assert world.operator.api.post(f"{path}/replay", {}).status_code == 202
 
 
-def test_stored_bytes_quota_refuses_only_new_deployments(world: World) -> None:
+def test_stored_bytes_quota_refuses_new_but_not_existing_deployments(world: World) -> None:
     agents, (first, second), (deployment,) = stories.running(world, 1)
     size = deployment.bundle_size or 0
     assert used(world)["stored_bytes"] == size

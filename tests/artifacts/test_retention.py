@@ -150,7 +150,7 @@ def _recording(requests: list[str], real: Callable[..., Any]) -> Callable[..., A
     return record
 
 
-def test_old_stray_blobs_are_deleted(world: World) -> None:
+def test_old_unreferenced_blobs_are_deleted(world: World) -> None:
     stray = "sha256:" + hashlib.sha256(b"stray").hexdigest()
     blobs.put(stray, b"stray")
 
@@ -167,7 +167,7 @@ def _is_listed(content_hash: str) -> bool:
     return UnreferencedBlob.objects.filter(pk=content_hash).exists()
 
 
-def test_listed_blob_is_kept_if_row_refers_to_it_again(world: World) -> None:
+def test_listed_blob_is_kept_if_referenced_again(world: World) -> None:
     content_hash = "sha256:" + hashlib.sha256(b"late").hexdigest()
     blobs.put(content_hash, b"late")
     UnreferencedBlob.objects.create(content_hash=content_hash)

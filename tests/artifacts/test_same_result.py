@@ -36,7 +36,7 @@ def captured(world: World) -> Artifact:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_artifact_in_bucket_has_expected_result(world: World) -> None:
+def test_artifact_in_bucket_replays_to_expected_result(world: World) -> None:
     artifact = captured(world)
     folder = kept_folder(artifact)
     shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()

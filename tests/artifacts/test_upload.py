@@ -115,7 +115,7 @@ def test_same_content_returns_same_artifact(world: World) -> None:
     assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
 
 
-def test_mistaken_upload_can_be_corrected(world: World, run_jobs: Any) -> None:
+def test_upload_with_wrong_kind_or_hash_can_be_corrected(world: World, run_jobs: Any) -> None:
     agent, api = world.agent()
     content = incidents.incident(world.version().spec_kv)
     wrong_kind = upload(api, agent, content)

@@ -236,7 +236,7 @@ def test_deployment_forms_require_permission_in_same_organization(world: World, 
     assert not Deployment.objects.exists()
 
 
-def test_missing_approvers_are_reported(world: World) -> None:
+def test_too_few_approvers_are_reported(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
     said = describe_consent(world.prod, world.operator.user.email)

@@ -153,7 +153,7 @@ def names(page: Any) -> list[str]:
     return [found[pk].name for pk in pks]
 
 
-def test_failed_agents_come_first_and_list_has_pages(world: World) -> None:
+def test_failed_agents_are_listed_first_and_list_is_paginated(world: World) -> None:
     deployment = many(world, 60, lambda n: "failed" if n in {40, 50} else "active" if n % 2 else "offered")
     client = signed_in(world.viewer.user)
 

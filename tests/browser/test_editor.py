@@ -238,7 +238,7 @@ def test_viewer_sees_saved_plan_without_compiling(world: World, page: Page) -> N
     assert set(sent) == {"GET"}
 
 
-def test_draft_can_be_created_from_list_of_environment(
+def test_draft_can_be_created_from_draft_list_of_environment(
     world: World, page: Page, shot: Callable[[Page, str], object]
 ) -> None:
     sign_in(page, world.operator.user)

@@ -29,7 +29,7 @@ def rows(world: World) -> dict[str, list[str]]:
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
 
 
-def test_each_pipeline_has_a_row(world: World) -> None:
+def test_each_pipeline_has_row(world: World) -> None:
     world.prod.settings = {"approvals_required": False, "max_in_flight_deployments": 2}
     world.prod.save()
     agents = stories.fleet(world, 2, world.prod)

@@ -238,7 +238,7 @@ def test_overview_remembers_scope(world: World) -> None:
     assert client.get("/admin/").status_code == 200
 
 
-def test_switcher_query_count_does_not_depend_on_organizations(world: World) -> None:
+def test_switcher_query_count_does_not_depend_on_number_of_organizations(world: World) -> None:
     client = signed_in(superuser())
 
     def cost(query: dict[str, str]) -> tuple[int, Any]:

@@ -145,7 +145,7 @@ def test_expired_and_forged_form_ids_are_refused(world: World, monkeypatch: pyte
 
 
 @pytest.mark.django_db
-def test_sent_form_is_repeated_only_for_its_page_and_sender(world: World) -> None:
+def test_repeated_form_shows_secret_only_on_its_page_and_to_its_sender(world: World) -> None:
     form_id = new_form_id()
     values = {**KEY, "_form": form_id}
     made = sent(signed_in(world.admin.user), world.organization, "create_key", values)

@@ -58,7 +58,7 @@ def wave(page: Page, number: int) -> Any:
     return page.locator(f"#wave-{number} .pill")
 
 
-def test_release_is_approved_fails_and_rolls_back_live(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_approval_failure_and_rollback_are_shown_live(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
     sign_in(page, world.reviewer.user)
@@ -155,7 +155,7 @@ def test_rollout_can_be_rolled_back(world: World, page: Page) -> None:
     expect(page.locator("#known-bad")).to_contain_text("rolled back: latency")
 
 
-def test_unfinished_denial_survives_decision_of_another_person(world: World, page: Page) -> None:
+def test_denial_comment_is_kept_when_another_person_decides(world: World, page: Page) -> None:
     fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
     approval = Approval.objects.get(deployment=deployment)

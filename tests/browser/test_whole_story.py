@@ -125,7 +125,7 @@ def approve(hand: Hand, subject: str) -> None:
     expect(hand.page.locator(".states .pill").first).to_have_text("approved")
 
 
-def test_empty_installation_reaches_deployment_and_rollback_by_clicks(
+def test_person_can_click_from_empty_installation_to_rollback(
     transactional_db: None, open_page: Callable[..., Page]
 ) -> None:
     Hand.clicks = 0

@@ -66,7 +66,7 @@ def test_refused_request_only_updates_counter(world: World) -> None:
     "path",
     ["/admin/", "/admin/records/", "/admin/search/?s=a", "/admin/nothing", "/admin/tenancy/user/", "/admin/login/"],
 )
-def test_every_console_url_counts(world: World, path: str) -> None:
+def test_every_console_url_counts_toward_limit(world: World, path: str) -> None:
     client = signed_in(world.viewer.user)
 
     responses = [client.get(path) for _ in range(3)]
@@ -78,7 +78,7 @@ def test_every_console_url_counts(world: World, path: str) -> None:
     assert responses[2]["Content-Type"] == "application/problem+json"
 
 
-def test_live_updates_count_and_return_problem(world: World) -> None:
+def test_live_updates_count_toward_limit_and_return_problem(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     client = signed_in(world.viewer.user)
@@ -102,7 +102,7 @@ def test_refused_form_changes_nothing(world: World) -> None:
     assert b"Try again" not in page.content
 
 
-def test_console_and_api_count_separately(world: World) -> None:
+def test_console_and_api_have_separate_limits(world: World) -> None:
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
@@ -127,7 +127,7 @@ def test_limit_resets_every_minute(world: World, clock: list[float]) -> None:
     exhaust_limit(client)
 
 
-def test_other_pages_and_anonymous_requests_do_not_count(world: World) -> None:
+def test_other_pages_and_anonymous_requests_do_not_count_toward_limit(world: World) -> None:
     client = signed_in(world.viewer.user)
     for path in ("/", "/api/docs", "/healthz"):
         assert client.get(path).status_code == 200

@@ -68,14 +68,14 @@ MESSAGES = {
 }
 
 
-def test_every_act_has_message_about_what_happened() -> None:
+def test_every_act_has_success_message() -> None:
     acts = {(model._meta.label_lower, act.name): act for model, admin in site._registry.items() for act in admin.acts}
 
     assert {key: what_happened(act, "X") for key, act in acts.items()} == MESSAGES
     assert [key for key, act in acts.items() if act.label in MESSAGES[key]] == []
 
 
-def test_messages_start_with_a_capital() -> None:
+def test_messages_start_with_capital_letter() -> None:
     (drain,) = [act for act in site._registry[Agent].acts if act.name == "drain"]
 
     assert what_happened(drain, "agent edge-1") == "Agent edge-1 drained"

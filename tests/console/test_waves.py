@@ -70,7 +70,7 @@ def test_wave_without_agents_is_omitted() -> None:
         (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_each_wave_has_state(deployment: DeploymentState, counts: CountsByWave, states: list[str]) -> None:
+def test_each_wave_shows_expected_state(deployment: DeploymentState, counts: CountsByWave, states: list[str]) -> None:
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
@@ -102,7 +102,7 @@ def test_pausing_wave_shows_end_of_pause() -> None:
         (DeploymentState(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
     ],
 )
-def test_headline_describes_state(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
+def test_headline_describes_deployment_state(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
     found = build_waves(CAREFUL, deployment, counts, expected=20)
 
     assert headline(deployment, found, detail="because") == expected

@@ -61,7 +61,7 @@ def test_new_key_does_not_reset_rate_limit(world: World, monkeypatch: pytest.Mon
     assert [response["X-RateLimit-Remaining"] for response in responses] == ["0", "0"]
 
 
-def test_requests_count_for_agent_whose_key_is_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_count_toward_limit_of_agent_whose_key_is_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.tenancy.api.limits.time.time", lambda: 120.0)
     agent, api = world.agent()
     other, other_api = world.agent(name="other")

@@ -81,7 +81,7 @@ def test_token_enrolls_as_many_agents_as_it_has_uses(concurrently: Race, world: 
     assert all(name.startswith("same") for name in names)
 
 
-def test_batched_token_look_up_returns_token_for_each_digest(world: World) -> None:
+def test_batched_token_lookup_returns_token_for_each_digest(world: World) -> None:
     one, two = (credential_digest(world.enrollment_token(max_uses=uses)) for uses in (1, 2))
 
     found = authentication._find_tokens([two, "unknown", one, two])
@@ -156,7 +156,7 @@ def test_enrollment_token_cannot_list_agents(world: World) -> None:
         ({"nmae": "x"}, "/nmae"),
     ],
 )
-def test_invalid_enrollment_spends_no_use(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_enrollment_does_not_consume_token_use(world: World, body: dict[str, Any], pointer: str) -> None:
     token = world.enrollment_token()
 
     response = enroll(world, token, **body)
@@ -168,7 +168,7 @@ def test_invalid_enrollment_spends_no_use(world: World, body: dict[str, Any], po
 @pytest.mark.parametrize(
     "body", [b'{"name": "x"', b'{"name": "a", "name": "b"}', b'{"name": "\\u0000"}', b"\xff", b"[]"]
 )
-def test_malformed_enrollment_spends_no_use(world: World, body: bytes) -> None:
+def test_malformed_enrollment_does_not_consume_token_use(world: World, body: bytes) -> None:
     response = Api(world.enrollment_token()).post(world.path(rest="/agents"), body)
 
     assert response.status_code == 400
@@ -197,7 +197,7 @@ def test_agent_name_from_long_host_name_is_truncated(world: World) -> None:
     assert set(Agent.objects.values_list("hostname", flat=True)) == {host}
 
 
-def test_taken_agent_name_is_refused_and_spends_no_use(world: World) -> None:
+def test_taken_agent_name_is_refused_without_consuming_token_use(world: World) -> None:
     agent, api = world.agent(name="edge-1")
     token = world.enrollment_token()
 

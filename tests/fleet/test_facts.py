@@ -208,7 +208,7 @@ def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.Mon
     assert Pulse.objects.filter(agent__in=agents, online_until__gt=timezone.now() + timedelta(seconds=60)).count() == 5
 
 
-def test_online_until_is_never_too_late(world: World) -> None:
+def test_online_until_is_never_after_agent_becomes_stale(world: World) -> None:
     """Until this time, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()

@@ -105,7 +105,7 @@ def test_concurrent_heartbeats_are_all_stored(concurrently: Race, world: World) 
     assert [stored[agent.pk] for agent, _ in agents] == [{"uptime_s": n} for n in range(16)]
 
 
-def test_only_concurrent_heartbeats_with_revoked_keys_are_refused(concurrently: Race, world: World) -> None:
+def test_concurrent_heartbeats_are_refused_only_for_revoked_keys(concurrently: Race, world: World) -> None:
     agents = stories.fleet(world, 8)
     for agent, _ in agents[4:]:
         fleet.decommission(agent, actor=world.admin.actor)
@@ -253,7 +253,7 @@ def test_heartbeat_for_another_agent_returns_404(world: World) -> None:
     assert set(Heartbeat.objects.values_list("last_seen_at", flat=True)) == {None}
 
 
-def test_heartbeat_with_other_credential_family_is_refused(world: World) -> None:
+def test_heartbeat_with_wrong_credential_family_is_refused(world: World) -> None:
     agent, _ = world.agent()
 
     responses = [

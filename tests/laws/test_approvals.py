@@ -226,7 +226,7 @@ def test_each_deployment_field_is_bound_or_exempt(world: World, console: Client)
         check_serves(world, asked, asked.body)
 
 
-def test_freeze_override_reason_is_bound_in_both_directions(world: World) -> None:
+def test_freeze_override_is_bound_whether_added_or_removed(world: World) -> None:
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     world.agent(world.prod)
     overriding = {**basis, "override_freeze": {"reason": "outage"}}

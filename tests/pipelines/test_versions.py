@@ -209,7 +209,7 @@ def test_copy_creates_equal_version_in_another_environment(world: World) -> None
     assert (next_copy.status_code, next_copy.json()["origin"]) == (201, body["id"])
 
 
-def test_copy_into_own_environment_returns_version_itself(world: World) -> None:
+def test_copy_into_same_environment_returns_same_version(world: World) -> None:
     source = world.version()
 
     response = copy(world, source.pk, world.dev)
@@ -251,7 +251,7 @@ def test_versions_are_filtered_by_name_draft_and_hash(world: World) -> None:
     assert found(f"spec_hash={second.spec_hash}") == [str(second.pk)]
 
 
-def test_diff_shows_changes_from_other_version(world: World) -> None:
+def test_diff_shows_changes_from_another_version(world: World) -> None:
     old = world.version()
     new = world.version(content=plan(stages=[{"id": "decode", "op": "dataguard_redact"}]))
 

@@ -212,7 +212,7 @@ def test_invalid_decisions_return_field_errors(world: World, body: dict[str, Any
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_deployment_of_other_environment_cannot_be_approved(world: World) -> None:
+def test_deployment_of_another_environment_cannot_be_approved(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, environment=world.dev), 400, "invalid", deployment)

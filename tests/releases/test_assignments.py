@@ -102,7 +102,7 @@ def test_rollback_waits_for_report_then_replaces_offer(
     assert rows_agree()
 
 
-def test_report_that_waited_for_rollback_is_late(
+def test_report_that_waited_for_rollback_is_refused(
     concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)

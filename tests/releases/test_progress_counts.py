@@ -59,7 +59,7 @@ def test_counts_are_shown_without_reading_agents(world: World, run_jobs: Callabl
     assert sorted(ProgressCount.objects.values_list("count", "is_sum")) == [(1, True), (2, True)]
 
 
-def test_existing_sums_are_not_summed_again(world: World) -> None:
+def test_unchanged_counts_are_not_summed_again(world: World) -> None:
     stories.fleet(world, 2)
     stories.offered(world, world.bundle())
     progress.sum_up()

@@ -40,7 +40,7 @@ def test_refusals_are_delayed_only_when_frequent(clock: Clock) -> None:
     assert pace.wait() == 0
 
 
-def test_refusals_are_delayed_by_few_seconds_at_most(clock: Clock) -> None:
+def test_refusal_delay_is_at_most_five_seconds(clock: Clock) -> None:
     pace = refusals.Pace()
 
     waits = [pace.wait() for _ in range(5000)]

@@ -134,7 +134,7 @@ def test_concurrent_late_reports_share_one_row(concurrently: Race, world: World)
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
-def test_report_on_deployment_of_other_environment_returns_404(world: World, other: World) -> None:
+def test_report_on_deployment_of_another_environment_returns_404(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     elsewhere = stories.fleet(world, 1, world.staging)
@@ -151,7 +151,7 @@ def test_report_on_deployment_of_other_environment_returns_404(world: World, oth
     assert len(elsewhere) == 1
 
 
-def test_agent_cannot_report_for_other_agent(world: World) -> None:
+def test_agent_cannot_report_for_another_agent(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 

@@ -259,7 +259,7 @@ def test_credential_is_checked_even_if_no_approval_is_required(world: World) -> 
     assert not Deployment.objects.exists()
 
 
-def test_older_approval_is_bound_to_options_of_its_request(world: World, run_jobs: Callable[[], int]) -> None:
+def test_migrated_approval_is_bound_to_options_of_its_request(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     deployment = world.deployment(bundle, take_over=True, override_freeze={"reason": "outage"}, is_org_admin=True)

@@ -263,9 +263,7 @@ def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_sealing_does_not_read_the_whole_ledger(
-    world: World, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
+def test_sealing_does_not_read_whole_ledger(world: World, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     ledger.seal_all()
 
     with django_assert_num_queries(2) as queries:
@@ -307,7 +305,7 @@ def minute_is_over() -> None:
     DenialCount.objects.update(minute=F("minute") - timedelta(minutes=1))
 
 
-def test_denials_of_a_minute_become_one_event(world: World) -> None:
+def test_denials_within_one_minute_become_one_event(world: World) -> None:
     before = AuditEvent.objects.count()
     denied(world, 3)
     assert world.viewer.api.put(org(world), {"name": "x"}).status_code == 403

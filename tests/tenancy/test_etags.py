@@ -113,7 +113,7 @@ def test_weak_or_altered_etag_does_not_match(world: World, spoil: Callable[[str]
     assert (world.project.name, world.project.revision) == ("trading", 1)
 
 
-def test_star_matches_any_etag(world: World) -> None:
+def test_wildcard_matches_any_etag(world: World) -> None:
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
 
 
@@ -159,7 +159,9 @@ def test_delete_respects_if_match(world: World, kind: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_concurrent_edits_of_same_revision_succeeds(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_of_concurrent_edits_of_same_revision_succeeds(
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World("acme")
     tag = world.admin.api.get(project(world))["ETag"]
     events = AuditEvent.objects.count()

@@ -46,7 +46,7 @@ def test_etag_of_repeated_response_is_valid(world: World) -> None:
     assert edited.status_code == 200
 
 
-def test_equal_json_in_other_notation_is_same_request(world: World) -> None:
+def test_equal_json_in_another_notation_counts_as_same_request(world: World) -> None:
     first = world.admin.api.post(projects(world), b'{"name": "billing", "slug": "b"}', Idempotency_Key="k1")
     again = world.admin.api.post(projects(world), b'{"slug":"b","name":"billing"}', Idempotency_Key="k1")
 
@@ -58,7 +58,7 @@ def test_equal_json_in_other_notation_is_same_request(world: World) -> None:
     ("path", "body"),
     [("/projects", {"name": "other"}), ("/members", {"name": "billing"})],
 )
-def test_other_request_with_same_key_is_a_conflict(world: World, path: str, body: dict[str, Any]) -> None:
+def test_different_request_with_same_key_returns_409(world: World, path: str, body: dict[str, Any]) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
     response = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}{path}", body, Idempotency_Key="k1")
@@ -216,7 +216,7 @@ def test_second_request_does_not_wait_for_first(concurrently: Race, monkeypatch:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_concurrent_requests_with_same_key_is_executed(concurrently: Race) -> None:
+def test_only_one_of_concurrent_requests_with_same_key_is_executed(concurrently: Race) -> None:
     world = World("acme")
     calls = [lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")] * 8
 

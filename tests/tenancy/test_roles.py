@@ -228,7 +228,7 @@ def test_only_listed_email_domains_can_be_invited(world: World) -> None:
     assert outside.json()["errors"][0]["pointer"] == "/email"
 
 
-def test_adding_member_twice_is_a_conflict_regardless_of_case(world: World) -> None:
+def test_adding_member_twice_returns_409_regardless_of_email_case(world: World) -> None:
     before = Membership.objects.count()
 
     response = world.admin.api.post(members_path(world), {"email": "VIEWER@acme.example", "role": "operator"})

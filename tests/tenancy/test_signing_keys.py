@@ -203,7 +203,7 @@ def test_second_rotation_is_refused_while_next_key_exists(world: World) -> None:
         ({"retire_in_s": 366 * 86400 + 1}, "/retire_in_s"),
     ],
 )
-def test_times_out_of_bounds_are_rejected(world: World, body: Any, pointer: str) -> None:
+def test_out_of_range_activation_and_retirement_delays_are_rejected(world: World, body: Any, pointer: str) -> None:
     refused = world.admin.api.post(org(world, "/rotate"), body)
 
     assert refused.status_code == 400
@@ -295,7 +295,7 @@ def test_active_key_cannot_be_retired(world: World, clock: list[timedelta]) -> N
     assert published(world) == ["retiring", "active"]
 
 
-def test_key_of_other_organization_is_not_found(world: World, other: World) -> None:
+def test_key_of_another_organization_is_not_found(world: World, other: World) -> None:
     key = signing_keys.rotate(organization=other.organization, actor=other.admin.actor)
 
     refused = world.admin.api.post(org(world, f"/{key.kid}/retire"), {"reason": "mine"})
@@ -344,7 +344,7 @@ def test_concurrent_rotations_create_one_next_key(concurrently: Race, world: Wor
     assert states(world) == ["active", "next"]
 
 
-def test_concurrent_rotation_and_activation_take_turns(
+def test_concurrent_rotation_and_activation_are_serialized(
     concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order, each status change is recorded once, and the rotation replaces the new key."""
